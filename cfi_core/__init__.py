@@ -1,0 +1,86 @@
+"""Cross-Framework Introspection: explain a model of one framework with a toolset of another.
+
+    import cfi_core as cfi
+
+    attribution = cfi.attribute(torch_model, "grad_cam", "tf-keras-vis", inputs=images, target=3, layer="conv2")
+    attribution.plot()
+"""
+
+from cfi_core.api import (
+    PendingLayer,
+    attribute,
+    finish_execution_with_layer,
+    layers,
+    plan,
+    translate,
+    visualize_features,
+)
+from cfi_core.attribution import Attribution
+from cfi_core.certificate import Certificate
+from cfi_core.contract import Layer
+from cfi_core.errors import (
+    ArgumentError,
+    CFIError,
+    CFIWarning,
+    ChoiceWarning,
+    InputError,
+    LayerError,
+    MethodError,
+    ModelWarning,
+    NoGradientError,
+    PlotError,
+    PluginConflictError,
+    PluginWarning,
+    RouteError,
+    TargetError,
+    TranslationError,
+    TranslationWarning,
+    UnfaithfulTranslationError,
+    UnknownFrameworkError,
+    UnknownMethodError,
+)
+from cfi_core.layer_map import LayerMap, LayerMatch
+from cfi_core.listing import methods, plugins, toolsets, translators
+from cfi_core.planning import Plan
+from cfi_core.translation import Translation, forget_translations
+
+__all__ = [
+    "ArgumentError",
+    "Attribution",
+    "CFIError",
+    "CFIWarning",
+    "Certificate",
+    "ChoiceWarning",
+    "InputError",
+    "Layer",
+    "LayerError",
+    "LayerMap",
+    "LayerMatch",
+    "MethodError",
+    "ModelWarning",
+    "NoGradientError",
+    "PendingLayer",
+    "Plan",
+    "PlotError",
+    "PluginConflictError",
+    "PluginWarning",
+    "RouteError",
+    "TargetError",
+    "Translation",
+    "TranslationError",
+    "TranslationWarning",
+    "UnfaithfulTranslationError",
+    "UnknownFrameworkError",
+    "UnknownMethodError",
+    "attribute",
+    "finish_execution_with_layer",
+    "forget_translations",
+    "layers",
+    "methods",
+    "plan",
+    "plugins",
+    "toolsets",
+    "translate",
+    "translators",
+    "visualize_features",
+]

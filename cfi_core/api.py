@@ -1,0 +1,378 @@
+"""The public calls. `attribute` reads top to bottom as the way of one call."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from types import MappingProxyType
+from typing import Any
+
+from cfi_core.attribution import Attribution
+from cfi_core.call import Call
+from cfi_core.carrying import Prepared, carry
+from cfi_core.contract import Layer
+from cfi_core.detection import adapter_for, detect_framework
+from cfi_core.errors import ArgumentError, LayerError, ModelWarning, PluginWarning
+from cfi_core.homecoming import bring_home
+from cfi_core.inputs import Probe, example_inputs, read_inputs, run_probe
+from cfi_core.planning import ATTRIBUTION_KINDS, VISUALIZATION_KINDS, Plan, layer_names, make_plan
+from cfi_core.plugins import Registry, registry
+from cfi_core.routes import Translator, choose_conversion
+from cfi_core.running import run, unchanged_process
+from cfi_core.specs import Head, Kind
+from cfi_core.targets import resolve_target
+from cfi_core.translation import Translation, translate_along
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, eq=False)
+class PendingLayer:
+    """A call that waits for a layer; `cfi.finish_execution_with_layer(pending, layer)` resumes it.
+
+    Attributes:
+        plan: What is going to happen.
+        layers: The layers that can be chosen.
+        prepared: The translated and certified model, which is not made again.
+    """
+
+    plan: Plan
+    layers: tuple[Layer, ...]
+    prepared: Prepared
+    seconds: Mapping[str, float]
+    plot: bool | str | Path
+
+    def __str__(self) -> str:
+        rows = "\n".join(
+            f"  {layer.name}  {layer.kind}  {layer.output_shape if layer.output_shape is not None else '?'}"
+            for layer in self.layers
+        )
+        return (
+            f"{self.plan.method.key} of {self.plan.method.toolset} needs a layer. Choose one and call "
+            f"cfi.finish_execution_with_layer(pending, layer):\n{rows}"
+        )
+
+    __repr__ = __str__
+
+
+def attribute(
+    model: Any,
+    method_key: str,
+    toolset: str | None = None,
+    *,
+    inputs: Any = None,
+    target: Any = None,
+    layer: Any = None,
+    neuron: Any = None,
+    baselines: Any = None,
+    init_args: Mapping[str, Any] | None = None,
+    exec_args: Mapping[str, Any] | None = None,
+    translator: Translator = None,
+    head: str | None = None,
+    plot: bool | str | Path = False,
+    seed: int | None = None,
+) -> Attribution | PendingLayer:
+    """Explains a model with an introspection method, whatever framework either of them is of.
+
+    Args:
+        model: A `torch.nn.Module`, a Keras 3 model, an `onnx.ModelProto` or the path of an `.onnx` file. It is
+            left as it is: weights, mode, hooks, gradients and global random state are the same afterwards.
+        method_key: For example `"grad_cam"`; `cfi.methods()` lists all.
+        toolset: For example `"captum"`; None chooses one and warns if there are several.
+        inputs: Array or tensor of any known framework, sample axis first, in the axis order of the model; a
+            tuple for a model with several inputs.
+        target: What to explain: a class index, a list with one per sample, a tuple into the output (of a model
+            with several outputs: beginning with the output's position or key), or a callable of the output.
+        layer: A layer of the model: the object or its name.
+        neuron: Index of a unit of the layer's output (axes after the first, in the model's order), or a callable.
+        baselines: Reference inputs: a number, or arrays with the axes of the inputs.
+        init_args: Arguments of the toolset's constructor, in the toolset's words.
+        exec_args: Arguments of the toolset's call, in the toolset's words.
+        translator: Name of a translator, a list of names (a whole route), `"conversion"` or `"bridge"`.
+        head: `"logit"` or `"output"`: where a softmax at the model's end is explained; None does as the
+            method's paper says.
+        plot: True puts a figure into `extras["figure"]` (and shows it in a notebook); a path saves it there.
+        seed: Seeds everything random in the method; None draws a seed, which `provenance["seed"]` tells.
+
+    Returns:
+        The attribution; or a `PendingLayer`, if the method needs a layer and none is given.
+
+    Raises:
+        UnknownMethodError: No plugin offers the method.
+        UnknownFrameworkError: The model is of no known framework.
+        RouteError: The toolset cannot be reached.
+        ArgumentError: An argument does not fit (`InputError`, `TargetError` and `LayerError` are of this kind).
+        TranslationError: The model cannot be translated (`UnfaithfulTranslationError`: not without changing it).
+        MethodError: The toolset failed.
+    """
+    call = _call(
+        model, method_key, toolset, inputs, target, layer, neuron, baselines, init_args, exec_args, translator, head, seed
+    )
+    return _execute(call, ATTRIBUTION_KINDS, plot)
+
+
+def visualize_features(
+    model: Any,
+    method_key: str = "activation_maximization",
+    toolset: str | None = None,
+    *,
+    inputs: Any = None,
+    target: Any = None,
+    layer: Any = None,
+    neuron: Any = None,
+    init_args: Mapping[str, Any] | None = None,
+    exec_args: Mapping[str, Any] | None = None,
+    translator: Translator = None,
+    head: str | None = None,
+    plot: bool | str | Path = False,
+    seed: int | None = None,
+) -> Attribution:
+    """Makes inputs that drive an output, a channel or a unit of the model as high as they can.
+
+    Args:
+        model: As for `attribute`.
+        method_key: For example `"activation_maximization"`.
+        toolset: As for `attribute`.
+        inputs: Where to start from; None starts from noise, if the model declares the shape of its inputs.
+        target: The output to maximise.
+        layer: Instead of an output: a layer, together with `neuron`.
+        neuron: A channel of the layer (one index) or one unit (an index for each axis, in the model's order).
+        init_args: As for `attribute`.
+        exec_args: As for `attribute`.
+        translator: As for `attribute`.
+        head: As for `attribute`.
+        plot: As for `attribute`.
+        seed: As for `attribute`.
+
+    Returns:
+        An attribution whose values are the inputs found.
+
+    Raises:
+        CFIError: As for `attribute`.
+    """
+    call = _call(
+        model, method_key, toolset, inputs, target, layer, neuron, None, init_args, exec_args, translator, head, seed
+    )
+    if (layer is None) != (neuron is None):
+        raise ArgumentError("A layer is visualised by one of its channels or units: pass both layer= and neuron=.")
+    result = _execute(call, VISUALIZATION_KINDS, plot)
+    assert isinstance(result, Attribution)
+    return result
+
+
+def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attribution:
+    """Resumes a call that was waiting for a layer, without translating again.
+
+    Args:
+        pending: What `attribute` returned.
+        layer: A layer of the user's model: the object or its name.
+
+    Raises:
+        LayerError: The layer is not part of the model, or cannot be used there.
+    """
+    if not isinstance(pending, PendingLayer):
+        raise ArgumentError(f"finish_execution_with_layer takes the PendingLayer that cfi.attribute returned, not {pending!r}.")
+    prepared = pending.prepared
+    names = layer_names(prepared.home, prepared.model, layer)
+    if not names:
+        raise LayerError(f"Pass a layer: one of {', '.join(entry.name for entry in pending.layers)}.")
+    with unchanged_process(prepared.registry):
+        return _finish(prepared, names, dict(pending.seconds), pending.plot)
+
+
+def plan(
+    model: Any,
+    method_key: str,
+    toolset: str | None = None,
+    *,
+    inputs: Any = None,
+    target: Any = None,
+    layer: Any = None,
+    neuron: Any = None,
+    baselines: Any = None,
+    init_args: Mapping[str, Any] | None = None,
+    exec_args: Mapping[str, Any] | None = None,
+    translator: Translator = None,
+    head: str | None = None,
+    seed: int | None = None,
+) -> Plan:
+    """Says what `attribute` (or `visualize_features`) would do with the same arguments, without doing it.
+
+    Returns:
+        The plan: method, toolset, route and why; print it.
+
+    Raises:
+        CFIError: The same errors as far as they can be known without running a model.
+    """
+    call = _call(
+        model, method_key, toolset, inputs, target, layer, neuron, baselines, init_args, exec_args, translator, head, seed
+    )
+    current = registry()
+    with unchanged_process(current):
+        return make_plan(current, call, ATTRIBUTION_KINDS | VISUALIZATION_KINDS)
+
+
+def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None) -> Translation:
+    """Translates a model into another framework and certifies the result.
+
+    Args:
+        model: As for `attribute`.
+        to: Framework to translate to, such as `"torch"` or `"tensorflow"`.
+        inputs: Samples to certify the translation on, in the axis order of the model.
+        translator: As for `attribute`; left out, a conversion is taken.
+
+    Returns:
+        The native model with its certificate and layer map.
+
+    Raises:
+        RouteError: No translator leads there, or the model is of that framework already.
+        TranslationError: No translator could translate it faithfully.
+    """
+    current = registry()
+    framework = detect_framework(current, model).name
+    if framework == to:
+        raise ArgumentError(f"The model already is a {to} model; there is nothing to translate.")
+    if to not in current.frameworks:
+        raise ArgumentError(f"There is no framework {to!r}; known are {', '.join(sorted(current.frameworks))}.")
+    routes = choose_conversion(current, framework, to, translator)
+    with unchanged_process(current):
+        adapter = adapter_for(current, framework)
+        loaded = adapter.load(model)
+        probe = run_probe(adapter, adapter.twin(loaded), read_inputs(current, adapter, loaded, inputs))
+        return translate_along(current, framework, loaded, routes, probe.inputs.arrays)
+
+
+def layers(model: Any, inputs: Any = None) -> list[Layer]:
+    """Lists the layers of a model under the names that `layer=` takes.
+
+    Args:
+        model: As for `attribute`.
+        inputs: With them, output shapes are known for torch and ONNX models too.
+    """
+    current = registry()
+    adapter = adapter_for(current, detect_framework(current, model).name)
+    with unchanged_process(current):
+        loaded = adapter.load(model)
+        read = None if inputs is None else read_inputs(current, adapter, loaded, inputs)
+        return list(adapter.layers(loaded, None if read is None else read.tensors))
+
+
+def _call(
+    model: Any,
+    method_key: str,
+    toolset: str | None,
+    inputs: Any,
+    target: Any,
+    layer: Any,
+    neuron: Any,
+    baselines: Any,
+    init_args: Mapping[str, Any] | None,
+    exec_args: Mapping[str, Any] | None,
+    translator: Translator,
+    head: str | None,
+    seed: int | None,
+) -> Call:
+    if head is not None and head not in tuple(Head):
+        raise ArgumentError(f"head={head!r} is neither 'logit' nor 'output'.")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
+        raise ArgumentError(f"seed={seed!r} is no integer between 0 and 2**32 - 1.")
+    return Call(
+        model=model,
+        method_key=method_key,
+        toolset=toolset,
+        inputs=inputs,
+        target=target,
+        layer=layer,
+        neuron=neuron,
+        baselines=baselines,
+        init_args=_NOTHING if init_args is None else init_args,
+        exec_args=_NOTHING if exec_args is None else exec_args,
+        translator=translator,
+        head=head,
+        seed=seed,
+    )
+
+
+def _execute(call: Call, kinds: frozenset[Kind], plot: bool | str | Path) -> Attribution | PendingLayer:
+    current = registry()
+    seconds: dict[str, float] = {}
+    with unchanged_process(current):
+        start = perf_counter()
+        plan = make_plan(current, call, kinds)
+        _observe(current, "cfi_before_run", plan=plan)
+        prepared = _prepare(current, plan, seconds, start)
+        if plan.needs_layer:
+            return PendingLayer(plan, _choosable(prepared), prepared, seconds, plot)
+        return _finish(prepared, plan.layers, seconds, plot)
+
+
+def _prepare(current: Registry, plan: Plan, seconds: dict[str, float], start: float) -> Prepared:
+    adapter = adapter_for(current, plan.framework)
+    model, call = plan.call.model, plan.call
+    if adapter.in_training_mode(model):
+        warnings.warn(
+            "The model is in training mode. It is explained in inference mode (dropout off, fixed batch norm "
+            "statistics); your model stays in training mode.",
+            ModelWarning,
+            stacklevel=4,
+        )
+    given = call.inputs is not None
+    samples = len(call.target) if isinstance(call.target, list) else 1
+    inputs = read_inputs(current, adapter, model, call.inputs) if given else example_inputs(adapter, model, samples)
+    probe = Probe(inputs, run_probe(adapter, adapter.twin(model), inputs).outputs)
+    if not call.own_target and call.target is not None:
+        resolve_target(call.target, probe.outputs)  # before anything expensive
+    seconds["check"] = perf_counter() - start
+    translation = None
+    if not plan.route.native:
+        start = perf_counter()
+        translation = translate_along(current, plan.framework, model, plan.routes, inputs.arrays)
+        seconds["translate and certify"] = perf_counter() - start
+    seed = secrets.randbits(31) if call.seed is None else call.seed
+    return Prepared(current, plan, model, probe, given, translation, seed)
+
+
+def _finish(
+    prepared: Prepared, names: Sequence[str], seconds: dict[str, float], plot: bool | str | Path
+) -> Attribution:
+    start = perf_counter()
+    carried = carry(prepared, names)
+    result = run(prepared.abroad, carried.request)
+    seconds["run"] = perf_counter() - start
+    attribution = bring_home(prepared, carried, result, names, seconds)
+    _observe(prepared.registry, "cfi_after_run", plan=prepared.plan, attribution=attribution)
+    if plot:
+        _plot(attribution, plot)
+    return attribution
+
+
+def _choosable(prepared: Prepared) -> tuple[Layer, ...]:
+    """The layers that the method could use."""
+    listed = prepared.home.layers(prepared.model, prepared.probe.inputs.tensors)
+    if prepared.translation is None:
+        return tuple(listed)
+    return tuple(layer for layer in listed if layer.name in prepared.translation.layer_map)
+
+
+def _observe(current: Registry, hook: str, **arguments: Any) -> None:
+    try:
+        getattr(current.manager.hook, hook)(**arguments)
+    except Exception as error:  # an observer is foreign code: it must not take the host down
+        warnings.warn(f"A {hook} hook failed: {error!r}.", PluginWarning, stacklevel=4)
+
+
+def _plot(attribution: Attribution, plot: bool | str | Path) -> None:
+    figure = attribution.plot()
+    attribution.extras["figure"] = figure  # type: ignore[index]
+    if isinstance(plot, str | Path):
+        figure.savefig(plot)
+        return
+    import sys
+
+    shell = sys.modules.get("IPython")
+    if shell is not None and shell.get_ipython() is not None:
+        shell.display.display(figure)

@@ -1,0 +1,299 @@
+"""Step 6 of a call: carry inputs, target, layer, neuron, baselines and own arguments to the model that runs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from cfi_core.call import Call
+from cfi_core.certificate import Axes
+from cfi_core.contract import MethodRequest, Target
+from cfi_core.detection import adapter_for, framework_of_tensor
+from cfi_core.errors import InputError, LayerError, ModelWarning
+from cfi_core.frameworks.base import FrameworkAdapter
+from cfi_core.frameworks.structure import flatten, is_structure, items
+from cfi_core.inputs import Inputs, Probe, as_array, split, to_tensor
+from cfi_core.planning import Plan
+from cfi_core.plugins import Registry
+from cfi_core.specs import Head, Need, Role
+from cfi_core.targets import carry_index, carry_target, resolve_neuron, resolve_target
+from cfi_core.translation import Translation
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A call after step 5: the model that runs, and what is known of the user's own.
+
+    Attributes:
+        plan: What is going to happen.
+        model: The user's model (loaded, if it came as a file).
+        probe: The user's inputs (or made-up ones, where the method needs none) and the model's outputs for them.
+        inputs_given: Whether the inputs are the user's.
+        translation: The translated model; None when native.
+        seed: Seed of the run.
+    """
+
+    registry: Registry
+    plan: Plan
+    model: Any
+    probe: Probe
+    inputs_given: bool
+    translation: Translation | None
+    seed: int
+
+    @property
+    def home(self) -> FrameworkAdapter:
+        """Adapter of the user's framework."""
+        return adapter_for(self.registry, self.plan.framework)
+
+    @property
+    def abroad(self) -> FrameworkAdapter:
+        """Adapter of the framework that the method runs in."""
+        return adapter_for(self.registry, self.plan.toolset_framework)
+
+    def input_axes(self, position: int) -> Axes:
+        """Permutation from the user's axes of an input to those of the model that runs."""
+        axes = self.translation.input_axes if self.translation else ()
+        return axes[position] if position < len(axes) else None
+
+    def layer_axes(self, layer: str) -> Axes:
+        """Likewise for a layer's output."""
+        return self.translation.layer_map.matches[layer].axes if self.translation else None
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """A request, and in words what the explained value is (for the provenance)."""
+
+    request: MethodRequest
+    explained: str
+
+
+def carry(prepared: Prepared, layers: Sequence[str]) -> Carried:
+    """Makes the request for one run of the method.
+
+    Args:
+        prepared: The call after step 5.
+        layers: Names of the layers in the user's model.
+
+    Raises:
+        InputError, TargetError, LayerError, ArgumentError: Something does not fit the model.
+    """
+    plan, call, abroad = prepared.plan, prepared.plan.call, prepared.abroad
+    method = plan.method
+    model = abroad.twin(
+        prepared.translation.model if prepared.translation else prepared.model, share_weights=not method.alters_model
+    )
+    layer_objects = tuple(_layer_object(prepared, model, name) for name in layers)
+    inputs: tuple[Any, ...] = ()
+    channel_axes: tuple[int | None, ...] = ()
+    if prepared.inputs_given:
+        given = prepared.probe.inputs
+        _check_differentiable(plan, given)
+        inputs = tuple(
+            to_tensor(prepared.registry, abroad, model, tensor if abroad.is_tensor(tensor) else array, prepared.input_axes(i))
+            for i, (tensor, array) in enumerate(zip(given.tensors, given.arrays, strict=True))
+        )
+        channel_axes = tuple(_channel_axis(prepared, i, array) for i, array in enumerate(given.arrays))
+    target: Target | None = None
+    if "target" in (*method.required, *method.optional) and not call.own_target and not _explains_unit(prepared, layers):
+        target = _target(prepared)
+    neuron, layer_channel_axis = call.neuron, None
+    if len(layers) == 1:
+        neuron, layer_channel_axis = _unit(prepared, layers[0])
+    model, explained = _at_head(prepared, model, inputs, target)
+    request = MethodRequest(
+        method=method,
+        model=model,
+        inputs=inputs,
+        target=target,
+        layer=layer_objects,
+        neuron=neuron,
+        baselines=_baselines(prepared, call, model),
+        init_args=_own_arguments(prepared, call.init_args, model),
+        exec_args=_own_arguments(prepared, call.exec_args, model),
+        seed=prepared.seed,
+        channel_axis=channel_axes,
+        layer_channel_axis=layer_channel_axis,
+        head=plan.head,
+    )
+    return Carried(request, explained)
+
+
+def _at_head(prepared: Prepared, model: Any, inputs: tuple[Any, ...], target: Target | None) -> tuple[Any, str]:
+    """Cuts off a softmax where the method explains logits; says in words what is explained then."""
+    plan, abroad = prepared.plan, prepared.abroad
+    if target is None and not plan.call.own_target:
+        return model, "no target: the layer or unit itself"
+    if plan.head is Head.OUTPUT:
+        return model, "the model's output as it is"
+    logits = abroad.without_softmax(model, inputs) if inputs or abroad.input_shapes(model) is not None else None
+    if logits is not None:
+        return logits, "the logit: the model's final softmax was left out"
+    if any(_looks_like_probabilities(output) for output in flatten(prepared.probe.outputs)):
+        warnings.warn(
+            f"{plan.method.key} explains logits, and the model gives probabilities, but no softmax was found at its "
+            f"end to leave out: the probabilities are explained. Pass a model that gives logits, or head='output'.",
+            ModelWarning,
+            stacklevel=5,
+        )
+        return model, "the model's output as it is (probabilities; no softmax was found to leave out)"
+    return model, "the model's output as it is (no softmax at its end)"
+
+
+def _looks_like_probabilities(output: np.ndarray) -> bool:
+    if output.ndim != 2 or output.shape[1] < 2 or output.min() < 0:
+        return False
+    return bool(np.allclose(output.sum(axis=1), 1, atol=1e-3))
+
+
+def _explains_unit(prepared: Prepared, layers: Sequence[str]) -> bool:
+    """Feature visualization of a layer's unit needs no target."""
+    return bool(layers) and prepared.plan.call.neuron is not None and prepared.plan.call.target is None
+
+
+def _check_differentiable(plan: Plan, inputs: Inputs) -> None:
+    if Need.INPUT_GRADIENT not in plan.method.needs:
+        return
+    for array in inputs.arrays:
+        if not np.issubdtype(array.dtype, np.floating):
+            raise InputError(
+                f"{plan.method.key} differentiates with respect to the inputs, and {array.dtype} inputs have no gradient. "
+                f"Explain a layer instead (for example layer_integrated_gradients at the embedding)."
+            )
+
+
+def _layer_object(prepared: Prepared, model: Any, name: str) -> Any:
+    if prepared.translation is None:
+        return prepared.abroad.layer_object(model, name)
+    layer_map = prepared.translation.layer_map
+    if name not in layer_map:
+        readable = name in layer_map.compared
+        why = (
+            "the translated model has no layer with the same activation (the translators merged or split it)"
+            if readable
+            else "its activation cannot be read (it is called more than once, or lies inside a nested model)"
+        )
+        route = ", ".join(prepared.translation.route.names)
+        raise LayerError(
+            f"Layer {name!r} of your model cannot be used through {route}: {why}. "
+            f"Layers that can: {', '.join(layer_map) or 'none'}."
+        )
+    return prepared.abroad.layer_object(model, layer_map[name])
+
+
+def _channel_axis(prepared: Prepared, position: int, array: np.ndarray) -> int | None:
+    axis = prepared.home.channel_axis(prepared.model, array.shape)
+    axes = prepared.input_axes(position)
+    return axis if axis is None or axes is None else axes.index(axis)
+
+
+def _target(prepared: Prepared) -> Target:
+    outputs = prepared.probe.outputs
+    target = resolve_target(prepared.plan.call.target, outputs)
+    if prepared.translation is None:
+        return target
+    # Translated models return their outputs flat: one tensor, or several in the order of the original's.
+    position = 0
+    if is_structure(outputs):
+        keys = [key for key, entry in items(outputs) for _ in flatten(entry)]
+        position = keys.index(target.output) if target.output is not None else 0
+        if target.output is None:
+            return target
+    axes = prepared.translation.output_axes
+    carried = axes[position] if position < len(axes) else None
+    several = len(flatten(outputs)) > 1
+    return carry_target(target, carried, prepared.abroad, position if several else None)
+
+
+def _unit(prepared: Prepared, layer: str) -> tuple[Any, int | None]:
+    """The neuron in the layout of the model that runs, and the layer's channel axis there."""
+    plan, call = prepared.plan, prepared.plan.call
+    needs_shape = call.neuron is not None or plan.method.kind == "layer"
+    if not needs_shape:
+        return call.neuron, None
+    activation = prepared.home.activations(
+        prepared.home.twin(prepared.model), prepared.probe.inputs.tensors, [layer]
+    ).get(layer)
+    if activation is None:
+        return call.neuron, None
+    channel_allowed = plan.method.kind == "feature visualization"
+    neuron = resolve_neuron(call.neuron, activation.shape, channel_allowed=channel_allowed, layer=layer)
+    axes = prepared.layer_axes(layer)
+    channel = prepared.home.channel_axis(prepared.model, activation.shape, layer=layer)
+    if isinstance(neuron, tuple):
+        neuron = carry_index(neuron, axes)
+    return neuron, channel if channel is None or axes is None else axes.index(channel)
+
+
+def _baselines(prepared: Prepared, call: Call, model: Any) -> tuple[Any, ...] | None:
+    if call.baselines is None:
+        return None
+    if isinstance(call.baselines, int | float):
+        return (call.baselines,) * len(prepared.probe.inputs.arrays)
+    return _like_inputs(prepared, call.baselines, model, "baselines")
+
+
+def _like_inputs(prepared: Prepared, value: Any, model: Any, name: str) -> tuple[Any, ...]:
+    """Arrays (or numbers) with the axes of the inputs, one for each of them."""
+    arrays = prepared.probe.inputs.arrays
+    parts = tuple(value) if isinstance(value, tuple) else split(prepared.registry, value)
+    if len(parts) != len(arrays):
+        raise InputError(f"{name} has {len(parts)} parts for {len(arrays)} inputs. Pass one for each input.")
+    return tuple(_like_input(prepared, part, arrays[i], i, model, name) for i, part in enumerate(parts))
+
+
+def _like_input(prepared: Prepared, part: Any, like: np.ndarray, position: int, model: Any, name: str) -> Any:
+    if part is None or isinstance(part, int | float):
+        return part
+    array = as_array(prepared.registry, part, name)
+    if array.ndim != like.ndim:
+        raise InputError(
+            f"{name} has shape {array.shape}, but needs the axes of the inputs {like.shape}, with a first axis of "
+            f"1 or more samples."
+        )
+    if any(size not in (1, other) for size, other in zip(array.shape[1:], like.shape[1:], strict=True)):
+        raise InputError(f"{name} has shape {array.shape}, which does not fit inputs of shape {like.shape}.")
+    value = part if prepared.abroad.is_tensor(part) else array
+    return to_tensor(prepared.registry, prepared.abroad, model, value, prepared.input_axes(position))
+
+
+def _own_arguments(prepared: Prepared, arguments: Mapping[str, Any], model: Any) -> Mapping[str, Any]:
+    carried: dict[str, Any] = {}
+    for name, value in arguments.items():
+        role = prepared.plan.method.roles.get(name)
+        if role is Role.LIKE_INPUTS and value is not None:
+            parts = _like_inputs(prepared, value, model, name)
+            carried[name] = parts if isinstance(value, tuple) else parts[0]
+        elif role is Role.WINDOW:
+            carried[name] = _window(prepared, value)
+        elif role is Role.OWN_TARGET:
+            carried[name] = value
+        else:
+            carried[name] = _by_value(prepared, value, model)
+    return MappingProxyType(carried)
+
+
+def _window(prepared: Prepared, value: Any) -> Any:
+    if isinstance(value, tuple) and value and all(isinstance(entry, tuple | list) for entry in value):
+        return tuple(carry_index(tuple(entry), prepared.input_axes(i)) for i, entry in enumerate(value))
+    return carry_index(tuple(value), prepared.input_axes(0)) if isinstance(value, tuple | list) else value
+
+
+def _by_value(prepared: Prepared, value: Any, model: Any) -> Any:
+    """Tensors change framework, layers of the user's model become the corresponding ones, the rest passes."""
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return type(value)(_by_value(prepared, entry, model) for entry in value)
+    if type(value) is dict:
+        return {key: _by_value(prepared, entry, model) for key, entry in value.items()}
+    if framework_of_tensor(prepared.registry, value) is not None:
+        return to_tensor(prepared.registry, prepared.abroad, model, value, None)
+    if value is None or isinstance(value, str | int | float | bool | np.ndarray) or callable(value) is False:
+        return value
+    name = prepared.home.layer_name(prepared.model, value)
+    return value if name is None else _layer_object(prepared, model, name)

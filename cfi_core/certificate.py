@@ -1,0 +1,264 @@
+"""Measured evidence that a translated model computes the same as the original.
+
+Both models run on the user's own inputs and on random ones of the same mean and spread. What is measured:
+
+* outputs: relative L2 difference, largest difference, agreement of the top class;
+* input gradients of one fixed random combination of all outputs: relative L2 difference and cosine.
+
+The verdict separates faults from rounding. Outputs must agree to `OUTPUT_TOLERANCE`. Input gradients must
+agree to `GRADIENT_TOLERANCE`; where they do not, the model's own rounding floor is measured: how much the
+original's gradient moves when its inputs move by a few units in the last place. A difference within
+`FLOOR_FACTOR` times that floor is rounding, anything above is a fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cfi_core.errors import NoGradientError
+from cfi_core.frameworks.base import FrameworkAdapter
+from cfi_core.frameworks.structure import flatten
+
+OUTPUT_TOLERANCE = 1e-4
+GRADIENT_TOLERANCE = 1e-3
+FLOOR_FACTOR = 10.0
+FLOOR_STEP = 4.0  # units in the last place by which inputs are moved to find the rounding floor
+FLOOR_DRAWS = 3
+MOST_SAMPLES = 8
+PROBES = 2
+
+Axes = tuple[int, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the two models, and the axes on which it differs from the user's."""
+
+    adapter: FrameworkAdapter
+    model: Any
+    input_axes: tuple[Axes, ...] = ()
+    output_axes: tuple[Axes, ...] = ()
+
+    def outputs(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Outputs for inputs in the user's axes, in the user's axes."""
+        outputs = flatten(self.adapter.outputs(self.model, self.tensors(arrays)))
+        return [_back(output, self._axes(self.output_axes, i)) for i, output in enumerate(outputs)]
+
+    def gradients(self, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Input gradients of the combination of outputs, all in the user's axes; integer inputs have none."""
+        turned = [_forth(value, self._axes(self.output_axes, i)) for i, value in enumerate(cotangents)]
+        gradients = self.adapter.vjp(self.model, self.tensors(arrays), turned)
+        return [
+            _back(gradient, self._axes(self.input_axes, i))
+            for i, gradient in enumerate(gradients)
+            if gradient is not None
+        ]
+
+    def tensors(self, arrays: Sequence[np.ndarray]) -> list[Any]:
+        """Tensors for this model, of arrays in the user's axes."""
+        return [
+            self.adapter.tensor(_forth(array, self._axes(self.input_axes, i)), self.model)
+            for i, array in enumerate(arrays)
+        ]
+
+    @staticmethod
+    def _axes(axes: tuple[Axes, ...], position: int) -> Axes:
+        return axes[position] if position < len(axes) else None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How far two models are apart on one set of samples.
+
+    Attributes:
+        samples_of: `"your inputs"` or `"random inputs"`.
+        samples: How many.
+        output_difference: L2 norm of the difference of all outputs over the L2 norm of the original's.
+        largest_difference: Largest absolute difference of any output value.
+        top_class_agreement: Share of samples whose largest output is at the same index.
+        gradient_difference: Like `output_difference`, for the input gradients; None if not measurable.
+        gradient_cosine: Cosine of the angle between the input gradients; None if not measurable.
+    """
+
+    samples_of: str
+    samples: int
+    output_difference: float
+    largest_difference: float
+    top_class_agreement: float
+    gradient_difference: float | None
+    gradient_cosine: float | None
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The measurements and the verdict; print it to read it.
+
+    Attributes:
+        measurements: On the user's inputs and on random ones.
+        gradient_floor: The original's own rounding floor, where it had to be measured.
+        faults: What speaks against the translation; empty if it is faithful.
+        notes: What could not be measured.
+        layers_found: Layers of the original that were found in the translated model by their activations.
+        layers_total: Layers of the original whose activation could be compared.
+    """
+
+    measurements: tuple[Measurement, ...]
+    gradient_floor: float | None = None
+    faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    layers_found: int = 0
+    layers_total: int = 0
+
+    @property
+    def faithful(self) -> bool:
+        """Whether the translated model computes the same within rounding."""
+        return not self.faults
+
+    def __str__(self) -> str:
+        outputs = max(measurement.output_difference for measurement in self.measurements)
+        gradients = [m.gradient_difference for m in self.measurements if m.gradient_difference is not None]
+        text = f"{'faithful' if self.faithful else 'UNFAITHFUL'}: outputs differ by {outputs:.1e}"
+        if gradients:
+            text += f", input gradients by {max(gradients):.1e}"
+        if self.gradient_floor is not None:
+            text += f" (rounding floor of the model: {self.gradient_floor:.1e})"
+        if self.layers_total:
+            text += f"; {self.layers_found} of {self.layers_total} layers found"
+        return "; ".join([text, *self.faults, *self.notes])
+
+
+def certify(source: Side, translated: Side, arrays: Sequence[np.ndarray], seed: int = 0) -> Certificate:
+    """Compares two models.
+
+    Args:
+        source: The original.
+        translated: The translated model.
+        arrays: The user's inputs, sample axis first, in the user's axes.
+        seed: Seeds the random inputs and the random combination of outputs.
+
+    Returns:
+        The certificate, without its layer counts.
+    """
+    generator = np.random.default_rng(seed)
+    own = [array[:MOST_SAMPLES] for array in arrays]
+    measurements, faults, notes = [], [], []
+    floor: float | None = None
+    for label, samples in (("your inputs", own), ("random inputs", random_like(arrays, PROBES, generator))):
+        measurement, cotangents, note = _measure(source, translated, samples, label, generator)
+        measurements.append(measurement)
+        notes.extend([note] if note and note not in notes else [])
+        if not measurement.output_difference <= OUTPUT_TOLERANCE:  # also catches NaN
+            faults.append(
+                f"outputs on {label} differ by {measurement.output_difference:.1e} (tolerance {OUTPUT_TOLERANCE:.0e})"
+            )
+        difference = measurement.gradient_difference
+        if difference is None or difference <= GRADIENT_TOLERANCE:
+            continue
+        own_floor = _rounding_floor(source, samples, cotangents, generator)
+        floor = max(floor or 0.0, own_floor)
+        if not difference <= FLOOR_FACTOR * own_floor:
+            faults.append(
+                f"input gradients on {label} differ by {difference:.1e} (tolerance {GRADIENT_TOLERANCE:.0e}, "
+                f"rounding floor {own_floor:.1e})"
+            )
+    return Certificate(tuple(measurements), floor, tuple(faults), tuple(notes))
+
+
+def with_layers(certificate: Certificate, found: int, total: int) -> Certificate:
+    """The certificate with its layer counts."""
+    return replace(certificate, layers_found=found, layers_total=total)
+
+
+def random_like(arrays: Sequence[np.ndarray], samples: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """Random inputs of the same type, mean and spread; integers are drawn from the values that occur."""
+    drawn = []
+    for array in arrays:
+        shape = (samples, *array.shape[1:])
+        if np.issubdtype(array.dtype, np.floating):
+            spread = float(array.std()) or 1.0
+            drawn.append(generator.normal(float(array.mean()), spread, shape).astype(array.dtype))
+        else:
+            drawn.append(generator.choice(array.ravel(), shape))
+    return drawn
+
+
+def _measure(
+    source: Side, translated: Side, arrays: Sequence[np.ndarray], label: str, generator: np.random.Generator
+) -> tuple[Measurement, list[np.ndarray], str]:
+    ours, theirs = source.outputs(arrays), translated.outputs(arrays)
+    cotangents = [generator.standard_normal(output.shape).astype(output.dtype) for output in ours]
+    shapes, their_shapes = [output.shape for output in ours], [output.shape for output in theirs]
+    if shapes != their_shapes:
+        note = f"outputs have shapes {their_shapes} instead of {shapes}"
+        return Measurement(label, len(arrays[0]), np.inf, np.inf, 0.0, None, None), cotangents, note
+    difference, cosine, note = None, None, ""
+    try:
+        gradient, other = source.gradients(arrays, cotangents), translated.gradients(arrays, cotangents)
+    except NoGradientError as error:
+        note = f"input gradients not compared ({error})"
+    else:
+        if gradient and len(gradient) == len(other):
+            difference, cosine = relative_difference(gradient, other), _cosine(gradient, other)
+    return (
+        Measurement(
+            label,
+            len(arrays[0]),
+            relative_difference(ours, theirs),
+            max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)),
+            float(np.mean([np.mean(_top(a) == _top(b)) for a, b in zip(ours, theirs, strict=True)])),
+            difference,
+            cosine,
+        ),
+        cotangents,
+        note,
+    )
+
+
+def _rounding_floor(
+    source: Side, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray], generator: np.random.Generator
+) -> float:
+    reference = source.gradients(arrays, cotangents)
+    floor = 0.0
+    for _ in range(FLOOR_DRAWS):
+        moved = [
+            array + FLOOR_STEP * np.spacing(np.abs(array)) * generator.choice([-1, 1], array.shape).astype(array.dtype)
+            if np.issubdtype(array.dtype, np.floating)
+            else array
+            for array in arrays
+        ]
+        floor = max(floor, relative_difference(reference, source.gradients(moved, cotangents)))
+    return floor
+
+
+def relative_difference(reference: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
+    """L2 norm of the difference over the L2 norm of the reference, over all arrays together."""
+    a, b = _joined(reference), _joined(other)
+    norm = float(np.linalg.norm(a))
+    distance = float(np.linalg.norm(a - b))
+    return distance / norm if norm > 0 else (0.0 if distance == 0 else np.inf)
+
+
+def _cosine(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
+    x, y = _joined(a), _joined(b)
+    norms = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return float(x @ y) / norms if norms > 0 else float(np.array_equal(x, y))
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.asarray(array, dtype=np.float64).ravel() for array in arrays])
+
+
+def _top(output: np.ndarray) -> np.ndarray:
+    return output.reshape(output.shape[0], -1).argmax(axis=1)
+
+
+def _forth(array: np.ndarray, axes: Axes) -> np.ndarray:
+    return array if axes is None else np.transpose(array, axes)
+
+
+def _back(array: np.ndarray, axes: Axes) -> np.ndarray:
+    return array if axes is None else np.transpose(array, np.argsort(axes))

@@ -1,0 +1,140 @@
+"""What passes between core and the implementations that plugins name in their specs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from cfi_core.specs import Head, MethodSpec
+
+
+class Axes(StrEnum):
+    """Whose axes a result value has, in the layout of the model that the method ran on."""
+
+    INPUT = "input"
+    """All axes of the input of the same position."""
+    INPUT_MAP = "input map"
+    """The axes of the input without the channel axis."""
+    LAYER = "layer"
+    """All axes of the layer's output."""
+    LAYER_MAP = "layer map"
+    """The axes of the layer's output without the channel axis."""
+    INPUT_SIZED_MAP = "input-sized map"
+    """A layer map that was resized to the spatial size of the input; same axes as `INPUT_MAP`."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is explained, checked against the model's output and in the layout of the model that runs.
+
+    Exactly one of `index` and `function` is set, unless the chosen output has one value per sample.
+
+    Attributes:
+        output: Position or key of the chosen output of a structured output; None for a single tensor.
+        index: One tuple of indices (all axes after the first) for all samples, or one per sample.
+        function: Maps the model's (chosen) output to one value per sample.
+    """
+
+    output: int | str | None = None
+    index: tuple[int, ...] | tuple[tuple[int, ...], ...] | None = None
+    function: Callable[[Any], Any] | None = None
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether `index` holds one tuple per sample."""
+        return bool(self.index) and isinstance(self.index[0], tuple)  # type: ignore[index]
+
+    def indices(self, samples: int) -> tuple[tuple[int, ...], ...]:
+        """The index tuple of each of `samples` samples."""
+        if self.index is None:
+            raise ValueError("this target has no index")
+        if self.per_sample:
+            return self.index  # type: ignore[return-value]
+        return (self.index,) * samples  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class MethodRequest:
+    """One run of a method, everything already in the toolset's framework and the model's layout.
+
+    Attributes:
+        method: The method to run.
+        model: Model to run it on: in inference mode, safe to put hooks on, never the user's own object
+            where the framework can hold marks on it. With `head` "logit", a softmax head is already cut off.
+        inputs: One fresh tensor per model input; empty if the user gave none.
+        target: What to explain; None where the method takes no target or `own` names it.
+        layer: Native layer objects; empty, or one, or several where the user gave a list.
+        neuron: Index tuple into the layer's output (axes after the first), or a callable.
+        baselines: One tensor or number per input, or None.
+        init_args: The toolset's constructor arguments, carried.
+        exec_args: The toolset's call arguments, carried.
+        seed: Seeds every random number of the run; the global generators are already seeded with it.
+        channel_axis: Position of the channel axis of each input (None where it has none).
+        layer_channel_axis: Likewise for the layer's output.
+        head: Where a softmax head is explained in this run (the spec's choice, or the user's).
+    """
+
+    method: MethodSpec
+    model: Any
+    inputs: tuple[Any, ...]
+    target: Target | None = None
+    layer: tuple[Any, ...] = ()
+    neuron: Any = None
+    baselines: tuple[Any, ...] | None = None
+    init_args: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    exec_args: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    seed: int = 0
+    channel_axis: tuple[int | None, ...] = ()
+    layer_channel_axis: int | None = None
+    head: Head = Head.OUTPUT
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What a method gave.
+
+    Attributes:
+        values: Tensors of the toolset's framework (or numpy arrays): one per input, or one per layer.
+        axes: Whose axes each of the values has.
+        extras: Further results, such as a convergence delta; numpy arrays or plain values.
+        applied: What was done to the raw values and with which settings, for the provenance.
+    """
+
+    values: tuple[Any, ...]
+    axes: Axes
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    applied: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What one translator made.
+
+    Attributes:
+        model: The model in the translator's target framework.
+        input_axes: For each input, the permutation that was applied to its axes:
+            axis `i` of the new input is axis `input_axes[i]` of the old one. None: unchanged.
+        output_axes: Likewise for each output.
+    """
+
+    model: Any
+    input_axes: tuple[tuple[int, ...] | None, ...] = ()
+    output_axes: tuple[tuple[int, ...] | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a model, under the name that users call it by.
+
+    Attributes:
+        name: Dotted module name (torch), layer name (Keras), node name (ONNX).
+        kind: Class or operator, such as `Conv2d`.
+        output_shape: Without the sample axis; None where it is not known.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int | None, ...] | None = None

@@ -1,0 +1,98 @@
+"""Every error and warning that CFI raises by itself.
+
+Each message names the culprit, the alternatives and the next step.
+"""
+
+from __future__ import annotations
+
+
+class CFIError(Exception):
+    """Base class of all errors raised by CFI."""
+
+
+class PluginConflictError(CFIError):
+    """Two distributions claim the same name."""
+
+
+class UnknownMethodError(CFIError):
+    """No usable plugin offers the method key (or not with that toolset)."""
+
+
+class UnknownFrameworkError(CFIError):
+    """The model belongs to no framework that an installed plugin describes."""
+
+
+class RouteError(CFIError):
+    """No translator, or no chain of them, leads to the toolset and keeps what the method needs.
+
+    Attributes:
+        missing_needs: The needs of the method that no route preserves; empty if there is no route at all.
+    """
+
+    def __init__(self, message: str, missing_needs: frozenset[str] = frozenset()) -> None:
+        super().__init__(message)
+        self.missing_needs = missing_needs
+
+
+class ArgumentError(CFIError):
+    """An argument is missing, unknown, given twice or of the wrong form."""
+
+
+class InputError(ArgumentError):
+    """The inputs (or baselines) do not fit the model."""
+
+
+class TargetError(ArgumentError):
+    """The target does not name an output of the model."""
+
+
+class LayerError(ArgumentError):
+    """The layer is not part of the model, or cannot be read where the method runs."""
+
+
+class TranslationError(CFIError):
+    """A translator failed on the model."""
+
+
+class UnfaithfulTranslationError(TranslationError):
+    """A translated model computes something else than the original.
+
+    Attributes:
+        certificate: The measurements (`cfi_core.certificate.Certificate`) that refused it.
+    """
+
+    def __init__(self, message: str, certificate: object = None) -> None:
+        super().__init__(message)
+        self.certificate = certificate
+
+
+class MethodError(CFIError):
+    """The toolset could not run the method; the toolset's own error is the cause."""
+
+
+class NoGradientError(CFIError):
+    """The framework cannot differentiate the model."""
+
+
+class PlotError(CFIError):
+    """No plotter or writer accepts the attribution."""
+
+
+class CFIWarning(UserWarning):
+    """Base class of all warnings issued by CFI."""
+
+
+class PluginWarning(CFIWarning):
+    """A plugin was left out because it failed to load, or an observer hook failed."""
+
+
+class ChoiceWarning(CFIWarning):
+    """Several implementations would have served; names the one taken and the others."""
+
+
+class TranslationWarning(CFIWarning):
+    """A translator failed and the next route was taken."""
+
+
+class ModelWarning(CFIWarning):
+    """Something about the user's model changes what the attribution means."""

@@ -1,0 +1,108 @@
+"""The one interface through which core deals with a framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+
+from cfi_core.contract import Layer
+
+
+class FrameworkAdapter(Protocol):
+    """What core must be able to do with the models and tensors of one framework.
+
+    Arrays cross this interface as numpy arrays, in the axis order of the model at hand.
+    """
+
+    name: str
+
+    # models
+
+    def load(self, model: Any) -> Any:
+        """The model itself; for a path, the model in that file."""
+
+    def twin(self, model: Any, *, share_weights: bool = True) -> Any:
+        """A model that computes the same in inference mode and can be marked without a trace on `model`.
+
+        Weights are shared unless told otherwise; buffers, mode and hooks' places are its own.
+        """
+
+    def in_training_mode(self, model: Any) -> bool:
+        """Whether the user left the model in training mode."""
+
+    def fingerprint(self, model: Any) -> str:
+        """Changes whenever a weight, a buffer or the structure of the model changes."""
+
+    def input_shapes(self, model: Any) -> tuple[tuple[int | None, ...], ...] | None:
+        """Shapes that the model declares, sample axis first; None if it declares none."""
+
+    def declared_integer(self, model: Any, position: int) -> bool | None:
+        """Whether the model declares that input as one of integers; None if it declares nothing."""
+
+    def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
+        """Which axis of an input (or of `layer`'s output) of that shape holds the channels."""
+
+    def dims(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
+        """Names of the axes of an input (or of `layer`'s output) of that shape."""
+
+    def without_softmax(self, model: Any, inputs: Sequence[Any]) -> Any | None:
+        """A model that returns the logits, if the model ends in a softmax; None if it does not."""
+
+    # running
+
+    def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """Forward pass: numpy arrays in the structure that the model returns (array, tuple, list, dict)."""
+
+    def vjp(
+        self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray | None, ...]:
+        """Gradient of `sum(output * cotangent)` with respect to each input; None for an integer input.
+
+        Raises:
+            NoGradientError: The framework has no gradients.
+        """
+
+    # layers
+
+    def layers(self, model: Any, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
+        """All layers, in the order of the model; output shapes where known (with inputs: all)."""
+
+    def layer_name(self, model: Any, reference: Any) -> str | None:
+        """Name of the layer that an object or a name of the user's refers to; None if it is not of this model."""
+
+    def layer_object(self, model: Any, name: str) -> Any:
+        """The layer of that name."""
+
+    def activations(
+        self, model: Any, inputs: Sequence[Any], names: Sequence[str] | None = None
+    ) -> Mapping[str, np.ndarray]:
+        """Output of every layer that is called exactly once and returns one tensor."""
+
+    # tensors
+
+    def is_tensor(self, value: Any) -> bool:
+        """Whether the value is a tensor of this framework."""
+
+    def to_numpy(self, tensor: Any) -> np.ndarray:
+        """The tensor's values; shares memory where the framework allows."""
+
+    def tensor(self, value: Any, model: Any) -> Any:
+        """A fresh tensor of the value (numpy array or own tensor) on the model's device.
+
+        A floating point value takes the model's floating point type; integers stay what they are.
+        """
+
+    def permute(self, tensor: Any, axes: Sequence[int]) -> Any:
+        """The tensor with its axes in another order: axis `i` of the result is axis `axes[i]`."""
+
+    # process
+
+    def seeded(self, seed: int) -> AbstractContextManager[None]:
+        """Seeds the framework's random numbers inside, and restores the generators on leaving."""
+
+    def unchanged(self) -> AbstractContextManager[None]:
+        """Restores the framework's random state and global settings on leaving."""
+

@@ -1,0 +1,203 @@
+"""ONNX models, as `ModelProto` or file. They compute outputs and have no gradients."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from cfi_core.contract import Layer
+from cfi_core.errors import InputError, NoGradientError
+from cfi_core.plugins import unmet
+
+_TO_CHANNELS_FIRST = [0, 3, 1, 2]
+
+
+class OnnxAdapter:
+    """See `cfi_core.frameworks.base.FrameworkAdapter`. Layers go by the names of their nodes."""
+
+    name = "onnx"
+
+    # models
+
+    def load(self, model: Any) -> onnx.ModelProto:
+        """Reads and checks the file, if a path is given."""
+        if isinstance(model, onnx.ModelProto):
+            return model
+        path = Path(model)
+        if not path.is_file():
+            raise InputError(f"There is no file {str(path)!r}. Pass the path of an .onnx file.")
+        loaded = onnx.load(path)
+        onnx.checker.check_model(loaded)
+        return loaded
+
+    def twin(self, model: onnx.ModelProto, *, share_weights: bool = True) -> onnx.ModelProto:
+        """A copy of the graph."""
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        return copy
+
+    def in_training_mode(self, model: onnx.ModelProto) -> bool:
+        """ONNX models have no mode."""
+        return False
+
+    def fingerprint(self, model: onnx.ModelProto) -> str:
+        """Hash of the serialised model."""
+        return hashlib.blake2b(model.SerializeToString(deterministic=True), digest_size=16).hexdigest()
+
+    def input_shapes(self, model: onnx.ModelProto) -> tuple[tuple[int | None, ...], ...] | None:
+        """Shapes that the graph declares."""
+        return tuple(_shape(value) for value in _inputs(model))
+
+    def declared_integer(self, model: onnx.ModelProto, position: int) -> bool | None:
+        """Whether that input takes integers."""
+        inputs = _inputs(model)
+        if position >= len(inputs):
+            return None
+        return bool(np.issubdtype(_dtype(inputs[position]), np.integer))
+
+    def channel_axis(
+        self, model: onnx.ModelProto, shape: Sequence[int | None], *, layer: str | None = None
+    ) -> int | None:
+        """Axis 1, as ONNX's convolutions have it; the last one where the graph transposes its images first."""
+        if len(shape) <= 2:
+            return None
+        return len(shape) - 1 if layer is None and _channels_last(model) else 1
+
+    def dims(self, model: onnx.ModelProto, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
+        """Named by the channel axis."""
+        rank = len(shape)
+        if rank <= 2:
+            return ("sample", "unit" if layer else "feature")[:rank]
+        spatial = ("position",) if rank == 3 else ("depth", "height", "width")[-(rank - 2) :]
+        last = self.channel_axis(model, shape, layer=layer) == rank - 1
+        return ("sample", *spatial, "channel") if last else ("sample", "channel", *spatial)
+
+    def without_softmax(self, model: onnx.ModelProto, inputs: Sequence[Any]) -> None:
+        """No method runs on ONNX models, so there is nothing to cut."""
+        return
+
+    # running
+
+    def outputs(self, model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> Any:
+        """Forward pass by ONNX Runtime where it is installed, by ONNX's reference evaluator otherwise."""
+        results = _run(model, inputs)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def vjp(
+        self, model: onnx.ModelProto, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray | None, ...]:
+        """Always refuses."""
+        raise NoGradientError("ONNX models have no gradients.")
+
+    # layers
+
+    def layers(self, model: onnx.ModelProto, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
+        """Every node."""
+        shapes: dict[str, tuple[int | None, ...]] = {}
+        if inputs is not None:
+            shapes = {name: value.shape[1:] for name, value in self.activations(model, inputs).items()}
+        return tuple(Layer(name, node.op_type, shapes.get(name)) for name, node in _named_nodes(model))
+
+    def layer_name(self, model: onnx.ModelProto, reference: Any) -> str | None:
+        """Name of a node, or of the tensor that it gives."""
+        for name, node in _named_nodes(model):
+            if isinstance(reference, str) and reference in (name, *node.output):
+                return name
+        return None
+
+    def layer_object(self, model: onnx.ModelProto, name: str) -> onnx.NodeProto:
+        """The node of that name."""
+        return dict(_named_nodes(model))[name]
+
+    def activations(
+        self, model: onnx.ModelProto, inputs: Sequence[np.ndarray], names: Sequence[str] | None = None
+    ) -> Mapping[str, np.ndarray]:
+        """First output of every node."""
+        wanted = {name: node.output[0] for name, node in _named_nodes(model) if names is None or name in names}
+        reader = self.twin(model)
+        present = {value.name for value in reader.graph.output}
+        reader.graph.output.extend(
+            onnx.ValueInfoProto(name=output) for output in dict.fromkeys(wanted.values()) if output not in present
+        )
+        order = [value.name for value in reader.graph.output]
+        values = dict(zip(order, _run(reader, inputs), strict=True))
+        return {name: values[output] for name, output in wanted.items() if isinstance(values[output], np.ndarray)}
+
+    # tensors
+
+    def is_tensor(self, value: Any) -> bool:
+        """ONNX has no tensors of its own; its runtimes take numpy arrays."""
+        return False
+
+    def to_numpy(self, tensor: Any) -> np.ndarray:
+        """The array itself."""
+        return np.asarray(tensor)
+
+    def tensor(self, value: Any, model: Any) -> np.ndarray:
+        """A fresh array in the model's floating point type."""
+        array = np.array(value)
+        if isinstance(model, onnx.ModelProto) and np.issubdtype(array.dtype, np.floating):
+            declared = [_dtype(entry) for entry in _inputs(model)]
+            return array.astype(next((dtype for dtype in declared if np.issubdtype(dtype, np.floating)), array.dtype))
+        return array
+
+    def permute(self, tensor: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+        """The array with its axes in another order."""
+        return np.transpose(tensor, axes)
+
+    # process
+
+    @contextmanager
+    def seeded(self, seed: int) -> Iterator[None]:
+        """Nothing is random here."""
+        yield
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Nothing global is touched here."""
+        yield
+
+
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    return tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
+
+
+def _dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+
+
+def _named_nodes(model: onnx.ModelProto) -> list[tuple[str, onnx.NodeProto]]:
+    return [(node.name or node.output[0], node) for node in model.graph.node]
+
+
+def _channels_last(model: onnx.ModelProto) -> bool:
+    """Whether all consumers of the first input turn it channels-first."""
+    names = [value.name for value in _inputs(model)][:1]
+    consumers = [node for node in model.graph.node if names and names[0] in node.input]
+    return bool(consumers) and all(
+        node.op_type == "Transpose" and list(onnx.helper.get_node_attr_value(node, "perm")) == _TO_CHANNELS_FIRST
+        for node in consumers
+    )
+
+
+def _run(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> list[Any]:
+    feeds = dict(zip((value.name for value in _inputs(model)), inputs, strict=True))
+    if unmet(("onnxruntime",)):
+        from onnx.reference import ReferenceEvaluator
+
+        return list(ReferenceEvaluator(model).run(None, feeds))
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return list(session.run(None, feeds))

@@ -1,0 +1,286 @@
+"""PyTorch models and tensors. Imported when a torch model or toolset is first used."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from cfi_core.contract import Layer
+from cfi_core.frameworks.structure import flatten, map_structure
+
+_SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
+_ONE_DIMENSIONAL = (nn.Conv1d, nn.ConvTranspose1d)
+
+
+class TorchAdapter:
+    """See `cfi_core.frameworks.base.FrameworkAdapter`. Layers go by their dotted module names."""
+
+    name = "torch"
+
+    # models
+
+    def load(self, model: Any) -> Any:
+        """Torch models are given as objects."""
+        return model
+
+    def twin(self, model: nn.Module, *, share_weights: bool = True) -> nn.Module:
+        """A structural copy in inference mode: parameters are shared, buffers and hook places are not."""
+        memo: dict[int, Any] = {}
+        for module in model.modules():
+            for value in vars(module).values():
+                # Only leaf tensors can be deep-copied; modules may keep results of a forward pass.
+                if isinstance(value, torch.Tensor) and not value.is_leaf:
+                    memo[id(value)] = value.detach()
+            for hooks in _hook_tables(module):
+                # The same callables, so that the user's hooks still fire and still reach the user's objects.
+                memo.update((id(hook), hook) for hook in hooks.values())
+        if share_weights:
+            memo.update((id(parameter), parameter) for parameter in model.parameters())
+        twin: nn.Module = copy.deepcopy(model, memo)
+        return twin.eval()
+
+    def in_training_mode(self, model: nn.Module) -> bool:
+        """Whether any module is in training mode."""
+        return any(module.training for module in model.modules())
+
+    def fingerprint(self, model: nn.Module) -> str:
+        """Hash of parameters, buffers, module structure and plain settings."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, module in model.named_modules():
+            digest.update(f"{name}:{type(module).__qualname__}:{id(type(module).forward)}".encode())
+            for key, value in sorted(vars(module).items()):
+                if isinstance(value, int | float | str | bool | tuple) and key != "training":
+                    digest.update(f"{key}={value!r};".encode())
+        for name, tensor in model.state_dict().items():
+            digest.update(name.encode())
+            if isinstance(tensor, torch.Tensor):
+                digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def input_shapes(self, model: nn.Module) -> tuple[tuple[int | None, ...], ...] | None:
+        """Torch models declare none."""
+        return None
+
+    def declared_integer(self, model: nn.Module, position: int) -> bool | None:
+        """Torch models declare no types."""
+        return None
+
+    def channel_axis(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
+        """Axis 1, but the last one for sequences of features (rank 3 in a model without 1-D convolutions)."""
+        if len(shape) <= 2:
+            return None
+        if len(shape) == 3 and not any(isinstance(module, _ONE_DIMENSIONAL) for module in model.modules()):
+            return 2
+        return 1
+
+    def dims(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
+        """Channels first."""
+        rank = len(shape)
+        if rank <= 2:
+            return ("sample", "unit" if layer else "feature")[:rank]
+        if rank == 3:
+            channels_last = self.channel_axis(model, shape, layer=layer) == 2
+            return ("sample", "position", "channel") if channels_last else ("sample", "channel", "position")
+        spatial = ("depth", "height", "width")[-(rank - 2) :] if rank <= 5 else tuple(f"axis{i}" for i in range(2, rank))
+        return ("sample", "channel", *spatial)
+
+    def without_softmax(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> nn.Module | None:
+        """Recognises a softmax by watching a forward pass, module or function alike."""
+        with torch.no_grad(), _SoftmaxWatch() as watch:
+            outputs = model(*inputs)
+        if any(watch.input_of(output) is not None for output in flatten(outputs)):
+            return LogitModel(model)
+        return None
+
+    # running
+
+    def outputs(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> Any:
+        """Forward pass without gradients."""
+        with torch.no_grad():
+            return map_structure(self.to_numpy, model(*inputs))
+
+    def vjp(
+        self, model: nn.Module, inputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray | None, ...]:
+        """Gradient by `torch.autograd.grad`; nothing is accumulated in any `.grad`."""
+        leaves = [tensor.detach().clone() for tensor in inputs]
+        differentiable = [leaf.requires_grad_() for leaf in leaves if leaf.is_floating_point()]
+        with torch.enable_grad():
+            # In-place modules at the front would fail on a leaf.
+            outputs = flatten(model(*(leaf * 1 if leaf.requires_grad else leaf for leaf in leaves)))
+            pairs = [
+                (output, torch.as_tensor(cotangent, dtype=output.dtype, device=output.device))
+                for output, cotangent in zip(outputs, cotangents, strict=True)
+                if output.requires_grad
+            ]
+            if not pairs or not differentiable:
+                gradients: Iterator[Any] = iter(())
+            else:
+                total = sum((output * cotangent).sum() for output, cotangent in pairs)
+                gradients = iter(torch.autograd.grad(total, differentiable, allow_unused=True))  # type: ignore[arg-type]
+        result: list[np.ndarray | None] = []
+        for leaf in leaves:
+            if not leaf.requires_grad:
+                result.append(None)
+                continue
+            gradient = next(gradients, None)
+            result.append(self.to_numpy(torch.zeros_like(leaf) if gradient is None else gradient))
+        return tuple(result)
+
+    # layers
+
+    def layers(self, model: nn.Module, inputs: Sequence[torch.Tensor] | None = None) -> tuple[Layer, ...]:
+        """Every named module except the model itself."""
+        shapes: dict[str, tuple[int | None, ...]] = {}
+        if inputs is not None:
+            shapes = {name: value.shape[1:] for name, value in self.activations(self.twin(model), inputs).items()}
+        return tuple(
+            Layer(name, type(module).__name__, shapes.get(name)) for name, module in model.named_modules() if name
+        )
+
+    def layer_name(self, model: nn.Module, reference: Any) -> str | None:
+        """Dotted name of a module of the model."""
+        for name, module in model.named_modules():
+            if name and (module is reference or (isinstance(reference, str) and name == reference)):
+                return name
+        return None
+
+    def layer_object(self, model: nn.Module, name: str) -> nn.Module:
+        """The module of that dotted name."""
+        return model.get_submodule(name)
+
+    def activations(
+        self, model: nn.Module, inputs: Sequence[torch.Tensor], names: Sequence[str] | None = None
+    ) -> Mapping[str, np.ndarray]:
+        """Outputs of the modules that are called once, copied before anything in place can change them."""
+        found: dict[str, np.ndarray] = {}
+        calls: Counter[str] = Counter()
+        handles = []
+        for name, module in model.named_modules():
+            if not name or (names is not None and name not in names):
+                continue
+
+            def keep(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
+                calls[name] += 1
+                if isinstance(output, torch.Tensor):
+                    found[name] = np.array(self.to_numpy(output))
+
+            handles.append(module.register_forward_hook(keep))
+        try:
+            with torch.no_grad():
+                model(*inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {name: value for name, value in found.items() if calls[name] == 1}
+
+    # tensors
+
+    def is_tensor(self, value: Any) -> bool:
+        """Whether it is a `torch.Tensor`."""
+        return isinstance(value, torch.Tensor)
+
+    def to_numpy(self, tensor: torch.Tensor) -> np.ndarray:
+        """The values; shares memory on the CPU."""
+        tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+        if tensor.dtype is torch.bfloat16:
+            tensor = tensor.float()  # numpy has no bfloat16; every bfloat16 is a float32
+        return tensor.numpy()
+
+    def tensor(self, value: Any, model: Any) -> torch.Tensor:
+        """A fresh tensor on the model's device, in the model's floating point type."""
+        if not isinstance(value, torch.Tensor):
+            value = torch.from_numpy(np.array(value))
+        like = _example(model)
+        fresh: torch.Tensor = value.detach().clone()
+        if like is None:
+            return fresh
+        return fresh.to(device=like.device, dtype=like.dtype if fresh.is_floating_point() else None)
+
+    def permute(self, tensor: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
+        """A view with its axes in another order."""
+        return tensor.permute(*axes)
+
+    # process
+
+    @contextmanager
+    def seeded(self, seed: int) -> Iterator[None]:
+        """Seeds torch inside, and restores its generators."""
+        with self.unchanged():
+            torch.manual_seed(seed)
+            yield
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Restores torch's global generators and gradient mode."""
+        cuda = torch.cuda.is_initialized()
+        state, cuda_states = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
+        gradient = torch.is_grad_enabled()
+        try:
+            yield
+        finally:
+            torch.set_rng_state(state)
+            if cuda:
+                torch.cuda.set_rng_state_all(cuda_states)
+            torch.set_grad_enabled(gradient)
+
+
+class LogitModel(nn.Module):
+    """A model with its final softmax left out: each output that a softmax made is replaced by its input."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """Runs the model and returns the logits."""
+        with _SoftmaxWatch() as watch:
+            outputs = self.model(*inputs)
+
+        def logits(output: torch.Tensor) -> torch.Tensor:
+            found = watch.input_of(output)
+            return output if found is None else found
+
+        return map_structure(logits, outputs)
+
+
+class _SoftmaxWatch(TorchFunctionMode):
+    """Remembers the input of every softmax that is computed inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") in _SOFTMAX_NAMES:
+            logits = args[0] if args else (kwargs or {})["input"]
+            self._seen.append((result, logits))
+        return result
+
+    def input_of(self, output: Any) -> torch.Tensor | None:
+        """The input of the softmax that made this very tensor."""
+        return next((logits for result, logits in self._seen if result is output), None)
+
+
+def _example(model: Any) -> torch.Tensor | None:
+    if not isinstance(model, nn.Module):
+        return None
+    tensors = [*model.parameters(), *model.buffers()]
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
+
+
+def _hook_tables(module: nn.Module) -> Iterator[Mapping[int, Any]]:
+    for name, value in vars(module).items():
+        if name.endswith("_hooks") and isinstance(value, Mapping):
+            yield value

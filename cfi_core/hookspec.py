@@ -1,0 +1,179 @@
+"""The hooks that plugins implement.
+
+A plugin is a module named by an entry point of the group `cfi_core.plugins`. It marks its hooks
+with `hookimpl` and imports no framework:
+
+    from cfi_core.hookspec import hookimpl
+    from cfi_core.specs import ToolsetSpec
+
+    @hookimpl
+    def cfi_toolsets():
+        return [ToolsetSpec(name="my-toolset", framework="torch", requirements=("my-toolset>=1",))]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from cfi_core.attribution import Attribution
+    from cfi_core.planning import Plan
+    from cfi_core.routes import Route
+    from cfi_core.specs import (
+        FrameworkSpec,
+        MethodSpec,
+        PlotterSpec,
+        ToolsetSpec,
+        TranslatorSpec,
+        WriterSpec,
+    )
+
+PROJECT = "cfi_core"
+ENTRY_POINT_GROUP = "cfi_core.plugins"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def cfi_frameworks() -> Iterable[FrameworkSpec]:  # type: ignore[empty-body]
+    """Frameworks that models live in. Called once, when the first call needs the registry.
+
+    Returns:
+        Specs with types named by strings, so that a model is recognised without importing anything:
+
+            @hookimpl
+            def cfi_frameworks():
+                return [FrameworkSpec(
+                    name="jax",
+                    model_types=(("flax.nnx", "Module"),),
+                    tensor_types=(("jax", "Array"),),
+                    adapter="cfi_jax.adapter:JaxAdapter",
+                )]
+    """
+
+
+@hookspec
+def cfi_toolsets() -> Iterable[ToolsetSpec]:  # type: ignore[empty-body]
+    """Libraries of introspection methods. Called once.
+
+    Returns:
+        One spec for each library:
+
+            @hookimpl
+            def cfi_toolsets():
+                return [ToolsetSpec(name="captum", framework="torch", requirements=("captum>=0.8",))]
+    """
+
+
+@hookspec
+def cfi_methods() -> Iterable[MethodSpec]:  # type: ignore[empty-body]
+    """Methods of the plugin's toolsets. Called once.
+
+    Returns:
+        One spec for each method of each toolset; the same key may be offered by several toolsets:
+
+            @hookimpl
+            def cfi_methods():
+                return [MethodSpec(
+                    key="saliency",
+                    toolset="captum",
+                    kind=Kind.ATTRIBUTION,
+                    needs=frozenset({Need.FORWARD, Need.INPUT_GRADIENT}),
+                    implementation="cfi_captum.run:run",
+                )]
+    """
+
+
+@hookspec
+def cfi_translators() -> Iterable[TranslatorSpec]:  # type: ignore[empty-body]
+    """Edges from one framework to another. Called once.
+
+    Returns:
+        One spec for each translator:
+
+            @hookimpl
+            def cfi_translators():
+                return [TranslatorSpec(
+                    name="onnx2torch", source="onnx", target="torch", preserves=frozenset(Need),
+                    cost=10, implementation="cfi_translate.onnx_to_torch:convert",
+                )]
+    """
+
+
+@hookspec
+def cfi_plotters() -> Iterable[PlotterSpec]:  # type: ignore[empty-body]
+    """Plotters; they see only an `Attribution`. Called once.
+
+    Returns:
+        One spec for each plotter:
+
+            @hookimpl
+            def cfi_plotters():
+                return [PlotterSpec(name="bars", implementation="my_plots:bars", accepts=("feature",))]
+    """
+
+
+@hookspec
+def cfi_writers() -> Iterable[WriterSpec]:  # type: ignore[empty-body]
+    """Writers of attribution files. Called once.
+
+    Returns:
+        One spec for each file format:
+
+            @hookimpl
+            def cfi_writers():
+                return [WriterSpec(name="nifti", suffixes=(".nii",), implementation="my_files:write_nifti")]
+    """
+
+
+@hookspec(firstresult=True)
+def cfi_choose_route(candidates: tuple[Route, ...], method: MethodSpec | None) -> Route | None:
+    """Policy slot: choose one of the routes that would serve. Called in step 3 of a call.
+
+    Args:
+        candidates: Routes that preserve what the method needs, cheapest first; never empty.
+        method: The method that is to run; None for `cfi.translate`.
+
+    Returns:
+        One of the candidates, or None to leave the choice to the next plugin. The first result that
+        is not None counts; core's own choice (the cheapest) comes last:
+
+            @hookimpl
+            def cfi_choose_route(candidates, method):
+                return next((route for route in candidates if "onnx2keras" in route.names), None)
+    """
+
+
+@hookspec
+def cfi_before_run(plan: Plan) -> None:
+    """Observer: called when a plan is about to be carried out.
+
+    Args:
+        plan: What is going to happen.
+
+    An exception raised here is reported as a `PluginWarning` and changes nothing:
+
+        @hookimpl
+        def cfi_before_run(plan):
+            logging.getLogger("audit").info("%s", plan)
+    """
+
+
+@hookspec
+def cfi_after_run(plan: Plan, attribution: Attribution) -> None:
+    """Observer: called when an attribution is ready.
+
+    Args:
+        plan: What was carried out.
+        attribution: The result, before the user gets it.
+
+    An exception raised here is reported as a `PluginWarning` and changes nothing:
+
+        @hookimpl
+        def cfi_after_run(plan, attribution):
+            logging.getLogger("audit").info("%s", dict(attribution.provenance))
+    """

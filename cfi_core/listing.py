@@ -1,0 +1,69 @@
+"""Lists what is installed. Nothing here imports a framework or a toolset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cfi_core.plugins import PluginInfo, loaded, registry, unmet
+from cfi_core.specs import Kind, MethodSpec, ToolsetSpec, TranslatorSpec
+
+_Spec = TypeVar("_Spec", ToolsetSpec, TranslatorSpec)
+
+
+@dataclass(frozen=True)
+class Installed(Generic[_Spec]):
+    """A listed toolset or translator, and whether it can be used here.
+
+    Attributes:
+        spec: What its plugin says of it.
+        missing: PEP 508 requirements that are not met; empty if it can be used.
+    """
+
+    spec: _Spec
+    missing: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.spec.name
+
+    @property
+    def usable(self) -> bool:
+        """Whether everything that it requires is installed."""
+        return not self.missing
+
+
+def methods(
+    key: str | None = None, *, toolset: str | None = None, kind: str | Kind | None = None
+) -> list[MethodSpec]:
+    """Methods of all installed toolsets, sorted by key.
+
+    Args:
+        key: Only methods of that key.
+        toolset: Only methods of that toolset.
+        kind: Only methods of that kind: `"attribution"`, `"layer"`, `"neuron"` or `"feature visualization"`.
+    """
+    return sorted(
+        (
+            spec
+            for spec in registry().methods.values()
+            if key in (None, spec.key) and toolset in (None, spec.toolset) and kind in (None, spec.kind)
+        ),
+        key=lambda spec: (spec.key, spec.toolset),
+    )
+
+
+def toolsets() -> list[Installed[ToolsetSpec]]:
+    """All toolsets that plugins describe, sorted by name."""
+    return [Installed(spec, unmet(spec.requirements)) for _, spec in sorted(registry().toolsets.items())]
+
+
+def translators() -> list[Installed[TranslatorSpec]]:
+    """All translators that plugins describe, sorted by name."""
+    return [Installed(spec, unmet(spec.requirements)) for _, spec in sorted(registry().translators.items())]
+
+
+def plugins() -> list[PluginInfo]:
+    """All plugins found, with the error of those that were left out; works in the face of conflicts too."""
+    return list(loaded().plugins)

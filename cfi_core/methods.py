@@ -1,0 +1,80 @@
+"""Step 1 of a call: find the methods that go by a key."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from cfi_core.catalogue import DISTRIBUTION_OF_TOOLSET, TOOLSETS_OF_METHOD
+from cfi_core.errors import UnknownMethodError
+from cfi_core.plugins import Registry, unmet
+from cfi_core.specs import Kind, MethodSpec
+
+
+def find_methods(registry: Registry, key: str, toolset: str | None, kinds: frozenset[Kind]) -> tuple[MethodSpec, ...]:
+    """All methods of that key whose toolset is installed.
+
+    Raises:
+        UnknownMethodError: There is none; names the nearest keys and the distribution that has it.
+    """
+    if not isinstance(key, str):
+        raise UnknownMethodError(f"The method key must be a string such as 'grad_cam', not {key!r}.")
+    if toolset is not None:
+        _check_toolset(registry, toolset)
+    named = [spec for spec in registry.methods.values() if spec.key == key and toolset in (None, spec.toolset)]
+    if not named:
+        raise UnknownMethodError(_unknown(registry, key, toolset))
+    fitting = [spec for spec in named if spec.kind in kinds]
+    if not fitting:
+        call = "visualize_features" if named[0].kind is Kind.FEATURE_VISUALIZATION else "attribute"
+        raise UnknownMethodError(f"{key!r} is a method of kind '{named[0].kind}': call cfi.{call}() for it.")
+    usable = [spec for spec in fitting if not unmet(registry.toolsets[spec.toolset].requirements)]
+    if not usable:
+        missing = sorted({text for spec in fitting for text in unmet(registry.toolsets[spec.toolset].requirements)})
+        raise UnknownMethodError(
+            f"{key!r} needs {', '.join(missing)}, which is not installed: pip install {' '.join(map(repr, missing))}."
+        )
+    return tuple(usable)
+
+
+def _check_toolset(registry: Registry, toolset: str) -> None:
+    if toolset in registry.toolsets:
+        return
+    message = f"No toolset {toolset!r} is installed; installed are {_listed(registry.toolsets)}."
+    if toolset in DISTRIBUTION_OF_TOOLSET:
+        message += f" pip install {DISTRIBUTION_OF_TOOLSET[toolset]} brings it."
+    raise UnknownMethodError(message + _broken(registry))
+
+
+def _unknown(registry: Registry, key: str, toolset: str | None) -> str:
+    keys = sorted({spec.key for spec in registry.methods.values() if toolset in (None, spec.toolset)})
+    by = f" of toolset {toolset!r}" if toolset else ""
+    message = f"No installed plugin offers the method {key!r}{by}."
+    elsewhere = sorted({spec.toolset for spec in registry.methods.values() if spec.key == key})
+    absent = sorted(
+        {
+            DISTRIBUTION_OF_TOOLSET[name]
+            for name in TOOLSETS_OF_METHOD.get(key, ())
+            if name not in registry.toolsets and toolset in (None, name)
+        }
+    )
+    near = get_close_matches(key, {*keys, *(TOOLSETS_OF_METHOD if toolset is None else ())}, n=3, cutoff=0.5)
+    if toolset and elsewhere:
+        message += f" Offered by {_listed(elsewhere)}."
+    elif absent:
+        message += f" pip install {' or '.join(absent)} brings it."
+    elif near:
+        message += f" Nearest: {_listed(near)}."
+    else:
+        message += f" Offered: {_listed(keys)}."
+    return message + _broken(registry)
+
+
+def _broken(registry: Registry) -> str:
+    if not registry.broken:
+        return ""
+    reports = "; ".join(f"{plugin.label} ({plugin.error})" for plugin in registry.broken)
+    return f" Left out because they failed to load: {reports}."
+
+
+def _listed(names: object) -> str:
+    return ", ".join(sorted(map(str, names))) or "none"  # type: ignore[call-overload]

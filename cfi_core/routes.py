@@ -1,0 +1,209 @@
+"""Step 3 of a call: choose a method and the translators that lead to its toolset."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cfi_core.catalogue import DISTRIBUTION_OF_TRANSLATOR
+from cfi_core.errors import ChoiceWarning, PluginWarning, RouteError
+from cfi_core.plugins import Registry, unmet
+from cfi_core.specs import MethodSpec, Need, TranslatorSpec
+
+Translator = str | Sequence[str] | None
+KINDS = ("conversion", "bridge")
+
+
+@dataclass(frozen=True)
+class Route:
+    """Translators that are applied one after the other; none of them when the model is native."""
+
+    translators: tuple[TranslatorSpec, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the translators, in order."""
+        return tuple(translator.name for translator in self.translators)
+
+    @property
+    def cost(self) -> float:
+        """Sum of the translators' costs."""
+        return sum(translator.cost for translator in self.translators)
+
+    @property
+    def preserves(self) -> frozenset[Need]:
+        """Needs that a model still meets at the end."""
+        return frozenset(Need).intersection(*(translator.preserves for translator in self.translators))
+
+    @property
+    def native(self) -> bool:
+        """Whether nothing has to be translated."""
+        return not self.translators
+
+    def __str__(self) -> str:
+        if self.native:
+            return "native"
+        frameworks = [self.translators[0].source, *(translator.target for translator in self.translators)]
+        return " → ".join(frameworks) + f" ({', '.join(self.names)})"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method, the routes to it (the one to try first in front) and what else would have served."""
+
+    method: MethodSpec
+    routes: tuple[Route, ...]
+    others: tuple[str, ...]
+    reason: str
+
+
+def find_routes(
+    registry: Registry, source: str, target: str, needs: frozenset[Need], translator: Translator = None
+) -> tuple[Route, ...]:
+    """All routes from one framework to another that preserve the needs, cheapest first.
+
+    Args:
+        registry: What is installed.
+        source: Framework of the model.
+        target: Framework to reach.
+        needs: What the method requires.
+        translator: The user's wish: a translator's name (part of the route), a list of names (the whole
+            route), or a kind.
+
+    Raises:
+        RouteError: There is none; says whether a need, a requirement or a plugin is missing.
+    """
+    _check_wish(registry, translator)
+    if source == target:
+        if translator is None or translator in KINDS:
+            return (Route(),)
+        raise RouteError(f"The model already is a {source} model: translator={translator!r} has no place here.")
+    paths = [path for path in _paths(registry, source, target) if _wished(path, translator)]
+    available = [path for path in paths if not any(unmet(step.requirements) for step in path.translators)]
+    serving = [path for path in available if needs <= path.preserves]
+    if serving:
+        return tuple(sorted(serving, key=lambda path: (path.cost, path.names)))
+    wish = f" with translator={translator!r}" if translator else ""
+    start = f"No route from {source} to {target}{wish}"
+    if available:
+        missing = min((needs - path.preserves for path in available), key=len)
+        raise RouteError(
+            f"{start} preserves what the method needs: missing {_names(missing)} "
+            f"(tried {'; '.join(str(path) for path in available)}). Choose another translator or method.",
+            missing,
+        )
+    if paths:
+        wanting = sorted({text for path in paths for step in path.translators for text in unmet(step.requirements)})
+        raise RouteError(f"{start} can be used: {', '.join(wanting)} not installed. Install it with pip.")
+    if translator and _paths(registry, source, target):
+        ways = "; ".join(str(path) for path in _paths(registry, source, target))
+        raise RouteError(f"{start}. There are: {ways}.")
+    distributions = ", ".join(sorted(set(DISTRIBUTION_OF_TRANSLATOR.values())))
+    raise RouteError(f"{start}: no installed translator leads there. pip install {distributions} brings one.")
+
+
+def choose(registry: Registry, methods: Sequence[MethodSpec], source: str, translator: Translator) -> Choice:
+    """The method and route to take: native first, then the cheapest route that meets the needs.
+
+    Warns:
+        ChoiceWarning: Several toolsets would have served.
+
+    Raises:
+        RouteError: No candidate can be reached.
+    """
+    candidates: list[tuple[MethodSpec, tuple[Route, ...]]] = []
+    errors: list[RouteError] = []
+    for method in methods:
+        framework = registry.toolsets[method.toolset].framework
+        try:
+            candidates.append((method, find_routes(registry, source, framework, method.needs, translator)))
+        except RouteError as error:
+            errors.append(error)
+    if not candidates:
+        raise RouteError(
+            f"{methods[0].key!r} cannot be reached from a {source} model. " + " ".join(map(str, errors)),
+            frozenset().union(*(error.missing_needs for error in errors)),
+        )
+    candidates.sort(key=lambda pair: (pair[1][0].cost, pair[0].toolset))
+    method, routes = candidates[0]
+    others = tuple(other.toolset for other, _ in candidates[1:])
+    if others:
+        warnings.warn(
+            f"{method.key!r} is offered by {', '.join([method.toolset, *others])}; {method.toolset} is taken "
+            f"({routes[0]}). Pass toolset= to choose.",
+            ChoiceWarning,
+            stacklevel=4,
+        )
+    first = _policy(registry, routes, method)
+    reason = "the toolset works on the model as it is" if first.native else "the cheapest that keeps " + _names(
+        method.needs
+    )
+    return Choice(method, (first, *(route for route in routes if route != first)), others, reason)
+
+
+def choose_conversion(registry: Registry, source: str, target: str, translator: Translator) -> tuple[Route, ...]:
+    """The routes of conversions for `cfi.translate`, the one to try first in front.
+
+    Raises:
+        RouteError: There is none.
+    """
+    routes = find_routes(registry, source, target, frozenset(), translator or "conversion")
+    first = _policy(registry, routes, None)
+    return (first, *(route for route in routes if route != first))
+
+
+def _policy(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | None) -> Route:
+    """Asks the policy hook; a policy that fails or invents a route is reported and passed over."""
+    try:
+        chosen = registry.manager.hook.cfi_choose_route(candidates=routes, method=method)
+    except Exception as error:  # noqa: BLE001 - a policy is foreign code: it must not take the host down
+        warnings.warn(f"A cfi_choose_route hook failed: {error!r}; the cheapest route is taken.", PluginWarning, 4)
+        return routes[0]
+    if chosen not in routes:
+        warnings.warn(
+            f"A cfi_choose_route hook chose {chosen}, which is none of the candidates; the cheapest route is taken.",
+            PluginWarning,
+            stacklevel=4,
+        )
+        return routes[0]
+    return chosen  # type: ignore[no-any-return]
+
+
+def _paths(registry: Registry, source: str, target: str, seen: tuple[str, ...] = ()) -> list[Route]:
+    """All chains of translators without a loop; a bridge is a whole chain by itself."""
+    paths: list[Route] = []
+    for step in registry.translators.values():
+        if step.source != source or step.target in (*seen, source):
+            continue
+        if step.target == target:
+            paths.append(Route((step,)))
+        elif step.kind == "conversion":
+            for rest in _paths(registry, step.target, target, (*seen, source)):
+                if all(later.kind == "conversion" for later in rest.translators):
+                    paths.append(Route((step, *rest.translators)))
+    return paths
+
+
+def _wished(route: Route, translator: Translator) -> bool:
+    if translator is None:
+        return True
+    if isinstance(translator, str):
+        if translator in KINDS:
+            return all(step.kind == translator for step in route.translators)
+        return translator in route.names
+    return route.names == tuple(translator)
+
+
+def _check_wish(registry: Registry, translator: Translator) -> None:
+    names = () if translator is None else (translator,) if isinstance(translator, str) else tuple(translator)
+    for name in names:
+        if name in registry.translators or (name in KINDS and isinstance(translator, str)):
+            continue
+        hint = f" pip install {DISTRIBUTION_OF_TRANSLATOR[name]} brings it." if name in DISTRIBUTION_OF_TRANSLATOR else ""
+        known = ", ".join(sorted(registry.translators)) or "none"
+        raise RouteError(f"No translator {name!r} is installed; installed are {known} (and the kinds {KINDS}).{hint}")
+
+
+def _names(needs: frozenset[Need]) -> str:
+    return ", ".join(sorted(needs)) or "nothing in particular"

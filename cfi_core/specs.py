@@ -1,0 +1,205 @@
+"""The frozen records that plugins return from their hooks.
+
+Implementations are named by `"module:attribute"` strings and imported on first use,
+so that listing what is installed imports no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
+
+class Need(StrEnum):
+    """What a method requires of the model it is given."""
+
+    FORWARD = "forward"
+    INPUT_GRADIENT = "input_gradient"
+    LAYER = "layer"
+    LAYER_GRADIENT = "layer_gradient"
+    MODULES = "modules"
+
+
+class Kind(StrEnum):
+    """What a method explains."""
+
+    ATTRIBUTION = "attribution"
+    LAYER = "layer"
+    NEURON = "neuron"
+    FEATURE_VISUALIZATION = "feature visualization"
+
+
+class Head(StrEnum):
+    """Where a model that ends in a softmax is explained."""
+
+    LOGIT = "logit"
+    """At the input of the softmax (for example Simonyan 2013, Selvaraju 2017)."""
+    OUTPUT = "output"
+    """At the output as the model gives it (for example Sundararajan 2017, Ribeiro 2016)."""
+
+
+class Role(StrEnum):
+    """How core carries one of the toolset's own arguments across (see `MethodSpec.roles`)."""
+
+    INPUTS = "inputs"
+    TARGET = "target"
+    LAYER = "layer"
+    NEURON = "neuron"
+    BASELINES = "baselines"
+    OWN_TARGET = "own target"
+    """Names the target in the toolset's own way (a score function): passed on as it is."""
+    LIKE_INPUTS = "like inputs"
+    """An array (or one per input) with the axes of the inputs, such as a feature mask."""
+    WINDOW = "window"
+    """A tuple of ints (or one per input), one for each axis of the inputs but the first."""
+
+
+UNIFORM_ARGUMENTS = ("inputs", "target", "layer", "neuron", "baselines")
+
+
+def _no_mapping() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameworkSpec:
+    """A library that models live in.
+
+    Attributes:
+        name: `"torch"`, `"tensorflow"`, `"onnx"`, …
+        model_types: `("module", "Class")` pairs, looked up in `sys.modules`, never imported.
+        tensor_types: Likewise, for the framework's tensors.
+        adapter: `"module:Class"` of a `cfi_core.frameworks.base.FrameworkAdapter`.
+        requirements: PEP 508 requirements of the adapter.
+        file_suffixes: Paths that end so are models of this framework.
+    """
+
+    name: str
+    model_types: tuple[tuple[str, str], ...]
+    tensor_types: tuple[tuple[str, str], ...]
+    adapter: str
+    requirements: tuple[str, ...] = ()
+    file_suffixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolsetSpec:
+    """A library of introspection methods that is bound to one framework.
+
+    Attributes:
+        name: `"captum"`, `"tf-keras-vis"`, …
+        framework: Name of the `FrameworkSpec` it works on.
+        requirements: PEP 508 requirements; whether they are met is read from installed metadata.
+        homepage: Where its users read about it.
+    """
+
+    name: str
+    framework: str
+    requirements: tuple[str, ...] = ()
+    homepage: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec:
+    """One introspection method of one toolset.
+
+    Attributes:
+        key: Snake-case name shared by all toolsets that offer the method.
+        toolset: Name of its `ToolsetSpec`.
+        kind: What it explains.
+        needs: What it requires of the model.
+        implementation: `"module:function"`, called with a `MethodRequest`, returns a `MethodResult`.
+        citation: Paper or library that defines it.
+        required: Uniform arguments without which it cannot run.
+        optional: Uniform arguments that it also understands.
+        init_args: Names that the toolset's constructor takes (besides the model).
+        exec_args: Names that the toolset's call takes.
+        roles: For own argument names: how core carries the value. Names without a role are carried
+            by their value: tensors change framework, layers of the user's model become the
+            corresponding layers, everything else is passed on as it is.
+        head: Where a softmax head is explained.
+        alters_model: The implementation changes weights while it runs, so it gets a full copy.
+    """
+
+    key: str
+    toolset: str
+    kind: Kind
+    needs: frozenset[Need]
+    implementation: str
+    citation: str = ""
+    required: tuple[str, ...] = ("inputs",)
+    optional: tuple[str, ...] = ()
+    init_args: tuple[str, ...] = ()
+    exec_args: tuple[str, ...] = ()
+    roles: Mapping[str, Role] = field(default_factory=_no_mapping)
+    head: Head = Head.OUTPUT
+    alters_model: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslatorSpec:
+    """An edge from one framework to another.
+
+    Attributes:
+        name: What users write in `translator=`.
+        source: Framework it takes models of.
+        target: Framework it makes models of.
+        preserves: Needs that a model still meets after it.
+        cost: Relative cost; the cheapest route that preserves a method's needs is taken.
+        implementation: `"module:function"`, called as `function(model, inputs)`, returns `Converted`.
+        requirements: PEP 508 requirements.
+        kind: `"conversion"` (builds a native model) or `"bridge"` (runs the original inside).
+    """
+
+    name: str
+    source: str
+    target: str
+    preserves: frozenset[Need]
+    cost: float
+    implementation: str
+    requirements: tuple[str, ...] = ()
+    kind: str = "conversion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotterSpec:
+    """Draws attributions.
+
+    Attributes:
+        name: What users write in `Attribution.plot(plotter=…)`.
+        implementation: `"module:function"`, called as `function(attribution, **options)`, returns a figure.
+        accepts: Names of axes (`Attribution.dims`) that an attribution must have; empty takes all.
+        requirements: PEP 508 requirements.
+    """
+
+    name: str
+    implementation: str
+    accepts: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriterSpec:
+    """Writes attributions to files.
+
+    Attributes:
+        name: For messages and listings.
+        suffixes: File name endings that it serves, such as `".npz"`.
+        implementation: `"module:function"`, called as `function(attribution, path)`.
+        requirements: PEP 508 requirements.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    implementation: str
+    requirements: tuple[str, ...] = ()
+
+
+def resolve(implementation: str) -> Any:
+    """Imports what a `"module:attribute"` string names."""
+    module, _, attribute = implementation.partition(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,167 @@
+"""Targets and neurons: checked against the model's output, in the axis order of the user's model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cfi_core.contract import Target
+from cfi_core.errors import ArgumentError, TargetError
+from cfi_core.frameworks.base import FrameworkAdapter
+from cfi_core.frameworks.structure import is_structure, items
+
+
+def resolve_target(target: Any, outputs: Any) -> Target:
+    """Checks the user's target.
+
+    Args:
+        target: A class index; a list or array with one index per sample; a tuple with one index for each axis
+            of the output after the first (or a list of such tuples); for a model with several outputs, a tuple
+            that begins with the output's position or key; a callable of the output; or None where the output
+            has one value per sample.
+        outputs: The model's outputs on the user's inputs, as numpy arrays.
+
+    Raises:
+        TargetError: It names nothing in the output.
+    """
+    if not is_structure(outputs):
+        return _in_tensor(target, outputs)
+    entries = dict(items(outputs))
+    if len(entries) == 1 and not (isinstance(target, tuple) and target and target[0] in entries):
+        key, output = next(iter(entries.items()))
+        return replace(_in_tensor(target, output), output=key)
+    if callable(target):
+        return Target(function=target)
+    if not isinstance(target, tuple) or not target or target[0] not in entries:
+        raise TargetError(
+            f"The model has {len(entries)} outputs: {', '.join(map(repr, entries))}. "
+            f"Pass a tuple that begins with one of them, for example target=({next(iter(entries))!r}, 0); got {target!r}."
+        )
+    key, rest = target[0], target[1:]
+    if is_structure(entries[key]):
+        raise TargetError(f"Output {key!r} holds several tensors itself. Pass a callable that picks the value instead.")
+    single = rest[0] if len(rest) == 1 else rest or None
+    return replace(_in_tensor(single, entries[key]), output=key)
+
+
+def _in_tensor(target: Any, output: np.ndarray) -> Target:
+    shape = output.shape
+    if callable(target):
+        return Target(function=target)
+    if target is None:
+        if int(np.prod(shape[1:])) != 1:
+            raise TargetError(
+                f"The model gives {shape[1:]} values per sample. Pass target=, for example target=0 for the first class."
+                if len(shape) == 2
+                else f"The model gives an output of shape {shape}. Pass target= with {_wanted(shape)}."
+            )
+        return Target(index=(0,) * (len(shape) - 1)) if len(shape) > 1 else Target()
+    if isinstance(target, str | bytes) or isinstance(target, bool | np.bool_):
+        raise TargetError(f"The target {target!r} is no index. Pass {_wanted(shape)}.")
+    if isinstance(target, tuple):
+        return Target(index=_checked(target, shape))
+    values = _plain(target)
+    if not isinstance(values, list):
+        return Target(index=_checked((values,), shape))
+    if len(values) != shape[0]:
+        raise TargetError(
+            f"{len(values)} targets for {shape[0]} samples. Pass one per sample, or a single index for all of them."
+        )
+    per_sample = [tuple(value) if isinstance(value, list | tuple) else (value,) for value in values]
+    return Target(index=tuple(_checked(value, shape) for value in per_sample))
+
+
+def _plain(target: Any) -> Any:
+    """Python numbers in lists, out of lists, numpy arrays and tensors of any framework."""
+    if isinstance(target, list):
+        return [tuple(map(_plain, entry)) if isinstance(entry, tuple) else _plain(entry) for entry in target]
+    if isinstance(target, int | np.integer):
+        return int(target)
+    if hasattr(target, "detach"):  # a torch tensor on whatever device
+        target = target.detach().cpu()
+    array = np.asarray(target)
+    if array.dtype.kind not in "iu":
+        raise TargetError(f"The target {target!r} holds no indices. Pass integers, or a callable of the output.")
+    return array.tolist()
+
+
+def _checked(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(index) != len(shape) - 1:
+        raise TargetError(
+            f"The target {index if len(index) != 1 else index[0]} has {len(index)} indices for an output of shape "
+            f"{shape}. Pass {_wanted(shape)}."
+        )
+    plain = tuple(_plain(value) for value in index)
+    for value, size in zip(plain, shape[1:], strict=True):
+        if not isinstance(value, int) or not -size <= value < size:
+            raise TargetError(
+                f"The target {index if len(index) != 1 else index[0]} is out of range: the model gives {shape[1:]} "
+                f"values per sample, so an index lies between 0 and {size - 1}."
+            )
+    return tuple(value % size for value, size in zip(plain, shape[1:], strict=True))
+
+
+def _wanted(shape: tuple[int, ...]) -> str:
+    if len(shape) <= 2:
+        return "a class index, one per sample, or a callable of the output"
+    return f"a tuple of {len(shape) - 1} indices into {shape[1:]}, one such tuple per sample, or a callable"
+
+
+def resolve_neuron(neuron: Any, shape: Sequence[int], *, channel_allowed: bool, layer: str) -> Any:
+    """Checks the user's neuron against the layer's output (shape with the sample axis, the user's axis order).
+
+    Raises:
+        ArgumentError: It names no unit of the layer.
+    """
+    if neuron is None or callable(neuron):
+        return neuron
+    index = neuron if isinstance(neuron, tuple | list) else (neuron,)
+    sizes = tuple(shape[1:])
+    if channel_allowed and len(index) == 1 and len(sizes) > 1:
+        return tuple(int(value) for value in index)
+    if len(index) != len(sizes):
+        raise ArgumentError(
+            f"neuron={neuron!r} has {len(index)} indices, but layer {layer!r} gives {sizes} values per sample. "
+            f"Pass one index for each of these axes."
+        )
+    for value, size in zip(index, sizes, strict=True):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not -size <= value < size:
+            raise ArgumentError(f"neuron={neuron!r} is out of range: layer {layer!r} gives {sizes} values per sample.")
+    return tuple(int(value) % size for value, size in zip(index, sizes, strict=True))
+
+
+def carry_target(target: Target, axes: Sequence[int] | None, adapter: FrameworkAdapter, output: int | str | None) -> Target:
+    """The same target in the layout of the translated model.
+
+    Args:
+        target: In the user's layout.
+        axes: Permutation from the user's output axes to the model's; None if they are the same.
+        adapter: Adapter of the framework that the method runs in.
+        output: Position or key of the chosen output in the model that runs.
+    """
+    carried = replace(target, output=output)
+    if axes is None:
+        return carried
+    if target.function is not None:
+        function, back = target.function, inverse(axes)
+        return replace(carried, function=lambda tensor: function(adapter.permute(tensor, back)))
+    if target.index is None:
+        return carried
+    if target.per_sample:
+        return replace(carried, index=tuple(carry_index(index, axes) for index in target.index))  # type: ignore[arg-type]
+    return replace(carried, index=carry_index(target.index, axes))  # type: ignore[arg-type]
+
+
+def carry_index(index: tuple[int, ...], axes: Sequence[int] | None) -> tuple[int, ...]:
+    """An index (or a window) over all axes but the first, with its axes in the new order."""
+    if axes is None or len(index) != len(axes) - 1:
+        return index
+    return tuple(index[axis - 1] for axis in axes[1:])
+
+
+def inverse(axes: Sequence[int]) -> tuple[int, ...]:
+    """The permutation that undoes another."""
+    return tuple(int(axis) for axis in np.argsort(axes))

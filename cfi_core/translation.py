@@ -1,0 +1,237 @@
+"""Step 5 of a call: translate a model along a route, certify the result, keep it for the next call."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from threading import RLock
+from typing import Any
+
+import numpy as np
+
+from cfi_core.certificate import Axes, Certificate, Side, certify, random_like, with_layers
+from cfi_core.detection import adapter_for
+from cfi_core.errors import CFIError, TranslationError, TranslationWarning, UnfaithfulTranslationError
+from cfi_core.layer_map import LayerMap, map_layers
+from cfi_core.plugins import Registry
+from cfi_core.routes import Route
+from cfi_core.specs import TranslatorSpec, resolve
+
+_CERTIFICATE_SEED = 20_190_521
+_EXAMPLES = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Translation:
+    """A model in another framework, and the evidence that it computes the same.
+
+    Attributes:
+        model: The translated model, native to its framework, in inference mode.
+        route: The translators that made it.
+        certificate: Measured on the inputs of this call.
+        layer_map: Which layer is which; maps the original's names to the translated model's.
+        input_axes: For each input, the permutation from the original's axes to the translated model's
+            (axis `i` of the new input is axis `input_axes[i]` of the old one); None where they are the same.
+        output_axes: Likewise for each output.
+    """
+
+    model: Any
+    route: Route
+    certificate: Certificate
+    layer_map: LayerMap
+    input_axes: tuple[Axes, ...]
+    output_axes: tuple[Axes, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """A translation without the evidence that belongs to particular inputs."""
+
+    model: Any
+    input_axes: tuple[Axes, ...]
+    output_axes: tuple[Axes, ...]
+    layer_map: LayerMap
+
+
+def translate_along(
+    registry: Registry, framework: str, model: Any, routes: Sequence[Route], arrays: Sequence[np.ndarray]
+) -> Translation:
+    """Tries the routes in order until one gives a faithful model.
+
+    Args:
+        registry: What is installed.
+        framework: Framework of the model.
+        model: The user's model.
+        routes: None of them native.
+        arrays: Inputs in the user's axes, sample axis first.
+
+    Raises:
+        UnfaithfulTranslationError: All that could be translated computes something else.
+        TranslationError: No translator could translate it.
+
+    Warns:
+        TranslationWarning: A route failed and the next one was taken.
+    """
+    failures: list[TranslationError] = []
+    for route in routes:
+        try:
+            translation = _translate(registry, framework, model, route, arrays)
+        except TranslationError as error:
+            failures.append(error)
+            continue
+        if failures:
+            warnings.warn(
+                f"{' '.join(map(str, failures))} Taken instead: {route}.", TranslationWarning, stacklevel=4
+            )
+        return translation
+    if len(failures) == 1:
+        raise failures[0]
+    report = " ".join(f"[{route}] {failure}" for route, failure in zip(routes, failures, strict=True))
+    unfaithful = next((failure for failure in failures if isinstance(failure, UnfaithfulTranslationError)), None)
+    if unfaithful is not None:
+        raise UnfaithfulTranslationError(report, unfaithful.certificate) from failures[0]
+    raise TranslationError(report) from failures[0]
+
+
+def _translate(
+    registry: Registry, framework: str, model: Any, route: Route, arrays: Sequence[np.ndarray]
+) -> Translation:
+    adapter = adapter_for(registry, framework)
+    target = adapter_for(registry, route.translators[-1].target)
+    original = Side(adapter, adapter.twin(model))
+    key = _cache_key(adapter.fingerprint(model), model, route, arrays)
+    made = _cache.get(key)
+    fresh = made is None
+    if made is None:
+        converted, input_axes, output_axes = _convert(route, original.model, arrays)
+        made = _Made(converted, input_axes, output_axes, LayerMap({}, ()))
+    translated = Side(target, target.twin(made.model), made.input_axes, made.output_axes)
+    certificate = _certified(route, original, translated, arrays)
+    if fresh:
+        generator = np.random.default_rng(_CERTIFICATE_SEED)
+        samples = [
+            np.concatenate([array[:1], noise]) for array, noise in zip(arrays, random_like(arrays, 1, generator), strict=True)
+        ]
+        made = replace(made, layer_map=map_layers(original, translated, samples))
+        _cache.put(key, model, made)
+    certificate = with_layers(certificate, len(made.layer_map), len(made.layer_map.compared))
+    return Translation(made.model, route, certificate, made.layer_map, made.input_axes, made.output_axes)
+
+
+def _certified(route: Route, original: Side, translated: Side, arrays: Sequence[np.ndarray]) -> Certificate:
+    """Measures, and refuses a model that computes something else (or does not run at all)."""
+    try:
+        certificate = certify(original, translated, arrays, _CERTIFICATE_SEED)
+    except CFIError:
+        raise
+    except Exception as error:  # the translated model is a translator's work and may raise anything
+        raise TranslationError(
+            f"The model made by {', '.join(route.names)} does not run on your inputs: {type(error).__name__}: {error}. "
+            f"Try another translator (cfi.translators() lists them)."
+        ) from error
+    if not certificate.faithful:
+        raise UnfaithfulTranslationError(
+            f"The model made by {', '.join(route.names)} computes something else than yours: "
+            f"{'; '.join(certificate.faults)}. It is not used. Try another translator (cfi.translators() lists them) "
+            f"or a toolset of the model's own framework.",
+            certificate,
+        )
+    return certificate
+
+
+def _convert(route: Route, model: Any, arrays: Sequence[np.ndarray]) -> tuple[Any, tuple[Axes, ...], tuple[Axes, ...]]:
+    examples = [array[:_EXAMPLES] if len(array) >= _EXAMPLES else np.repeat(array, _EXAMPLES, 0) for array in arrays]
+    input_axes: tuple[Axes, ...] = (None,) * len(examples)
+    output_axes: tuple[Axes, ...] = ()
+    for step in route.translators:
+        turned = tuple(example if axes is None else np.transpose(example, axes) for example, axes in zip(examples, input_axes, strict=True))
+        converted = _run_translator(step, model, turned)
+        model = converted.model
+        input_axes = _composed(input_axes, converted.input_axes)
+        output_axes = _composed(output_axes, converted.output_axes)
+    return model, input_axes, output_axes
+
+
+def _run_translator(step: TranslatorSpec, model: Any, examples: tuple[np.ndarray, ...]) -> Any:
+    try:
+        return resolve(step.implementation)(model, examples)
+    except TranslationError:
+        raise
+    except Exception as error:  # a translator is foreign code and may raise anything
+        text = str(error).strip().splitlines()
+        raise TranslationError(
+            f"{step.name} failed on the model ({type(error).__name__}: {text[0] if text else 'no message'}). "
+            f"Try another translator (cfi.translators() lists them) or a toolset of the model's own framework."
+        ) from error
+
+
+def _composed(first: tuple[Axes, ...], then: tuple[Axes, ...]) -> tuple[Axes, ...]:
+    """Permutations that do both, one after the other."""
+    return tuple(
+        _compose(first[i] if i < len(first) else None, then[i] if i < len(then) else None)
+        for i in range(max(len(first), len(then)))
+    )
+
+
+def _compose(first: Axes, then: Axes) -> Axes:
+    if first is None or then is None:
+        return then if first is None else first
+    axes = tuple(first[axis] for axis in then)
+    return None if axes == tuple(range(len(axes))) else axes
+
+
+class _Cache:
+    """Translations of this process, by the model's content; an entry goes when its model goes."""
+
+    def __init__(self) -> None:
+        self._entries: dict[_Key, _Made] = {}
+        self._lock = RLock()
+
+    def get(self, key: _Key) -> _Made | None:
+        with self._lock:
+            return self._entries.get(key)
+
+    def put(self, key: _Key, model: Any, made: _Made) -> None:
+        with self._lock:
+            # A model whose weights have changed will not come back to its former content: one entry for each
+            # model, route and shape is enough.
+            for former in [other for other in self._entries if other[1:] == key[1:]]:
+                del self._entries[former]
+            self._entries[key] = made
+        if _identity(model):
+            weakref.finalize(model, self._forget, key)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()
+
+    def _forget(self, key: _Key) -> None:
+        with self._lock:
+            self._entries.pop(key, None)
+
+
+_Key = tuple[str, int, tuple[str, ...], tuple[tuple[tuple[int, ...], str], ...]]
+
+
+def _cache_key(fingerprint: str, model: Any, route: Route, arrays: Sequence[np.ndarray]) -> _Key:
+    signature = tuple((array.shape[1:], array.dtype.str) for array in arrays)
+    return (fingerprint, _identity(model), route.names, signature)
+
+
+def _identity(model: Any) -> int:
+    """The object's identity; 0 for an object that cannot be watched (a protobuf message), known by content alone."""
+    try:
+        weakref.ref(model)
+    except TypeError:
+        return 0
+    return id(model)
+
+
+_cache = _Cache()
+
+
+def forget_translations() -> None:
+    """Empties the cache of translations."""
+    _cache.clear()

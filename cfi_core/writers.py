@@ -1,0 +1,82 @@
+"""The built-in writers: `.npz` for the numbers, `.png` for the picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cfi_core.attribution import Attribution
+
+
+def write_npz(attribution: Attribution, path: Path) -> None:
+    """Writes values, extras and provenance to a compressed `.npz` file that `numpy.load` reads without pickle.
+
+    The arrays are `values` (or `values_0`, `values_1`, … where there are several) and `extra_<name>`
+    for each numeric extra. `metadata` is a JSON text with everything else: `dims` in the order of
+    the arrays, `method_key`, `toolset`, `route`, `certificate`, `target`, `layer`, `extras` that are
+    no numbers, and `provenance`. What JSON cannot hold stands there as its `repr`.
+
+    Args:
+        attribution: What to write.
+        path: File to write; an existing file is replaced.
+    """
+    several = isinstance(attribution.values, tuple)
+    arrays = {f"values_{i}" if several else "values": values for i, (values, _) in enumerate(attribution.parts)}
+    words: dict[str, Any] = {}
+    for name, value in attribution.extras.items():
+        if isinstance(value, (np.ndarray, np.generic, int, float)) and np.asarray(value).dtype.kind in "biufc":
+            arrays[f"extra_{name}"] = np.asarray(value)
+        else:
+            words[name] = _plain(value)
+    metadata = {
+        "dims": [list(dims) for _, dims in attribution.parts],
+        "method_key": attribution.method_key,
+        "toolset": attribution.toolset,
+        "route": list(attribution.route),
+        "certificate": None if attribution.certificate is None else str(attribution.certificate),
+        "target": _plain(attribution.target),
+        "layer": _plain(attribution.layer),
+        "extras": words,
+        "provenance": _plain(attribution.provenance),
+    }
+    text = np.array(json.dumps(metadata, ensure_ascii=False))
+    # An open file, since numpy appends ".npz" to a path that ends otherwise (".NPZ").
+    with Path(path).open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, metadata=text, **arrays)
+
+
+def write_png(attribution: Attribution, path: Path) -> None:
+    """Draws the attribution with the built-in plotter (`cfi_core.plotting.plot`) into a `.png` file.
+
+    Args:
+        attribution: What to draw.
+        path: File to write; an existing file is replaced.
+
+    Raises:
+        PlotError: The built-in plotter cannot draw the attribution.
+    """
+    from cfi_core.plotting import plot
+
+    plot(attribution).savefig(path, format="png", dpi=150)
+
+
+def _plain(value: Any) -> Any:
+    """The value in the types of JSON, numbers exactly; everything else as its `repr`."""
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_plain(item) for item in value), key=str)
+    return str(value) if isinstance(value, Path) else repr(value)
