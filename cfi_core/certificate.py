@@ -13,7 +13,7 @@ original's gradient moves when its inputs move by a few units in the last place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +57,15 @@ class Side:
             for i, gradient in enumerate(gradients)
             if gradient is not None
         ]
+
+    def activations(self, arrays: Sequence[np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Activations of the layers, in the model's own axes."""
+        return self.adapter.activations(self.model, self.tensors(arrays))
+
+    def layer_gradients(self, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Gradients of the combination of outputs at the layers, in the model's own axes."""
+        turned = [_forth(value, self._axes(self.output_axes, i)) for i, value in enumerate(cotangents)]
+        return self.adapter.layer_gradients(self.model, self.tensors(arrays), turned)
 
     def tensors(self, arrays: Sequence[np.ndarray]) -> list[Any]:
         """Tensors for this model, of arrays in the user's axes."""

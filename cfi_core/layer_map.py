@@ -1,8 +1,9 @@
 """Which layer of a translated model is which layer of the original.
 
 Exporters rename, split and merge layers, so names are no proof. A layer of the translated model counts as
-the original's only if both give the same activation, axes permuted, on the same samples; names decide
-between several that do.
+the original's only if, on the same samples and with axes permuted, both give the same activation and the
+outputs have the same gradient there. (The gradient tells a layer from another one that gives the same values
+at a place where the graph has branched.) Names decide between several that agree.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from types import MappingProxyType
 
 import numpy as np
 
-from cfi_core.certificate import Side, relative_difference
+from cfi_core.certificate import FLOOR_FACTOR, Side, relative_difference
+from cfi_core.errors import NoGradientError
 
-ACTIVATION_TOLERANCE = 1e-3
+ACTIVATION_TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class LayerMatch:
         name: Its name there.
         axes: Permutation from the original's axes to its own; None if they are the same.
         difference: Relative L2 difference of the two activations.
+        gradient_difference: Relative L2 difference of the output's gradients there; None if not measurable.
     """
 
     name: str
     axes: tuple[int, ...] | None
     difference: float
+    gradient_difference: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,50 +77,84 @@ class LayerMap:
         return "\n".join(rows)
 
 
-def map_layers(source: Side, translated: Side, arrays: Sequence[np.ndarray]) -> LayerMap:
-    """Compares the activations of two models.
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """What was read at the layers of one model; no gradients where the framework has none."""
+
+    activations: Mapping[str, np.ndarray]
+    gradients: Mapping[str, np.ndarray]
+
+
+def map_layers(source: Side, translated: Side, arrays: Sequence[np.ndarray], rounding_floor: float = 0.0) -> LayerMap:
+    """Compares the layers of two models.
 
     Args:
         source: The original.
         translated: The translated model.
         arrays: Samples in the user's axes; best not all alike.
+        rounding_floor: Relative rounding error of the original's own gradients.
     """
-    originals = source.adapter.activations(source.model, source.tensors(arrays))
-    others = translated.adapter.activations(translated.model, translated.tensors(arrays))
+    generator = np.random.default_rng(0)
+    cotangents = [generator.standard_normal(output.shape) for output in source.outputs(arrays)]
+    original, other = _read(source, arrays, cotangents), _read(translated, arrays, cotangents)
+    tolerance = max(GRADIENT_TOLERANCE, FLOOR_FACTOR * rounding_floor)
     by_shape: dict[tuple[int, ...], list[str]] = defaultdict(list)
-    for name, value in others.items():
+    for name, value in other.activations.items():
         by_shape[_shape_class(value)].append(name)
-    order = {name: position for position, name in enumerate(others)}
+    order = {name: position for position, name in enumerate(other.activations)}
     matches: dict[str, LayerMatch] = {}
     earliest = 0
-    for name, value in originals.items():
+    for name, value in original.activations.items():
         channel = source.adapter.channel_axis(source.model, value.shape, layer=name)
         found = [
             match
             for candidate in by_shape[_shape_class(value)]
-            if (match := _match(candidate, value, others[candidate], channel)) is not None
+            if (match := _match(name, candidate, original, other, channel, tolerance)) is not None
         ]
         if not found:
             continue
-        best = max(found, key=lambda match: (_likeness(name, match.name), order[match.name] >= earliest, -order[match.name]))
+        best = max(
+            found, key=lambda match: (_likeness(name, match.name), order[match.name] >= earliest, -order[match.name])
+        )
         matches[name] = best
         earliest = order[best.name]
-    return LayerMap(MappingProxyType(matches), tuple(originals))
+    return LayerMap(MappingProxyType(matches), tuple(original.activations))
+
+
+def _read(side: Side, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]) -> _Reading:
+    try:
+        return _Reading(side.activations(arrays), side.layer_gradients(arrays, cotangents))
+    except NoGradientError:
+        return _Reading(side.activations(arrays), {})
 
 
 def _shape_class(value: np.ndarray) -> tuple[int, ...]:
     return (value.shape[0], *sorted(value.shape[1:])) if value.ndim else ()
 
 
-def _match(name: str, value: np.ndarray, other: np.ndarray, channel: int | None) -> LayerMatch | None:
-    if not np.issubdtype(value.dtype, np.floating) or not np.isclose(_norm(value), _norm(other), rtol=1e-2, atol=1e-12):
+def _match(
+    name: str, candidate: str, original: _Reading, other: _Reading, channel: int | None, tolerance: float
+) -> LayerMatch | None:
+    value, theirs = original.activations[name], other.activations[candidate]
+    if not np.issubdtype(value.dtype, np.floating):
+        return None
+    if not np.isclose(_norm(value), _norm(theirs), rtol=1e-2, atol=1e-12):
         return None
     for axes in _orders(value, channel):
         turned = np.transpose(value, axes)
-        if turned.shape == other.shape:
-            difference = relative_difference([turned], [other])
-            if difference <= ACTIVATION_TOLERANCE:
-                return LayerMatch(name, None if axes == tuple(range(value.ndim)) else axes, difference)
+        if turned.shape != theirs.shape:
+            continue
+        difference = relative_difference([turned], [theirs])
+        if not difference <= ACTIVATION_TOLERANCE:
+            continue
+        gradient, their_gradient = original.gradients.get(name), other.gradients.get(candidate)
+        gradient_difference = None
+        if gradient is not None and their_gradient is not None:
+            gradient_difference = relative_difference([np.transpose(gradient, axes)], [their_gradient])
+            if not gradient_difference <= tolerance:
+                return None
+        same = axes == tuple(range(value.ndim))
+        return LayerMatch(candidate, None if same else axes, difference, gradient_difference)
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from threading import Lock
 from types import MappingProxyType
@@ -105,18 +105,17 @@ class _Loader:
 
     def load(self, info: PluginInfo, module: Any) -> None:
         """Registers one plugin; reports and leaves it out if anything about it fails."""
+        name = f"{info.distribution}:{info.name}"
         try:
             if isinstance(module, importlib_metadata.EntryPoint):
                 module = module.load()
-            self.manager.register(module, name=f"{info.distribution}:{info.name}")
+            self.manager.register(module, name=name)
             self.manager.check_pending()
             offer = self._gather(module)
         except Exception as error:  # noqa: BLE001 - a plugin is foreign code: whatever it raises must not take the host down
-            if self.manager.is_registered(module):
-                self.manager.unregister(module)
-            info = PluginInfo(
-                info.name, info.distribution, info.version, info.module, f"{type(error).__name__}: {error}"
-            )
+            if self.manager.has_plugin(name):
+                self.manager.unregister(name=name)
+            info = replace(info, error=f"{type(error).__name__}: {error}")
             warnings.warn(
                 f"Plugin {info.name!r} of {info.label} was left out: {info.error}. "
                 f"Update or uninstall {info.distribution}; everything else works.",

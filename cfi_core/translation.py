@@ -114,7 +114,7 @@ def _translate(
         samples = [
             np.concatenate([array[:1], noise]) for array, noise in zip(arrays, random_like(arrays, 1, generator), strict=True)
         ]
-        made = replace(made, layer_map=map_layers(original, translated, samples))
+        made = replace(made, layer_map=map_layers(original, translated, samples, certificate.gradient_floor or 0.0))
         _cache.put(key, model, made)
     certificate = with_layers(certificate, len(made.layer_map), len(made.layer_map.compared))
     return Translation(made.model, route, certificate, made.layer_map, made.input_axes, made.output_axes)

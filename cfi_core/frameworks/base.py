@@ -81,6 +81,15 @@ class FrameworkAdapter(Protocol):
     ) -> Mapping[str, np.ndarray]:
         """Output of every layer that is called exactly once and returns one tensor."""
 
+    def layer_gradients(
+        self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
+        """Gradient of `sum(output * cotangent)` with respect to the output of each such layer.
+
+        Raises:
+            NoGradientError: The framework has no gradients.
+        """
+
     # tensors
 
     def is_tensor(self, value: Any) -> bool:

@@ -129,6 +129,12 @@ class OnnxAdapter:
         values = dict(zip(order, _run(reader, inputs), strict=True))
         return {name: values[output] for name, output in wanted.items() if isinstance(values[output], np.ndarray)}
 
+    def layer_gradients(
+        self, model: onnx.ModelProto, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
+        """Always refuses."""
+        raise NoGradientError("ONNX models have no gradients.")
+
     # tensors
 
     def is_tensor(self, value: Any) -> bool:

@@ -115,13 +115,7 @@ class TensorFlowAdapter:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([tensor for tensor in inputs if tensor.dtype.is_floating])
             outputs = flatten(self._call(model, inputs))
-            total = tf.add_n(
-                [
-                    tf.reduce_sum(output * tf.cast(cotangent, output.dtype))
-                    for output, cotangent in zip(outputs, cotangents, strict=True)
-                    if output.dtype.is_floating
-                ]
-            )
+            total = _combination(outputs, cotangents)
         gradients = tape.gradient(total, list(inputs), unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return tuple(
             self.to_numpy(tf.convert_to_tensor(gradient)) if tensor.dtype.is_floating else None
@@ -166,17 +160,33 @@ class TensorFlowAdapter:
                 f"Layer {nested[0]!r} lies inside a nested model, whose inner layers are not connected to the inputs. "
                 f"Build the model without nesting, or choose a layer from cfi.layers(model) without a slash."
             )
-        tensors = {
-            layer.name: output
-            for layer in model.layers
-            if (names is None or layer.name in names) and (output := _single_output(layer)) is not None
-        }
+        tensors = _readable(model, names)
         if not tensors:
             return {}
-        reader = keras.Model(model.inputs, list(tensors.values()))
-        values = self._call(reader, inputs)
-        values = values if isinstance(values, list | tuple) else [values]
+        values = flatten(self._call(keras.Model(model.inputs, list(tensors.values())), inputs))
         return {name: self.to_numpy(value) for name, value in zip(tensors, values, strict=True)}
+
+    def layer_gradients(
+        self, model: keras.Model, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
+        """Gradients at the outputs of those layers."""
+        tensors = _readable(model, None) if _is_graph(model) else {}
+        if not tensors:
+            return {}
+        reader = keras.Model(model.inputs, [*model.outputs, *tensors.values()])
+        floating = [tensor for tensor in inputs if tensor.dtype.is_floating]
+        # Without a floating point input, the gradient starts at the weights (an embedding).
+        with tf.GradientTape(watch_accessed_variables=not floating) as tape:
+            tape.watch(floating)
+            values = flatten(self._call(reader, inputs))
+            outputs, activations = values[: len(cotangents)], values[len(cotangents) :]
+            total = _combination(outputs, cotangents)
+        gradients = tape.gradient(total, activations, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return {
+            name: self.to_numpy(tf.convert_to_tensor(gradient))
+            for name, gradient in zip(tensors, gradients, strict=True)
+            if gradient is not None
+        }
 
     # tensors
 
@@ -253,6 +263,25 @@ def _settings(layer: Any) -> str:
         return json.dumps(layer.get_config(), sort_keys=True, default=str)
     except NotImplementedError:
         return ""  # a custom layer without get_config: its class, name and weights are hashed
+
+
+def _combination(outputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> Any:
+    return tf.add_n(
+        [
+            tf.reduce_sum(output * tf.cast(cotangent, output.dtype))
+            for output, cotangent in zip(outputs, cotangents, strict=True)
+            if output.dtype.is_floating
+        ]
+    )
+
+
+def _readable(model: keras.Model, names: Sequence[str] | None) -> dict[str, Any]:
+    """Symbolic outputs of the layers that are called once and give one tensor."""
+    return {
+        layer.name: output
+        for layer in model.layers
+        if (names is None or layer.name in names) and (output := _single_output(layer)) is not None
+    }
 
 
 def _single_output(layer: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -95,12 +95,25 @@ class TorchAdapter:
         return ("sample", "channel", *spatial)
 
     def without_softmax(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> nn.Module | None:
-        """Recognises a softmax by watching a forward pass, module or function alike."""
-        with torch.no_grad(), _SoftmaxWatch() as watch:
-            outputs = model(*inputs)
-        if any(watch.input_of(output) is not None for output in flatten(outputs)):
+        """Recognises a softmax by watching a forward pass, module or function alike.
+
+        A softmax module is replaced by an identity, in the twin given; a function is stepped over.
+        """
+        made: dict[str, torch.Tensor] = {}
+        names = [name for name, module in model.named_modules() if isinstance(module, nn.Softmax | nn.LogSoftmax)]
+        with torch.no_grad(), _SoftmaxWatch() as watch, _Taps(model, names, made.__setitem__) as taps:
+            outputs = flatten(model(*inputs))
+        softmaxed = [output for output in outputs if watch.input_of(output) is not None]
+        if not softmaxed:
+            return None
+        modules = [
+            name for name, result in made.items() if taps.calls[name] == 1 and any(result is out for out in softmaxed)
+        ]
+        if len(modules) < len(softmaxed):
             return LogitModel(model)
-        return None
+        for name in modules:
+            model.set_submodule(name, nn.Identity())
+        return model
 
     # running
 
@@ -164,25 +177,39 @@ class TorchAdapter:
     ) -> Mapping[str, np.ndarray]:
         """Outputs of the modules that are called once, copied before anything in place can change them."""
         found: dict[str, np.ndarray] = {}
-        calls: Counter[str] = Counter()
-        handles = []
-        for name, module in model.named_modules():
-            if not name or (names is not None and name not in names):
-                continue
 
-            def keep(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
-                calls[name] += 1
-                if isinstance(output, torch.Tensor):
-                    found[name] = np.array(self.to_numpy(output))
+        def keep(name: str, output: torch.Tensor) -> None:
+            found[name] = np.array(self.to_numpy(output))
 
-            handles.append(module.register_forward_hook(keep))
-        try:
-            with torch.no_grad():
-                model(*inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return {name: value for name, value in found.items() if calls[name] == 1}
+        with torch.no_grad(), _Taps(model, names, keep) as taps:
+            model(*inputs)
+        return {name: value for name, value in found.items() if taps.calls[name] == 1}
+
+    def layer_gradients(
+        self, model: nn.Module, inputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
+        """Gradients at the outputs of the modules that are called once."""
+        found: dict[str, torch.Tensor] = {}
+
+        def replace(name: str, output: torch.Tensor) -> torch.Tensor | None:
+            if not output.is_floating_point():
+                return None
+            # Two copies: the first is differentiated, the second may be changed in place by the next module.
+            found[name] = output.clone() if output.requires_grad else output.clone().requires_grad_()
+            return found[name].clone()
+
+        with torch.enable_grad(), _Taps(model, None, replace) as taps:
+            outputs = flatten(model(*inputs))
+            total = sum(
+                (output * torch.as_tensor(cotangent, dtype=output.dtype, device=output.device)).sum()
+                for output, cotangent in zip(outputs, cotangents, strict=True)
+            )
+            once = [name for name in found if taps.calls[name] == 1]
+            gradients = torch.autograd.grad(total, [found[name] for name in once], allow_unused=True)  # type: ignore[arg-type]
+        return {
+            name: self.to_numpy(torch.zeros_like(found[name]) if gradient is None else gradient)
+            for name, gradient in zip(once, gradients, strict=True)
+        }
 
     # tensors
 
@@ -233,6 +260,37 @@ class TorchAdapter:
             if cuda:
                 torch.cuda.set_rng_state_all(cuda_states)
             torch.set_grad_enabled(gradient)
+
+
+class _Taps:
+    """Calls a function on the tensor that each module gives; what it returns, if anything, goes on instead."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Sequence[str] | None,
+        function: Callable[[str, torch.Tensor], torch.Tensor | None],
+    ) -> None:
+        self.calls: Counter[str] = Counter()
+        self._model, self._names, self._function = model, names, function
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> _Taps:
+        for name, module in self._model.named_modules():
+            if name and (self._names is None or name in self._names):
+                self._handles.append(module.register_forward_hook(self._hook(name)))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _hook(self, name: str) -> Callable[..., torch.Tensor | None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> torch.Tensor | None:
+            self.calls[name] += 1
+            return self._function(name, output) if isinstance(output, torch.Tensor) else None
+
+        return hook
 
 
 class LogitModel(nn.Module):

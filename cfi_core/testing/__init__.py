@@ -1,0 +1,40 @@
+"""A kit for authors of plugins: a fake plugin, a registry of one's own, and tests to inherit.
+
+    from cfi_core.testing import use_plugins
+    from cfi_core.testing.conformance import TranslatorConformance
+
+See `docs/writing-a-plugin.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cfi_core.plugins import PluginInfo, Registry, installed, load, loaded, replace_registry
+
+
+@contextmanager
+def use_plugins(*modules: Any, with_installed: bool = False) -> Iterator[Registry]:
+    """Lets this process see the given plugins instead of the installed ones.
+
+    Args:
+        *modules: Plugin modules (or objects with hook implementations).
+        with_installed: See the installed plugins too.
+
+    Yields:
+        The registry that is in place inside the context.
+    """
+    given: list[tuple[PluginInfo, Any]] = [
+        (PluginInfo(_name(module), f"dist-of-{_name(module)}", "1.0", _name(module)), module) for module in modules
+    ]
+    former = replace_registry(load([*(installed() if with_installed else []), *given]))
+    try:
+        yield loaded()
+    finally:
+        replace_registry(former)
+
+
+def _name(module: Any) -> str:
+    return str(getattr(module, "__name__", type(module).__name__))

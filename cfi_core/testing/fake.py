@@ -1,0 +1,299 @@
+"""A fake plugin: two frameworks in numpy, a translator between them and a toolset for the second.
+
+`paint` models take images channels first, `print` models channels last. Both compute the same small network
+with closed-form gradients, so that the whole way of a call can be tested where no framework is installed:
+
+    mix: 1×1 convolution → relu → pool: mean over space → head: linear layer (→ softmax)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from cfi_core.contract import Axes, Converted, Layer, MethodRequest, MethodResult
+from cfi_core.errors import TranslationError
+from cfi_core.hookspec import hookimpl
+from cfi_core.specs import FrameworkSpec, Head, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
+
+
+class Network:
+    """The network, in one of two layouts.
+
+    Attributes:
+        mix: Weights `(hidden, channels)` of the 1×1 convolution.
+        head: Weights `(classes, hidden)`.
+        softmax: Whether the outputs are probabilities.
+        channel: Position of the channel axis of images.
+        training: A mark that a call must leave as it is.
+        refuses: The translator fails on it.
+        distorts: The translator makes something else of it.
+    """
+
+    channel: int
+
+    def __init__(
+        self, mix: np.ndarray, head: np.ndarray, *, softmax: bool = False, refuses: bool = False, distorts: bool = False
+    ) -> None:
+        self.mix, self.head, self.softmax = mix, head, softmax
+        self.refuses, self.distorts, self.training = refuses, distorts, False
+
+    def layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """All activations."""
+        mixed = np.moveaxis(np.moveaxis(images, self.channel, -1) @ self.mix.T, -1, self.channel)
+        relu = np.maximum(mixed, 0)
+        pooled = relu.mean(axis=self.spatial)
+        return {"mix": mixed, "relu": relu, "pool": pooled, "head": pooled @ self.head.T}
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Logits, or probabilities."""
+        if images.ndim != 4 or images.shape[self.channel] != self.mix.shape[1]:
+            raise ValueError(f"a {type(self).__name__} takes {self.mix.shape[1]} channels on axis {self.channel}")
+        return self.normalise(self.layers(images)["head"])
+
+    def normalise(self, logits: np.ndarray) -> np.ndarray:
+        """Applies the softmax, if there is one."""
+        if not self.softmax:
+            return logits
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    @property
+    def spatial(self) -> tuple[int, int]:
+        """Positions of the spatial axes."""
+        return (2, 3) if self.channel == 1 else (1, 2)
+
+    def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        """Gradient of `sum(output * cotangent)` at the input and at every layer, in closed form."""
+        activations = self.layers(images)
+        head = cotangent
+        if self.softmax:
+            output = self.normalise(activations["head"])
+            head = output * (cotangent - (output * cotangent).sum(axis=1, keepdims=True))
+        pool = head @ self.head
+        size = np.prod([images.shape[axis] for axis in self.spatial])
+        relu = np.broadcast_to(np.expand_dims(pool / size, self.spatial), activations["relu"].shape)
+        mix = relu * (activations["mix"] > 0)
+        image = np.moveaxis(np.moveaxis(mix, self.channel, -1) @ self.mix, -1, self.channel)
+        return {"input": image, "mix": mix, "relu": relu, "pool": pool, "head": head}
+
+
+class Painting(Network):
+    """A model of the framework `paint`: channels first."""
+
+    channel = 1
+
+
+class Print(Network):
+    """A model of the framework `print`: channels last."""
+
+    channel = 3
+
+
+class NetworkAdapter:
+    """See `cfi_core.frameworks.base.FrameworkAdapter`; serves both frameworks."""
+
+    name = "fake"
+
+    def load(self, model: Network) -> Network:
+        """The model."""
+        return model
+
+    def twin(self, model: Network, *, share_weights: bool = True) -> Network:
+        """A copy."""
+        mix, head = (model.mix, model.head) if share_weights else (model.mix.copy(), model.head.copy())
+        return type(model)(mix, head, softmax=model.softmax, refuses=model.refuses, distorts=model.distorts)
+
+    def in_training_mode(self, model: Network) -> bool:
+        """Its mark."""
+        return model.training
+
+    def fingerprint(self, model: Network) -> str:
+        """Its content."""
+        return repr((model.mix.tobytes(), model.head.tobytes(), model.softmax, model.refuses, model.distorts))
+
+    def input_shapes(self, model: Network) -> None:
+        """Declares none."""
+
+    def declared_integer(self, model: Network, position: int) -> bool | None:
+        """Takes floating point numbers."""
+        return False
+
+    def channel_axis(self, model: Network, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
+        """By layout."""
+        return model.channel if len(shape) == 4 else None
+
+    def dims(self, model: Network, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
+        """By layout."""
+        if len(shape) != 4:
+            return ("sample", "unit")
+        names = ["sample", "height", "width"]
+        names.insert(model.channel, "channel")
+        return tuple(names)
+
+    def without_softmax(self, model: Network, inputs: Sequence[Any]) -> Network | None:
+        """Drops the softmax."""
+        return type(model)(model.mix, model.head) if model.softmax else None
+
+    def outputs(self, model: Network, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Forward pass."""
+        return model(*inputs)
+
+    def vjp(
+        self, model: Network, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, ...]:
+        """Closed form."""
+        return (model.gradients(inputs[0], cotangents[0])["input"],)
+
+    def layers(self, model: Network, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
+        """The four layers."""
+        shapes = {name: value.shape[1:] for name, value in model.layers(inputs[0]).items()} if inputs else {}
+        return tuple(Layer(name, name.title(), shapes.get(name)) for name in ("mix", "relu", "pool", "head"))
+
+    def layer_name(self, model: Network, reference: Any) -> str | None:
+        """Layers are names."""
+        return reference if reference in ("mix", "relu", "pool", "head") else None
+
+    def layer_object(self, model: Network, name: str) -> str:
+        """Layers are names."""
+        return name
+
+    def activations(
+        self, model: Network, inputs: Sequence[np.ndarray], names: Sequence[str] | None = None
+    ) -> Mapping[str, np.ndarray]:
+        """All of them."""
+        return {name: value for name, value in model.layers(inputs[0]).items() if names is None or name in names}
+
+    def layer_gradients(
+        self, model: Network, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
+        """Closed form."""
+        gradients = model.gradients(inputs[0], cotangents[0])
+        return {name: value for name, value in gradients.items() if name != "input"}
+
+    def is_tensor(self, value: Any) -> bool:
+        """Uses numpy arrays."""
+        return False
+
+    def to_numpy(self, tensor: np.ndarray) -> np.ndarray:
+        """The array."""
+        return np.asarray(tensor)
+
+    def tensor(self, value: Any, model: Any) -> np.ndarray:
+        """A copy in the model's type."""
+        array = np.array(value)
+        return array.astype(model.mix.dtype) if np.issubdtype(array.dtype, np.floating) else array
+
+    def permute(self, tensor: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+        """A view."""
+        return np.transpose(tensor, axes)
+
+    @contextmanager
+    def seeded(self, seed: int) -> Iterator[None]:
+        """Uses numpy's generator, which core seeds."""
+        yield
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Touches nothing global."""
+        yield
+
+
+def to_print(model: Painting, inputs: tuple[np.ndarray, ...]) -> Converted:
+    """Translates a painting into a print."""
+    if model.refuses:
+        raise TranslationError("paint2print has no rule for this painting; use another translator.")
+    head = model.head[::-1] if model.distorts else model.head
+    return Converted(Print(model.mix, head, softmax=model.softmax), input_axes=((0, 2, 3, 1),), output_axes=(None,))
+
+
+def run(request: MethodRequest) -> MethodResult:
+    """The methods of `press`, the toolset of prints."""
+    key, model, options = request.method.key, request.model, request.exec_args
+    if options.get("fail"):
+        raise RuntimeError("the press is jammed")
+    images = request.inputs[0]
+    if key == "press_noise":
+        return MethodResult((np.random.normal(size=images.shape),), Axes.INPUT)  # noqa: NPY002 - as toolsets do
+    if key == "press_layer":
+        return MethodResult((model.layers(images)[request.layer[0]],), Axes.LAYER)
+    if key == "press_neuron":
+        marked = np.zeros_like(model.layers(images)[request.layer[0]])
+        marked[(slice(None), *request.neuron)] = 1
+        return MethodResult((marked,), Axes.LAYER)
+    cotangent = np.zeros((len(images), model.head.shape[0]))
+    assert request.target is not None
+    for sample, index in enumerate(request.target.indices(len(images))):
+        cotangent[(sample, *index)] = 1
+    gradients = model.gradients(images, cotangent)
+    if key == "press_map":
+        layer = request.layer[0]
+        weights = gradients[layer].mean(axis=model.spatial, keepdims=True)
+        return MethodResult(((weights * model.layers(images)[layer]).sum(axis=model.channel),), Axes.LAYER_MAP)
+    scale = options.get("scale", 1.0)
+    return MethodResult((gradients["input"] * scale,), Axes.INPUT, {"loss": 0.5}, {"scale": scale})
+
+
+def _method(key: str, kind: Kind = Kind.ATTRIBUTION, **fields: Any) -> MethodSpec:
+    return MethodSpec(
+        key=key,
+        toolset="press",
+        kind=kind,
+        needs=frozenset({Need.FORWARD, Need.INPUT_GRADIENT}),
+        implementation="cfi_core.testing.fake:run",
+        exec_args=("images", "scale", "fail", "window"),
+        roles={"images": Role.INPUTS, "window": Role.WINDOW},
+        **fields,
+    )
+
+
+@hookimpl
+def cfi_frameworks() -> list[FrameworkSpec]:
+    """The frameworks `paint` and `print`."""
+    return [
+        FrameworkSpec(
+            name=name,
+            model_types=((__name__, model),),
+            tensor_types=(),
+            adapter=f"{__name__}:NetworkAdapter",
+            file_suffixes=(),
+        )
+        for name, model in (("paint", "Painting"), ("print", "Print"))
+    ]
+
+
+@hookimpl
+def cfi_toolsets() -> list[ToolsetSpec]:
+    """The toolset `press`, which works on prints."""
+    return [ToolsetSpec(name="press", framework="print")]
+
+
+@hookimpl
+def cfi_methods() -> list[MethodSpec]:
+    """Its methods."""
+    return [
+        _method("press_gradient", optional=("target",), head=Head.LOGIT),
+        _method("press_probability", optional=("target",), head=Head.OUTPUT),
+        _method("press_noise"),
+        _method("press_layer", Kind.LAYER, required=("inputs", "layer")),
+        _method("press_map", Kind.LAYER, required=("inputs", "layer"), optional=("target",)),
+        _method("press_neuron", Kind.NEURON, required=("inputs", "layer", "neuron")),
+    ]
+
+
+@hookimpl
+def cfi_translators() -> list[TranslatorSpec]:
+    """The translator from paintings to prints."""
+    return [
+        TranslatorSpec(
+            name="paint2print",
+            source="paint",
+            target="print",
+            preserves=frozenset(Need),
+            cost=1,
+            implementation=f"{__name__}:to_print",
+        )
+    ]

@@ -1,0 +1,113 @@
+"""The certificate tells faults from rounding."""
+
+import numpy as np
+import pytest
+
+from cfi_core.certificate import Side, certify, relative_difference
+from cfi_core.layer_map import map_layers
+from cfi_core.testing.fake import NetworkAdapter, Painting, Print
+
+
+@pytest.fixture
+def pair(painting):
+    adapter = NetworkAdapter()
+    return Side(adapter, painting), Side(adapter, Print(painting.mix, painting.head), ((0, 2, 3, 1),), (None,))
+
+
+def test_the_same_computation_is_faithful(pair, images):
+    certificate = certify(*pair, [images])
+    assert certificate.faithful
+    assert {measurement.samples_of for measurement in certificate.measurements} == {"your inputs", "random inputs"}
+    for measurement in certificate.measurements:
+        assert measurement.output_difference < 1e-12
+        assert measurement.gradient_difference < 1e-12
+        assert measurement.gradient_cosine == pytest.approx(1)
+        assert measurement.top_class_agreement == 1
+    assert str(certificate).startswith("faithful")
+
+
+FAULTS = [(("mix", "head", "bias", "order")[i % 4], i) for i in range(40)]
+
+
+@pytest.mark.parametrize(("kind", "seed"), FAULTS)
+def test_planted_faults_are_caught(pair, images, kind, seed):
+    generator = np.random.default_rng(seed)
+    source, translated = pair
+    model = translated.model
+    if kind == "mix":
+        model.mix = model.mix * (1 + 0.01 * generator.standard_normal(model.mix.shape))
+    elif kind == "head":
+        model.head = np.array(model.head)
+        model.head[tuple(generator.integers(size) for size in model.head.shape)] += 0.1
+    elif kind == "bias":
+        model.normalise = lambda logits: logits + generator.normal(size=logits.shape[1]) * 0.01
+    else:
+        model.head = model.head[generator.permutation(5) if seed % 2 else [1, 0, 2, 3, 4]]
+    changed = not np.array_equal(model.head, source.model.head) or kind in ("mix", "bias")
+    assert certify(source, translated, [images]).faithful is not changed
+
+
+def test_a_fault_that_only_gradients_show(pair, images):
+    """A relu whose backward pass is missing: the outputs agree to the last bit."""
+    source, translated = pair
+    closed_form = translated.model.gradients
+
+    def without_relu(inputs, cotangent):
+        gradients = closed_form(inputs, cotangent)
+        gradients["input"] = np.broadcast_to(gradients["relu"] @ translated.model.mix, inputs.shape)
+        return gradients
+
+    translated.model.gradients = without_relu
+    certificate = certify(source, translated, [images])
+    assert not certificate.faithful
+    assert all("gradients" in fault for fault in certificate.faults)
+
+
+def test_a_permuted_input_is_caught(painting, images):
+    adapter = NetworkAdapter()
+    square = np.random.default_rng(0).normal(size=(2, 3, 3, 3))
+    swapped = Side(adapter, Print(painting.mix, painting.head), ((0, 1, 2, 3),), (None,))
+    assert not certify(Side(adapter, painting), swapped, [square]).faithful
+
+
+def test_rounding_is_not_a_fault(pair, images):
+    source, translated = pair
+    translated.model.mix = translated.model.mix.astype(np.float32).astype(np.float64)
+    assert certify(source, translated, [images]).faithful
+
+
+def test_outputs_of_other_shapes_are_a_fault(pair, images):
+    pair[1].model.head = pair[1].model.head[:4]
+    certificate = certify(*pair, [images])
+    assert not certificate.faithful and "shapes" in str(certificate)
+
+
+def test_relative_difference_by_hand():
+    assert relative_difference([np.array([3.0, 4.0])], [np.array([3.0, 4.5])]) == pytest.approx(0.1)
+    assert relative_difference([np.zeros(2)], [np.zeros(2)]) == 0
+    assert relative_difference([np.zeros(2)], [np.ones(2)]) == np.inf
+
+
+def test_layers_are_matched_by_activation_and_gradient(pair, images):
+    layer_map = map_layers(*pair, [images])
+    assert dict(zip(layer_map, (layer_map[name] for name in layer_map), strict=True)) == {
+        name: name for name in ("mix", "relu", "pool", "head")
+    }
+    assert layer_map.matches["relu"].axes == (0, 2, 3, 1)
+    assert layer_map.matches["pool"].axes is None
+
+
+def test_a_layer_with_the_same_values_elsewhere_in_the_graph_is_no_match(pair, images):
+    closed_form = pair[1].model.gradients
+    pair[1].model.gradients = lambda x, c: {**closed_form(x, c), "pool": 2 * closed_form(x, c)["pool"]}
+    layer_map = map_layers(*pair, [images])
+    assert layer_map.missing == ("pool",)
+
+
+def test_non_canonical_network_gradients_agree_with_differences(painting, images):
+    cotangent = np.random.default_rng(5).normal(size=(2, 5))
+    softmax = Painting(painting.mix, painting.head, softmax=True)
+    gradient = softmax.gradients(images, cotangent)["input"]
+    step = np.random.default_rng(6).normal(size=images.shape) * 1e-6
+    difference = ((softmax(images + step) - softmax(images - step)) * cotangent).sum()
+    assert difference == pytest.approx(2 * (gradient * step).sum(), rel=1e-5)

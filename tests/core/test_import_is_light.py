@@ -1,0 +1,16 @@
+"""Importing and listing load no framework."""
+
+import subprocess
+import sys
+
+HEAVY = ("torch", "tensorflow", "keras", "onnx", "captum", "tf_keras_vis", "matplotlib.pyplot", "scipy", "xarray")
+
+
+def test_importing_and_listing_import_no_framework():
+    script = (
+        "import sys, cfi_core as cfi\n"
+        "cfi.methods(); cfi.toolsets(); cfi.translators(); cfi.plugins()\n"
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]"
