@@ -1,0 +1,208 @@
+"""Every method, natively and across frameworks, on a CNN whose weights are shared: both agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from shared_cnn import CHANNELS, HEIGHT, WIDTH, Twins, apart, to_first, to_last
+
+import cfi_core as cfi
+from cfi_core.catalogue import TOOLSETS_OF_METHOD
+
+TARGET = [1, 3]
+LAYER, NEURON = "relu2", (6, 2, 4)  # neuron in torch's order: channel, height, width
+TOLERANCE = 1e-4
+
+_GENERATOR = np.random.default_rng(11)
+BASELINES = _GENERATOR.normal(size=(4, CHANNELS, HEIGHT, WIDTH)).astype(np.float32)
+# Eight features: the four quadrants, above and below the first channel.
+MASK = np.zeros((1, CHANNELS, HEIGHT, WIDTH), np.int64)
+MASK[:, :, HEIGHT // 2 :] += 1
+MASK[:, :, :, WIDTH // 2 :] += 2
+MASK[:, 1:] += 4
+
+TARGETED: dict[str, Any] = {"target": TARGET}
+IN_LAYER: dict[str, Any] = {"target": TARGET, "layer": LAYER}
+OF_NEURON: dict[str, Any] = {"layer": LAYER, "neuron": NEURON}
+STEPS = {"n_steps": 8}
+
+CAPTUM: dict[str, dict[str, Any]] = {
+    "integrated_gradients": {**TARGETED, "exec_args": STEPS, "baselines": BASELINES[:1]},
+    "saliency": TARGETED,
+    "deep_lift": {**TARGETED, "baselines": BASELINES[:1]},
+    "deep_lift_shap": {**TARGETED, "baselines": BASELINES},
+    "gradient_shap": {**TARGETED, "baselines": BASELINES},
+    "input_x_gradient": TARGETED,
+    "guided_backprop": TARGETED,
+    "guided_grad_cam": {**TARGETED, "layer": LAYER},
+    "deconvolution": TARGETED,
+    "feature_ablation": {**TARGETED, "exec_args": {"feature_mask": MASK}},
+    "occlusion": {**TARGETED, "exec_args": {"sliding_window_shapes": (3, 4, 5), "strides": (3, 3, 4)}},
+    "feature_permutation": {**TARGETED, "exec_args": {"feature_mask": MASK}},
+    "shapley_value_sampling": {**TARGETED, "exec_args": {"feature_mask": MASK, "n_samples": 3}},
+    "shapley_values": {**TARGETED, "exec_args": {"feature_mask": MASK // 2}},
+    "lime": {**TARGETED, "exec_args": {"feature_mask": MASK, "n_samples": 20}},
+    "kernel_shap": {**TARGETED, "exec_args": {"feature_mask": MASK, "n_samples": 20}},
+    "lrp": TARGETED,
+    "noise_tunnel": {
+        **TARGETED,
+        "init_args": {"method": "integrated_gradients"},
+        "exec_args": {"nt_samples": 3, "n_steps": 4},
+    },
+    "layer_activation": {"layer": LAYER},
+    "grad_cam": IN_LAYER,
+    "layer_gradient_x_activation": IN_LAYER,
+    "layer_conductance": {**IN_LAYER, "exec_args": STEPS},
+    "internal_influence": {**IN_LAYER, "exec_args": STEPS},
+    "layer_integrated_gradients": {**IN_LAYER, "exec_args": STEPS},
+    "layer_deep_lift": {**IN_LAYER, "baselines": BASELINES[:1]},
+    "layer_deep_lift_shap": {**IN_LAYER, "baselines": BASELINES},
+    "layer_gradient_shap": {**IN_LAYER, "baselines": BASELINES},
+    "layer_feature_ablation": IN_LAYER,
+    "layer_feature_permutation": IN_LAYER,
+    "layer_lrp": {**TARGETED, "layer": "conv2"},
+    "neuron_gradient": OF_NEURON,
+    "neuron_conductance": {**TARGETED, **OF_NEURON, "exec_args": STEPS},
+    "neuron_integrated_gradients": {**OF_NEURON, "exec_args": STEPS},
+    "neuron_deep_lift": {**OF_NEURON, "baselines": BASELINES[:1]},
+    "neuron_deep_lift_shap": {**OF_NEURON, "baselines": BASELINES},
+    "neuron_gradient_shap": {**OF_NEURON, "baselines": BASELINES},
+    "neuron_deconvolution": OF_NEURON,
+    "neuron_guided_backprop": OF_NEURON,
+    "neuron_feature_ablation": {**OF_NEURON, "exec_args": {"feature_mask": MASK}},
+}
+
+TF_KERAS_VIS: dict[str, dict[str, Any]] = {
+    "saliency": TARGETED,
+    "smooth_grad": {**TARGETED, "exec_args": {"smooth_samples": 3}},
+    "grad_cam": IN_LAYER,
+    "grad_cam_plus_plus": IN_LAYER,
+    "layer_cam": IN_LAYER,
+    "score_cam": IN_LAYER,
+}
+
+
+def in_keras_order(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The same arguments as a user of the Keras twin writes them: channels last."""
+    turned = dict(arguments)
+    if isinstance(turned.get("baselines"), np.ndarray):
+        turned["baselines"] = to_last(turned["baselines"])
+    if "neuron" in turned:
+        channel, height, width = turned["neuron"]
+        turned["neuron"] = (height, width, channel)
+    if "exec_args" in turned:
+        turned["exec_args"] = dict(turned["exec_args"])
+        for name in ("sliding_window_shapes", "strides"):
+            if name in turned["exec_args"]:
+                channel, height, width = turned["exec_args"][name]
+                turned["exec_args"][name] = (height, width, channel)
+        if "feature_mask" in turned["exec_args"]:
+            turned["exec_args"]["feature_mask"] = to_last(turned["exec_args"]["feature_mask"])
+    return turned
+
+
+def of_torch(twins: Twins, key: str, toolset: str, arguments: dict[str, Any]) -> cfi.Attribution:
+    return cfi.attribute(twins.torch_model, key, toolset, inputs=twins.first, seed=5, **arguments)
+
+
+def of_keras(twins: Twins, key: str, toolset: str, arguments: dict[str, Any]) -> cfi.Attribution:
+    return cfi.attribute(twins.keras_model, key, toolset, inputs=twins.last, seed=5, **in_keras_order(arguments))
+
+
+def check(torch_result: cfi.Attribution, keras_result: cfi.Attribution) -> None:
+    if "channel" in torch_result.dims:
+        assert torch_result.dims == ("sample", "channel", "height", "width")
+        assert keras_result.dims == ("sample", "height", "width", "channel")
+        assert apart(torch_result.values, to_first(keras_result.values)) <= TOLERANCE
+    else:
+        assert torch_result.dims == keras_result.dims
+        assert apart(torch_result.values, keras_result.values) <= TOLERANCE
+
+
+@pytest.mark.parametrize("key", CAPTUM)
+def test_captum(twins: Twins, key: str) -> None:
+    native, crossed = of_torch(twins, key, "captum", CAPTUM[key]), of_keras(twins, key, "captum", CAPTUM[key])
+    assert native.route == () and native.certificate is None
+    assert crossed.route == ("tf2onnx", "onnx2torch") and crossed.certificate.faithful
+    check(native, crossed)
+
+
+@pytest.mark.parametrize("key", TF_KERAS_VIS)
+def test_tf_keras_vis(twins: Twins, key: str) -> None:
+    arguments = TF_KERAS_VIS[key]
+    native, crossed = of_keras(twins, key, "tf-keras-vis", arguments), of_torch(twins, key, "tf-keras-vis", arguments)
+    assert native.route == () and native.certificate is None
+    assert crossed.route == ("torch-onnx", "onnx2keras") and crossed.certificate.faithful
+    check(crossed, native)
+
+
+def test_every_method_of_the_issue_is_here() -> None:
+    assert set(CAPTUM) == {key for key, toolsets in TOOLSETS_OF_METHOD.items() if "captum" in toolsets}
+    assert {*TF_KERAS_VIS, "activation_maximization"} == {
+        key for key, toolsets in TOOLSETS_OF_METHOD.items() if "tf-keras-vis" in toolsets
+    }
+
+
+def test_the_catalogue_tells_what_is_installed() -> None:
+    offered: dict[str, set[str]] = {}
+    for method in cfi.methods():
+        offered.setdefault(method.key, set()).add(method.toolset)
+    assert offered == {key: set(toolsets) for key, toolsets in TOOLSETS_OF_METHOD.items()}
+
+
+@pytest.mark.parametrize("key", ["saliency", "grad_cam"])
+def test_both_toolsets_agree(twins: Twins, softmax_twins: Twins, key: str) -> None:
+    """With the raw values that CFI asks both for, no parameter is left to align."""
+    arguments = CAPTUM[key]
+    for pair in (twins, softmax_twins):
+        check(of_torch(pair, key, "captum", arguments), of_keras(pair, key, "tf-keras-vis", arguments))
+        check(of_torch(pair, key, "tf-keras-vis", arguments), of_keras(pair, key, "captum", arguments))
+
+
+@pytest.mark.parametrize("key", ["saliency", "grad_cam", "deep_lift", "lrp", "integrated_gradients", "occlusion"])
+def test_softmax_heads_mean_the_same_across_frameworks(softmax_twins: Twins, key: str) -> None:
+    native = of_torch(softmax_twins, key, "captum", CAPTUM[key])
+    crossed = of_keras(softmax_twins, key, "captum", CAPTUM[key])
+    check(native, crossed)
+    assert native.provenance["explained"] == crossed.provenance["explained"]
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"target": 2},
+        {"layer": "relu2", "neuron": 6},
+        {"layer": "relu2", "neuron": NEURON},
+    ],
+)
+def test_activation_maximization(twins: Twins, chosen: dict[str, Any]) -> None:
+    """The same optimisation from the same start: the images agree, and the explained value has grown."""
+    options = {"input_range": (-1.0, 1.0), "steps": 10, "input_modifiers": None, "regularizers": None}
+    start = np.full((1, CHANNELS, HEIGHT, WIDTH), 0.01, np.float32) * np.arange(1, WIDTH + 1, dtype=np.float32)
+    crossed = cfi.visualize_features(twins.torch_model, inputs=start, exec_args=options, seed=1, **chosen)
+    native = cfi.visualize_features(
+        twins.keras_model, inputs=to_last(start), exec_args=options, seed=1, **in_keras_order_of_unit(chosen)
+    )
+    assert crossed.dims == ("sample", "channel", "height", "width")
+    assert apart(crossed.values, to_first(native.values)) <= TOLERANCE
+    assert np.abs(crossed.values).max() <= 1
+    assert value_of(twins, crossed.values, chosen) > value_of(twins, start, chosen)
+
+
+def in_keras_order_of_unit(chosen: dict[str, Any]) -> dict[str, Any]:
+    return in_keras_order(chosen) if isinstance(chosen.get("neuron"), tuple) else chosen
+
+
+def value_of(twins: Twins, images: np.ndarray, chosen: dict[str, Any]) -> float:
+    import torch
+
+    model = twins.torch_model
+    with torch.no_grad():
+        images = torch.tensor(images, dtype=torch.float32)
+        if "target" in chosen:
+            return float(model(images)[0, chosen["target"]])
+        layer = model.relu2(model.conv2(model.pool1(model.relu1(model.conv1(images)))))[0]
+    neuron = chosen["neuron"]
+    return float(layer[neuron] if isinstance(neuron, tuple) else layer[neuron].mean())

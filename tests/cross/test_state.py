@@ -1,0 +1,150 @@
+"""The user's model and process are the same after a call as before it, also after an error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+from shared_cnn import Twins
+from torch import nn
+
+import cfi_core as cfi
+
+pytestmark = pytest.mark.filterwarnings("ignore:The model is in training mode")
+
+
+def torch_state(model: nn.Module) -> dict[str, Any]:
+    hooks = {
+        (name, table): dict(value)
+        for name, module in model.named_modules()
+        for table, value in vars(module).items()
+        if table.endswith("_hooks")
+    }
+    return {
+        "weights": {name: value.clone().numpy() for name, value in model.state_dict().items()},
+        "identity": {name: id(value) for name, value in model.named_parameters()},
+        "modules": {name: id(module) for name, module in model.named_modules()},
+        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
+        "mode": {name: module.training for name, module in model.named_modules()},
+        "requires_grad": {name: value.requires_grad for name, value in model.named_parameters()},
+        "grad": {name: None if v.grad is None else v.grad.clone().numpy() for name, v in model.named_parameters()},
+        "hooks": hooks,
+    }
+
+
+def keras_state(model: keras.Model) -> dict[str, Any]:
+    return {
+        "weights": [weight.numpy() for weight in model.weights],
+        "attributes": [sorted(vars(layer)) for layer in model.layers],
+        "nodes": [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in model.layers],
+        "activations": [getattr(layer, "activation", None) for layer in model.layers],
+        "trainable": [layer.trainable for layer in model.layers],
+        "own": sorted(vars(model)),
+    }
+
+
+def process_state() -> dict[str, Any]:
+    return {
+        "python": random.getstate(),
+        "numpy": [str(part) for part in np.random.get_state()],
+        "torch": torch.get_rng_state().numpy(),
+        "tensorflow": tf.random.get_global_generator().state.numpy(),
+        "image format": keras.config.image_data_format(),
+        "logging": [str(handler) for handler in logging.getLogger().handlers],
+        "environment": dict(os.environ),
+        "gradients": torch.is_grad_enabled(),
+    }
+
+
+def assert_same(before: Any, after: Any) -> None:
+    if isinstance(before, dict):
+        assert before.keys() == after.keys()
+        for key in before:
+            assert_same(before[key], after[key])
+    elif isinstance(before, list):
+        assert len(before) == len(after)
+        for one, other in zip(before, after, strict=True):
+            assert_same(one, other)
+    elif isinstance(before, np.ndarray):
+        np.testing.assert_array_equal(before, after)
+    else:
+        assert before == after
+
+
+CALLS: list[tuple[str, str, dict[str, Any]]] = [
+    ("saliency", "captum", {}),
+    ("saliency", "tf-keras-vis", {}),
+    ("smooth_grad", "tf-keras-vis", {"exec_args": {"smooth_samples": 2}}),
+    ("grad_cam", "tf-keras-vis", {"layer": "relu2"}),
+    ("score_cam", "tf-keras-vis", {"layer": "relu2"}),
+    ("deep_lift", "captum", {"baselines": 0.0}),
+    ("guided_backprop", "captum", {}),
+    ("lrp", "captum", {}),
+    ("layer_conductance", "captum", {"layer": "relu2", "exec_args": {"n_steps": 4}}),
+    ("gradient_shap", "captum", {"baselines": "noise"}),
+    # and calls that fail in the toolset
+    ("integrated_gradients", "captum", {"exec_args": {"method": "no such rule"}, "fails": True}),
+    ("occlusion", "captum", {"exec_args": {"sliding_window_shapes": (99, 99, 99)}, "fails": True}),
+    ("grad_cam", "tf-keras-vis", {"layer": "fc", "fails": True}),
+    ("saliency", "tf-keras-vis", {"exec_args": {"gradient_modifier": lambda g: 1 / 0}, "fails": True}),
+]
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+@pytest.mark.parametrize(("key", "toolset", "arguments"), CALLS, ids=[f"{k}-{t}-{i}" for i, (k, t, _) in enumerate(CALLS)])
+def test_nothing_of_the_user_changes(softmax_twins: Twins, framework, key, toolset, arguments):
+    arguments = dict(arguments)
+    fails = arguments.pop("fails", False)
+    if framework == "torch":
+        model, images, state = softmax_twins.torch_model, torch.tensor(softmax_twins.first), torch_state
+        model.train()
+        model.fc.weight.requires_grad_(False)
+        model.conv1.weight.grad = torch.ones_like(model.conv1.weight)
+        handle = model.conv2.register_forward_hook(lambda *_: None)
+    else:
+        model, images, state = softmax_twins.keras_model, softmax_twins.last, keras_state
+    if isinstance(arguments.get("baselines"), str):
+        arguments["baselines"] = np.zeros((2, *images.shape[1:]), np.float32)
+    given = np.array(images)
+    tf.random.get_global_generator()  # made on first use
+    before, process = state(model), process_state()
+    try:
+        if fails:
+            with pytest.raises(cfi.CFIError):
+                cfi.attribute(model, key, toolset, inputs=images, target=[1, 3], **arguments)
+        else:
+            cfi.attribute(model, key, toolset, inputs=images, target=[1, 3], **arguments)
+        assert_same(before, state(model))
+        assert_same(process, process_state())
+        np.testing.assert_array_equal(given, np.array(images))
+    finally:
+        if framework == "torch":
+            handle.remove()
+            model.conv1.weight.grad = None
+            model.fc.weight.requires_grad_(True)
+            model.eval()
+
+
+def test_the_users_hooks_still_fire(twins: Twins):
+    seen = []
+    handle = twins.torch_model.conv2.register_forward_hook(lambda *_: seen.append(1))
+    try:
+        cfi.attribute(twins.torch_model, "saliency", "captum", inputs=twins.first, target=0)
+    finally:
+        handle.remove()
+    assert seen
+
+
+def test_buffers_of_a_model_in_training_mode_stay(twins: Twins):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 12 * 18, 2)).train()
+    before = torch_state(model)
+    for toolset in ("captum", "tf-keras-vis"):
+        cfi.attribute(model, "saliency", toolset, inputs=twins.first, target=0)
+    assert_same(before, torch_state(model))
