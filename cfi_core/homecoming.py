@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from packaging.requirements import Requirement
 from cfi_core.attribution import Attribution
 from cfi_core.carrying import Carried, Prepared
 from cfi_core.contract import Axes, MethodRequest, MethodResult
-from cfi_core.errors import MethodError
+from cfi_core.errors import MethodError, ModelWarning
 from cfi_core.targets import inverse
 
 _MAPS = {Axes.INPUT_MAP, Axes.LAYER_MAP, Axes.INPUT_SIZED_MAP}
@@ -39,6 +40,13 @@ def bring_home(
                 f"{plan.method.key} of {plan.method.toolset} gave NaN or infinite values, which explain nothing. "
                 f"Check the scale of inputs and outputs, or choose another method."
             )
+    if all(not values.any() for values, _ in parts):
+        warnings.warn(
+            f"{plan.method.key} of {plan.method.toolset} is zero everywhere: what is explained does not react to this "
+            f"input here (a dead unit, a saturated output, or a layer that the target does not depend on).",
+            ModelWarning,
+            stacklevel=5,
+        )
     several = len(parts) > 1
     inputs = prepared.probe.inputs.arrays if prepared.inputs_given else ()
     return Attribution(

@@ -39,7 +39,7 @@ def plot(
     samples: Sequence[int] | None = None,
     max_samples: int = 8,
     channels: Literal["sum", "each"] = "sum",
-    max_panels: int = 12,
+    max_panels: int = 11,
     overlay: bool = True,
     show_input: bool = True,
     alpha: float = 0.6,
@@ -425,6 +425,9 @@ def _draw_maps(
             extent = (-0.5, width - 0.5, height - 0.5, -0.5)
             smooth = panel.shape != (height, width)
             grey = image @ (0.299, 0.587, 0.114)
+            if norm.vmin and norm.vmax:
+                # The middle of a diverging map is white: small dark values must stand out from the image, too.
+                grey = 0.35 + 0.65 * grey
             axis.imshow(grey, cmap="gray", vmin=0.0, vmax=1.0, extent=extent, interpolation="nearest")
         axis.imshow(
             np.ma.masked_invalid(panel),
