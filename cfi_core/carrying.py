@@ -14,7 +14,7 @@ from cfi_core.call import Call
 from cfi_core.certificate import Axes
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.detection import adapter_for, framework_of_tensor
-from cfi_core.errors import InputError, LayerError, ModelWarning
+from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning
 from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.frameworks.structure import flatten, is_structure, items
 from cfi_core.inputs import Inputs, Probe, as_array, split, to_tensor
@@ -115,8 +115,8 @@ def carry(prepared: Prepared, layers: Sequence[str]) -> Carried:
         layer=layer_objects,
         neuron=neuron,
         baselines=_baselines(prepared, call, model),
-        init_args=_own_arguments(prepared, call.init_args, model),
-        exec_args=_own_arguments(prepared, call.exec_args, model),
+        init_args=_own_arguments(prepared, call.init_args, model, layers),
+        exec_args=_own_arguments(prepared, call.exec_args, model, layers),
         seed=prepared.seed,
         channel_axis=channel_axes,
         layer_channel_axis=layer_channel_axis,
@@ -263,13 +263,23 @@ def _like_input(prepared: Prepared, part: Any, like: np.ndarray, position: int, 
     return to_tensor(prepared.registry, prepared.abroad, model, value, prepared.input_axes(position))
 
 
-def _own_arguments(prepared: Prepared, arguments: Mapping[str, Any], model: Any) -> Mapping[str, Any]:
+def _own_arguments(
+    prepared: Prepared, arguments: Mapping[str, Any], model: Any, layers: Sequence[str]
+) -> Mapping[str, Any]:
+    method = prepared.plan.method
     carried: dict[str, Any] = {}
     for name, value in arguments.items():
-        role = prepared.plan.method.roles.get(name)
+        role = method.roles.get(name)
+        if name in method.native_only and value and prepared.translation is not None:
+            raise ArgumentError(
+                f"{name!r} asks for a place in the translated model that cannot be compared with yours (only the "
+                f"outputs of layers can). Leave it out and name the layer before it instead."
+            )
         if role is Role.LIKE_INPUTS and value is not None:
             parts = _like_inputs(prepared, value, model, name)
             carried[name] = parts if isinstance(value, tuple) else parts[0]
+        elif role is Role.LIKE_LAYER and value is not None:
+            carried[name] = _like_layer(prepared, value, model, layers)
         elif role is Role.WINDOW:
             carried[name] = _window(prepared, value)
         elif role is Role.OWN_TARGET:
@@ -277,6 +287,18 @@ def _own_arguments(prepared: Prepared, arguments: Mapping[str, Any], model: Any)
         else:
             carried[name] = _by_value(prepared, value, model)
     return MappingProxyType(carried)
+
+
+def _like_layer(prepared: Prepared, value: Any, model: Any, layers: Sequence[str]) -> Any:
+    """An array (or number, or one for each layer) with the axes of the layer's output."""
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, tuple | list):
+        return tuple(_like_layer(prepared, part, model, layers[i : i + 1]) for i, part in enumerate(value))
+    axes = prepared.layer_axes(layers[0]) if layers else None
+    if axes is not None and len(np.shape(value)) != len(axes):
+        raise ArgumentError(f"An array for layer {layers[0]!r} needs {len(axes)} axes, as its output has.")
+    return to_tensor(prepared.registry, prepared.abroad, model, value, axes)
 
 
 def _window(prepared: Prepared, value: Any) -> Any:

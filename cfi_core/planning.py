@@ -74,7 +74,8 @@ def make_plan(registry: Registry, call: Call, kinds: frozenset[Kind]) -> Plan:
     Raises:
         CFIError: Some kind of it, for whatever stands in the way.
     """
-    methods = find_methods(registry, call.method_key, call.toolset, kinds)
+    found = find_methods(registry, call.method_key, call.toolset, kinds)
+    methods = tuple(_with_wrapped(registry, method, call) for method in found)
     framework = detect_framework(registry, call.model)
     choice = choose(registry, methods, framework.name, call.translator)
     adapter = adapter_for(registry, framework.name)
@@ -91,6 +92,22 @@ def make_plan(registry: Registry, call: Call, kinds: frozenset[Kind]) -> Plan:
         layers=layers,
         needs_layer="layer" in choice.method.required and not layers,
         call=sorted_call,
+    )
+
+
+def _with_wrapped(registry: Registry, method: MethodSpec, call: Call) -> MethodSpec:
+    """The method with what the method that it wraps needs and explains, if the call names one."""
+    wrapped = registry.methods.get((str(call.init_args.get(method.wraps)), method.toolset))
+    if not method.wraps or wrapped is None:
+        return method
+    return replace(
+        method,
+        kind=wrapped.kind,
+        needs=method.needs | wrapped.needs,
+        required=tuple(dict.fromkeys((*method.required, *wrapped.required))),
+        head=wrapped.head,
+        citation=f"{method.citation}; {wrapped.citation}",
+        alters_model=method.alters_model or wrapped.alters_model,
     )
 
 

@@ -54,6 +54,8 @@ class Role(StrEnum):
     """Names the target in the toolset's own way (a score function): passed on as it is."""
     LIKE_INPUTS = "like inputs"
     """An array (or one per input) with the axes of the inputs, such as a feature mask."""
+    LIKE_LAYER = "like layer"
+    """An array with the axes of the layer's output, such as a layer mask."""
     WINDOW = "window"
     """A tuple of ints (or one per input), one for each axis of the inputs but the first."""
 
@@ -123,6 +125,10 @@ class MethodSpec:
             corresponding layers, everything else is passed on as it is.
         head: Where a softmax head is explained.
         alters_model: The implementation changes weights while it runs, so it gets a full copy.
+        native_only: Own arguments that ask for something which no certificate covers (such as a layer's input
+            instead of its output): set, they are refused on a translated model.
+        wraps: Own constructor argument that names another method of the same toolset, whose needs and head then
+            count as well.
     """
 
     key: str
@@ -138,6 +144,8 @@ class MethodSpec:
     roles: Mapping[str, Role] = field(default_factory=_no_mapping)
     head: Head = Head.OUTPUT
     alters_model: bool = False
+    native_only: tuple[str, ...] = ()
+    wraps: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Captum's attribution methods as a plugin of Cross-Framework Introspection."""

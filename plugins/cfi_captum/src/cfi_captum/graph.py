@@ -1,0 +1,293 @@
+"""What a forward pass computes on the way from the inputs to an output, read from autograd's graph.
+
+Every operation that a gradient passes is a node of this graph, whether it was called as a module, as a
+function or in compiled code, so nothing can hide from the checks that are built on it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
+
+Edge = tuple[Node, int]
+
+# Operations that only move values (or repeat, drop or zero-pad them).
+LAYOUT = frozenset(
+    {
+        "View",
+        "UnsafeView",
+        "Reshape",
+        "ReshapeAlias",
+        "Permute",
+        "Transpose",
+        "T",
+        "Squeeze",
+        "Unsqueeze",
+        "Clone",
+        "Alias",
+        "Select",
+        "Slice",
+        "Index",
+        "IndexSelect",
+        "Gather",
+        "Cat",
+        "Stack",
+        "Split",
+        "SplitWithSizes",
+        "Unbind",
+        "Expand",
+        "Repeat",
+        "ToCopy",
+        "Flip",
+        "Roll",
+        "Narrow",
+        "Diagonal",
+        "Unfold",
+        "PixelShuffle",
+        "PixelUnshuffle",
+        "ConstantPadNd",
+        "Movedim",
+        "AccumulateGrad",
+    }
+)
+# Operations that are linear (or affine) in whatever depends on the inputs.
+LINEAR = LAYOUT | frozenset(
+    {
+        "Add",
+        "Sub",
+        "Rsub",
+        "Neg",
+        "Sum",
+        "Mean",
+        "AvgPool1D",
+        "AvgPool2D",
+        "AvgPool3D",
+        "AdaptiveAvgPool1D",
+        "AdaptiveAvgPool2D",
+        "AdaptiveAvgPool3D",
+        "MkldnnAdaptiveAvgPool2D",
+        "UpsampleNearest1D",
+        "UpsampleNearest2D",
+        "UpsampleNearest3D",
+        "UpsampleNearestExact1D",
+        "UpsampleNearestExact2D",
+        "UpsampleNearestExact3D",
+        "UpsampleLinear1D",
+        "UpsampleBilinear2D",
+        "UpsampleTrilinear3D",
+        "UpsampleBicubic2D",
+        "ReflectionPad1D",
+        "ReflectionPad2D",
+        "ReflectionPad3D",
+        "ReplicationPad1D",
+        "ReplicationPad2D",
+        "ReplicationPad3D",
+        "Cumsum",
+    }
+)
+# Products: positions of the two factors among the node's inputs; linear if only one depends on the inputs.
+PRODUCTS = {
+    "Mul": (0, 1),
+    "Mm": (0, 1),
+    "Bmm": (0, 1),
+    "Mv": (0, 1),
+    "Dot": (0, 1),
+    "Addmm": (1, 2),
+    "Addmv": (1, 2),
+    "Baddbmm": (1, 2),
+    "Convolution": (0, 1),
+    "ConvolutionOverrideable": (0, 1),
+    "MkldnnConvolution": (0, 1),
+    "SlowConv2D": (0, 1),
+    "Linear": (0, 1),
+    "MkldnnLinear": (0, 1),
+}
+BATCH_NORM = frozenset({"NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm"})
+MAX_POOL = frozenset(
+    {
+        "MaxPool2DWithIndices",
+        "MaxPool3DWithIndices",
+        "MaxPool2D",
+        "MaxPool3D",
+        "AdaptiveMaxPool2D",
+        "AdaptiveMaxPool3D",
+        "Amax",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The module (without children) whose call made a node."""
+
+    name: str
+    module: nn.Module
+
+
+@dataclass
+class Graph:
+    """The nodes between an output and the inputs.
+
+    Attributes:
+        nodes: All of them.
+        owners: The module that made a node, if it was one.
+        calls: How often each module without children was called, by name.
+        spans: For each call of such a module: the nodes before it and the nodes of its output.
+        consumers: For each value (node and position of its output): the nodes that take it.
+    """
+
+    nodes: list[Node] = field(default_factory=list)
+    owners: dict[Node, Owner] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    spans: dict[str, list[tuple[frozenset[Node], frozenset[Node]]]] = field(default_factory=lambda: defaultdict(list))
+    consumers: dict[Edge, set[Node]] = field(default_factory=lambda: defaultdict(set))
+
+    def where(self, node: Node) -> str:
+        """Says for a message where an operation is computed."""
+        owner = self.owners.get(node)
+        if owner is None:
+            return f"the function `{operation(node)}` (called in a forward method, not as a module)"
+        return f"`{operation(node)}` in module '{owner.name}' ({type(owner.module).__name__})"
+
+
+def trace(
+    model: nn.Module,
+    inputs: Iterable[Any],
+    *,
+    start: nn.Module | None = None,
+    end: nn.Module | None = None,
+) -> Graph:
+    """Runs the model once and reads the graph between its inputs and its output.
+
+    Parameters take part detached, so that the graph holds exactly what depends on the inputs; their
+    `requires_grad` is left alone.
+
+    Args:
+        model: Module to run.
+        inputs: Its arguments.
+        start: Read only what lies behind the output of this module.
+        end: Read only what leads to the output of this module.
+    """
+    graph = Graph()
+    captured: dict[nn.Module, list[Node]] = {module: [] for module in (start, end) if module is not None}
+    handles: list[RemovableHandle] = []
+    for name, module in model.named_modules():
+        if next(module.children(), None) is None:
+            handles += _watch(graph, Owner(name, module))
+    for module in captured:
+        handles.append(module.register_forward_hook(_capture(captured)))
+    arguments = tuple(
+        value.detach().clone().requires_grad_()
+        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+        else value
+        for value in inputs
+    )
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    try:
+        output = torch.func.functional_call(model, weights, arguments)
+    finally:
+        for handle in handles:
+            handle.remove()
+    roots = captured[end] if end is not None else [node for node in map(_node, tensors(output)) if node is not None]
+    stops = frozenset(captured[start]) if start is not None else frozenset[Node]()
+    graph.nodes = list(walk(roots, stops))
+    for node in graph.nodes:
+        for before, position in node.next_functions:
+            if before is not None:
+                graph.consumers[before, position].add(node)
+    return graph
+
+
+def walk(roots: Iterable[Node], stops: frozenset[Node]) -> Iterator[Node]:
+    """All nodes from the roots towards the inputs; neither the stops nor anything reached only through them."""
+    seen: set[Node] = set(stops)
+    waiting = list(roots)
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        yield node
+        waiting.extend(before for before, _ in node.next_functions if before is not None)
+
+
+def is_linear(node: Node) -> bool:
+    """Whether the operation is linear (or affine) in the inputs of the model."""
+    name = base_name(node)
+    if name in LINEAR:
+        return True
+    sources = [before for before, _ in node.next_functions]
+    if name in PRODUCTS:
+        left, right = PRODUCTS[name]
+        return not (_present(sources, left) and _present(sources, right))
+    if name == "Div":
+        return not _present(sources, 1)
+    # In inference mode of the module, batch normalisation is an affine map with constant statistics.
+    return name in BATCH_NORM and not getattr(node, "_saved_training", True)
+
+
+def base_name(node: Node) -> str:
+    """The operation's name without autograd's ending: `Relu` for `ReluBackward0`."""
+    return re.sub(r"Backward\d*$", "", node.name().rpartition("::")[2])
+
+
+def operation(node: Node) -> str:
+    """The operation's name in PyTorch's spelling: `relu` for `ReluBackward0`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", base_name(node)).lower()
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors(item)
+
+
+def _watch(graph: Graph, owner: Owner) -> list[RemovableHandle]:
+    """Notes which nodes the calls of one module make."""
+    before: list[frozenset[Node]] = []
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        before.append(frozenset(node for node in map(_node, tensors((args, kwargs))) if node is not None))
+
+    def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        start = before.pop()
+        ends = [node for node in map(_node, tensors(output)) if node is not None]
+        graph.calls[owner.name] += 1
+        graph.spans[owner.name].append((start, frozenset(ends)))
+        for node in walk(ends, start):
+            if base_name(node) != "AccumulateGrad":
+                graph.owners.setdefault(node, owner)
+
+    return [
+        owner.module.register_forward_pre_hook(enter, with_kwargs=True),
+        owner.module.register_forward_hook(leave, with_kwargs=True),
+    ]
+
+
+def _capture(captured: dict[nn.Module, list[Node]]) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        captured[module] = [node for node in map(_node, tensors(output)) if node is not None]
+
+    return hook
+
+
+def _node(tensor: Tensor) -> Node | None:
+    return tensor.grad_fn
+
+
+def _present(sources: list[Node | None], position: int) -> bool:
+    return position < len(sources) and sources[position] is not None

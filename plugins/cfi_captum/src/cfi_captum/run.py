@@ -1,0 +1,374 @@
+"""Runs one of captum's methods."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import captum.attr
+import torch
+from captum.attr import LayerAttribution
+from torch import Tensor, nn
+
+from cfi_captum.checks import check_arguments, check_modules, check_tunnel
+from cfi_captum.forward import explained
+from cfi_captum.graph import tensors
+from cfi_captum.lrp import attach_rules
+from cfi_captum.marks import unmarked
+from cfi_captum.table import DEFAULT_TUNNELLED, GRAD_CAM, METHODS, NOISE_TUNNEL, TUNNELLED, Method, Rule
+from cfi_captum.workarounds import (
+    COLUMN_FLATTENED,
+    TARGET_INSIDE,
+    contiguous,
+    own_gradients,
+    ready_for_tunnel,
+    separate_samples,
+)
+from cfi_core.contract import Axes, MethodRequest, MethodResult
+from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError
+from cfi_core.specs import Kind
+
+# What captum says about its own workings, and what nobody can act on.
+_NOT_FOR_USERS = (
+    r"\s*Setting forward, backward hooks and attributes",
+    r"Setting backward hooks on ReLU",
+    r"Input Tensor \d+ did not already require gradients",
+    r"You are providing multiple inputs for Lime",
+)
+_EMPTY_INSTEAD_OF_ERROR = "Couldn't appropriately interpolate"
+_NO_INFLUENCE = frozenset(
+    {"inputs", "target", "layer", "neuron_selector", "device_ids", "show_progress", "verbose", "memory_efficient"}
+)
+_LONGEST_MESSAGE = 300
+_UPSAMPLING = (None, "nearest", "bilinear")
+
+
+def run(request: MethodRequest) -> MethodResult:
+    """Runs the method that the request names.
+
+    Returns:
+        Raw values: one tensor for each input, or for each output of each layer.
+
+    Raises:
+        ArgumentError: An argument is missing or does not fit (also InputError, LayerError, TargetError).
+        MethodError: The model is not one that the method can explain, or captum failed.
+    """
+    method = _method(request)
+    init_args, call, tunnel = _arguments(method, request)
+    upsample = call.pop("upsample", None) if method.key == GRAD_CAM else None
+    check_arguments(method, request, call)
+    if tunnel is not None:
+        check_tunnel(method, request, call, tunnel)
+    _check_upsampling(upsample, call, request)
+    with torch.inference_mode(False), torch.enable_grad(), unmarked(request.model, request.layer):
+        if method.rule is Rule.RELEVANCE and not request.method.alters_model:
+            request = _with_own_weights(request)
+            if request.layer:
+                init_args["layer"] = _layer_argument(request)
+        model, target = explained(
+            request.model,
+            request.target if "target" in method.exec_args else None,
+            inside=method.key in TARGET_INSIDE
+            or (method.key in COLUMN_FLATTENED and request.target is not None and not request.target.index),
+            as_child=_must_be_child(method, request.model),
+        )
+        if "target" in method.exec_args:
+            call.setdefault("target", target)
+        graph = check_modules(method, model, request, call)
+        with ExitStack() as stack:
+            if isinstance(model, nn.Module):
+                stack.enter_context(unmarked(model, ()))
+                stack.enter_context(own_gradients(method, model))
+                stack.enter_context(separate_samples(method, model))
+                if graph is not None and method.rule is Rule.RELEVANCE:
+                    attach_rules(model, graph, method.key)
+            stack.enter_context(_one_use_of_each_layer(model, request))
+            stack.enter_context(_only_warnings_for_users())
+            raw = _call_captum(method, model, init_args, call, tunnel)
+    extras = {}
+    if call.get("return_convergence_delta"):
+        raw, delta = raw
+        extras["convergence_delta"] = _numpy(delta)
+    values = tuple(value.detach() for value in _flat(raw))
+    values, axes = _shaped(method, values, request, call, upsample)
+    return MethodResult(values, axes, extras, _applied(method, init_args, call, tunnel, upsample, axes))
+
+
+def _method(request: MethodRequest) -> Method:
+    """The method itself; inside a noise tunnel, the method that it wraps."""
+    if request.method.key != NOISE_TUNNEL:
+        return METHODS[request.method.key]
+    key = request.init_args.get("method", DEFAULT_TUNNELLED)
+    if key not in TUNNELLED:
+        raise ArgumentError(f"'{NOISE_TUNNEL}' cannot wrap {key!r}. It wraps one of: {', '.join(TUNNELLED)}.")
+    return TUNNELLED[key]
+
+
+def _arguments(method: Method, request: MethodRequest) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
+    """Arguments for the constructor, for the call, and for the noise tunnel around it (None without one)."""
+    init_args = dict(request.init_args)
+    call = dict(request.exec_args)
+    tunnel: dict[str, Any] | None = None
+    if request.method.key == NOISE_TUNNEL:
+        init_args.pop("method", None)
+        # `stdevs` is a word of the tunnel and of GradientShap: outside wins, as in captum.
+        tunnel = {name: call.pop(name) for name in METHODS[NOISE_TUNNEL].exec_args if name in call}
+        tunnel.pop("inputs", None)
+        _refuse_unknown(method, init_args, call)
+        if "stdevs" in tunnel:
+            tunnel["stdevs"] = _floats(tunnel["stdevs"])
+    elif "stdevs" in call:
+        call["stdevs"] = _floats(call["stdevs"])
+    if "layer" in method.init_args and request.layer and init_args.get("layer") is None:
+        init_args["layer"] = _layer_argument(request)
+    call.setdefault("inputs", _one_or_several(request.inputs))
+    if "baselines" in method.exec_args and request.baselines is not None:
+        call.setdefault("baselines", _one_or_several(request.baselines))
+    if "neuron_selector" in method.exec_args and request.neuron is not None:
+        neuron = request.neuron
+        call.setdefault("neuron_selector", neuron[0] if isinstance(neuron, tuple) and len(neuron) == 1 else neuron)
+    if "abs" in method.exec_args:
+        # Captum's default would take absolute values; values are raw unless the user asks otherwise.
+        call.setdefault("abs", False)
+    for name in ("inputs", "baselines", "feature_mask"):
+        if name in call:
+            call[name] = contiguous(call[name])
+    return init_args, call, tunnel
+
+
+def _refuse_unknown(method: Method, init_args: Mapping[str, Any], call: Mapping[str, Any]) -> None:
+    """The tunnel's spec lists the arguments of all methods, so those of the wrapped one are sorted out here."""
+    own = ("upsample",) if method.key == GRAD_CAM else ()
+    for where, given, known in (
+        ("init_args", init_args, method.init_args),
+        ("exec_args", call, (*method.exec_args, *own)),
+    ):
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise ArgumentError(
+                f"'{method.key}' inside '{NOISE_TUNNEL}' does not take {', '.join(map(repr, unknown))} in {where}. "
+                f"It takes: {', '.join(known) or 'nothing'}."
+            )
+
+
+def _layer_argument(request: MethodRequest) -> Any:
+    return request.layer[0] if len(request.layer) == 1 else list(request.layer)
+
+
+def _one_or_several(values: tuple[Any, ...]) -> Any:
+    # Functions of the user's (perturbations, similarities) get one tensor for one input, as in captum.
+    return values[0] if len(values) == 1 else values
+
+
+def _floats(stdevs: Any) -> Any:
+    """Captum insists on floats."""
+    return tuple(float(stdev) for stdev in stdevs) if isinstance(stdevs, (tuple, list)) else float(stdevs)
+
+
+def _must_be_child(method: Method, model: Any) -> bool:
+    """Whether captum would overlook the model itself, or its calls could not be counted."""
+    if not isinstance(model, nn.Module):
+        return "layer" in method.init_args
+    return method.rule is not Rule.NONE and next(model.children(), None) is None
+
+
+def _with_own_weights(request: MethodRequest) -> MethodRequest:
+    """LRP changes weights while it runs; inside a noise tunnel the model may share them with the user's."""
+    model, layer = copy.deepcopy((request.model, request.layer))
+    return replace(request, model=model, layer=layer)
+
+
+def _call_captum(
+    method: Method,
+    model: Callable[..., Any],
+    init_args: Mapping[str, Any],
+    call: Mapping[str, Any],
+    tunnel: Mapping[str, Any] | None,
+) -> Any:
+    try:
+        explainer = getattr(captum.attr, method.captum_class)(model, **init_args)
+        if tunnel is None:
+            return explainer.attribute(**call)
+        return captum.attr.NoiseTunnel(ready_for_tunnel(explainer)).attribute(**call, **tunnel)
+    except CFIError:
+        raise
+    # Captum and the user's model raise anything from AssertionError to KeyError; all of it is the cause.
+    except Exception as error:
+        # Captum prints whole tensors into some of its messages.
+        message = str(error) if len(str(error)) <= _LONGEST_MESSAGE else f"{str(error)[:_LONGEST_MESSAGE]}…"
+        raise MethodError(
+            f"'{method.key}': captum's {method.captum_class} failed ({type(error).__name__}: {message}). Check the "
+            f"arguments against https://captum.ai/api, or try another method."
+        ) from error
+
+
+@contextmanager
+def _one_use_of_each_layer(model: Callable[..., Any], request: MethodRequest) -> Iterator[None]:
+    """Refuses a layer that the model never calls, or several times: captum would keep the last call without a word."""
+    layers = [layer for layer in request.layer if isinstance(layer, nn.Module)]
+    if not isinstance(model, nn.Module) or not layers:
+        yield
+        return
+    passes = [0]
+    most = [0]
+    calls = dict.fromkeys(layers, 0)
+
+    def begin(module: nn.Module, args: Any) -> None:
+        passes[0] += 1
+        calls.update(dict.fromkeys(layers, 0))
+
+    def count(module: nn.Module, args: Any) -> None:
+        calls[module] += 1
+        most[0] = max(most[0], calls[module])
+
+    handles = [model.register_forward_pre_hook(begin)]
+    handles += [layer.register_forward_pre_hook(count) for layer in layers if layer is not model]
+    try:
+        yield
+    except MethodError as error:
+        if passes[0] and not all(calls.values()):
+            raise LayerError(
+                "The model does not call the layer in this forward pass, so there is nothing to explain. Choose a "
+                "layer that takes part."
+            ) from error
+        raise
+    finally:
+        for handle in handles:
+            handle.remove()
+    if most[0] > 1:
+        raise LayerError(
+            f"The layer is called {most[0]} times in one pass of the model, so it has no one output. Choose a layer "
+            "that is called once."
+        )
+
+
+@contextmanager
+def _only_warnings_for_users() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for message in _NOT_FOR_USERS:
+            warnings.filterwarnings("ignore", message=message)
+        # Captum returns an empty tensor here and warns.
+        warnings.filterwarnings("error", message=_EMPTY_INSTEAD_OF_ERROR)
+        yield
+
+
+def _flat(raw: Any) -> tuple[Tensor, ...]:
+    return tuple(tensors(raw))
+
+
+def _numpy(delta: Any) -> Any:
+    if isinstance(delta, (tuple, list)):
+        return tuple(_numpy(one) for one in delta)
+    return delta.detach().cpu().numpy()
+
+
+def _shaped(
+    method: Method, values: tuple[Tensor, ...], request: MethodRequest, call: Mapping[str, Any], upsample: str | None
+) -> tuple[tuple[Tensor, ...], Axes]:
+    if method.key == GRAD_CAM:
+        return _maps(values, request, call, upsample)
+    if method.kind is Kind.LAYER:
+        return values, Axes.LAYER
+    for position, (value, given) in enumerate(zip(values, tensors(call["inputs"]), strict=True)):
+        if value.shape != given.shape:
+            raise MethodError(
+                f"'{method.key}' gave values of shape {tuple(value.shape)} for input {position} of shape "
+                f"{tuple(given.shape)}. The model or the target does not give one value per sample: choose one with "
+                "target=…."
+            )
+    return values, Axes.INPUT
+
+
+def _maps(
+    values: tuple[Tensor, ...], request: MethodRequest, call: Mapping[str, Any], upsample: str | None
+) -> tuple[tuple[Tensor, ...], Axes]:
+    """Class activation maps: the channel axis, of length one after the sum, goes."""
+    for value in values:
+        if value.dim() < 3:
+            raise LayerError(
+                f"'{GRAD_CAM}' needs a layer with channels and at least one spatial axis, but this layer's output has "
+                f"{value.dim()} axes. Choose a convolution or a pooling before the flattening."
+            )
+    if not call.get("attr_dim_summation", True):
+        return values, Axes.LAYER
+    if upsample is None:
+        return tuple(value.squeeze(1) for value in values), Axes.LAYER_MAP
+    channel = request.channel_axis[0] if request.channel_axis else 1
+    size = tuple(length for axis, length in enumerate(request.inputs[0].shape) if axis not in (0, channel))
+    for value in values:
+        if value.dim() - 2 != len(size) or (upsample == "bilinear" and len(size) != 2):
+            raise ArgumentError(
+                f"upsample={upsample!r} cannot stretch a map with {value.dim() - 2} spatial axes over an input with "
+                f"{len(size)}. Leave it out to get the map at the layer's own size."
+            )
+    stretched = tuple(LayerAttribution.interpolate(value, size, upsample) for value in values)
+    return tuple(value.squeeze(1) for value in stretched), Axes.INPUT_SIZED_MAP
+
+
+def _check_upsampling(upsample: Any, call: Mapping[str, Any], request: MethodRequest) -> None:
+    if upsample not in _UPSAMPLING:
+        raise ArgumentError(f"upsample={upsample!r} is unknown. Choose one of: None, 'nearest', 'bilinear'.")
+    if upsample is None:
+        return
+    if not call.get("attr_dim_summation", True):
+        raise ArgumentError("upsample stretches a map without channels. Leave out attr_dim_summation=False.")
+    if len(request.inputs) != 1:
+        raise ArgumentError(
+            f"upsample stretches the map over the input, but the model has {len(request.inputs)} inputs. Leave it out."
+        )
+
+
+def _applied(
+    method: Method,
+    init_args: Mapping[str, Any],
+    call: Mapping[str, Any],
+    tunnel: Mapping[str, Any] | None,
+    upsample: str | None,
+    axes: Axes,
+) -> dict[str, Any]:
+    """Every setting that the values depend on, captum's defaults included."""
+    explainer = getattr(captum.attr, method.captum_class)
+    applied: dict[str, Any] = {"class": f"captum.attr.{method.captum_class}"}
+    applied |= _settings(explainer.__init__, init_args, method.init_args)
+    applied |= _settings(explainer.attribute, call, method.exec_args)
+    if method.key == GRAD_CAM:
+        applied["upsample"] = upsample
+        if axes is Axes.INPUT_SIZED_MAP:
+            # What `torch.nn.functional.interpolate` does unless told otherwise.
+            applied["align_corners"] = False if upsample == "bilinear" else None
+    if method.key == "guided_grad_cam":
+        applied["relu_attributions"] = True
+    if tunnel is not None:
+        names = METHODS[NOISE_TUNNEL].exec_args
+        inside = {f"{method.key}.{name}": value for name, value in applied.items() if name != "class"}
+        applied = {
+            "class": "captum.attr.NoiseTunnel",
+            "method": method.key,
+            **_settings(captum.attr.NoiseTunnel.attribute, tunnel, names),
+            **inside,
+        }
+    return applied
+
+
+def _settings(function: Callable[..., Any], given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters
+    return {
+        name: _plain(given[name] if name in given else parameters[name].default)
+        for name in names
+        if name not in _NO_INFLUENCE
+    }
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return tuple(_plain(one) for one in value)
+    if isinstance(value, Tensor):
+        return f"tensor of shape {tuple(value.shape)}"
+    return getattr(value, "__qualname__", type(value).__qualname__)

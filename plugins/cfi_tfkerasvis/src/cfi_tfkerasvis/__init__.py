@@ -1,0 +1,1 @@
+"""The methods of tf-keras-vis for Cross-Framework Introspection."""

@@ -1,0 +1,152 @@
+"""What this plugin registers; imports no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import MappingProxyType
+
+from cfi_core.hookspec import hookimpl
+from cfi_core.specs import Head, Kind, MethodSpec, Need, Role, ToolsetSpec
+
+TOOLSET = "tf-keras-vis"
+IMPLEMENTATION = "cfi_tfkerasvis.run:run"
+
+INIT_ARGS = ("model_modifier", "clone")
+SALIENCY_ARGS = (
+    "score",
+    "seed_input",
+    "smooth_samples",
+    "smooth_noise",
+    "keepdims",
+    "gradient_modifier",
+    "training",
+    "normalize_map",
+    "unconnected_gradients",
+)
+GRADIENT_CAM_ARGS = (
+    "score",
+    "seed_input",
+    "penultimate_layer",
+    "seek_penultimate_conv_layer",
+    "gradient_modifier",
+    "activation_modifier",
+    "training",
+    "expand_cam",
+    "normalize_cam",
+    "unconnected_gradients",
+)
+SCORE_CAM_ARGS = (
+    "score",
+    "seed_input",
+    "penultimate_layer",
+    "seek_penultimate_conv_layer",
+    "activation_modifier",
+    "batch_size",
+    "max_N",
+    "training",
+    "expand_cam",
+    "normalize_cam",
+)
+MAXIMIZATION_ARGS = (
+    "score",
+    "seed_input",
+    "input_range",
+    "input_modifiers",
+    "regularizers",
+    "steps",
+    "optimizer",
+    "gradient_modifier",
+    "callbacks",
+    "training",
+    "unconnected_gradients",
+    "activation_modifiers",
+)
+ROLES = MappingProxyType({"score": Role.OWN_TARGET, "seed_input": Role.INPUTS})
+LAYER_ROLES = MappingProxyType({**ROLES, "penultimate_layer": Role.LAYER})
+
+INPUT_GRADIENT = frozenset({Need.FORWARD, Need.INPUT_GRADIENT})
+LAYER_GRADIENT = frozenset({Need.FORWARD, Need.LAYER, Need.LAYER_GRADIENT})
+LAYER = frozenset({Need.FORWARD, Need.LAYER})
+
+
+@hookimpl
+def cfi_toolsets() -> Iterable[ToolsetSpec]:
+    """tf-keras-vis, on Keras 3 models that run in TensorFlow."""
+    return [
+        ToolsetSpec(
+            name=TOOLSET,
+            framework="tensorflow",
+            requirements=("tf-keras-vis>=0.8.7,<0.9", "tensorflow>=2.18", "keras>=3.6", "scipy<2"),
+            homepage="https://github.com/keisen/tf-keras-vis",
+        )
+    ]
+
+
+@hookimpl
+def cfi_methods() -> Iterable[MethodSpec]:
+    """The six classes of tf-keras-vis; smoothed saliency has a key of its own."""
+    return [
+        _saliency("saliency", "Simonyan et al. 2013, https://arxiv.org/abs/1312.6034"),
+        _saliency("smooth_grad", "Smilkov et al. 2017, https://arxiv.org/abs/1706.03825"),
+        _cam("grad_cam", LAYER_GRADIENT, GRADIENT_CAM_ARGS, "Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391"),
+        _cam(
+            "grad_cam_plus_plus",
+            LAYER_GRADIENT,
+            GRADIENT_CAM_ARGS,
+            "Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063",
+        ),
+        _cam(
+            "layer_cam",
+            LAYER_GRADIENT,
+            GRADIENT_CAM_ARGS,
+            "Jiang et al. 2021, https://ieeexplore.ieee.org/document/9462463",
+        ),
+        _cam("score_cam", LAYER, SCORE_CAM_ARGS, "Wang et al. 2020, https://arxiv.org/abs/1910.01279"),
+        MethodSpec(
+            key="activation_maximization",
+            toolset=TOOLSET,
+            kind=Kind.FEATURE_VISUALIZATION,
+            needs=INPUT_GRADIENT,
+            implementation=IMPLEMENTATION,
+            citation="Erhan et al. 2009; Simonyan et al. 2013, https://arxiv.org/abs/1312.6034",
+            required=(),
+            optional=("inputs", "target", "layer", "neuron"),
+            init_args=INIT_ARGS,
+            exec_args=MAXIMIZATION_ARGS,
+            roles=ROLES,
+            head=Head.LOGIT,
+        ),
+    ]
+
+
+def _saliency(key: str, citation: str) -> MethodSpec:
+    return MethodSpec(
+        key=key,
+        toolset=TOOLSET,
+        kind=Kind.ATTRIBUTION,
+        needs=INPUT_GRADIENT,
+        implementation=IMPLEMENTATION,
+        citation=citation,
+        optional=("target",),
+        init_args=INIT_ARGS,
+        exec_args=SALIENCY_ARGS,
+        roles=ROLES,
+        head=Head.LOGIT,
+    )
+
+
+def _cam(key: str, needs: frozenset[Need], exec_args: tuple[str, ...], citation: str) -> MethodSpec:
+    return MethodSpec(
+        key=key,
+        toolset=TOOLSET,
+        kind=Kind.LAYER,
+        needs=needs,
+        implementation=IMPLEMENTATION,
+        citation=citation,
+        required=("inputs", "layer"),
+        optional=("target",),
+        init_args=INIT_ARGS,
+        exec_args=exec_args,
+        roles=LAYER_ROLES,
+        head=Head.LOGIT,
+    )

@@ -1,0 +1,339 @@
+"""Runs one method of tf-keras-vis."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from cfi_core.contract import Axes, MethodRequest, MethodResult
+from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, TargetError
+from cfi_core.specs import Head
+from cfi_tfkerasvis.describe import describe
+from cfi_tfkerasvis.maximization import maximize
+from cfi_tfkerasvis.model import Prepared, check_gradcam_layer, check_inputs, declared_inputs, ends_in_softmax, prepare
+from cfi_tfkerasvis.scores import SampleScore, check_dependence, own_scores, target_score
+from cfi_tfkerasvis.workarounds import (
+    Gradcam,
+    GradcamPlusPlus,
+    Layercam,
+    Saliency,
+    Scorecam,
+    Shifted,
+    Tap,
+    WeightsReLU,
+    refuse_limited_steps,
+    without_progress_bars,
+)
+
+Scores = Sequence[Callable[[Any], Any]]
+
+SMOOTH_SAMPLES = 20
+LARGEST_SCORE = 60.0
+"""Grad-CAM++ maps are multiplied by exp(score) only where this leaves float32 (1e±38) room on both sides."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One class of tf-keras-vis and what is set for it unless the user says otherwise.
+
+    Attributes:
+        tool: The class.
+        raw: Arguments that switch its post-processing off, so that the values are those of the paper's formula.
+        reads_layer: Whether it is a class activation map.
+        notes: What else is part of the method, for the provenance.
+    """
+
+    tool: Any
+    raw: Mapping[str, Any]
+    reads_layer: bool = True
+    notes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+RAW_SALIENCY = MappingProxyType({"keepdims": True, "normalize_map": False, "gradient_modifier": None})
+RAW_CAM = MappingProxyType(
+    {
+        "expand_cam": False,
+        "normalize_cam": False,
+        "activation_modifier": None,
+        "seek_penultimate_conv_layer": False,
+    }
+)
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "saliency": Method(Saliency, RAW_SALIENCY, reads_layer=False),
+        "smooth_grad": Method(Saliency, {**RAW_SALIENCY, "smooth_samples": SMOOTH_SAMPLES}, reads_layer=False),
+        "grad_cam": Method(
+            Gradcam,
+            RAW_CAM,
+            notes={"definition": "sum over channels of activation times the gradient's mean over space"},
+        ),
+        "grad_cam_plus_plus": Method(
+            GradcamPlusPlus,
+            RAW_CAM,
+            notes={"definition": "alphas sum to 1 over space (as in the authors' code), ReLU on the gradients"},
+        ),
+        "layer_cam": Method(
+            Layercam, RAW_CAM, notes={"definition": "sum over channels of activation times the gradient's ReLU"}
+        ),
+        "score_cam": Method(
+            Scorecam,
+            RAW_CAM,
+            notes={
+                "definition": "sum over channels of activation times the masked input's score; no baseline score "
+                "subtracted, no softmax over channels",
+                "softmax": "tf-keras-vis applies a softmax over the last axis of the model's output; the score is "
+                "taken after it",
+            },
+        ),
+    }
+)
+
+
+def run(request: MethodRequest) -> MethodResult:
+    """Runs a method of tf-keras-vis on a functional or Sequential Keras model.
+
+    Values are raw: signed, with all axes, neither normalised nor resized, unless `exec_args` ask for it.
+
+    Args:
+        request: The run; tensors are TensorFlow's (or numpy's), the model is channels-last.
+
+    Returns:
+        Values per input for saliency and activation maximization, one map for class activation maps (one per input
+        with `expand_cam=True`); `applied` holds every setting of the call.
+
+    Raises:
+        ArgumentError: Arguments (`InputError`, `TargetError`, `LayerError`) that do not fit the model.
+        MethodError: tf-keras-vis cannot run this model, fails, or gives values that are not finite.
+    """
+    refuse_limited_steps()
+    try:
+        if request.method.key == "activation_maximization":
+            result = maximize(request)
+        else:
+            result = _attribute(request, METHODS[request.method.key])
+    except CFIError:
+        raise
+    except Exception as error:  # whatever tf-keras-vis, Keras or TensorFlow raises
+        raise MethodError(
+            f"tf-keras-vis failed in {request.method.key!r} ({type(error).__name__}: {error}); "
+            "check init_args and exec_args against the tf-keras-vis documentation"
+        ) from error
+    _check_finite(result, request.method.key)
+    return result
+
+
+def _attribute(request: MethodRequest, method: Method) -> MethodResult:
+    own = dict(request.exec_args)
+    inputs = _inputs(request, own)
+    reference = _layer(request, own) if method.reads_layer else None
+    training = bool(own.get("training", False))
+    samples = check_inputs(declared_inputs(request.model), inputs)
+    prepared = prepare(request, layer=reference, probe=inputs, training=training, up_to_layer=False)
+    arguments = _arguments(method, own, prepared)
+    scores = _scores(request, own, samples, len(prepared.model.outputs))
+    _check_layout(request, method, own, prepared, inputs)
+    tool = method.tool(prepared.model, model_modifier=list(prepared.modifiers), clone=False)
+
+    applied = dict(prepared.applied)
+    if method.tool is not Scorecam:
+        check_dependence(tool.model, inputs, scores)
+    if method.tool is Scorecam:
+        _check_scorecam(request, tool.model, inputs, prepared)
+        raw = _score_cam(tool, scores, inputs, arguments)
+    elif method.tool is GradcamPlusPlus:
+        raw, scale = _grad_cam_plus_plus(tool, scores, inputs, arguments)
+        applied["scale"] = scale
+    else:
+        raw = tool(score=list(scores), seed_input=list(inputs), **arguments)
+        if method.tool is Saliency:
+            raw = _connected(raw, inputs)
+
+    applied |= {name: describe(value) for name, value in arguments.items()} | dict(method.notes)
+    applied["score"] = describe(own["score"]) if "score" in own else "target"
+    values = raw if isinstance(raw, list | tuple) else [raw]
+    return MethodResult(
+        values=tuple(np.asarray(value) for value in values), axes=_axes(method, arguments), applied=applied
+    )
+
+
+# arguments
+
+
+def _inputs(request: MethodRequest, own: dict[str, Any]) -> tuple[Any, ...]:
+    seed_input = own.pop("seed_input", None)
+    if request.inputs:
+        return tuple(request.inputs)
+    if seed_input is None:
+        raise ArgumentError(f"{request.method.key} needs `inputs` (in tf-keras-vis's words: seed_input)")
+    values = seed_input if isinstance(seed_input, list | tuple) else [seed_input]
+    return tuple(tf.convert_to_tensor(value) for value in values)
+
+
+def _layer(request: MethodRequest, own: dict[str, Any]) -> Any:
+    penultimate = own.pop("penultimate_layer", None)
+    if len(request.layer) > 1:
+        raise LayerError(f"{request.method.key} explains one layer, got {len(request.layer)}; call it once for each")
+    if request.layer:
+        return request.layer[0]
+    penultimate = request.init_args.get("layer", penultimate)
+    if penultimate is None:
+        raise ArgumentError(f"{request.method.key} needs `layer` (in tf-keras-vis's words: penultimate_layer)")
+    return penultimate
+
+
+def _arguments(method: Method, own: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
+    """Every argument of the call but score and input, so that all of them can be recorded."""
+    parameters = inspect.signature(method.tool.__call__).parameters
+    defaults = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    unknown = set(own) - set(parameters)
+    if unknown:
+        raise ArgumentError(
+            f"{method.tool.__name__} of tf-keras-vis takes no {sorted(unknown)}; "
+            f"it takes {sorted(set(parameters) - {'self'})}"
+        )
+    raw = dict(method.raw)
+    if method.tool is GradcamPlusPlus:
+        raw["activation_modifier"] = WeightsReLU(len(prepared.activation.shape))
+    arguments = defaults | raw | dict(own)
+    for name in ("score", "seed_input", "penultimate_layer"):
+        arguments.pop(name, None)
+    if method.raw.get("smooth_samples") and not arguments["smooth_samples"] > 0:
+        raise ArgumentError(
+            "smooth_grad needs smooth_samples of 1 or more; without smoothing it is the method 'saliency'"
+        )
+    if prepared.layer is not None:
+        # The layer is the one that was asked for (`check_gradcam_layer` sees to it), so there is nothing to seek.
+        arguments["seek_penultimate_conv_layer"] = False
+        arguments["penultimate_layer"] = Tap(prepared.layer.name, prepared.activation)
+    return arguments
+
+
+def _scores(request: MethodRequest, own: Mapping[str, Any], samples: int, outputs: int) -> list[SampleScore]:
+    if "score" not in own:
+        return [target_score(request.target, samples)]
+    if request.target is not None:
+        raise TargetError("both `target` and `score` say what is explained; give one of them")
+    return own_scores(own["score"], samples, outputs)
+
+
+# checks
+
+
+def _check_layout(
+    request: MethodRequest,
+    method: Method,
+    own: Mapping[str, Any],
+    prepared: Prepared,
+    inputs: Sequence[Any],
+) -> None:
+    """Refuses what tf-keras-vis would take along the wrong axis: it reads channels last, always."""
+    if method.reads_layer:
+        check_gradcam_layer(prepared, bool(own.get("seek_penultimate_conv_layer", False)))
+        rank = len(prepared.activation.shape)
+        if request.layer_channel_axis not in (None, -1, rank - 1):
+            raise LayerError(
+                f"layer {prepared.layer.name!r} has its channels on axis {request.layer_channel_axis}; tf-keras-vis "
+                "needs them last: build the model with data_format='channels_last'"
+            )
+        return
+    if not own.get("keepdims", True):
+        for position, (value, axis) in enumerate(zip(inputs, request.channel_axis, strict=False)):
+            if axis not in (-1, len(value.shape) - 1):
+                raise ArgumentError(
+                    f"keepdims=False takes the maximum over the last axis, which is not the channel axis of input "
+                    f"{position}; leave it out and reduce the raw values as you need"
+                )
+
+
+def _check_scorecam(request: MethodRequest, model: Any, inputs: Sequence[Any], prepared: Prepared) -> None:
+    space = len(prepared.activation.shape)
+    for position, value in enumerate(inputs):
+        if len(value.shape) != space:
+            raise MethodError(
+                f"Score-CAM masks every input with the layer's maps, but input {position} has {len(value.shape)} axes "
+                f"and the layer {space}; it can explain only models whose inputs all have the layer's axes"
+            )
+    for tensor in model.outputs:
+        if len(tensor.shape) != 2 or tensor.shape[1] < 2:
+            raise MethodError(
+                f"tf-keras-vis's Score-CAM takes a softmax over classes, but the model's output has shape "
+                f"{tuple(tensor.shape)}: it needs (samples, classes) with two classes or more"
+            )
+    if request.head is Head.OUTPUT and ends_in_softmax(model):
+        raise MethodError(
+            "tf-keras-vis's Score-CAM applies a softmax itself, and the model ends in one already; explain the logits "
+            '(head="logit"): the score is then the probability all the same'
+        )
+
+
+def _check_finite(result: MethodResult, key: str) -> None:
+    for value in result.values:
+        bad = int(np.count_nonzero(~np.isfinite(value)))
+        if bad:
+            raise MethodError(
+                f"{key} gives {bad} of {value.size} values that are not finite; check that the model's outputs on "
+                "these inputs are finite, and use float32 or float64"
+            )
+
+
+# the methods that need more than a call
+
+
+def _connected(raw: Any, inputs: Sequence[Any]) -> list[Any]:
+    """Saliency maps, with zeros for an input that the score does not depend on."""
+    values = list(raw) if isinstance(raw, list | tuple) else [raw]
+    return [np.zeros(tuple(x.shape), np.float32) if v is None else v for v, x in zip(values, inputs, strict=True)]
+
+
+def _grad_cam_plus_plus(
+    tool: Any, scores: Scores, inputs: Sequence[Any], arguments: Mapping[str, Any]
+) -> tuple[list[Any], str]:
+    """Grad-CAM++ computed without exp(score), which is multiplied on where float32 holds it."""
+    shifted = [Shifted(score) for score in scores]
+    raw = tool(score=shifted, seed_input=list(inputs), **arguments)
+    maps = [np.asarray(value) for value in (raw if isinstance(raw, list | tuple) else [raw])]
+    values = np.stack([score.values for score in shifted])
+    linear = arguments["activation_modifier"] is None or isinstance(arguments["activation_modifier"], WeightsReLU)
+    if arguments["normalize_cam"] or not linear or np.abs(values).max() > LARGEST_SCORE:
+        return maps, "each sample's map divided by exp(score)"
+    # tf-keras-vis multiplies by the sum over the outputs; of shifted scores that is their number.
+    factors = np.exp(values).mean(axis=0)
+    scaled = [value * factors.reshape(-1, *[1] * (value.ndim - 1)).astype(value.dtype) for value in maps]
+    return scaled, "exp(score), as in the paper"
+
+
+def _score_cam(
+    tool: Any, scores: Sequence[SampleScore], inputs: Sequence[Any], arguments: Mapping[str, Any]
+) -> list[Any]:
+    """Score-CAM sample by sample.
+
+    With `max_N`, tf-keras-vis lets the samples of a batch choose each other's maps,
+    and it holds several copies of the input for every map of every sample at once.
+    """
+    samples = int(inputs[0].shape[0])
+    parts: list[list[Any]] = []
+    with without_progress_bars():
+        for sample in range(samples):
+            raw = tool(
+                score=[score.of_sample(sample) for score in scores],
+                seed_input=[value[sample : sample + 1] for value in inputs],
+                **arguments,
+            )
+            parts.append([np.asarray(value) for value in (raw if isinstance(raw, list | tuple) else [raw])])
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
+def _axes(method: Method, arguments: Mapping[str, Any]) -> Axes:
+    if method.reads_layer:
+        return Axes.INPUT_SIZED_MAP if arguments["expand_cam"] else Axes.LAYER_MAP
+    return Axes.INPUT if arguments["keepdims"] else Axes.INPUT_MAP

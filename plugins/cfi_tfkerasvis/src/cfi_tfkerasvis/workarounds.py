@@ -1,0 +1,199 @@
+"""Faults of tf-keras-vis 0.8.7, each worked around in one place.
+
+`tests/test_tfkerasvis_workarounds.py` holds one test for each that fails as soon as the fault is gone.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cfi_core.errors import MethodError
+
+STEPS_LIMIT = "TF_KERAS_VIS_MAX_STEPS"
+
+# Fault: tf-keras-vis imports from SciPy's deprecated `scipy.ndimage.interpolation`, and from a
+# deprecated module of its own. Its users can do nothing about these warnings.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from tf_keras_vis import ModelVisualization
+    from tf_keras_vis.activation_maximization import ActivationMaximization
+    from tf_keras_vis.activation_maximization.input_modifiers import Jitter, Rotate, Rotate2D, Scale
+    from tf_keras_vis.activation_maximization.regularizers import Norm, TotalVariation2D
+    from tf_keras_vis.gradcam import Gradcam
+    from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+    from tf_keras_vis.layercam import Layercam
+    from tf_keras_vis.saliency import Saliency
+    from tf_keras_vis.scorecam import Scorecam
+    from tf_keras_vis.utils import find_layer
+    from tf_keras_vis.utils.model_modifiers import Conv, GuidedBackpropagation, ReplaceToLinear
+    from tf_keras_vis.utils.scores import BinaryScore, CategoricalScore
+
+__all__ = [
+    "ActivationMaximization",
+    "BinaryScore",
+    "CategoricalScore",
+    "Conv",
+    "Gradcam",
+    "GradcamPlusPlus",
+    "GuidedBackpropagation",
+    "Jitter",
+    "Layercam",
+    "ModelVisualization",
+    "Norm",
+    "ReplaceToLinear",
+    "Rotate2D",
+    "Saliency",
+    "Scorecam",
+    "Shifted",
+    "Tap",
+    "TotalVariation2D",
+    "WeightsReLU",
+    "find_layer",
+    "fresh_optimizer",
+    "functional",
+    "own_names",
+    "refuse_limited_steps",
+    "seeded_modifiers",
+    "without_progress_bars",
+]
+
+
+def functional(model: Any, outputs: Sequence[Any]) -> Any:
+    """A functional model over the layers of `model`, ending at some of its tensors.
+
+    Fault: `ReplaceToLinear` asks the model for `output_names`, which a Sequential does not have; and
+    `Scorecam` calls `predict`, which leaves its compiled function on the model.
+    """
+    return keras.Model(list(model.inputs), list(outputs), name=model.name)
+
+
+class Tap(keras.layers.Layer):  # type: ignore[misc]
+    """Stands for a layer whose activation is `output`.
+
+    Fault: tf-keras-vis reads `layer.output`, which Keras defines as what the layer gave when it was first called:
+    not this model's tensor if the layer is part of several models or is a model itself (a backbone).
+    """
+
+    def __init__(self, name: str, activation: Any) -> None:
+        super().__init__(name=name)
+        self.activation = activation
+
+    @property
+    def output(self) -> Any:
+        """The symbolic tensor of the activation."""
+        return self.activation
+
+    def get_config(self) -> dict[str, Any]:
+        """Name of the layer that this one stands for."""
+        return {"layer": self.name}
+
+
+class WeightsReLU:
+    """The ReLU of Grad-CAM++'s weights, without the ReLU of its map.
+
+    Fault: `GradcamPlusPlus` has one `activation_modifier` for the ReLU of the weights, which defines the method
+    (equation 5 of the paper), and for the ReLU of the finished map, which is post-processing.
+    The two are told apart by their rank.
+    """
+
+    def __init__(self, layer_rank: int) -> None:
+        self.layer_rank = layer_rank
+
+    def __call__(self, values: Any) -> Any:
+        return tf.nn.relu(values) if len(values.shape) == self.layer_rank else values
+
+
+class Shifted:
+    """A score function that is zero everywhere and has the gradients of `score`.
+
+    Fault: `GradcamPlusPlus` multiplies all three derivatives by `exp(score)` in float32: NaN for scores above 88,
+    a map of zeros for scores below -100. The factor cancels in the paper's alphas and remains as one
+    factor `exp(score)` of a sample's map, which `scale` gives.
+    """
+
+    def __init__(self, score: Any) -> None:
+        self.score = score
+        self.values = np.zeros(0)
+
+    def __call__(self, output: Any) -> Any:
+        values = self.score(output)
+        self.values = np.asarray(values, dtype=np.float64)
+        return values - tf.stop_gradient(values)
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Fault: `Scorecam` calls `model.predict`, which prints a progress bar."""
+    enabled = keras.config.is_interactive_logging_enabled()
+    keras.config.disable_interactive_logging()
+    try:
+        yield
+    finally:
+        if enabled:
+            keras.config.enable_interactive_logging()
+
+
+def refuse_limited_steps() -> None:
+    """Fault: an environment variable meant for tf-keras-vis's own tests silently cuts samples, maps and steps."""
+    if STEPS_LIMIT in os.environ:
+        raise MethodError(
+            f"the environment variable {STEPS_LIMIT}={os.environ[STEPS_LIMIT]} makes tf-keras-vis compute with fewer "
+            "samples, maps and steps than asked for, without saying so; unset it"
+        )
+
+
+def seeded_modifiers(modifiers: Any, seed: int) -> Any:
+    """Copies of input modifiers whose random numbers follow `seed`; lists and dicts keep their structure.
+
+    Fault: `Rotate` and `Scale` draw from generators that nobody can seed.
+    """
+    if isinstance(modifiers, dict):
+        return {name: seeded_modifiers(value, seed) for name, value in modifiers.items()}
+    if isinstance(modifiers, list | tuple):
+        return [seeded_modifiers(value, seed + index) for index, value in enumerate(modifiers)]
+    if isinstance(modifiers, Rotate | Scale):
+        modifiers = copy.copy(modifiers)
+        modifiers.random_generator = np.random.default_rng(seed)
+    return modifiers
+
+
+def own_names(regularizers: Any) -> Any:
+    """Copies of regularizers in which no name is used twice for one input.
+
+    Fault: `ActivationMaximization` keeps regularizers in a dict by name: of two `Norm`s it silently drops one.
+    """
+    if isinstance(regularizers, dict):
+        return {name: own_names(value) for name, value in regularizers.items()}
+    if not isinstance(regularizers, list | tuple):
+        return regularizers
+    if any(isinstance(entry, list | tuple) for entry in regularizers):
+        return [own_names(entry) for entry in regularizers]
+    taken: set[str] = set()
+    named = []
+    for position, regularizer in enumerate(regularizers):
+        name = getattr(regularizer, "name", None)
+        if name in taken:
+            regularizer = copy.copy(regularizer)
+            regularizer.name = f"{name}-{position}"
+        if name is not None:
+            taken.add(regularizer.name)
+        named.append(regularizer)
+    return named
+
+
+def fresh_optimizer(optimizer: Any) -> Any:
+    """An optimizer with the same settings and no memory.
+
+    Fault: `ActivationMaximization` applies the optimizer to variables of its own, after which a Keras 3 optimizer
+    serves no other: the second call with it fails, and so does the user's training.
+    """
+    return type(optimizer).from_config(optimizer.get_config())

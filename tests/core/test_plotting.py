@@ -1,0 +1,279 @@
+"""The built-in plotter: what is drawn is read back from the figure."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from cfi_core.attribution import Attribution
+from cfi_core.errors import PlotError
+from cfi_core.plotting import plot
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+NCHW = ("sample", "channel", "height", "width")
+NHWC = ("sample", "height", "width", "channel")
+
+
+def attribution(values, dims, **facts):
+    facts = {"method_key": "saliency", "toolset": "press", "target": 3} | facts
+    return Attribution(values=values, dims=dims, **facts)
+
+
+def random(*shape):
+    return np.random.default_rng(0).normal(size=shape)
+
+
+def panels(figure):
+    """The axes that hold pictures or curves: all but colour bars and the empty cells of a grid."""
+    return [axis for axis in figure.axes if axis.get_label() != "<colorbar>" and axis.axison]
+
+
+def maps(figure):
+    """The heat maps, by panel: the last picture drawn into it."""
+    return [axis.images[-1] for axis in panels(figure) if axis.get_title() != "input"]
+
+
+def colorbars(figure):
+    return [axis for axis in figure.axes if axis.get_label() == "<colorbar>"]
+
+
+def words(figure):
+    figure.canvas.draw()
+    found = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+    return "\n".join(found)
+
+
+def test_pyplot_is_not_imported():
+    code = (
+        "import sys; import numpy as np;"
+        "from cfi_core.attribution import Attribution; from cfi_core.plotting import plot;"
+        "plot(Attribution(np.ones((1, 4, 4)), ('sample', 'height', 'width'), 'saliency', 'press')).canvas.draw();"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_figure_can_be_rendered_without_pyplot():
+    figure = plot(attribution(random(1, 3, 6, 4), NCHW))
+    assert isinstance(figure.canvas, FigureCanvasAgg)
+    figure.canvas.draw()
+    assert np.ptp(np.asarray(figure.canvas.buffer_rgba())) > 0
+
+
+@pytest.mark.parametrize("dims", [NCHW, NHWC])
+def test_channels_are_summed_in_either_layout(dims):
+    values = random(2, 3, 6, 4)
+    inputs = random(2, 3, 6, 4)
+    order = [NCHW.index(name) for name in dims]
+    figure = plot(
+        attribution(values.transpose(order), dims, inputs=(inputs.transpose(order),), input_dims=(dims,)),
+    )
+    drawn = [image.get_array() for image in maps(figure)]
+    np.testing.assert_allclose(drawn, values.sum(axis=1), rtol=1e-12)
+    beside = [axis.images[0].get_array() for axis in panels(figure) if axis.get_title() == "input"]
+    for shown, image in zip(beside, inputs.transpose(0, 2, 3, 1), strict=True):
+        np.testing.assert_allclose(shown, (image - image.min()) / (image.max() - image.min()), rtol=1e-12)
+    assert len(colorbars(figure)) == 2
+
+
+def test_each_channel_on_request():
+    values = random(1, 3, 6, 4)
+    figure = plot(attribution(values, NCHW), channels="each")
+    np.testing.assert_array_equal([image.get_array() for image in maps(figure)], values[0])
+    assert [axis.get_title() for axis in panels(figure)] == ["channel 0", "channel 1", "channel 2"]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_the_input_is_stretched_whatever_its_range(kind):
+    image = np.arange(2 * 6 * 4).reshape(2, 1, 6, 4).astype(kind) * (2 if kind == np.uint8 else 0.001)
+    figure = plot(attribution(random(2, 1, 6, 4), NCHW, inputs=(image,), input_dims=(NCHW,)))
+    shown = [axis.images[0].get_array() for axis in panels(figure) if axis.get_title() == "input"]
+    assert all(picture.min() == 0 and picture.max() == 1 and picture.shape == (6, 4, 3) for picture in shown)
+
+
+def test_a_signed_map_is_symmetric_around_zero():
+    values = np.array([[[-1.0, 0.0], [2.0, 0.5]]])
+    (image,) = maps(plot(attribution(values, ("sample", "height", "width"))))
+    assert (image.norm.vmin, image.norm.vmax) == (-2.0, 2.0)
+    red, _, blue, _ = image.cmap(image.norm(0.0))
+    assert abs(red - blue) < 0.02  # the middle of the map has no colour
+
+
+@pytest.mark.parametrize(("sign", "limits"), [(1.0, (0.0, 4.0)), (-1.0, (-4.0, 0.0))])
+def test_values_of_one_sign_start_at_zero_with_the_same_colour(sign, limits):
+    values = sign * np.array([[[1.0, 2.0], [3.0, 4.0]]])
+    (image,) = maps(plot(attribution(values, ("sample", "height", "width"))))
+    assert (image.norm.vmin, image.norm.vmax) == limits
+    assert sum(image.cmap(image.norm(0.0))[:3]) < 0.1  # zero is dark
+
+
+def test_outliers_are_clipped_and_the_bar_is_pointed():
+    values = np.ones((1, 40, 40))
+    values[0, 0, 0] = 100.0
+    figure = plot(attribution(values, ("sample", "height", "width")))
+    (image,) = maps(figure)
+    assert image.norm.vmax == 1.0
+    (bar,) = colorbars(figure)
+    assert bar._colorbar.extend == "max"
+    (image,) = maps(plot(attribution(values, ("sample", "height", "width")), clip_percentile=100))
+    assert image.norm.vmax == 100.0
+
+
+def test_a_coarse_map_covers_the_whole_input():
+    inputs = random(1, 28, 20, 3)
+    figure = plot(
+        attribution(random(1, 7, 5), ("sample", "height", "width"), layer="conv", inputs=(inputs,), input_dims=(NHWC,))
+    )
+    (panel,) = [axis for axis in panels(figure) if axis.get_title() != "input"]
+    background, overlay = panel.images
+    assert tuple(overlay.get_extent()) == tuple(background.get_extent()) == (-0.5, 19.5, 27.5, -0.5)
+    assert overlay.get_interpolation() == "bilinear"
+    assert overlay.get_alpha() < 1
+    assert background.get_array().shape == (28, 20)
+
+
+def test_the_strongest_channels_of_a_layer_and_a_note():
+    values = np.zeros((1, 2, 2, 30))
+    values[..., 17], values[..., 4] = 3.0, -5.0
+    figure = plot(attribution(values, NHWC, layer="conv"), max_panels=2)
+    assert [axis.get_title() for axis in panels(figure)] == ["channel 4", "channel 17"]
+    assert "2 of 30" in words(figure)
+
+
+def test_samples_left_out_are_told():
+    values = random(12, 4, 4)
+    figure = plot(attribution(values, ("sample", "height", "width")))
+    assert len(maps(figure)) == 8
+    assert "8 of 12 samples" in words(figure)
+    chosen = plot(attribution(values, ("sample", "height", "width")), samples=[11, 0])
+    np.testing.assert_array_equal([image.get_array() for image in maps(chosen)], values[[11, 0]])
+
+
+def test_several_inputs_and_layers_stand_beside_each_other():
+    values = (random(2, 4, 4), random(2, 3, 3))
+    dims = (("sample", "height", "width"),) * 2
+    text = words(plot(attribution(values, dims, layer=("conv1", "conv2"))))
+    assert "conv1" in text
+    assert "conv2" in text
+    text = words(plot(attribution(values, dims)))
+    assert "input 0" in text
+    assert "input 1" in text
+
+
+def test_a_map_of_the_second_input_lies_over_the_second_input():
+    inputs = (random(1, 1, 4, 4), random(1, 1, 6, 5))
+    figure = plot(attribution(inputs, (NCHW, NCHW), inputs=inputs, input_dims=(NCHW, NCHW)), show_input=False)
+    assert [axis.images[0].get_array().shape for axis in panels(figure)] == [(4, 4), (6, 5)]
+
+
+def test_a_feature_visualization_is_shown_as_the_image_it_is():
+    values = random(1, 3, 6, 4)
+    figure = plot(attribution(values, NCHW, provenance={"kind": "feature visualization"}))
+    (panel,) = panels(figure)
+    image = values[0].transpose(1, 2, 0)
+    np.testing.assert_allclose(
+        panel.images[0].get_array(), (image - image.min()) / (image.max() - image.min()), rtol=1e-12
+    )
+    assert not colorbars(figure)
+
+
+def test_features_are_bars():
+    values = np.array([[1.0, -2.0, 0.0]])
+    (axis,) = panels(plot(attribution(values, ("sample", "feature"))))
+    positive, negative = axis.patches
+    np.testing.assert_array_equal(positive.get_data().values, [1.0, 0.0, 0.0])
+    np.testing.assert_array_equal(negative.get_data().values, [0.0, -2.0, 0.0])
+
+
+@pytest.mark.parametrize("dims", [("sample", "channel", "position"), ("sample", "position", "channel")])
+def test_series_are_one_line_for_each_channel(dims):
+    values = random(1, 2, 9)
+    order = [("sample", "channel", "position").index(name) for name in dims]
+    (axis,) = panels(plot(attribution(values.transpose(order), dims)))
+    np.testing.assert_array_equal([line.get_ydata() for line in axis.lines[:2]], values[0])
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["channel 0", "channel 1"]
+
+
+def test_one_value_for_each_sample_is_one_bar_chart():
+    (axis,) = panels(plot(attribution(np.array([1.0, 2.0]), ("sample",))))
+    np.testing.assert_array_equal(axis.patches[0].get_data().values, [1.0, 2.0])
+
+
+def test_other_axes_are_a_plain_map_with_their_names():
+    (axis,) = panels(plot(attribution(random(1, 5, 7), ("sample", "position", "feature"))))
+    assert (axis.get_ylabel(), axis.get_xlabel()) == ("position", "feature")
+
+
+def test_the_title_tells_method_toolset_target_layer_and_route():
+    facts = {
+        "method_key": "grad_cam",
+        "toolset": "tf-keras-vis",
+        "layer": "a$b$",
+        "route": ("there", "back again"),
+    }
+    text = words(plot(attribution(random(1, 4, 4), ("sample", "height", "width"), target=285, **facts)))
+    for expected in ("grad_cam", "tf-keras-vis", "target 285", "layer a$b$", "there → back again"):
+        assert expected in text
+
+
+def test_each_sample_tells_its_own_target():
+    values = random(2, 4, 4)
+    assert "sample 1 · target 967" in words(plot(attribution(values, ("sample", "height", "width"), target=[285, 967])))
+
+
+def test_an_all_zero_map_says_so():
+    values = random(2, 4, 4)
+    values[1] = 0.0
+    text = words(plot(attribution(values, ("sample", "height", "width")))).replace("\n", " ")
+    assert text.count("all values are zero") == 1
+
+
+def test_values_that_are_not_finite_are_counted_in_the_picture():
+    values = random(1, 4, 4)
+    values[0, 0, :2] = np.nan, np.inf
+    figure = plot(attribution(values, ("sample", "height", "width")))
+    assert "2 of 16 values are not finite" in words(figure).replace("\n", " ")
+    (image,) = maps(figure)
+    assert np.isfinite(image.norm.vmax)
+
+
+def test_nothing_finite_is_an_error():
+    with pytest.raises(PlotError, match="none of its values is finite"):
+        plot(attribution(np.full((1, 4, 4), np.nan), ("sample", "height", "width")))
+
+
+@pytest.mark.parametrize(
+    ("values", "dims", "message"),
+    [
+        (np.zeros((0, 4, 4)), ("sample", "height", "width"), "holds no values"),
+        (np.zeros((1, 4)), ("sample", "height", "width"), "2 axes are named"),
+        (np.zeros((1, 4), complex), ("sample", "feature"), "not real numbers"),
+    ],
+)
+def test_what_cannot_be_drawn_is_an_error(values, dims, message):
+    with pytest.raises(PlotError, match=message):
+        plot(attribution(values, dims))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"channels": "mean"},
+        {"max_panels": 0},
+        {"max_samples": 0},
+        {"clip_percentile": 0},
+        {"alpha": 2},
+        {"panel_size": 0},
+        {"colormap": "plaid"},
+        {"samples": [7]},
+        {"samples": []},
+    ],
+)
+def test_options_that_do_not_fit_are_errors(options):
+    with pytest.raises(PlotError, match=next(iter(options))):
+        plot(attribution(random(2, 4, 4), ("sample", "height", "width")), **options)
