@@ -1,9 +1,9 @@
 """Cross-Framework Introspection: explain a model of one framework with a toolset of another.
 
-    import cfi_core as cfi
+import cfi_core as cfi
 
-    attribution = cfi.attribute(torch_model, "grad_cam", "tf-keras-vis", inputs=images, target=3, layer="conv2")
-    attribution.plot()
+attribution = cfi.attribute(torch_model, "grad_cam", "tf-keras-vis", inputs=images, target=3, layer="conv2")
+attribution.plot()
 """
 
 from cfi_core.api import (

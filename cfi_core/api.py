@@ -110,7 +110,19 @@ def attribute(
         MethodError: The toolset failed.
     """
     call = _call(
-        model, method_key, toolset, inputs, target, layer, neuron, baselines, init_args, exec_args, translator, head, seed
+        model,
+        method_key,
+        toolset,
+        inputs,
+        target,
+        layer,
+        neuron,
+        baselines,
+        init_args,
+        exec_args,
+        translator,
+        head,
+        seed,
     )
     return _execute(call, ATTRIBUTION_KINDS, plot)
 
@@ -175,7 +187,9 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
         LayerError: The layer is not part of the model, or cannot be used there.
     """
     if not isinstance(pending, PendingLayer):
-        raise ArgumentError(f"finish_execution_with_layer takes the PendingLayer that cfi.attribute returned, not {pending!r}.")
+        raise ArgumentError(
+            f"finish_execution_with_layer takes the PendingLayer that cfi.attribute returned, not {pending!r}."
+        )
     prepared = pending.prepared
     names = layer_names(prepared.home, prepared.model, layer)
     if not names:
@@ -209,7 +223,19 @@ def plan(
         CFIError: The same errors as far as they can be known without running a model.
     """
     call = _call(
-        model, method_key, toolset, inputs, target, layer, neuron, baselines, init_args, exec_args, translator, head, seed
+        model,
+        method_key,
+        toolset,
+        inputs,
+        target,
+        layer,
+        neuron,
+        baselines,
+        init_args,
+        exec_args,
+        translator,
+        head,
+        seed,
     )
     current = registry()
     with unchanged_process(current):
@@ -361,7 +387,7 @@ def _choosable(prepared: Prepared) -> tuple[Layer, ...]:
 def _observe(current: Registry, hook: str, **arguments: Any) -> None:
     try:
         getattr(current.manager.hook, hook)(**arguments)
-    except Exception as error:  # an observer is foreign code: it must not take the host down
+    except Exception as error:  # noqa: BLE001 - an observer is foreign code: it must not take the host down
         warnings.warn(f"A {hook} hook failed: {error!r}.", PluginWarning, stacklevel=4)
 
 

@@ -86,7 +86,7 @@ def _own(
     rest: dict[str, Any] = {}
     for name, value in given.items():
         role = method.roles.get(name)
-        uniform = role.value if role is not None and role.value in UNIFORM_ARGUMENTS else None
+        uniform: str | None = role.value if role is not None and role.value in UNIFORM_ARGUMENTS else None
         if uniform is None and role is None and name in UNIFORM_ARGUMENTS and name not in names:
             uniform = name
         if uniform is None and name not in names:

@@ -96,12 +96,18 @@ def carry(prepared: Prepared, layers: Sequence[str]) -> Carried:
         given = prepared.probe.inputs
         _check_differentiable(plan, given)
         inputs = tuple(
-            to_tensor(prepared.registry, abroad, model, tensor if abroad.is_tensor(tensor) else array, prepared.input_axes(i))
+            to_tensor(
+                prepared.registry, abroad, model, tensor if abroad.is_tensor(tensor) else array, prepared.input_axes(i)
+            )
             for i, (tensor, array) in enumerate(zip(given.tensors, given.arrays, strict=True))
         )
         channel_axes = tuple(_channel_axis(prepared, i, array) for i, array in enumerate(given.arrays))
     target: Target | None = None
-    if "target" in (*method.required, *method.optional) and not call.own_target and not _explains_unit(prepared, layers):
+    if (
+        "target" in (*method.required, *method.optional)
+        and not call.own_target
+        and not _explains_unit(prepared, layers)
+    ):
         target = _target(prepared)
     neuron, layer_channel_axis = call.neuron, None
     if len(layers) == 1:
@@ -163,8 +169,8 @@ def _check_differentiable(plan: Plan, inputs: Inputs) -> None:
     for array in inputs.arrays:
         if not np.issubdtype(array.dtype, np.floating):
             raise InputError(
-                f"{plan.method.key} differentiates with respect to the inputs, and {array.dtype} inputs have no gradient. "
-                f"Explain a layer instead (for example layer_integrated_gradients at the embedding)."
+                f"{plan.method.key} differentiates with respect to the inputs, and {array.dtype} inputs have no "
+                f"gradient. Explain a layer instead (for example layer_integrated_gradients at the embedding)."
             )
 
 

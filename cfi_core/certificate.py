@@ -62,7 +62,9 @@ class Side:
         """Activations of the layers, in the model's own axes."""
         return self.adapter.activations(self.model, self.tensors(arrays))
 
-    def layer_gradients(self, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]) -> Mapping[str, np.ndarray]:
+    def layer_gradients(
+        self, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
         """Gradients of the combination of outputs at the layers, in the model's own axes."""
         turned = [_forth(value, self._axes(self.output_axes, i)) for i, value in enumerate(cotangents)]
         return self.adapter.layer_gradients(self.model, self.tensors(arrays), turned)

@@ -34,9 +34,7 @@ class Installed(Generic[_Spec]):
         return not self.missing
 
 
-def methods(
-    key: str | None = None, *, toolset: str | None = None, kind: str | Kind | None = None
-) -> list[MethodSpec]:
+def methods(key: str | None = None, *, toolset: str | None = None, kind: str | Kind | None = None) -> list[MethodSpec]:
     """Methods of all installed toolsets, sorted by key.
 
     Args:

@@ -24,7 +24,7 @@ def draw(attribution: Attribution, name: str | None, options: Mapping[str, Any])
         raise PlotError(f"No plotter {name!r} is installed; installed are {', '.join(sorted(plotters))}.")
     for spec in [plotters[name]] if name is not None else plotters.values():
         if _accepts(spec, attribution):
-            return resolve(spec.implementation)(attribution, **options)  # type: ignore[no-any-return]
+            return resolve(spec.implementation)(attribution, **options)
     dims = "; ".join(str(dims) for _, dims in attribution.parts)
     raise PlotError(f"No usable plotter accepts axes {dims}; installed are {', '.join(sorted(plotters))}.")
 
@@ -47,17 +47,13 @@ def to_xarray(attribution: Attribution) -> DataArray | Dataset:
         import xarray
     except ImportError as error:
         raise ImportError("to_xarray needs xarray: pip install 'cfi-core[xarray]'") from error
-    arrays = [
-        xarray.DataArray(values, dims=dims, name=attribution.method_key) for values, dims in attribution.parts
-    ]
+    arrays = [xarray.DataArray(values, dims=dims, name=attribution.method_key) for values, dims in attribution.parts]
     if len(arrays) == 1:
         return arrays[0]
     # Sizes differ from part to part, so every axis but the samples is named by its part.
     return xarray.Dataset(
         {
-            f"{attribution.method_key}_{i}": array.rename(
-                {dim: f"{dim}_{i}" for dim in array.dims if dim != "sample"}
-            )
+            f"{attribution.method_key}_{i}": array.rename({dim: f"{dim}_{i}" for dim in array.dims if dim != "sample"})
             for i, array in enumerate(arrays)
         }
     )

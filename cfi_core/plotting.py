@@ -70,7 +70,7 @@ def plot(
         clip_percentile: The colour scale ends at this percentile of the absolute values, so that single
             outliers do not darken everything else; the colour bar is pointed where values lie beyond it.
         colormap: Name of a matplotlib colour map; None takes a diverging one, symmetric around zero, for
-            signed values, and a sequential one that starts at zero for values of one sign.
+            values of which some are negative, and otherwise a sequential one that starts at zero.
         colorbar: Whether to draw the colour scale.
         title: Replaces the title, which tells method, toolset, target, layer and route.
         panel_size: Width of one panel in inches.
@@ -425,7 +425,7 @@ def _draw_maps(
             extent = (-0.5, width - 0.5, height - 0.5, -0.5)
             smooth = panel.shape != (height, width)
             grey = image @ (0.299, 0.587, 0.114)
-            if norm.vmin and norm.vmax:
+            if norm.vmin:
                 # The middle of a diverging map is white: small dark values must stand out from the image, too.
                 grey = 0.35 + 0.65 * grey
             axis.imshow(grey, cmap="gray", vmin=0.0, vmax=1.0, extent=extent, interpolation="nearest")
@@ -465,13 +465,10 @@ def _scale(panels: np.ndarray, style: _Style) -> tuple[Colormap, Normalize, str]
         # "higher" takes a value that occurs, so that the few values of a coarse map are not clipped.
         limit = float(np.percentile(np.abs(finite), style.clip_percentile, method="higher"))
     limit = limit or max(abs(low), abs(high)) or 1.0
-    signed = low < 0 < high
-    name = style.colormap or (_DIVERGING if signed else _SEQUENTIAL)
-    colors = matplotlib.colormaps[name]
-    if style.colormap is None and low < 0 >= high:
-        # Zero keeps its colour when all values are negative.
-        colors = colors.reversed()
-    norm = Normalize(-limit if low < 0 else 0.0, limit if high > 0 or low == 0 else 0.0)
+    # Negative values are blue also where all are negative: a bright patch always speaks for the target.
+    signed = low < 0
+    colors = matplotlib.colormaps[style.colormap or (_DIVERGING if signed else _SEQUENTIAL)]
+    norm = Normalize(-limit if signed else 0.0, limit)
     below, above = low < -limit, high > limit
     extend = "both" if below and above else "min" if below else "max" if above else "neither"
     return colors.with_extremes(bad=_NOT_FINITE), norm, extend

@@ -136,8 +136,8 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], source: str, trans
             stacklevel=4,
         )
     first = _policy(registry, routes, method)
-    reason = "the toolset works on the model as it is" if first.native else "the cheapest that keeps " + _names(
-        method.needs
+    reason = (
+        "the toolset works on the model as it is" if first.native else "the cheapest that keeps " + _names(method.needs)
     )
     return Choice(method, (first, *(route for route in routes if route != first)), others, reason)
 
@@ -167,7 +167,7 @@ def _policy(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | 
             stacklevel=4,
         )
         return routes[0]
-    return chosen  # type: ignore[no-any-return]
+    return chosen
 
 
 def _paths(registry: Registry, source: str, target: str, seen: tuple[str, ...] = ()) -> list[Route]:
@@ -200,7 +200,9 @@ def _check_wish(registry: Registry, translator: Translator) -> None:
     for name in names:
         if name in registry.translators or (name in KINDS and isinstance(translator, str)):
             continue
-        hint = f" pip install {DISTRIBUTION_OF_TRANSLATOR[name]} brings it." if name in DISTRIBUTION_OF_TRANSLATOR else ""
+        hint = (
+            f" pip install {DISTRIBUTION_OF_TRANSLATOR[name]} brings it." if name in DISTRIBUTION_OF_TRANSLATOR else ""
+        )
         known = ", ".join(sorted(registry.translators)) or "none"
         raise RouteError(f"No translator {name!r} is installed; installed are {known} (and the kinds {KINDS}).{hint}")
 

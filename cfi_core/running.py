@@ -24,11 +24,11 @@ def run(adapter: FrameworkAdapter, request: MethodRequest) -> MethodResult:
         MethodError: The toolset failed; its own error is the cause.
     """
     method = request.method
-    np.random.seed(request.seed % 2**32)  # noqa: NPY002 - toolsets draw from numpy's global generator
+    np.random.seed(request.seed % 2**32)  # toolsets draw from numpy's global generator
     random.seed(request.seed)
     with adapter.seeded(request.seed):
         try:
-            return resolve(method.implementation)(request)  # type: ignore[no-any-return]
+            return resolve(method.implementation)(request)
         except CFIError:
             raise
         except Exception as error:  # a toolset is foreign code and may raise anything
@@ -43,7 +43,7 @@ def unchanged_process(registry: Registry) -> Iterator[None]:
     """Restores global random generators, warning filters and framework settings on leaving, also after an error."""
     import sys
 
-    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - restored, not drawn from
+    python, numpy_state = random.getstate(), np.random.get_state()  # restored, not drawn from
     with ExitStack() as stack:
         for spec in registry.frameworks.values():
             # A framework that the process has not loaded has no state that could be lost.
@@ -54,7 +54,7 @@ def unchanged_process(registry: Registry) -> Iterator[None]:
             yield
         finally:
             random.setstate(python)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+            np.random.set_state(numpy_state)
 
 
 @contextmanager

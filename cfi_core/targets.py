@@ -37,8 +37,8 @@ def resolve_target(target: Any, outputs: Any) -> Target:
         return Target(function=target)
     if not isinstance(target, tuple) or not target or target[0] not in entries:
         raise TargetError(
-            f"The model has {len(entries)} outputs: {', '.join(map(repr, entries))}. "
-            f"Pass a tuple that begins with one of them, for example target=({next(iter(entries))!r}, 0); got {target!r}."
+            f"The model has {len(entries)} outputs: {', '.join(map(repr, entries))}. Pass a tuple that begins with one "
+            f"of them, for example target=({next(iter(entries))!r}, 0); got {target!r}."
         )
     key, rest = target[0], target[1:]
     if is_structure(entries[key]):
@@ -54,12 +54,12 @@ def _in_tensor(target: Any, output: np.ndarray) -> Target:
     if target is None:
         if int(np.prod(shape[1:])) != 1:
             raise TargetError(
-                f"The model gives {shape[1:]} values per sample. Pass target=, for example target=0 for the first class."
+                f"The model gives {shape[1]} values per sample. Pass target=, for example target=0 for the first class."
                 if len(shape) == 2
                 else f"The model gives an output of shape {shape}. Pass target= with {_wanted(shape)}."
             )
         return Target(index=(0,) * (len(shape) - 1)) if len(shape) > 1 else Target()
-    if isinstance(target, str | bytes) or isinstance(target, bool | np.bool_):
+    if isinstance(target, str | bytes | bool | np.bool_):
         raise TargetError(f"The target {target!r} is no index. Pass {_wanted(shape)}.")
     if isinstance(target, tuple):
         return Target(index=_checked(target, shape))
@@ -133,7 +133,9 @@ def resolve_neuron(neuron: Any, shape: Sequence[int], *, channel_allowed: bool, 
     return tuple(int(value) % size for value, size in zip(index, sizes, strict=True))
 
 
-def carry_target(target: Target, axes: Sequence[int] | None, adapter: FrameworkAdapter, output: int | str | None) -> Target:
+def carry_target(
+    target: Target, axes: Sequence[int] | None, adapter: FrameworkAdapter, output: int | str | None
+) -> Target:
     """The same target in the layout of the translated model.
 
     Args:

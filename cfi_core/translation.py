@@ -82,9 +82,7 @@ def translate_along(
             failures.append(error)
             continue
         if failures:
-            warnings.warn(
-                f"{' '.join(map(str, failures))} Taken instead: {route}.", TranslationWarning, stacklevel=4
-            )
+            warnings.warn(f"{' '.join(map(str, failures))} Taken instead: {route}.", TranslationWarning, stacklevel=4)
         return translation
     if len(failures) == 1:
         raise failures[0]
@@ -112,7 +110,8 @@ def _translate(
     if fresh:
         generator = np.random.default_rng(_CERTIFICATE_SEED)
         samples = [
-            np.concatenate([array[:1], noise]) for array, noise in zip(arrays, random_like(arrays, 1, generator), strict=True)
+            np.concatenate([array[:1], noise])
+            for array, noise in zip(arrays, random_like(arrays, 1, generator), strict=True)
         ]
         made = replace(made, layer_map=map_layers(original, translated, samples, certificate.gradient_floor or 0.0))
         _cache.put(key, model, made)
@@ -146,7 +145,10 @@ def _convert(route: Route, model: Any, arrays: Sequence[np.ndarray]) -> tuple[An
     input_axes: tuple[Axes, ...] = (None,) * len(examples)
     output_axes: tuple[Axes, ...] = ()
     for step in route.translators:
-        turned = tuple(example if axes is None else np.transpose(example, axes) for example, axes in zip(examples, input_axes, strict=True))
+        turned = tuple(
+            example if axes is None else np.transpose(example, axes)
+            for example, axes in zip(examples, input_axes, strict=True)
+        )
         converted = _run_translator(step, model, turned)
         model = converted.model
         input_axes = _composed(input_axes, converted.input_axes)

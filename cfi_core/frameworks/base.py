@@ -56,9 +56,7 @@ class FrameworkAdapter(Protocol):
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
         """Forward pass: numpy arrays in the structure that the model returns (array, tuple, list, dict)."""
 
-    def vjp(
-        self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray | None, ...]:
+    def vjp(self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray | None, ...]:
         """Gradient of `sum(output * cotangent)` with respect to each input; None for an integer input.
 
         Raises:
@@ -114,4 +112,3 @@ class FrameworkAdapter(Protocol):
 
     def unchanged(self) -> AbstractContextManager[None]:
         """Restores the framework's random state and global settings on leaving."""
-

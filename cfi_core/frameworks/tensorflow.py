@@ -233,7 +233,7 @@ class TensorFlowAdapter:
             yield
         finally:
             eager._seed, eager._rng = seed, generator
-            if state is not None:
+            if isinstance(generator, random.Random) and state is not None:
                 generator.setstate(state)
             keras.config.set_image_data_format(image_format)
             keras.config.set_floatx(floatx)

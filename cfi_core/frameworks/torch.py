@@ -91,7 +91,9 @@ class TorchAdapter:
         if rank == 3:
             channels_last = self.channel_axis(model, shape, layer=layer) == 2
             return ("sample", "position", "channel") if channels_last else ("sample", "channel", "position")
-        spatial = ("depth", "height", "width")[-(rank - 2) :] if rank <= 5 else tuple(f"axis{i}" for i in range(2, rank))
+        spatial = (
+            ("depth", "height", "width")[-(rank - 2) :] if rank <= 5 else tuple(f"axis{i}" for i in range(2, rank))
+        )
         return ("sample", "channel", *spatial)
 
     def without_softmax(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> nn.Module | None:
@@ -140,7 +142,7 @@ class TorchAdapter:
                 gradients: Iterator[Any] = iter(())
             else:
                 total = sum((output * cotangent).sum() for output, cotangent in pairs)
-                gradients = iter(torch.autograd.grad(total, differentiable, allow_unused=True))  # type: ignore[arg-type]
+                gradients = iter(torch.autograd.grad(total, differentiable, allow_unused=True))
         result: list[np.ndarray | None] = []
         for leaf in leaves:
             if not leaf.requires_grad:
@@ -205,7 +207,7 @@ class TorchAdapter:
                 for output, cotangent in zip(outputs, cotangents, strict=True)
             )
             once = [name for name in found if taps.calls[name] == 1]
-            gradients = torch.autograd.grad(total, [found[name] for name in once], allow_unused=True)  # type: ignore[arg-type]
+            gradients = torch.autograd.grad(total, [found[name] for name in once], allow_unused=True)
         return {
             name: self.to_numpy(torch.zeros_like(found[name]) if gradient is None else gradient)
             for name, gradient in zip(once, gradients, strict=True)

@@ -1,17 +1,17 @@
 """Tests that a plugin inherits: what core expects of every toolset and every translator.
 
-    from cfi_core.testing.conformance import ToolsetConformance
+from cfi_core.testing.conformance import ToolsetConformance
 
-    class TestMyToolset(ToolsetConformance):
-        toolset = "my-toolset"
+class TestMyToolset(ToolsetConformance):
+    toolset = "my-toolset"
 
-        def make_model(self):
-            return ...                      # native to the toolset's framework
+    def make_model(self):
+        return ...                      # native to the toolset's framework
 
-        def make_inputs(self):
-            return numpy_array              # sample axis first, at least two samples
+    def make_inputs(self):
+        return numpy_array              # sample axis first, at least two samples
 
-        arguments = {"my_method": {"target": 0}}   # for each method key, what cfi.attribute needs besides the inputs
+    arguments = {"my_method": {"target": 0}}   # for each method key, what cfi.attribute needs besides the inputs
 """
 
 from __future__ import annotations

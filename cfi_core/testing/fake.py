@@ -217,7 +217,7 @@ def run(request: MethodRequest) -> MethodResult:
         raise RuntimeError("the press is jammed")
     images = request.inputs[0]
     if key == "press_noise":
-        return MethodResult((np.random.normal(size=images.shape),), Axes.INPUT)  # noqa: NPY002 - as toolsets do
+        return MethodResult((np.random.normal(size=images.shape),), Axes.INPUT)  # as toolsets do
     if key == "press_layer":
         return MethodResult((model.layers(images)[request.layer[0]],), Axes.LAYER)
     if key == "press_neuron":

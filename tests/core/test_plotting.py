@@ -104,12 +104,17 @@ def test_a_signed_map_is_symmetric_around_zero():
     assert abs(red - blue) < 0.02  # the middle of the map has no colour
 
 
-@pytest.mark.parametrize(("sign", "limits"), [(1.0, (0.0, 4.0)), (-1.0, (-4.0, 0.0))])
-def test_values_of_one_sign_start_at_zero_with_the_same_colour(sign, limits):
-    values = sign * np.array([[[1.0, 2.0], [3.0, 4.0]]])
-    (image,) = maps(plot(attribution(values, ("sample", "height", "width"))))
-    assert (image.norm.vmin, image.norm.vmax) == limits
-    assert sum(image.cmap(image.norm(0.0))[:3]) < 0.1  # zero is dark
+def test_positive_values_start_at_zero_in_the_dark():
+    (image,) = maps(plot(attribution(np.array([[[1.0, 2.0], [3.0, 4.0]]]), ("sample", "height", "width"))))
+    assert (image.norm.vmin, image.norm.vmax) == (0.0, 4.0)
+    assert sum(image.cmap(image.norm(0.0))[:3]) < 0.1
+
+
+def test_negative_values_have_the_negative_colour_also_where_there_are_no_others():
+    (image,) = maps(plot(attribution(np.array([[[-1.0, -2.0], [-3.0, -4.0]]]), ("sample", "height", "width"))))
+    assert (image.norm.vmin, image.norm.vmax) == (-4.0, 4.0)
+    red, _, blue, _ = image.cmap(image.norm(-4.0))
+    assert blue > red + 0.2
 
 
 def test_outliers_are_clipped_and_the_bar_is_pointed():

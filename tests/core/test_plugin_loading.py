@@ -45,7 +45,9 @@ class HalfGood:
 
     @hookimpl
     def cfi_methods(self):
-        yield MethodSpec(key="half", toolset="half", kind=Kind.ATTRIBUTION, needs=frozenset({Need.FORWARD}), implementation="x:y")
+        yield MethodSpec(
+            key="half", toolset="half", kind=Kind.ATTRIBUTION, needs=frozenset({Need.FORWARD}), implementation="x:y"
+        )
         raise ValueError("the second half is missing")
 
 
@@ -60,8 +62,8 @@ class HalfGood:
     ],
 )
 def test_a_broken_plugin_is_reported_and_left_out(broken, reason, painting, images):
+    context = use_plugins(broken(), fake)
     with pytest.warns(cfi.PluginWarning, match=f"{broken.__name__}.*left out"):
-        context = use_plugins(broken(), fake)
         registry = context.__enter__()
     try:
         assert "half" not in registry.toolsets
@@ -122,7 +124,9 @@ def test_a_toolset_whose_library_is_missing_says_what_to_install(painting, image
 
         @hookimpl
         def cfi_methods(self):
-            return [MethodSpec(key="bare", toolset="bare", kind=Kind.ATTRIBUTION, needs=frozenset(), implementation="x:y")]
+            return [
+                MethodSpec(key="bare", toolset="bare", kind=Kind.ATTRIBUTION, needs=frozenset(), implementation="x:y")
+            ]
 
     with use_plugins(fake, Bare()):
         with pytest.raises(cfi.UnknownMethodError, match="no-such-library>=2"):

@@ -144,9 +144,7 @@ def test_unknown_own_argument(painting, images):
 
 
 def test_argument_given_twice(painting, images):
-    refuse(
-        cfi.ArgumentError, "given twice", painting, "press_gradient", inputs=images, exec_args={"images": images}
-    )
+    refuse(cfi.ArgumentError, "given twice", painting, "press_gradient", inputs=images, exec_args={"images": images})
 
 
 def test_wrong_head_and_seed(painting, images):
@@ -156,7 +154,12 @@ def test_wrong_head_and_seed(painting, images):
 
 def test_toolset_that_fails(painting, images):
     error = refuse(
-        cfi.MethodError, "press_gradient of press", painting, "press_gradient", inputs=images, target=0,
+        cfi.MethodError,
+        "press_gradient of press",
+        painting,
+        "press_gradient",
+        inputs=images,
+        target=0,
         exec_args={"fail": True},
     )
     assert isinstance(error.__cause__, RuntimeError)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def weights() -> tuple[np.ndarray, np.ndarray]:
 
 class TestPress(ToolsetConformance):
     toolset = "press"
-    arguments = {
+    arguments: ClassVar = {
         "press_gradient": {"target": 0},
         "press_probability": {"target": 0},
         "press_noise": {},
@@ -62,7 +63,7 @@ def test_the_kit_notices_an_unfaithful_translator():
 
 def test_the_kit_notices_a_method_without_arguments():
     class Forgetful(TestPress):
-        arguments = {"press_gradient": {"target": 0}}
+        arguments: ClassVar = {"press_gradient": {"target": 0}}
 
     with pytest.raises(AssertionError):
         Forgetful().test_arguments_are_given_for_every_method()

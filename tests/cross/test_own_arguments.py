@@ -16,7 +16,11 @@ def test_a_wrapped_method_brings_its_head_and_its_needs(softmax_twins: Twins):
     explained = {}
     for method in ("saliency", "integrated_gradients"):
         result = cfi.attribute(
-            softmax_twins.torch_model, "noise_tunnel", inputs=softmax_twins.first, init_args={"method": method}, **arguments
+            softmax_twins.torch_model,
+            "noise_tunnel",
+            inputs=softmax_twins.first,
+            init_args={"method": method},
+            **arguments,
         )
         explained[method] = result.provenance["explained"]
     assert "logit" in explained["saliency"] and "logit" not in explained["integrated_gradients"]
@@ -35,7 +39,12 @@ def test_a_wrapped_method_brings_its_head_and_its_needs(softmax_twins: Twins):
 def test_a_layer_mask_is_turned_with_the_layer(twins: Twins):
     mask = np.arange(8 * 5 * 8).reshape(1, 8, 5, 8) % 7
     native = cfi.attribute(
-        twins.torch_model, "layer_feature_ablation", inputs=twins.first, layer="conv2", exec_args={"layer_mask": mask}, **CALL
+        twins.torch_model,
+        "layer_feature_ablation",
+        inputs=twins.first,
+        layer="conv2",
+        exec_args={"layer_mask": mask},
+        **CALL,
     )
     crossed = cfi.attribute(
         twins.keras_model,

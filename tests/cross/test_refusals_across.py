@@ -45,7 +45,9 @@ class Faulty:
 def test_an_unfaithful_translation_is_refused_and_the_next_route_taken(twins: Twins, monkeypatch):
     import sys
 
-    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or sys.modules[wrong_by_one_percent.__module__])
+    monkeypatch.setitem(
+        sys.modules, __name__, sys.modules.get(__name__) or sys.modules[wrong_by_one_percent.__module__]
+    )
     with use_plugins(Faulty(), with_installed=True):
         with pytest.raises(cfi.UnfaithfulTranslationError, match="computes something else") as caught:
             cfi.attribute(
@@ -69,7 +71,12 @@ def test_a_model_that_no_translator_knows(twins: Twins):
 
 def test_a_translator_that_is_named_is_taken(twins: Twins):
     result = cfi.attribute(
-        twins.keras_model, "saliency", "captum", inputs=twins.last, target=0, translator=["keras-onnx-export", "onnx2torch"]
+        twins.keras_model,
+        "saliency",
+        "captum",
+        inputs=twins.last,
+        target=0,
+        translator=["keras-onnx-export", "onnx2torch"],
     )
     assert result.route == ("keras-onnx-export", "onnx2torch")
     named = cfi.attribute(twins.keras_model, "saliency", "captum", inputs=twins.last, target=0, translator="tf2onnx")
@@ -80,9 +87,7 @@ def test_a_translator_that_is_named_is_taken(twins: Twins):
 
 @pytest.mark.parametrize("framework", ["torch", "keras"])
 def test_wrong_inputs_and_targets(twins: Twins, framework):
-    model, images = (
-        (twins.torch_model, twins.first) if framework == "torch" else (twins.keras_model, twins.last)
-    )
+    model, images = (twins.torch_model, twins.first) if framework == "torch" else (twins.keras_model, twins.last)
     toolset = "tf-keras-vis" if framework == "torch" else "captum"
     for wrong, error in (
         ({"inputs": (images * 255).astype(np.uint8), "target": 0}, cfi.InputError),
@@ -99,7 +104,7 @@ def test_wrong_inputs_and_targets(twins: Twins, framework):
 
 
 def test_layers_that_cannot_be_used(twins: Twins):
-    with pytest.raises(cfi.LayerError, match="Nearest: .*relu2"):
+    with pytest.raises(cfi.LayerError, match=r"Nearest: .*relu2"):
         cfi.attribute(twins.torch_model, "grad_cam", "tf-keras-vis", inputs=twins.first, target=0, layer="relu22")
     with pytest.raises(cfi.LayerError, match="not part of this model"):
         cfi.attribute(twins.torch_model, "grad_cam", "captum", inputs=twins.first, target=0, layer=nn.ReLU())
@@ -121,7 +126,7 @@ def test_a_subclassed_keras_model_says_what_to_do(twins: Twins):
     result = cfi.attribute(model, "saliency", "captum", inputs=twins.last, target=0)
     expected = np.broadcast_to(model.dense.kernel.numpy()[:, 0] / (14 * 20), twins.last.shape)
     np.testing.assert_allclose(result.values, expected, rtol=1e-5)
-    with pytest.raises(cfi.CFIError, match="(?i)functional"):
+    with pytest.raises(cfi.CFIError, match=r"(?i)functional"):
         cfi.attribute(model, "saliency", "tf-keras-vis", inputs=twins.last, target=0)
 
 
@@ -136,7 +141,7 @@ def test_methods_that_find_nothing_to_attach_to_refuse(twins: Twins):
             return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
 
     for key in ("guided_backprop", "deconvolution", "deep_lift", "lrp"):
-        with pytest.raises(cfi.CFIError, match="(?i)relu"):
+        with pytest.raises(cfi.CFIError, match=r"(?i)relu"):
             cfi.attribute(Functional().eval(), key, "captum", inputs=twins.first, target=0)
 
 

@@ -66,9 +66,7 @@ def test_the_seed_call_as_written(torch_model, digits):
     (gradient,) = torch.autograd.grad(scores[range(len(labels)), labels].sum(), activation)
     expected = (gradient.mean((2, 3), keepdim=True) * activation).sum(1).detach().numpy()
     assert apart(expected, attribution.values) < 1e-4
-    uniform = cfi.attribute(
-        torch_model, "grad_cam", "tf-keras-vis", inputs=images, target=list(labels), layer="conv2"
-    )
+    uniform = cfi.attribute(torch_model, "grad_cam", "tf-keras-vis", inputs=images, target=list(labels), layer="conv2")
     np.testing.assert_array_equal(uniform.values, attribution.values)
 
 
@@ -96,9 +94,7 @@ def test_the_mirrored_call(digits):
     assert attribution.dims == ("sample", "height", "width", "channel")
     # Completeness (Sundararajan 2017): the attributions sum to the change of the probability.
     change = model.predict(images, verbose=0) - model.predict(np.zeros_like(images), verbose=0)
-    np.testing.assert_allclose(
-        attribution.values.sum((1, 2, 3)), change[range(len(labels)), labels], atol=0.02
-    )
+    np.testing.assert_allclose(attribution.values.sum((1, 2, 3)), change[range(len(labels)), labels], atol=0.02)
     cam = cfi.attribute(model, "grad_cam", "captum", inputs=images, target=labels, layer=model.get_layer("conv2"))
     own = cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=images, target=labels, layer="conv2")
     assert cam.dims == own.dims == ("sample", "height", "width")

@@ -98,7 +98,9 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("framework", ["torch", "keras"])
-@pytest.mark.parametrize(("key", "toolset", "arguments"), CALLS, ids=[f"{k}-{t}-{i}" for i, (k, t, _) in enumerate(CALLS)])
+@pytest.mark.parametrize(
+    ("key", "toolset", "arguments"), CALLS, ids=[f"{k}-{t}-{i}" for i, (k, t, _) in enumerate(CALLS)]
+)
 def test_nothing_of_the_user_changes(softmax_twins: Twins, framework, key, toolset, arguments):
     arguments = dict(arguments)
     fails = arguments.pop("fails", False)
@@ -143,7 +145,9 @@ def test_the_users_hooks_still_fire(twins: Twins):
 
 
 def test_buffers_of_a_model_in_training_mode_stay(twins: Twins):
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 12 * 18, 2)).train()
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 12 * 18, 2)
+    ).train()
     before = torch_state(model)
     for toolset in ("captum", "tf-keras-vis"):
         cfi.attribute(model, "saliency", toolset, inputs=twins.first, target=0)

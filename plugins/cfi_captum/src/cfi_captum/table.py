@@ -72,6 +72,7 @@ class Method:
         """Uniform arguments that it also understands."""
         return tuple(name for name in ("target", "baselines") if name in self.exec_args and name not in self.required)
 
+
 _READ_INPUT = ("attribute_to_layer_input", "attribute_to_neuron_input")
 
 ROLES = {

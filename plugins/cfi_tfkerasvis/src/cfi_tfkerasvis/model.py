@@ -153,6 +153,7 @@ class CheckedModifier:
         self.probe = probe
 
     def __call__(self, model: Any) -> Any:
+        """Modifies the model, and makes sure that something was modified."""
         before = {layer.name: layer.activation for layer in model.layers if hasattr(layer, "activation")}
         result = self.modifier(model)
         changed = {name for name, activation in before.items() if model.get_layer(name).activation is not activation}

@@ -32,6 +32,7 @@ class SampleScore:
         self.name = name
 
     def __call__(self, output: Any) -> Any:
+        """One score per sample, checked."""
         values = self.function(output)
         if isinstance(values, list | tuple):
             values = tf.stack([tf.convert_to_tensor(value) for value in values]) if values else tf.zeros(0)
@@ -154,7 +155,7 @@ def _checked(score: Any, samples: int) -> Callable[[Any], Any]:
         return _categorical(score, samples)
     if isinstance(score, BinaryScore) and len(score.target_values) not in (1, samples):
         raise _wrong_count(score, len(score.target_values), samples)
-    return score  # type: ignore[no-any-return]
+    return score
 
 
 def _categorical(score: Any, samples: int) -> Callable[[Any], Any]:

@@ -76,7 +76,7 @@ def functional(model: Any, outputs: Sequence[Any]) -> Any:
     return keras.Model(list(model.inputs), list(outputs), name=model.name)
 
 
-class Tap(keras.layers.Layer):  # type: ignore[misc]
+class Tap(keras.layers.Layer):
     """Stands for a layer whose activation is `output`.
 
     Fault: tf-keras-vis reads `layer.output`, which Keras defines as what the layer gave when it was first called:
@@ -109,6 +109,7 @@ class WeightsReLU:
         self.layer_rank = layer_rank
 
     def __call__(self, values: Any) -> Any:
+        """Rectifies gradients, and passes maps on."""
         return tf.nn.relu(values) if len(values.shape) == self.layer_rank else values
 
 
@@ -125,6 +126,7 @@ class Shifted:
         self.values = np.zeros(0)
 
     def __call__(self, output: Any) -> Any:
+        """The shifted score; its own values are kept."""
         values = self.score(output)
         self.values = np.asarray(values, dtype=np.float64)
         return values - tf.stop_gradient(values)

@@ -1,0 +1,1 @@
+"""Conversions of models between PyTorch, ONNX and Keras."""

@@ -1,0 +1,53 @@
+"""How the translators say that they cannot."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto
+
+from cfi_core.contract import Converted
+from cfi_core.errors import CFIError, TranslationError
+from cfi_translate.graph import describe
+
+NEXT_STEP = "Try another translator (cfi.translators() lists them), or a toolset of the model's own framework."
+
+
+def refusal(translator: str, node: NodeProto, reason: str) -> TranslationError:
+    """An error that names the operator, the node and the translator."""
+    return TranslationError(f"{translator} cannot translate {describe(node)}: {reason}. {NEXT_STEP}")
+
+
+def failure(translator: str, what: str, cause: BaseException | None = None) -> TranslationError:
+    """An error for a translation that failed as a whole."""
+    reason = "" if cause is None else f" ({type(cause).__name__}: {_first_line(cause)})"
+    return TranslationError(f"{translator} {what}{reason}. {NEXT_STEP}")
+
+
+Translator = Callable[[Any, tuple[np.ndarray, ...]], Converted]
+
+
+def typed(translator: str) -> Callable[[Translator], Translator]:
+    """Turns whatever a library raises in between into a `TranslationError`; errors of CFI's own pass as they are."""
+
+    def decorate(convert: Translator) -> Translator:
+        @functools.wraps(convert)
+        def converted(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
+            try:
+                return convert(model, inputs)
+            except CFIError:
+                raise
+            except Exception as error:
+                raise failure(translator, f"could not translate {type(model).__name__}", error) from error
+
+        return converted
+
+    return decorate
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else "no message"

@@ -1,0 +1,65 @@
+"""What this plugin registers; imports no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cfi_core.hookspec import hookimpl
+from cfi_core.specs import Need, TranslatorSpec
+
+_ALL_NEEDS = frozenset(Need)
+_TORCH = "torch>=2.10"
+_KERAS = ("tensorflow>=2.18", "keras>=3.13.2")
+_ONNX = ("onnx>=1.21", "onnxruntime>=1.20")
+
+
+@hookimpl
+def cfi_translators() -> Iterable[TranslatorSpec]:
+    """The conversions through ONNX, one translator for each step."""
+    return [
+        TranslatorSpec(
+            name="torch-onnx",
+            source="torch",
+            target="onnx",
+            preserves=_ALL_NEEDS,
+            cost=10,
+            implementation="cfi_translate.torch_to_onnx:convert",
+            requirements=(_TORCH, *_ONNX),
+        ),
+        TranslatorSpec(
+            name="onnx2keras",
+            source="onnx",
+            target="tensorflow",
+            preserves=_ALL_NEEDS,
+            cost=10,
+            implementation="cfi_translate.onnx_to_keras:convert",
+            requirements=("onnx2keras>=0.0.25", *_KERAS, *_ONNX),
+        ),
+        TranslatorSpec(
+            name="tf2onnx",
+            source="tensorflow",
+            target="onnx",
+            preserves=_ALL_NEEDS,
+            cost=10,
+            implementation="cfi_translate.tf_to_onnx:convert",
+            requirements=("tf2onnx>=1.17", *_KERAS, *_ONNX),
+        ),
+        TranslatorSpec(
+            name="keras-onnx-export",
+            source="tensorflow",
+            target="onnx",
+            preserves=_ALL_NEEDS,
+            cost=15,
+            implementation="cfi_translate.keras_export:convert",
+            requirements=("tf2onnx>=1.17", *_KERAS, *_ONNX),
+        ),
+        TranslatorSpec(
+            name="onnx2torch",
+            source="onnx",
+            target="torch",
+            preserves=_ALL_NEEDS,
+            cost=10,
+            implementation="cfi_translate.onnx_to_torch:convert",
+            requirements=("onnx2torch>=1.5.15", "torchvision>=0.25", _TORCH, *_ONNX),
+        ),
+    ]

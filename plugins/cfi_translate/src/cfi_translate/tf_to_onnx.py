@@ -1,0 +1,136 @@
+"""Keras models and TensorFlow callables to ONNX, by tf2onnx."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto
+
+from cfi_core.coexistence import load_safely
+from cfi_core.contract import Converted
+from cfi_translate.failures import failure, refusal, typed
+from cfi_translate.graph import NHWC_TO_NCHW, Graph, rename_value
+from cfi_translate.names import from_keras, rename_nodes
+from cfi_translate.passes import (
+    inline_constants,
+    mean_to_pooling,
+    remove_dead_nodes,
+    remove_identities,
+    reshape_to_flatten,
+    scale_to_batch_normalization,
+)
+from cfi_translate.workarounds import converting_tensorflow
+
+NAME = "tf2onnx"
+OPSET = 13
+
+
+@typed(NAME)
+def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
+    """Converts a Keras model, or a callable of tensors, as it computes in inference mode.
+
+    Args:
+        model: Keras model (functional, Sequential, subclassed) or TensorFlow callable; layer names become node names.
+        inputs: One array per input, sample axis first; they give shapes and types.
+
+    Returns:
+        An `onnx.ModelProto` of opset 13 with inputs `x0`, … and outputs `y0`, …, the sample axis free; inputs and
+        outputs of four axes are channels-first.
+
+    Raises:
+        TranslationError: An operation has no counterpart in ONNX.
+    """
+    load_safely()
+    import tensorflow as tf
+    import tf2onnx
+
+    signature = [
+        tf.TensorSpec((None, *array.shape[1:]), tf.as_dtype(array.dtype), name=f"x{position}")
+        for position, array in enumerate(inputs)
+    ]
+    images = [f"x{i}" for i, array in enumerate(inputs) if array.ndim == 4]
+    with converting_tensorflow() as names:
+        try:
+            function = tf.function(inference_call(model), autograph=False)
+            outputs = function.get_concrete_function(*signature).outputs
+            maps = [tensor.name for tensor in outputs if tensor.shape.rank == 4]
+            exported, _ = tf2onnx.convert.from_function(
+                function, signature, opset=OPSET, inputs_as_nchw=images, outputs_as_nchw=maps
+            )
+        except Exception as error:  # tracing runs the user's code: anything may come out of it
+            raise failure(NAME, f"could not convert {type(model).__name__}", error) from error
+    finish(exported, model, NAME, len(inputs), names)
+    return Converted(
+        exported,
+        tuple(NHWC_TO_NCHW if array.ndim == 4 else None for array in inputs),
+        tuple(NHWC_TO_NCHW if tensor.shape.rank == 4 else None for tensor in outputs),
+    )
+
+
+def inference_call(model: Any) -> Callable[..., Any]:
+    """The model as a function of its inputs, one by one, that returns a tensor or a list of tensors."""
+    import keras
+    import tensorflow as tf
+
+    try:
+        trains = "training" in inspect.signature(model.call if isinstance(model, keras.Layer) else model).parameters
+    except (TypeError, ValueError):  # a callable without a signature, such as a restored function
+        trains = False
+    takes_list = isinstance(model, keras.Model)
+
+    def call(*tensors: Any) -> Any:
+        arguments = (list(tensors),) if takes_list and len(tensors) > 1 else tensors
+        result = model(*arguments, training=False) if trains else model(*arguments)
+        if isinstance(result, dict):
+            raise TypeError(f"the model returns a dictionary with the keys {sorted(result)}; return a tensor or a list")
+        return tf.nest.flatten(result)
+
+    return call
+
+
+def finish(model: ModelProto, source: Any, translator: str, inputs: int, names: Mapping[str, str]) -> None:
+    """Checks an exported model, restores layers that the export took apart, and gives values and nodes their names."""
+    known = {domain.domain for domain in model.opset_import if domain.domain in ("", "ai.onnx")}
+    for node in model.graph.node:
+        if node.domain not in known | {"", "ai.onnx"} or not onnx.defs.has(node.op_type, node.domain):
+            raise refusal(translator, node, "it is an operation of TensorFlow without a counterpart in ONNX")
+    if len(model.graph.input) != inputs:
+        extra = [value.name for value in model.graph.input][inputs:]
+        raise failure(translator, f"turned constants of the model into inputs: {', '.join(extra)}")
+    for value in (*model.graph.input, *model.graph.output):
+        if not len(value.type.tensor_type.shape.dim):
+            raise failure(translator, f"takes inputs and outputs with a sample axis, and {value.name!r} has none")
+        value.type.tensor_type.shape.dim[0].Clear()
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    for node in model.graph.node:
+        node.name = names.get(node.name, node.name)
+    inline_constants(model)
+    remove_identities(model, translator)
+    _distinct_outputs(model, translator)
+    mean_to_pooling(model)
+    reshape_to_flatten(model)
+    scale_to_batch_normalization(model)
+    remove_dead_nodes(model)
+    for position, value in enumerate(list(model.graph.input)):
+        rename_value(model, value.name, f"x{position}")
+    for position, value in enumerate(list(model.graph.output)):
+        rename_value(model, value.name, f"y{position}")
+    rename_nodes(model, from_keras(_layer_names(source)))
+    del model.graph.value_info[:]
+
+
+def _distinct_outputs(model: ModelProto, translator: str) -> None:
+    graph = Graph(model)
+    if len(set(graph.outputs)) != len(graph.outputs):
+        raise failure(
+            translator, "takes models whose outputs are different tensors, and this one returns a tensor twice"
+        )
+
+
+def _layer_names(model: Any) -> frozenset[str]:
+    flatten = getattr(model, "_flatten_layers", None)
+    return frozenset() if flatten is None else frozenset(layer.name for layer in flatten(include_self=False))

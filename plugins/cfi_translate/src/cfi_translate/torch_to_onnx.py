@@ -1,0 +1,112 @@
+"""torch to ONNX, by torch's own exporter."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from threading import RLock
+from typing import Any
+
+import numpy as np
+import onnx
+
+from cfi_core.coexistence import load_safely
+from cfi_core.contract import Converted
+from cfi_core.errors import TranslationError
+from cfi_translate.failures import NEXT_STEP, failure, typed
+from cfi_translate.names import from_torch, rename_nodes
+from cfi_translate.passes import inline_constants, remove_dead_nodes, remove_identities
+from cfi_translate.workarounds import exporting_torch
+
+NAME = "torch-onnx"
+OPSET = 13
+_PROTOBUF_LIMIT = 2**31
+# The exporter keeps its settings and its "exporting" mark in module globals.
+_exporting = RLock()
+
+
+@typed(NAME)
+def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
+    """Exports a module, or a callable of tensors, that is in inference mode.
+
+    Args:
+        model: `torch.nn.Module` or callable; module names become node names.
+        inputs: One array per input, sample axis first; at most two samples are used for tracing.
+
+    Returns:
+        An `onnx.ModelProto` of opset 13 with inputs `x0`, … and outputs `y0`, …, the sample axis free.
+
+    Raises:
+        TranslationError: The model is too large, returns something else than tensors, or does not export.
+    """
+    load_safely()
+    import torch
+
+    module = model if isinstance(model, torch.nn.Module) else _as_module(model)
+    values = [*module.parameters(), *module.buffers()]
+    size = sum(value.numel() * value.element_size() for value in values)
+    if size >= _PROTOBUF_LIMIT:
+        raise failure(NAME, f"is limited to 2 GiB of weights and this model has {size / 2**30:.1f} GiB")
+    tensors = tuple(_tensor(array[:2], values) for array in inputs)
+    with _exporting, exporting_torch(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            count = _output_count(module(*tensors))
+            buffer = io.BytesIO()
+            names = [f"x{i}" for i in range(len(tensors))], [f"y{i}" for i in range(count)]
+            torch.onnx.export(
+                module,
+                tensors,
+                buffer,
+                dynamo=False,
+                opset_version=OPSET,
+                # EVAL would fuse batch normalisation into convolutions, and the layers would be gone.
+                training=torch.onnx.TrainingMode.PRESERVE,
+                input_names=names[0],
+                output_names=names[1],
+                dynamic_axes={name: {0: "batch"} for group in names for name in group},
+            )
+        except TranslationError:
+            raise
+        except Exception as error:  # tracing runs the user's code: anything may come out of it
+            raise failure(NAME, f"could not export {type(model).__name__}", error) from error
+    exported = onnx.load_from_string(buffer.getvalue())
+    inline_constants(exported)
+    remove_identities(exported, NAME)
+    remove_dead_nodes(exported)
+    rename_nodes(exported, from_torch)
+    return Converted(exported, (None,) * len(inputs), (None,) * count)
+
+
+def _as_module(function: Callable[..., Any]) -> Any:
+    import torch
+
+    class Function(torch.nn.Module):
+        """A callable as a module."""
+
+        def forward(self, *tensors: torch.Tensor) -> Any:
+            return function(*tensors)
+
+    return Function().eval()
+
+
+def _tensor(array: np.ndarray, values: list[Any]) -> Any:
+    import torch
+
+    tensor = torch.from_numpy(np.array(array))
+    model_values = next((value for value in values if value.is_floating_point()), None)
+    if model_values is None:
+        return tensor
+    return tensor.to(model_values.device, model_values.dtype if tensor.is_floating_point() else None)
+
+
+def _output_count(outputs: Any) -> int:
+    import torch
+
+    if isinstance(outputs, torch.Tensor):
+        return 1
+    if isinstance(outputs, tuple | list) and all(isinstance(one, torch.Tensor) for one in outputs):
+        return len(outputs)
+    raise TranslationError(
+        f"{NAME} takes models that return a tensor, or a tuple of tensors, and this one returns "
+        f"{type(outputs).__name__}. Wrap it in a module that returns the tensor to explain. {NEXT_STEP}"
+    )

@@ -1,0 +1,170 @@
+"""Faults of the libraries, and how the translators get round them: all of it is here.
+
+`tests/test_translate_workarounds.py` fails when one of them is no longer needed.
+
+- onnx2keras changes Keras's image format and leaves it changed after an error; it warns through `logging`.
+- onnx2keras makes Lambda layers (Softmax, Flatten, GlobalAveragePool, grouped Conv, arithmetic with constants), which
+  neither clone nor save; takes the axis of a flat tensor for one of an image (BatchNormalization, Softmax, Concat);
+  ignores `ceil_mode`, `dilations`, `auto_pad`, alpha and beta of Gemm, alpha and gamma of SELU, the axis of Flatten;
+  pads max pooling with zeros and average pooling on one side. Its converters for these operators are replaced.
+- tf2onnx and Keras's patch of it set `numpy.object`, which numpy removed, and it logs through its own handlers.
+- tf2onnx folds a scale into the convolution before it (by grappler, and in its own transpose optimizer), so that a
+  Keras BatchNormalization and the convolution's own output are gone; and it loses a convolution's name with its bias.
+- onnx2torch fails with a KeyError where a node has the name of a constant.
+- torch's exporter prints its whole graph to the standard output when it fails, whatever its `verbose` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from threading import RLock
+from typing import Any
+
+import numpy as np
+
+# What is changed here is global to the process, so conversions run one at a time.
+_converting = RLock()
+
+
+@contextlib.contextmanager
+def converting_onnx_to_keras() -> Iterator[None]:
+    """Runs onnx2keras with our converters; Keras's settings and all logging are as before afterwards."""
+    import keras
+    import onnx2keras.converter as library
+    from onnx2keras.layers import AVAILABLE_CONVERTERS
+
+    from cfi_translate.keras_converters import CONVERTERS, OWN_CONVERTERS_OF_ONNX2KERAS, clone_channels_last
+
+    with _converting, quiet("onnx2keras"):
+        image_format, policy = keras.config.image_data_format(), keras.config.dtype_policy()
+        clone = library._clone_layer_channels_last
+        library.AVAILABLE_CONVERTERS = {
+            **{name: AVAILABLE_CONVERTERS[name] for name in OWN_CONVERTERS_OF_ONNX2KERAS},
+            **CONVERTERS,
+        }
+        library._clone_layer_channels_last = clone_channels_last(clone)
+        try:
+            keras.config.set_dtype_policy("float32")
+            yield
+        finally:
+            library.AVAILABLE_CONVERTERS = AVAILABLE_CONVERTERS
+            library._clone_layer_channels_last = clone
+            keras.config.set_image_data_format(image_format)
+            keras.config.set_dtype_policy(policy)
+
+
+@contextlib.contextmanager
+def converting_tensorflow() -> Iterator[dict[str, str]]:
+    """Runs tf2onnx; numpy, logging and the environment are as before afterwards.
+
+    Yields:
+        Filled while it runs: the names of nodes that tf2onnx makes up, and the operations that they stand for.
+    """
+    names: dict[str, str] = {}
+    had_object = "object" in vars(np)
+    environment = dict(os.environ)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    with _converting:
+        import tf2onnx.tf_loader as loader
+        from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
+
+        optimize = loader.tf_optimize_grappler
+        multiply, add = TransposeOptimizer._mul_handler, TransposeOptimizer._add_handler
+        loader.tf_optimize_grappler = _keeping_convolutions(optimize)
+        TransposeOptimizer._mul_handler = _keeping_scales(multiply)
+        TransposeOptimizer._add_handler = _noting_names(add, names)
+        try:
+            with quiet("tf2onnx"):
+                if not had_object:
+                    np.object = object  # type: ignore[attr-defined]
+                yield names
+        finally:
+            TransposeOptimizer._mul_handler, TransposeOptimizer._add_handler = multiply, add
+            loader.tf_optimize_grappler = optimize
+            if not had_object and "object" in vars(np):
+                del np.object  # type: ignore[attr-defined]
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            for name in set(os.environ) - set(environment):
+                del os.environ[name]
+            os.environ.update(environment)
+
+
+_KEPT_OPERATIONS = {"Conv2D", "DepthwiseConv2dNative", "Conv3D", "MatMul", "BiasAdd"}
+
+
+def _keeping_convolutions(optimize: Callable[..., Any]) -> Callable[..., Any]:
+    """Grappler does not touch what is fetched, so the results of the layers are declared as fetched."""
+
+    def optimize_graph(input_names: list[str], output_names: list[str], graph_def: Any) -> Any:
+        kept = [f"{node.name}:0" for node in graph_def.node if node.op in _KEPT_OPERATIONS]
+        return optimize(input_names, [*output_names, *kept], graph_def)
+
+    return optimize_graph
+
+
+def _keeping_scales(handler: Callable[..., bool]) -> Callable[..., bool]:
+    """tf2onnx folds a factor into a convolution that nothing else reads: let it find none."""
+
+    def handle(optimizer: Any, transpose: Any, node: Any) -> bool:
+        single = optimizer._nodes_has_single_consumer_node
+        optimizer._nodes_has_single_consumer_node = lambda nodes: (
+            all(one.type != "Conv" for one in nodes) and single(nodes)
+        )
+        try:
+            return handler(optimizer, transpose, node)
+        finally:
+            del optimizer._nodes_has_single_consumer_node
+
+    return handle
+
+
+def _noting_names(handler: Callable[..., bool], names: dict[str, str]) -> Callable[..., bool]:
+    """The convolution that takes over a bias gets a made-up name: note which operation it now ends with."""
+
+    def handle(optimizer: Any, transpose: Any, node: Any) -> bool:
+        source, bias = transpose.inputs[0].name, node.name
+        handled = handler(optimizer, transpose, node)
+        if handled and optimizer._g.get_node_by_name(source) is None:
+            names[transpose.inputs[0].name] = bias
+        return handled
+
+    return handle
+
+
+@contextlib.contextmanager
+def exporting_torch() -> Iterator[None]:
+    """Runs torch's exporter without warnings and prints."""
+    import torch
+
+    # The exporter asks for the truth of this function instead of calling it, and so always switches its log on.
+    is_enabled = torch._C._jit_is_onnx_log_enabled
+    enabled = is_enabled()
+    with quiet("torch.onnx"), contextlib.redirect_stdout(io.StringIO()):
+        torch._C._jit_is_onnx_log_enabled = False
+        try:
+            yield
+        finally:
+            torch._C._jit_is_onnx_log_enabled = is_enabled
+            torch._C._jit_set_onnx_log_enabled(enabled)
+
+
+@contextlib.contextmanager
+def quiet(logger_name: str) -> Iterator[None]:
+    """Silences warnings and one library's log."""
+    logger = logging.getLogger(logger_name)
+    level, disabled = logger.level, logger.disabled
+    logger.setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            logger.disabled = disabled
