@@ -7,8 +7,9 @@ Both models run on the user's own inputs and on random ones of the same mean and
 
 The verdict separates faults from rounding. Outputs must agree to `OUTPUT_TOLERANCE`. Input gradients must
 agree to `GRADIENT_TOLERANCE`; where they do not, the model's own rounding floor is measured: how much the
-original's gradient moves when its inputs move by a few units in the last place. A difference within
-`FLOOR_FACTOR` times that floor is rounding, anything above is a fault.
+original's gradient moves when its inputs move by a few units in the last place, so that its outputs move by no
+more than rounding moves them. A difference within `FLOOR_FACTOR` times that floor is rounding, anything above
+is a fault.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from cfi_core.frameworks.structure import flatten
 OUTPUT_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
 FLOOR_FACTOR = 10.0
-FLOOR_STEP = 4.0  # units in the last place by which inputs are moved to find the rounding floor
 FLOOR_DRAWS = 3
+ROUNDING = 2e-6  # relative difference of outputs that rounding alone causes in deep float32 networks
+MOST_STEPS = 256.0  # units in the last place by which inputs are moved at the most to cause it
 MOST_SAMPLES = 8
 PROBES = 2
 
@@ -232,17 +234,26 @@ def _measure(
 def _rounding_floor(
     source: Side, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray], generator: np.random.Generator
 ) -> float:
-    reference = source.gradients(arrays, cotangents)
-    floor = 0.0
-    for _ in range(FLOOR_DRAWS):
-        moved = [
-            array + FLOOR_STEP * np.spacing(np.abs(array)) * generator.choice([-1, 1], array.shape).astype(array.dtype)
-            if np.issubdtype(array.dtype, np.floating)
-            else array
-            for array in arrays
-        ]
-        floor = max(floor, relative_difference(reference, source.gradients(moved, cotangents)))
-    return floor
+    """Largest relative change of the gradient when the outputs move by no more than rounding moves them."""
+    outputs, gradient = source.outputs(arrays), source.gradients(arrays, cotangents)
+    # Rounding happens in every layer, and moving the inputs stands for all of it: they are moved by as many units
+    # in the last place as it takes to move the outputs by what rounding does to deep networks.
+    shift = relative_difference(outputs, source.outputs(_moved(arrays, 1.0, generator)))
+    steps = min(max(ROUNDING / shift, 1.0), MOST_STEPS) if shift > 0 else MOST_STEPS
+    return max(
+        relative_difference(gradient, source.gradients(_moved(arrays, steps, generator), cotangents))
+        for _ in range(FLOOR_DRAWS)
+    )
+
+
+def _moved(arrays: Sequence[np.ndarray], steps: float, generator: np.random.Generator) -> list[np.ndarray]:
+    """Inputs moved up or down, at random, by some units in the last place."""
+    return [
+        array + steps * np.spacing(np.abs(array)) * generator.choice([-1, 1], array.shape).astype(array.dtype)
+        if np.issubdtype(array.dtype, np.floating)
+        else array
+        for array in arrays
+    ]
 
 
 def relative_difference(reference: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
