@@ -26,9 +26,9 @@ from cfi_core.frameworks.structure import flatten
 
 OUTPUT_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
-FLOOR_FACTOR = 10.0
-FLOOR_DRAWS = 3
-ROUNDING = 2e-6  # relative difference of outputs that rounding alone causes in deep float32 networks
+FLOOR_FACTOR = 5.0
+FLOOR_DRAWS = 4
+ROUNDING = 5e-6  # relative difference of outputs that rounding alone can cause in deep float32 networks
 MOST_STEPS = 256.0  # units in the last place by which inputs are moved at the most to cause it
 MOST_SAMPLES = 8
 PROBES = 2
@@ -237,9 +237,13 @@ def _rounding_floor(
     """Largest relative change of the gradient when the outputs move by no more than rounding moves them."""
     outputs, gradient = source.outputs(arrays), source.gradients(arrays, cotangents)
     # Rounding happens in every layer, and moving the inputs stands for all of it: they are moved by as many units
-    # in the last place as it takes to move the outputs by what rounding does to deep networks.
-    shift = relative_difference(outputs, source.outputs(_moved(arrays, 1.0, generator)))
-    steps = min(max(ROUNDING / shift, 1.0), MOST_STEPS) if shift > 0 else MOST_STEPS
+    # in the last place as it takes to move the outputs by what rounding can do to deep networks. A gradient
+    # that moves does so in leaps, whenever one unit passes the edge of its ReLU, so it takes several draws.
+    steps = 1.0
+    while steps < MOST_STEPS:
+        if relative_difference(outputs, source.outputs(_moved(arrays, steps, generator))) >= ROUNDING:
+            break
+        steps *= 4
     return max(
         relative_difference(gradient, source.gradients(_moved(arrays, steps, generator), cotangents))
         for _ in range(FLOOR_DRAWS)
