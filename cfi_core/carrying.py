@@ -220,9 +220,6 @@ def _target(prepared: Prepared) -> Target:
 def _unit(prepared: Prepared, layer: str) -> tuple[Any, int | None]:
     """The neuron in the layout of the model that runs, and the layer's channel axis there."""
     plan, call = prepared.plan, prepared.plan.call
-    needs_shape = call.neuron is not None or plan.method.kind == "layer"
-    if not needs_shape:
-        return call.neuron, None
     activation = prepared.home.activations(
         prepared.home.twin(prepared.model), prepared.probe.inputs.tensors, [layer]
     ).get(layer)

@@ -73,13 +73,27 @@ def _part(
     layer = layers[min(position, len(layers) - 1)] if of_layer and layers else None
     home, model = prepared.home, prepared.model
     if axes in _MAPS:
-        # A map has no channel axis; the order of the spatial axes is the same in both layouts.
+        # A map has no channel axis, so there is no permutation to undo: the spatial axes must be in the same order.
+        order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
+        _check_spatial_order(prepared, layer, order)
         full = home.dims(model, (0,) * (values.ndim + 1), layer=layer)
         return values, tuple(name for name in full if name != "channel")
     order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
     if order is not None and len(order) == values.ndim:
         values = np.transpose(values, inverse(order))
     return np.array(values), home.dims(model, values.shape, layer=layer)
+
+
+def _check_spatial_order(prepared: Prepared, layer: str | None, order: tuple[int, ...] | None) -> None:
+    if order is None:
+        return
+    channel = prepared.home.channel_axis(prepared.model, (0,) * len(order), layer=layer)
+    spatial = [axis for axis in order if axis != channel]
+    if spatial != sorted(spatial):
+        raise MethodError(
+            f"The translated model holds the spatial axes of {layer or 'its input'} in another order ({order}), so a "
+            f"map without a channel axis cannot be brought home. Choose another layer or translator."
+        )
 
 
 def _numpy(prepared: Prepared, value: Any) -> Any:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from cfi_core.contract import Layer
+from cfi_core.errors import InputError
 from cfi_core.frameworks.structure import flatten, map_structure
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
@@ -45,7 +46,14 @@ class TorchAdapter:
                 memo.update((id(hook), hook) for hook in hooks.values())
         if share_weights:
             memo.update((id(parameter), parameter) for parameter in model.parameters())
-        twin: nn.Module = copy.deepcopy(model, memo)
+        try:
+            twin: nn.Module = copy.deepcopy(model, memo)
+        except Exception as error:  # an attribute of the user's model may refuse in any way
+            raise InputError(
+                f"The {type(model).__name__} cannot be copied, and explaining it must not leave marks on it: "
+                f"{type(error).__name__}: {error}. Remove what cannot be copied from the model (open files, locks, "
+                f"results of a forward pass kept in containers) or give its class a __deepcopy__."
+            ) from error
         return twin.eval()
 
     def in_training_mode(self, model: nn.Module) -> bool:

@@ -152,3 +152,19 @@ def test_buffers_of_a_model_in_training_mode_stay(twins: Twins):
     for toolset in ("captum", "tf-keras-vis"):
         cfi.attribute(model, "saliency", toolset, inputs=twins.first, target=0)
     assert_same(before, torch_state(model))
+
+
+def test_a_model_that_cannot_be_copied_is_refused(twins: Twins):
+    import threading
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 14 * 20, 2)).eval()
+    model.lock = threading.Lock()
+    with pytest.raises(cfi.InputError, match="cannot be copied"):
+        cfi.attribute(model, "saliency", "captum", inputs=twins.first, target=0)
+
+
+def test_results_kept_on_a_module_do_not_stop_the_copy(twins: Twins):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 14 * 20, 2)).eval()
+    model.kept = model(torch.tensor(twins.first))  # not a leaf: plain deepcopy refuses it
+    result = cfi.attribute(model, "saliency", "captum", inputs=twins.first, target=1)
+    np.testing.assert_allclose(result.values[0].ravel(), model[1].weight[1].detach().numpy(), rtol=1e-6)

@@ -1,0 +1,25 @@
+"""The examples of the README are run as they stand, in an empty directory."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[2] / "README.md"
+EXAMPLES = [
+    block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.S) if "import cfi_core" in block
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=["a PyTorch model", "a Keras model"])
+def test_example(example, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    exec(compile(example, "README.md", "exec"), namespace)
+    (picture,) = tmp_path.glob("*.png")
+    assert picture.stat().st_size > 10_000
+    printed = capsys.readouterr().out
+    comments = re.findall(r"print\(.*?\)\s+# (.*)", example)
+    for line in comments:
+        for part in re.split(r"…|: the axes of your own model", line):
+            assert part.strip() in printed
