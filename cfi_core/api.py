@@ -38,6 +38,9 @@ class PendingLayer:
         plan: What is going to happen.
         layers: The layers that can be chosen.
         prepared: The translated and certified model, which is not made again.
+        seconds: What the steps so far have taken.
+        plot: As it was asked for.
+        fingerprint: Content of the user's model when it was translated.
     """
 
     plan: Plan
@@ -45,6 +48,7 @@ class PendingLayer:
     prepared: Prepared
     seconds: Mapping[str, float]
     plot: bool | str | Path
+    fingerprint: str
 
     def __str__(self) -> str:
         rows = "\n".join(
@@ -185,6 +189,7 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
 
     Raises:
         LayerError: The layer is not part of the model, or cannot be used there.
+        ArgumentError: The model has changed in the meantime.
     """
     if not isinstance(pending, PendingLayer):
         raise ArgumentError(
@@ -194,6 +199,8 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
     names = layer_names(prepared.home, prepared.model, layer)
     if not names:
         raise LayerError(f"Pass a layer: one of {', '.join(entry.name for entry in pending.layers)}.")
+    if prepared.home.fingerprint(prepared.model) != pending.fingerprint:
+        raise ArgumentError("The model has changed since the call was prepared. Call cfi.attribute again, with layer=.")
     with unchanged_process(prepared.registry):
         return _finish(prepared, names, dict(pending.seconds), pending.plot)
 
@@ -332,7 +339,8 @@ def _execute(call: Call, kinds: frozenset[Kind], plot: bool | str | Path) -> Att
         _observe(current, "cfi_before_run", plan=plan)
         prepared = _prepare(current, plan, seconds, start)
         if plan.needs_layer:
-            return PendingLayer(plan, _choosable(prepared), prepared, seconds, plot)
+            fingerprint = prepared.home.fingerprint(prepared.model)
+            return PendingLayer(plan, _choosable(prepared), prepared, seconds, plot, fingerprint)
         return _finish(prepared, plan.layers, seconds, plot)
 
 

@@ -100,6 +100,9 @@ def test_pending_layer_is_finished_without_translating_again(painting, images, m
     np.testing.assert_allclose(result.values, painting.layers(images)["relu"])
     with pytest.raises(cfi.LayerError, match="relu"):
         cfi.finish_execution_with_layer(pending, "rleu")
+    painting.head = painting.head * 2
+    with pytest.raises(cfi.ArgumentError, match="has changed"):
+        cfi.finish_execution_with_layer(pending, "relu")
 
 
 def test_a_translation_is_made_once_and_again_when_a_weight_changes(painting, images, monkeypatch):
