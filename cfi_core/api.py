@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
@@ -13,18 +14,18 @@ from typing import Any
 
 from cfi_core.attribution import Attribution
 from cfi_core.call import Call
-from cfi_core.carrying import Prepared, carry
+from cfi_core.carrying import Prepared, carry, check_against_model
 from cfi_core.contract import Layer
 from cfi_core.detection import adapter_for, detect_framework
-from cfi_core.errors import ArgumentError, LayerError, ModelWarning, PluginWarning
+from cfi_core.errors import ArgumentError, LayerError, ModelWarning, PlotError, PluginWarning
+from cfi_core.frameworks.structure import flatten
 from cfi_core.homecoming import bring_home
 from cfi_core.inputs import Probe, example_inputs, read_inputs, run_probe
 from cfi_core.planning import ATTRIBUTION_KINDS, VISUALIZATION_KINDS, Plan, layer_names, make_plan
 from cfi_core.plugins import Registry, registry
 from cfi_core.routes import Translator, choose_conversion
 from cfi_core.running import run, unchanged_process
-from cfi_core.specs import Head, Kind
-from cfi_core.targets import resolve_target
+from cfi_core.specs import Kind
 from cfi_core.translation import Translation, translate_along
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -99,7 +100,8 @@ def attribute(
         translator: Name of a translator, a list of names (a whole route), `"conversion"` or `"bridge"`.
         head: `"logit"` or `"output"`: where a softmax at the model's end is explained; None does as the
             method's paper says.
-        plot: True puts a figure into `extras["figure"]` (and shows it in a notebook); a path saves it there.
+        plot: True puts a figure into `extras["figure"]` (and shows it in a notebook); a path is written to, by the
+            writer of its suffix.
         seed: Seeds everything random in the method; None draws a seed, which `provenance["seed"]` tells.
 
     Returns:
@@ -113,20 +115,20 @@ def attribute(
         TranslationError: The model cannot be translated (`UnfaithfulTranslationError`: not without changing it).
         MethodError: The toolset failed.
     """
-    call = _call(
-        model,
-        method_key,
-        toolset,
-        inputs,
-        target,
-        layer,
-        neuron,
-        baselines,
-        init_args,
-        exec_args,
-        translator,
-        head,
-        seed,
+    call = Call(
+        model=model,
+        method_key=method_key,
+        toolset=toolset,
+        inputs=inputs,
+        target=target,
+        layer=layer,
+        neuron=neuron,
+        baselines=baselines,
+        init_args=_NOTHING if init_args is None else init_args,
+        exec_args=_NOTHING if exec_args is None else exec_args,
+        translator=translator,
+        head=head,
+        seed=seed,
     )
     return _execute(call, ATTRIBUTION_KINDS, plot)
 
@@ -170,13 +172,25 @@ def visualize_features(
     Raises:
         CFIError: As for `attribute`.
     """
-    call = _call(
-        model, method_key, toolset, inputs, target, layer, neuron, None, init_args, exec_args, translator, head, seed
+    call = Call(
+        model=model,
+        method_key=method_key,
+        toolset=toolset,
+        inputs=inputs,
+        target=target,
+        layer=layer,
+        neuron=neuron,
+        init_args=_NOTHING if init_args is None else init_args,
+        exec_args=_NOTHING if exec_args is None else exec_args,
+        translator=translator,
+        head=head,
+        seed=seed,
     )
     if (layer is None) != (neuron is None):
         raise ArgumentError("A layer is visualised by one of its channels or units: pass both layer= and neuron=.")
     result = _execute(call, VISUALIZATION_KINDS, plot)
-    assert isinstance(result, Attribution)
+    if isinstance(result, PendingLayer):
+        raise ArgumentError(f"{method_key} needs a layer and one of its units: pass layer= and neuron=.")
     return result
 
 
@@ -229,20 +243,20 @@ def plan(
     Raises:
         CFIError: The same errors as far as they can be known without running a model.
     """
-    call = _call(
-        model,
-        method_key,
-        toolset,
-        inputs,
-        target,
-        layer,
-        neuron,
-        baselines,
-        init_args,
-        exec_args,
-        translator,
-        head,
-        seed,
+    call = Call(
+        model=model,
+        method_key=method_key,
+        toolset=toolset,
+        inputs=inputs,
+        target=target,
+        layer=layer,
+        neuron=neuron,
+        baselines=baselines,
+        init_args=_NOTHING if init_args is None else init_args,
+        exec_args=_NOTHING if exec_args is None else exec_args,
+        translator=translator,
+        head=head,
+        seed=seed,
     )
     current = registry()
     with unchanged_process(current):
@@ -262,7 +276,8 @@ def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None
         The native model with its certificate and layer map.
 
     Raises:
-        RouteError: No translator leads there, or the model is of that framework already.
+        ArgumentError: There is no such framework, or the model is of it already; `InputError`: the inputs do not fit.
+        RouteError: No translator leads there.
         TranslationError: No translator could translate it faithfully.
     """
     current = registry()
@@ -276,7 +291,9 @@ def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None
         adapter = adapter_for(current, framework)
         loaded = adapter.load(model)
         probe = run_probe(adapter, adapter.twin(loaded), read_inputs(current, adapter, loaded, inputs))
-        return translate_along(current, framework, loaded, routes, probe.inputs.arrays)
+        return translate_along(
+            current, framework, loaded, routes, probe.inputs.arrays, flatten(probe.outputs), keep=False
+        )
 
 
 def layers(model: Any, inputs: Any = None) -> list[Layer]:
@@ -294,44 +311,9 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
         return list(adapter.layers(loaded, None if read is None else read.tensors))
 
 
-def _call(
-    model: Any,
-    method_key: str,
-    toolset: str | None,
-    inputs: Any,
-    target: Any,
-    layer: Any,
-    neuron: Any,
-    baselines: Any,
-    init_args: Mapping[str, Any] | None,
-    exec_args: Mapping[str, Any] | None,
-    translator: Translator,
-    head: str | None,
-    seed: int | None,
-) -> Call:
-    if head is not None and head not in tuple(Head):
-        raise ArgumentError(f"head={head!r} is neither 'logit' nor 'output'.")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
-        raise ArgumentError(f"seed={seed!r} is no integer between 0 and 2**32 - 1.")
-    return Call(
-        model=model,
-        method_key=method_key,
-        toolset=toolset,
-        inputs=inputs,
-        target=target,
-        layer=layer,
-        neuron=neuron,
-        baselines=baselines,
-        init_args=_NOTHING if init_args is None else init_args,
-        exec_args=_NOTHING if exec_args is None else exec_args,
-        translator=translator,
-        head=head,
-        seed=seed,
-    )
-
-
 def _execute(call: Call, kinds: frozenset[Kind], plot: bool | str | Path) -> Attribution | PendingLayer:
     current = registry()
+    _check_plot(current, plot)
     seconds: dict[str, float] = {}
     with unchanged_process(current):
         start = perf_counter()
@@ -358,16 +340,16 @@ def _prepare(current: Registry, plan: Plan, seconds: dict[str, float], start: fl
     samples = len(call.target) if isinstance(call.target, list) else 1
     inputs = read_inputs(current, adapter, model, call.inputs) if given else example_inputs(adapter, model, samples)
     probe = Probe(inputs, run_probe(adapter, adapter.twin(model), inputs).outputs)
-    if not call.own_target and call.target is not None:
-        resolve_target(call.target, probe.outputs)  # before anything expensive
-    seconds["check"] = perf_counter() - start
-    translation = None
-    if not plan.route.native:
-        start = perf_counter()
-        translation = translate_along(current, plan.framework, model, plan.routes, inputs.arrays)
-        seconds["translate and certify"] = perf_counter() - start
     seed = secrets.randbits(31) if call.seed is None else call.seed
-    return Prepared(current, plan, model, probe, given, translation, seed)
+    prepared = Prepared(current, plan, model, probe, given, None, seed)
+    check_against_model(prepared)
+    seconds["check"] = perf_counter() - start
+    if plan.route.native:
+        return prepared
+    start = perf_counter()
+    translation = translate_along(current, plan.framework, model, plan.routes, inputs.arrays, flatten(probe.outputs))
+    seconds["translate and certify"] = perf_counter() - start
+    return replace(prepared, translation=translation)
 
 
 def _finish(
@@ -380,7 +362,10 @@ def _finish(
     attribution = bring_home(prepared, carried, result, names, seconds)
     _observe(prepared.registry, "cfi_after_run", plan=prepared.plan, attribution=attribution)
     if plot:
-        _plot(attribution, plot)
+        try:
+            _plot(attribution, plot)
+        except Exception as error:  # noqa: BLE001 - a plotter is foreign code, and the attribution must not be lost
+            warnings.warn(f"The attribution could not be drawn: {error}", PluginWarning, stacklevel=4)
     return attribution
 
 
@@ -399,14 +384,23 @@ def _observe(current: Registry, hook: str, **arguments: Any) -> None:
         warnings.warn(f"A {hook} hook failed: {error!r}.", PluginWarning, stacklevel=4)
 
 
+def _check_plot(current: Registry, plot: bool | str | Path) -> None:
+    """Finds out before anything expensive runs that a picture could not be written."""
+    if not isinstance(plot, str | Path):
+        return
+    path = Path(plot)
+    if path.suffix.lower() not in current.writers:
+        raise PlotError(f"No writer serves {path.suffix!r} files; there are writers for {', '.join(current.writers)}.")
+    if not path.parent.is_dir():
+        raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
+
+
 def _plot(attribution: Attribution, plot: bool | str | Path) -> None:
+    if isinstance(plot, str | Path):
+        attribution.save(plot)
+        return
     figure = attribution.plot()
     attribution.extras["figure"] = figure  # type: ignore[index]
-    if isinstance(plot, str | Path):
-        figure.savefig(plot)
-        return
-    import sys
-
     shell = sys.modules.get("IPython")
     if shell is not None and shell.get_ipython() is not None:
         shell.display.display(figure)

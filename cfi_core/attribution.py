@@ -64,7 +64,7 @@ class Attribution:
         """Draws the attribution.
 
         Args:
-            plotter: Name of a plotter (`cfi.plugins()` lists them); None takes the first that accepts it.
+            plotter: Name of a plotter; None takes the first that accepts it.
             **options: Options of that plotter; see `cfi_core.plotting.plot` for the built-in one.
 
         Returns:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cfi_core.errors import ArgumentError
 from cfi_core.routes import Translator
-from cfi_core.specs import UNIFORM_ARGUMENTS, MethodSpec, Role
+from cfi_core.specs import UNIFORM_ARGUMENTS, Head, MethodSpec, Role
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +19,9 @@ class Call:
 
     Attributes:
         own_target: The target is named in the toolset's own words (a score function).
+
+    Raises:
+        ArgumentError: `head`, `seed`, `init_args` or `exec_args` are of the wrong form.
     """
 
     model: Any
@@ -35,6 +38,18 @@ class Call:
     head: str | None = None
     seed: int | None = None
     own_target: bool = False
+
+    def __post_init__(self) -> None:
+        if self.head is not None and self.head not in tuple(Head):
+            raise ArgumentError(f"head={self.head!r} is neither 'logit' nor 'output'.")
+        seed = self.seed
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
+            raise ArgumentError(f"seed={seed!r} is no integer between 0 and 2**32 - 1.")
+        for name in ("init_args", "exec_args"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ArgumentError(
+                    f"{name} must be a dict of the toolset's own arguments, not {getattr(self, name)!r}."
+                )
 
 
 def sort_arguments(call: Call, method: MethodSpec) -> Call:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from inspect import isfunction
 from types import MappingProxyType
 from typing import Any
 
@@ -16,12 +17,12 @@ from cfi_core.contract import MethodRequest, Target
 from cfi_core.detection import adapter_for, framework_of_tensor
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning
 from cfi_core.frameworks.base import FrameworkAdapter
-from cfi_core.frameworks.structure import flatten, is_structure, items
+from cfi_core.frameworks.structure import flatten, items, map_structure
 from cfi_core.inputs import Inputs, Probe, as_array, split, to_tensor
 from cfi_core.planning import Plan
 from cfi_core.plugins import Registry
 from cfi_core.specs import Head, Need, Role
-from cfi_core.targets import carry_index, carry_target, resolve_neuron, resolve_target
+from cfi_core.targets import carry_index, carry_target, inverse, resolve_neuron, resolve_target
 from cfi_core.translation import Translation
 
 
@@ -59,6 +60,11 @@ class Prepared:
     def input_axes(self, position: int) -> Axes:
         """Permutation from the user's axes of an input to those of the model that runs."""
         axes = self.translation.input_axes if self.translation else ()
+        return axes[position] if position < len(axes) else None
+
+    def output_axes(self, position: int) -> Axes:
+        """Likewise for an output."""
+        axes = self.translation.output_axes if self.translation else ()
         return axes[position] if position < len(axes) else None
 
     def layer_axes(self, layer: str) -> Axes:
@@ -102,13 +108,7 @@ def carry(prepared: Prepared, layers: Sequence[str]) -> Carried:
             for i, (tensor, array) in enumerate(zip(given.tensors, given.arrays, strict=True))
         )
         channel_axes = tuple(_channel_axis(prepared, i, array) for i, array in enumerate(given.arrays))
-    target: Target | None = None
-    if (
-        "target" in (*method.required, *method.optional)
-        and not call.own_target
-        and not _explains_unit(prepared, layers)
-    ):
-        target = _target(prepared)
+    target = _target(prepared) if takes_target(plan, layers) else None
     neuron, layer_channel_axis = call.neuron, None
     if len(layers) == 1:
         neuron, layer_channel_axis = _unit(prepared, layers[0])
@@ -138,7 +138,15 @@ def _at_head(prepared: Prepared, model: Any, inputs: tuple[Any, ...], target: Ta
         return model, "no target: the layer or unit itself"
     if plan.head is Head.OUTPUT:
         return model, "the model's output as it is"
+    if target is not None and target.function is not None and plan.call.head is None:
+        return model, "your function of the model's output as it is"
+    several = len(flatten(prepared.probe.outputs)) > 1 and target is not None and inputs
+    before = flatten(abroad.outputs(model, inputs)) if several else []
     logits = abroad.without_softmax(model, inputs) if inputs or abroad.input_shapes(model) is not None else None
+    if logits is not None and several:
+        after = flatten(abroad.outputs(logits, inputs))
+        if np.array_equal(before[_position(prepared, target)], after[_position(prepared, target)]):
+            return logits, "the model's output as it is (no softmax at its end)"
     if logits is not None:
         return logits, "the logit: the model's final softmax was left out"
     if any(_looks_like_probabilities(output) for output in flatten(prepared.probe.outputs)):
@@ -158,9 +166,29 @@ def _looks_like_probabilities(output: np.ndarray) -> bool:
     return bool(np.allclose(output.sum(axis=1), 1, atol=1e-3))
 
 
-def _explains_unit(prepared: Prepared, layers: Sequence[str]) -> bool:
-    """Feature visualization of a layer's unit needs no target."""
-    return bool(layers) and prepared.plan.call.neuron is not None and prepared.plan.call.target is None
+def takes_target(plan: Plan, layers: Sequence[str]) -> bool:
+    """Whether the run explains a target; feature visualization of a layer's unit does not."""
+    if plan.call.own_target or "target" not in (*plan.method.required, *plan.method.optional):
+        return False
+    return not (layers and plan.call.neuron is not None and plan.call.target is None)
+
+
+def check_against_model(prepared: Prepared) -> None:
+    """Checks what can be known from the user's model alone, before anything expensive (step 4).
+
+    Raises:
+        ArgumentError: Target, neuron, baselines or masks do not fit the model.
+    """
+    plan, call = prepared.plan, prepared.plan.call
+    if takes_target(plan, plan.layers):
+        resolve_target(call.target, prepared.probe.outputs)
+    if len(plan.layers) == 1 and call.neuron is not None:
+        _unit(prepared, plan.layers[0])
+    if call.baselines is not None and not isinstance(call.baselines, int | float):
+        _checked_like_inputs(prepared, call.baselines, "baselines")
+    for name, value in {**call.init_args, **call.exec_args}.items():
+        if plan.method.roles.get(name) is Role.LIKE_INPUTS and value is not None:
+            _checked_like_inputs(prepared, value, name)
 
 
 def _check_differentiable(plan: Plan, inputs: Inputs) -> None:
@@ -204,17 +232,36 @@ def _target(prepared: Prepared) -> Target:
     target = resolve_target(prepared.plan.call.target, outputs)
     if prepared.translation is None:
         return target
+    if target.function is not None and target.output is None:
+        return replace(target, function=_of_home_outputs(prepared, target.function))
     # Translated models return their outputs flat: one tensor, or several in the order of the original's.
-    position = 0
-    if is_structure(outputs):
-        keys = [key for key, entry in items(outputs) for _ in flatten(entry)]
-        position = keys.index(target.output) if target.output is not None else 0
-        if target.output is None:
-            return target
-    axes = prepared.translation.output_axes
-    carried = axes[position] if position < len(axes) else None
+    position = _position(prepared, target)
     several = len(flatten(outputs)) > 1
-    return carry_target(target, carried, prepared.abroad, position if several else None)
+    return carry_target(target, prepared.output_axes(position), prepared.abroad, position if several else None)
+
+
+def _position(prepared: Prepared, target: Target | None) -> int:
+    """Position of the chosen output among all tensors that the model returns."""
+    if target is None or target.output is None:
+        return 0
+    if isinstance(target.output, int) and not isinstance(prepared.probe.outputs, Mapping):
+        return target.output
+    return [key for key, entry in items(prepared.probe.outputs) for _ in flatten(entry)].index(target.output)
+
+
+def _of_home_outputs(prepared: Prepared, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The user's function, given the translated model's outputs in the user's axes and structure."""
+
+    def carried(outputs: Any) -> Any:
+        turned = iter(
+            [
+                leaf if (axes := prepared.output_axes(i)) is None else prepared.abroad.permute(leaf, inverse(axes))
+                for i, leaf in enumerate(flatten(outputs))
+            ]
+        )
+        return function(map_structure(lambda _: next(turned), prepared.probe.outputs))
+
+    return carried
 
 
 def _unit(prepared: Prepared, layer: str) -> tuple[Any, int | None]:
@@ -224,13 +271,16 @@ def _unit(prepared: Prepared, layer: str) -> tuple[Any, int | None]:
         prepared.home.twin(prepared.model), prepared.probe.inputs.tensors, [layer]
     ).get(layer)
     if activation is None:
-        return call.neuron, None
+        return call.neuron, None  # called several times: the toolset itself judges that, and no translation has it
     channel_allowed = plan.method.kind == "feature visualization"
     neuron = resolve_neuron(call.neuron, activation.shape, channel_allowed=channel_allowed, layer=layer)
     axes = prepared.layer_axes(layer)
     channel = prepared.home.channel_axis(prepared.model, activation.shape, layer=layer)
-    if isinstance(neuron, tuple):
+    if isinstance(neuron, tuple) and len(neuron) == activation.ndim - 1:
         neuron = carry_index(neuron, axes)
+    elif callable(neuron) and axes is not None:
+        function, back = neuron, inverse(axes)
+        neuron = lambda tensor: function(prepared.abroad.permute(tensor, back))  # noqa: E731 - it is passed on
     return neuron, channel if channel is None or axes is None else axes.index(channel)
 
 
@@ -243,27 +293,35 @@ def _baselines(prepared: Prepared, call: Call, model: Any) -> tuple[Any, ...] | 
 
 
 def _like_inputs(prepared: Prepared, value: Any, model: Any, name: str) -> tuple[Any, ...]:
-    """Arrays (or numbers) with the axes of the inputs, one for each of them."""
+    """Arrays (or numbers) with the axes of the inputs, one for each of them, carried."""
+    return tuple(
+        part
+        if part is None or isinstance(part, int | float)
+        else to_tensor(prepared.registry, prepared.abroad, model, part, prepared.input_axes(i))
+        for i, part in enumerate(_checked_like_inputs(prepared, value, name))
+    )
+
+
+def _checked_like_inputs(prepared: Prepared, value: Any, name: str) -> tuple[Any, ...]:
+    """One part for each input, with shapes (and for baselines types) that fit."""
     arrays = prepared.probe.inputs.arrays
     parts = tuple(value) if isinstance(value, tuple) else split(prepared.registry, value)
     if len(parts) != len(arrays):
         raise InputError(f"{name} has {len(parts)} parts for {len(arrays)} inputs. Pass one for each input.")
-    return tuple(_like_input(prepared, part, arrays[i], i, model, name) for i, part in enumerate(parts))
-
-
-def _like_input(prepared: Prepared, part: Any, like: np.ndarray, position: int, model: Any, name: str) -> Any:
-    if part is None or isinstance(part, int | float):
-        return part
-    array = as_array(prepared.registry, part, name)
-    if array.ndim != like.ndim:
-        raise InputError(
-            f"{name} has shape {array.shape}, but needs the axes of the inputs {like.shape}, with a first axis of "
-            f"1 or more samples."
-        )
-    if any(size not in (1, other) for size, other in zip(array.shape[1:], like.shape[1:], strict=True)):
-        raise InputError(f"{name} has shape {array.shape}, which does not fit inputs of shape {like.shape}.")
-    value = part if prepared.abroad.is_tensor(part) else array
-    return to_tensor(prepared.registry, prepared.abroad, model, value, prepared.input_axes(position))
+    for part, like in zip(parts, arrays, strict=True):
+        if part is None or isinstance(part, int | float):
+            continue
+        array = as_array(prepared.registry, part, name)
+        if array.ndim != like.ndim:
+            raise InputError(
+                f"{name} has shape {array.shape}, but needs the axes of the inputs {like.shape}, with a first axis of "
+                f"1 or more samples."
+            )
+        if any(size not in (1, other) for size, other in zip(array.shape[1:], like.shape[1:], strict=True)):
+            raise InputError(f"{name} has shape {array.shape}, which does not fit inputs of shape {like.shape}.")
+        if name == "baselines" and array.dtype.kind != like.dtype.kind:
+            raise InputError(f"baselines hold {array.dtype}, the inputs {like.dtype}: convert and scale them alike.")
+    return parts
 
 
 def _own_arguments(
@@ -286,10 +344,20 @@ def _own_arguments(
         elif role is Role.WINDOW:
             carried[name] = _window(prepared, value)
         elif role is Role.OWN_TARGET:
-            carried[name] = value
+            carried[name] = _own_target(prepared, value)
         else:
             carried[name] = _by_value(prepared, value, model)
     return MappingProxyType(carried)
+
+
+def _own_target(prepared: Prepared, value: Any, position: int = 0) -> Any:
+    """A score of the toolset's own is passed on; a plain function sees outputs in the user's axes."""
+    if isinstance(value, list | tuple):
+        return type(value)(_own_target(prepared, entry, i) for i, entry in enumerate(value))
+    axes = prepared.output_axes(position)
+    if axes is None or not isfunction(value):
+        return value
+    return lambda output: value(prepared.abroad.permute(output, inverse(axes)))
 
 
 def _like_layer(prepared: Prepared, value: Any, model: Any, layers: Sequence[str]) -> Any:

@@ -1,15 +1,17 @@
 """Measured evidence that a translated model computes the same as the original.
 
-Both models run on the user's own inputs and on random ones of the same mean and spread. What is measured:
+Both models run on the user's own inputs and on random ones of the same mean, spread and range. What is measured:
 
-* outputs: relative L2 difference, largest difference, agreement of the top class;
-* input gradients of one fixed random combination of all outputs: relative L2 difference and cosine.
+* outputs, on all samples: relative L2 difference (of the output that differs most), largest difference,
+  agreement of the top class;
+* input gradients of one fixed random combination of all outputs, taken before a final softmax, on the first
+  samples: relative L2 difference (of the input that differs most) and cosine.
 
 The verdict separates faults from rounding. Outputs must agree to `OUTPUT_TOLERANCE`. Input gradients must
 agree to `GRADIENT_TOLERANCE`; where they do not, the model's own rounding floor is measured: how much the
 original's gradient moves when its inputs move by a few units in the last place, so that its outputs move by no
-more than rounding moves them. A difference within `FLOOR_FACTOR` times that floor is rounding, anything above
-is a fault.
+more than rounding moves them. A difference within `FLOOR_FACTOR` times that floor, and below `MOST_ROUNDING`, is
+rounding; anything above is a fault.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ FLOOR_FACTOR = 5.0
 FLOOR_DRAWS = 4
 ROUNDING = 5e-6  # relative difference of outputs that rounding alone can cause in deep float32 networks
 MOST_STEPS = 256.0  # units in the last place by which inputs are moved at the most to cause it
-MOST_SAMPLES = 8
+MOST_ROUNDING = 0.25  # no difference of gradients above this is put down to rounding
+GRADIENT_SAMPLES = 8
 PROBES = 2
 
 Axes = tuple[int, ...] | None
@@ -44,6 +47,11 @@ class Side:
     model: Any
     input_axes: tuple[Axes, ...] = ()
     output_axes: tuple[Axes, ...] = ()
+
+    def without_softmax(self, arrays: Sequence[np.ndarray]) -> Side | None:
+        """The same without a final softmax; None if there is none."""
+        model = self.adapter.without_softmax(self.adapter.twin(self.model), self.tensors(arrays))
+        return None if model is None else replace(self, model=model)
 
     def outputs(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs for inputs in the user's axes, in the user's axes."""
@@ -90,7 +98,8 @@ class Measurement:
     Attributes:
         samples_of: `"your inputs"` or `"random inputs"`.
         samples: How many.
-        output_difference: L2 norm of the difference of all outputs over the L2 norm of the original's.
+        output_difference: L2 norm of the difference over the L2 norm of the original's, for the output where it
+            is largest.
         largest_difference: Largest absolute difference of any output value.
         top_class_agreement: Share of samples whose largest output is at the same index.
         gradient_difference: Like `output_difference`, for the input gradients; None if not measurable.
@@ -132,7 +141,7 @@ class Certificate:
         return not self.faults
 
     def __str__(self) -> str:
-        outputs = max(measurement.output_difference for measurement in self.measurements)
+        outputs = max((measurement.output_difference for measurement in self.measurements), default=np.inf)
         gradients = [m.gradient_difference for m in self.measurements if m.gradient_difference is not None]
         text = f"{'faithful' if self.faithful else 'UNFAITHFUL'}: outputs differ by {outputs:.1e}"
         if gradients:
@@ -157,11 +166,14 @@ def certify(source: Side, translated: Side, arrays: Sequence[np.ndarray], seed: 
         The certificate, without its layer counts.
     """
     generator = np.random.default_rng(seed)
-    own = [array[:MOST_SAMPLES] for array in arrays]
+    pair = _Pair(source, translated, *_before_softmax(source, translated, arrays))
     measurements, faults, notes = [], [], []
     floor: float | None = None
-    for label, samples in (("your inputs", own), ("random inputs", random_like(arrays, PROBES, generator))):
-        measurement, cotangents, note = _measure(source, translated, samples, label, generator)
+    for label, samples in (("your inputs", arrays), ("random inputs", random_like(arrays, PROBES, generator))):
+        if label == "random inputs" and not computes(source, samples):
+            notes.append("not compared on random inputs, which the original itself does not take")
+            continue
+        measurement, cotangents, note = _measure(pair, samples, label, generator)
         measurements.append(measurement)
         notes.extend([note] if note and note not in notes else [])
         if not measurement.output_difference <= OUTPUT_TOLERANCE:  # also catches NaN
@@ -171,14 +183,44 @@ def certify(source: Side, translated: Side, arrays: Sequence[np.ndarray], seed: 
         difference = measurement.gradient_difference
         if difference is None or difference <= GRADIENT_TOLERANCE:
             continue
-        own_floor = _rounding_floor(source, samples, cotangents, generator)
+        own_floor = _rounding_floor(pair.source_head, _first(samples), cotangents, generator)
         floor = max(floor or 0.0, own_floor)
-        if not difference <= FLOOR_FACTOR * own_floor:
+        if not difference <= min(FLOOR_FACTOR * own_floor, MOST_ROUNDING):
             faults.append(
                 f"input gradients on {label} differ by {difference:.1e} (tolerance {GRADIENT_TOLERANCE:.0e}, "
                 f"rounding floor {own_floor:.1e})"
             )
     return Certificate(tuple(measurements), floor, tuple(faults), tuple(notes))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Both models, and both without a final softmax, where both end in one."""
+
+    source: Side
+    translated: Side
+    source_head: Side
+    translated_head: Side
+
+
+def _before_softmax(source: Side, translated: Side, arrays: Sequence[np.ndarray]) -> tuple[Side, Side]:
+    """A saturated softmax has no gradient left to compare, and many methods explain what comes before it."""
+    heads = [side.without_softmax([array[:1] for array in arrays]) for side in (source, translated)]
+    if heads[0] is None or heads[1] is None:
+        return source, translated
+    return heads[0], heads[1]
+
+
+def computes(side: Side, arrays: Sequence[np.ndarray]) -> bool:
+    """Whether the model takes these inputs and gives finite outputs for them."""
+    try:
+        return all(bool(np.isfinite(output).all()) for output in side.outputs(arrays))
+    except Exception:  # noqa: BLE001 - the user's model may refuse what it was not made for, in any way
+        return False
+
+
+def _first(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return [array[:GRADIENT_SAMPLES] for array in arrays]
 
 
 def with_layers(certificate: Certificate, found: int, total: int) -> Certificate:
@@ -187,35 +229,45 @@ def with_layers(certificate: Certificate, found: int, total: int) -> Certificate
 
 
 def random_like(arrays: Sequence[np.ndarray], samples: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """Random inputs of the same type, mean and spread; integers are drawn from the values that occur."""
+    """Random inputs of the same type, mean, spread and range; integers are drawn from the values that occur."""
     drawn = []
     for array in arrays:
         shape = (samples, *array.shape[1:])
-        if np.issubdtype(array.dtype, np.floating):
-            spread = float(array.std()) or 1.0
-            drawn.append(generator.normal(float(array.mean()), spread, shape).astype(array.dtype))
-        else:
+        if not np.issubdtype(array.dtype, np.floating):
             drawn.append(generator.choice(array.ravel(), shape))
+        elif array.std() > 0:
+            noise = generator.normal(float(array.mean()), float(array.std()), shape)
+            drawn.append(noise.clip(array.min(), array.max()).astype(array.dtype))
+        else:
+            drawn.append((array.ravel()[0] + generator.normal(size=shape)).astype(array.dtype))
     return drawn
 
 
 def _measure(
-    source: Side, translated: Side, arrays: Sequence[np.ndarray], label: str, generator: np.random.Generator
+    pair: _Pair, arrays: Sequence[np.ndarray], label: str, generator: np.random.Generator
 ) -> tuple[Measurement, list[np.ndarray], str]:
-    ours, theirs = source.outputs(arrays), translated.outputs(arrays)
-    cotangents = [generator.standard_normal(output.shape).astype(output.dtype) for output in ours]
+    ours, theirs = pair.source.outputs(arrays), pair.translated.outputs(arrays)
     shapes, their_shapes = [output.shape for output in ours], [output.shape for output in theirs]
     if shapes != their_shapes:
         note = f"outputs have shapes {their_shapes} instead of {shapes}"
-        return Measurement(label, len(arrays[0]), np.inf, np.inf, 0.0, None, None), cotangents, note
+        return Measurement(label, len(arrays[0]), np.inf, np.inf, 0.0, None, None), [], note
+    first = _first(arrays)
+    # Scaled, so that no output is too small to count.
+    cotangents = [
+        (generator.standard_normal(output[:GRADIENT_SAMPLES].shape) / (float(output.std()) or 1.0)).astype(output.dtype)
+        for output in pair.source_head.outputs(first)
+    ]
     difference, cosine, note = None, None, ""
     try:
-        gradient, other = source.gradients(arrays, cotangents), translated.gradients(arrays, cotangents)
+        gradient = pair.source_head.gradients(first, cotangents)
+        other = pair.translated_head.gradients(first, cotangents)
     except NoGradientError as error:
         note = f"input gradients not compared ({error})"
     else:
         if gradient and len(gradient) == len(other):
             difference, cosine = relative_difference(gradient, other), _cosine(gradient, other)
+            if not any(part.any() for part in gradient):
+                note = f"the input gradient vanishes on {label}"
     return (
         Measurement(
             label,
@@ -261,10 +313,13 @@ def _moved(arrays: Sequence[np.ndarray], steps: float, generator: np.random.Gene
 
 
 def relative_difference(reference: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
-    """L2 norm of the difference over the L2 norm of the reference, over all arrays together."""
-    a, b = _joined(reference), _joined(other)
-    norm = float(np.linalg.norm(a))
-    distance = float(np.linalg.norm(a - b))
+    """L2 norm of the difference over the L2 norm of the reference, for the array where it is largest."""
+    return max(_relative(a, b) for a, b in zip(reference, other, strict=True))
+
+
+def _relative(reference: np.ndarray, other: np.ndarray) -> float:
+    a, b = (np.asarray(array, dtype=np.float64).ravel() for array in (reference, other))
+    norm, distance = float(np.linalg.norm(a)), float(np.linalg.norm(a - b))
     return distance / norm if norm > 0 else (0.0 if distance == 0 else np.inf)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from cfi_core.coexistence import load_safely
 from cfi_core.errors import UnknownFrameworkError
 from cfi_core.frameworks.base import FrameworkAdapter
-from cfi_core.plugins import Registry, unmet
+from cfi_core.plugins import Registry
 from cfi_core.specs import FrameworkSpec, resolve
 
 _adapters: dict[str, FrameworkAdapter] = {}
@@ -49,8 +50,8 @@ def adapter_for(registry: Registry, framework: str) -> FrameworkAdapter:
             f"No plugin describes the framework {framework!r}; known are {', '.join(sorted(registry.frameworks))}."
         )
     if spec.adapter not in _adapters:
-        if missing := unmet(spec.requirements):
-            raise UnknownFrameworkError(f"{framework} is not usable here: {', '.join(missing)} is not installed.")
+        if spec.module not in sys.modules and find_spec(spec.module) is None:
+            raise UnknownFrameworkError(f"{framework} is not usable here: no module {spec.module!r} is installed.")
         load_safely()
         _adapters[spec.adapter] = resolve(spec.adapter)()
     return _adapters[spec.adapter]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -79,7 +80,12 @@ def _part(
         full = home.dims(model, (0,) * (values.ndim + 1), layer=layer)
         return values, tuple(name for name in full if name != "channel")
     order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
-    if order is not None and len(order) == values.ndim:
+    if order is not None and len(order) != values.ndim:
+        raise MethodError(
+            f"{prepared.plan.method.key} gave values of shape {values.shape} where {len(order)} axes were expected; "
+            f"they cannot be brought home from the translated model. Leave out own arguments that change their shape."
+        )
+    if order is not None:
         values = np.transpose(values, inverse(order))
     return np.array(values), home.dims(model, values.shape, layer=layer)
 
@@ -134,13 +140,14 @@ def _versions(prepared: Prepared) -> dict[str, str]:
     plan, registry = prepared.plan, prepared.registry
     requirements = [
         *registry.toolsets[plan.method.toolset].requirements,
-        *registry.frameworks[plan.framework].requirements,
-        *registry.frameworks[plan.toolset_framework].requirements,
     ]
     for step in prepared.translation.route.translators if prepared.translation else ():
         requirements.extend(step.requirements)
     names = dict.fromkeys(["cfi-core", "numpy", *(Requirement(text).name for text in requirements)])
     versions = {"python": platform.python_version()}
+    for framework in (plan.framework, plan.toolset_framework):
+        module = registry.frameworks[framework].module
+        versions[module] = str(getattr(sys.modules.get(module), "__version__", "unknown"))
     for name in names:
         try:
             versions[name] = importlib_metadata.version(name)

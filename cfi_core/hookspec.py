@@ -52,6 +52,7 @@ def cfi_frameworks() -> Iterable[FrameworkSpec]:  # type: ignore[empty-body]
                     model_types=(("flax.nnx", "Module"),),
                     tensor_types=(("jax", "Array"),),
                     adapter="cfi_jax.adapter:JaxAdapter",
+                    module="jax",
                 )]
     """
 

@@ -32,7 +32,7 @@ def draw(attribution: Attribution, name: str | None, options: Mapping[str, Any])
 def write(attribution: Attribution, path: Path) -> Path:
     """Writes with the writer of the path's suffix."""
     writers = registry().writers
-    spec = writers.get(path.suffix)
+    spec = writers.get(path.suffix.lower())
     if spec is None:
         raise PlotError(f"No writer serves {path.suffix!r} files; there are writers for {', '.join(sorted(writers))}.")
     if missing := unmet(spec.requirements):

@@ -135,11 +135,16 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], source: str, trans
             ChoiceWarning,
             stacklevel=4,
         )
-    first = _policy(registry, routes, method)
-    reason = (
-        "the toolset works on the model as it is" if first.native else "the cheapest that keeps " + _names(method.needs)
-    )
-    return Choice(method, (first, *(route for route in routes if route != first)), others, reason)
+    ordered = _ordered(registry, routes, method)
+    if ordered[0].native:
+        reason = "the toolset works on the model as it is"
+    elif translator is not None:
+        reason = f"as translator={translator!r} asks"
+    elif ordered[0] != routes[0]:
+        reason = "chosen by a cfi_choose_route hook"
+    else:
+        reason = "the cheapest that keeps " + _names(method.needs)
+    return Choice(method, ordered, others, reason)
 
 
 def choose_conversion(registry: Registry, source: str, target: str, translator: Translator) -> tuple[Route, ...]:
@@ -149,7 +154,11 @@ def choose_conversion(registry: Registry, source: str, target: str, translator: 
         RouteError: There is none.
     """
     routes = find_routes(registry, source, target, frozenset(), translator or "conversion")
-    first = _policy(registry, routes, None)
+    return _ordered(registry, routes, None)
+
+
+def _ordered(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | None) -> tuple[Route, ...]:
+    first = _policy(registry, routes, method)
     return (first, *(route for route in routes if route != first))
 
 
@@ -196,6 +205,8 @@ def _wished(route: Route, translator: Translator) -> bool:
 
 
 def _check_wish(registry: Registry, translator: Translator) -> None:
+    if not isinstance(translator, str | list | tuple | None):
+        raise RouteError(f"translator={translator!r} is neither a name nor a list of names.")
     names = () if translator is None else (translator,) if isinstance(translator, str) else tuple(translator)
     for name in names:
         if name in registry.translators or (name in KINDS and isinstance(translator, str)):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from threading import RLock
 
 import numpy as np
 
@@ -15,6 +17,10 @@ from cfi_core.errors import CFIError, MethodError
 from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.plugins import Registry
 from cfi_core.specs import resolve
+
+# Random generators and warning filters belong to the whole process: two calls at once would draw from each
+# other's numbers, and restore each other's state.
+_one_at_a_time = RLock()
 
 
 def run(adapter: FrameworkAdapter, request: MethodRequest) -> MethodResult:
@@ -40,14 +46,15 @@ def run(adapter: FrameworkAdapter, request: MethodRequest) -> MethodResult:
 
 @contextmanager
 def unchanged_process(registry: Registry) -> Iterator[None]:
-    """Restores global random generators, warning filters and framework settings on leaving, also after an error."""
-    import sys
+    """Restores global random generators, warning filters and framework settings on leaving, also after an error.
 
+    Calls from several threads wait for each other.
+    """
     python, numpy_state = random.getstate(), np.random.get_state()  # restored, not drawn from
-    with ExitStack() as stack:
+    with _one_at_a_time, ExitStack() as stack:
         for spec in registry.frameworks.values():
             # A framework that the process has not loaded has no state that could be lost.
-            if any(module in sys.modules for module, _ in spec.model_types):
+            if spec.module in sys.modules:
                 stack.enter_context(adapter_for(registry, spec.name).unchanged())
         stack.enter_context(_unchanged_filters())
         try:

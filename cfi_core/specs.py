@@ -76,7 +76,7 @@ class FrameworkSpec:
         model_types: `("module", "Class")` pairs, looked up in `sys.modules`, never imported.
         tensor_types: Likewise, for the framework's tensors.
         adapter: `"module:Class"` of a `cfi_core.frameworks.base.FrameworkAdapter`.
-        requirements: PEP 508 requirements of the adapter.
+        module: Name that the library is imported by (several distributions may bring it).
         file_suffixes: Paths that end so are models of this framework.
     """
 
@@ -84,7 +84,7 @@ class FrameworkSpec:
     model_types: tuple[tuple[str, str], ...]
     tensor_types: tuple[tuple[str, str], ...]
     adapter: str
-    requirements: tuple[str, ...] = ()
+    module: str
     file_suffixes: tuple[str, ...] = ()
 
 

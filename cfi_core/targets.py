@@ -30,11 +30,13 @@ def resolve_target(target: Any, outputs: Any) -> Target:
     if not is_structure(outputs):
         return _in_tensor(target, outputs)
     entries = dict(items(outputs))
-    if len(entries) == 1 and not (isinstance(target, tuple) and target and target[0] in entries):
-        key, output = next(iter(entries.items()))
-        return replace(_in_tensor(target, output), output=key)
     if callable(target):
-        return Target(function=target)
+        return Target(function=target)  # of the whole structure
+    if len(entries) == 1:
+        key, output = next(iter(entries.items()))
+        # A tuple may name the one output first, or leave it out.
+        if not is_structure(output) and not (isinstance(target, tuple) and len(target) == output.ndim):
+            return replace(_in_tensor(target, output), output=key)
     if not isinstance(target, tuple) or not target or target[0] not in entries:
         raise TargetError(
             f"The model has {len(entries)} outputs: {', '.join(map(repr, entries))}. Pass a tuple that begins with one "
@@ -159,8 +161,10 @@ def carry_target(
 
 def carry_index(index: tuple[int, ...], axes: Sequence[int] | None) -> tuple[int, ...]:
     """An index (or a window) over all axes but the first, with its axes in the new order."""
-    if axes is None or len(index) != len(axes) - 1:
+    if axes is None:
         return index
+    if len(index) != len(axes) - 1:
+        raise ArgumentError(f"{index} has {len(index)} entries; pass one for each of the {len(axes) - 1} axes.")
     return tuple(index[axis - 1] for axis in axes[1:])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.certificate import Axes, Certificate, Side, certify, random_like, with_layers
+from cfi_core.certificate import Axes, Certificate, Side, certify, computes, random_like, with_layers
 from cfi_core.detection import adapter_for
 from cfi_core.errors import CFIError, TranslationError, TranslationWarning, UnfaithfulTranslationError
 from cfi_core.layer_map import LayerMap, map_layers
@@ -31,7 +31,7 @@ class Translation:
     Attributes:
         model: The translated model, native to its framework, in inference mode.
         route: The translators that made it.
-        certificate: Measured on the inputs of this call.
+        certificate: Measured on the inputs of this call (or of an earlier one with the same inputs and outputs).
         layer_map: Which layer is which; maps the original's names to the translated model's.
         input_axes: For each input, the permutation from the original's axes to the translated model's
             (axis `i` of the new input is axis `input_axes[i]` of the old one); None where they are the same.
@@ -58,7 +58,14 @@ class _Made:
 
 
 def translate_along(
-    registry: Registry, framework: str, model: Any, routes: Sequence[Route], arrays: Sequence[np.ndarray]
+    registry: Registry,
+    framework: str,
+    model: Any,
+    routes: Sequence[Route],
+    arrays: Sequence[np.ndarray],
+    outputs: Sequence[np.ndarray],
+    *,
+    keep: bool = True,
 ) -> Translation:
     """Tries the routes in order until one gives a faithful model.
 
@@ -68,6 +75,8 @@ def translate_along(
         model: The user's model.
         routes: None of them native.
         arrays: Inputs in the user's axes, sample axis first.
+        outputs: The model's outputs for them.
+        keep: Use and fill the cache; without, the translated model is nobody else's.
 
     Raises:
         UnfaithfulTranslationError: All that could be translated computes something else.
@@ -77,9 +86,10 @@ def translate_along(
         TranslationWarning: A route failed and the next one was taken.
     """
     failures: list[TranslationError] = []
+    job = _Job(registry, framework, model, tuple(arrays), tuple(outputs))
     for route in routes:
         try:
-            translation = _translate(registry, framework, model, route, arrays)
+            translation = _kept(job, route) if keep else _made(job, route)[0]
         except TranslationError as error:
             failures.append(error)
             continue
@@ -95,29 +105,69 @@ def translate_along(
     raise TranslationError(report) from failures[0]
 
 
-def _translate(
-    registry: Registry, framework: str, model: Any, route: Route, arrays: Sequence[np.ndarray]
-) -> Translation:
-    adapter = adapter_for(registry, framework)
-    target = adapter_for(registry, route.translators[-1].target)
-    original = Side(adapter, adapter.twin(model))
-    key = _cache_key(adapter.fingerprint(model), model, route, arrays)
-    made = _cache.get(key)
-    fresh = made is None
-    if made is None:
-        converted, input_axes, output_axes = _convert(route, original.model, arrays)
-        made = _Made(converted, input_axes, output_axes, LayerMap({}, ()))
-    translated = Side(target, target.twin(made.model), made.input_axes, made.output_axes)
-    digest = _digest(arrays)
-    certificate = made.certificates.get(digest) or _certified(route, original, translated, arrays)
-    if fresh:
-        generator = np.random.default_rng(_CERTIFICATE_SEED)
-        samples = [
-            np.concatenate([array[:1], noise])
-            for array, noise in zip(arrays, random_like(arrays, 1, generator), strict=True)
-        ]
-        made = replace(made, layer_map=map_layers(original, translated, samples, certificate.gradient_floor or 0.0))
-        _cache.put(key, model, made)
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A model to translate, and the samples to judge the result on."""
+
+    registry: Registry
+    framework: str
+    model: Any
+    arrays: tuple[np.ndarray, ...]
+    outputs: tuple[np.ndarray, ...]
+
+    def original(self) -> Side:
+        adapter = adapter_for(self.registry, self.framework)
+        return Side(adapter, adapter.twin(self.model))
+
+    def translated(self, route: Route, made: _Made) -> Side:
+        adapter = adapter_for(self.registry, route.translators[-1].target)
+        return Side(adapter, adapter.twin(made.model), made.input_axes, made.output_axes)
+
+    def digest(self) -> str:
+        """Of inputs and outputs: a model that has changed unnoticed gives itself away by its outputs."""
+        digest = hashlib.blake2b(digest_size=16)
+        for array in (*self.arrays, *self.outputs):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def _kept(job: _Job, route: Route) -> Translation:
+    """The translation from the cache, if it still is one; otherwise a new one, which is kept."""
+    adapter = adapter_for(job.registry, job.framework)
+    key = _cache_key(adapter.fingerprint(job.model), job.model, route, job.arrays)
+    made, digest = _cache.get(key), job.digest()
+    if made is not None:
+        try:
+            certificate = made.certificates.get(digest) or _certified(
+                route, job.original(), job.translated(route, made), job.arrays
+            )
+        except UnfaithfulTranslationError:
+            pass  # something about the model has changed that its fingerprint does not show: translate it again
+        else:
+            return _with_certificate(made, route, certificate, digest)
+    translation, made = _made(job, route)
+    _cache.put(key, job.model, made)
+    return translation
+
+
+def _made(job: _Job, route: Route) -> tuple[Translation, _Made]:
+    original = job.original()
+    converted, input_axes, output_axes = _convert(route, original.model, job.arrays)
+    made = _Made(converted, input_axes, output_axes, LayerMap({}, ()))
+    translated = job.translated(route, made)
+    certificate = _certified(route, original, translated, job.arrays)
+    generator = np.random.default_rng(_CERTIFICATE_SEED)
+    noise = random_like(job.arrays, 1, generator)
+    samples = [np.concatenate([array[:1], more]) for array, more in zip(job.arrays, noise, strict=True)]
+    if not computes(original, samples):
+        samples = [np.repeat(array[:1], 2, axis=0) for array in job.arrays]  # the model does not take noise
+    floor = certificate.gradient_floor or 0.0
+    made = replace(made, layer_map=map_layers(original, translated, samples, floor))
+    return _with_certificate(made, route, certificate, job.digest()), made
+
+
+def _with_certificate(made: _Made, route: Route, certificate: Certificate, digest: str) -> Translation:
     certificate = with_layers(certificate, len(made.layer_map), len(made.layer_map.compared))
     made.certificates.clear()  # one is enough: several methods in a row explain the same inputs
     made.certificates[digest] = certificate
@@ -187,14 +237,6 @@ def _compose(first: Axes, then: Axes) -> Axes:
         return then if first is None else first
     axes = tuple(first[axis] for axis in then)
     return None if axes == tuple(range(len(axes))) else axes
-
-
-def _digest(arrays: Sequence[np.ndarray]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 class _Cache:

@@ -32,8 +32,12 @@ class OnnxAdapter:
         path = Path(model)
         if not path.is_file():
             raise InputError(f"There is no file {str(path)!r}. Pass the path of an .onnx file.")
-        loaded = onnx.load(path)
-        onnx.checker.check_model(loaded)
+        try:
+            loaded = onnx.load(path)
+            onnx.checker.check_model(loaded)
+        except Exception as error:  # the parser, the checker and the file system each raise their own kinds
+            reason = str(error).strip().splitlines()
+            raise InputError(f"{str(path)!r} is no valid ONNX model: {reason[0] if reason else error!r}.") from error
         return loaded
 
     def twin(self, model: onnx.ModelProto, *, share_weights: bool = True) -> onnx.ModelProto:

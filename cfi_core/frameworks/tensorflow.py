@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.models.functional import Functional
 
 from cfi_core.contract import Layer
 from cfi_core.errors import InputError, LayerError, UnknownFrameworkError
@@ -46,7 +47,7 @@ class TensorFlowAdapter:
         if not _is_graph(model):
             return model
         if share_weights:
-            return keras.Model(model.inputs, model.outputs, name=model.name)
+            return keras.Model(model.inputs, _structure(model), name=model.name)
         clone = keras.models.clone_model(model)
         clone.set_weights(model.get_weights())
         return clone
@@ -100,7 +101,8 @@ class TensorFlowAdapter:
         if all(logit is None for logit in logits):
             return None
         outputs = [output if logit is None else logit for output, logit in zip(model.outputs, logits, strict=True)]
-        return keras.Model(model.inputs, outputs, name=model.name)
+        structure = keras.tree.pack_sequence_as(_structure(model), outputs)
+        return keras.Model(model.inputs, structure, name=model.name)
 
     # running
 
@@ -123,14 +125,18 @@ class TensorFlowAdapter:
         )
 
     def _call(self, model: keras.Model, inputs: Sequence[Any]) -> Any:
-        return model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+        outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+        # Keras flattens dicts by their sorted keys, and so do converters.
+        return {key: outputs[key] for key in sorted(outputs)} if isinstance(outputs, dict) else outputs
 
     # layers
 
     def layers(self, model: keras.Model, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
         """Every layer but the Input layers, nested ones after the model they lie in."""
+        readable = _readable(model, None) if _is_graph(model) else {}
+        shapes = {name: tuple(output.shape[1:]) for name, output in readable.items()}
         return tuple(
-            Layer(name, type(layer).__name__, _output_shape(layer))
+            Layer(name, type(layer).__name__, shapes.get(name))
             for name, layer in _named_layers(model)
             if not isinstance(layer, keras.layers.InputLayer)
         )
@@ -240,8 +246,26 @@ class TensorFlowAdapter:
 
 
 def _is_graph(model: keras.Model) -> bool:
-    """Functional and built Sequential models know their inputs; subclassed ones do not."""
-    return isinstance(model, keras.models.Sequential | keras.src.models.functional.Functional) and bool(model.inputs)
+    """Whether the model computes what its graph says: functional or built Sequential, with no `call` of its own."""
+    if not isinstance(model, keras.Sequential | Functional) or not model.inputs:
+        return False
+    return type(model).call in (Functional.call, keras.Sequential.call)
+
+
+def _structure(model: keras.Model) -> Any:
+    """The symbolic outputs in the structure that the model returns."""
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    return graph._outputs_struct
+
+
+def _nodes(model: keras.Model) -> dict[int, list[Any]]:
+    """The calls that the graph of this model makes, by the identity of the layer; there may be others elsewhere."""
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    calls: dict[int, list[Any]] = {}
+    for nodes in graph._nodes_by_depth.values():
+        for node in nodes:
+            calls.setdefault(id(node.operation), []).append(node)
+    return calls
 
 
 def _flat_layers(model: keras.Model) -> list[Any]:
@@ -259,10 +283,14 @@ def _named_layers(model: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _settings(layer: Any) -> str:
+    """The layer's configuration, and the plain attributes of layers that may keep some outside of it."""
+    plain = {key: value for key, value in vars(layer).items() if isinstance(value, int | float | str | tuple)}
     try:
-        return json.dumps(layer.get_config(), sort_keys=True, default=str)
+        configuration = layer.get_config()
     except NotImplementedError:
-        return ""  # a custom layer without get_config: its class, name and weights are hashed
+        configuration = {}  # a custom layer without get_config: its class, name, attributes and weights are hashed
+    activation = id(getattr(layer, "activation", None))
+    return json.dumps([configuration, plain, activation, id(type(layer).call)], sort_keys=True, default=str)
 
 
 def _combination(outputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> Any:
@@ -277,24 +305,15 @@ def _combination(outputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> An
 
 def _readable(model: keras.Model, names: Sequence[str] | None) -> dict[str, Any]:
     """Symbolic outputs of the layers that are called once and give one tensor."""
+    calls = _nodes(model)
     return {
-        layer.name: output
+        layer.name: calls[id(layer)][0].output_tensors[0]
         for layer in model.layers
-        if (names is None or layer.name in names) and (output := _single_output(layer)) is not None
+        if (names is None or layer.name in names)
+        and not isinstance(layer, keras.layers.InputLayer)
+        and len(calls.get(id(layer), ())) == 1
+        and len(calls[id(layer)][0].output_tensors) == 1
     }
-
-
-def _single_output(layer: Any) -> Any:
-    """The layer's symbolic output; None if it was called more than once or returns several tensors."""
-    nodes = layer._inbound_nodes
-    if len(nodes) != 1 or len(nodes[0].output_tensors) != 1 or isinstance(layer, keras.layers.InputLayer):
-        return None
-    return nodes[0].output_tensors[0]
-
-
-def _output_shape(layer: Any) -> tuple[int | None, ...] | None:
-    output = _single_output(layer)
-    return None if output is None else tuple(output.shape[1:])
 
 
 def _floating_type(model: Any) -> Any:
@@ -317,7 +336,7 @@ def _logits(output: Any) -> Any:
     if isinstance(operation, keras.layers.Activation) and activation in _SOFTMAXES:
         return node.input_tensors[0]
     if activation in _SOFTMAXES:
-        return _apply(_with_linear_activation(operation), node.input_tensors)
+        return _apply(_with_linear_activation(operation, node.input_tensors[0].shape), node.input_tensors)
     if isinstance(operation, keras.Model) and _is_graph(operation):
         inner = _logits(operation.outputs[tensor_index])
         if inner is not None:
@@ -325,10 +344,10 @@ def _logits(output: Any) -> Any:
     return None
 
 
-def _with_linear_activation(layer: Any) -> Any:
+def _with_linear_activation(layer: Any, input_shape: Any) -> Any:
     config = {**layer.get_config(), "activation": "linear"}
     head = type(layer).from_config(config)
-    head.build(layer._inbound_nodes[0].input_tensors[0].shape)
+    head.build(input_shape)
     head.set_weights(layer.get_weights())
     return head
 
@@ -342,6 +361,3 @@ def _apply(layer: Any, inputs: Sequence[Any]) -> Any:
         if node in producer._outbound_nodes:
             producer._outbound_nodes.remove(node)
     return output
-
-
-__all__ = ["TensorFlowAdapter"]

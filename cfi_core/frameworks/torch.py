@@ -29,21 +29,31 @@ class TorchAdapter:
 
     # models
 
-    def load(self, model: Any) -> Any:
-        """Torch models are given as objects."""
+    def load(self, model: nn.Module) -> nn.Module:
+        """Checks that the model has its weights."""
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if nn.parameter.is_lazy(tensor):
+                raise InputError(
+                    f"{name!r} of the {type(model).__name__} has no values yet (a lazy module): run the model once "
+                    f"before explaining it."
+                )
         return model
 
     def twin(self, model: nn.Module, *, share_weights: bool = True) -> nn.Module:
         """A structural copy in inference mode: parameters are shared, buffers and hook places are not."""
         memo: dict[int, Any] = {}
+        own = {id(module) for module in model.modules()}
         for module in model.modules():
             for value in vars(module).values():
                 # Only leaf tensors can be deep-copied; modules may keep results of a forward pass.
                 if isinstance(value, torch.Tensor) and not value.is_leaf:
                     memo[id(value)] = value.detach()
             for hooks in _hook_tables(module):
-                # The same callables, so that the user's hooks still fire and still reach the user's objects.
-                memo.update((id(hook), hook) for hook in hooks.values())
+                # The same callables, so that the user's hooks still fire and still reach the user's objects. Methods
+                # of the model's own modules are part of what it computes: they go over to the twin's modules.
+                memo.update(
+                    (id(hook), hook) for hook in hooks.values() if id(getattr(hook, "__self__", None)) not in own
+                )
         if share_weights:
             memo.update((id(parameter), parameter) for parameter in model.parameters())
         try:
@@ -61,18 +71,14 @@ class TorchAdapter:
         return any(module.training for module in model.modules())
 
     def fingerprint(self, model: nn.Module) -> str:
-        """Hash of parameters, buffers, module structure and plain settings."""
+        """Hash of everything that the modules hold: parameters, buffers, tensors, settings, functions, hooks."""
         digest = hashlib.blake2b(digest_size=16)
         for name, module in model.named_modules():
             digest.update(f"{name}:{type(module).__qualname__}:{id(type(module).forward)}".encode())
             for key, value in sorted(vars(module).items()):
-                if isinstance(value, int | float | str | bool | tuple) and key != "training":
-                    digest.update(f"{key}={value!r};".encode())
-        for name, tensor in model.state_dict().items():
-            digest.update(name.encode())
-            if isinstance(tensor, torch.Tensor):
-                digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+                if key not in ("training", "_modules"):
+                    digest.update(f";{key}=".encode())
+                    _hash(digest, value)
         return digest.hexdigest()
 
     def input_shapes(self, model: nn.Module) -> tuple[tuple[int | None, ...], ...] | None:
@@ -237,7 +243,7 @@ class TorchAdapter:
     def tensor(self, value: Any, model: Any) -> torch.Tensor:
         """A fresh tensor on the model's device, in the model's floating point type."""
         if not isinstance(value, torch.Tensor):
-            value = torch.from_numpy(np.array(value))
+            value = torch.from_numpy(_native(value))
         like = _example(model)
         fresh: torch.Tensor = value.detach().clone()
         if like is None:
@@ -264,7 +270,9 @@ class TorchAdapter:
         state, cuda_states = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
         gradient = torch.is_grad_enabled()
         try:
-            yield
+            # Gradients cannot be had of what is computed in inference mode, which a caller may be in.
+            with torch.inference_mode(False):
+                yield
         finally:
             torch.set_rng_state(state)
             if cuda:
@@ -341,11 +349,37 @@ class _SoftmaxWatch(TorchFunctionMode):
         return next((logits for result, logits in self._seen if result is output), None)
 
 
+def _hash(digest: Any, value: Any, depth: int = 4) -> None:
+    if isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_meta:
+        digest.update(str((value.dtype, tuple(value.shape))).encode())
+        digest.update(value.detach().cpu().resolve_conj().contiguous().flatten().view(torch.uint8).numpy().data)
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        digest.update(str((value.dtype, value.shape)).encode())
+        digest.update(np.ascontiguousarray(value).data)
+    elif value is None or isinstance(value, int | float | complex | str | bytes | bool):
+        digest.update(repr(value).encode())
+    elif isinstance(value, Mapping | list | tuple | set | frozenset) and depth:
+        entries = list(value.items()) if isinstance(value, Mapping) else list(value)
+        digest.update(f"{type(value).__name__}[{len(entries)}]".encode())
+        for entry in entries:
+            _hash(digest, entry, depth - 1)
+    else:
+        # A function or another object: known by its identity alone, so another one in its place is noticed.
+        digest.update(f"{type(value).__qualname__}@{id(value)}".encode())
+
+
 def _example(model: Any) -> torch.Tensor | None:
     if not isinstance(model, nn.Module):
         return None
     tensors = [*model.parameters(), *model.buffers()]
     return next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
+
+
+def _native(value: Any) -> np.ndarray:
+    """A copy in a type that torch knows: the machine's byte order, double precision at the most."""
+    array = np.array(value)
+    array = array.astype(array.dtype.newbyteorder("="))
+    return array.astype(np.float64) if array.dtype == np.longdouble else array
 
 
 def _hook_tables(module: nn.Module) -> Iterator[Mapping[int, Any]]:

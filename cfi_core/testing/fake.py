@@ -260,7 +260,7 @@ def cfi_frameworks() -> list[FrameworkSpec]:
             model_types=((__name__, model),),
             tensor_types=(),
             adapter=f"{__name__}:NetworkAdapter",
-            file_suffixes=(),
+            module=__name__,
         )
         for name, model in (("paint", "Painting"), ("print", "Print"))
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from keyword import iskeyword
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ def _name_submodules(model: ModelProto) -> None:
         name = re.sub(r"\W+", "_", (node.name or node.op_type).strip("/"))
         if name[:1].isdigit():
             name = f"_{name}"
-        if hasattr(torch.fx.GraphModule, name):
+        if hasattr(torch.fx.GraphModule, name) or iskeyword(name):
             name = f"{name}_"
         node.name = unique(name, taken)
         taken.add(node.name)
