@@ -90,8 +90,9 @@ def attribute(
         toolset: For example `"captum"`; None chooses one and warns if there are several.
         inputs: Array or tensor of any known framework, sample axis first, in the axis order of the model; a
             tuple for a model with several inputs.
-        target: What to explain: a class index, a list with one per sample, a tuple into the output (of a model
-            with several outputs: beginning with the output's position or key), or a callable of the output.
+        target: What to explain: a class index (a negative one counts from the end), a list with one per sample, a
+            tuple into the output (of a model with several outputs: beginning with the output's position or key), or
+            a callable of the output.
         layer: A layer of the model: the object or its name.
         neuron: Index of a unit of the layer's output (axes after the first, in the model's order), or a callable.
         baselines: Reference inputs: a number, or arrays with the axes of the inputs.
@@ -160,7 +161,7 @@ def visualize_features(
         layer: Instead of an output: a layer, together with `neuron`.
         neuron: A channel of the layer (one index) or one unit (an index for each axis, in the model's order).
         init_args: As for `attribute`.
-        exec_args: As for `attribute`.
+        exec_args: As for `attribute`; tf-keras-vis needs `{"input_range": (low, high)}`, the range of valid inputs.
         translator: As for `attribute`.
         head: As for `attribute`.
         plot: As for `attribute`.
@@ -241,7 +242,8 @@ def plan(
         The plan: method, toolset, route and why; print it.
 
     Raises:
-        CFIError: The same errors as far as they can be known without running a model.
+        CFIError: The same errors as far as names tell: methods, routes, layers, arguments that are missing, unknown or
+            given twice. What has to be compared with the model (shapes, targets) is checked when it runs.
     """
     call = Call(
         model=model,
@@ -282,6 +284,8 @@ def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None
     """
     current = registry()
     framework = detect_framework(current, model).name
+    if to == "keras":
+        raise ArgumentError("Keras models are of the framework 'tensorflow': pass to='tensorflow'.")
     if framework == to:
         raise ArgumentError(f"The model already is a {to} model; there is nothing to translate.")
     if to not in current.frameworks:

@@ -189,6 +189,8 @@ def check_against_model(prepared: Prepared) -> None:
     for name, value in {**call.init_args, **call.exec_args}.items():
         if plan.method.roles.get(name) is Role.LIKE_INPUTS and value is not None:
             _checked_like_inputs(prepared, value, name)
+        if plan.method.roles.get(name) is Role.WINDOW and value is not None:
+            _check_window(prepared, name, value)
 
 
 def _check_differentiable(plan: Plan, inputs: Inputs) -> None:
@@ -370,6 +372,25 @@ def _like_layer(prepared: Prepared, value: Any, model: Any, layers: Sequence[str
     if axes is not None and len(np.shape(value)) != len(axes):
         raise ArgumentError(f"An array for layer {layers[0]!r} needs {len(axes)} axes, as its output has.")
     return to_tensor(prepared.registry, prepared.abroad, model, value, axes)
+
+
+def _check_window(prepared: Prepared, name: str, value: Any) -> None:
+    """One entry for each axis of a sample, none larger than the axis; strides may also be one number."""
+    arrays = prepared.probe.inputs.arrays
+    windows = value if isinstance(value, tuple) and value and isinstance(value[0], tuple | list) else (value,)
+    for window, array in zip(windows, arrays, strict=False):
+        sizes = array.shape[1:]
+        entries = tuple(window) if isinstance(window, tuple | list) else (window,) * len(sizes)
+        fits = len(entries) == len(sizes) and all(
+            isinstance(entry, int | np.integer) and 1 <= entry <= size
+            for entry, size in zip(entries, sizes, strict=True)
+        )
+        if not fits or (not isinstance(window, tuple | list) and len(sizes) > 1 and name != "strides"):
+            example = tuple(size if size <= 4 else max(1, size // 8) for size in sizes)
+            raise ArgumentError(
+                f"{name}={value!r} does not fit samples of shape {sizes}: pass one number for each of these axes, none "
+                f"larger than the axis, for example {example}."
+            )
 
 
 def _window(prepared: Prepared, value: Any) -> Any:

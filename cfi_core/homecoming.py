@@ -44,7 +44,8 @@ def bring_home(
     if all(not values.any() for values, _ in parts):
         warnings.warn(
             f"{plan.method.key} of {plan.method.toolset} is zero everywhere: what is explained does not react to this "
-            f"input here (a dead unit, a saturated output, or a layer that the target does not depend on).",
+            f"input here (a dead unit, a saturated output, a layer that the target does not depend on), or the method's "
+            f"own regularisation removed everything (LIME's Lasso: pass an interpretable_model with a smaller alpha).",
             ModelWarning,
             stacklevel=5,
         )
@@ -126,6 +127,7 @@ def _provenance(
         "route": prepared.translation.route.names if prepared.translation else (),
         "certificate": str(prepared.translation.certificate) if prepared.translation else "native: nothing to certify",
         "explained": carried.explained,
+        "neuron": plan.call.neuron if not callable(plan.call.neuron) else repr(plan.call.neuron),
         "applied": dict(result.applied),
         "init_args": {name: repr(value) for name, value in plan.call.init_args.items()},
         "exec_args": {name: repr(value) for name, value in plan.call.exec_args.items()},

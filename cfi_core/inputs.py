@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.detection import adapter_for, framework_of_tensor
-from cfi_core.errors import InputError
+from cfi_core.errors import CFIError, InputError
 from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.frameworks.structure import flatten
 from cfi_core.plugins import Registry
@@ -112,10 +112,12 @@ def run_probe(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> Probe:
     """
     try:
         outputs = adapter.outputs(model, inputs.tensors)
+    except CFIError:
+        raise
     except Exception as error:  # the user's model may raise anything
         shapes = ", ".join(f"{array.shape} {array.dtype}" for array in inputs.arrays)
         integers = [array for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
-        hint = _integers("inputs", integers[0]) if integers else "Check shape and axis order: the sample axis is first."
+        hint = _integers("inputs", integers[0]) if integers else _repair(adapter, model, inputs)
         raise InputError(f"The model fails on inputs of shape {shapes}: {_first_line(error)} {hint}") from error
     for output in flatten(outputs):
         if not np.issubdtype(output.dtype, np.floating):
@@ -130,6 +132,23 @@ def run_probe(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> Probe:
         if not np.isfinite(output).all():
             raise InputError("The model gives NaN or infinite outputs for these inputs. Check the inputs and weights.")
     return Probe(inputs, outputs)
+
+
+def _repair(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> str:
+    """What would have worked: a sample axis in front, or the channels on the other side."""
+    if len(inputs.arrays) == 1:
+        array = inputs.arrays[0]
+        changes = {"x[None]": array[None]}
+        if array.ndim == 4:
+            changes["x.transpose(0, 3, 1, 2)"] = array.transpose(0, 3, 1, 2)
+            changes["x.transpose(0, 2, 3, 1)"] = array.transpose(0, 2, 3, 1)
+        for text, changed in changes.items():
+            try:
+                adapter.outputs(model, [adapter.tensor(changed, model)])
+            except Exception:  # noqa: BLE001 - the user's model may raise anything, and this is only a try
+                continue
+            return f"{text} would fit the model: the sample axis is first, and axes are in the model's order."
+    return "Check shape and axis order: the sample axis is first."
 
 
 def split(registry: Registry, value: Any) -> tuple[Any, ...]:

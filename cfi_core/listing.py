@@ -9,6 +9,14 @@ from cfi_core.plugins import PluginInfo, loaded, registry, unmet
 from cfi_core.specs import Kind, MethodSpec, ToolsetSpec, TranslatorSpec
 
 _Spec = TypeVar("_Spec", ToolsetSpec, TranslatorSpec)
+_Entry = TypeVar("_Entry")
+
+
+class Listing(list[_Entry]):
+    """A list that prints one entry per line."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self))
 
 
 @dataclass(frozen=True)
@@ -33,8 +41,14 @@ class Installed(Generic[_Spec]):
         """Whether everything that it requires is installed."""
         return not self.missing
 
+    def __repr__(self) -> str:
+        state = "usable" if self.usable else f"not usable: {', '.join(self.missing)} not installed"
+        return f"{self.spec!r} {state}"
 
-def methods(key: str | None = None, *, toolset: str | None = None, kind: str | Kind | None = None) -> list[MethodSpec]:
+
+def methods(
+    key: str | None = None, *, toolset: str | None = None, kind: str | Kind | None = None
+) -> Listing[MethodSpec]:
     """Methods of all installed toolsets, sorted by key.
 
     Args:
@@ -42,26 +56,24 @@ def methods(key: str | None = None, *, toolset: str | None = None, kind: str | K
         toolset: Only methods of that toolset.
         kind: Only methods of that kind: `"attribution"`, `"layer"`, `"neuron"` or `"feature visualization"`.
     """
-    return sorted(
-        (
-            spec
-            for spec in registry().methods.values()
-            if key in (None, spec.key) and toolset in (None, spec.toolset) and kind in (None, spec.kind)
-        ),
-        key=lambda spec: (spec.key, spec.toolset),
-    )
+    found = [
+        spec
+        for spec in registry().methods.values()
+        if key in (None, spec.key) and toolset in (None, spec.toolset) and kind in (None, spec.kind)
+    ]
+    return Listing(sorted(found, key=lambda spec: (spec.key, spec.toolset)))
 
 
-def toolsets() -> list[Installed[ToolsetSpec]]:
+def toolsets() -> Listing[Installed[ToolsetSpec]]:
     """All toolsets that plugins describe, sorted by name."""
-    return [Installed(spec, unmet(spec.requirements)) for _, spec in sorted(registry().toolsets.items())]
+    return Listing(Installed(spec, unmet(spec.requirements)) for _, spec in sorted(registry().toolsets.items()))
 
 
-def translators() -> list[Installed[TranslatorSpec]]:
+def translators() -> Listing[Installed[TranslatorSpec]]:
     """All translators that plugins describe, sorted by name."""
-    return [Installed(spec, unmet(spec.requirements)) for _, spec in sorted(registry().translators.items())]
+    return Listing(Installed(spec, unmet(spec.requirements)) for _, spec in sorted(registry().translators.items()))
 
 
-def plugins() -> list[PluginInfo]:
+def plugins() -> Listing[PluginInfo]:
     """All plugins found, with the error of those that were left out; works in the face of conflicts too."""
-    return list(loaded().plugins)
+    return Listing(loaded().plugins)

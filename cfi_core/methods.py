@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 from cfi_core.catalogue import DISTRIBUTION_OF_TOOLSET, TOOLSETS_OF_METHOD
-from cfi_core.errors import UnknownMethodError
+from cfi_core.errors import ArgumentError, UnknownMethodError
 from cfi_core.plugins import Registry, unmet
 from cfi_core.specs import Kind, MethodSpec
 
@@ -37,9 +38,16 @@ def find_methods(registry: Registry, key: str, toolset: str | None, kinds: froze
 
 
 def _check_toolset(registry: Registry, toolset: str) -> None:
+    if not isinstance(toolset, str):
+        raise ArgumentError(
+            f"toolset must be the name of a toolset ({_listed(registry.toolsets)}), not a {type(toolset).__name__}. "
+            f"Everything else is passed by name: inputs=, target=, …"
+        )
     if toolset in registry.toolsets:
         return
     message = f"No toolset {toolset!r} is installed; installed are {_listed(registry.toolsets)}."
+    if near := nearest(toolset, registry.toolsets):
+        message += f" Did you mean {near[0]!r}?"
     if toolset in DISTRIBUTION_OF_TOOLSET:
         message += f" pip install {DISTRIBUTION_OF_TOOLSET[toolset]} brings it."
     raise UnknownMethodError(message + _broken(registry))
@@ -57,7 +65,7 @@ def _unknown(registry: Registry, key: str, toolset: str | None) -> str:
             if name not in registry.toolsets and toolset in (None, name)
         }
     )
-    near = get_close_matches(key, {*keys, *(TOOLSETS_OF_METHOD if toolset is None else ())}, n=3, cutoff=0.5)
+    near = nearest(key, {*keys, *(TOOLSETS_OF_METHOD if toolset is None else ())})
     if toolset and elsewhere:
         message += f" Offered by {_listed(elsewhere)}."
     elif absent:
@@ -65,8 +73,18 @@ def _unknown(registry: Registry, key: str, toolset: str | None) -> str:
     elif near:
         message += f" Nearest: {_listed(near)}."
     else:
-        message += f" Offered: {_listed(keys)}."
+        message += f" {len(keys)} methods are offered; cfi.methods() lists them."
     return message + _broken(registry)
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three known names that look alike, whatever their case and separators."""
+    plain = {_plain(other): other for other in known}
+    return [plain[match] for match in get_close_matches(_plain(name), sorted(plain), n=3, cutoff=0.5)]
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "").replace(" ", "")
 
 
 def _broken(registry: Registry) -> str:

@@ -174,7 +174,7 @@ def _arrange(
     if form == "picture" and stacked == ("channel",) and len(labels) == 3:
         # Colours become the last axis of a single panel.
         values, labels = np.moveaxis(values, 1, -1)[:, None], [""]
-    elif form == "map" and stacked == ("channel",) and attribution.layer is None and channels == "sum":
+    elif form == "map" and stacked == ("channel",) and _of_inputs(attribution) and channels == "sum":
         scale_label = "sum over channels" if len(labels) > 1 else ""
         values, labels = values.sum(axis=1, keepdims=True), [""]
     elif len(labels) > max_panels:
@@ -239,7 +239,7 @@ def _chosen(samples: Sequence[int] | None, max_samples: int, count: int) -> list
 
 def _image(attribution: Attribution, part: int, sample: int, count: int) -> np.ndarray | None:
     """The input image behind a map as height, width and three colours between 0 and 1; None if there is none."""
-    positions = [part] if attribution.layer is None else range(len(attribution.inputs))
+    positions = [part] if _of_inputs(attribution) else range(len(attribution.inputs))
     for position in positions:
         if position >= len(attribution.inputs):
             continue
@@ -272,12 +272,19 @@ def _name(attribution: Attribution) -> str:
     return f"the {attribution.method_key} attribution of {attribution.toolset}"
 
 
+def _of_inputs(attribution: Attribution) -> bool:
+    """Whether the values have the axes of the inputs, although the method may look at a layer (a neuron's inputs)."""
+    return attribution.layer is None or attribution.provenance.get("kind") in ("attribution", "neuron")
+
+
 def _heading(attribution: Attribution) -> str:
     facts = []
     if attribution.target is not None and _targets(attribution.target) is None:
         facts.append(f"target {_target_label(attribution.target)}")
     if isinstance(attribution.layer, str):
         facts.append(f"layer {attribution.layer}")
+    if attribution.provenance.get("neuron") is not None:
+        facts.append(f"unit {attribution.provenance['neuron']}")
     facts.append(f"route {' → '.join(attribution.route)}" if attribution.route else "native")
     return f"{attribution.method_key} · {attribution.toolset}\n{' · '.join(facts)}"
 

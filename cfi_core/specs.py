@@ -104,6 +104,9 @@ class ToolsetSpec:
     requirements: tuple[str, ...] = ()
     homepage: str = ""
 
+    def __repr__(self) -> str:
+        return f"{self.name:<13} for {self.framework} models, {self.homepage}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSpec:
@@ -147,6 +150,10 @@ class MethodSpec:
     native_only: tuple[str, ...] = ()
     wraps: str = ""
 
+    def __repr__(self) -> str:
+        optional = "".join(f", [{name}]" for name in self.optional)
+        return f"{self.key:<28} {self.toolset:<13} {self.kind:<21} {', '.join(self.required)}{optional}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TranslatorSpec:
@@ -171,6 +178,9 @@ class TranslatorSpec:
     implementation: str
     requirements: tuple[str, ...] = ()
     kind: str = "conversion"
+
+    def __repr__(self) -> str:
+        return f"{self.name:<18} {self.source} → {self.target}, {self.kind}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,7 +94,7 @@ def _checked(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(index) != len(shape) - 1:
         raise TargetError(
             f"The target {index if len(index) != 1 else index[0]} has {len(index)} indices for an output of shape "
-            f"{shape}. Pass {_wanted(shape)}."
+            f"{shape}. Pass {_wanted(shape)}." + (" One class per sample is a list." if len(index) == shape[0] else "")
         )
     plain = tuple(_plain(value) for value in index)
     for value, size in zip(plain, shape[1:], strict=True):

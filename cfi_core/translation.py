@@ -45,6 +45,9 @@ class Translation:
     input_axes: tuple[Axes, ...]
     output_axes: tuple[Axes, ...]
 
+    def __repr__(self) -> str:
+        return f"<Translation {self.route}: {self.certificate}>"
+
 
 @dataclass(frozen=True, eq=False)
 class _Made:

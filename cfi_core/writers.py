@@ -29,6 +29,8 @@ def write_npz(attribution: Attribution, path: Path) -> None:
     arrays = {f"values_{i}" if several else "values": values for i, (values, _) in enumerate(attribution.parts)}
     words: dict[str, Any] = {}
     for name, value in attribution.extras.items():
+        if name == "figure":  # what plot=True drew; a picture is no number
+            continue
         if isinstance(value, (np.ndarray, np.generic, int, float)) and np.asarray(value).dtype.kind in "biufc":
             arrays[f"extra_{name}"] = np.asarray(value)
         else:

@@ -19,6 +19,7 @@ from cfi_core.errors import InputError
 from cfi_core.frameworks.structure import flatten, map_structure
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
+_CONVOLUTIONS = {"conv1d": 3, "conv2d": 4, "conv3d": 5}
 _ONE_DIMENSIONAL = (nn.Conv1d, nn.ConvTranspose1d)
 
 
@@ -134,8 +135,12 @@ class TorchAdapter:
     # running
 
     def outputs(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> Any:
-        """Forward pass without gradients."""
-        with torch.no_grad():
+        """Forward pass without gradients.
+
+        Raises:
+            InputError: A convolution gets a single sample without a sample axis, which torch would take silently.
+        """
+        with torch.no_grad(), _SampleAxisWatch():
             return map_structure(self.to_numpy, model(*inputs))
 
     def vjp(
@@ -328,6 +333,19 @@ class LogitModel(nn.Module):
             return output if found is None else found
 
         return map_structure(logits, outputs)
+
+
+class _SampleAxisWatch(TorchFunctionMode):
+    """Torch's convolutions take one sample without a sample axis, and what follows takes its channels for samples."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        rank = _CONVOLUTIONS.get(getattr(func, "__name__", ""))
+        if rank is not None and args and isinstance(args[0], torch.Tensor) and args[0].ndim == rank - 1:
+            raise InputError(
+                f"A convolution of the model gets values of shape {tuple(args[0].shape)}, without a sample axis. "
+                f"If the inputs are a single sample, pass x[None]."
+            )
+        return func(*args, **(kwargs or {}))
 
 
 class _SoftmaxWatch(TorchFunctionMode):

@@ -27,6 +27,7 @@ import cfi_core as cfi
 from cfi_core.contract import MethodRequest
 from cfi_core.detection import adapter_for, detect_framework
 from cfi_core.plugins import registry
+from cfi_core.running import run
 from cfi_core.specs import UNIFORM_ARGUMENTS, Kind, resolve
 
 
@@ -84,8 +85,9 @@ class ToolsetConformance(ABC):
     def test_failures_are_typed(self) -> None:
         """Whatever the toolset raises reaches the user as an error of CFI."""
         method = next(m for m in cfi.methods(toolset=self.toolset) if m.kind is Kind.ATTRIBUTION)
+        adapter = adapter_for(registry(), registry().toolsets[self.toolset].framework)
         try:
-            resolve(method.implementation)(MethodRequest(method=method, model=object(), inputs=(object(),)))
+            run(adapter, MethodRequest(method=method, model=object(), inputs=(object(),)))
         except cfi.CFIError:
             return
         raise AssertionError(f"{method.key} accepted an object that is no model")

@@ -181,3 +181,17 @@ def test_every_error_is_a_cfi_error():
     for name in cfi.__all__:
         if name.endswith("Error"):
             assert issubclass(getattr(cfi, name), cfi.CFIError)
+
+
+def test_slips_of_the_pen_are_told(painting, images):
+    refuse(cfi.UnknownMethodError, "Nearest: grad_cam", painting, "GradCAM ", inputs=images)
+    refuse(cfi.UnknownMethodError, "Did you mean 'press'", painting, "press_gradient", "Press", inputs=images)
+    refuse(cfi.ArgumentError, "inputs=", painting, "press_gradient", images, target=0)
+    refuse(cfi.TargetError, "is a list", painting, "press_gradient", inputs=images, target=(0, 1))
+
+
+def test_listings_are_readable(registry):
+    text = repr(cfi.methods())
+    assert len(text.splitlines()) == len(cfi.methods()) == 6
+    assert "press_map" in text and "inputs, layer" in text
+    assert "usable" in repr(cfi.toolsets()) and "paint → print" in repr(cfi.translators())

@@ -37,9 +37,6 @@ class TestPress(ToolsetConformance):
     def make_inputs(self):
         return np.random.default_rng(2).normal(size=(2, 5, 7, 3))
 
-    def test_failures_are_typed(self):
-        """The fake toolset is plain on purpose: core itself makes its failures typed (see test_refusals)."""
-
 
 class TestPaintToPrint(TranslatorConformance):
     target = "print"

@@ -36,7 +36,7 @@ def test_npz_keeps_values_axes_and_provenance(tmp_path):
             layer="conv",
             route=("there", "back"),
             provenance=provenance,
-            extras={"delta": np.array([0.25]), "ratio": 0.5, "figure": object, "note": "µ"},
+            extras={"delta": np.array([0.25]), "ratio": 0.5, "made by": object, "figure": object, "note": "µ"},
         ),
         tmp_path / "a.npz",
     )
@@ -54,7 +54,7 @@ def test_npz_keeps_values_axes_and_provenance(tmp_path):
         "certificate": None,
         "target": [1, 2],
         "layer": "conv",
-        "extras": {"figure": "<class 'object'>", "note": "µ"},
+        "extras": {"made by": "<class 'object'>", "note": "µ"},
         "provenance": {"seed": 7, "kind": "layer", "seconds": 0.5, "shape": [1, 2], "nested": {"on": True}},
     }
 

@@ -302,3 +302,55 @@ def test_bad_arguments_are_typed_and_found_early(twins: Twins, tmp_path):
         cfi.attribute(str(broken), "saliency", "captum", **call)
     swapped = cfi.attribute(twins.torch_model, "saliency", "captum", inputs=twins.first.astype(">f4"), target=0)
     assert apart(gradient(twins.torch_model, twins.first, lambda y: y[:, 0]), swapped.values) < 1e-6
+
+
+def test_a_sample_without_its_axis_is_not_taken_for_a_batch(twins: Twins):
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    assert model(torch.tensor(twins.first[0])).shape == (5, 1)  # torch takes channels for samples
+    with pytest.raises(cfi.InputError, match=r"x\[None\]"):
+        cfi.attribute(model, "saliency", "captum", inputs=twins.first[0], target=0)
+
+
+def test_swapped_axes_are_told_with_what_would_fit(twins: Twins):
+    with pytest.raises(cfi.InputError, match=r"x\.transpose\(0, 3, 1, 2\) would fit"):
+        cfi.attribute(twins.torch_model, "saliency", "captum", inputs=twins.last, target=0)
+
+
+@pytest.mark.parametrize("key", ["deep_lift", "guided_backprop", "lrp"])
+def test_global_average_pooling_in_any_memory_format(twins: Twins, key):
+    """Torch pools channels-last memory through another operation, which is as linear."""
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((14, 20, 3)),
+            layers.Conv2D(6, 3, padding="same", activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(5),
+        ]
+    )
+    crossed = cfi.attribute(model, key, "captum", inputs=twins.last, target=1)
+    torch_model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
+    ).eval()
+    kernel, bias, dense, dense_bias = model.get_weights()
+    with torch.no_grad():
+        torch_model[0].weight.copy_(torch.tensor(kernel.transpose(3, 2, 0, 1)))
+        torch_model[0].bias.copy_(torch.tensor(bias))
+        torch_model[4].weight.copy_(torch.tensor(dense.T))
+        torch_model[4].bias.copy_(torch.tensor(dense_bias))
+    for images in (torch.tensor(twins.first), torch.tensor(twins.first).to(memory_format=torch.channels_last)):
+        native = cfi.attribute(torch_model, key, "captum", inputs=images, target=1)
+        assert apart(native.values, to_first(crossed.values)) < 1e-4
+
+
+@pytest.mark.parametrize("window", [(15, 4, 3), (4, 4), 4, (0, 4, 3)])
+def test_windows_are_checked_in_the_users_axes(twins: Twins, window):
+    with pytest.raises(cfi.ArgumentError, match=r"sliding_window_shapes=.*\(14, 20, 3\)"):
+        cfi.attribute(
+            twins.keras_model,
+            "occlusion",
+            "captum",
+            inputs=twins.last,
+            target=0,
+            exec_args={"sliding_window_shapes": window},
+        )

@@ -33,6 +33,7 @@ LAYOUT = frozenset(
         "Unsqueeze",
         "Clone",
         "Alias",
+        "AsStrided",
         "Select",
         "Slice",
         "Index",

@@ -120,7 +120,7 @@ def check_gradcam_layer(prepared: Prepared, seek: bool) -> None:
     if len(shape) < 3:
         raise LayerError(
             f"layer {layer.name!r} gives {tuple(shape)}: a class activation map needs axes for samples, space and "
-            f"channels; take one of {_names(entry for entry in model.layers if _rank(entry) > 2)}"
+            f"channels; take a layer before the image is pooled or flattened (cfi.layers(model, inputs) shows shapes)"
         )
     if seek and not isinstance(layer, Conv):
         found = find_layer(model, lambda entry: isinstance(entry, Conv), offset=layer)
