@@ -44,8 +44,8 @@ def bring_home(
     if all(not values.any() for values, _ in parts):
         warnings.warn(
             f"{plan.method.key} of {plan.method.toolset} is zero everywhere: what is explained does not react to this "
-            f"input here (a dead unit, a saturated output, a layer that the target does not depend on), or the method's "
-            f"own regularisation removed everything (LIME's Lasso: pass an interpretable_model with a smaller alpha).",
+            f"input here (a dead unit, a saturated output, a layer that the target does not depend on), or the "
+            f"method's own regularisation removed everything (LIME's Lasso: pass an interpretable_model with a smaller alpha).",
             ModelWarning,
             stacklevel=5,
         )
