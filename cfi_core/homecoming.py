@@ -45,7 +45,7 @@ def bring_home(
         warnings.warn(
             f"{plan.method.key} of {plan.method.toolset} is zero everywhere: what is explained does not react to this "
             f"input here (a dead unit, a saturated output, a layer that the target does not depend on), or the "
-            f"method's own regularisation removed everything (LIME's Lasso: pass an interpretable_model with a smaller alpha).",
+            f"method's own regularisation removed everything (LIME: pass an interpretable_model with a smaller alpha).",
             ModelWarning,
             stacklevel=5,
         )
