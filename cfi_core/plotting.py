@@ -422,7 +422,8 @@ def _draw_maps(
     style: _Style,
 ) -> None:
     """Heat maps on one colour scale, over the image if there is one."""
-    colors, norm, extend = _scale(panels, style)
+    # One kind of colour map for all rows of a figure, so that they can be compared.
+    colors, norm, extend = _scale(panels, style, signed=bool((block.values < 0).any()))
     alpha = style.alpha if image is not None and style.overlay else 1.0
     for axis, panel, label in zip(axes, panels, block.labels, strict=True):
         extent = None
@@ -463,7 +464,7 @@ def _draw_maps(
         bar.set_label(block.scale_label, fontsize=8)
 
 
-def _scale(panels: np.ndarray, style: _Style) -> tuple[Colormap, Normalize, str]:
+def _scale(panels: np.ndarray, style: _Style, *, signed: bool) -> tuple[Colormap, Normalize, str]:
     """Colour map, range and pointed ends of the colour scale of some panels."""
     finite = panels[np.isfinite(panels)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
@@ -473,7 +474,6 @@ def _scale(panels: np.ndarray, style: _Style) -> tuple[Colormap, Normalize, str]
         limit = float(np.percentile(np.abs(finite), style.clip_percentile, method="higher"))
     limit = limit or max(abs(low), abs(high)) or 1.0
     # Negative values are blue also where all are negative: a bright patch always speaks for the target.
-    signed = low < 0
     colors = matplotlib.colormaps[style.colormap or (_DIVERGING if signed else _SEQUENTIAL)]
     norm = Normalize(-limit if signed else 0.0, limit)
     below, above = low < -limit, high > limit

@@ -104,6 +104,23 @@ def test_a_signed_map_is_symmetric_around_zero():
     assert abs(red - blue) < 0.02  # the middle of the map has no colour
 
 
+def test_all_rows_of_a_figure_have_one_kind_of_colour_map():
+    values = np.abs(random(2, 4, 6))
+    values[0] *= -1
+    names = {image.cmap.name for image in maps(plot(attribution(values, ("sample", "height", "width"))))}
+    assert len(names) == 1
+
+
+def test_a_neurons_inputs_are_drawn_like_inputs():
+    """Summed over channels, with the unit in the title, although the method looks at a layer."""
+    values = random(1, 3, 4, 6)
+    provenance = {"kind": "neuron", "neuron": (5, 1, 2)}
+    figure = plot(attribution(values, NCHW, layer="conv2", provenance=provenance))
+    (drawn,) = maps(figure)
+    np.testing.assert_allclose(drawn.get_array(), values[0].sum(0))
+    assert "layer conv2 · unit (5, 1, 2)" in words(figure)
+
+
 def test_positive_values_start_at_zero_in_the_dark():
     (image,) = maps(plot(attribution(np.array([[[1.0, 2.0], [3.0, 4.0]]]), ("sample", "height", "width"))))
     assert (image.norm.vmin, image.norm.vmax) == (0.0, 4.0)
