@@ -148,6 +148,8 @@ def _repair(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> str:
             except Exception:  # noqa: BLE001 - the user's model may raise anything, and this is only a try
                 continue
             return f"{text} would fit the model: the sample axis is first, and axes are in the model's order."
+    if len(inputs.arrays) > 1:
+        return "A tuple or list of arrays means several inputs; for the samples of one input, stack them (np.stack)."
     return "Check shape and axis order: the sample axis is first."
 
 
