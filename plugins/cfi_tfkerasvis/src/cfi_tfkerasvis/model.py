@@ -327,12 +327,5 @@ def _modifiers(request: MethodRequest, probe: Sequence[Any]) -> tuple[CheckedMod
     return tuple(CheckedModifier(modifier, probe) for modifier in modifiers)
 
 
-def _rank(layer: Any) -> int:
-    try:
-        return len(layer.output.shape)
-    except (AttributeError, ValueError):  # several outputs, or never called
-        return 0
-
-
 def _names(layers: Any) -> str:
     return ", ".join(repr(layer.name) for layer in layers)
