@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cfi_core.attribution import Attribution
+from cfi_core.bridging import bridge
 from cfi_core.call import Call
 from cfi_core.carrying import Prepared, carry, check_against_model
 from cfi_core.contract import Layer
@@ -38,7 +39,7 @@ class PendingLayer:
     Attributes:
         plan: What is going to happen.
         layers: The layers that can be chosen.
-        prepared: The translated and certified model, which is not made again.
+        prepared: The converted and certified model, which is not made again (a bridge waits for its layer).
         seconds: What the steps so far have taken.
         plot: As it was asked for.
         fingerprint: Content of the user's model when it was translated.
@@ -84,8 +85,10 @@ def attribute(
     """Explains a model with an introspection method, whatever framework either of them is of.
 
     Args:
-        model: A `torch.nn.Module`, a Keras 3 model, an `onnx.ModelProto` or the path of an `.onnx` file. It is
-            left as it is: weights, mode, hooks, gradients and global random state are the same afterwards.
+        model: A `torch.nn.Module`, a Keras 3 model, a `tf.Module`, `tf.function` or signature of a SavedModel, an
+            `onnx.ModelProto` or the path of an `.onnx` file, an ONNX Runtime session, a scikit-learn estimator, or any
+            function of arrays or of one framework's tensors (the framework that `inputs` are of). It is left as it is:
+            weights, mode, hooks, gradients and global random state are the same afterwards.
         method_key: For example `"grad_cam"`; `cfi.methods()` lists all.
         toolset: For example `"captum"`; None chooses one and warns if there are several.
         inputs: Array or tensor of any known framework, sample axis first, in the axis order of the model; a
@@ -283,7 +286,7 @@ def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None
         TranslationError: No translator could translate it faithfully.
     """
     current = registry()
-    framework = detect_framework(current, model).name
+    framework = detect_framework(current, model, inputs).name
     if to == "keras":
         raise ArgumentError("Keras models are of the framework 'tensorflow': pass to='tensorflow'.")
     if framework == to:
@@ -308,7 +311,7 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
         inputs: With them, output shapes are known for torch and ONNX models too.
     """
     current = registry()
-    adapter = adapter_for(current, detect_framework(current, model).name)
+    adapter = adapter_for(current, detect_framework(current, model, inputs).name)
     with unchanged_process(current):
         loaded = adapter.load(model)
         read = None if inputs is None else read_inputs(current, adapter, loaded, inputs)
@@ -348,10 +351,25 @@ def _prepare(current: Registry, plan: Plan, seconds: dict[str, float], start: fl
     prepared = Prepared(current, plan, model, probe, given, None, seed)
     check_against_model(prepared)
     seconds["check"] = perf_counter() - start
+    # A bridge is built at the layers of the call, so it waits for them.
+    return prepared if plan.needs_layer and plan.route.bridge else _translated(prepared, plan.layers, seconds)
+
+
+def _translated(prepared: Prepared, layers: Sequence[str], seconds: dict[str, float]) -> Prepared:
+    """The call with the model that its toolset gets."""
+    plan, probe = prepared.plan, prepared.probe
     if plan.route.native:
         return prepared
     start = perf_counter()
-    translation = translate_along(current, plan.framework, model, plan.routes, inputs.arrays, flatten(probe.outputs))
+    translation = translate_along(
+        prepared.registry,
+        plan.framework,
+        prepared.model,
+        plan.routes,
+        probe.inputs.arrays,
+        flatten(probe.outputs),
+        bridge=lambda route: bridge(prepared, route, layers),
+    )
     seconds["translate and certify"] = perf_counter() - start
     return replace(prepared, translation=translation)
 
@@ -359,6 +377,8 @@ def _prepare(current: Registry, plan: Plan, seconds: dict[str, float], start: fl
 def _finish(
     prepared: Prepared, names: Sequence[str], seconds: dict[str, float], plot: bool | str | Path
 ) -> Attribution:
+    if prepared.translation is None:
+        prepared = _translated(prepared, names, seconds)
     start = perf_counter()
     carried = carry(prepared, names)
     result = run(prepared.abroad, carried.request)
@@ -376,8 +396,11 @@ def _finish(
 def _choosable(prepared: Prepared) -> tuple[Layer, ...]:
     """The layers that the method could use."""
     listed = prepared.home.layers(prepared.model, prepared.probe.inputs.tensors)
-    if prepared.translation is None:
+    if prepared.plan.route.native:
         return tuple(listed)
+    if prepared.translation is None:
+        # What can be read in one piece can be opened by a bridge.
+        return tuple(layer for layer in listed if layer.output_shape is not None)
     return tuple(layer for layer in listed if layer.name in prepared.translation.layer_map)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import FrameworkSpec, MethodSpec, PlotterSpec, WriterSpec
+from cfi_core.specs import FrameworkSpec, MethodSpec, Need, PlotterSpec, WriterSpec
 
 if TYPE_CHECKING:
     from cfi_core.routes import Route
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def cfi_frameworks() -> list[FrameworkSpec]:
-    """The frameworks that DESIGN's vocabulary names."""
+    """The frameworks that the toolsets and the conversions are for, and plain functions."""
     return [
         FrameworkSpec(
             name="torch",
@@ -21,13 +21,20 @@ def cfi_frameworks() -> list[FrameworkSpec]:
             tensor_types=(("torch", "Tensor"),),
             adapter="cfi_core.frameworks.torch:TorchAdapter",
             module="torch",
+            takes_functions=True,
         ),
         FrameworkSpec(
             name="tensorflow",
-            model_types=(("keras.src.models.model", "Model"),),
+            model_types=(
+                ("keras.src.models.model", "Model"),
+                ("tensorflow.python.module.module", "Module"),
+                ("tensorflow.python.eager.polymorphic_function.polymorphic_function", "Function"),
+                ("tensorflow.python.eager.polymorphic_function.concrete_function", "ConcreteFunction"),
+            ),
             tensor_types=(("tensorflow.python.framework.tensor", "Tensor"), ("tensorflow", "Variable")),
             adapter="cfi_core.frameworks.tensorflow:TensorFlowAdapter",
             module="tensorflow",
+            takes_functions=True,
         ),
         FrameworkSpec(
             name="onnx",
@@ -36,6 +43,25 @@ def cfi_frameworks() -> list[FrameworkSpec]:
             adapter="cfi_core.frameworks.onnx:OnnxAdapter",
             module="onnx",
             file_suffixes=(".onnx",),
+            offers=frozenset({Need.FORWARD, Need.LAYER}),
+            without_gradients="ONNX Runtime computes no gradients: pip install cfi-translate, which converts the model "
+            "into one that has them.",
+        ),
+        FrameworkSpec(
+            name="numpy",
+            model_types=(
+                ("sklearn.base", "BaseEstimator"),
+                ("onnxruntime.capi.onnxruntime_inference_collection", "InferenceSession"),
+            ),
+            tensor_types=(),
+            adapter="cfi_core.frameworks.arrays:ArrayAdapter",
+            module="numpy",
+            takes_functions=True,
+            offers=frozenset({Need.FORWARD}),
+            without_gradients="A function of numpy arrays (an estimator, a session) has outputs only: use a "
+            "perturbation method such as feature_ablation, occlusion, lime, kernel_shap or shapley_value_sampling. "
+            "Of an ONNX Runtime session pass the .onnx file instead: it can be converted into a model with gradients. "
+            "A function of another framework's tensors is known by its inputs: pass tensors of that framework.",
         ),
     ]
 

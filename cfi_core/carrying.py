@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import isfunction
@@ -15,13 +14,14 @@ from cfi_core.call import Call
 from cfi_core.certificate import Axes
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.detection import adapter_for, framework_of_tensor
-from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning
+from cfi_core.errors import ArgumentError, InputError, LayerError
 from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.frameworks.structure import flatten, items, map_structure
+from cfi_core.heads import AtHead, at_head
 from cfi_core.inputs import Inputs, Probe, as_array, split, to_tensor
 from cfi_core.planning import Plan
 from cfi_core.plugins import Registry
-from cfi_core.specs import Head, Need, Role
+from cfi_core.specs import Need, Role
 from cfi_core.targets import carry_index, carry_target, inverse, resolve_neuron, resolve_target
 from cfi_core.translation import Translation
 
@@ -74,10 +74,17 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """A request, and in words what the explained value is (for the provenance)."""
+    """A request, and what is needed to bring its result home.
+
+    Attributes:
+        request: For the toolset.
+        explained: In words what the explained value is (for the provenance).
+        layer_shapes: Shapes of the layers' outputs in the user's model, where they could be read.
+    """
 
     request: MethodRequest
     explained: str
+    layer_shapes: Mapping[str, tuple[int, ...]]
 
 
 def carry(prepared: Prepared, layers: Sequence[str]) -> Carried:
@@ -109,13 +116,14 @@ def carry(prepared: Prepared, layers: Sequence[str]) -> Carried:
         )
         channel_axes = tuple(_channel_axis(prepared, i, array) for i, array in enumerate(given.arrays))
     target = _target(prepared) if takes_target(plan, layers) else None
+    shapes = _layer_shapes(prepared, layers)
     neuron, layer_channel_axis = call.neuron, None
     if len(layers) == 1:
-        neuron, layer_channel_axis = _unit(prepared, layers[0])
-    model, explained = _at_head(prepared, model, inputs, target)
+        neuron, layer_channel_axis = _unit(prepared, layers[0], shapes)
+    head = _at_head(prepared, model, inputs, target)
     request = MethodRequest(
         method=method,
-        model=model,
+        model=head.model,
         inputs=inputs,
         target=target,
         layer=layer_objects,
@@ -128,42 +136,29 @@ def carry(prepared: Prepared, layers: Sequence[str]) -> Carried:
         layer_channel_axis=layer_channel_axis,
         head=plan.head,
     )
-    return Carried(request, explained)
+    return Carried(request, head.explained, shapes)
 
 
-def _at_head(prepared: Prepared, model: Any, inputs: tuple[Any, ...], target: Target | None) -> tuple[Any, str]:
-    """Cuts off a softmax where the method explains logits; says in words what is explained then."""
-    plan, abroad = prepared.plan, prepared.abroad
-    if target is None and not plan.call.own_target:
-        return model, "no target: the layer or unit itself"
-    if plan.head is Head.OUTPUT:
-        return model, "the model's output as it is"
-    if target is not None and target.function is not None and plan.call.head is None:
-        return model, "your function of the model's output as it is"
-    several = len(flatten(prepared.probe.outputs)) > 1 and target is not None and inputs
-    before = flatten(abroad.outputs(model, inputs)) if several else []
-    logits = abroad.without_softmax(model, inputs) if inputs or abroad.input_shapes(model) is not None else None
-    if logits is not None and several:
-        after = flatten(abroad.outputs(logits, inputs))
-        if np.array_equal(before[_position(prepared, target)], after[_position(prepared, target)]):
-            return logits, "the model's output as it is (no softmax at its end)"
-    if logits is not None:
-        return logits, "the logit: the model's final softmax was left out"
-    if any(_looks_like_probabilities(output) for output in flatten(prepared.probe.outputs)):
-        warnings.warn(
-            f"{plan.method.key} explains logits, and the model gives probabilities, but no softmax was found at its "
-            f"end to leave out: the probabilities are explained. Pass a model that gives logits, or head='output'.",
-            ModelWarning,
-            stacklevel=5,
-        )
-        return model, "the model's output as it is (probabilities; no softmax was found to leave out)"
-    return model, "the model's output as it is (no softmax at its end)"
+def _at_head(prepared: Prepared, model: Any, inputs: Sequence[Any], target: Target | None) -> AtHead:
+    if prepared.translation is not None and prepared.translation.explained:
+        return AtHead(model, prepared.translation.explained)  # a bridge: the model was cut before it was bridged
+    outputs = flatten(prepared.probe.outputs)
+    return at_head(prepared.plan, prepared.abroad, model, inputs, target, outputs, position_of(prepared, target))
 
 
-def _looks_like_probabilities(output: np.ndarray) -> bool:
-    if output.ndim != 2 or output.shape[1] < 2 or output.min() < 0:
-        return False
-    return bool(np.allclose(output.sum(axis=1), 1, atol=1e-3))
+def mentioned_layers(prepared: Prepared) -> tuple[str, ...]:
+    """Names of the layers of the user's model that stand as objects among the toolset's own arguments."""
+
+    def named(value: Any) -> list[str]:
+        if isinstance(value, list | tuple):
+            return [name for entry in value for name in named(entry)]
+        if type(value) is dict:
+            return [name for entry in value.values() for name in named(entry)]
+        name = None if _is_plain(prepared, value) else prepared.home.layer_name(prepared.model, value)
+        return [] if name is None else [name]
+
+    call = prepared.plan.call
+    return tuple(dict.fromkeys(named([*call.init_args.values(), *call.exec_args.values()])))
 
 
 def takes_target(plan: Plan, layers: Sequence[str]) -> bool:
@@ -183,7 +178,7 @@ def check_against_model(prepared: Prepared) -> None:
     if takes_target(plan, plan.layers):
         resolve_target(call.target, prepared.probe.outputs)
     if len(plan.layers) == 1 and call.neuron is not None:
-        _unit(prepared, plan.layers[0])
+        _unit(prepared, plan.layers[0], _layer_shapes(prepared, plan.layers))
     if call.baselines is not None and not isinstance(call.baselines, int | float):
         _checked_like_inputs(prepared, call.baselines, "baselines")
     for name, value in {**call.init_args, **call.exec_args}.items():
@@ -237,17 +232,15 @@ def _target(prepared: Prepared) -> Target:
     if target.function is not None and target.output is None:
         return replace(target, function=_of_home_outputs(prepared, target.function))
     # Translated models return their outputs flat: one tensor, or several in the order of the original's.
-    position = _position(prepared, target)
+    position = position_of(prepared, target)
     several = len(flatten(outputs)) > 1
     return carry_target(target, prepared.output_axes(position), prepared.abroad, position if several else None)
 
 
-def _position(prepared: Prepared, target: Target | None) -> int:
+def position_of(prepared: Prepared, target: Target | None) -> int:
     """Position of the chosen output among all tensors that the model returns."""
     if target is None or target.output is None:
         return 0
-    if isinstance(target.output, int) and not isinstance(prepared.probe.outputs, Mapping):
-        return target.output
     return [key for key, entry in items(prepared.probe.outputs) for _ in flatten(entry)].index(target.output)
 
 
@@ -266,19 +259,24 @@ def _of_home_outputs(prepared: Prepared, function: Callable[[Any], Any]) -> Call
     return carried
 
 
-def _unit(prepared: Prepared, layer: str) -> tuple[Any, int | None]:
+def _layer_shapes(prepared: Prepared, layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    if not layers:
+        return {}
+    twin = prepared.home.twin(prepared.model)
+    activations = prepared.home.activations(twin, prepared.probe.inputs.tensors, layers)
+    return {name: activation.shape for name, activation in activations.items()}
+
+
+def _unit(prepared: Prepared, layer: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Any, int | None]:
     """The neuron in the layout of the model that runs, and the layer's channel axis there."""
     plan, call = prepared.plan, prepared.plan.call
-    activation = prepared.home.activations(
-        prepared.home.twin(prepared.model), prepared.probe.inputs.tensors, [layer]
-    ).get(layer)
-    if activation is None:
+    if layer not in shapes:
         return call.neuron, None  # called several times: the toolset itself judges that, and no translation has it
     channel_allowed = plan.method.kind == "feature visualization"
-    neuron = resolve_neuron(call.neuron, activation.shape, channel_allowed=channel_allowed, layer=layer)
+    neuron = resolve_neuron(call.neuron, shapes[layer], channel_allowed=channel_allowed, layer=layer)
     axes = prepared.layer_axes(layer)
-    channel = prepared.home.channel_axis(prepared.model, activation.shape, layer=layer)
-    if isinstance(neuron, tuple) and len(neuron) == activation.ndim - 1:
+    channel = prepared.home.channel_axis(prepared.model, shapes[layer], layer=layer)
+    if isinstance(neuron, tuple) and len(neuron) == len(shapes[layer]) - 1:
         neuron = carry_index(neuron, axes)
     elif callable(neuron) and axes is not None:
         function, back = neuron, inverse(axes)
@@ -407,7 +405,14 @@ def _by_value(prepared: Prepared, value: Any, model: Any) -> Any:
         return {key: _by_value(prepared, entry, model) for key, entry in value.items()}
     if framework_of_tensor(prepared.registry, value) is not None:
         return to_tensor(prepared.registry, prepared.abroad, model, value, None)
-    if value is None or isinstance(value, str | int | float | bool | np.ndarray) or callable(value) is False:
+    if _is_plain(prepared, value):
         return value
     name = prepared.home.layer_name(prepared.model, value)
     return value if name is None else _layer_object(prepared, model, name)
+
+
+def _is_plain(prepared: Prepared, value: Any) -> bool:
+    """Whether the value cannot be a layer."""
+    if value is None or isinstance(value, str | int | float | bool | np.ndarray) or not callable(value):
+        return True
+    return framework_of_tensor(prepared.registry, value) is not None

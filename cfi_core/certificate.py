@@ -27,6 +27,7 @@ from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.frameworks.structure import flatten
 
 OUTPUT_TOLERANCE = 1e-4
+BRIDGE_TOLERANCE = 1e-5  # the same model runs on both sides: only a compiled run may round differently
 GRADIENT_TOLERANCE = 1e-3
 FLOOR_FACTOR = 5.0
 FLOOR_DRAWS = 4
@@ -68,16 +69,16 @@ class Side:
             if gradient is not None
         ]
 
-    def activations(self, arrays: Sequence[np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Activations of the layers, in the model's own axes."""
-        return self.adapter.activations(self.model, self.tensors(arrays))
+    def activations(self, arrays: Sequence[np.ndarray], names: Sequence[str] | None = None) -> Mapping[str, np.ndarray]:
+        """Activations of the layers (all, or those named), in the model's own axes."""
+        return self.adapter.activations(self.model, self.tensors(arrays), names)
 
     def layer_gradients(
-        self, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]
+        self, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray], names: Sequence[str] | None = None
     ) -> Mapping[str, np.ndarray]:
-        """Gradients of the combination of outputs at the layers, in the model's own axes."""
+        """Gradients of the combination of outputs at the layers (all, or those named), in the model's own axes."""
         turned = [_forth(value, self._axes(self.output_axes, i)) for i, value in enumerate(cotangents)]
-        return self.adapter.layer_gradients(self.model, self.tensors(arrays), turned)
+        return self.adapter.layer_gradients(self.model, self.tensors(arrays), turned, names)
 
     def tensors(self, arrays: Sequence[np.ndarray]) -> list[Any]:
         """Tensors for this model, of arrays in the user's axes."""
@@ -193,6 +194,54 @@ def certify(source: Side, translated: Side, arrays: Sequence[np.ndarray], seed: 
     return Certificate(tuple(measurements), floor, tuple(faults), tuple(notes))
 
 
+def certify_bridge(
+    source: Side, bridged: Side, arrays: Sequence[np.ndarray], seed: int = 0, *, gradients: bool = True
+) -> Certificate:
+    """Compares a model with itself inside another framework.
+
+    A bridge runs the model itself, so there is no need for other samples than the user's: what could go wrong is the
+    crossing of values, axes and gradients.
+
+    Args:
+        source: The original.
+        bridged: The same inside the other framework.
+        arrays: Some of the user's inputs, in the user's axes.
+        seed: Seeds the random combination of outputs.
+        gradients: Whether gradients are needed, and so compared.
+    """
+    generator = np.random.default_rng(seed)
+    pair = _Pair(source, bridged, source, bridged)
+    measurement, cotangents, note = _measure(pair, arrays, "your inputs", generator, gradients=gradients)
+    faults = []
+    floor = None
+    tolerance = bridge_tolerance(source.outputs(arrays))
+    if not measurement.output_difference <= tolerance:
+        faults.append(
+            f"outputs on your inputs differ by {measurement.output_difference:.1e} (tolerance {tolerance:.0e})"
+        )
+    difference = measurement.gradient_difference
+    if difference is not None and not difference <= max(GRADIENT_TOLERANCE, tolerance):
+        floor = _rounding_floor(source, arrays, cotangents, generator)
+        if not difference <= min(FLOOR_FACTOR * floor, MOST_ROUNDING):
+            faults.append(
+                f"input gradients on your inputs differ by {difference:.1e} (tolerance {GRADIENT_TOLERANCE:.0e}, "
+                f"rounding floor {floor:.1e})"
+            )
+    return Certificate((measurement,), floor, tuple(faults), (note,) if note else ())
+
+
+def bridge_tolerance(outputs: Sequence[np.ndarray]) -> float:
+    """Relative difference that a compiled run of the same model may have from an eager one."""
+    return max([BRIDGE_TOLERANCE, *(8 * _rounding_unit(output) for output in outputs)])
+
+
+def _rounding_unit(values: np.ndarray) -> float:
+    """Relative distance of neighbouring values of the type that the values were computed in."""
+    if values.dtype == np.float32 and not (np.ascontiguousarray(values).view(np.uint32) & 0xFFFF).any():
+        return 2.0**-8  # bfloat16, which reaches numpy as float32
+    return float(np.finfo(values.dtype).eps) if np.issubdtype(values.dtype, np.floating) else 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class _Pair:
     """Both models, and both without a final softmax, where both end in one."""
@@ -244,7 +293,12 @@ def random_like(arrays: Sequence[np.ndarray], samples: int, generator: np.random
 
 
 def _measure(
-    pair: _Pair, arrays: Sequence[np.ndarray], label: str, generator: np.random.Generator
+    pair: _Pair,
+    arrays: Sequence[np.ndarray],
+    label: str,
+    generator: np.random.Generator,
+    *,
+    gradients: bool = True,
 ) -> tuple[Measurement, list[np.ndarray], str]:
     ours, theirs = pair.source.outputs(arrays), pair.translated.outputs(arrays)
     shapes, their_shapes = [output.shape for output in ours], [output.shape for output in theirs]
@@ -259,6 +313,8 @@ def _measure(
     ]
     difference, cosine, note = None, None, ""
     try:
+        if not gradients:
+            raise NoGradientError("the method needs none")
         gradient = pair.source_head.gradients(first, cotangents)
         other = pair.translated_head.gradients(first, cotangents)
     except NoGradientError as error:

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cfi_core.specs import Head, MethodSpec
+
+if TYPE_CHECKING:
+    from cfi_core.frameworks.base import FrameworkAdapter
 
 
 class Axes(StrEnum):
@@ -109,6 +112,36 @@ class MethodResult:
     applied: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class BridgeRequest:
+    """A model to be run inside another framework.
+
+    Attributes:
+        adapter: Adapter of the model's own framework.
+        model: The model, in inference mode and free to be marked.
+        inputs: Tensors of the model's framework that it takes, two samples or more.
+        layers: Names of the model's layers that shall be layers of the new model too.
+    """
+
+    adapter: FrameworkAdapter
+    model: Any
+    inputs: tuple[Any, ...]
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BridgedLayer:
+    """A layer of the new model that stands for one of the original.
+
+    Attributes:
+        name: Its name there.
+        axes: Permutation from the original's axes of its output; None: unchanged.
+    """
+
+    name: str
+    axes: tuple[int, ...] | None = None
+
+
 @dataclass(frozen=True)
 class Converted:
     """What one translator made.
@@ -118,11 +151,13 @@ class Converted:
         input_axes: For each input, the permutation that was applied to its axes:
             axis `i` of the new input is axis `input_axes[i]` of the old one. None: unchanged.
         output_axes: Likewise for each output.
+        layers: Of a bridge: the layers that were asked for, by their names in the original.
     """
 
     model: Any
     input_axes: tuple[tuple[int, ...] | None, ...] = ()
     output_axes: tuple[tuple[int, ...] | None, ...] = ()
+    layers: Mapping[str, BridgedLayer] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)

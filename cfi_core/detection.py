@@ -16,8 +16,13 @@ from cfi_core.specs import FrameworkSpec, resolve
 _adapters: dict[str, FrameworkAdapter] = {}
 
 
-def detect_framework(registry: Registry, model: Any) -> FrameworkSpec:
+_FUNCTIONS_OF = "numpy"
+
+
+def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> FrameworkSpec:
     """The framework whose model types the model is an instance of, or whose files the path names.
+
+    Any other callable is a function of the tensors that the inputs are; of numpy arrays, if they are no tensors.
 
     Raises:
         UnknownFrameworkError: There is none, or more than one.
@@ -32,9 +37,13 @@ def detect_framework(registry: Registry, model: Any) -> FrameworkSpec:
             f"The model ({_describe(model)}) is a model of {names} at once. A Keras model is understood with "
             f"the tensorflow backend only: set KERAS_BACKEND=tensorflow before importing keras."
         )
+    if callable(model) and not isinstance(model, type):
+        spec = registry.frameworks.get(_framework_of_inputs(registry, inputs) or _FUNCTIONS_OF)
+        if spec is not None and spec.takes_functions:
+            return spec
     raise UnknownFrameworkError(
         f"{_describe(model)} is a model of no known framework ({known}). Pass a torch.nn.Module, a Keras 3 model, "
-        f"an onnx.ModelProto or the path of an .onnx file, or install a plugin for its framework."
+        f"an onnx.ModelProto, the path of an .onnx file or a function, or install a plugin for its framework."
     )
 
 
@@ -63,6 +72,11 @@ def framework_of_tensor(registry: Registry, value: Any) -> str | None:
         if any(_is_instance(value, module, name) for module, name in spec.tensor_types):
             return spec.name
     return None
+
+
+def _framework_of_inputs(registry: Registry, inputs: Any) -> str | None:
+    parts = inputs if isinstance(inputs, list | tuple) else (inputs,)
+    return next((name for part in parts if (name := framework_of_tensor(registry, part)) is not None), None)
 
 
 def _is_model(spec: FrameworkSpec, model: Any) -> bool:

@@ -34,7 +34,7 @@ def bring_home(
         MethodError: The method gave NaN or infinite values.
     """
     plan, call, request = prepared.plan, prepared.plan.call, carried.request
-    parts = [_part(prepared, result.axes, i, value, layers) for i, value in enumerate(result.values)]
+    parts = [_part(prepared, carried, result.axes, i, value, layers) for i, value in enumerate(result.values)]
     for values, _ in parts:
         if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
             raise MethodError(
@@ -68,7 +68,7 @@ def bring_home(
 
 
 def _part(
-    prepared: Prepared, axes: Axes, position: int, value: Any, layers: Sequence[str]
+    prepared: Prepared, carried: Carried, axes: Axes, position: int, value: Any, layers: Sequence[str]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     values = np.asarray(_numpy(prepared, value))
     of_layer = axes in (Axes.LAYER, Axes.LAYER_MAP)
@@ -77,8 +77,9 @@ def _part(
     if axes in _MAPS:
         # A map has no channel axis, so there is no permutation to undo: the spatial axes must be in the same order.
         order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
-        _check_spatial_order(prepared, layer, order)
-        full = home.dims(model, (0,) * (values.ndim + 1), layer=layer)
+        shape = _shape(prepared, carried, layer, position, values.ndim + 1)
+        _check_spatial_order(prepared, layer, order, shape)
+        full = home.dims(model, shape, layer=layer)
         return values, tuple(name for name in full if name != "channel")
     order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
     if order is not None and len(order) != values.ndim:
@@ -91,10 +92,22 @@ def _part(
     return np.array(values), home.dims(model, values.shape, layer=layer)
 
 
-def _check_spatial_order(prepared: Prepared, layer: str | None, order: tuple[int, ...] | None) -> None:
+def _shape(prepared: Prepared, carried: Carried, layer: str | None, position: int, rank: int) -> tuple[int, ...]:
+    """Shape, in the user's model, of what a map was made of."""
+    if layer is not None:
+        shape = carried.layer_shapes.get(layer, ())
+    else:
+        arrays = prepared.probe.inputs.arrays
+        shape = arrays[min(position, len(arrays) - 1)].shape
+    return shape if len(shape) == rank else (0,) * rank
+
+
+def _check_spatial_order(
+    prepared: Prepared, layer: str | None, order: tuple[int, ...] | None, shape: tuple[int, ...]
+) -> None:
     if order is None:
         return
-    channel = prepared.home.channel_axis(prepared.model, (0,) * len(order), layer=layer)
+    channel = prepared.home.channel_axis(prepared.model, shape, layer=layer)
     spatial = [axis for axis in order if axis != channel]
     if spatial != sorted(spatial):
         raise MethodError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import Any
 
 from cfi_core.call import Call, sort_arguments
 from cfi_core.detection import adapter_for, detect_framework
@@ -12,7 +14,7 @@ from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.methods import find_methods
 from cfi_core.plugins import Registry
 from cfi_core.routes import Route, choose
-from cfi_core.specs import Head, Kind, MethodSpec
+from cfi_core.specs import Head, Kind, MethodSpec, Role
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
 VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})
@@ -75,8 +77,8 @@ def make_plan(registry: Registry, call: Call, kinds: frozenset[Kind]) -> Plan:
         CFIError: Some kind of it, for whatever stands in the way.
     """
     found = find_methods(registry, call.method_key, call.toolset, kinds)
-    methods = tuple(_with_wrapped(registry, method, call) for method in found)
-    framework = detect_framework(registry, call.model)
+    methods = tuple(_as_called(registry, method, call) for method in found)
+    framework = detect_framework(registry, call.model, _given_inputs(found, call))
     choice = choose(registry, methods, framework.name, call.translator)
     adapter = adapter_for(registry, framework.name)
     sorted_call = replace(sort_arguments(call, choice.method), model=adapter.load(call.model))
@@ -93,6 +95,21 @@ def make_plan(registry: Registry, call: Call, kinds: frozenset[Kind]) -> Plan:
         needs_layer="layer" in choice.method.required and not layers,
         call=sorted_call,
     )
+
+
+def _given_inputs(methods: Sequence[MethodSpec], call: Call) -> Any:
+    """The inputs, in whichever words they were given."""
+    if call.inputs is not None:
+        return call.inputs
+    names = (name for method in methods for name, role in method.roles.items() if role is Role.INPUTS)
+    return next((call.exec_args[name] for name in names if name in call.exec_args), None)
+
+
+def _as_called(registry: Registry, method: MethodSpec, call: Call) -> MethodSpec:
+    """The method with what it needs when it is called with these arguments."""
+    given = {**call.init_args, **call.exec_args}
+    needs = {need for name, need in method.argument_needs.items() if given.get(name)}
+    return _with_wrapped(registry, replace(method, needs=method.needs | needs), call)
 
 
 def _with_wrapped(registry: Registry, method: MethodSpec, call: Call) -> MethodSpec:

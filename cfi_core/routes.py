@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cfi_core.catalogue import DISTRIBUTION_OF_TRANSLATOR
 from cfi_core.errors import ChoiceWarning, PluginWarning, RouteError
 from cfi_core.plugins import Registry, unmet
-from cfi_core.specs import MethodSpec, Need, TranslatorSpec
+from cfi_core.specs import ANY, MethodSpec, Need, TranslatorSpec
 
 Translator = str | Sequence[str] | None
 KINDS = ("conversion", "bridge")
@@ -32,6 +32,11 @@ class Route:
         return sum(translator.cost for translator in self.translators)
 
     @property
+    def rank(self) -> tuple[int, float]:
+        """What is tried first: native, then a bridge, then conversions, the cheapest of each."""
+        return (0 if self.native else 1 if self.bridge else 2, self.cost)
+
+    @property
     def preserves(self) -> frozenset[Need]:
         """Needs that a model still meets at the end."""
         return frozenset(Need).intersection(*(translator.preserves for translator in self.translators))
@@ -40,6 +45,11 @@ class Route:
     def native(self) -> bool:
         """Whether nothing has to be translated."""
         return not self.translators
+
+    @property
+    def bridge(self) -> bool:
+        """Whether the model is run where it lives."""
+        return any(translator.kind == "bridge" for translator in self.translators)
 
     def __str__(self) -> str:
         if self.native:
@@ -61,7 +71,7 @@ class Choice:
 def find_routes(
     registry: Registry, source: str, target: str, needs: frozenset[Need], translator: Translator = None
 ) -> tuple[Route, ...]:
-    """All routes from one framework to another that preserve the needs, cheapest first.
+    """All routes from one framework to another that preserve the needs: bridges, then conversions, cheapest first.
 
     Args:
         registry: What is installed.
@@ -83,14 +93,15 @@ def find_routes(
     available = [path for path in paths if not any(unmet(step.requirements) for step in path.translators)]
     serving = [path for path in available if needs <= path.preserves]
     if serving:
-        return tuple(sorted(serving, key=lambda path: (path.cost, path.names)))
+        return tuple(sorted(serving, key=lambda path: (path.rank, path.names)))
     wish = f" with translator={translator!r}" if translator else ""
     start = f"No route from {source} to {target}{wish}"
     if available:
         missing = min((needs - path.preserves for path in available), key=len)
         raise RouteError(
             f"{start} preserves what the method needs: missing {_names(missing)} "
-            f"(tried {'; '.join(str(path) for path in available)}). Choose another translator or method.",
+            f"(tried {'; '.join(str(path) for path in available)}). "
+            + _way_out(registry, source, target, needs, translator),
             missing,
         )
     if paths:
@@ -98,13 +109,32 @@ def find_routes(
         raise RouteError(f"{start} can be used: {', '.join(wanting)} not installed. Install it with pip.")
     if translator and _paths(registry, source, target):
         ways = "; ".join(str(path) for path in _paths(registry, source, target))
-        raise RouteError(f"{start}. There are: {ways}.")
-    distributions = ", ".join(sorted(set(DISTRIBUTION_OF_TRANSLATOR.values())))
+        brings = sorted(
+            {place for name, place in DISTRIBUTION_OF_TRANSLATOR.items() if name.startswith(str(translator))}
+        )
+        hint = f" pip install {' or '.join(brings)} brings one." if brings else ""
+        raise RouteError(f"{start}. There are: {ways}.{hint}")
+    distributions = " or ".join(sorted(set(DISTRIBUTION_OF_TRANSLATOR.values())))
     raise RouteError(f"{start}: no installed translator leads there. pip install {distributions} brings one.")
 
 
+def _way_out(registry: Registry, source: str, target: str, needs: frozenset[Need], translator: Translator) -> str:
+    """What a user can do whose routes do not keep what the method needs."""
+    others = [path for path in _paths(registry, source, target) if needs <= path.preserves]
+    usable = [path for path in others if not any(unmet(step.requirements) for step in path.translators)]
+    if usable:
+        return f"There is {usable[0]}: leave translator= out, or pass translator={list(usable[0].names)!r}."
+    hint = registry.frameworks[source].without_gradients if source in registry.frameworks else ""
+    if hint:
+        return hint
+    if not others and not any(path for path in _paths(registry, source, target) if not path.bridge):
+        conversions = ", ".join(sorted(set(DISTRIBUTION_OF_TRANSLATOR.values())))
+        return f"A conversion might: pip install {conversions}. Or choose another method."
+    return "Choose another translator or method."
+
+
 def choose(registry: Registry, methods: Sequence[MethodSpec], source: str, translator: Translator) -> Choice:
-    """The method and route to take: native first, then the cheapest route that meets the needs.
+    """The method and route to take: native, then a bridge, then the cheapest conversion that meets the needs.
 
     Warns:
         ChoiceWarning: Several toolsets would have served.
@@ -125,7 +155,7 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], source: str, trans
             f"{methods[0].key!r} cannot be reached from a {source} model. " + " ".join(map(str, errors)),
             frozenset().union(*(error.missing_needs for error in errors)),
         )
-    candidates.sort(key=lambda pair: (pair[1][0].cost, pair[0].toolset))
+    candidates.sort(key=lambda pair: (pair[1][0].rank, pair[0].toolset))
     method, routes = candidates[0]
     others = tuple(other.toolset for other, _ in candidates[1:])
     if others:
@@ -142,18 +172,34 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], source: str, trans
         reason = f"as translator={translator!r} asks"
     elif ordered[0] != routes[0]:
         reason = "chosen by a cfi_choose_route hook"
+    elif ordered[0].bridge:
+        reason = f"the model runs where it lives; that keeps {_names(method.needs)}"
+    elif ruled_out := _bridges_lack(registry, source, method):
+        reason = f"the cheapest that keeps {_names(method.needs)}; a bridge has no {_names(ruled_out)}"
     else:
         reason = "the cheapest that keeps " + _names(method.needs)
     return Choice(method, ordered, others, reason)
+
+
+def _bridges_lack(registry: Registry, source: str, method: MethodSpec) -> frozenset[Need]:
+    """What the method needs and the installed bridges to its toolset do not keep."""
+    paths = _paths(registry, source, registry.toolsets[method.toolset].framework)
+    return min((method.needs - path.preserves for path in paths if path.bridge), key=len, default=frozenset())
 
 
 def choose_conversion(registry: Registry, source: str, target: str, translator: Translator) -> tuple[Route, ...]:
     """The routes of conversions for `cfi.translate`, the one to try first in front.
 
     Raises:
-        RouteError: There is none.
+        RouteError: There is none, or a bridge was asked for.
     """
     routes = find_routes(registry, source, target, frozenset(), translator or "conversion")
+    if all(route.bridge for route in routes):
+        raise RouteError(
+            f"translator={translator!r} is a bridge: it runs the model where it lives, for one call of cfi.attribute, "
+            f"and makes no {target} model. Pass translator='conversion' or leave it out."
+        )
+    routes = tuple(route for route in routes if not route.bridge)
     return _ordered(registry, routes, None)
 
 
@@ -182,16 +228,23 @@ def _policy(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | 
 def _paths(registry: Registry, source: str, target: str, seen: tuple[str, ...] = ()) -> list[Route]:
     """All chains of translators without a loop; a bridge is a whole chain by itself."""
     paths: list[Route] = []
-    for step in registry.translators.values():
+    for step in (_from(registry, source, step) for step in registry.translators.values()):
         if step.source != source or step.target in (*seen, source):
             continue
-        if step.target == target:
+        if step.target == target and not (step.kind == "bridge" and seen):
             paths.append(Route((step,)))
         elif step.kind == "conversion":
             for rest in _paths(registry, step.target, target, (*seen, source)):
                 if all(later.kind == "conversion" for later in rest.translators):
                     paths.append(Route((step, *rest.translators)))
     return paths
+
+
+def _from(registry: Registry, source: str, step: TranslatorSpec) -> TranslatorSpec:
+    """A bridge from any framework, seen from one of them: it keeps what that framework's models can do."""
+    if step.source != ANY or source not in registry.frameworks:
+        return step
+    return replace(step, source=source, preserves=step.preserves & registry.frameworks[source].offers)
 
 
 def _wished(route: Route, translator: Translator) -> bool:

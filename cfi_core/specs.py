@@ -63,6 +63,13 @@ class Role(StrEnum):
 UNIFORM_ARGUMENTS = ("inputs", "target", "layer", "neuron", "baselines")
 
 
+ANY = "*"
+"""As the source of a bridge: every framework whose adapter can run its models."""
+
+RUNNABLE = frozenset({Need.FORWARD, Need.INPUT_GRADIENT, Need.LAYER, Need.LAYER_GRADIENT})
+"""What a model can meet without being converted."""
+
+
 def _no_mapping() -> Mapping[str, Any]:
     return MappingProxyType({})
 
@@ -78,6 +85,9 @@ class FrameworkSpec:
         adapter: `"module:Class"` of a `cfi_core.frameworks.base.FrameworkAdapter`.
         module: Name that the library is imported by (several distributions may bring it).
         file_suffixes: Paths that end so are models of this framework.
+        offers: What its adapter's `runner` can do with a model: the needs that a bridge from it can meet.
+        takes_functions: Whether its adapter takes plain functions of its tensors as models.
+        without_gradients: What to tell a user whose method needs more than the framework offers.
     """
 
     name: str
@@ -86,6 +96,9 @@ class FrameworkSpec:
     adapter: str
     module: str
     file_suffixes: tuple[str, ...] = ()
+    offers: frozenset[Need] = RUNNABLE
+    takes_functions: bool = False
+    without_gradients: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +143,7 @@ class MethodSpec:
         alters_model: The implementation changes weights while it runs, so it gets a full copy.
         native_only: Own arguments that ask for something which no certificate covers (such as a layer's input
             instead of its output): set, they are refused on a translated model.
+        argument_needs: Own arguments with which the method requires more of the model than without.
         wraps: Own constructor argument that names another method of the same toolset, whose needs and head then
             count as well.
     """
@@ -148,6 +162,7 @@ class MethodSpec:
     head: Head = Head.OUTPUT
     alters_model: bool = False
     native_only: tuple[str, ...] = ()
+    argument_needs: Mapping[str, Need] = field(default_factory=_no_mapping)
     wraps: str = ""
 
     def __repr__(self) -> str:
@@ -161,11 +176,12 @@ class TranslatorSpec:
 
     Attributes:
         name: What users write in `translator=`.
-        source: Framework it takes models of.
+        source: Framework it takes models of; a bridge may take those of `ANY`.
         target: Framework it makes models of.
         preserves: Needs that a model still meets after it.
         cost: Relative cost; the cheapest route that preserves a method's needs is taken.
-        implementation: `"module:function"`, called as `function(model, inputs)`, returns `Converted`.
+        implementation: `"module:function"`; of a conversion called as `function(model, inputs)`, of a bridge with a
+            `BridgeRequest`; returns `Converted`.
         requirements: PEP 508 requirements.
         kind: `"conversion"` (builds a native model) or `"bridge"` (runs the original inside).
     """
@@ -180,7 +196,8 @@ class TranslatorSpec:
     kind: str = "conversion"
 
     def __repr__(self) -> str:
-        return f"{self.name:<18} {self.source} → {self.target}, {self.kind}"
+        source = "any framework" if self.source == ANY else self.source
+        return f"{self.name:<18} {source} → {self.target}, {self.kind}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import Any
@@ -36,6 +37,7 @@ class Translation:
         input_axes: For each input, the permutation from the original's axes to the translated model's
             (axis `i` of the new input is axis `input_axes[i]` of the old one); None where they are the same.
         output_axes: Likewise for each output.
+        explained: Of a bridge, which is built at the head that the method explains: in words what that is.
     """
 
     model: Any
@@ -44,6 +46,7 @@ class Translation:
     layer_map: LayerMap
     input_axes: tuple[Axes, ...]
     output_axes: tuple[Axes, ...]
+    explained: str = ""
 
     def __repr__(self) -> str:
         return f"<Translation {self.route}: {self.certificate}>"
@@ -69,6 +72,7 @@ def translate_along(
     outputs: Sequence[np.ndarray],
     *,
     keep: bool = True,
+    bridge: Callable[[Route], Translation] | None = None,
 ) -> Translation:
     """Tries the routes in order until one gives a faithful model.
 
@@ -80,6 +84,7 @@ def translate_along(
         arrays: Inputs in the user's axes, sample axis first.
         outputs: The model's outputs for them.
         keep: Use and fill the cache; without, the translated model is nobody else's.
+        bridge: Builds the bridge of a route that is one.
 
     Raises:
         UnfaithfulTranslationError: All that could be translated computes something else.
@@ -92,7 +97,10 @@ def translate_along(
     job = _Job(registry, framework, model, tuple(arrays), tuple(outputs))
     for route in routes:
         try:
-            translation = _kept(job, route) if keep else _made(job, route)[0]
+            if route.bridge and bridge is not None:
+                translation = bridge(route)
+            else:
+                translation = _kept(job, route) if keep else _made(job, route)[0]
         except TranslationError as error:
             failures.append(error)
             continue
@@ -126,20 +134,13 @@ class _Job:
         adapter = adapter_for(self.registry, route.translators[-1].target)
         return Side(adapter, adapter.twin(made.model), made.input_axes, made.output_axes)
 
-    def digest(self) -> str:
-        """Of inputs and outputs: a model that has changed unnoticed gives itself away by its outputs."""
-        digest = hashlib.blake2b(digest_size=16)
-        for array in (*self.arrays, *self.outputs):
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
-
 
 def _kept(job: _Job, route: Route) -> Translation:
     """The translation from the cache, if it still is one; otherwise a new one, which is kept."""
     adapter = adapter_for(job.registry, job.framework)
-    key = _cache_key(adapter.fingerprint(job.model), job.model, route, job.arrays)
-    made, digest = _cache.get(key), job.digest()
+    key = cache_key(adapter.fingerprint(job.model), job.model, route.names, job.arrays)
+    made: _Made | None = cache.get(key)
+    digest = digest_of((*job.arrays, *job.outputs))
     if made is not None:
         try:
             certificate = made.certificates.get(digest) or _certified(
@@ -150,7 +151,7 @@ def _kept(job: _Job, route: Route) -> Translation:
         else:
             return _with_certificate(made, route, certificate, digest)
     translation, made = _made(job, route)
-    _cache.put(key, job.model, made)
+    cache.put(key, job.model, made)
     return translation
 
 
@@ -167,7 +168,7 @@ def _made(job: _Job, route: Route) -> tuple[Translation, _Made]:
         samples = [np.repeat(array[:1], 2, axis=0) for array in job.arrays]  # the model does not take noise
     floor = certificate.gradient_floor or 0.0
     made = replace(made, layer_map=map_layers(original, translated, samples, floor))
-    return _with_certificate(made, route, certificate, job.digest()), made
+    return _with_certificate(made, route, certificate, digest_of((*job.arrays, *job.outputs))), made
 
 
 def _with_certificate(made: _Made, route: Route, certificate: Certificate, digest: str) -> Translation:
@@ -242,42 +243,64 @@ def _compose(first: Axes, then: Axes) -> Axes:
     return None if axes == tuple(range(len(axes))) else axes
 
 
-class _Cache:
-    """Translations of this process, by the model's content; an entry goes when its model goes."""
+Key = tuple[str, int, tuple[str, ...], tuple[tuple[tuple[int, ...], str], ...]]
+
+_CAPACITY = 8
+
+
+class Cache:
+    """What was made of models in this process, by the models' content; an entry goes when its model goes.
+
+    At most `_CAPACITY` entries are kept, because an entry may hold on to the model that it was made of.
+    """
 
     def __init__(self) -> None:
-        self._entries: dict[_Key, _Made] = {}
+        self._entries: OrderedDict[Key, Any] = OrderedDict()
         self._lock = RLock()
 
-    def get(self, key: _Key) -> _Made | None:
+    def get(self, key: Key) -> Any:
+        """The entry, if there is one."""
         with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
             return self._entries.get(key)
 
-    def put(self, key: _Key, model: Any, made: _Made) -> None:
+    def put(self, key: Key, model: Any, value: Any) -> None:
+        """Keeps an entry made of the model."""
         with self._lock:
             # A model whose weights have changed will not come back to its former content: one entry for each
             # model, route and shape is enough.
             for former in [other for other in self._entries if other[1:] == key[1:]]:
                 del self._entries[former]
-            self._entries[key] = made
+            self._entries[key] = value
+            while len(self._entries) > _CAPACITY:
+                self._entries.popitem(last=False)
         if _identity(model):
-            weakref.finalize(model, self._forget, key)
+            weakref.finalize(model, self._forget, key).atexit = False
 
     def clear(self) -> None:
+        """Forgets everything."""
         with self._lock:
             self._entries.clear()
 
-    def _forget(self, key: _Key) -> None:
+    def _forget(self, key: Key) -> None:
         with self._lock:
             self._entries.pop(key, None)
 
 
-_Key = tuple[str, int, tuple[str, ...], tuple[tuple[tuple[int, ...], str], ...]]
-
-
-def _cache_key(fingerprint: str, model: Any, route: Route, arrays: Sequence[np.ndarray]) -> _Key:
+def cache_key(fingerprint: str, model: Any, names: tuple[str, ...], arrays: Sequence[np.ndarray]) -> Key:
+    """What must be equal for a kept entry to serve: content, object, way of translation, shapes and types."""
     signature = tuple((array.shape[1:], array.dtype.str) for array in arrays)
-    return (fingerprint, _identity(model), route.names, signature)
+    return (fingerprint, _identity(model), names, signature)
+
+
+def digest_of(arrays: Sequence[np.ndarray]) -> str:
+    """Of inputs and outputs: a model that has changed unnoticed gives itself away by its outputs."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _identity(model: Any) -> int:
@@ -289,9 +312,9 @@ def _identity(model: Any) -> int:
     return id(model)
 
 
-_cache = _Cache()
+cache = Cache()
 
 
 def forget_translations() -> None:
-    """Empties the cache of translations."""
-    _cache.clear()
+    """Empties the cache of conversions and bridges."""
+    cache.clear()

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 
 from cfi_core.contract import Layer
+
+Pullback = Callable[[Sequence[Any | None], Sequence[bool]], tuple[Any | None, ...]]
+"""From a cotangent for each result (None: zero) and a mark for each value whose gradient is wanted to the gradients,
+one for each value (None: not wanted, or without influence, or no floating point value). May be called again."""
+
+
+class Runner(Protocol):
+    """A model made ready to run many times in its own framework, opened at some of its layers.
+
+    The model is a chain of stages. Stage `i` gives the activation of `layers[i]`, the last stage gives the outputs.
+    Each stage takes the model's inputs followed by the activations of the layers before it, and puts these in the place
+    of what the model would compute there itself. So the gradients to the inputs and to every layer are exact, paths
+    around a layer included. All tensors are the framework's own, in the axis order of the model; none of those that are
+    given is written to.
+
+    Attributes:
+        layers: Names of the opened layers, in the order in which the model computes them.
+    """
+
+    layers: tuple[str, ...]
+
+    def run(self, stage: int, values: Sequence[Any]) -> tuple[Any, ...]:
+        """The results of a stage: one activation, or all outputs as a flat tuple. Records no gradient."""
+
+    def linearize(self, stage: int, values: Sequence[Any]) -> tuple[tuple[Any, ...], Pullback]:
+        """The same results, and the function that carries cotangents of them back to the values.
+
+        Raises:
+            NoGradientError: The framework has no gradients.
+        """
 
 
 class FrameworkAdapter(Protocol):
@@ -22,7 +52,7 @@ class FrameworkAdapter(Protocol):
     # models
 
     def load(self, model: Any) -> Any:
-        """The model itself; for a path, the model in that file."""
+        """The model itself; for a path, the model in that file; for a plain function, a model that calls it."""
 
     def twin(self, model: Any, *, share_weights: bool = True) -> Any:
         """A model that computes the same in inference mode and can be marked without a trace on `model`.
@@ -80,7 +110,11 @@ class FrameworkAdapter(Protocol):
         """Output of every layer that is called exactly once and returns one tensor."""
 
     def layer_gradients(
-        self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]
+        self,
+        model: Any,
+        inputs: Sequence[Any],
+        cotangents: Sequence[np.ndarray],
+        names: Sequence[str] | None = None,
     ) -> Mapping[str, np.ndarray]:
         """Gradient of `sum(output * cotangent)` with respect to the output of each such layer.
 
@@ -88,7 +122,26 @@ class FrameworkAdapter(Protocol):
             NoGradientError: The framework has no gradients.
         """
 
+    def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> Runner:
+        """The model (a twin) opened at some layers, for inputs of the same types and shapes, but any number of samples.
+
+        Raises:
+            LayerError: A layer is not called exactly once, or does not give one tensor.
+        """
+
     # tensors
+
+    def share(self, tensor: Any) -> Any:
+        """The tensor as an object of the DLPack protocol, row by row in memory; without a copy where it lies so.
+
+        A numpy array instead, where DLPack does not know its type.
+        """
+
+    def adopt(self, shared: Any, model: Any) -> Any:
+        """A tensor, on the model's device, of what another adapter has shared; on the same memory where possible.
+
+        Nobody may write to it.
+        """
 
     def is_tensor(self, value: Any) -> bool:
         """Whether the value is a tensor of this framework."""

@@ -12,10 +12,12 @@ import numpy as np
 import onnx
 
 from cfi_core.contract import Layer
-from cfi_core.errors import InputError, NoGradientError
-from cfi_core.plugins import unmet
+from cfi_core.errors import InputError, LayerError
+from cfi_core.frameworks.arrays import as_array
+from cfi_core.frameworks.onnx_runner import OnnxRunner, Session, real_inputs, refuse_gradient
 
 _TO_CHANNELS_FIRST = [0, 3, 1, 2]
+_SOFTMAXES = ("Softmax", "LogSoftmax")
 
 
 class OnnxAdapter:
@@ -56,11 +58,11 @@ class OnnxAdapter:
 
     def input_shapes(self, model: onnx.ModelProto) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes that the graph declares."""
-        return tuple(_shape(value) for value in _inputs(model))
+        return tuple(_shape(value) for value in real_inputs(model))
 
     def declared_integer(self, model: onnx.ModelProto, position: int) -> bool | None:
         """Whether that input takes integers."""
-        inputs = _inputs(model)
+        inputs = real_inputs(model)
         if position >= len(inputs):
             return None
         return bool(np.issubdtype(_dtype(inputs[position]), np.integer))
@@ -82,9 +84,17 @@ class OnnxAdapter:
         last = self.channel_axis(model, shape, layer=layer) == rank - 1
         return ("sample", *spatial, "channel") if last else ("sample", "channel", *spatial)
 
-    def without_softmax(self, model: onnx.ModelProto, inputs: Sequence[Any]) -> None:
-        """No method runs on ONNX models, so there is nothing to cut."""
-        return
+    def without_softmax(self, model: onnx.ModelProto, inputs: Sequence[Any]) -> onnx.ModelProto | None:
+        """The same graph, ending before each softmax node that makes an output."""
+        makers = {output: node for node in model.graph.node for output in node.output}
+        softmaxes = [makers.get(value.name) for value in model.graph.output]
+        if not any(node is not None and node.op_type in _SOFTMAXES for node in softmaxes):
+            return None
+        cut = self.twin(model)
+        for value, node in zip(cut.graph.output, softmaxes, strict=True):
+            if node is not None and node.op_type in _SOFTMAXES:
+                value.name = node.input[0]  # of the same shape and type
+        return cut
 
     # running
 
@@ -97,7 +107,7 @@ class OnnxAdapter:
         self, model: onnx.ModelProto, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]
     ) -> tuple[np.ndarray | None, ...]:
         """Always refuses."""
-        raise NoGradientError("ONNX models have no gradients.")
+        refuse_gradient()
 
     # layers
 
@@ -124,6 +134,7 @@ class OnnxAdapter:
     ) -> Mapping[str, np.ndarray]:
         """First output of every node."""
         wanted = {name: node.output[0] for name, node in _named_nodes(model) if names is None or name in names}
+        wanted = {name: output for name, output in wanted.items() if output}  # optional outputs may be left out
         reader = self.twin(model)
         present = {value.name for value in reader.graph.output}
         reader.graph.output.extend(
@@ -134,12 +145,43 @@ class OnnxAdapter:
         return {name: values[output] for name, output in wanted.items() if isinstance(values[output], np.ndarray)}
 
     def layer_gradients(
-        self, model: onnx.ModelProto, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]
+        self,
+        model: onnx.ModelProto,
+        inputs: Sequence[np.ndarray],
+        cotangents: Sequence[np.ndarray],
+        names: Sequence[str] | None = None,
     ) -> Mapping[str, np.ndarray]:
         """Always refuses."""
-        raise NoGradientError("ONNX models have no gradients.")
+        refuse_gradient()
+
+    def runner(self, model: onnx.ModelProto, inputs: Sequence[np.ndarray], layers: Sequence[str] = ()) -> OnnxRunner:
+        """Sub-models with sessions of their own. A layer's activation is its node's first output.
+
+        Raises:
+            LayerError: There is no such node, or it does not give a tensor.
+        """
+        nodes = dict(_named_nodes(model))
+        for name in layers:
+            if name not in nodes:
+                raise LayerError(f"The ONNX model has no node {name!r}; cfi.layers(model) lists them.")
+        values = self.activations(model, inputs, layers) if layers else {}
+        for name in layers:
+            if name not in values:
+                raise LayerError(
+                    f"Node {name!r} ({nodes[name].op_type}) gives no tensor to open. Choose a node after it."
+                )
+        opened = {name: node.output[0] for name, node in nodes.items() if name in layers}
+        return OnnxRunner(model, opened, {opened[name]: value.dtype for name, value in values.items()})
 
     # tensors
+
+    def share(self, tensor: np.ndarray) -> np.ndarray:
+        """The array itself, where it lies row by row."""
+        return np.ascontiguousarray(tensor) if tensor.ndim else tensor
+
+    def adopt(self, shared: Any, model: Any) -> np.ndarray:
+        """An array on the same memory, unless numpy does not know the type or the memory is a device's."""
+        return as_array(shared)
 
     def is_tensor(self, value: Any) -> bool:
         """ONNX has no tensors of its own; its runtimes take numpy arrays."""
@@ -153,7 +195,7 @@ class OnnxAdapter:
         """A fresh array in the model's floating point type."""
         array = np.array(value)
         if isinstance(model, onnx.ModelProto) and np.issubdtype(array.dtype, np.floating):
-            declared = [_dtype(entry) for entry in _inputs(model)]
+            declared = [_dtype(entry) for entry in real_inputs(model)]
             return array.astype(next((dtype for dtype in declared if np.issubdtype(dtype, np.floating)), array.dtype))
         return array
 
@@ -174,11 +216,6 @@ class OnnxAdapter:
         yield
 
 
-def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in weights]
-
-
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     return tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
 
@@ -193,7 +230,7 @@ def _named_nodes(model: onnx.ModelProto) -> list[tuple[str, onnx.NodeProto]]:
 
 def _channels_last(model: onnx.ModelProto) -> bool:
     """Whether all consumers of the first input turn it channels-first."""
-    names = [value.name for value in _inputs(model)][:1]
+    names = [value.name for value in real_inputs(model)][:1]
     consumers = [node for node in model.graph.node if names and names[0] in node.input]
     return bool(consumers) and all(
         node.op_type == "Transpose" and list(onnx.helper.get_node_attr_value(node, "perm")) == _TO_CHANNELS_FIRST
@@ -202,12 +239,4 @@ def _channels_last(model: onnx.ModelProto) -> bool:
 
 
 def _run(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> list[Any]:
-    feeds = dict(zip((value.name for value in _inputs(model)), inputs, strict=True))
-    if unmet(("onnxruntime",)):
-        from onnx.reference import ReferenceEvaluator
-
-        return list(ReferenceEvaluator(model).run(None, feeds))
-    from onnxruntime import InferenceSession
-
-    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return list(session.run(None, feeds))
+    return Session(model).run(dict(zip((value.name for value in real_inputs(model)), inputs, strict=True)))

@@ -12,15 +12,24 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.overrides import TorchFunctionMode
 
 from cfi_core.contract import Layer
 from cfi_core.errors import InputError
 from cfi_core.frameworks.structure import flatten, map_structure
+from cfi_core.frameworks.torch_function import FunctionModel, function_model, modules_behind
+from cfi_core.frameworks.torch_runner import TorchRunner, freeze
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
 _CONVOLUTIONS = {"conv1d": 3, "conv2d": 4, "conv3d": 5}
 _ONE_DIMENSIONAL = (nn.Conv1d, nn.ConvTranspose1d)
+# Exactly these classes: torchvision's LayerNorm2d, for one, is a LayerNorm that works channels-first.
+_FEATURES_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
+_CHANNELS_FIRST = (_ConvNd, _BatchNorm, _InstanceNorm, nn.GroupNorm, _MaxPoolNd, _AvgPoolNd, _AdaptiveAvgPoolNd)
 
 
 class TorchAdapter:
@@ -30,8 +39,12 @@ class TorchAdapter:
 
     # models
 
-    def load(self, model: nn.Module) -> nn.Module:
-        """Checks that the model has its weights."""
+    def load(self, model: Any) -> nn.Module:
+        """The module, checked to have its weights; for a function, a module that calls it."""
+        if not isinstance(model, nn.Module):
+            return function_model(model)
+        # Compiled code has the hooks of its first run built in, so layers could not be read from it.
+        model = getattr(model, "_orig_mod", model)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if nn.parameter.is_lazy(tensor):
                 raise InputError(
@@ -65,6 +78,9 @@ class TorchAdapter:
                 f"{type(error).__name__}: {error}. Remove what cannot be copied from the model (open files, locks, "
                 f"results of a forward pass kept in containers) or give its class a __deepcopy__."
             ) from error
+        for module in twin.modules():
+            if module._compiled_call_impl is not None:
+                module._compiled_call_impl = None  # `module.compile()` leaves code there that runs the original
         return twin.eval()
 
     def in_training_mode(self, model: nn.Module) -> bool:
@@ -91,25 +107,32 @@ class TorchAdapter:
         return None
 
     def channel_axis(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
-        """Axis 1, but the last one for sequences of features (rank 3 in a model without 1-D convolutions)."""
-        if len(shape) <= 2:
+        """Axis 1, but the last one where features lie there.
+
+        That is so for sequences (rank 3 in a model without 1-D convolutions), and for layers of vision models that
+        permute their images: a linear layer or layer norm, or a last axis of a size that the model has features of,
+        where axis 1 has no size that it has channels of.
+        """
+        rank = len(shape)
+        if rank <= 2:
             return None
-        if len(shape) == 3 and not any(isinstance(module, _ONE_DIMENSIONAL) for module in model.modules()):
-            return 2
-        return 1
+        if rank == 3:
+            return 1 if any(isinstance(module, _ONE_DIMENSIONAL) for module in _modules(model)) else 2
+        return rank - 1 if layer is not None and _is_channels_last(model, shape, layer) else 1
 
     def dims(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
-        """Channels first."""
+        """Named by the channel axis."""
         rank = len(shape)
         if rank <= 2:
             return ("sample", "unit" if layer else "feature")[:rank]
         if rank == 3:
-            channels_last = self.channel_axis(model, shape, layer=layer) == 2
-            return ("sample", "position", "channel") if channels_last else ("sample", "channel", "position")
-        spatial = (
-            ("depth", "height", "width")[-(rank - 2) :] if rank <= 5 else tuple(f"axis{i}" for i in range(2, rank))
-        )
-        return ("sample", "channel", *spatial)
+            spatial: tuple[str, ...] = ("position",)
+        elif rank <= 5:
+            spatial = ("depth", "height", "width")[-(rank - 2) :]
+        else:
+            spatial = tuple(f"axis{i}" for i in range(2, rank))
+        channels_last = self.channel_axis(model, shape, layer=layer) == rank - 1
+        return ("sample", *spatial, "channel") if channels_last else ("sample", "channel", *spatial)
 
     def without_softmax(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> nn.Module | None:
         """Recognises a softmax by watching a forward pass, module or function alike.
@@ -196,7 +219,10 @@ class TorchAdapter:
     def activations(
         self, model: nn.Module, inputs: Sequence[torch.Tensor], names: Sequence[str] | None = None
     ) -> Mapping[str, np.ndarray]:
-        """Outputs of the modules that are called once, copied before anything in place can change them."""
+        """Outputs of the modules that are called once, copied before anything in place can change them.
+
+        A structure that holds one tensor, such as the `(output, None)` of an attention, is read as that tensor.
+        """
         found: dict[str, np.ndarray] = {}
 
         def keep(name: str, output: torch.Tensor) -> None:
@@ -207,7 +233,11 @@ class TorchAdapter:
         return {name: value for name, value in found.items() if taps.calls[name] == 1}
 
     def layer_gradients(
-        self, model: nn.Module, inputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray]
+        self,
+        model: nn.Module,
+        inputs: Sequence[torch.Tensor],
+        cotangents: Sequence[np.ndarray],
+        names: Sequence[str] | None = None,
     ) -> Mapping[str, np.ndarray]:
         """Gradients at the outputs of the modules that are called once."""
         found: dict[str, torch.Tensor] = {}
@@ -219,20 +249,41 @@ class TorchAdapter:
             found[name] = output.clone() if output.requires_grad else output.clone().requires_grad_()
             return found[name].clone()
 
-        with torch.enable_grad(), _Taps(model, None, replace) as taps:
-            outputs = flatten(model(*inputs))
-            total = sum(
-                (output * torch.as_tensor(cotangent, dtype=output.dtype, device=output.device)).sum()
-                for output, cotangent in zip(outputs, cotangents, strict=True)
-            )
-            once = [name for name in found if taps.calls[name] == 1]
-            gradients = torch.autograd.grad(total, [found[name] for name in once], allow_unused=True)
+        with torch.enable_grad(), _Taps(model, names, replace) as taps:
+            pairs = [
+                (output, torch.as_tensor(cotangent, dtype=output.dtype, device=output.device))
+                for output, cotangent in zip(flatten(model(*inputs)), cotangents, strict=True)
+                if output.requires_grad
+            ]
+        once = [name for name in found if taps.calls[name] == 1]
+        gradients: Sequence[torch.Tensor | None] = [None] * len(once)
+        if pairs and once:
+            outputs, weights = zip(*pairs, strict=True)
+            gradients = torch.autograd.grad(outputs, [found[name] for name in once], weights, allow_unused=True)
         return {
             name: self.to_numpy(torch.zeros_like(found[name]) if gradient is None else gradient)
             for name, gradient in zip(once, gradients, strict=True)
         }
 
+    def runner(self, model: nn.Module, inputs: Sequence[torch.Tensor], layers: Sequence[str] = ()) -> TorchRunner:
+        """A runner on a twin of its own."""
+        with torch.inference_mode(False):
+            return TorchRunner(freeze(self.twin(model), model), inputs, layers)
+
     # tensors
+
+    def share(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor itself, apart from gradients, where it lies row by row."""
+        return tensor.detach().resolve_conj().resolve_neg().contiguous()
+
+    def adopt(self, shared: Any, model: Any) -> torch.Tensor:
+        """A tensor on the same memory, unless the model is on another device or DLPack does not know the type."""
+        try:
+            tensor = shared.detach() if isinstance(shared, torch.Tensor) else torch.from_dlpack(shared)
+        except Exception:  # noqa: BLE001 - every framework refuses in its own way, and a copy serves as well
+            tensor = _from_array(np.asarray(shared))
+        like = _example(model)
+        return tensor if like is None else tensor.to(like.device)
 
     def is_tensor(self, value: Any) -> bool:
         """Whether it is a `torch.Tensor`."""
@@ -248,7 +299,7 @@ class TorchAdapter:
     def tensor(self, value: Any, model: Any) -> torch.Tensor:
         """A fresh tensor on the model's device, in the model's floating point type."""
         if not isinstance(value, torch.Tensor):
-            value = torch.from_numpy(_native(value))
+            value = _from_array(np.asarray(value))
         like = _example(model)
         fresh: torch.Tensor = value.detach().clone()
         if like is None:
@@ -300,7 +351,8 @@ class _Taps:
 
     def __enter__(self) -> _Taps:
         for name, module in self._model.named_modules():
-            if name and (self._names is None or name in self._names):
+            takes_hooks = not isinstance(module, torch.jit.ScriptModule)
+            if name and takes_hooks and (self._names is None or name in self._names):
                 self._handles.append(module.register_forward_hook(self._hook(name)))
         return self
 
@@ -309,9 +361,13 @@ class _Taps:
             handle.remove()
 
     def _hook(self, name: str) -> Callable[..., torch.Tensor | None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> torch.Tensor | None:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             self.calls[name] += 1
-            return self._function(name, output) if isinstance(output, torch.Tensor) else None
+            leaves = flatten(output)
+            if len(leaves) != 1 or not isinstance(leaves[0], torch.Tensor):
+                return None
+            result = self._function(name, leaves[0])
+            return None if result is None else map_structure(lambda _: result, output)
 
         return hook
 
@@ -369,7 +425,7 @@ class _SoftmaxWatch(TorchFunctionMode):
 
 def _hash(digest: Any, value: Any, depth: int = 4) -> None:
     if isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_meta:
-        digest.update(str((value.dtype, tuple(value.shape))).encode())
+        digest.update(str((value.dtype, value.device, tuple(value.shape))).encode())
         digest.update(value.detach().cpu().resolve_conj().contiguous().flatten().view(torch.uint8).numpy().data)
     elif isinstance(value, np.ndarray) and value.dtype != object:
         digest.update(str((value.dtype, value.shape)).encode())
@@ -389,15 +445,52 @@ def _hash(digest: Any, value: Any, depth: int = 4) -> None:
 def _example(model: Any) -> torch.Tensor | None:
     if not isinstance(model, nn.Module):
         return None
-    tensors = [*model.parameters(), *model.buffers()]
+    tensors = [tensor for module in _modules(model) for tensor in _held(module)]
     return next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
 
 
-def _native(value: Any) -> np.ndarray:
+def _held(module: nn.Module) -> Iterator[torch.Tensor]:
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
+
+
+def _modules(model: nn.Module) -> Iterator[nn.Module]:
+    """All modules of the model, and those that can be seen behind a function."""
+    for module in model.modules():
+        yield module
+        if isinstance(module, FunctionModel):
+            for behind in modules_behind(module.function):
+                yield from behind.modules()
+
+
+def _is_channels_last(model: nn.Module, shape: Sequence[int | None], layer: str) -> bool:
+    own = dict(model.named_modules(remove_duplicate=False)).get(layer)
+    if type(own) in _FEATURES_LAST:
+        return True
+    if isinstance(own, _CHANNELS_FIRST):
+        return False
+    channels: set[int] = set()
+    features: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, _ConvNd):
+            channels |= {module.in_channels, module.out_channels}
+        elif isinstance(module, _BatchNorm | _InstanceNorm):
+            channels.add(module.num_features)
+        elif isinstance(module, nn.GroupNorm):
+            channels.add(module.num_channels)
+        elif isinstance(module, nn.Linear):
+            features |= {module.in_features, module.out_features}
+        elif isinstance(module, nn.LayerNorm):
+            features.add(module.normalized_shape[-1])
+    return shape[1] not in channels and shape[-1] in features | channels
+
+
+def _from_array(array: np.ndarray) -> torch.Tensor:
     """A copy in a type that torch knows: the machine's byte order, double precision at the most."""
-    array = np.array(value)
-    array = array.astype(array.dtype.newbyteorder("="))
-    return array.astype(np.float64) if array.dtype == np.longdouble else array
+    if array.dtype.name == "bfloat16":  # other frameworks' addition to numpy
+        return torch.from_numpy(np.array(array).view(np.int16)).view(torch.bfloat16)
+    array = np.array(array, dtype=array.dtype.newbyteorder("="))
+    return torch.from_numpy(array.astype(np.float64) if array.dtype == np.longdouble else array)
 
 
 def _hook_tables(module: nn.Module) -> Iterator[Mapping[int, Any]]:

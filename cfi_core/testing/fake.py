@@ -1,4 +1,4 @@
-"""A fake plugin: two frameworks in numpy, a translator between them and a toolset for the second.
+"""A fake plugin: two frameworks in numpy, a conversion and a bridge between them, and a toolset for the second.
 
 `paint` models take images channels first, `print` models channels last. Both compute the same small network
 with closed-form gradients, so that the whole way of a call can be tested where no framework is installed:
@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.contract import Axes, Converted, Layer, MethodRequest, MethodResult
+from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, Layer, MethodRequest, MethodResult
 from cfi_core.errors import TranslationError
+from cfi_core.frameworks.base import Pullback
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import FrameworkSpec, Head, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
+from cfi_core.specs import ANY, RUNNABLE, FrameworkSpec, Head, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
 
 
 class Network:
@@ -93,6 +94,143 @@ class Print(Network):
     channel = 3
 
 
+class NetworkRunner:
+    """See `cfi_core.frameworks.base.Runner`: the network is a chain of steps, so a stage is some of them in a row."""
+
+    def __init__(self, model: Network, layers: Sequence[str]) -> None:
+        self._model = model
+        self._steps = ("mix", "relu", "pool", "head", *(("softmax",) if model.softmax else ()))
+        self.layers = tuple(name for name in self._steps if name in layers)
+
+    def run(self, stage: int, values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """From the latest value onwards."""
+        value = values[-1]
+        for step in self._span(stage):
+            value = self._forward(step, value)
+        return (value,)
+
+    def linearize(self, stage: int, values: Sequence[np.ndarray]) -> tuple[tuple[np.ndarray, ...], Pullback]:
+        """Keeps what every step was given."""
+        kept: list[tuple[str, np.ndarray]] = []
+        value, others = values[-1], len(values) - 1
+        for step in self._span(stage):
+            kept.append((step, value))
+            value = self._forward(step, value)
+
+        def pullback(cotangents: Sequence[Any], wanted: Sequence[bool]) -> tuple[np.ndarray | None, ...]:
+            gradient = np.zeros_like(value) if cotangents[0] is None else cotangents[0]
+            for step, before in reversed(kept):
+                gradient = self._backward(step, before, gradient)
+            return (*[None] * others, gradient if wanted[-1] else None)
+
+        return (value,), pullback
+
+    def _span(self, stage: int) -> tuple[str, ...]:
+        start = self._steps.index(self.layers[stage - 1]) + 1 if stage else 0
+        stop = self._steps.index(self.layers[stage]) + 1 if stage < len(self.layers) else len(self._steps)
+        return self._steps[start:stop]
+
+    def _forward(self, step: str, value: np.ndarray) -> np.ndarray:
+        model = self._model
+        if step == "mix":
+            return np.moveaxis(np.moveaxis(value, model.channel, -1) @ model.mix.T, -1, model.channel)
+        if step == "relu":
+            return np.maximum(value, 0)
+        if step == "pool":
+            return np.asarray(value.mean(axis=model.spatial))
+        return value @ model.head.T if step == "head" else model.normalise(value)
+
+    def _backward(self, step: str, before: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
+        model = self._model
+        if step == "mix":
+            return np.moveaxis(np.moveaxis(cotangent, model.channel, -1) @ model.mix, -1, model.channel)
+        if step == "relu":
+            return cotangent * (before > 0)
+        if step == "pool":
+            size = np.prod([before.shape[axis] for axis in model.spatial])
+            return np.broadcast_to(np.expand_dims(cotangent / size, model.spatial), before.shape)
+        if step == "head":
+            return cotangent @ model.head
+        output = model.normalise(before)
+        return output * (cotangent - (output * cotangent).sum(axis=1, keepdims=True))
+
+
+class BridgedPrint(Print):
+    """A model of any framework, run as if it were a print."""
+
+    def __init__(self, request: BridgeRequest) -> None:
+        adapter, model, inputs = request.adapter, request.model, request.inputs
+        self._runner = adapter.runner(model, inputs, request.layers)
+        self._adapter, self._source, self.training, self.softmax = adapter, model, False, False
+        self.input_axes = self._to_last(adapter.channel_axis(model, inputs[0].shape), len(inputs[0].shape))
+        values = list(inputs)
+        self.axes = {}
+        for stage, name in enumerate(self._runner.layers):
+            values.extend(self._runner.run(stage, values))
+            rank = len(values[-1].shape)
+            self.axes[name] = self._to_last(adapter.channel_axis(model, values[-1].shape, layer=name), rank)
+        outputs = adapter.to_numpy(self._runner.run(len(self.axes), values)[0])
+        # What the adapter reads off a print: its floating point type and its number of classes.
+        self.mix, self.head = np.zeros((1, 1), outputs.dtype), np.zeros((outputs.shape[1], 1), outputs.dtype)
+
+    @staticmethod
+    def _to_last(channel: int | None, rank: int) -> tuple[int, ...]:
+        rest = [axis for axis in range(rank) if axis != channel]
+        return (*rest, channel) if channel is not None else tuple(rest)
+
+    def layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The layers that were asked for."""
+        return self._pass(images)[0]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """What the model gives."""
+        return self._pass(images)[1]
+
+    def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        """By the pullbacks of all stages, the last one first."""
+        values, pullbacks = [self._enter(images, self.input_axes)], []
+        for stage in range(len(self.axes) + 1):
+            results, pullback = self._runner.linearize(stage, values)
+            pullbacks.append(pullback)
+            values.extend(results)
+        names = ["input", *self._runner.layers]
+        axes = [self.input_axes, *self.axes.values()]
+        totals: list[Any] = [None] * len(names)
+        total: Any = self._adapter.tensor(cotangent, self._source)
+        for stage in reversed(range(len(pullbacks))):
+            parts = pullbacks[stage]([total], [True] * (stage + 1))
+            totals[: stage + 1] = [
+                old if part is None else part if old is None else old + part
+                for old, part in zip(totals, parts, strict=False)
+            ]
+            total = totals[stage]
+        return {
+            name: np.transpose(self._adapter.to_numpy(gradient), order)
+            for name, gradient, order in zip(names, totals, axes, strict=True)
+        }
+
+    def _pass(self, images: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        values = [self._enter(images, self.input_axes)]
+        for stage in range(len(self.axes) + 1):
+            values.extend(self._runner.run(stage, values))
+        arrays = [self._adapter.to_numpy(value) for value in values[1:]]
+        activations = {
+            name: np.transpose(array, self.axes[name])
+            for name, array in zip(self._runner.layers, arrays[:-1], strict=True)
+        }
+        return activations, arrays[-1]
+
+    def _enter(self, images: np.ndarray, axes: Sequence[int]) -> Any:
+        return self._adapter.tensor(np.transpose(images, np.argsort(axes)), self._source)
+
+
+def as_print(request: BridgeRequest) -> Converted:
+    """Bridges a model of any framework."""
+    model = BridgedPrint(request)
+    layers = {name: BridgedLayer(name, axes) for name, axes in model.axes.items()}
+    return Converted(model, (model.input_axes,), (None,), layers)
+
+
 class NetworkAdapter:
     """See `cfi_core.frameworks.base.FrameworkAdapter`; serves both frameworks."""
 
@@ -104,6 +242,8 @@ class NetworkAdapter:
 
     def twin(self, model: Network, *, share_weights: bool = True) -> Network:
         """A copy."""
+        if isinstance(model, BridgedPrint):
+            return model
         mix, head = (model.mix, model.head) if share_weights else (model.mix.copy(), model.head.copy())
         return type(model)(mix, head, softmax=model.softmax, refuses=model.refuses, distorts=model.distorts)
 
@@ -168,11 +308,27 @@ class NetworkAdapter:
         return {name: value for name, value in model.layers(inputs[0]).items() if names is None or name in names}
 
     def layer_gradients(
-        self, model: Network, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]
+        self,
+        model: Network,
+        inputs: Sequence[np.ndarray],
+        cotangents: Sequence[np.ndarray],
+        names: Sequence[str] | None = None,
     ) -> Mapping[str, np.ndarray]:
         """Closed form."""
         gradients = model.gradients(inputs[0], cotangents[0])
-        return {name: value for name, value in gradients.items() if name != "input"}
+        return {k: v for k, v in gradients.items() if k != "input" and (names is None or k in names)}
+
+    def runner(self, model: Network, inputs: Sequence[np.ndarray], layers: Sequence[str] = ()) -> NetworkRunner:
+        """The network opened at some of its layers."""
+        return NetworkRunner(model, layers)
+
+    def share(self, tensor: np.ndarray) -> np.ndarray:
+        """The array."""
+        return np.ascontiguousarray(tensor)
+
+    def adopt(self, shared: Any, model: Any) -> np.ndarray:
+        """The array, on the same memory."""
+        return np.from_dlpack(shared)
 
     def is_tensor(self, value: Any) -> bool:
         """Uses numpy arrays."""
@@ -245,8 +401,9 @@ def _method(key: str, kind: Kind = Kind.ATTRIBUTION, **fields: Any) -> MethodSpe
         needs=frozenset({Need.FORWARD, Need.INPUT_GRADIENT}),
         implementation=f"{__name__}:run",
         citation="the closed form in this module",
-        exec_args=("images", "scale", "fail", "window"),
+        exec_args=("images", "scale", "fail", "window", "engrave"),
         roles={"images": Role.INPUTS, "window": Role.WINDOW},
+        argument_needs={"engrave": Need.MODULES},
         **fields,
     )
 
@@ -298,3 +455,23 @@ def cfi_translators() -> list[TranslatorSpec]:
             implementation=f"{__name__}:to_print",
         )
     ]
+
+
+class bridge_plugin:
+    """A second fake plugin: the bridge from any framework to `print`."""
+
+    @staticmethod
+    @hookimpl
+    def cfi_translators() -> list[TranslatorSpec]:
+        """The bridge."""
+        return [
+            TranslatorSpec(
+                name="bridge-to-print",
+                source=ANY,
+                target="print",
+                preserves=RUNNABLE,
+                cost=1,
+                implementation=f"{__name__}:as_print",
+                kind="bridge",
+            )
+        ]

@@ -49,7 +49,8 @@ def test_no_plugin_leads_to_the_toolset(registry, painting, images):
         cfi_methods = staticmethod(fake.cfi_methods)
 
     with use_plugins(WithoutTranslator()):
-        refuse(cfi.RouteError, "pip install cfi-translate", painting, "press_gradient", inputs=images, target=0)
+        hint = "pip install cfi-bridge or cfi-translate"
+        refuse(cfi.RouteError, hint, painting, "press_gradient", inputs=images, target=0)
 
 
 def test_unknown_translator(painting, images):

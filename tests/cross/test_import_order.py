@@ -15,7 +15,8 @@ SCRIPT = """
 import numpy as np
 {model}
 import cfi_core as cfi
-result = cfi.attribute(model, "saliency", {toolset!r}, inputs=x, target=0)
+for translator in (None, "conversion"):
+    result = cfi.attribute(model, "saliency", {toolset!r}, inputs=x, target=0, translator=translator)
 import torchvision  # loads triton, if nothing has before
 import torch
 torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)

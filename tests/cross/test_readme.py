@@ -11,7 +11,7 @@ EXAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=["a PyTorch model", "a Keras model"])
+@pytest.mark.parametrize("example", EXAMPLES, ids=["a PyTorch model", "a Keras model", "a scikit-learn model"])
 def test_example(example, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}

@@ -55,7 +55,9 @@ def test_an_unfaithful_translation_is_refused_and_the_next_route_taken(twins: Tw
             )
         assert not caught.value.certificate.faithful
         with pytest.warns(cfi.TranslationWarning, match="Taken instead"):
-            result = cfi.attribute(twins.torch_model, "saliency", "tf-keras-vis", inputs=twins.first, target=0)
+            result = cfi.attribute(
+                twins.torch_model, "saliency", "tf-keras-vis", inputs=twins.first, target=0, translator="conversion"
+            )
     assert result.route == ("torch-onnx", "onnx2keras")
 
 
@@ -66,7 +68,11 @@ def test_a_model_that_no_translator_knows(twins: Twins):
             return nn.functional.grid_sample(x, grid, align_corners=False).flatten(1)
 
     with pytest.raises(cfi.TranslationError, match=r"(?i)grid"):
-        cfi.attribute(Sampled().eval(), "saliency", "tf-keras-vis", inputs=twins.first, target=0)
+        cfi.attribute(
+            Sampled().eval(), "saliency", "tf-keras-vis", inputs=twins.first, target=0, translator="conversion"
+        )
+    result = cfi.attribute(Sampled().eval(), "saliency", "tf-keras-vis", inputs=twins.first, target=0)
+    assert result.route == ("bridge-to-keras",)
 
 
 def test_a_translator_that_is_named_is_taken(twins: Twins):

@@ -180,7 +180,14 @@ def test_a_fault_on_a_late_sample_is_found(twins: Twins):
     images = np.resize(twins.first, (12, *twins.first.shape[1:]))
     images[10, 0, 0, 0] = 30
     with pytest.raises(cfi.UnfaithfulTranslationError, match="your inputs"):
-        cfi.attribute(Switching(twins.torch_model).eval(), "saliency", "tf-keras-vis", inputs=images, target=0)
+        cfi.attribute(
+            Switching(twins.torch_model).eval(),
+            "saliency",
+            "tf-keras-vis",
+            inputs=images,
+            target=0,
+            translator="conversion",
+        )
 
 
 def test_a_large_output_does_not_hide_a_small_one():

@@ -97,12 +97,13 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize("translator", [None, "conversion"])
 @pytest.mark.parametrize("framework", ["torch", "keras"])
 @pytest.mark.parametrize(
     ("key", "toolset", "arguments"), CALLS, ids=[f"{k}-{t}-{i}" for i, (k, t, _) in enumerate(CALLS)]
 )
-def test_nothing_of_the_user_changes(softmax_twins: Twins, framework, key, toolset, arguments):
-    arguments = dict(arguments)
+def test_nothing_of_the_user_changes(softmax_twins: Twins, framework, key, toolset, arguments, translator):
+    arguments = dict(arguments, translator=translator)
     fails = arguments.pop("fails", False)
     if framework == "torch":
         model, images, state = softmax_twins.torch_model, torch.tensor(softmax_twins.first), torch_state

@@ -17,8 +17,10 @@ PACKAGES = {
     "cfi-captum": "cfi_captum",
     "cfi-tfkerasvis": "cfi_tfkerasvis",
     "cfi-translate": "cfi_translate",
+    "cfi-bridge": "cfi_bridge",
+    "cfi-jax": "cfi_jax",
 }
-INSTALLED = ("cfi-core", "cfi-captum")
+INSTALLED = ("cfi-core", "cfi-captum", "cfi-bridge")
 
 SCRIPT = """
 import numpy as np
@@ -33,6 +35,11 @@ result = cfi.attribute(model, "integrated_gradients", "captum", inputs=inputs, t
 # Integrated gradients of a linear function from a zero baseline: weight times input.
 np.testing.assert_allclose(result.values, inputs * model.weight[1].detach().numpy(), rtol=1e-5)
 assert result.route == ()
+# A plain function of arrays, run where it lives: no framework but torch is installed.
+weights = np.array([[1.0, -1.0], [0.5, 2.0], [0.0, 3.0]])
+bridged = cfi.attribute(lambda rows: rows @ weights, "feature_ablation", "captum", inputs=inputs, target=1)
+np.testing.assert_allclose(bridged.values, inputs * weights[:, 1], rtol=1e-5)
+assert bridged.route == ("bridge-to-torch",)
 result.save("picture.png")
 result.save("numbers.npz")
 """

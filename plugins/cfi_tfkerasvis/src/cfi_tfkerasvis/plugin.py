@@ -64,6 +64,9 @@ MAXIMIZATION_ARGS = (
 ROLES = MappingProxyType({"score": Role.OWN_TARGET, "seed_input": Role.INPUTS})
 LAYER_ROLES = MappingProxyType({**ROLES, "penultimate_layer": Role.LAYER})
 
+# Model modifiers change Keras layers, and training mode is one of Keras layers too.
+ARGUMENT_NEEDS = MappingProxyType({"model_modifier": Need.MODULES, "training": Need.MODULES})
+
 INPUT_GRADIENT = frozenset({Need.FORWARD, Need.INPUT_GRADIENT})
 LAYER_GRADIENT = frozenset({Need.FORWARD, Need.LAYER, Need.LAYER_GRADIENT})
 LAYER = frozenset({Need.FORWARD, Need.LAYER})
@@ -114,6 +117,7 @@ def cfi_methods() -> Iterable[MethodSpec]:
             init_args=INIT_ARGS,
             exec_args=MAXIMIZATION_ARGS,
             roles=ROLES,
+            argument_needs=ARGUMENT_NEEDS,
             head=Head.LOGIT,
         ),
     ]
@@ -131,6 +135,7 @@ def _saliency(key: str, citation: str) -> MethodSpec:
         init_args=INIT_ARGS,
         exec_args=SALIENCY_ARGS,
         roles=ROLES,
+        argument_needs=ARGUMENT_NEEDS,
         head=Head.LOGIT,
     )
 
@@ -148,5 +153,6 @@ def _cam(key: str, needs: frozenset[Need], exec_args: tuple[str, ...], citation:
         init_args=INIT_ARGS,
         exec_args=exec_args,
         roles=LAYER_ROLES,
+        argument_needs=ARGUMENT_NEEDS,
         head=Head.LOGIT,
     )

@@ -1,0 +1,242 @@
+"""What a bridge costs: python benchmarks/bridge.py [speed] [first] [memory] [xplique]; all of them without arguments.
+
+speed    IntegratedGradients of a Keras ResNet-50 by Captum, and Saliency of a torch ResNet-50 by tf-keras-vis, against
+         the same computation written by hand in the framework of the model
+xplique  the bridge against the PyTorch wrapper of Xplique, both under methods of Xplique (if that is installed)
+first    time until the first result of an unknown model, against the conversion through ONNX
+memory   peak memory above the loaded frameworks and model, against the same computation by hand
+
+Ratios are of times measured alternately in one process; the median of the pairs counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from cfi_core.coexistence import load_safely
+
+load_safely()
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+import torch  # noqa: E402
+import torchvision  # noqa: E402
+
+import cfi_core as cfi  # noqa: E402
+from cfi_bridge import keras_host  # noqa: E402
+from cfi_core.contract import BridgeRequest  # noqa: E402
+from cfi_core.detection import adapter_for  # noqa: E402
+from cfi_core.plugins import registry  # noqa: E402
+
+PIXELS, STEPS, BATCH, PAIRS = 96, 20, 4, 7
+TARGETS = [1, 3, 5, 7]
+
+
+def keras_model() -> Any:
+    keras.utils.set_random_seed(1)
+    return keras.applications.ResNet50(
+        weights=None, input_shape=(PIXELS, PIXELS, 3), classes=10, classifier_activation=None
+    )
+
+
+def torch_model() -> torch.nn.Module:
+    torch.manual_seed(1)
+    return torchvision.models.resnet50(weights=None, num_classes=10).eval()
+
+
+def images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(2).normal(size=(BATCH, *shape)).astype(np.float32)
+
+
+# the same computations by hand
+
+
+def keras_integrated_gradients(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """All steps at once, compiled, as an expert would write it: Gauss-Legendre quadrature, as in Captum."""
+    points, weights = np.polynomial.legendre.leggauss(STEPS)
+    alphas = tf.constant((1 + points) / 2, tf.float32)
+    weights = tf.constant(weights / 2, tf.float32)
+    chosen = tf.constant([(row, TARGETS[row % BATCH]) for row in range(STEPS * BATCH)])
+
+    @tf.function
+    def gradient(values: Any) -> Any:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            score = tf.reduce_sum(tf.gather_nd(model(values, training=False), chosen))
+        return tape.gradient(score, values)
+
+    def attribute(inputs: np.ndarray) -> np.ndarray:
+        inputs = tf.constant(inputs)
+        path = tf.reshape(alphas[:, None, None, None, None] * inputs[None], (-1, *inputs.shape[1:]))
+        gradients = tf.reshape(gradient(path), (STEPS, *inputs.shape))
+        return (inputs * tf.tensordot(weights, gradients, 1)).numpy()
+
+    return attribute
+
+
+def torch_saliency(model: torch.nn.Module) -> Callable[[np.ndarray], np.ndarray]:
+    def attribute(inputs: np.ndarray) -> np.ndarray:
+        leaf = torch.tensor(inputs, requires_grad=True)
+        score = model(leaf)[torch.arange(BATCH), TARGETS].sum()
+        return torch.autograd.grad(score, leaf)[0].numpy()
+
+    return attribute
+
+
+def bridged_integrated_gradients(model: Any, **options: Any) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda inputs: (
+        cfi.attribute(
+            model,
+            "integrated_gradients",
+            "captum",
+            inputs=inputs,
+            target=TARGETS,
+            exec_args={"n_steps": STEPS},
+            **options,
+        ).values
+    )
+
+
+def bridged_saliency(model: Any, **options: Any) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda inputs: (
+        cfi.attribute(model, "saliency", "tf-keras-vis", inputs=inputs, target=TARGETS, **options).values
+    )
+
+
+# what is measured
+
+
+def pairs(name: str, by_hand: Callable[[], Any], bridged: Callable[[], Any]) -> float:
+    expected, values = by_hand(), bridged()
+    apart = float(np.linalg.norm(values - expected) / np.linalg.norm(expected))
+    ratios = []
+    for _ in range(PAIRS):
+        times = []
+        for call in (by_hand, bridged):
+            start = perf_counter()
+            call()
+            times.append(perf_counter() - start)
+        ratios.append(times[1] / times[0])
+    ratio = statistics.median(ratios)
+    print(
+        f"{name:<58} {ratio:6.3f}  (pairs {min(ratios):.3f} to {max(ratios):.3f}; by hand {times[0]:.2f} s; "
+        f"values differ by {apart:.1e})",
+        flush=True,
+    )
+    return ratio
+
+
+def speed() -> None:
+    print(f"\n{'time, bridge / by hand (ResNet-50, 96×96, batch 4)':<58}  ratio")
+    model, batch = keras_model(), images(PIXELS, PIXELS, 3)
+    by_hand, bridged = keras_integrated_gradients(model), bridged_integrated_gradients(model)
+    pairs("Keras model, Captum IntegratedGradients, 20 steps", lambda: by_hand(batch), lambda: bridged(batch))
+    other, batch_first = torch_model(), images(3, PIXELS, PIXELS)
+    by_hand, bridged = torch_saliency(other), bridged_saliency(other)
+    pairs("torch model, tf-keras-vis Saliency", lambda: by_hand(batch_first), lambda: bridged(batch_first))
+
+
+def first() -> None:
+    print(f"\n{'time until the first result (s)':<58} bridge  conversion")
+    for name, make, method, batch in (
+        ("Keras ResNet-50, Captum Saliency", keras_model, "captum", images(PIXELS, PIXELS, 3)),
+        ("torch ResNet-50, tf-keras-vis Saliency", torch_model, "tf-keras-vis", images(3, PIXELS, PIXELS)),
+    ):
+        seconds = []
+        for translator in ("bridge", "conversion"):
+            model = make()
+            start = perf_counter()
+            cfi.attribute(model, "saliency", method, inputs=batch, target=TARGETS, translator=translator)
+            seconds.append(perf_counter() - start)
+        print(f"{name:<58} {seconds[0]:6.1f}  {seconds[1]:10.1f}", flush=True)
+
+
+def xplique() -> None:
+    """Xplique's own methods on the same torch model: through its PyTorch wrapper, and through the bridge."""
+    if find_spec("xplique") is None:
+        print("\nXplique is not installed: pip install --no-deps xplique (see its requirements)")
+        return
+    from xplique.attributions import IntegratedGradients, Saliency
+    from xplique.wrappers import TorchWrapper
+
+    print(f"\n{'time, bridge / Xplique wrapper, the same torch ResNet-50':<58}  ratio")
+    model, batch = torch_model(), images(3, PIXELS, PIXELS)
+    adapter = adapter_for(registry(), "torch")
+    request = BridgeRequest(adapter, adapter.twin(model), (torch.tensor(batch[:2]),))
+    ours, theirs = keras_host.bridge(request).model, TorchWrapper(model, "cpu", is_channel_first=True)
+    last, one_hot = np.moveaxis(batch, 1, -1).copy(), np.eye(10, dtype=np.float32)[TARGETS]
+    for name, method in (
+        ("Saliency", lambda wrapped: Saliency(wrapped, batch_size=BATCH)),
+        (
+            f"IntegratedGradients, {STEPS} steps",
+            lambda wrapped: IntegratedGradients(wrapped, batch_size=STEPS * BATCH, steps=STEPS, baseline_value=0.0),
+        ),
+    ):
+        by_wrapper, by_bridge = method(theirs), method(ours)
+        pairs(
+            name,
+            lambda by=by_wrapper: by(last, one_hot).numpy(),
+            lambda by=by_bridge: by(last, one_hot).numpy(),
+        )
+
+
+def peak_of(what: str) -> float:
+    """Peak memory (MB) of one computation in a fresh process, above what is loaded before it."""
+    result = subprocess.run([sys.executable, __file__, f"peak:{what}"], capture_output=True, text=True, check=True)
+    return float(json.loads(result.stdout.strip().splitlines()[-1]))
+
+
+def peak(what: str) -> None:
+    side, framework = what.split("-")
+    if framework == "keras":
+        model, batch = keras_model(), images(PIXELS, PIXELS, 3)
+        call = keras_integrated_gradients(model) if side == "hand" else bridged_integrated_gradients(model)
+        model(batch[:1])
+    else:
+        model, batch = torch_model(), images(3, PIXELS, PIXELS)
+        call = torch_saliency(model) if side == "hand" else bridged_saliency(model)
+        model(torch.tensor(batch[:1]))
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    for _ in range(3):
+        call(batch)
+    print(json.dumps((memory("VmHWM") - before) / 1024))
+
+
+def memory(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1])
+
+
+def peaks() -> None:
+    print(f"\n{'peak memory above the loaded model (MB)':<58} bridge  by hand  ratio")
+    for name, framework in (
+        ("Keras ResNet-50, IntegratedGradients, 20 steps, batch 4", "keras"),
+        ("torch ResNet-50, Saliency, batch 4", "torch"),
+    ):
+        bridged, by_hand = peak_of(f"bridge-{framework}"), peak_of(f"hand-{framework}")
+        print(f"{name:<58} {bridged:6.0f} {by_hand:8.0f} {bridged / by_hand:6.2f}", flush=True)
+
+
+PARTS = {"speed": speed, "first": first, "memory": peaks, "xplique": xplique}
+
+if __name__ == "__main__":
+    wanted = sys.argv[1:] or list(PARTS)
+    if wanted[0].startswith("peak:"):
+        peak(wanted[0].removeprefix("peak:"))
+    else:
+        print(f"torch {torch.__version__}, tensorflow {tf.__version__}, {os.cpu_count()} cores")
+        for part in wanted:
+            PARTS[part]()

@@ -1,0 +1,287 @@
+"""TensorFlow models that are not Keras: modules, compiled functions, signatures of saved models, plain functions.
+
+Their layers are the floating point operations of their graph, by the names that TensorFlow gave them.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from types import FunctionType, MethodType
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cfi_core.contract import Layer
+from cfi_core.errors import InputError, LayerError
+from cfi_core.frameworks.structure import flatten
+from cfi_core.frameworks.tensorflow_graphs import Trace, open_batch, trace
+from cfi_core.frameworks.tensorflow_logits import LogitModel, open_graph
+from cfi_core.frameworks.tensorflow_outputs import dense, ordered
+from cfi_core.frameworks.tensorflow_runners import EagerRunner, TapedRunner
+
+COMPILED = tf.types.experimental.Callable
+"""What `tf.function` makes, concrete functions and signatures of saved models."""
+
+_MODES = ("training", "is_training")
+_FRAMEWORKS = ("tensorflow", "keras", "numpy")
+_HOLDERS = (tf.Module, tf.Variable, tf.Tensor, keras.layers.Layer, keras.Variable, COMPILED, np.ndarray)
+_DEEPEST = 6
+
+
+class FunctionModel:
+    """A plain function of tensors, as a model.
+
+    Attributes:
+        function: The user's function.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+
+class FunctionView:
+    """What the adapter does with a model that is called with tensors and is no Keras model."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.function = model.function if isinstance(model, FunctionModel) else model
+        self.signature = _signature(self.function)
+
+    # the model
+
+    def twin(self, *, share_weights: bool) -> Any:
+        """The model itself: nothing can be marked on it.
+
+        Raises:
+            InputError: It is to have weights of its own.
+        """
+        if not share_weights:
+            raise InputError(
+                f"This method changes weights while it runs, and a {type(self.function).__name__} cannot be copied. "
+                f"Pass a Keras model, or choose a method that changes no weights."
+            )
+        return self.model
+
+    def fingerprint(self) -> str:
+        """Hash of the variables and settings that the function can reach, and of the identity of its code."""
+        digest = hashlib.blake2b(digest_size=16)
+        _hash(digest, self.function, {}, _DEEPEST)
+        return digest.hexdigest()
+
+    def input_shapes(self) -> tuple[tuple[int | None, ...], ...] | None:
+        """Shapes of the signature; None without one, or if it leaves the number of axes open."""
+        specs = self._specs()
+        if specs is None or any(spec.shape.rank is None for spec in specs):
+            return None
+        return tuple(tuple(spec.shape) for spec in specs)
+
+    def declared_integer(self, position: int) -> bool | None:
+        """What the signature says."""
+        specs = self._specs()
+        return None if specs is None or position >= len(specs) else bool(specs[position].dtype.is_integer)
+
+    def floating_type(self) -> Any:
+        """Type of the first floating point input of the signature, or of the first variable."""
+        values: Any = self._specs() or getattr(self.function, "variables", [])
+        return next((value.dtype for value in values if value.dtype.is_floating), None)
+
+    def without_softmax(self, inputs: Sequence[Any]) -> LogitModel | None:
+        """The traced graph without the softmax; None if there is none, or no graph."""
+        traced = self._trace(inputs or None)
+        logits = None if traced is None or not traced.differentiable else traced.without_softmax()
+        if traced is None or logits is None or (inputs and not traced.agrees(inputs, self._outputs(inputs))):
+            return None
+        return LogitModel(self, logits)
+
+    def run(self, inputs: Sequence[Any]) -> Any:
+        """Calls the function, with its inputs in the order of its signature: positional ones first, then by name."""
+        if self.signature is None:
+            return ordered(self.function(*inputs, **self._mode))
+        leaves = tf.nest.flatten(self.signature)
+        declared = sum(isinstance(leaf, tf.TensorSpec) for leaf in leaves)
+        if declared != len(inputs):
+            raise InputError(
+                f"The model takes {declared} inputs, and {len(inputs)} are given. Its signature: {self.signature}."
+            )
+        given = iter(inputs)
+        bound = [next(given) if isinstance(leaf, tf.TensorSpec) else leaf for leaf in leaves]
+        args, kwargs = tf.nest.pack_sequence_as(self.signature, bound)
+        return ordered(self.function(*args, **kwargs))
+
+    # layers
+
+    def layers(self, inputs: Sequence[Any] | None) -> tuple[Layer, ...]:
+        """The operations, if there are inputs or a signature to trace the function with."""
+        traced = self._trace(inputs)
+        if traced is None:
+            return ()
+        shapes = {name: tuple(tensor.shape[1:]) if tensor.shape.rank else None for name, tensor in traced.taps.items()}
+        if inputs is not None:
+            shapes = {name: tuple(value.shape[1:]) for name, value in traced.activations(inputs).items()}
+        return tuple(Layer(name, tensor.op.type, shapes[name]) for name, tensor in traced.taps.items())
+
+    def layer_name(self, reference: Any) -> str | None:
+        """The name itself; without a signature it is checked when there are inputs to trace the function with."""
+        if not isinstance(reference, str):
+            return None
+        traced = self._trace(None)
+        return reference if self.signature is None or (traced is not None and reference in traced.taps) else None
+
+    def layer_object(self, name: str) -> str:
+        """The name: operations are no objects before the function is traced."""
+        return name
+
+    def activations(self, inputs: Sequence[Any], names: Sequence[str] | None) -> Mapping[str, Any]:
+        """Results of the operations."""
+        traced = self._trace(inputs)
+        return {} if traced is None else traced.activations(inputs, names)
+
+    def gradients(
+        self, inputs: Sequence[Any], cotangents: Sequence[np.ndarray], names: Sequence[str] | None
+    ) -> Mapping[str, Any]:
+        """Gradients at the results of the operations."""
+        traced = self._trace(inputs)
+        return {} if traced is None or not traced.differentiable else traced.gradients(inputs, cotangents, names)
+
+    def runner(self, inputs: Sequence[Any], layers: Sequence[str]) -> TapedRunner:
+        """The function's graph where it computes the same as the function; the function itself otherwise."""
+        traced = self._trace(inputs)
+        if traced is not None and traced.differentiable and traced.agrees(inputs, self._outputs(inputs)):
+            return open_graph(traced, layers)
+        if layers:
+            raise LayerError(
+                f"The model's graph cannot be cut at {layers[0]!r}: it looks at values while it runs, or has a gradient of "
+                f"its own (tf.custom_gradient). Write it without, with tf.cond and tf.while_loop, or in Keras."
+            )
+        return EagerRunner(self._pass, len(inputs), ())
+
+    def _pass(self, inputs: Sequence[Any], _given: Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        return tuple(self._outputs(inputs)), {}
+
+    def _outputs(self, inputs: Sequence[Any]) -> list[Any]:
+        return flatten(dense(self.run(inputs)))
+
+    def _trace(self, inputs: Sequence[Any] | None) -> Trace | None:
+        """The function as a graph; None if it cannot be run without values, or there is nothing to run it with."""
+        declared = self._specs()
+        if inputs is None and declared is None:
+            return None
+        specs = declared if inputs is None else open_batch(inputs)
+        if inputs is not None and declared is not None and len(declared) == len(inputs):
+            specs = [_narrowed(spec, own) for spec, own in zip(open_batch(inputs), declared, strict=True)]
+        try:
+            return trace(self.run, specs or ())
+        except Exception:  # noqa: BLE001 - the user's code may fail on symbolic values in any way; then it runs eagerly
+            return None
+
+    def _specs(self) -> list[tf.TensorSpec] | None:
+        if self.signature is None:
+            return None
+        return [leaf for leaf in tf.nest.flatten(self.signature) if isinstance(leaf, tf.TensorSpec)]
+
+    @functools.cached_property
+    def _mode(self) -> dict[str, bool]:
+        """What tells the function not to train, if it asks."""
+        try:
+            parameters = inspect.signature(_call_of(self.function)).parameters
+        except (TypeError, ValueError):
+            return {}
+        return {name: False for name in _MODES if name in parameters}
+
+
+def _call_of(function: Any) -> Any:
+    if isinstance(function, tf.Module):
+        function = function.__call__
+    return getattr(function, "python_function", function)
+
+
+def _signature(function: Any) -> tuple[Any, Any] | None:
+    """Structure `(positional, by name)` of the tensors (and constants) that the function takes; None if it is open."""
+    if isinstance(function, tf.Module):
+        return _signature(function.__call__) if isinstance(function.__call__, COMPILED) else None
+    if isinstance(function, tf.types.experimental.ConcreteFunction):
+        return function.structured_input_signature
+    if getattr(function, "input_signature", None) is not None:
+        return tuple(function.input_signature), {}
+    traces: Sequence[Any] = getattr(function, "concrete_functions", [])  # of a function from a saved model
+    return traces[0].structured_input_signature if len(traces) == 1 else None
+
+
+def _narrowed(spec: tf.TensorSpec, own: tf.TensorSpec) -> tf.TensorSpec:
+    """The spec with the axes fixed that the function itself fixes."""
+    if own.shape.rank is None or own.shape.rank != spec.shape.rank:
+        return spec
+    shape = [theirs if theirs is not None else ours for theirs, ours in zip(own.shape, spec.shape, strict=True)]
+    return tf.TensorSpec(shape, spec.dtype)
+
+
+def _hash(digest: Any, value: Any, seen: dict[int, Any], depth: int) -> None:
+    """Feeds in what a function computes with, as far as it can be reached from it."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        digest.update(f";{value!r}".encode())
+        return
+    if id(value) in seen or not depth:
+        return
+    seen[id(value)] = value  # held, so that no other object gets its identity meanwhile
+    if isinstance(value, tf.Variable | tf.Tensor | keras.Variable | np.ndarray):
+        if not tf.is_symbolic_tensor(value):
+            array = np.asarray(value)
+            digest.update(f";{array.dtype}{array.shape}".encode())
+            digest.update(repr(array.tolist()).encode() if array.dtype == object else array.tobytes())
+        return
+    # Containers and bound methods are made anew all the time.
+    identity = "" if isinstance(value, Mapping | list | tuple | set | frozenset | MethodType) else f"@{id(value)}"
+    digest.update(f";{type(value).__qualname__}{identity}".encode())
+    for part in _parts(value):
+        _hash(digest, part, seen, depth - 1)
+
+
+def _parts(value: Any) -> list[Any]:
+    """What an object computes with."""
+    if isinstance(value, Mapping):
+        return [part for entry in value.items() for part in entry]
+    if isinstance(value, list | tuple | set | frozenset):
+        return list(value)
+    if isinstance(value, keras.layers.Layer):
+        return list(value.weights)
+    if isinstance(value, tf.types.experimental.ConcreteFunction):
+        return [*value.variables, *(outer for outer, _ in value.graph.captures if not _is_handle(outer))]
+    if isinstance(value, COMPILED):
+        return [*getattr(value, "concrete_functions", ()), getattr(value, "python_function", None)]
+    if isinstance(value, MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+        named = [value.__globals__.get(name) for name in value.__code__.co_names]
+        known = [entry for entry in named if isinstance(entry, (*_HOLDERS, FunctionType))]
+        return [value.__defaults__, value.__kwdefaults__, *filter(_is_of_users, cells), *known]
+    if _is_of_users(value) and not isinstance(value, type):
+        own = {key: part for key, part in getattr(value, "__dict__", {}).items() if not key.startswith("_self_")}
+        return [own, type(value).__call__ if callable(value) else None]
+    return []
+
+
+def _is_handle(tensor: Any) -> bool:
+    return tensor.dtype in (tf.resource, tf.variant)
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - reading an empty cell is what raises
+    except ValueError:
+        return False
+    return True
+
+
+def _is_of_users(value: Any) -> bool:
+    """Whether this may hold weights: no module, and no object of a library that holds none."""
+    if inspect.ismodule(value):
+        return False
+    return isinstance(value, _HOLDERS) or type(value).__module__.partition(".")[0] not in _FRAMEWORKS

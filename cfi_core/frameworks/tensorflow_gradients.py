@@ -1,0 +1,116 @@
+"""The gradient of a graph function as two functions: one forward, which also gives what the other, backward, needs.
+
+A tape around a graph function does the same, but fills a tensor of zeros for every one of the values that pass from one
+to the other (hundreds in a deep network, each as large as an activation) and adds it to their gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+# Their gradients change the forward operation itself, so that a graph cannot be cut there afterwards.
+_CALLING = frozenset(
+    {"While", "StatelessWhile", "If", "StatelessIf", "Case", "PartitionedCall", "StatefulPartitionedCall"}
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Forward and backward.
+
+    Attributes:
+        forward: From the inputs to the outputs, followed by what is needed backward.
+        outputs: How many of its results are outputs.
+        backward: For marks of the inputs whose gradients are wanted: from the inputs, what is needed, and cotangents of
+            the floating point outputs, to the gradients (None: no influence).
+    """
+
+    forward: Callable[..., list[Any]]
+    outputs: int
+    backward: Callable[[tuple[bool, ...]], Callable[..., list[Any | None]]]
+
+
+def split(function: Any, count: int) -> Split | None:
+    """Splits the gradient of a graph function; None where it calls functions (loops, branches).
+
+    Args:
+        function: Has a graph that can be pruned (`WrappedFunction`).
+        count: How many of its inputs are arguments.
+    """
+    if any(operation.type in _CALLING for operation in function.graph.get_operations()):
+        return None
+    copy = function.prune(list(function.inputs[:count]), list(function.outputs))  # because gradients add to the graph
+    graph, inputs, outputs = copy.graph, list(copy.inputs[:count]), list(copy.outputs)
+    forward_operations = {operation.name for operation in graph.get_operations()}
+    floating = [value for value in inputs if value.dtype.is_floating]
+    with graph.as_default():
+        differentiable = [output for output in outputs if output.dtype.is_floating]
+        seeds = [tf.compat.v1.placeholder(output.dtype, output.shape) for output in differentiable]
+        found = tf.gradients(differentiable, floating, seeds) if floating and differentiable else []
+        # A gradient may be a cotangent itself, and cannot be fed and fetched at once.
+        found = [None if gradient is None else tf.identity(tf.convert_to_tensor(gradient)) for gradient in found]
+    by_input = dict(zip([id(value) for value in floating], found, strict=False))
+    gradients = [by_input.get(id(value)) for value in inputs]
+    needed = _reached([one for one in found if one is not None], _computed(graph, inputs, forward_operations))
+    forward = copy.prune(inputs, [*outputs, *needed])
+    feeds = [*inputs, *needed, *seeds]
+    kept = {(True,) * count: _pruned(copy, feeds, gradients)}
+
+    def backward(wanted: tuple[bool, ...]) -> Callable[..., list[Any | None]]:
+        if wanted not in kept:
+            chosen = [gradient if mark else None for gradient, mark in zip(gradients, wanted, strict=True)]
+            kept[wanted] = _pruned(copy, feeds, chosen)
+        return kept[wanted]
+
+    return Split(lambda *values: call(forward, values), len(outputs), backward)
+
+
+def _pruned(function: Any, feeds: Sequence[Any], fetches: Sequence[Any | None]) -> Callable[..., list[Any | None]]:
+    """From values of the feeds to values of the fetches."""
+    wanted = [fetch for fetch in fetches if fetch is not None]
+    pruned = function.prune(list(feeds), wanted) if wanted else None
+
+    def pull(*values: Any) -> list[Any | None]:
+        results = iter(call(pruned, values) if pruned is not None else ())
+        return [None if fetch is None else next(results) for fetch in fetches]
+
+    return pull
+
+
+def call(function: Any, values: Sequence[Any]) -> list[Any]:
+    """Calls a pruned function by position.
+
+    Its public call binds names, which are those of operations: two results of one operation would have the same.
+    """
+    return list(function._call_flat(list(values), captured_inputs=function.captured_inputs))
+
+
+def _computed(graph: Any, inputs: Sequence[Any], forward_operations: set[str]) -> list[Any]:
+    """Tensors that the forward pass computes from the inputs."""
+    dependent = {value.op.name for value in inputs}
+    computed = []
+    for operation in graph.get_operations():
+        if operation.name in forward_operations and any(value.op.name in dependent for value in operation.inputs):
+            dependent.add(operation.name)
+            computed.extend(operation.outputs)
+    return computed
+
+
+def _reached(tensors: Sequence[Any], stops: Sequence[Any]) -> list[Any]:
+    """Those of the stops that one comes upon first, going back from the tensors."""
+    ends = {stop.ref() for stop in stops}
+    found: dict[Any, Any] = {}
+    seen: set[str] = set()
+    waiting = list(tensors)
+    while waiting:
+        tensor = waiting.pop()
+        if tensor.ref() in ends:
+            found[tensor.ref()] = tensor
+        elif tensor.op.name not in seen:
+            seen.add(tensor.op.name)
+            waiting.extend(tensor.op.inputs)
+    return list(found.values())

@@ -1,0 +1,77 @@
+"""Plain functions of torch tensors as models."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from cfi_core.errors import InputError
+
+
+class FunctionModel(nn.Module):
+    """A model that calls a function. It has no layers, and what the function holds cannot be seen or copied.
+
+    Attributes:
+        function: Takes one tensor per input.
+        identity: Its own for each object (copies share it): contents that cannot be seen may have changed by the
+            next call, so nothing is ever taken for this model that was made for an earlier one.
+    """
+
+    def __init__(self, function: Callable[..., Any], identity: str = "") -> None:
+        super().__init__()
+        self.function = function
+        self.identity = identity or uuid4().hex
+        self.eval()
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """What the function gives."""
+        return self.function(*inputs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FunctionModel:
+        memo[id(self)] = copy = FunctionModel(self.function, self.identity)
+        return copy
+
+
+def function_model(function: Any) -> FunctionModel:
+    """The function as a model.
+
+    Raises:
+        InputError: It is no function, or calls a module in training mode, which nobody but the user can switch.
+    """
+    if not callable(function) or isinstance(function, type):
+        raise InputError(f"{function!r} is no model. Pass a torch.nn.Module or a function of tensors.")
+    for module in modules_behind(function):
+        for name, part in module.named_modules():
+            if part.training and isinstance(part, _DropoutNd | _BatchNorm):
+                raise InputError(
+                    f"The function calls a {type(module).__name__} in training mode: its "
+                    f"{name or type(part).__name__!r} would be random, or change with every call. Call .eval() on it "
+                    f"first, or pass the module itself."
+                )
+    return FunctionModel(function)
+
+
+def modules_behind(function: Any) -> Iterator[nn.Module]:
+    """The modules that a function plainly names: as its own object, an argument, in its closure or as a global."""
+    if isinstance(function, partial):
+        values = [*function.args, *function.keywords.values()]
+        yield from modules_behind(function.func)
+    elif inspect.ismethod(function):
+        values = [function.__self__]
+    elif inspect.isfunction(function):
+        try:
+            named = inspect.getclosurevars(function)
+        except ValueError:
+            return  # a variable of the closure has no value yet
+        values = [*named.nonlocals.values(), *named.globals.values()]
+    else:
+        return
+    yield from (value for value in values if isinstance(value, nn.Module))

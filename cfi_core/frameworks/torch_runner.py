@@ -1,0 +1,237 @@
+"""PyTorch models run in stages, opened at some of their layers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from threading import RLock
+from typing import Any
+
+import torch
+from torch import nn
+
+from cfi_core.errors import InputError, LayerError
+from cfi_core.frameworks.base import Pullback
+from cfi_core.frameworks.structure import flatten, map_structure
+
+_CALLED_ONCE = "cfi.layers(model, inputs) shows an output shape for those that are"
+
+
+class TorchRunner:
+    """See `cfi_core.frameworks.base.Runner`. A stage that gives an activation ends its forward pass there.
+
+    Passes on one runner wait for each other, because hooks are put on its model while one runs.
+    """
+
+    def __init__(self, twin: nn.Module, inputs: Sequence[torch.Tensor], layers: Sequence[str] = ()) -> None:
+        """Opens a model.
+
+        Args:
+            twin: Nobody else's: it is marked while it runs.
+            inputs: Examples.
+            layers: Names of its modules.
+
+        Raises:
+            LayerError: A layer is not called exactly once, or does not give one tensor.
+        """
+        self._model = twin
+        self._inputs = len(inputs)
+        self._one_pass = RLock()
+        self.layers = self._in_order(inputs, tuple(dict.fromkeys(layers)))
+
+    def run(self, stage: int, values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The results of a stage."""
+        with self._one_pass, torch.inference_mode(False), torch.no_grad():
+            return tuple(_own(result) for result in self._forward(stage, values))
+
+    def linearize(self, stage: int, values: Sequence[torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], Pullback]:
+        """The results of a stage, and the vector-Jacobian product at these values."""
+        with self._one_pass, torch.inference_mode(False), torch.enable_grad():
+            leaves = [_leaf(value) for value in values]
+            results = self._forward(stage, leaves)
+
+        def pullback(
+            cotangents: Sequence[torch.Tensor | None], wanted: Sequence[bool]
+        ) -> tuple[torch.Tensor | None, ...]:
+            asked = [leaf for leaf, is_wanted in zip(leaves, wanted, strict=True) if is_wanted and leaf.requires_grad]
+            pairs = [
+                (result, cotangent.detach().to(result))
+                for result, cotangent in zip(results, cotangents, strict=True)
+                if cotangent is not None and result.requires_grad
+            ]
+            if not asked or not pairs:
+                return (None,) * len(leaves)
+            # Models that recompute instead of keeping (activation checkpointing) run parts of themselves here again.
+            with self._one_pass, torch.inference_mode(False), self._hooks(stage, leaves, ends=False):
+                gradients = torch.autograd.grad(
+                    [result for result, _ in pairs],
+                    asked,
+                    [cotangent for _, cotangent in pairs],
+                    allow_unused=True,
+                    retain_graph=True,
+                )
+            found = {id(leaf): gradient for leaf, gradient in zip(asked, gradients, strict=True)}
+            return tuple(found.get(id(leaf)) for leaf in leaves)
+
+        return tuple(_own(result) for result in results), pullback
+
+    def _forward(self, stage: int, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The results, still connected to the values."""
+        outputs = None
+        with self._hooks(stage, values, ends=True) as hooks, suppress(_Reached):
+            outputs = self._model(*(_private(value) for value in values[: self._inputs]))
+        last = stage == len(self.layers)
+        for name in self.layers[: stage if last else stage + 1]:
+            if hooks.calls[name] != 1:
+                raise LayerError(_not_once(self._model, name, hooks.calls[name]))
+        return _tensors(outputs) if last else hooks.reached
+
+    def _hooks(self, stage: int, values: Sequence[torch.Tensor], *, ends: bool) -> _Hooks:
+        given = dict(zip(self.layers[:stage], values[self._inputs :], strict=True))
+        return _Hooks(self._model, given, self.layers[stage] if ends and stage < len(self.layers) else None)
+
+    def _in_order(self, inputs: Sequence[torch.Tensor], names: tuple[str, ...]) -> tuple[str, ...]:
+        own = dict(self._model.named_modules(remove_duplicate=False))
+        for name in names:
+            if not name or name not in own:
+                raise LayerError(
+                    f"The {type(self._model).__name__} has no layer {name!r}; cfi.layers(model) lists them."
+                )
+            if isinstance(own[name], torch.jit.ScriptModule):
+                raise LayerError(
+                    f"Layer {name!r} is TorchScript, which cannot be opened. Choose a layer that is a plain module; "
+                    f"{_CALLED_ONCE}."
+                )
+        with torch.inference_mode(False), torch.no_grad(), _Watch(self._model, names) as watch:
+            _tensors(self._model(*(_private(value) for value in inputs)))
+        for name in names:
+            if watch.calls[name] != 1:
+                raise LayerError(_not_once(self._model, name, watch.calls[name]))
+            _check_output(name, own[name], watch.outputs[name])
+        return tuple(watch.outputs)
+
+
+class _Reached(BaseException):
+    """Ends a forward pass; a model that catches `Exception` does not hold it up."""
+
+
+class _Watch:
+    """Notes the calls and outputs of layers; every hook is taken away on leaving."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        self.calls: Counter[str] = Counter()
+        self.outputs: dict[str, Any] = {}
+        self._model, self._names = model, names
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Any:
+        for name in self._names:
+            # Registered last, so it sees what the user's own hooks have made of the output.
+            module = self._model.get_submodule(name)
+            self._handles.append(
+                module.register_forward_hook(lambda _module, _inputs, output, name=name: self.see(name, output))
+            )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def see(self, name: str, output: Any) -> Any:
+        """Called after each call of a layer; what it returns, if anything, goes on instead."""
+        self.calls[name] += 1
+        self.outputs[name] = output
+
+
+class _Hooks(_Watch):
+    """Puts given activations in the place of what their layers compute, and ends the pass at a layer."""
+
+    def __init__(self, model: nn.Module, given: Mapping[str, torch.Tensor], end: str | None) -> None:
+        super().__init__(model, [*given] if end is None else [*given, end])
+        self.reached: list[torch.Tensor] = []
+        self._given, self._end = given, end
+
+    def see(self, name: str, output: Any) -> Any:
+        self.calls[name] += 1
+        if name != self._end:
+            return map_structure(lambda _: _private(self._given[name]), output)
+        self.reached = _tensors(output)
+        raise _Reached
+
+
+def freeze(twin: nn.Module, original: nn.Module) -> nn.Module:
+    """Parameters of the twin become aliases on the same memory that need no gradient.
+
+    Where weights need none, autograd keeps up to half as much for the gradients of inputs and activations.
+    """
+    aliases: dict[int, nn.Parameter] = {}
+    users = set(original.modules())  # a class may answer a request for a copy with the object itself
+    for module in twin.modules():
+        if module in users or isinstance(module, torch.jit.ScriptModule):
+            continue
+        for name, parameter in list(module._parameters.items()):
+            # Subclasses (quantised or distributed weights) may mean more than their values.
+            if type(parameter) is nn.Parameter and parameter.requires_grad:
+                if id(parameter) not in aliases:
+                    aliases[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+                # By attribute, because recurrent modules keep a second list of their weights.
+                setattr(module, name, aliases[id(parameter)])
+    return twin
+
+
+def _leaf(value: torch.Tensor) -> torch.Tensor:
+    # Of a tensor that was made in inference mode only a copy can require a gradient.
+    leaf = value.clone() if value.is_inference() else value.detach()
+    return leaf.requires_grad_() if leaf.is_floating_point() else leaf
+
+
+def _private(value: torch.Tensor) -> torch.Tensor:
+    """A copy, which a module may work on in place; the original may be memory of another framework."""
+    return value.clone(memory_format=torch.contiguous_format)
+
+
+def _own(result: torch.Tensor) -> torch.Tensor:
+    """The values at this moment, on memory that no later pass writes to."""
+    return result.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _tensors(outputs: Any) -> list[torch.Tensor]:
+    leaves = flatten(outputs)
+    for leaf in leaves:
+        if not isinstance(leaf, torch.Tensor):
+            raise InputError(
+                f"The model gives a {type(leaf).__name__} among its outputs, where only tensors can be handed on. "
+                f"Wrap it in a module that returns its tensors."
+            )
+    return leaves
+
+
+def _check_output(name: str, module: nn.Module, output: Any) -> None:
+    leaves = flatten(output)
+    kind = type(module).__name__
+    if len(leaves) != 1 or not isinstance(leaves[0], torch.Tensor):
+        raise LayerError(
+            f"Layer {name!r} ({kind}) gives {len(leaves)} values, where one tensor is needed. Choose one of its "
+            f"submodules, or a layer after it, that gives one."
+        )
+    tensor = leaves[0]
+    if tensor.is_complex() or tensor.is_quantized or tensor.layout is not torch.strided:
+        nature = tensor.layout if tensor.layout is not torch.strided else tensor.dtype
+        raise LayerError(
+            f"Layer {name!r} ({kind}) gives a {nature} tensor, which cannot be handed to another framework. Choose a "
+            f"layer that gives dense real numbers."
+        )
+
+
+def _not_once(model: nn.Module, name: str, calls: int) -> str:
+    kind = type(model.get_submodule(name)).__name__
+    if calls:
+        return (
+            f"Layer {name!r} ({kind}) is called {calls} times in one forward pass, so there is no one activation to "
+            f"read. Give each call a module of its own, or choose a layer that is called once; {_CALLED_ONCE}."
+        )
+    return (
+        f"Layer {name!r} ({kind}) is not called in this forward pass: not reached with these inputs, or used by its "
+        f"weights alone. Choose a layer that is called once; {_CALLED_ONCE}."
+    )

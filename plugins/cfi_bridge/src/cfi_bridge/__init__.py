@@ -1,0 +1,1 @@
+"""Models of any framework, run inside PyTorch and Keras."""

@@ -1,0 +1,203 @@
+"""What both hosts have in common: a model's stages, computed for tensors of another framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from cfi_core.contract import BridgedLayer, BridgeRequest
+from cfi_core.errors import MethodError, NoGradientError
+from cfi_core.frameworks.base import FrameworkAdapter, Runner
+
+Axes = tuple[int, ...] | None
+
+HostPullback = Callable[[Sequence[Any | None], Sequence[bool]], tuple[Any | None, ...]]
+
+_IMAGE_RANK = 4
+
+
+class BridgedModelError(MethodError, NotImplementedError):
+    """A bridged model is to be copied with its weights, or saved."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What one pass through all stages took and gave: tensors of the model's own framework, in its own axes."""
+
+    inputs: tuple[Any, ...]
+    activations: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Span:
+    """The stages of a model, for tensors of the host framework in the host's axes.
+
+    Attributes:
+        host: Adapter of the framework that the tensors come from and go to.
+        source: Adapter of the model's own framework.
+        model: The model.
+        runner: Its stages.
+        host_turns: Whether axes are permuted on the host's side of the crossing, or on the source's.
+        input_axes: For each input, the permutation from the model's axes to the host's; None: unchanged.
+        layer_axes: Likewise for the activation of each opened layer.
+        output_axes: Likewise for each output.
+    """
+
+    host: FrameworkAdapter
+    source: FrameworkAdapter
+    model: Any
+    runner: Runner
+    host_turns: bool
+    input_axes: tuple[Axes, ...]
+    layer_axes: tuple[Axes, ...]
+    output_axes: tuple[Axes, ...]
+
+    def run(self, stage: int, values: Sequence[Any], place: Any) -> tuple[Any, ...]:
+        """The results of a stage; no framework records a gradient.
+
+        Args:
+            stage: Position of an opened layer, or their number for the outputs.
+            values: The inputs, and the activations of the layers before.
+            place: Model of the host framework on whose device the results shall lie.
+        """
+        results = self.runner.run(stage, self._all_inwards(values))
+        return self._all_outwards(results, self._axes_of(stage), place)
+
+    def linearize(self, stage: int, values: Sequence[Any], place: Any) -> tuple[tuple[Any, ...], HostPullback]:
+        """The same results, and the function from cotangents of them (None: zero) to the wanted gradients."""
+        results, pullback = self.runner.linearize(stage, self._all_inwards(values))
+        value_axes, result_axes = (*self.input_axes, *self.layer_axes), self._axes_of(stage)
+
+        def host_pullback(cotangents: Sequence[Any | None], wanted: Sequence[bool]) -> tuple[Any | None, ...]:
+            if all(cotangent is None for cotangent in cotangents):
+                return (None,) * len(wanted)
+            inner = [
+                None if cotangent is None else self._inwards(cotangent, axes)
+                for cotangent, axes in zip(cotangents, result_axes, strict=True)
+            ]
+            return tuple(
+                None if gradient is None else self.outwards(gradient, axes, place)
+                for gradient, axes in zip(pullback(inner, wanted), value_axes, strict=False)
+            )
+
+        return self._all_outwards(results, result_axes, place), host_pullback
+
+    def outwards(self, tensor: Any, axes: Axes, place: Any) -> Any:
+        """A tensor of the model's framework as one of the host's."""
+        if axes is not None and not self.host_turns:
+            tensor = self.source.permute(tensor, axes)
+        tensor = self.host.adopt(self.source.share(tensor), place)
+        return self.host.permute(tensor, axes) if axes is not None and self.host_turns else tensor
+
+    def layers(self, names: Sequence[str]) -> Mapping[str, BridgedLayer]:
+        """The opened layers, for the names that they have in the host's model."""
+        bridged = (BridgedLayer(name, axes) for name, axes in zip(names, self.layer_axes, strict=True))
+        return MappingProxyType(dict(zip(self.runner.layers, bridged, strict=True)))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Span:
+        """Copies of a host's model run the same original."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        refuse_to_save(self.source.name)
+
+    def _inwards(self, tensor: Any, axes: Axes) -> Any:
+        if axes is not None and self.host_turns:
+            tensor = self.host.permute(tensor, _inverse(axes))
+        tensor = self.source.adopt(self.host.share(tensor), self.model)
+        return self.source.permute(tensor, _inverse(axes)) if axes is not None and not self.host_turns else tensor
+
+    def _all_inwards(self, values: Sequence[Any]) -> list[Any]:
+        axes = (*self.input_axes, *self.layer_axes)
+        return [self._inwards(value, turn) for value, turn in zip(values, axes, strict=False)]
+
+    def _all_outwards(self, results: Sequence[Any], axes: Sequence[Axes], place: Any) -> tuple[Any, ...]:
+        return tuple(self.outwards(result, turn, place) for result, turn in zip(results, axes, strict=True))
+
+    def _axes_of(self, stage: int) -> tuple[Axes, ...]:
+        return self.output_axes if stage == len(self.layer_axes) else (self.layer_axes[stage],)
+
+
+def span(request: BridgeRequest, host: FrameworkAdapter, *, channels_last: bool) -> tuple[Span, Examples]:
+    """Opens the model at the layers that are asked for, and runs every stage once.
+
+    Args:
+        request: The model.
+        host: Adapter of the framework that it shall run in.
+        channels_last: Where the host has the channels of inputs, layers and images among the outputs; otherwise they
+            follow the samples. There they are moved on the source's side of the crossing, otherwise on the host's.
+
+    Raises:
+        LayerError: A layer cannot be opened.
+    """
+    source, model = request.adapter, request.model
+    runner = source.runner(model, request.inputs, tuple(dict.fromkeys(request.layers)))
+    examples = run_all(runner, request.inputs)
+
+    def turn(shape: Sequence[int], layer: str | None = None) -> Axes:
+        return _moved(len(shape), source.channel_axis(model, shape, layer=layer), channels_last)
+
+    spanned = Span(
+        host,
+        source,
+        model,
+        runner,
+        not channels_last,
+        tuple(turn(tuple(value.shape)) for value in examples.inputs),
+        tuple(
+            turn(tuple(value.shape), layer) for layer, value in zip(runner.layers, examples.activations, strict=True)
+        ),
+        # What a model gives for a sequence has no place for channels that others would rely on; images do.
+        tuple(turn(tuple(value.shape)) if len(value.shape) >= _IMAGE_RANK else None for value in examples.outputs),
+    )
+    return spanned, examples
+
+
+def run_all(runner: Runner, inputs: Sequence[Any]) -> Examples:
+    """Runs every stage once."""
+    activations: list[Any] = []
+    for stage in range(len(runner.layers)):
+        activations.extend(runner.run(stage, (*inputs, *activations)))
+    outputs = runner.run(len(runner.layers), (*inputs, *activations))
+    return Examples(tuple(inputs), tuple(activations), tuple(outputs))
+
+
+def refuse_to_save(framework: str) -> NoReturn:
+    """Says why a bridged model cannot be written down.
+
+    Raises:
+        BridgedModelError: Always.
+    """
+    raise BridgedModelError(
+        f"This model runs a {framework} model that lives in this process, so it can be neither saved nor rebuilt from "
+        f"a configuration. Save the {framework} model, or translate it with translator='conversion'."
+    )
+
+
+def refuse_second_derivatives() -> NoReturn:
+    """Says why gradients cannot be differentiated in turn.
+
+    Raises:
+        NoGradientError: Always.
+    """
+    raise NoGradientError(
+        "Second derivatives do not pass a bridge between two frameworks. Use a method that needs first derivatives "
+        "only, or a converted model (translator='conversion')."
+    )
+
+
+def _moved(rank: int, channel: int | None, channels_last: bool) -> Axes:
+    """The permutation that brings the channel axis to the host's place; None if it is there, or if there is none."""
+    place = rank - 1 if channels_last else 1
+    if channel is None or channel == place:
+        return None
+    axes = [axis for axis in range(rank) if axis != channel]
+    axes.insert(place, channel)
+    return tuple(axes)
+
+
+def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))

@@ -1,0 +1,193 @@
+"""Functions as torch models, tensors that cross to and from torch, and where torch models hold their channels."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from cfi_core.errors import InputError, LayerError
+from cfi_core.frameworks.torch import TorchAdapter
+
+ADAPTER = TorchAdapter()
+
+
+# functions
+
+
+class Scorer:
+    """No module, but it has one."""
+
+    def __init__(self) -> None:
+        self.net = nn.Linear(3, 2)
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.net(x).tanh()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_functions_of_every_kind() -> None:
+    weight, scorer = torch.randn(2, 3), Scorer()
+
+    def closed(x: Tensor) -> dict[str, Tensor]:
+        return {"y": (x @ weight.T) ** 2}
+
+    scripted = torch.jit.script(_scripted)
+    x = torch.randn(4, 3)
+    for function, expected in {
+        closed: 2 * (x @ weight.T) @ weight,
+        functools.partial(torch.mul, torch.full((3,), 5.0)): torch.full((4, 3), 5.0),
+        scorer.score: (1 - scorer.score(x).detach() ** 2) @ scorer.net.weight.detach(),
+        scripted: 3 * x**2,
+    }.items():
+        model = ADAPTER.load(function)
+        assert isinstance(model, nn.Module) and ADAPTER.load(model) is model
+        assert ADAPTER.layers(model) == () == ADAPTER.layers(model, [x])
+        runner = ADAPTER.runner(ADAPTER.twin(model), [x])
+        (y,), pull = runner.linearize(0, [x])
+        torch.testing.assert_close(pull([torch.ones_like(y)], [True])[0], expected)
+        (at_input,) = ADAPTER.vjp(model, [x], [np.ones(y.shape, np.float32)])
+        np.testing.assert_allclose(at_input, expected, rtol=1e-5, atol=1e-6)
+        with pytest.raises(LayerError, match="no layer 'net'"):
+            ADAPTER.runner(model, [x], ["net"])
+
+
+def _scripted(x: Tensor) -> Tensor:
+    return x**3
+
+
+def test_the_twin_of_a_function_calls_the_very_same() -> None:
+    class Unlike:
+        def __call__(self, x: Tensor) -> Tensor:
+            return x
+
+        def __deepcopy__(self, memo: dict) -> Any:
+            raise RuntimeError("not to be copied")
+
+    function = Unlike()
+    model = ADAPTER.load(function)
+    twin = ADAPTER.twin(model)
+    assert twin is not model and twin.function is function
+    assert ADAPTER.fingerprint(twin) == ADAPTER.fingerprint(model)
+    assert ADAPTER.fingerprint(ADAPTER.load(function)) != ADAPTER.fingerprint(model), "its contents may have changed"
+
+
+def test_a_softmax_at_the_end_of_a_function_is_found() -> None:
+    x = torch.randn(2, 3)
+    model = ADAPTER.load(lambda x: torch.softmax(x * 2, 1))
+    logits = ADAPTER.without_softmax(ADAPTER.twin(model), [x])
+    np.testing.assert_allclose(ADAPTER.outputs(logits, [x]), x * 2)
+
+
+def test_arrays_for_a_function_take_the_type_of_the_module_that_it_calls() -> None:
+    net = nn.Linear(3, 2).double().eval()
+    assert ADAPTER.tensor(np.zeros((1, 3), np.float32), ADAPTER.load(lambda x: net(x))).dtype is torch.float64
+    assert ADAPTER.tensor(np.zeros((1, 3), np.float32), ADAPTER.load(lambda x: x)).dtype is torch.float32
+
+
+def test_modules_in_training_mode_behind_a_function_are_refused() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    for function in (lambda x: net(x), net.forward, functools.partial(net.forward)):
+        with pytest.raises(InputError, match=r"Sequential in training mode: its '1'.*\.eval\(\)"):
+            ADAPTER.load(function)
+    net.eval()
+    assert not ADAPTER.in_training_mode(ADAPTER.load(lambda x: net(x)))
+
+
+def test_what_is_no_model_is_refused() -> None:
+    for thing in (3, "resnet18", nn.Linear):
+        with pytest.raises(InputError, match="is no model"):
+            ADAPTER.load(thing)
+
+
+# tensors
+
+
+def test_sharing_copies_only_what_does_not_lie_row_by_row() -> None:
+    tensor = torch.randn(2, 3, requires_grad=True)
+    shared = ADAPTER.share(tensor)
+    assert shared.data_ptr() == tensor.data_ptr() and not shared.requires_grad
+    assert np.from_dlpack(shared).ctypes.data == tensor.data_ptr()
+    turned = ADAPTER.share(tensor.T)
+    assert turned.is_contiguous() and torch.equal(turned, tensor.detach().T)
+
+
+def test_adopting_shares_memory_where_it_can() -> None:
+    model = nn.Linear(3, 2)
+    array = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    assert ADAPTER.adopt(array, model).data_ptr() == array.ctypes.data
+    array.flags.writeable = False
+    np.testing.assert_array_equal(ADAPTER.adopt(array, model), array)
+    for other in (array.astype(">f4"), np.arange(3) > 1, np.arange(3, dtype=np.uint16), array.T[::-1], np.float32(3)):
+        np.testing.assert_array_equal(ADAPTER.adopt(np.asarray(other), model).numpy(), other)
+    assert ADAPTER.adopt(torch.ones(1, requires_grad=True), model).requires_grad is False
+
+
+def test_bfloat16_crosses_from_numpy_without_loss() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    values = np.array([[1.5, -3.0, 1e-30]], ml_dtypes.bfloat16)
+    adopted = ADAPTER.adopt(values, None)
+    assert adopted.dtype is torch.bfloat16
+    np.testing.assert_array_equal(adopted.float().numpy(), values.astype(np.float32))
+
+
+def test_tensors_from_tensorflow() -> None:
+    tf = pytest.importorskip("tensorflow")
+    values = tf.constant([[1.0, 2.0], [3.0, 4.0]])
+    adopted = ADAPTER.adopt(values, nn.Linear(2, 2))
+    np.testing.assert_array_equal(adopted.numpy(), values.numpy())
+    assert adopted.data_ptr() == torch.from_dlpack(values).data_ptr()
+    assert ADAPTER.adopt(tf.cast(values, tf.bfloat16), None).dtype is torch.bfloat16
+    assert ADAPTER.adopt(tf.constant([True, False]), None).tolist() == [True, False]
+
+
+# channels
+
+
+@pytest.mark.parametrize("make", [torchvision.models.swin_t, torchvision.models.convnext_tiny])
+def test_layers_of_models_that_permute_their_images(make: Any) -> None:
+    """The size of the channel axis is known from the model's construction: 96, 192, 384, 768 or four times that."""
+    model = make(weights=None).eval()
+    x = torch.randn(1, 3, 64, 64)
+    read = ADAPTER.activations(model, [x])
+    seen = set()
+    for name, value in read.items():
+        if value.ndim != 4:
+            continue
+        axis = ADAPTER.channel_axis(model, value.shape, layer=name)
+        widths = {96 * 2**i for i in range(6)}
+        assert value.shape[axis] in widths and value.shape[4 - axis] not in widths, (name, value.shape)
+        dims = ADAPTER.dims(model, value.shape, layer=name)
+        assert dims.index("channel") == axis and [d for d in dims if d != "channel"] == ["sample", "height", "width"]
+        seen.add(axis)
+    assert seen == {1, 3}
+    assert ADAPTER.channel_axis(model, x.shape) == 1
+
+
+def test_a_linear_layer_on_images_as_wide_as_it_has_features() -> None:
+    """Sizes tell nothing where height, width and features are alike; the kind of the layer does."""
+
+    class Permuting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.mix, self.norm = nn.Conv2d(3, 8, 1), nn.Linear(8, 8), nn.GroupNorm(2, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.mix(self.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+    model = Permuting()
+    axes = {name: ADAPTER.channel_axis(model, (1, 8, 8, 8), layer=name) for name in ("conv", "mix", "norm")}
+    assert axes == {"conv": 1, "mix": 3, "norm": 1}
+
+
+def test_layers_of_an_ordinary_cnn_keep_their_channels_first() -> None:
+    model = torchvision.models.resnet18(weights=None).eval()
+    for name, value in ADAPTER.activations(model, [torch.randn(1, 3, 64, 64)]).items():
+        if value.ndim == 4:
+            assert ADAPTER.channel_axis(model, value.shape, layer=name) == 1, name
+    assert ADAPTER.dims(model, (1, 64, 16, 16), layer="layer1") == ("sample", "channel", "height", "width")

@@ -1,0 +1,1 @@
+"""JAX and Flax models as a framework of Cross-Framework Introspection."""

@@ -1,0 +1,337 @@
+"""JAX functions and modules, and JAX arrays. Imported when one is first used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfi_core.contract import Layer
+from cfi_core.errors import InputError
+from cfi_core.frameworks.structure import flatten, map_structure
+from cfi_jax import content
+from cfi_jax.logits import Logits, ends_in_softmax
+from cfi_jax.programs import (
+    NOT_TRACEABLE,
+    body,
+    is_equinox,
+    is_linen,
+    is_nnx,
+    linen_names,
+    nnx_layers,
+    observe,
+    program,
+    weights,
+)
+from cfi_jax.runner import JaxRunner, differentiating, is_floating
+from cfi_jax.watch import Watch
+
+_MODES = ("deterministic", "use_running_average")
+_NARROW = {"int64": jnp.int32, "uint64": jnp.uint32, "float64": jnp.float32}
+
+
+class JaxAdapter:
+    """See `cfi_core.frameworks.base.FrameworkAdapter`.
+
+    Layers are Flax modules, by dotted paths: of attributes (NNX) or of parameters (Linen). Linen modules are also found
+    inside a plain function that applies them. Without `jax_enable_x64`, float64 becomes float32 as everywhere in JAX.
+    """
+
+    name = "jax"
+
+    # models
+
+    def load(self, model: Any) -> Any:
+        """Checks that the model can be called and has its weights."""
+        kind = type(model).__name__
+        if is_linen(model) and model.scope is None:
+            raise InputError(
+                f"The Linen module {kind} holds no variables: pass model.bind(variables), or a function such as "
+                f"lambda x: model.apply(variables, x, train=False)."
+            )
+        if not callable(model):
+            raise InputError(
+                f"The {kind} cannot be called. Give it a __call__, or pass a function: lambda x: model.method(x)."
+            )
+        return model
+
+    def twin(self, model: Any, *, share_weights: bool = True) -> Any:
+        """An NNX or Equinox module in inference mode; other models keep no state, and are their own twins.
+
+        Arrays cannot be changed in place, so weights can always be shared.
+        """
+        if isinstance(model, Logits):
+            return Logits(self.twin(model.model))
+        if is_nnx(model):
+            nnx = sys.modules["flax.nnx"]
+            twin = nnx.clone(model)
+            nnx.Module.eval(twin)
+            return twin
+        if is_equinox(model):
+            return sys.modules["equinox"].nn.inference_mode(model)
+        return model
+
+    def in_training_mode(self, model: Any) -> bool:
+        """Whether an NNX module drops units or takes statistics of the batch; Linen models are told in each call."""
+        if not is_nnx(model):
+            return False
+        modules = [module for _, module in sys.modules["flax.nnx"].iter_modules(model)]
+        return any(getattr(module, mode, None) is False for module in modules for mode in _MODES)
+
+    def fingerprint(self, model: Any) -> str:
+        """See `cfi_jax.content`."""
+        return content.fingerprint(body(model)) + ("-logits" if isinstance(model, Logits) else "")
+
+    def input_shapes(self, model: Any) -> tuple[tuple[int | None, ...], ...] | None:
+        """JAX models declare none."""
+        return None
+
+    def declared_integer(self, model: Any, position: int) -> bool | None:
+        """JAX models declare no types."""
+        return None
+
+    def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
+        """The last axis, as everywhere in Flax."""
+        return len(shape) - 1 if len(shape) > 2 else None
+
+    def dims(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
+        """Channels last."""
+        rank = len(shape)
+        if rank <= 2:
+            return ("sample", "unit" if layer else "feature")[:rank]
+        if rank == 3:
+            return ("sample", "position", "channel")
+        spatial = (
+            ("depth", "height", "width")[-(rank - 2) :] if rank <= 5 else tuple(f"axis{i}" for i in range(1, rank - 1))
+        )
+        return ("sample", *spatial, "channel")
+
+    def without_softmax(self, model: Any, inputs: Sequence[Any]) -> Any | None:
+        """Recognises `jax.nn.softmax` and `jax.nn.log_softmax` (Flax has the same) in what the model computes last."""
+        if isinstance(model, Logits):
+            return None
+        target = program(model)
+        try:
+            found = ends_in_softmax(lambda *given: target(given, None), *inputs)
+        except NOT_TRACEABLE:
+            return None
+        return Logits(model) if found else None
+
+    # running
+
+    def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """Forward pass, operation by operation."""
+        return map_structure(self.to_numpy, program(model)(inputs, None))
+
+    def vjp(self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray | None, ...]:
+        """Gradient by `jax.vjp`."""
+        target = program(model)
+
+        def of_floating(*floating: Any) -> tuple[Any, ...]:
+            given = iter(floating)
+            values = [next(given) if is_floating(tensor) else tensor for tensor in inputs]
+            return _floating(flatten(target(values, None)))
+
+        gradients = iter(_pull_back(of_floating, [tensor for tensor in inputs if is_floating(tensor)], cotangents))
+        return tuple(self.to_numpy(next(gradients)) if is_floating(tensor) else None for tensor in inputs)
+
+    # layers
+
+    def layers(self, model: Any, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
+        """Modules of an NNX model, modules with variables of a Linen model; with inputs: all Linen modules called."""
+        model = body(model)
+        seen = None if inputs is None else observe(self.twin(model), inputs).layers
+        if is_nnx(model):
+            kinds = {name: type(module).__name__ for name, module in nnx_layers(model).items()}
+        elif seen is not None:
+            kinds = {name: sighting.kind for name, sighting in seen.items()}
+        else:
+            kinds = dict.fromkeys(linen_names(model), "Module") if is_linen(model) else {}
+        shapes = {name: sighting.shape for name, sighting in (seen or {}).items()}
+        return tuple(
+            Layer(name, kind, None if (shape := shapes.get(name)) is None else shape[1:])
+            for name, kind in kinds.items()
+        )
+
+    def layer_name(self, model: Any, reference: Any) -> str | None:
+        """Path of a module; a name of a Linen module is taken as it is, since only a forward pass can tell them all."""
+        model = body(model)
+        if is_nnx(model):
+            named = nnx_layers(model)
+            if isinstance(reference, str):
+                return reference if reference in named else None
+            # A module may stand in several places; the first one names it.
+            return next((name for name, module in named.items() if module is reference), None)
+        if isinstance(reference, str):
+            return reference if reference and "flax.linen" in sys.modules else None
+        return _linen_path(model, reference) if is_linen(model) and is_linen(reference) else None
+
+    def layer_object(self, model: Any, name: str) -> Any:
+        """The NNX module of that path; a Linen module exists only while the model runs, so its path stands for it."""
+        return nnx_layers(body(model))[name] if is_nnx(body(model)) else name
+
+    def activations(
+        self, model: Any, inputs: Sequence[Any], names: Sequence[str] | None = None
+    ) -> Mapping[str, np.ndarray]:
+        """Outputs of the layers that are called once."""
+        found: dict[str, jax.Array] = {}
+
+        def keep(name: str, array: jax.Array) -> None:
+            if names is None or name in names:
+                found[name] = array
+
+        target, watch = program(body(model)), Watch(keep)
+        target(inputs, watch)
+        return {
+            name: self.to_numpy(array)
+            for name, array in found.items()
+            if watch.calls[name] == 1 and name not in watch.several | watch.hidden
+        }
+
+    def layer_gradients(
+        self,
+        model: Any,
+        inputs: Sequence[Any],
+        cotangents: Sequence[np.ndarray],
+        names: Sequence[str] | None = None,
+    ) -> Mapping[str, np.ndarray]:
+        """Gradients with respect to zeros that are added to the layers' outputs."""
+        target, seen = program(model), observe(model, inputs)
+        opened = [
+            name
+            for name in seen.made
+            if (names is None or name in names) and jnp.issubdtype(seen.layers[name].dtype, jnp.floating)
+        ]
+        zeros = [jnp.zeros(seen.layers[name].shape, seen.layers[name].dtype) for name in opened]
+
+        def of_zeros(*added: Any) -> tuple[Any, ...]:
+            moves = dict(zip(opened, added, strict=True))
+            watch = Watch(lambda name, array: array + moves[name] if name in moves else None)
+            return _floating(flatten(target(inputs, watch)))
+
+        gradients = _pull_back(of_zeros, zeros, cotangents)
+        return {name: self.to_numpy(gradient) for name, gradient in zip(opened, gradients, strict=True)}
+
+    def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> JaxRunner:
+        """See `cfi_jax.runner`."""
+        return JaxRunner(model, inputs, layers)
+
+    # tensors
+
+    def share(self, tensor: Any) -> Any:
+        """The array itself, computed to the end; a numpy array where it lies on several devices or has a rare type."""
+        tensor = jax.block_until_ready(tensor)
+        try:
+            tensor.__dlpack__()
+        except (BufferError, TypeError, ValueError, jax.errors.JaxRuntimeError):
+            return self.to_numpy(tensor)
+        return tensor
+
+    def adopt(self, shared: Any, model: Any) -> Any:
+        """An array on the same memory, where it lies on the model's device and as JAX needs it; otherwise a copy.
+
+        Raises:
+            InputError: An integer does not fit into the 32 bits that JAX has.
+        """
+        return _placed(_in_types_of_jax(lambda: _imported(shared)), model)
+
+    def is_tensor(self, value: Any) -> bool:
+        """Whether it is a `jax.Array`."""
+        return isinstance(value, jax.Array)
+
+    def to_numpy(self, tensor: Any) -> np.ndarray:
+        """The values; shares memory on the CPU."""
+        value = np.asarray(tensor)
+        # numpy has no bfloat16 and no 8-bit floats of its own; every one of them is a float32.
+        return value if value.dtype.kind in "fiubc" and value.dtype.isbuiltin == 1 else value.astype(np.float32)
+
+    def tensor(self, value: Any, model: Any) -> jax.Array:
+        """A fresh array on the model's device, in the floating point type of its weights.
+
+        Raises:
+            InputError: An integer does not fit into the 32 bits that JAX has.
+        """
+        if not isinstance(value, jax.Array):
+            value = np.array(value)
+            value = value.astype(np.float64 if value.dtype == np.longdouble else value.dtype.newbyteorder("="))
+        array = _in_types_of_jax(lambda: jnp.array(value, copy=True))
+        like = next((weight for weight in weights(model) if is_floating(weight)), None)
+        return _placed(array if like is None or not is_floating(array) else array.astype(like.dtype), model)
+
+    def permute(self, tensor: Any, axes: Sequence[int]) -> jax.Array:
+        """The array with its axes in another order."""
+        return jnp.transpose(tensor, axes)
+
+    # process
+
+    @contextmanager
+    def seeded(self, seed: int) -> Iterator[None]:
+        """JAX has no random state: every random number comes from a key that the model is given."""
+        yield
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Nothing global is changed."""
+        yield
+
+
+def _floating(outputs: Sequence[Any]) -> tuple[Any, ...]:
+    """The outputs, those that have no gradient as floating zeros, so that every output takes a cotangent."""
+    arrays = [jnp.asarray(output) for output in outputs]
+    return tuple(array if is_floating(array) else jnp.zeros(array.shape) for array in arrays)
+
+
+def _pull_back(function: Any, values: Sequence[Any], cotangents: Sequence[np.ndarray]) -> tuple[Any, ...]:
+    with differentiating():
+        outputs, back = jax.vjp(function, *values)
+        return back(tuple(jnp.asarray(c, output.dtype) for c, output in zip(cotangents, outputs, strict=True)))
+
+
+def _linen_path(model: Any, reference: Any) -> str | None:
+    """Path, from `model` on, of a module that is bound to the same variables."""
+    depth = len(model.path)
+    if reference.scope is None or reference.scope.root is not model.scope.root or reference.path[:depth] != model.path:
+        return None
+    return ".".join(reference.path[depth:]) or None
+
+
+def _imported(shared: Any) -> jax.Array:
+    try:
+        return jax.dlpack.from_dlpack(shared)
+    except (BufferError, TypeError, ValueError, RuntimeError):
+        # It lies on another kind of device, or with gaps.
+        host = shared.cpu() if hasattr(shared, "cpu") else shared
+        try:
+            return jnp.asarray(np.asarray(host) if isinstance(host, np.ndarray) else np.from_dlpack(host))
+        except (BufferError, TypeError, RuntimeError):
+            return jax.dlpack.from_dlpack(host.contiguous() if hasattr(host, "contiguous") else host)
+
+
+def _in_types_of_jax(make: Callable[[], jax.Array]) -> jax.Array:
+    """An array made with all its 64 bits, and then in 32 where the user has asked JAX for no more."""
+    if jax.config.jax_enable_x64:
+        return make()
+    with jax.enable_x64(True):  # JAX would otherwise cut integers off without a word
+        array = make()
+        narrow = _NARROW.get(array.dtype.name)
+        if narrow is None:
+            return array
+        if jnp.issubdtype(narrow, jnp.integer) and array.size:
+            limits = jnp.iinfo(narrow)
+            if int(array.min()) < limits.min or int(array.max()) > limits.max:
+                raise InputError(
+                    f"Integers up to {int(array.max())} do not fit into the 32 bits that JAX computes with. Call "
+                    f"jax.config.update('jax_enable_x64', True) first, or pass smaller integers."
+                )
+        return array.astype(narrow)
+
+
+def _placed(array: jax.Array, model: Any) -> jax.Array:
+    """The array on the model's device, if that is one."""
+    devices = next((weight.devices() for weight in weights(model)), array.devices())
+    return jax.device_put(array, next(iter(devices))) if len(devices) == 1 and devices != array.devices() else array

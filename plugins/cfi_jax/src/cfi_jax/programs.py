@@ -1,0 +1,209 @@
+"""Every kind of JAX model as a function without side effects."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from cfi_jax.logits import Logits, cut
+from cfi_jax.watch import Watch, linen_calls, nnx_calls
+
+JITTED = type(jax.jit(lambda value: value))
+
+NOT_TRACEABLE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+"""What JAX raises where a model's Python code asks for values (`if x.sum() > 0`), which a compiled run has not."""
+
+
+Program = Callable[[Sequence[Any], Watch | None], Any]
+"""A model that keeps no state and can be traced: from the inputs, and a watch over the layers, to what it returns."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A layer that was called, once and giving one array if `shape` is set."""
+
+    kind: str
+    shape: tuple[int, ...] | None
+    dtype: Any = None
+
+
+@dataclass(frozen=True)
+class Sightings:
+    """One forward pass.
+
+    Attributes:
+        layers: By name, in the order in which their calls began.
+        made: Names of those that can be opened, in the order in which their arrays were made.
+        calls: How often each layer was called.
+        hidden: Layers that run inside a transformation of the model's own.
+        traceable: Whether the model can be compiled.
+    """
+
+    layers: Mapping[str, Sighting]
+    made: tuple[str, ...]
+    calls: Mapping[str, int]
+    hidden: frozenset[str]
+    traceable: bool
+
+
+def program(model: Any) -> Program:
+    """The model as a function without side effects."""
+    if isinstance(model, Logits):
+        return _of_logits(model)
+    if is_nnx(model):
+        return _of_nnx(model)
+    return _of_linen(model) if is_linen(model) else _of_function(unjitted(model))
+
+
+def weights(model: Any) -> list[jax.Array]:
+    """All arrays that the model is seen to hold; those that a function refers to are not."""
+    model = body(model)
+    held: Any = []
+    if is_nnx(model):
+        held = sys.modules["flax.nnx"].state(model)
+    elif is_linen(model):
+        held = model.variables
+    elif is_equinox(model):
+        held = model  # a pytree itself
+    return [leaf for leaf in jax.tree.leaves(held) if isinstance(leaf, jax.Array)]
+
+
+def body(model: Any) -> Any:
+    """The model with its softmax, if it is one that had it cut off: its layers are read there."""
+    return model.model if isinstance(model, Logits) else model
+
+
+def observe(model: Any, inputs: Sequence[Any]) -> Sightings:
+    """Watches one forward pass, without computing anything where the model can be traced."""
+    found: dict[str, jax.ShapeDtypeStruct] = {}
+
+    def note(name: str, array: jax.Array) -> None:
+        found.setdefault(name, jax.ShapeDtypeStruct(array.shape, array.dtype))
+
+    target = program(body(model))
+    watch = Watch(note)
+    traceable = True
+    try:
+        jax.eval_shape(lambda given: _nothing(target(given, watch)), tuple(inputs))
+    except NOT_TRACEABLE:
+        traceable = False
+        found.clear()
+        watch = Watch(note)
+        target(inputs, watch)
+    whole = {name for name in found if watch.calls[name] == 1 and name not in watch.several | watch.hidden}
+    layers = {
+        name: Sighting(kind, found[name].shape, found[name].dtype) if name in whole else Sighting(kind, None)
+        for name, kind in watch.kinds.items()
+    }
+    made = tuple(name for name in found if name in whole)
+    return Sightings(layers, made, watch.calls, frozenset(watch.hidden), traceable)
+
+
+def nnx_layers(model: Any) -> dict[str, Any]:
+    """All modules inside an NNX module that can be called, by their dotted paths, in the order of definition."""
+    modules = dict(sys.modules["flax.nnx"].iter_modules(model))
+
+    def place(path: tuple[Any, ...]) -> list[int]:
+        return [_position(modules.get(path[:depth]), part) for depth, part in enumerate(path)]
+
+    return {
+        ".".join(map(str, path)): modules[path]
+        for path in sorted(modules, key=place)
+        if path and any("__call__" in vars(kind) for kind in type(modules[path]).__mro__)
+    }
+
+
+def linen_names(model: Any) -> tuple[str, ...]:
+    """Dotted paths of the modules that a bound Linen module holds variables of."""
+    names: dict[str, None] = {}
+
+    def walk(tree: Mapping[str, Any], prefix: str) -> None:
+        for key, value in tree.items():
+            if isinstance(value, Mapping):
+                names[prefix + key] = None
+                walk(value, f"{prefix}{key}.")
+
+    for collection in model.variables.values():
+        walk(collection, "")
+    return tuple(names)
+
+
+def unjitted(model: Any) -> Any:
+    """The function inside `jax.jit`, whose layers can be seen; its results are the same.
+
+    A jitted function may also have been told to give up the memory of its inputs.
+    """
+    while isinstance(model, JITTED):
+        model = model.__wrapped__
+    return model
+
+
+def is_nnx(model: Any) -> bool:
+    """Whether it is a Flax NNX module."""
+    return _is(model, "flax.nnx", "Module")
+
+
+def is_linen(model: Any) -> bool:
+    """Whether it is a Flax Linen module."""
+    return _is(model, "flax.linen", "Module")
+
+
+def is_equinox(model: Any) -> bool:
+    """Whether it is an Equinox module."""
+    return _is(model, "equinox", "Module")
+
+
+def _is(model: Any, module: str, name: str) -> bool:
+    found = getattr(sys.modules.get(module), name, None)
+    return isinstance(found, type) and isinstance(model, found)
+
+
+def _of_nnx(model: Any) -> Program:
+    nnx = sys.modules["flax.nnx"]
+    structure, state = nnx.split(model)
+
+    def call(inputs: Sequence[Any], watch: Watch | None) -> Any:
+        # With variables of its own, so that what the call writes into them is lost with the copy.
+        copy = nnx.merge(structure, jax.tree.map(lambda array: array, state))
+        with nullcontext() if watch is None else nnx_calls(nnx_layers(copy), watch):
+            return copy(*inputs)
+
+    return call
+
+
+def _of_linen(model: Any) -> Program:
+    module, variables = model.unbind()
+    return _of_function(lambda *inputs: module.apply(variables, *inputs))
+
+
+def _of_function(function: Callable[..., Any]) -> Program:
+    def call(inputs: Sequence[Any], watch: Watch | None) -> Any:
+        with nullcontext() if watch is None else linen_calls(watch):
+            return function(*inputs)
+
+    return call
+
+
+def _of_logits(model: Logits) -> Program:
+    whole = program(model.model)
+    return lambda inputs, watch: cut(lambda *given: whole(given, watch), *inputs)
+
+
+def _nothing(_outputs: Any) -> None:
+    """Only the way there is of interest; what a model returns may be no array."""
+
+
+def _position(parent: Any, part: Any) -> int:
+    if isinstance(part, int):
+        return part
+    return list(vars(parent)).index(part) if parent is not None and part in vars(parent) else 0

@@ -1,0 +1,227 @@
+"""A JAX model that is run many times, opened at some of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cfi_core.errors import LayerError, NoGradientError
+from cfi_core.frameworks.base import Pullback
+from cfi_core.frameworks.structure import flatten
+from cfi_jax.programs import Sightings, body, observe, program
+from cfi_jax.watch import Watch
+
+_Results = tuple[jax.Array, ...]
+
+
+class JaxRunner:
+    """See `cfi_core.frameworks.base.Runner`.
+
+    Each stage and its derivative are compiled, once for every number of samples. A model whose Python code asks for
+    values cannot be compiled, and runs operation by operation.
+    """
+
+    layers: tuple[str, ...]
+
+    def __init__(self, model: Any, inputs: Sequence[Any], layers: Sequence[str]) -> None:
+        seen = observe(model, inputs)
+        self.layers = _in_order(seen, layers)
+        self._inputs = len(inputs)
+        self._whole, self._body = program(model), program(body(model))
+        self._wide = bool(jax.config.jax_enable_x64)
+        self._traceable = seen.traceable
+        self._stages: dict[Any, _Stage] = {}
+
+    def run(self, stage: int, values: Sequence[Any]) -> tuple[Any, ...]:
+        """The results of a stage."""
+        with jax.enable_x64(self._wide):
+            return _ready(self._stage(stage, values).run(tuple(values)))
+
+    def linearize(self, stage: int, values: Sequence[Any]) -> tuple[tuple[Any, ...], Pullback]:
+        """The results of a stage, and the function that carries cotangents back.
+
+        Raises:
+            NoGradientError: JAX cannot differentiate the model. Some operations only raise it in the function returned.
+        """
+        with jax.enable_x64(self._wide), differentiating():
+            made = self._stage(stage, values)
+            results, back = _ready(made.linearize(tuple(values)))
+        floating = [is_floating(value) for value in values]
+        shapes = tuple(jax.ShapeDtypeStruct(result.shape, result.dtype) for result in results if is_floating(result))
+
+        def pullback(cotangents: Sequence[Any | None], wanted: Sequence[bool]) -> tuple[Any | None, ...]:
+            marks = tuple(wish for wish, able in zip(wanted, floating, strict=True) if able)
+            given = tuple(c for c, result in zip(cotangents, results, strict=True) if is_floating(result))
+            if not any(marks) or all(cotangent is None for cotangent in given):
+                return (None,) * len(floating)
+            with jax.enable_x64(self._wide), differentiating():  # some operations are found out only here
+                gradients = iter(_ready(made.pull(back, given, shapes, marks)))
+            return tuple(
+                next(gradients) if wish and able else None for wish, able in zip(wanted, floating, strict=True)
+            )
+
+        return results, pullback
+
+    def _stage(self, stage: int, values: Sequence[Any]) -> _Stage:
+        key = (stage, *((value.shape, value.dtype.name) for value in values))
+        if key not in self._stages:
+            made = _compiled if self._traceable else _uncompiled
+            self._stages[key] = made(partial(self._results, stage), values)
+        return self._stages[key]
+
+    def _results(self, stage: int, *values: Any) -> _Results:
+        inputs, given = values[: self._inputs], dict(zip(self.layers, values[self._inputs :], strict=False))
+        if stage == len(self.layers):
+            watch = Watch(lambda name, _: given.get(name)) if given else None
+            outputs = self._whole(inputs, watch)
+            for name in given:
+                if watch is not None and watch.calls[name] != 1:
+                    raise LayerError(_calls(name, watch.calls[name]))
+            return tuple(jnp.asarray(output) for output in flatten(outputs))
+        opened = self.layers[stage]
+
+        def replace(name: str, array: jax.Array) -> Any | None:
+            if name == opened:
+                raise _ReachedError(array)
+            return given.get(name)
+
+        try:
+            self._body(inputs, Watch(replace))
+        except _ReachedError as reached:
+            return (reached.array,)
+        raise LayerError(_calls(opened, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """A stage for arrays of certain shapes.
+
+    Attributes:
+        run: From the values to the results.
+        linearize: The same, and the vector-Jacobian product as a pytree, which may leave a compiled function.
+        pull: From that, cotangents (or None), the shapes of these and marks for the gradients wanted to the gradients.
+    """
+
+    run: Callable[[tuple[Any, ...]], _Results]
+    linearize: Callable[[tuple[Any, ...]], tuple[_Results, Any]]
+    pull: Callable[..., _Results]
+
+
+def _uncompiled(function: Callable[..., _Results], _values: Sequence[Any]) -> _Stage:
+    return _Stage(lambda values: function(*values), partial(_linearized, function), _pulled)
+
+
+def _compiled(function: Callable[..., _Results], values: Sequence[Any]) -> _Stage:
+    traced = jax.make_jaxpr(function)(*values)
+    held = traced.consts  # handed over in every call: XLA would otherwise copy the weights into its code
+
+    def run(held: Sequence[Any], values: tuple[Any, ...]) -> _Results:
+        return tuple(jax.core.eval_jaxpr(traced.jaxpr, held, *values))
+
+    def linearize(held: Sequence[Any], values: tuple[Any, ...]) -> tuple[_Results, Any]:
+        return _linearized(lambda *values: run(held, values), values)
+
+    # JAX keeps what it has compiled for as long as the function lives, so the pullback is a function of its own.
+    pull = jax.jit(partial(_pulled), static_argnums=(2, 3))
+    return _Stage(partial(jax.jit(run), held), partial(jax.jit(linearize), held), pull)
+
+
+def _linearized(function: Callable[..., _Results], values: tuple[Any, ...]) -> tuple[_Results, Any]:
+    def of_floating(*floating: Any) -> tuple[_Results, _Results]:
+        given = iter(floating)
+        results = function(*(next(given) if is_floating(value) else value for value in values))
+        return tuple(result for result in results if is_floating(result)), results
+
+    _, back, results = jax.vjp(of_floating, *(value for value in values if is_floating(value)), has_aux=True)
+    return results, back
+
+
+def _pulled(
+    back: Any, cotangents: tuple[Any | None, ...], shapes: tuple[Any, ...], wanted: tuple[bool, ...]
+) -> _Results:
+    full = tuple(
+        jnp.zeros(shape.shape, shape.dtype) if cotangent is None else cotangent.astype(shape.dtype)
+        for cotangent, shape in zip(cotangents, shapes, strict=True)
+    )
+    return tuple(gradient for gradient, wish in zip(back(full), wanted, strict=True) if wish)
+
+
+def _ready(values: Any) -> Any:
+    """Waits, because the memory of the inputs may belong to another framework, whose user goes on writing to it."""
+    return jax.block_until_ready(values)
+
+
+class _ReachedError(BaseException):
+    """Ends a forward pass at a layer; not an `Exception`, so that no code of the model's takes it for one."""
+
+    def __init__(self, array: jax.Array) -> None:
+        super().__init__()
+        self.array = array
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """Tells operations without a derivative from other errors.
+
+    Raises:
+        NoGradientError: JAX has no reverse mode for an operation of the model.
+    """
+    try:
+        yield
+    except (NotImplementedError, ValueError, TypeError) as error:
+        text = str(error)
+        if any(sign in text for sign in ("everse-mode differentiation", "ifferentiation rule", "do not support JVP")):
+            raise NoGradientError(
+                f"JAX cannot differentiate the model: {text.splitlines()[0]} Give that operation a derivative "
+                f"(jax.custom_vjp), or use a method that only runs the model, such as feature_ablation."
+            ) from error
+        raise
+
+
+def is_floating(value: Any) -> bool:
+    """Whether gradients exist for this array."""
+    return bool(jnp.issubdtype(value.dtype, jnp.floating))
+
+
+def _in_order(seen: Sightings, layers: Sequence[str]) -> tuple[str, ...]:
+    """The layers in the order of the model.
+
+    Raises:
+        LayerError: One of them cannot be opened.
+    """
+    for name in layers:
+        if name not in seen.made:
+            raise LayerError(_refusal(seen, name))
+    return tuple(name for name in seen.made if name in layers)
+
+
+def _refusal(seen: Sightings, name: str) -> str:
+    if name in seen.hidden:
+        return (
+            f"Layer {name!r} runs inside a JAX transformation of the model's own (jit, remat, scan, vmap, grad), which "
+            f"hides its values. Choose a layer outside of it, or build the model without the transformation."
+        )
+    if seen.calls[name] != 1:
+        near = get_close_matches(name, seen.made, n=3, cutoff=0.4) or list(seen.made[:12])
+        hint = f" Layers that can be opened: {', '.join(near)}." if near else ""
+        return _calls(name, seen.calls[name]) + hint
+    return (
+        f"Layer {name!r} gives no array, or several of them. Choose a layer inside of it, or one after it that gives a "
+        f"single array."
+    )
+
+
+def _calls(name: str, count: int) -> str:
+    if count == 0:
+        return f"The model's forward pass does not call a layer {name!r}, so it has no activation to explain."
+    return (
+        f"Layer {name!r} is called {count} times in one forward pass, so it has no single activation. Choose a layer "
+        f"that is called once, or use a module of its own for each call."
+    )

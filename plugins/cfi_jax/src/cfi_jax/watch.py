@@ -1,0 +1,125 @@
+"""Follows the calls of a model's layers, and may replace what they give."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from threading import RLock
+from typing import Any
+
+import jax
+from jax.extend.core import get_opaque_trace_state
+
+from cfi_core.frameworks.structure import flatten, map_structure
+
+_classes = RLock()
+
+
+class Watch:
+    """Calls a function on the one array that each layer gives; what it returns, if anything, goes on instead.
+
+    Layers that run inside a JAX transformation of the model's own (jit, remat, scan, vmap) are passed by: their values
+    belong to that transformation, and must neither leave it nor be exchanged from outside.
+
+    Attributes:
+        kinds: Class names of the layers that were called, in the order in which their calls began.
+        calls: How often each was called.
+        several: Layers that gave anything but one array.
+        hidden: Layers that were passed by.
+    """
+
+    def __init__(self, function: Callable[[str, jax.Array], Any | None]) -> None:
+        self.kinds: dict[str, str] = {}
+        self.calls: Counter[str] = Counter()
+        self.several: set[str] = set()
+        self.hidden: set[str] = set()
+        self._function = function
+        self._open: set[str] = set()
+        self._trace: Any = None
+
+    def begin(self) -> None:
+        """Layers are watched in the transformation in which this is called, and in no inner one."""
+        self._trace = _current_trace()
+
+    def around(self, name: str, kind: str, call: Callable[[], Any]) -> Any:
+        """Makes the call of a layer, and gives what goes on from there."""
+        if name in self._open:  # super().__call__, which is part of the same call
+            return call()
+        if _current_trace() != self._trace:
+            self.hidden.add(name)
+            return call()
+        self.kinds.setdefault(name, kind)
+        self.calls[name] += 1
+        self._open.add(name)
+        try:
+            output = call()
+        finally:
+            self._open.discard(name)
+        arrays = flatten(output)
+        if len(arrays) != 1 or not isinstance(arrays[0], jax.Array):
+            self.several.add(name)
+            return output
+        other = self._function(name, arrays[0])
+        return output if other is None else map_structure(lambda _: other, output)
+
+
+@contextmanager
+def linen_calls(watch: Watch) -> Iterator[None]:
+    """Inside, `watch` sees every Linen module but the outermost, under the path of its parameters."""
+    watch.begin()
+    linen = sys.modules.get("flax.linen")
+    if linen is None:
+        yield
+        return
+
+    def intercept(next_function: Any, arguments: Any, keywords: Any, context: Any) -> Any:
+        path = context.module.path
+        if context.method_name != "__call__" or not path:
+            return next_function(*arguments, **keywords)
+        kind = type(context.module).__name__
+        return watch.around(".".join(path), kind, lambda: next_function(*arguments, **keywords))
+
+    with linen.intercept_methods(intercept):
+        yield
+
+
+@contextmanager
+def nnx_calls(layers: Mapping[str, Any], watch: Watch) -> Iterator[None]:
+    """Inside, `watch` sees the calls of these NNX modules.
+
+    Python looks `__call__` up in the class, so that is where it has to be caught; other instances are not concerned.
+    """
+    watch.begin()
+    names = {id(module): name for name, module in layers.items()}
+    with _classes:
+        own: dict[type, Any] = {}
+        try:
+            for kind in {type(module) for module in layers.values()}:
+                caught = _caught(kind.__call__, names, watch)
+                own[kind] = vars(kind).get("__call__")
+                kind.__call__ = caught
+            yield
+        finally:
+            for kind, former in own.items():
+                if former is None:
+                    del kind.__call__
+                else:
+                    kind.__call__ = former
+
+
+def _caught(call: Callable[..., Any], names: Mapping[int, str], watch: Watch) -> Callable[..., Any]:
+    @wraps(call)
+    def caught(module: Any, *arguments: Any, **keywords: Any) -> Any:
+        name = names.get(id(module))
+        if name is None:
+            return call(module, *arguments, **keywords)
+        return watch.around(name, type(module).__name__, lambda: call(module, *arguments, **keywords))
+
+    return caught
+
+
+def _current_trace() -> Any:
+    return get_opaque_trace_state(convention="flax")
