@@ -28,6 +28,7 @@ from cfi_core.coexistence import load_safely
 
 load_safely()
 
+import captum.attr  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
@@ -35,7 +36,7 @@ import torch  # noqa: E402
 import torchvision  # noqa: E402
 
 import cfi_core as cfi  # noqa: E402
-from cfi_bridge import keras_host  # noqa: E402
+from cfi_bridge import keras_host, torch_host  # noqa: E402
 from cfi_core.contract import BridgeRequest  # noqa: E402
 from cfi_core.detection import adapter_for  # noqa: E402
 from cfi_core.plugins import registry  # noqa: E402
@@ -95,24 +96,54 @@ def torch_saliency(model: torch.nn.Module) -> Callable[[np.ndarray], np.ndarray]
     return attribute
 
 
-def bridged_integrated_gradients(model: Any, **options: Any) -> Callable[[np.ndarray], np.ndarray]:
+def integrated_gradients_by_captum(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Captum's own class on the bridged model."""
+    converted = torch_host.bridge(_request("tensorflow", model, images(PIXELS, PIXELS, 3)))
+    explainer = captum.attr.IntegratedGradients(converted.model)
+
+    def attribute(inputs: np.ndarray) -> np.ndarray:
+        values = explainer.attribute(torch.tensor(inputs).permute(0, 3, 1, 2), target=TARGETS, n_steps=STEPS)
+        return values.permute(0, 2, 3, 1).detach().numpy()
+
+    return attribute
+
+
+def saliency_by_tf_keras_vis(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """tf-keras-vis's own class on the bridged model."""
+    from tf_keras_vis.saliency import Saliency
+    from tf_keras_vis.utils.scores import CategoricalScore
+
+    converted = keras_host.bridge(_request("torch", model, images(3, PIXELS, PIXELS)))
+    explainer = Saliency(converted.model, clone=False)
+
+    def attribute(inputs: np.ndarray) -> np.ndarray:
+        values = explainer(
+            CategoricalScore(TARGETS),
+            np.moveaxis(inputs, 1, -1),
+            keepdims=True,
+            normalize_map=False,
+            gradient_modifier=None,
+        )
+        return np.moveaxis(values, -1, 1)
+
+    return attribute
+
+
+def _request(framework: str, model: Any, batch: np.ndarray) -> BridgeRequest:
+    adapter = adapter_for(registry(), framework)
+    return BridgeRequest(adapter, adapter.twin(model), (adapter.tensor(batch[:2], model),))
+
+
+def whole_integrated_gradients(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     return lambda inputs: (
         cfi.attribute(
-            model,
-            "integrated_gradients",
-            "captum",
-            inputs=inputs,
-            target=TARGETS,
-            exec_args={"n_steps": STEPS},
-            **options,
+            model, "integrated_gradients", "captum", inputs=inputs, target=TARGETS, exec_args={"n_steps": STEPS}
         ).values
     )
 
 
-def bridged_saliency(model: Any, **options: Any) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda inputs: (
-        cfi.attribute(model, "saliency", "tf-keras-vis", inputs=inputs, target=TARGETS, **options).values
-    )
+def whole_saliency(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda inputs: cfi.attribute(model, "saliency", "tf-keras-vis", inputs=inputs, target=TARGETS).values
 
 
 # what is measured
@@ -141,11 +172,17 @@ def pairs(name: str, by_hand: Callable[[], Any], bridged: Callable[[], Any]) -> 
 def speed() -> None:
     print(f"\n{'time, bridge / by hand (ResNet-50, 96×96, batch 4)':<58}  ratio")
     model, batch = keras_model(), images(PIXELS, PIXELS, 3)
-    by_hand, bridged = keras_integrated_gradients(model), bridged_integrated_gradients(model)
-    pairs("Keras model, Captum IntegratedGradients, 20 steps", lambda: by_hand(batch), lambda: bridged(batch))
+    by_hand = keras_integrated_gradients(model)
+    for what, make in (("class", integrated_gradients_by_captum), ("cfi.attribute", whole_integrated_gradients)):
+        bridged = make(model)
+        name = f"Keras, Captum IntegratedGradients, {STEPS} steps, {what}"
+        pairs(name, lambda: by_hand(batch), lambda call=bridged: call(batch))
     other, batch_first = torch_model(), images(3, PIXELS, PIXELS)
-    by_hand, bridged = torch_saliency(other), bridged_saliency(other)
-    pairs("torch model, tf-keras-vis Saliency", lambda: by_hand(batch_first), lambda: bridged(batch_first))
+    by_hand_too = torch_saliency(other)
+    for what, make in (("class", saliency_by_tf_keras_vis), ("cfi.attribute", whole_saliency)):
+        bridged = make(other)
+        name = f"torch, tf-keras-vis Saliency, {what}"
+        pairs(name, lambda: by_hand_too(batch_first), lambda call=bridged: call(batch_first))
 
 
 def first() -> None:
@@ -173,9 +210,8 @@ def xplique() -> None:
 
     print(f"\n{'time, bridge / Xplique wrapper, the same torch ResNet-50':<58}  ratio")
     model, batch = torch_model(), images(3, PIXELS, PIXELS)
-    adapter = adapter_for(registry(), "torch")
-    request = BridgeRequest(adapter, adapter.twin(model), (torch.tensor(batch[:2]),))
-    ours, theirs = keras_host.bridge(request).model, TorchWrapper(model, "cpu", is_channel_first=True)
+    ours = keras_host.bridge(_request("torch", model, batch)).model
+    theirs = TorchWrapper(model, "cpu", is_channel_first=True)
     last, one_hot = np.moveaxis(batch, 1, -1).copy(), np.eye(10, dtype=np.float32)[TARGETS]
     for name, method in (
         ("Saliency", lambda wrapped: Saliency(wrapped, batch_size=BATCH)),
@@ -202,11 +238,11 @@ def peak(what: str) -> None:
     side, framework = what.split("-")
     if framework == "keras":
         model, batch = keras_model(), images(PIXELS, PIXELS, 3)
-        call = keras_integrated_gradients(model) if side == "hand" else bridged_integrated_gradients(model)
+        call = keras_integrated_gradients(model) if side == "hand" else whole_integrated_gradients(model)
         model(batch[:1])
     else:
         model, batch = torch_model(), images(3, PIXELS, PIXELS)
-        call = torch_saliency(model) if side == "hand" else bridged_saliency(model)
+        call = torch_saliency(model) if side == "hand" else whole_saliency(model)
         model(torch.tensor(batch[:1]))
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far

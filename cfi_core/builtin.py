@@ -30,6 +30,7 @@ def cfi_frameworks() -> list[FrameworkSpec]:
                 ("tensorflow.python.module.module", "Module"),
                 ("tensorflow.python.eager.polymorphic_function.polymorphic_function", "Function"),
                 ("tensorflow.python.eager.polymorphic_function.concrete_function", "ConcreteFunction"),
+                ("tensorflow.python.trackable.autotrackable", "AutoTrackable"),
             ),
             tensor_types=(("tensorflow.python.framework.tensor", "Tensor"), ("tensorflow", "Variable")),
             adapter="cfi_core.frameworks.tensorflow:TensorFlowAdapter",

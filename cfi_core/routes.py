@@ -79,17 +79,32 @@ def find_routes(
         target: Framework to reach.
         needs: What the method requires.
         translator: The user's wish: a translator's name (part of the route), a list of names (the whole
-            route), or a kind.
+            route), or a kind. A bridge that is asked for is taken for a native model too.
 
     Raises:
         RouteError: There is none; says whether a need, a requirement or a plugin is missing.
     """
     _check_wish(registry, translator)
     if source == target:
+        bridges = [path for path in _bridges_within(registry, source) if _wished(path, translator)]
+        if translator is not None and bridges:
+            return _serving(registry, source, target, needs, translator, bridges)
         if translator is None or translator in KINDS:
             return (Route(),)
         raise RouteError(f"The model already is a {source} model: translator={translator!r} has no place here.")
     paths = [path for path in _paths(registry, source, target) if _wished(path, translator)]
+    return _serving(registry, source, target, needs, translator, paths)
+
+
+def _serving(
+    registry: Registry,
+    source: str,
+    target: str,
+    needs: frozenset[Need],
+    translator: Translator,
+    paths: list[Route],
+) -> tuple[Route, ...]:
+    """Those of the paths that can be used and keep the needs, in the order to try them; an error if there is none."""
     available = [path for path in paths if not any(unmet(step.requirements) for step in path.translators)]
     serving = [path for path in available if needs <= path.preserves]
     if serving:
@@ -238,6 +253,12 @@ def _paths(registry: Registry, source: str, target: str, seen: tuple[str, ...] =
                 if all(later.kind == "conversion" for later in rest.translators):
                     paths.append(Route((step, *rest.translators)))
     return paths
+
+
+def _bridges_within(registry: Registry, framework: str) -> list[Route]:
+    """Bridges from a framework to itself: they give a toolset the form of model that it wants."""
+    steps = (_from(registry, framework, step) for step in registry.translators.values() if step.kind == "bridge")
+    return [Route((step,)) for step in steps if step.source == step.target == framework]
 
 
 def _from(registry: Registry, source: str, step: TranslatorSpec) -> TranslatorSpec:

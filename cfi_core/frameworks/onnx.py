@@ -54,7 +54,7 @@ class OnnxAdapter:
 
     def fingerprint(self, model: onnx.ModelProto) -> str:
         """Hash of the serialised model."""
-        return hashlib.blake2b(model.SerializeToString(deterministic=True), digest_size=16).hexdigest()
+        return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
     def input_shapes(self, model: onnx.ModelProto) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes that the graph declares."""

@@ -69,7 +69,7 @@ class FunctionView:
 
     def fingerprint(self) -> str:
         """Hash of the variables and settings that the function can reach, and of the identity of its code."""
-        digest = hashlib.blake2b(digest_size=16)
+        digest = hashlib.sha256()
         _hash(digest, self.function, {}, _DEEPEST)
         return digest.hexdigest()
 
@@ -155,8 +155,8 @@ class FunctionView:
             return open_graph(traced, layers)
         if layers:
             raise LayerError(
-                f"The model's graph cannot be cut at {layers[0]!r}: it looks at values while it runs, or has a gradient of "
-                f"its own (tf.custom_gradient). Write it without, with tf.cond and tf.while_loop, or in Keras."
+                f"The model's graph cannot be cut at {layers[0]!r}: it looks at values while it runs, or has a "
+                f"gradient of its own (tf.custom_gradient). Write it with tf.cond or tf.while_loop, or in Keras."
             )
         return EagerRunner(self._pass, len(inputs), ())
 

@@ -38,13 +38,12 @@ def split(function: Any, count: int) -> Split | None:
     """Splits the gradient of a graph function; None where it calls functions (loops, branches).
 
     Args:
-        function: Has a graph that can be pruned (`WrappedFunction`).
+        function: Has a graph of its own that can be pruned (`WrappedFunction`); its gradient is added to the graph.
         count: How many of its inputs are arguments.
     """
     if any(operation.type in _CALLING for operation in function.graph.get_operations()):
         return None
-    copy = function.prune(list(function.inputs[:count]), list(function.outputs))  # because gradients add to the graph
-    graph, inputs, outputs = copy.graph, list(copy.inputs[:count]), list(copy.outputs)
+    graph, inputs, outputs = function.graph, list(function.inputs[:count]), list(function.outputs)
     forward_operations = {operation.name for operation in graph.get_operations()}
     floating = [value for value in inputs if value.dtype.is_floating]
     with graph.as_default():
@@ -55,15 +54,15 @@ def split(function: Any, count: int) -> Split | None:
         found = [None if gradient is None else tf.identity(tf.convert_to_tensor(gradient)) for gradient in found]
     by_input = dict(zip([id(value) for value in floating], found, strict=False))
     gradients = [by_input.get(id(value)) for value in inputs]
-    needed = _reached([one for one in found if one is not None], _computed(graph, inputs, forward_operations))
-    forward = copy.prune(inputs, [*outputs, *needed])
+    needed = _reached([one for one in found if one is not None], _computed(graph, inputs, seeds, forward_operations))
+    forward = function.prune(inputs, [*outputs, *needed])
     feeds = [*inputs, *needed, *seeds]
-    kept = {(True,) * count: _pruned(copy, feeds, gradients)}
+    kept = {(True,) * count: _pruned(function, feeds, gradients)}
 
     def backward(wanted: tuple[bool, ...]) -> Callable[..., list[Any | None]]:
         if wanted not in kept:
             chosen = [gradient if mark else None for gradient, mark in zip(gradients, wanted, strict=True)]
-            kept[wanted] = _pruned(copy, feeds, chosen)
+            kept[wanted] = _pruned(function, feeds, chosen)
         return kept[wanted]
 
     return Split(lambda *values: call(forward, values), len(outputs), backward)
@@ -89,13 +88,22 @@ def call(function: Any, values: Sequence[Any]) -> list[Any]:
     return list(function._call_flat(list(values), captured_inputs=function.captured_inputs))
 
 
-def _computed(graph: Any, inputs: Sequence[Any], forward_operations: set[str]) -> list[Any]:
-    """Tensors that the forward pass computes from the inputs."""
-    dependent = {value.op.name for value in inputs}
+def _computed(graph: Any, inputs: Sequence[Any], seeds: Sequence[Any], forward_operations: set[str]) -> list[Any]:
+    """Tensors that the forward pass computes, or can, from the inputs.
+
+    The gradient asks for the shapes of many tensors. They are taken forward, so that no tensor is kept for its shape.
+    """
+    forward = {value.op.name for value in inputs}
+    backward = {value.op.name for value in seeds}
     computed = []
     for operation in graph.get_operations():
-        if operation.name in forward_operations and any(value.op.name in dependent for value in operation.inputs):
-            dependent.add(operation.name)
+        sources = {value.op.name for value in operation.inputs}
+        if operation.name not in forward_operations and (
+            sources & backward or any(not value.dtype.is_integer for value in operation.outputs)
+        ):
+            backward.add(operation.name)
+        elif sources & forward:
+            forward.add(operation.name)
             computed.extend(operation.outputs)
     return computed
 

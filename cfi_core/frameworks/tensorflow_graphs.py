@@ -1,7 +1,6 @@
-"""TensorFlow models as one graph: traced for any number of samples, weights frozen, open at named tensors.
+"""TensorFlow models as one graph: traced for any number of samples, open at named tensors.
 
-Freezing (variables become constants) is what makes gradients quick: backward functions compute the gradients of all
-captured variables too, wanted or not. It also inlines functions, so that what they compute can be seen and replaced.
+Freezing (variables become constants) also inlines functions, so that what they compute can be seen and replaced.
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ _CALLING = frozenset(
 )
 _GRADIENT = "_gradient_op_type"
 _CUSTOM = "CustomGradient"
+_WRAPPERS = 3  # at the most, which TensorFlow puts around the gradient function
 _SOFTMAXES = frozenset({"Softmax", "LogSoftmax"})
 _PASSING = frozenset(
     {"Identity", "StopGradient", "PreventGradient", "Snapshot", "Reshape", "Squeeze", "ExpandDims", "Cast"}
@@ -100,17 +100,15 @@ class Trace:
         ]
         if not chosen or not pairs:
             return {}
-        graph, names = (
-            self.function.graph,
-            [tensor.name for tensor in [*(output for output, _ in pairs), *chosen.values()]],
-        )
+        # In a copy, because gradients of loops change the loops.
+        copy: Any = self.between(self.inputs, [*(output for output, _ in pairs), *chosen.values()])
 
         def pulled_back(*values: Any) -> list[Any]:
             given, seeds = values[: len(self.inputs)], values[len(self.inputs) :]
-            held = {inner.name: outer for outer, inner in graph.captures}
-            held.update((symbolic.name, value) for symbolic, value in zip(self.inputs, given, strict=True))
-            # In a copy, because gradients of loops change the loops.
-            found = tf.graph_util.import_graph_def(_renamed(graph.as_graph_def()), held, names, name="")
+            held = {inner.name: outer for outer, inner in copy.graph.captures}
+            held.update((symbolic.name, value) for symbolic, value in zip(copy.inputs, given, strict=False))
+            results = [tensor.name for tensor in copy.outputs]
+            found = tf.graph_util.import_graph_def(copy.graph.as_graph_def(), held, results, name="")
             outputs, taps = found[: len(pairs)], found[len(pairs) :]
             gradients = tf.gradients(outputs, taps, seeds, unconnected_gradients=tf.UnconnectedGradients.ZERO)
             return [tf.convert_to_tensor(gradient) for gradient in gradients]
@@ -156,6 +154,8 @@ def trace(
     call: Callable[[Sequence[Any]], Any],
     specs: Sequence[tf.TensorSpec],
     names: Callable[[], Sequence[str]] | None = None,
+    *,
+    snapshot: bool = True,
 ) -> Trace:
     """Traces a model.
 
@@ -164,6 +164,8 @@ def trace(
         specs: Types and shapes of the inputs.
         names: Says, after `call`, the name that belongs to each number that `tap` was given; None takes the floating
             point operations of the graph for taps.
+        snapshot: The graph shall hold the weights as they are now. Otherwise it shares the model's variables, if it
+            calls no functions: frozen, each function that is cut out of the graph holds the weights once more.
 
     Raises:
         Exception: Whatever the model raises that cannot be run on symbolic inputs.
@@ -181,7 +183,7 @@ def trace(
         return (*leaves, *taps)
 
     concrete = tf.function(flat, autograph=False).get_concrete_function(*specs)
-    function = _frozen(concrete, len(specs))
+    function = _flat(concrete, len(specs), snapshot=snapshot)
     outputs = map_structure(lambda position: function.outputs[position], skeletons[-1])
     inputs = tuple(function.inputs[: len(specs)])
     differentiable = not _has_own_gradients(function.graph)
@@ -203,8 +205,17 @@ def open_batch(tensors: Sequence[Any]) -> list[tf.TensorSpec]:
     ]
 
 
+def _flat(concrete: Any, arguments: int, *, snapshot: bool) -> Any:
+    """The function without calls of others, if it can be had so."""
+    if snapshot or any(operation.type in _CALLING for operation in concrete.graph.get_operations()):
+        frozen = _frozen(concrete, arguments)
+        if frozen is not None:
+            return frozen
+    return wrap_function.WrappedFunction(concrete.graph, variable_holder=wrap_function.VariableHolder())
+
+
 def _frozen(concrete: Any, arguments: int) -> Any:
-    """The function with constants for its variables; with the variables, where it is too large or cannot be frozen."""
+    """The function with constants for its variables; None where it is too large or cannot be frozen."""
     size = sum(variable.dtype.size * (variable.shape.num_elements() or 0) for variable in concrete.graph.variables)
     if size <= MOST_FROZEN_BYTES:
         try:
@@ -215,7 +226,7 @@ def _frozen(concrete: Any, arguments: int) -> Any:
         else:
             if len(frozen.inputs) == arguments:
                 return frozen
-    return wrap_function.WrappedFunction(concrete.graph, variable_holder=wrap_function.VariableHolder())
+    return None
 
 
 @contextmanager
@@ -231,7 +242,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _has_own_gradients(graph: Any) -> bool:
-    """Whether an operation has another gradient than its kind has. TensorFlow's own for swish only saves memory: dropped."""
+    """Whether an operation has another gradient than its kind has; drops that of swish, which only saves memory."""
     for operation in graph.get_operations():
         name = operation.node_def.attr[_GRADIENT].s.decode() if _GRADIENT in operation.node_def.attr else ""
         if name.startswith(_CUSTOM):
@@ -251,8 +262,12 @@ def _is_of_swish(name: str) -> bool:
         function = ops.gradient_registry.lookup(name)
     except LookupError:
         return False
-    cells = inspect.getclosurevars(function).nonlocals.values() if inspect.isfunction(function) else ()
-    return any(inspect.isfunction(cell) and cell.__qualname__.startswith("swish.") for cell in cells)
+    for _ in range(_WRAPPERS):
+        inner = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
+        function = inner.get("tape_grad_fn", inner.get("grad_fn"))
+        if getattr(function, "__module__", "") == "tensorflow.python.ops.nn_impl":
+            return function.__qualname__.startswith("swish.")
+    return False
 
 
 def _independent(function: Any) -> Any:

@@ -70,12 +70,12 @@ class KerasView:
 
     def fingerprint(self) -> str:
         """Hash of weights, layers, their settings and activations."""
-        digest = hashlib.blake2b(digest_size=16)
+        digest = hashlib.sha256()
         digest.update(f"{type(self.model).__qualname__}:{id(type(self.model).call)}".encode())
         for name, layer in _named_layers(self.model):
             digest.update(f"{name}:{type(layer).__qualname__}:{_settings(layer)}".encode())
         for weight in self.model.weights:
-            value = np.ascontiguousarray(weight.numpy())
+            value = np.ascontiguousarray(tf.convert_to_tensor(weight.value))  # without the copy that .numpy() makes
             digest.update(f"{weight.path}:{value.dtype}:{value.shape}".encode())
             digest.update(value.view(np.uint8).data)
         return digest.hexdigest()
@@ -101,7 +101,7 @@ class KerasView:
         model = self.model
         if not is_graph(model):
             names = [name for name, _ in _named_layers(model)]
-            traced = self._trace(inputs, names) if inputs else None
+            traced = self._trace(inputs, names, snapshot=True) if inputs else None
             logits = None if traced is None or not traced.differentiable else traced.without_softmax()
             if traced is None or logits is None or not traced.agrees(inputs, flatten(dense(self.run(inputs)))):
                 return None
@@ -179,7 +179,7 @@ class KerasView:
         for name in layers:
             reading.check(name)
         order, outputs = list(reading.tensors), flatten(dense(reading.outputs))
-        traced = self._trace(inputs, order)
+        traced = self._trace(inputs, order, snapshot=False)
         # Layers inside a loop, a branch or a compiled function, and the user's own gradients: the model has them.
         if traced is not None and traced.differentiable and set(order) <= set(traced.taps):
             runner = GraphRunner(traced, order)
@@ -216,7 +216,7 @@ class KerasView:
             reading.outputs = self.run(inputs)
         return reading
 
-    def _trace(self, inputs: Sequence[Any], names: Sequence[str]) -> Trace | None:
+    def _trace(self, inputs: Sequence[Any], names: Sequence[str], *, snapshot: bool) -> Trace | None:
         """The model as a graph; None if it needs values to run."""
         chosen = [(name, layer) for name, layer in _named_layers(self.model) if name in names]
         order: list[str] = []
@@ -228,7 +228,7 @@ class KerasView:
 
         try:
             with _watched(chosen, visit):
-                return trace(self.run, open_batch(inputs), lambda: order)
+                return trace(self.run, open_batch(inputs), lambda: order, snapshot=snapshot)
         except Exception:  # noqa: BLE001 - the user's code may fail on symbolic values in any way; then it runs eagerly
             return None
 

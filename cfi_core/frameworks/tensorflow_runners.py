@@ -11,7 +11,7 @@ from tensorflow.python.eager import record  # stops all tapes; a public tape can
 
 from cfi_core.frameworks.base import Pullback
 from cfi_core.frameworks.structure import flatten
-from cfi_core.frameworks.tensorflow_gradients import Split, split
+from cfi_core.frameworks.tensorflow_gradients import Split, call, split
 from cfi_core.frameworks.tensorflow_graphs import Trace
 from cfi_core.frameworks.tensorflow_outputs import same
 
@@ -110,7 +110,7 @@ class GraphRunner(TapedRunner):
         return self._splits[stage]
 
     def _results(self, stage: int, values: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(self._stages[stage](*values))
+        return tuple(call(self._stages[stage], values))
 
 
 Pass = Callable[[Sequence[Any], Mapping[str, Any]], tuple[tuple[Any, ...], Mapping[str, Any]]]

@@ -89,7 +89,7 @@ class TorchAdapter:
 
     def fingerprint(self, model: nn.Module) -> str:
         """Hash of everything that the modules hold: parameters, buffers, tensors, settings, functions, hooks."""
-        digest = hashlib.blake2b(digest_size=16)
+        digest = hashlib.sha256()
         for name, module in model.named_modules():
             digest.update(f"{name}:{type(module).__qualname__}:{id(type(module).forward)}".encode())
             for key, value in sorted(vars(module).items()):

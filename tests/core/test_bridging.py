@@ -162,3 +162,13 @@ def test_a_function_of_arrays_has_outputs_only(images):
 
 def test_listing_names_the_bridge():
     assert "any framework → print, bridge" in repr(cfi.translators())
+
+
+def test_a_bridge_that_is_asked_for_is_taken_for_a_native_model_too(painting, images):
+    model = fake.Print(painting.mix, painting.head)
+    last = images.transpose(0, 2, 3, 1)
+    assert cfi.plan(model, "press_gradient", inputs=last, target=0).route.native
+    native = cfi.attribute(model, "press_gradient", inputs=last, target=0)
+    bridged = cfi.attribute(model, "press_gradient", inputs=last, target=0, translator="bridge")
+    assert bridged.route == ("bridge-to-print",)
+    np.testing.assert_allclose(native.values, bridged.values, atol=1e-12)

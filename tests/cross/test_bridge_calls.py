@@ -203,6 +203,28 @@ def test_nested_names_of_a_torch_model_in_keras():
     assert apart(cams[0].values, cams[1].values) < 1e-5
 
 
+class Subclassed(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = layers.Conv2D(4, 3, activation="relu", name="conv"), layers.Dense(2, name="head")
+
+    def call(self, image: tf.Tensor) -> tf.Tensor:
+        return self.head(tf.reduce_mean(self.conv(image), axis=(1, 2)))
+
+
+def test_what_tf_keras_vis_refuses_natively_it_takes_over_a_bridge():
+    keras.utils.set_random_seed(5)
+    model = Subclassed()
+    images = np.random.default_rng(1).normal(size=(2, 8, 10, 3)).astype(np.float32)
+    model(images)
+    with pytest.raises(cfi.MethodError, match="translator='bridge'"):
+        cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=images, target=1, layer="conv")
+    cam = cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=images, target=1, layer="conv", translator="bridge")
+    activation = model.conv(images).numpy()
+    weights = model.head.kernel.numpy()[:, 1] / activation[0, ..., 0].size
+    assert apart((activation * weights).sum(-1), cam.values) < 1e-5
+
+
 def test_a_layer_that_is_called_twice_is_refused():
     shared = layers.Dense(4, activation="relu", name="shared")
     row = keras.Input((4,))

@@ -25,6 +25,9 @@ MASK[:, :, HEIGHT // 2 :] += 1
 MASK[:, :, :, WIDTH // 2 :] += 2
 MASK[:, 1:] += 4
 
+# Of the layer: its eight channels.
+LAYER_MASK = np.arange(8).reshape(1, 8, 1, 1).repeat(5, 2).repeat(8, 3)
+
 TARGETED: dict[str, Any] = {"target": TARGET}
 IN_LAYER: dict[str, Any] = {"target": TARGET, "layer": LAYER}
 OF_NEURON: dict[str, Any] = {"layer": LAYER, "neuron": NEURON}
@@ -62,8 +65,8 @@ CAPTUM: dict[str, dict[str, Any]] = {
     "layer_deep_lift": {**IN_LAYER, "baselines": BASELINES[:1]},
     "layer_deep_lift_shap": {**IN_LAYER, "baselines": BASELINES},
     "layer_gradient_shap": {**IN_LAYER, "baselines": BASELINES},
-    "layer_feature_ablation": IN_LAYER,
-    "layer_feature_permutation": IN_LAYER,
+    "layer_feature_ablation": {**IN_LAYER, "exec_args": {"layer_mask": LAYER_MASK}},
+    "layer_feature_permutation": {**IN_LAYER, "exec_args": {"layer_mask": LAYER_MASK}},
     "layer_lrp": {**TARGETED, "layer": "conv2"},
     "neuron_gradient": OF_NEURON,
     "neuron_conductance": {**TARGETED, **OF_NEURON, "exec_args": STEPS},
@@ -100,8 +103,9 @@ def in_keras_order(arguments: dict[str, Any]) -> dict[str, Any]:
             if name in turned["exec_args"]:
                 channel, height, width = turned["exec_args"][name]
                 turned["exec_args"][name] = (height, width, channel)
-        if "feature_mask" in turned["exec_args"]:
-            turned["exec_args"]["feature_mask"] = to_last(turned["exec_args"]["feature_mask"])
+        for name in ("feature_mask", "layer_mask"):
+            if name in turned["exec_args"]:
+                turned["exec_args"][name] = to_last(turned["exec_args"][name])
     return turned
 
 

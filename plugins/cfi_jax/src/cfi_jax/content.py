@@ -31,7 +31,7 @@ def fingerprint(model: Any) -> str:
 
 class _Digest:
     def __init__(self) -> None:
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash = hashlib.sha256()
         self._known: dict[int, Any] = {}  # holds on to the objects, so that no identity is given out twice
 
     def hexdigest(self) -> str:

@@ -15,6 +15,8 @@ from cfi_core.errors import InputError, LayerError, MethodError, TargetError
 from cfi_tfkerasvis.describe import describe
 from cfi_tfkerasvis.workarounds import Conv, GuidedBackpropagation, ReplaceToLinear, find_layer, functional
 
+OVER_A_BRIDGE = "pass translator='bridge' (of cfi-bridge), which runs any model inside a functional one"
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -218,7 +220,7 @@ def _graph(model: Any) -> Any:
             "set the environment variable KERAS_BACKEND=tensorflow before Keras is imported"
         )
     if not isinstance(model, keras.Model):
-        raise MethodError(f"tf-keras-vis explains Keras 3 models, not {type(model).__name__}")
+        raise MethodError(f"tf-keras-vis explains Keras 3 models, not {type(model).__name__}; {OVER_A_BRIDGE}")
     if isinstance(model, keras.Sequential) and not model.built:
         raise MethodError(
             f"the Sequential model {model.name!r} is not built; call it once, or start it with keras.Input"
@@ -230,7 +232,7 @@ def _graph(model: Any) -> Any:
     ):
         raise MethodError(
             f"{type(model).__name__} defines its own `call`; tf-keras-vis needs a functional or Sequential model. "
-            "Build one: x = keras.Input(shape); keras.Model(x, model.call(x))"
+            f"Build one: x = keras.Input(shape); keras.Model(x, model.call(x)); or {OVER_A_BRIDGE}"
         )
     return model
 
@@ -264,7 +266,7 @@ def _find(model: Any, reference: Any) -> Any:
     if any(name == inner.name for nested in model.layers for inner in _inner_layers(nested)):
         raise LayerError(
             f"layer {name!r} lies inside a nested model, whose layers tf-keras-vis cannot read; "
-            f"take one at the top of the model: {_names(model.layers)}"
+            f"take one at the top of the model: {_names(model.layers)}; or {OVER_A_BRIDGE}"
         )
     raise LayerError(f"the model has no layer {name!r}; it has {_names(model.layers)}")
 

@@ -17,7 +17,7 @@ from cfi_core.specs import Head
 from cfi_tfkerasvis.describe import describe
 from cfi_tfkerasvis.maximization import maximize
 from cfi_tfkerasvis.model import Prepared, check_gradcam_layer, check_inputs, declared_inputs, ends_in_softmax, prepare
-from cfi_tfkerasvis.scores import SampleScore, check_dependence, own_scores, target_score
+from cfi_tfkerasvis.scores import NO_WAY, SampleScore, check_dependence, own_scores, target_score
 from cfi_tfkerasvis.workarounds import (
     Gradcam,
     GradcamPlusPlus,
@@ -141,18 +141,14 @@ def _attribute(request: MethodRequest, method: Method) -> MethodResult:
     tool = method.tool(prepared.model, model_modifier=list(prepared.modifiers), clone=False)
 
     applied = dict(prepared.applied)
-    if method.tool is not Scorecam:
-        check_dependence(tool.model, inputs, scores)
     if method.tool is Scorecam:
         _check_scorecam(request, tool.model, inputs, prepared)
-        raw = _score_cam(tool, scores, inputs, arguments)
-    elif method.tool is GradcamPlusPlus:
-        raw, scale = _grad_cam_plus_plus(tool, scores, inputs, arguments)
-        applied["scale"] = scale
-    else:
-        raw = tool(score=list(scores), seed_input=list(inputs), **arguments)
-        if method.tool is Saliency:
-            raw = _connected(raw, inputs)
+    try:
+        raw, notes = _run_tool(method, tool, scores, inputs, arguments)
+    except Exception:
+        check_dependence(tool.model, inputs, scores)  # a score without a gradient would explain the failure
+        raise
+    applied |= notes
 
     applied |= {name: describe(value) for name, value in arguments.items()} | dict(method.notes)
     applied["score"] = describe(own["score"]) if "score" in own else "target"
@@ -160,6 +156,19 @@ def _attribute(request: MethodRequest, method: Method) -> MethodResult:
     return MethodResult(
         values=tuple(np.asarray(value) for value in values), axes=_axes(method, arguments), applied=applied
     )
+
+
+def _run_tool(
+    method: Method, tool: Any, scores: Sequence[SampleScore], inputs: Sequence[Any], arguments: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """What the class gives, and what was done besides."""
+    if method.tool is Scorecam:
+        return _score_cam(tool, scores, inputs, arguments), {}
+    if method.tool is GradcamPlusPlus:
+        raw, scale = _grad_cam_plus_plus(tool, scores, inputs, arguments)
+        return raw, {"scale": scale}
+    raw = tool(score=list(scores), seed_input=list(inputs), **arguments)
+    return (_connected(raw, inputs) if method.tool is Saliency else raw), {}
 
 
 # arguments
@@ -292,6 +301,8 @@ def _check_finite(result: MethodResult, key: str) -> None:
 def _connected(raw: Any, inputs: Sequence[Any]) -> list[Any]:
     """Saliency maps, with zeros for an input that the score does not depend on."""
     values = list(raw) if isinstance(raw, list | tuple) else [raw]
+    if all(value is None for value in values):
+        raise TargetError(NO_WAY)
     return [np.zeros(tuple(x.shape), np.float32) if v is None else v for v, x in zip(values, inputs, strict=True)]
 
 

@@ -13,6 +13,11 @@ from cfi_core.contract import Target
 from cfi_core.errors import TargetError
 from cfi_tfkerasvis.workarounds import BinaryScore, CategoricalScore
 
+NO_WAY = (
+    "the score does not depend on the inputs; a target or score function must be made of TensorFlow operations on the "
+    "model's output"
+)
+
 
 class SampleScore:
     """A score function that gives exactly one value for each sample.
@@ -132,10 +137,7 @@ def check_dependence(model: Any, inputs: Sequence[Any], scores: Sequence[SampleS
         outputs = tf.nest.flatten(model(tensors, training=False))
         total = sum(tf.reduce_sum(score(output)) for score, output in zip(scores, outputs, strict=True))
     if all(gradient is None for gradient in tape.gradient(total, tensors)):
-        raise TargetError(
-            "the score does not depend on the inputs; a target or score function must be made of TensorFlow operations "
-            "on the model's output"
-        )
+        raise TargetError(NO_WAY)
 
 
 def plain_ints(values: Any) -> list[int]:
