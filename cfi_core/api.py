@@ -308,7 +308,7 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
 
     Args:
         model: As for `attribute`.
-        inputs: With them, output shapes are known for torch and ONNX models too.
+        inputs: With them, output shapes are known for models of every kind.
     """
     current = registry()
     adapter = adapter_for(current, detect_framework(current, model, inputs).name)
@@ -381,6 +381,8 @@ def _finish(
         prepared = _translated(prepared, names, seconds)
     start = perf_counter()
     carried = carry(prepared, names)
+    if carried.warning:
+        warnings.warn(carried.warning, ModelWarning, stacklevel=4)
     result = run(prepared.abroad, carried.request)
     seconds["run"] = perf_counter() - start
     attribution = bring_home(prepared, carried, result, names, seconds)

@@ -80,11 +80,13 @@ class Carried:
         request: For the toolset.
         explained: In words what the explained value is (for the provenance).
         layer_shapes: Shapes of the layers' outputs in the user's model, where they could be read.
+        warning: What the user should be told of what is explained; empty if nothing.
     """
 
     request: MethodRequest
     explained: str
     layer_shapes: Mapping[str, tuple[int, ...]]
+    warning: str = ""
 
 
 def carry(prepared: Prepared, layers: Sequence[str]) -> Carried:
@@ -136,12 +138,13 @@ def carry(prepared: Prepared, layers: Sequence[str]) -> Carried:
         layer_channel_axis=layer_channel_axis,
         head=plan.head,
     )
-    return Carried(request, head.explained, shapes)
+    return Carried(request, head.explained, shapes, head.warning)
 
 
 def _at_head(prepared: Prepared, model: Any, inputs: Sequence[Any], target: Target | None) -> AtHead:
     if prepared.translation is not None and prepared.translation.explained:
-        return AtHead(model, prepared.translation.explained)  # a bridge: the model was cut before it was bridged
+        # A bridge: the model was cut before it was bridged.
+        return AtHead(model, prepared.translation.explained, prepared.translation.warning)
     outputs = flatten(prepared.probe.outputs)
     return at_head(prepared.plan, prepared.abroad, model, inputs, target, outputs, position_of(prepared, target))
 

@@ -16,7 +16,7 @@ from cfi_core.specs import FrameworkSpec, resolve
 _adapters: dict[str, FrameworkAdapter] = {}
 
 
-_FUNCTIONS_OF = "numpy"
+_FUNCTIONS_FALL_TO = "numpy"
 
 
 def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> FrameworkSpec:
@@ -38,7 +38,7 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
             f"the tensorflow backend only: set KERAS_BACKEND=tensorflow before importing keras."
         )
     if callable(model) and not isinstance(model, type):
-        spec = registry.frameworks.get(_framework_of_inputs(registry, inputs) or _FUNCTIONS_OF)
+        spec = registry.frameworks.get(_framework_of_inputs(registry, inputs) or _FUNCTIONS_FALL_TO)
         if spec is not None and spec.takes_functions:
             return spec
     raise UnknownFrameworkError(

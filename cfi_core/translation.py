@@ -38,6 +38,7 @@ class Translation:
             (axis `i` of the new input is axis `input_axes[i]` of the old one); None where they are the same.
         output_axes: Likewise for each output.
         explained: Of a bridge, which is built at the head that the method explains: in words what that is.
+        warning: Likewise, what the user should be told of it.
     """
 
     model: Any
@@ -47,6 +48,7 @@ class Translation:
     input_axes: tuple[Axes, ...]
     output_axes: tuple[Axes, ...]
     explained: str = ""
+    warning: str = ""
 
     def __repr__(self) -> str:
         return f"<Translation {self.route}: {self.certificate}>"
@@ -277,6 +279,9 @@ class Cache:
                 self._entries.popitem(last=False)
         if _identity(model):
             weakref.finalize(model, self._forget, key).atexit = False
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def clear(self) -> None:
         """Forgets everything."""

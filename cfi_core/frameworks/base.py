@@ -64,7 +64,10 @@ class FrameworkAdapter(Protocol):
         """Whether the user left the model in training mode."""
 
     def fingerprint(self, model: Any) -> str:
-        """Changes whenever a weight, a buffer or the structure of the model changes."""
+        """Changes whenever a weight, a buffer or the structure of the model changes.
+
+        Another one each time for a model whose contents cannot be seen: nothing made of it is kept then.
+        """
 
     def input_shapes(self, model: Any) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes that the model declares, sample axis first; None if it declares none."""

@@ -158,7 +158,10 @@ class TensorFlowAdapter:
         return {name: self.to_numpy(value) for name, value in gradients.items()}
 
     def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> Runner:
-        """One graph for any number of samples, with the weights of now; or the model itself, if it cannot be traced."""
+        """One graph for any number of samples, or the model itself, if it cannot be traced.
+
+        Weights that change later may reach the runner or not, as the graph shares or holds them: then take a new one.
+        """
         return _view(model).runner(inputs, tuple(dict.fromkeys(layers)))
 
     # tensors

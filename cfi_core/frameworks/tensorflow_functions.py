@@ -8,8 +8,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import sys
+import uuid
 from collections.abc import Mapping, Sequence
-from types import FunctionType, MethodType
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import keras
@@ -30,7 +33,11 @@ COMPILED = tf.types.experimental.Callable
 _MODES = ("training", "is_training")
 _FRAMEWORKS = ("tensorflow", "keras", "numpy")
 _HOLDERS = (tf.Module, tf.Variable, tf.Tensor, keras.layers.Layer, keras.Variable, COMPILED, np.ndarray)
-_DEEPEST = 6
+_CONTAINERS = frozenset({"builtins", "collections", "functools", "types"})
+"""Modules of the standard library whose objects may hold weights."""
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+_DEEPEST = 12
 
 
 class FunctionModel:
@@ -225,7 +232,7 @@ def _hash(digest: Any, value: Any, seen: dict[int, Any], depth: int) -> None:
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         digest.update(f";{value!r}".encode())
         return
-    if id(value) in seen or not depth:
+    if id(value) in seen:
         return
     seen[id(value)] = value  # held, so that no other object gets its identity meanwhile
     if isinstance(value, tf.Variable | tf.Tensor | keras.Variable | np.ndarray):
@@ -237,8 +244,12 @@ def _hash(digest: Any, value: Any, seen: dict[int, Any], depth: int) -> None:
     # Containers and bound methods are made anew all the time.
     identity = "" if isinstance(value, Mapping | list | tuple | set | frozenset | MethodType) else f"@{id(value)}"
     digest.update(f";{type(value).__qualname__}{identity}".encode())
-    for part in _parts(value):
-        _hash(digest, part, seen, depth - 1)
+    parts = _parts(value)
+    if depth:
+        for part in parts:
+            _hash(digest, part, seen, depth - 1)
+    elif any(part is not None for part in parts) and not _is_installed(value):
+        digest.update(uuid.uuid4().hex.encode())  # what cannot be seen counts as changed
 
 
 def _parts(value: Any) -> list[Any]:
@@ -259,13 +270,42 @@ def _parts(value: Any) -> list[Any]:
         return [value.func, value.args, value.keywords]
     if isinstance(value, FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
-        named = [value.__globals__.get(name) for name in value.__code__.co_names]
-        known = [entry for entry in named if isinstance(entry, (*_HOLDERS, FunctionType))]
-        return [value.__defaults__, value.__kwdefaults__, *filter(_is_of_users, cells), *known]
+        return [value.__defaults__, value.__kwdefaults__, *filter(_is_of_users, [*cells, *_globals(value)])]
     if _is_of_users(value) and not isinstance(value, type):
         own = {key: part for key, part in getattr(value, "__dict__", {}).items() if not key.startswith("_self_")}
         return [own, type(value).__call__ if callable(value) else None]
     return []
+
+
+def _globals(function: FunctionType) -> list[Any]:
+    """What the function's code names; of a library, whose caches and registries are no weights, only what holds some.
+
+    What lies in the frameworks themselves is not the user's.
+    """
+    if _root(function.__globals__.get("__name__", "")) in _FRAMEWORKS:
+        return []
+    named = [function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__]
+    if _is_installed(function):
+        return [entry for entry in named if isinstance(entry, (*_HOLDERS, FunctionType))]
+    return named
+
+
+def _names(code: CodeType) -> list[str]:
+    """The names of globals (and of attributes) in the code, and in the functions that are defined in it."""
+    inner = [name for part in code.co_consts if isinstance(part, CodeType) for name in _names(part)]
+    return list(dict.fromkeys([*code.co_names, *inner]))
+
+
+def _root(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _is_installed(value: Any) -> bool:
+    """Whether it is a function of a library."""
+    if not isinstance(value, FunctionType):
+        return False
+    standard = _root(value.__globals__.get("__name__", "")) in sys.stdlib_module_names
+    return standard or not _INSTALLED.isdisjoint(Path(value.__code__.co_filename).parts)
 
 
 def _is_handle(tensor: Any) -> bool:
@@ -284,4 +324,6 @@ def _is_of_users(value: Any) -> bool:
     """Whether this may hold weights: no module, and no object of a library that holds none."""
     if inspect.ismodule(value):
         return False
-    return isinstance(value, _HOLDERS) or type(value).__module__.partition(".")[0] not in _FRAMEWORKS
+    root = _root(type(value).__module__)
+    library = root in _FRAMEWORKS or (root in sys.stdlib_module_names and root not in _CONTAINERS)
+    return isinstance(value, _HOLDERS) or not library

@@ -6,6 +6,7 @@ to the other (hundreds in a deep network, each as large as an activation) and ad
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,11 @@ class Split:
     backward: Callable[[tuple[bool, ...]], Callable[..., list[Any | None]]]
 
 
+def calls_functions(graph: Any) -> bool:
+    """Whether the graph has loops, branches or calls of other functions."""
+    return any(operation.type in _CALLING for operation in graph.get_operations())
+
+
 def split(function: Any, count: int) -> Split | None:
     """Splits the gradient of a graph function; None where it calls functions (loops, branches).
 
@@ -41,7 +47,7 @@ def split(function: Any, count: int) -> Split | None:
         function: Has a graph of its own that can be pruned (`WrappedFunction`); its gradient is added to the graph.
         count: How many of its inputs are arguments.
     """
-    if any(operation.type in _CALLING for operation in function.graph.get_operations()):
+    if calls_functions(function.graph):
         return None
     graph, inputs, outputs = function.graph, list(function.inputs[:count]), list(function.outputs)
     forward_operations = {operation.name for operation in graph.get_operations()}
@@ -59,11 +65,14 @@ def split(function: Any, count: int) -> Split | None:
     feeds = [*inputs, *needed, *seeds]
     kept = {(True,) * count: _pruned(function, feeds, gradients)}
 
+    lock = threading.RLock()  # the graph is shared by all that is pruned from it
+
     def backward(wanted: tuple[bool, ...]) -> Callable[..., list[Any | None]]:
-        if wanted not in kept:
-            chosen = [gradient if mark else None for gradient, mark in zip(gradients, wanted, strict=True)]
-            kept[wanted] = _pruned(function, feeds, chosen)
-        return kept[wanted]
+        with lock:
+            if wanted not in kept:
+                chosen = [gradient if mark else None for gradient, mark in zip(gradients, wanted, strict=True)]
+                kept[wanted] = _pruned(function, feeds, chosen)
+            return kept[wanted]
 
     return Split(lambda *values: call(forward, values), len(outputs), backward)
 

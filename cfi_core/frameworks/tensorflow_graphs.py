@@ -1,6 +1,7 @@
 """TensorFlow models as one graph: traced for any number of samples, open at named tensors.
 
-Freezing (variables become constants) also inlines functions, so that what they compute can be seen and replaced.
+A graph shares the model's variables, or is frozen (variables become constants): for a snapshot of the weights, and
+where it calls functions, which freezing inlines, so that what they compute can be seen and replaced.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tensorflow.python.framework import ops  # the only place where a registered
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from cfi_core.frameworks.structure import flatten, map_structure
+from cfi_core.frameworks.tensorflow_gradients import calls_functions
 from cfi_core.frameworks.tensorflow_outputs import dense, same
 
 MOST_FROZEN_BYTES = 10**9
@@ -31,9 +33,6 @@ _TAP = re.compile(r"(?:^|/)cfi_tap(\d+)x(?:_\d+)?$")
 _CALLS = re.compile(r"^(?:Func|(?:Stateful)?PartitionedCall(?:_\d+)?)$")
 _UNINTERESTING = frozenset(
     {"Placeholder", "Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "ReadVariableOp"}
-)
-_CALLING = frozenset(
-    {"While", "StatelessWhile", "If", "StatelessIf", "Case", "PartitionedCall", "StatefulPartitionedCall"}
 )
 _GRADIENT = "_gradient_op_type"
 _CUSTOM = "CustomGradient"
@@ -207,7 +206,7 @@ def open_batch(tensors: Sequence[Any]) -> list[tf.TensorSpec]:
 
 def _flat(concrete: Any, arguments: int, *, snapshot: bool) -> Any:
     """The function without calls of others, if it can be had so."""
-    if snapshot or any(operation.type in _CALLING for operation in concrete.graph.get_operations()):
+    if snapshot or calls_functions(concrete.graph):
         frozen = _frozen(concrete, arguments)
         if frozen is not None:
             return frozen
@@ -221,7 +220,7 @@ def _frozen(concrete: Any, arguments: int) -> Any:
         try:
             with _quiet():
                 frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
-        except Exception:  # noqa: BLE001 - the converter fails in many ways (tables, assignments); freezing only saves time
+        except Exception:  # noqa: BLE001 - it fails in many ways (tables, assignments); then the variables are shared
             pass
         else:
             if len(frozen.inputs) == arguments:
@@ -275,13 +274,10 @@ def _independent(function: Any) -> Any:
 
     For its gradient TensorFlow rewrites them under names made of theirs, and refuses to do so for two functions.
     """
-    definition = (
-        function.graph.as_graph_def() if any(op.type in _CALLING for op in function.graph.get_operations()) else None
-    )
-    if definition is None or function.graph.captures:
+    if function.graph.captures or not calls_functions(function.graph):
         return function
     names = [[tensor.name for tensor in tensors] for tensors in (function.inputs, function.outputs)]
-    return wrap_function.function_from_graph_def(_renamed(definition), *names)
+    return wrap_function.function_from_graph_def(_renamed(function.graph.as_graph_def()), *names)
 
 
 def _renamed(definition: Any) -> Any:

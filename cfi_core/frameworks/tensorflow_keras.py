@@ -11,6 +11,7 @@ import functools
 import hashlib
 import inspect
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -274,7 +275,10 @@ class Reading:
 
 @contextmanager
 def _watched(layers: Sequence[tuple[str, Any]], visit: Visit) -> Iterator[None]:
-    """Shows `visit` the tensors that each call of these layers gives; of a single one it returns the substitute."""
+    """Shows `visit` the tensors that each call of these layers gives; of a single one it returns the substitute.
+
+    Calls in other threads, where somebody may use the same model, go on as if nothing were watched.
+    """
     undo: list[tuple[dict[str, Any], str, dict[str, Any]]] = []
     try:
         for name, layer in layers:
@@ -291,9 +295,13 @@ def _watched(layers: Sequence[tuple[str, Any]], visit: Visit) -> Iterator[None]:
 
 
 def _visited(call: Callable[..., Any], name: str, visit: Visit) -> Callable[..., Any]:
+    watching = threading.get_ident()
+
     @functools.wraps(call)
     def visited(*args: Any, **kwargs: Any) -> Any:
         output = call(*args, **kwargs)
+        if threading.get_ident() != watching:
+            return output
         leaves = keras.tree.flatten(output)
         tensors = [leaf for leaf in leaves if isinstance(leaf, tf.Tensor)]
         value = visit(name, tensors)

@@ -1,7 +1,8 @@
-"""TensorFlow models made ready to run many times: as a frozen graph, or eagerly where they cannot be traced."""
+"""TensorFlow models made ready to run many times: as stages of one graph, or eagerly where they cannot be traced."""
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -67,6 +68,7 @@ class GraphRunner(TapedRunner):
         self._stages.append(trace.between([*trace.inputs, *taps], flatten(trace.outputs)))
         self._inputs = len(trace.inputs)
         self._splits: dict[int, Split | None] = {}
+        self._lock = threading.RLock()  # splitting adds to the stage's graph
 
     def agrees(self, inputs: Sequence[Any], outputs: Sequence[Any], activations: Mapping[str, Any]) -> bool:
         """Whether the stages compute these outputs, and these activations of the layers."""
@@ -105,9 +107,10 @@ class GraphRunner(TapedRunner):
         return results, pullback
 
     def _split(self, stage: int) -> Split | None:
-        if stage not in self._splits:
-            self._splits[stage] = split(self._stages[stage], self._inputs + stage)
-        return self._splits[stage]
+        with self._lock:
+            if stage not in self._splits:
+                self._splits[stage] = split(self._stages[stage], self._inputs + stage)
+            return self._splits[stage]
 
     def _results(self, stage: int, values: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(call(self._stages[stage], values))

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -56,8 +57,8 @@ class TorchAdapter:
     def twin(self, model: nn.Module, *, share_weights: bool = True) -> nn.Module:
         """A structural copy in inference mode: parameters are shared, buffers and hook places are not."""
         memo: dict[int, Any] = {}
-        own = {id(module) for module in model.modules()}
-        for module in model.modules():
+        own = {id(module) for _, module in _parts(model)}
+        for _, module in _parts(model):
             for value in vars(module).values():
                 # Only leaf tensors can be deep-copied; modules may keep results of a forward pass.
                 if isinstance(value, torch.Tensor) and not value.is_leaf:
@@ -78,22 +79,27 @@ class TorchAdapter:
                 f"{type(error).__name__}: {error}. Remove what cannot be copied from the model (open files, locks, "
                 f"results of a forward pass kept in containers) or give its class a __deepcopy__."
             ) from error
-        for module in twin.modules():
+        for _, module in _parts(twin):
             if module._compiled_call_impl is not None:
                 module._compiled_call_impl = None  # `module.compile()` leaves code there that runs the original
         return twin.eval()
 
     def in_training_mode(self, model: nn.Module) -> bool:
         """Whether any module is in training mode."""
-        return any(module.training for module in model.modules())
+        return any(module.training for _, module in _parts(model))
 
     def fingerprint(self, model: nn.Module) -> str:
-        """Hash of everything that the modules hold: parameters, buffers, tensors, settings, functions, hooks."""
+        """Hash of everything that the modules hold: parameters, buffers, tensors, settings, functions, hooks.
+
+        Of a function another one each time, because a change of what it holds could not be seen.
+        """
+        if isinstance(model, FunctionModel):
+            return uuid4().hex
         digest = hashlib.sha256()
-        for name, module in model.named_modules():
+        for name, module in _parts(model):
             digest.update(f"{name}:{type(module).__qualname__}:{id(type(module).forward)}".encode())
             for key, value in sorted(vars(module).items()):
-                if key not in ("training", "_modules"):
+                if key not in ("training", "_modules", "_with_softmax"):
                     digest.update(f";{key}=".encode())
                     _hash(digest, value)
         return digest.hexdigest()
@@ -373,22 +379,41 @@ class _Taps:
 
 
 class LogitModel(nn.Module):
-    """A model with its final softmax left out: each output that a softmax made is replaced by its input."""
+    """A model with its final softmax left out: each output that a softmax made is replaced by its input.
+
+    It has the layers, parameters and buffers of the model as its own, under the names that they have there.
+    """
+
+    _with_softmax: nn.Module
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self._modules, self._parameters, self._buffers = model._modules, model._parameters, model._buffers
+        self._non_persistent_buffers_set = model._non_persistent_buffers_set
+        # Past torch's registration, which would put the model above its layers and so rename all of them.
+        self.__dict__["_with_softmax"] = model
+        self.training = model.training
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """Runs the model and returns the logits."""
         with _SoftmaxWatch() as watch:
-            outputs = self.model(*inputs)
+            outputs = self._with_softmax(*inputs)
 
         def logits(output: torch.Tensor) -> torch.Tensor:
             found = watch.input_of(output)
             return output if found is None else found
 
         return map_structure(logits, outputs)
+
+    def train(self, mode: bool = True) -> LogitModel:
+        """Switches the model as well, which is not among the modules of this one."""
+        self._with_softmax.train(mode)
+        return super().train(mode)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LogitModel:
+        # By way of the model, whose class may copy itself as it likes: the layers must be those that the copy runs.
+        memo[id(self)] = made = LogitModel(copy.deepcopy(self._with_softmax, memo))
+        return made
 
 
 class _SampleAxisWatch(TorchFunctionMode):
@@ -454,9 +479,16 @@ def _held(module: nn.Module) -> Iterator[torch.Tensor]:
     yield from module.buffers(recurse=False)
 
 
+def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """All modules by name, and a model that stands beside its layers."""
+    if isinstance(model, LogitModel):
+        yield "", model._with_softmax
+    yield from model.named_modules()
+
+
 def _modules(model: nn.Module) -> Iterator[nn.Module]:
     """All modules of the model, and those that can be seen behind a function."""
-    for module in model.modules():
+    for _, module in _parts(model):
         yield module
         if isinstance(module, FunctionModel):
             for behind in modules_behind(module.function):

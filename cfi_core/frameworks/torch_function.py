@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 import torch
 from torch import nn
@@ -21,14 +20,11 @@ class FunctionModel(nn.Module):
 
     Attributes:
         function: Takes one tensor per input.
-        identity: Its own for each object (copies share it): contents that cannot be seen may have changed by the
-            next call, so nothing is ever taken for this model that was made for an earlier one.
     """
 
-    def __init__(self, function: Callable[..., Any], identity: str = "") -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
         self.function = function
-        self.identity = identity or uuid4().hex
         self.eval()
 
     def forward(self, *inputs: torch.Tensor) -> Any:
@@ -36,7 +32,7 @@ class FunctionModel(nn.Module):
         return self.function(*inputs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FunctionModel:
-        memo[id(self)] = copy = FunctionModel(self.function, self.identity)
+        memo[id(self)] = copy = FunctionModel(self.function)
         return copy
 
 

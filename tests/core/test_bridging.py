@@ -1,6 +1,7 @@
 """The bridge: a model that is run where it lives, on networks whose gradients are known in closed form."""
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -172,3 +173,45 @@ def test_a_bridge_that_is_asked_for_is_taken_for_a_native_model_too(painting, im
     bridged = cfi.attribute(model, "press_gradient", inputs=last, target=0, translator="bridge")
     assert bridged.route == ("bridge-to-print",)
     np.testing.assert_allclose(native.values, bridged.values, atol=1e-12)
+
+
+class _Hidden(fake.Painting):
+    """Depends on something that its fingerprint does not show."""
+
+    scale: ClassVar[list[float]] = [1.0]
+
+    def layers(self, images):
+        return super().layers(images * self.scale[0])
+
+    def gradients(self, images, cotangent):
+        return {
+            name: g * (self.scale[0] if name == "input" else 1)
+            for name, g in super().gradients(images, cotangent).items()
+        }
+
+
+class _HiddenRunner(fake.NetworkRunner):
+    """Made with the scale that there was."""
+
+    def __init__(self, model, layers):
+        super().__init__(model, layers)
+        self._scale = _Hidden.scale[0]
+
+    def _forward(self, step, value):
+        return super()._forward(step, value * self._scale if step == "mix" else value)
+
+    def _backward(self, step, before, cotangent):
+        gradient = super()._backward(step, before * self._scale if step == "mix" else before, cotangent)
+        return gradient * self._scale if step == "mix" else gradient
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_change_that_the_fingerprint_does_not_show_gives_itself_away(painting, images, monkeypatch, softmax):
+    monkeypatch.setattr(fake, "NetworkRunner", _HiddenRunner)
+    model = _Hidden(painting.mix, painting.head, softmax=softmax)
+    cotangent = np.eye(painting.head.shape[0])[[0, 0]]
+    for scale in (1.0, 3.0):
+        monkeypatch.setattr(_Hidden, "scale", [scale])
+        result = cfi.attribute(model, "press_gradient", inputs=images, target=0, translator="bridge")
+        expected = _Hidden(painting.mix, painting.head).gradients(images, cotangent)["input"]
+        np.testing.assert_allclose(result.values, expected, atol=1e-12)

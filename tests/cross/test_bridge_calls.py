@@ -319,6 +319,52 @@ def test_a_changed_weight_is_noticed(twins: Twins):
     assert apart(3 * before.values, after.values) < 1e-5
 
 
+@pytest.mark.parametrize("order", [("index", "function"), ("function", "index")])
+def test_a_bridge_is_not_taken_for_one_at_another_head(softmax_twins: Twins, order: tuple[str, str]):
+    """A function of the output sees probabilities, an index means the logit, whichever is explained first."""
+    cfi.forget_translations()
+    targets: dict[str, Any] = {"index": 1, "function": lambda output: output[:, 1]}
+    for name in order:
+        native = cfi.attribute(
+            softmax_twins.torch_model, "saliency", "captum", inputs=softmax_twins.first, target=targets[name]
+        )
+        crossed = cfi.attribute(
+            softmax_twins.torch_model, "saliency", "tf-keras-vis", inputs=softmax_twins.first, target=targets[name]
+        )
+        assert apart(native.values, crossed.values) < 1e-5
+        assert native.provenance["explained"] == crossed.provenance["explained"]
+
+
+def test_what_a_fingerprint_does_not_show_is_noticed_by_the_outputs(twins: Twins):
+    class Setting:
+        scale = 1.0
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.setting = twins.torch_model, Setting()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.softmax(self.inner(x) * Setting.scale, 1)
+
+    model = Scaled().eval()
+    values = []
+    for scale in (1.0, 3.0):
+        Setting.scale = scale
+        values.append(cfi.attribute(model, "saliency", "tf-keras-vis", inputs=twins.first, target=1).values)
+    assert apart(3 * values[0], values[1]) < 1e-5
+
+
+def test_functions_do_not_drive_out_what_is_kept(twins: Twins):
+    from cfi_core.translation import cache
+
+    cfi.forget_translations()
+    cfi.attribute(twins.keras_model, "saliency", "captum", inputs=twins.last, target=1)
+    for _ in range(3):
+        cfi.attribute(lambda rows: rows @ WEIGHTS, "feature_ablation", "captum", inputs=ROW, target=1)
+    assert len(cache) == 1
+
+
 # many calls
 
 

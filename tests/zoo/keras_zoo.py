@@ -186,7 +186,7 @@ KERAS_CASES: dict[str, KerasCase] = {
     "Xception": application("Xception", 96, "block4_sepconv1", "block14_sepconv2_act"),
     "MobileNet": application("MobileNet", 64, "conv_pw_3_relu", "conv_pw_13"),
     "MobileNetV2": application("MobileNetV2", 64, "block_3_expand", "out_relu"),
-    "MobileNetV3Small": application("MobileNetV3Small", 64, "expanded_conv_1_expand", "activation_17"),
+    "MobileNetV3Small": application("MobileNetV3Small", 64, "expanded_conv_1_expand", "expanded_conv_10_add"),
     "DenseNet121": application("DenseNet121", 64, "conv3_block2_1_conv", "relu"),
     "NASNetMobile": application("NASNetMobile", 64, "normal_add_1_0", "normal_concat_12"),
     "EfficientNetB0": application("EfficientNetB0", 64, "block2a_expand_conv", "top_activation"),

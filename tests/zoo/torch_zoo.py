@@ -115,7 +115,9 @@ class Branching(nn.Module):
 
 
 def vision_transformer() -> nn.Module:
-    return zoo.VisionTransformer(32, 8, num_layers=3, num_heads=4, hidden_dim=64, mlp_dim=128, num_classes=10)
+    model = zoo.VisionTransformer(32, 8, num_layers=3, num_heads=4, hidden_dim=64, mlp_dim=128, num_classes=10)
+    nn.init.normal_(model.heads[-1].weight, 0, 0.1)  # zeros otherwise
+    return model
 
 
 def image(name: str, pixels: int, *layers: str, **options: object) -> TorchCase:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from typing import Any
 
 import keras
@@ -437,6 +438,49 @@ def test_nothing_stays_on_the_model() -> None:
             ADAPTER.runner(each, [tf.ones([2, 77])], names)
         assert marks(inner) == before
         assert not tf.config.functions_run_eagerly()
+
+
+def test_another_thread_may_run_the_model_meanwhile() -> None:
+    elsewhere: list[Any] = []
+
+    class Asking(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = layers.Dense(3, name="dense")
+
+        def call(self, x: Any) -> Any:
+            if not tf.is_symbolic_tensor(x):
+                thread = threading.Thread(target=lambda: elsewhere.append(self.dense(x * 2.0)))
+                thread.start()
+                thread.join()
+            return self.dense(x)
+
+    model = Asking()
+    given = random(2, 4)
+    model(given)
+    elsewhere.clear()
+    # The layer is called once by the model; a second call that was seen would leave it without a single activation.
+    found = ADAPTER.activations(model, [given], ["dense"])
+    assert apart(found["dense"], model.dense(given)) < 1e-6
+    assert apart(elsewhere[0], model.dense(given * 2.0)) < 1e-6
+
+
+def test_pullbacks_may_be_asked_for_in_several_threads() -> None:
+    runner = ADAPTER.runner(residual(), [random(2, 12, 10, 3)], ["sum"])
+    given = random(2, 12, 10, 3)
+    activation = runner.run(0, [given])[0]
+    found: list[tuple[int, Any]] = []
+
+    def pull(number: int) -> None:
+        _, pullback = runner.linearize(1, [given, activation])
+        found.append((number, pullback([tf.constant(np.eye(2, 4, dtype=np.float32))], [number % 2 == 0, True])[1]))
+
+    threads = [threading.Thread(target=pull, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6 and all(apart(one, found[0][1]) < 1e-6 for _, one in found)
 
 
 def test_a_layer_compiled_by_itself_is_seen_inside() -> None:

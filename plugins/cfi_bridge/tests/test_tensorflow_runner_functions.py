@@ -42,6 +42,16 @@ class Signed(Net):
 
 
 IMAGES = random(2, 6, 5, 2)
+SCALE = 2.0
+STEPS: dict[str, Any] = {"steps": [tf.Variable(3.0)]}
+
+
+def scaled(x: Any) -> Any:
+    return tf.nn.softmax(x * SCALE)
+
+
+def stepped(x: Any) -> Any:
+    return [x * each for each in STEPS["steps"]]
 
 
 def relu(net: Net, x: Any = IMAGES) -> Any:
@@ -135,6 +145,33 @@ def test_changed_variables_are_noticed(kind: str, tmp_path: Path) -> None:
     changed = ADAPTER.outputs(model, [IMAGES])
     assert apart(changed, output) > 1e-3
     assert apart(ADAPTER.runner(model, [IMAGES]).run(0, [IMAGES])[0], changed) < 1e-6
+
+
+def test_changed_globals_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for function in (scaled, lambda x: scaled(x)):
+        model = ADAPTER.load(function)
+        before = ADAPTER.fingerprint(model)
+        assert ADAPTER.fingerprint(model) == before
+        with monkeypatch.context() as patch:
+            patch.setitem(globals(), "SCALE", 3.0)
+            assert ADAPTER.fingerprint(model) != before
+        assert ADAPTER.fingerprint(model) == before
+    model = ADAPTER.load(stepped)
+    before = ADAPTER.fingerprint(model)
+    STEPS["steps"][0].assign_add(1.0)
+    assert ADAPTER.fingerprint(model) != before
+
+
+def test_what_lies_too_deep_to_be_seen_counts_as_changed() -> None:
+    def nested(levels: int) -> Any:
+        held: Any = tf.Variable(1.0)
+        for _ in range(levels):
+            held = [held]
+        return ADAPTER.load(lambda x: x * tf.nest.flatten(held)[0])
+
+    seen, unseen = nested(5), nested(50)
+    assert ADAPTER.fingerprint(seen) == ADAPTER.fingerprint(seen)
+    assert ADAPTER.fingerprint(unseen) != ADAPTER.fingerprint(unseen)
 
 
 def test_a_signature_by_name_with_a_dict_of_outputs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
 from collections import OrderedDict, namedtuple
@@ -16,6 +17,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+import cfi_core as cfi
 from cfi_core.errors import LayerError
 from cfi_core.frameworks.structure import flatten
 from cfi_core.frameworks.torch import TorchAdapter
@@ -587,3 +589,96 @@ def test_layer_gradients_of_named_layers() -> None:
     np.testing.assert_allclose(some["1"], model[2].weight.detach().numpy().sum(0)[None].repeat(2, 0), rtol=1e-6)
     np.testing.assert_array_equal(some["1"], every["1"])
     assert ADAPTER.layer_gradients(ADAPTER.twin(model), [x], cotangents, []) == {}
+
+
+class Ended(nn.Module):
+    """Ends in a softmax that is no module, and has a parameter, a buffer and a plain number of its own."""
+
+    def __init__(self, *, softmax: bool = True) -> None:
+        super().__init__()
+        self.conv, self.model = nn.Conv2d(3, 4, 3), nn.Sequential(nn.Flatten(), nn.Linear(144, 5))
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 5))
+        self.register_buffer("shift", torch.linspace(-1, 1, 5))
+        self.factor, self.softmax = 2.0, softmax
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.model(self.conv(x).tanh() * self.factor) * self.scale + self.shift
+        return nn.functional.softmax(scores, -1) if self.softmax else scores
+
+
+def ended() -> tuple[Ended, Ended, Tensor]:
+    """A model, the same without its softmax, and an input."""
+    model, bare = Ended().eval(), Ended(softmax=False).eval()
+    bare.load_state_dict(model.state_dict())
+    return model, bare, torch.randn(2, 3, 8, 8)
+
+
+def logits_of(model: nn.Module, x: Tensor) -> nn.Module:
+    logits = ADAPTER.without_softmax(ADAPTER.twin(model), [x])
+    assert logits is not None
+    return logits
+
+
+def test_without_a_softmax_function_layers_keep_their_names() -> None:
+    model, bare, x = ended()
+    logits = logits_of(model, x)
+    assert [layer.name for layer in ADAPTER.layers(logits)] == [layer.name for layer in ADAPTER.layers(model)]
+    assert list(logits.state_dict()) == list(model.state_dict())
+    runner = agree(logits, [x], ["conv", "model.1"], reference=bare)
+    assert not any(parameter.requires_grad for parameter in runner._model.parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_copy_without_a_softmax_runs_the_layers_that_it_shows() -> None:
+    class Copying(Ended):
+        def __deepcopy__(self, memo: dict[int, Any]) -> Copying:
+            memo[id(self)] = made = Copying()
+            made.load_state_dict(self.state_dict())
+            return made
+
+    model, bare, x = ended()
+    own = Copying().eval()
+    own.load_state_dict(model.state_dict())
+    for original in (model, own):
+        for copied in (logits_of(original, x), copy.deepcopy(logits_of(original, x)), ADAPTER.twin(logits_of(own, x))):
+            torch.testing.assert_close(copied(x), bare(x))
+            copied.conv.register_forward_hook(lambda _module, _given, output: output * 0)
+            torch.testing.assert_close(copied(x), bare.model(torch.zeros(2, 4, 6, 6)) * bare.scale + bare.shift)
+            assert ADAPTER.in_training_mode(copied.train()) and not ADAPTER.in_training_mode(copied.eval())
+    torch.testing.assert_close(model(x), bare(x).softmax(-1))
+
+
+def test_without_a_softmax_function_the_model_itself_still_counts() -> None:
+    """Its hooks fire, and its fingerprint follows what the model has besides layers."""
+    model, bare, x = ended()
+    fired = []
+    model.register_forward_hook(lambda _module, _given, _output: fired.append(1))
+    model.register_forward_pre_hook(lambda _module, given: (given[0] * 3,))
+    logits = ADAPTER.twin(logits_of(model, x))
+    fired.clear()
+    torch.testing.assert_close(logits(x), bare(3 * x))
+    assert fired == [1]
+    before = ADAPTER.fingerprint(logits)
+    assert ADAPTER.fingerprint(logits) == before
+    logits.register_forward_hook(lambda _module, _given, _output: None).remove()
+    assert ADAPTER.fingerprint(logits) == before
+    logits._with_softmax.factor = 3.0
+    assert ADAPTER.fingerprint(logits) != before
+
+
+def test_a_function_without_its_softmax_still_shows_its_modules() -> None:
+    net, x = nn.Linear(4, 3).double().eval(), torch.randn(2, 4).double()
+    logits = logits_of(ADAPTER.load(lambda x: nn.functional.softmax(net(x), -1)), x)
+    torch.testing.assert_close(logits(x), net(x))
+    assert ADAPTER.tensor(np.ones((1, 4), np.float32), logits).dtype is torch.float64
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_grad_cam_abroad_at_a_layer_of_a_model_that_ends_in_a_softmax_function() -> None:
+    pytest.importorskip("tf_keras_vis")
+    model, _, x = ended()
+    native = cfi.attribute(model, "grad_cam", "captum", inputs=x, target=1, layer="conv")
+    abroad = cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=x, target=1, layer="conv")
+    for ours, theirs in zip(abroad.values, native.values, strict=True):
+        scale = np.abs(np.asarray(theirs)).max()
+        np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=1e-4 * scale)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import itertools
+import json
+import math
+import operator
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -260,6 +267,32 @@ def test_a_function_that_holds_something_opaque_never_counts_as_unchanged() -> N
     held = Opaque()
     function = jax.jit(lambda x: x * held.weights)
     assert ADAPTER.fingerprint(function) != ADAPTER.fingerprint(function)
+
+
+@pytest.mark.parametrize("name", ["test.model_of_mine", "code", "profile"])
+def test_modules_of_the_user_may_have_names_of_standard_ones(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / f"{name.rpartition('.')[2]}.py"
+    file.write_text("import math\nW = 2.0\ndef scaled(x): return x * W * math.pi\ndef model(x): return scaled(x)\n")
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    before = ADAPTER.fingerprint(module.model)
+    assert ADAPTER.fingerprint(module.model) == before
+    monkeypatch.setattr(module, "W", 3.0)
+    assert ADAPTER.fingerprint(module.model) != before
+
+
+def test_modules_of_the_standard_library_count_as_what_they_are() -> None:
+    held = (math, operator, functools, json, itertools.chain, json.dumps, functools.reduce, operator.add)
+
+    def function(x: jax.Array) -> jax.Array:
+        return x * len(held)
+
+    assert ADAPTER.fingerprint(function) == ADAPTER.fingerprint(function)
 
 
 def test_functions_of_libraries_count_as_what_they_are() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import sys
+import sysconfig
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -15,7 +17,9 @@ import numpy as np
 
 from cfi_jax.programs import is_linen, is_nnx, unjitted
 
-_LIBRARIES = frozenset({"jax", "flax", "equinox", "optax", "numpy", "scipy", *sys.stdlib_module_names}) - {"__main__"}
+_LIBRARIES = frozenset({"jax", "flax", "equinox", "optax", "numpy", "scipy"})
+_STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
+_INSTALLED = frozenset({"site-packages", "dist-packages"})  # may lie inside the standard library's folder
 _unseen = itertools.count()
 
 
@@ -56,7 +60,7 @@ class _Digest:
             self._write(value.co_code.hex() + repr(value.co_names))
             self._add_all(value.co_consts)
         elif isinstance(value, ModuleType):
-            self._add_fixed(value) if _is_library(value.__name__) else self._add_unseen()
+            self._add_fixed(value) if _is_library(value) else self._add_unseen()
         elif isinstance(value, type | BuiltinFunctionType | np.ufunc | np.dtype) or _is_library_function(value):
             self._add_fixed(value)
         elif isinstance(value, FunctionType):
@@ -137,15 +141,33 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def _is_library(module: str | None) -> bool:
-    return (module or "").partition(".")[0] in _LIBRARIES
+def _is_library(module: ModuleType | None) -> bool:
+    """Whether it belongs to JAX and its relatives, or to the standard library.
+
+    The latter by its file: `test`, `code` or `profile` are names that users give to modules of their own, too.
+    """
+    name = getattr(module, "__name__", "")
+    if module is None or name == "__main__":
+        return False
+    if name.partition(".")[0] in _LIBRARIES or name in sys.builtin_module_names:
+        return True
+    file = getattr(module, "__file__", None)
+    return file is not None and _is_standard(file)
+
+
+@cache
+def _is_standard(file: str) -> bool:
+    path = Path(file).resolve()
+    return path.is_relative_to(_STANDARD) and not _INSTALLED & set(path.relative_to(_STANDARD).parts)
 
 
 def _is_library_function(value: Any) -> bool:
     """Whether it is a function of a library, also one that JAX has put into an object of its own."""
     if getattr(jax.numpy, str(getattr(value, "__name__", "")), None) is value:
         return True
-    return callable(value) and hasattr(value, "__qualname__") and _is_library(getattr(value, "__module__", None))
+    if not callable(value) or not hasattr(value, "__qualname__"):
+        return False
+    return _is_library(sys.modules.get(getattr(value, "__module__", None) or ""))
 
 
 def _is_filled(cell: Any) -> bool:

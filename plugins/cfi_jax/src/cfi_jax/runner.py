@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import jax
@@ -19,13 +21,14 @@ from cfi_jax.programs import Sightings, body, observe, program
 from cfi_jax.watch import Watch
 
 _Results = tuple[jax.Array, ...]
+_SHAPES_KEPT = 8
 
 
 class JaxRunner:
     """See `cfi_core.frameworks.base.Runner`.
 
-    Each stage and its derivative are compiled, once for every number of samples. A model whose Python code asks for
-    values cannot be compiled, and runs operation by operation.
+    Each stage and its derivative are compiled, once for every number of samples; of these, the ones used last are kept.
+    A model whose Python code asks for values cannot be compiled, and runs operation by operation.
     """
 
     layers: tuple[str, ...]
@@ -37,7 +40,9 @@ class JaxRunner:
         self._whole, self._body = program(model), program(body(model))
         self._wide = bool(jax.config.jax_enable_x64)
         self._traceable = seen.traceable
-        self._stages: dict[Any, _Stage] = {}
+        # By stage, so that a model opened at many layers does not push its own stages out.
+        self._stages: list[OrderedDict[Any, _Stage]] = [OrderedDict() for _ in range(len(self.layers) + 1)]
+        self._keeping = Lock()
 
     def run(self, stage: int, values: Sequence[Any]) -> tuple[Any, ...]:
         """The results of a stage."""
@@ -70,11 +75,17 @@ class JaxRunner:
         return results, pullback
 
     def _stage(self, stage: int, values: Sequence[Any]) -> _Stage:
-        key = (stage, *((value.shape, value.dtype.name) for value in values))
-        if key not in self._stages:
-            made = _compiled if self._traceable else _uncompiled
-            self._stages[key] = made(partial(self._results, stage), values)
-        return self._stages[key]
+        kept, key = self._stages[stage], tuple((value.shape, value.dtype.name) for value in values)
+        made = kept.get(key)
+        if made is None:
+            make = _compiled if self._traceable else _uncompiled
+            made = make(partial(self._results, stage), values)
+        with self._keeping:
+            made = kept.setdefault(key, made)  # another thread may have made it meanwhile
+            kept.move_to_end(key)
+            while len(kept) > _SHAPES_KEPT:
+                kept.popitem(last=False)
+        return made
 
     def _results(self, stage: int, *values: Any) -> _Results:
         inputs, given = values[: self._inputs], dict(zip(self.layers, values[self._inputs :], strict=False))
