@@ -61,6 +61,8 @@ def split(function: Any, count: int) -> Split | None:
     by_input = dict(zip([id(value) for value in floating], found, strict=False))
     gradients = [by_input.get(id(value)) for value in inputs]
     needed = _reached([one for one in found if one is not None], _computed(graph, inputs, seeds, forward_operations))
+    # All results of an operation or none: pruning cannot both cut an operation off and compute it.
+    needed = list({output.name: output for tensor in needed for output in tensor.op.outputs}.values())
     forward = function.prune(inputs, [*outputs, *needed])
     feeds = [*inputs, *needed, *seeds]
     kept = {(True,) * count: _pruned(function, feeds, gradients)}

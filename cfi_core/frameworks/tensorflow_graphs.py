@@ -185,7 +185,7 @@ def trace(
     function = _flat(concrete, len(specs), snapshot=snapshot)
     outputs = map_structure(lambda position: function.outputs[position], skeletons[-1])
     inputs = tuple(function.inputs[: len(specs)])
-    differentiable = not _has_own_gradients(function.graph)
+    differentiable = not _has_own_gradients(function.graph) and not _calls_compiled(function.graph)
     if names is None:
         return Trace(function, inputs, outputs, _operations(function.graph, inputs), differentiable=differentiable)
     taps, repeated = _taps(function.graph, names())
@@ -238,6 +238,11 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _calls_compiled(graph: Any) -> bool:
+    """Whether functions are left that cannot be inlined (compiled by XLA), and with them gradients of the model."""
+    return any(operation.type in ("PartitionedCall", "StatefulPartitionedCall") for operation in graph.get_operations())
 
 
 def _has_own_gradients(graph: Any) -> bool:

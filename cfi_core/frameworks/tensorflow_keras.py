@@ -201,10 +201,23 @@ class KerasView:
 
     def _read(self, inputs: Sequence[Any], *, names: Sequence[str] | None, replace: Replace | None = None) -> Reading:
         """Runs the model once, and keeps (or replaces) what the layers give."""
+        reading = self._read_once(inputs, names, replace, eager_functions=False)
+        # Functions that TensorFlow compiled hide the layers that they call, but for those that Keras has inside: run
+        # eagerly, some of these have no gradient on the CPU (grouped convolutions).
+        if reading.compiled or any(not reading.calls[name] for name in names or ()):
+            return self._read_once(inputs, names, replace, eager_functions=True)
+        return reading
+
+    def _read_once(
+        self, inputs: Sequence[Any], names: Sequence[str] | None, replace: Replace | None, *, eager_functions: bool
+    ) -> Reading:
         reading = Reading()
         chosen = [(name, layer) for name, layer in _named_layers(self.model) if names is None or name in names]
 
         def visit(name: str, tensors: list[Any]) -> Any:
+            if not tf.executing_eagerly():
+                reading.compiled = True  # what is done to its tensors would stay in the compiled function
+                return None
             reading.calls[name] += 1
             reading.widths[name] = len(tensors)
             if len(tensors) != 1:
@@ -213,7 +226,7 @@ class KerasView:
             reading.tensors[name] = tf.identity(tensors[0]) if replace is None else replace(name, tensors[0])
             return reading.tensors[name]
 
-        with _watched(chosen, visit), _eager_functions(bool(chosen)):
+        with _watched(chosen, visit), _eager_functions(eager_functions and bool(chosen)):
             reading.outputs = self.run(inputs)
         return reading
 
@@ -236,9 +249,13 @@ class KerasView:
 
 @dataclass(eq=False)
 class Reading:
-    """What one pass showed: outputs, how often each layer was called, how many tensors it gave, and which."""
+    """What one pass showed: outputs, how often each layer was called, how many tensors it gave, and which.
+
+    Some layers may have been called inside a function that was being compiled, where nothing could be read.
+    """
 
     outputs: Any = None
+    compiled: bool = False
     calls: Counter[str] = field(default_factory=Counter)
     widths: dict[str, int] = field(default_factory=dict)
     tensors: dict[str, Any] = field(default_factory=dict)

@@ -256,6 +256,21 @@ def test_a_swish_has_its_gradient_and_so_has_a_gradient_of_the_users_own() -> No
     np.testing.assert_array_equal(pullback([tf.ones([2, 3])], [False, True])[1], np.full((2, 3), 7.0))
 
 
+def test_a_swish_between_convolutions() -> None:
+    """An operation with several results, of which the gradient needs some."""
+    convolutions = [layers.Conv2D(4, 3, activation="swish", name="first"), layers.Conv2D(4, 3, name="second")]
+    model = keras.Sequential([keras.Input((8, 9, 3)), *convolutions, layers.GlobalAveragePooling2D()])
+    check(model, [random(2, 8, 9, 3)])
+    check(model, [random(2, 8, 9, 3)], ["first"])
+
+
+def test_a_grouped_convolution_runs_eagerly() -> None:
+    """Keras computes it by a function that XLA compiles, which cannot be inlined."""
+    convolutions = [layers.Conv2D(6, 3, name="first"), layers.Conv2D(6, 3, groups=6, name="grouped")]
+    model = keras.Sequential([keras.Input((8, 9, 3)), *convolutions, layers.GlobalAveragePooling2D()])
+    check(model, [random(2, 8, 9, 3)], ["first", "grouped"], kind=EagerRunner)
+
+
 def test_a_transformer_on_tokens() -> None:
     x = keras.Input((6,), dtype="int64")
     y = layers.Embedding(11, 8, name="embedding", mask_zero=True)(x)
