@@ -41,7 +41,7 @@ from cfi_core.contract import BridgeRequest  # noqa: E402
 from cfi_core.detection import adapter_for  # noqa: E402
 from cfi_core.plugins import registry  # noqa: E402
 
-PIXELS, STEPS, BATCH, PAIRS = 96, 20, 4, 7
+PIXELS, STEPS, BATCH, PAIRS = 96, 20, 4, 5
 TARGETS = [1, 3, 5, 7]
 
 

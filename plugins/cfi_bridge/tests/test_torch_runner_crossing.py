@@ -73,8 +73,7 @@ def test_the_twin_of_a_function_calls_the_very_same() -> None:
     model = ADAPTER.load(function)
     twin = ADAPTER.twin(model)
     assert twin is not model and twin.function is function
-    assert ADAPTER.fingerprint(twin) == ADAPTER.fingerprint(model)
-    assert ADAPTER.fingerprint(ADAPTER.load(function)) != ADAPTER.fingerprint(model), "its contents may have changed"
+    assert ADAPTER.fingerprint(model) != ADAPTER.fingerprint(model), "its contents may have changed"
 
 
 def test_a_softmax_at_the_end_of_a_function_is_found() -> None:
