@@ -201,7 +201,7 @@ def first() -> None:
 
 
 def xplique() -> None:
-    """Xplique's own methods on the same torch model: through its PyTorch wrapper, and through the bridge."""
+    """The same torch model in TensorFlow: over the bridge, and through Xplique's PyTorch wrapper."""
     if find_spec("xplique") is None:
         print("\nXplique is not installed: pip install --no-deps xplique (see its requirements)")
         return
@@ -213,19 +213,16 @@ def xplique() -> None:
     ours = keras_host.bridge(_request("torch", model, batch)).model
     theirs = TorchWrapper(model, "cpu", is_channel_first=True)
     last, one_hot = np.moveaxis(batch, 1, -1).copy(), np.eye(10, dtype=np.float32)[TARGETS]
-    for name, method in (
-        ("Saliency", lambda wrapped: Saliency(wrapped, batch_size=BATCH)),
-        (
-            f"IntegratedGradients, {STEPS} steps",
-            lambda wrapped: IntegratedGradients(wrapped, batch_size=STEPS * BATCH, steps=STEPS, baseline_value=0.0),
-        ),
-    ):
-        by_wrapper, by_bridge = method(theirs), method(ours)
-        pairs(
-            name,
-            lambda by=by_wrapper: by(last, one_hot).numpy(),
-            lambda by=by_bridge: by(last, one_hot).numpy(),
-        )
+    saliency, by_tf_keras_vis = Saliency(theirs, batch_size=BATCH), saliency_by_tf_keras_vis(model)
+    pairs(
+        "Saliency: tf-keras-vis / Xplique",
+        lambda: np.moveaxis(np.broadcast_to(saliency(last, one_hot).numpy(), last.shape), -1, 1),
+        lambda: np.abs(by_tf_keras_vis(batch)).max(axis=1, keepdims=True).repeat(3, axis=1),
+    )
+    options = {"batch_size": STEPS * BATCH, "steps": STEPS, "baseline_value": 0.0}
+    by_wrapper, by_bridge = IntegratedGradients(theirs, **options), IntegratedGradients(ours, **options)
+    name = f"IntegratedGradients of Xplique, {STEPS} steps"
+    pairs(name, lambda: by_wrapper(last, one_hot).numpy(), lambda: by_bridge(last, one_hot).numpy())
 
 
 def peak_of(what: str) -> float:

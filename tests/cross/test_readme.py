@@ -23,3 +23,8 @@ def test_example(example, tmp_path, monkeypatch, capsys):
     for line in comments:
         for part in re.split(r"…|: the axes of your own model", line):
             assert part.strip() in printed
+
+
+def test_no_page_has_an_empty_place():
+    pages = [README, *(README.parent / "docs").glob("*.md")]
+    assert not [page.name for page in pages if re.search(r"\b[A-Z]+_(TABLE|COUNT)\b", page.read_text())]
