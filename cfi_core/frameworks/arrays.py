@@ -13,6 +13,7 @@ import numpy as np
 
 from cfi_core.contract import Layer
 from cfi_core.errors import InputError, LayerError, NoGradientError
+from cfi_core.frameworks.axes import named_axes
 from cfi_core.frameworks.structure import flatten, map_structure
 
 _SCORES = ("predict_proba", "decision_function")
@@ -69,7 +70,27 @@ class ArrayModel:
         return map_structure(lambda output: np.array(as_array(output)), outputs)
 
 
-class ArrayAdapter:
+class NumpyTensors:
+    """The tensors of an adapter whose models take and give numpy arrays."""
+
+    def share(self, tensor: np.ndarray) -> np.ndarray:
+        """The array itself, where it lies row by row."""
+        return np.ascontiguousarray(tensor) if tensor.ndim else tensor
+
+    def adopt(self, shared: Any, model: Any) -> np.ndarray:
+        """An array on the same memory, unless numpy does not know the type or the memory is a device's."""
+        return as_array(shared)
+
+    def to_numpy(self, tensor: Any) -> np.ndarray:
+        """The array itself."""
+        return np.asarray(tensor)
+
+    def permute(self, tensor: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+        """The array with its axes in another order."""
+        return np.transpose(tensor, axes)
+
+
+class ArrayAdapter(NumpyTensors):
     """See `cfi_core.frameworks.base.FrameworkAdapter`. There are no layers and no gradients."""
 
     name = "numpy"
@@ -132,17 +153,7 @@ class ArrayAdapter:
 
     def dims(self, model: ArrayModel, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
         """Named by the channel axis."""
-        rank = len(shape)
-        if rank <= 2:
-            return ("sample", "feature")[:rank]
-        if rank == 3:
-            spatial: tuple[str, ...] = ("position",)
-        elif rank <= 5:
-            spatial = ("depth", "height", "width")[-(rank - 2) :]
-        else:
-            spatial = tuple(f"axis{i}" for i in range(2, rank))
-        last = self.channel_axis(model, shape, layer=layer) == rank - 1
-        return ("sample", *spatial, "channel") if last else ("sample", "channel", *spatial)
+        return named_axes(len(shape), self.channel_axis(model, shape, layer=layer))
 
     def without_softmax(self, model: ArrayModel, inputs: Sequence[Any]) -> None:
         """What a function ends in cannot be seen."""
@@ -198,21 +209,9 @@ class ArrayAdapter:
 
     # tensors
 
-    def share(self, tensor: np.ndarray) -> np.ndarray:
-        """The array itself, where it lies row by row."""
-        return np.ascontiguousarray(tensor) if tensor.ndim else tensor
-
-    def adopt(self, shared: Any, model: Any) -> np.ndarray:
-        """An array on the same memory, unless numpy does not know the type or the memory is a device's."""
-        return as_array(shared)
-
     def is_tensor(self, value: Any) -> bool:
         """Whether it is a numpy array."""
         return isinstance(value, np.ndarray)
-
-    def to_numpy(self, tensor: Any) -> np.ndarray:
-        """The array itself."""
-        return np.asarray(tensor)
 
     def tensor(self, value: Any, model: Any) -> np.ndarray:
         """A fresh array; a floating point type is kept, unless a session declares another."""
@@ -220,10 +219,6 @@ class ArrayAdapter:
         declared = model.types if isinstance(model, ArrayModel) else ()
         floating = [dtype for dtype in declared if dtype is not None and np.issubdtype(dtype, np.floating)]
         return array.astype(floating[0]) if floating and np.issubdtype(array.dtype, np.floating) else array
-
-    def permute(self, tensor: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-        """The array with its axes in another order."""
-        return np.transpose(tensor, axes)
 
     # process
 

@@ -13,14 +13,15 @@ import onnx
 
 from cfi_core.contract import Layer
 from cfi_core.errors import InputError, LayerError
-from cfi_core.frameworks.arrays import as_array
+from cfi_core.frameworks.arrays import NumpyTensors
+from cfi_core.frameworks.axes import named_axes
 from cfi_core.frameworks.onnx_runner import OnnxRunner, Session, real_inputs, refuse_gradient
 
 _TO_CHANNELS_FIRST = [0, 3, 1, 2]
 _SOFTMAXES = ("Softmax", "LogSoftmax")
 
 
-class OnnxAdapter:
+class OnnxAdapter(NumpyTensors):
     """See `cfi_core.frameworks.base.FrameworkAdapter`. Layers go by the names of their nodes."""
 
     name = "onnx"
@@ -77,12 +78,7 @@ class OnnxAdapter:
 
     def dims(self, model: onnx.ModelProto, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
         """Named by the channel axis."""
-        rank = len(shape)
-        if rank <= 2:
-            return ("sample", "unit" if layer else "feature")[:rank]
-        spatial = ("position",) if rank == 3 else ("depth", "height", "width")[-(rank - 2) :]
-        last = self.channel_axis(model, shape, layer=layer) == rank - 1
-        return ("sample", *spatial, "channel") if last else ("sample", "channel", *spatial)
+        return named_axes(len(shape), self.channel_axis(model, shape, layer=layer), layer)
 
     def without_softmax(self, model: onnx.ModelProto, inputs: Sequence[Any]) -> onnx.ModelProto | None:
         """The same graph, ending before each softmax node that makes an output."""
@@ -175,21 +171,9 @@ class OnnxAdapter:
 
     # tensors
 
-    def share(self, tensor: np.ndarray) -> np.ndarray:
-        """The array itself, where it lies row by row."""
-        return np.ascontiguousarray(tensor) if tensor.ndim else tensor
-
-    def adopt(self, shared: Any, model: Any) -> np.ndarray:
-        """An array on the same memory, unless numpy does not know the type or the memory is a device's."""
-        return as_array(shared)
-
     def is_tensor(self, value: Any) -> bool:
         """ONNX has no tensors of its own; its runtimes take numpy arrays."""
         return False
-
-    def to_numpy(self, tensor: Any) -> np.ndarray:
-        """The array itself."""
-        return np.asarray(tensor)
 
     def tensor(self, value: Any, model: Any) -> np.ndarray:
         """A fresh array in the model's floating point type."""
@@ -198,10 +182,6 @@ class OnnxAdapter:
             declared = [_dtype(entry) for entry in real_inputs(model)]
             return array.astype(next((dtype for dtype in declared if np.issubdtype(dtype, np.floating)), array.dtype))
         return array
-
-    def permute(self, tensor: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-        """The array with its axes in another order."""
-        return np.transpose(tensor, axes)
 
     # process
 

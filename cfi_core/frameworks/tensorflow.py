@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from cfi_core.contract import Layer
 from cfi_core.errors import InputError, UnknownFrameworkError
+from cfi_core.frameworks.axes import named_axes
 from cfi_core.frameworks.base import Runner
 from cfi_core.frameworks.structure import flatten, map_structure
 from cfi_core.frameworks.tensorflow_functions import COMPILED, FunctionModel, FunctionView
@@ -95,15 +96,7 @@ class TensorFlowAdapter:
 
     def dims(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
         """Channels last."""
-        rank = len(shape)
-        if rank <= 2:
-            return ("sample", "unit" if layer else "feature")[:rank]
-        if rank == 3:
-            return ("sample", "position", "channel")
-        spatial = (
-            ("depth", "height", "width")[-(rank - 2) :] if rank <= 5 else tuple(f"axis{i}" for i in range(1, rank - 1))
-        )
-        return ("sample", *spatial, "channel")
+        return named_axes(len(shape), len(shape) - 1, layer)
 
     def without_softmax(self, model: Any, inputs: Sequence[Any]) -> Any | None:
         """Replaces a final softmax (layer, activation or operation), in the trace where there is no graph of layers."""

@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from cfi_core.contract import Layer
 from cfi_core.errors import InputError
+from cfi_core.frameworks.axes import named_axes
 from cfi_core.frameworks.structure import flatten, map_structure
 from cfi_core.frameworks.torch_function import FunctionModel, function_model, modules_behind
 from cfi_core.frameworks.torch_runner import TorchRunner, freeze
@@ -128,17 +129,7 @@ class TorchAdapter:
 
     def dims(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
         """Named by the channel axis."""
-        rank = len(shape)
-        if rank <= 2:
-            return ("sample", "unit" if layer else "feature")[:rank]
-        if rank == 3:
-            spatial: tuple[str, ...] = ("position",)
-        elif rank <= 5:
-            spatial = ("depth", "height", "width")[-(rank - 2) :]
-        else:
-            spatial = tuple(f"axis{i}" for i in range(2, rank))
-        channels_last = self.channel_axis(model, shape, layer=layer) == rank - 1
-        return ("sample", *spatial, "channel") if channels_last else ("sample", "channel", *spatial)
+        return named_axes(len(shape), self.channel_axis(model, shape, layer=layer), layer)
 
     def without_softmax(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> nn.Module | None:
         """Recognises a softmax by watching a forward pass, module or function alike.

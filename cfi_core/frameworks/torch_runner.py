@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from threading import RLock
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from cfi_core.errors import InputError, LayerError
+from cfi_core.errors import InputError, LayerError, MethodError
 from cfi_core.frameworks.base import Pullback
 from cfi_core.frameworks.structure import flatten, map_structure
 
@@ -46,35 +46,61 @@ class TorchRunner:
             return tuple(_own(result) for result in self._forward(stage, values))
 
     def linearize(self, stage: int, values: Sequence[torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], Pullback]:
-        """The results of a stage, and the vector-Jacobian product at these values."""
-        with self._one_pass, torch.inference_mode(False), torch.enable_grad():
-            leaves = [_leaf(value) for value in values]
-            results = self._forward(stage, leaves)
+        """The results of a stage, and the vector-Jacobian product at these values.
+
+        The first product frees what the pass has kept, while it goes back: kept until later it would take new memory
+        for each gradient, and a third more time. Further products run the pass once more, and keep what it keeps.
+        """
+        passes = [self._recorded(stage, values)]
+        results = tuple(_own(result) for result in passes[0].results)
+        products = 0
 
         def pullback(
             cotangents: Sequence[torch.Tensor | None], wanted: Sequence[bool]
         ) -> tuple[torch.Tensor | None, ...]:
-            asked = [leaf for leaf, is_wanted in zip(leaves, wanted, strict=True) if is_wanted and leaf.requires_grad]
-            pairs = [
-                (result, cotangent.detach().to(result))
-                for result, cotangent in zip(results, cotangents, strict=True)
-                if cotangent is not None and result.requires_grad
-            ]
-            if not asked or not pairs:
-                return (None,) * len(leaves)
-            # Models that recompute instead of keeping (activation checkpointing) run parts of themselves here again.
-            with self._one_pass, torch.inference_mode(False), self._hooks(stage, leaves, ends=False):
-                gradients = torch.autograd.grad(
-                    [result for result, _ in pairs],
-                    asked,
-                    [cotangent for _, cotangent in pairs],
-                    allow_unused=True,
-                    retain_graph=True,
-                )
-            found = {id(leaf): gradient for leaf, gradient in zip(asked, gradients, strict=True)}
-            return tuple(found.get(id(leaf)) for leaf in leaves)
+            nonlocal products
+            if products == 1:
+                passes[0] = self._recorded(stage, values)
+                _check_same(self._model, passes[0].results, results)
+            products += 1
+            return self._product(stage, passes[0], cotangents, wanted, keep=products > 1)
 
-        return tuple(_own(result) for result in results), pullback
+        return results, pullback
+
+    def _recorded(self, stage: int, values: Sequence[torch.Tensor]) -> _Pass:
+        with self._one_pass, torch.inference_mode(False), torch.enable_grad():
+            leaves = [_leaf(value) for value in values]
+            return _Pass(leaves, self._forward(stage, leaves))
+
+    def _product(
+        self,
+        stage: int,
+        recorded: _Pass,
+        cotangents: Sequence[torch.Tensor | None],
+        wanted: Sequence[bool],
+        *,
+        keep: bool,
+    ) -> tuple[torch.Tensor | None, ...]:
+        leaves = recorded.leaves
+        asked = [leaf for leaf, is_wanted in zip(leaves, wanted, strict=True) if is_wanted and leaf.requires_grad]
+        pairs = [
+            (result, cotangent.detach().to(result))
+            for result, cotangent in zip(recorded.results, cotangents, strict=True)
+            if cotangent is not None and result.requires_grad
+        ]
+        if not asked or not pairs:
+            return (None,) * len(leaves)
+        # Models that recompute instead of keeping (activation checkpointing) run parts of themselves here again.
+        with self._one_pass, torch.inference_mode(False), self._hooks(stage, leaves, ends=False):
+            gradients = torch.autograd.grad(
+                [result for result, _ in pairs],
+                asked,
+                [cotangent for _, cotangent in pairs],
+                allow_unused=True,
+                retain_graph=keep,
+            )
+        found = {id(leaf): gradient for leaf, gradient in zip(asked, gradients, strict=True)}
+        return tuple(found.get(id(leaf)) for leaf in leaves)
 
     def _forward(self, stage: int, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The results, still connected to the values."""
@@ -110,6 +136,13 @@ class TorchRunner:
                 raise LayerError(_not_once(self._model, name, watch.calls[name]))
             _check_output(name, own[name], watch.outputs[name])
         return tuple(watch.outputs)
+
+
+class _Pass(NamedTuple):
+    """A forward pass that autograd has recorded."""
+
+    leaves: list[torch.Tensor]
+    results: list[torch.Tensor]
 
 
 class _Reached(BaseException):
@@ -194,6 +227,21 @@ def _private(value: torch.Tensor) -> torch.Tensor:
 def _own(result: torch.Tensor) -> torch.Tensor:
     """The values at this moment, on memory that no later pass writes to."""
     return result.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _check_same(model: nn.Module, results: Sequence[torch.Tensor], before: Sequence[torch.Tensor]) -> None:
+    """A pass that is run again must be at the same point; only the order of sums may differ."""
+    for result, earlier in zip(results, before, strict=True):
+        same = result.shape == earlier.shape
+        if same and result.is_floating_point() and result.numel():
+            size = float(earlier.abs().amax())
+            same = torch.allclose(result.detach(), earlier, rtol=1e-3, atol=1e-4 * size, equal_nan=True)
+        if not same:
+            raise MethodError(
+                f"The {type(model).__name__} gives other outputs when it is run again on the same values, so no second "
+                f"gradient can be taken at the same point. Fix what is random or changes from call to call (in "
+                f"inference mode), or that writes to the inputs."
+            )
 
 
 def _tensors(outputs: Any) -> list[torch.Tensor]:

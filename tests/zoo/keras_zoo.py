@@ -15,9 +15,9 @@ load_safely()
 
 import keras  # noqa: E402
 from keras import applications, layers, ops  # noqa: E402
+from zoo_inputs import LENGTH, TOKENS, examples  # noqa: E402
 
 SEED = 21
-TOKENS, LENGTH = 50, 9
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,7 @@ class KerasCase:
         return model
 
     def inputs(self, samples: int = 2) -> tuple[np.ndarray, ...]:
-        generator = np.random.default_rng(SEED)
-        return tuple(
-            generator.integers(0, TOKENS, (samples, LENGTH))
-            if shape is None
-            else generator.normal(size=(samples, *shape)).astype(np.float32)
-            for shape in self.shapes
-        )
+        return examples(self.shapes, samples, SEED)
 
 
 def token_lstm() -> Any:

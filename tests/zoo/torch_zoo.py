@@ -15,9 +15,9 @@ load_safely()
 import torch  # noqa: E402
 import torchvision.models as zoo  # noqa: E402
 from torch import nn  # noqa: E402
+from zoo_inputs import TOKENS, examples  # noqa: E402
 
 SEED = 20
-TOKENS, LENGTH = 50, 9
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,7 @@ class TorchCase:
         return model
 
     def inputs(self, samples: int = 2) -> tuple[np.ndarray, ...]:
-        generator = np.random.default_rng(SEED)
-        return tuple(
-            generator.integers(0, TOKENS, (samples, LENGTH))
-            if shape is None
-            else generator.normal(size=(samples, *shape)).astype(np.float32)
-            for shape in self.shapes
-        )
+        return examples(self.shapes, samples, SEED)
 
 
 class TokenLSTM(nn.Module):

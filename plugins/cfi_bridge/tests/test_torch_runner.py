@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import threading
+import weakref
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -158,6 +159,48 @@ def test_a_pullback_serves_again_and_takes_missing_cotangents() -> None:
     first, second = pull([torch.ones(2, 1)], [True]), pull([torch.full((2, 1), 2.0)], [True])
     torch.testing.assert_close(2 * first[0], second[0])
     assert pull([None], [True]) == (None,) == pull([torch.ones(2, 1)], [False])
+
+
+def test_a_first_product_frees_what_the_pass_kept() -> None:
+    """Kept until later, it would cost a third more time; only who asks again pays, with a second pass."""
+    kept: list[Any] = []
+
+    class Remembering(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autograd.graph.saved_tensors_hooks(self.keep, lambda held: held[0]):
+                return x.exp().sum(1)
+
+        def keep(self, tensor: Tensor) -> Any:
+            held = [tensor.detach()]
+            kept.append(weakref.ref(held[0]))
+            return held
+
+    x = torch.randn(2, 3)
+    runner = opened(Remembering(), [x])
+    kept.clear()
+    _, pull = runner.linearize(0, [x])
+    expected = x.exp()
+    for wave in range(3):
+        (gradient,) = pull([torch.ones(2)], [True])
+        assert gradient is not None
+        torch.testing.assert_close(gradient, expected)
+        assert sum(ref() is not None for ref in kept) == (0 if wave == 0 else 1)
+    assert len(kept) == 2
+
+
+def test_a_second_product_at_another_point_is_refused() -> None:
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Counting.calls += 1
+            return (x**2).sum(1) * Counting.calls
+
+    x = torch.randn(2, 3)
+    _, pull = opened(Counting(), [x]).linearize(0, [x])
+    pull([torch.ones(2)], [True])
+    with pytest.raises(cfi.MethodError, match="Counting gives other outputs when it is run again"):
+        pull([torch.ones(2)], [True])
 
 
 def test_a_change_of_the_opened_activation_reaches_only_the_next_stage() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from cfi_core.contract import Layer
 from cfi_core.errors import InputError
+from cfi_core.frameworks.axes import named_axes
 from cfi_core.frameworks.structure import flatten, map_structure
 from cfi_jax import content
 from cfi_jax.logits import Logits, ends_in_softmax
@@ -101,15 +102,7 @@ class JaxAdapter:
 
     def dims(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
         """Channels last."""
-        rank = len(shape)
-        if rank <= 2:
-            return ("sample", "unit" if layer else "feature")[:rank]
-        if rank == 3:
-            return ("sample", "position", "channel")
-        spatial = (
-            ("depth", "height", "width")[-(rank - 2) :] if rank <= 5 else tuple(f"axis{i}" for i in range(1, rank - 1))
-        )
-        return ("sample", *spatial, "channel")
+        return named_axes(len(shape), len(shape) - 1, layer)
 
     def without_softmax(self, model: Any, inputs: Sequence[Any]) -> Any | None:
         """Recognises `jax.nn.softmax` and `jax.nn.log_softmax` (Flax has the same) in what the model computes last."""
