@@ -13,7 +13,20 @@ DISTRIBUTION_OF_TOOLSET: Mapping[str, str] = MappingProxyType(
 )
 
 DISTRIBUTION_OF_TRANSLATOR: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys(("torch-onnx", "onnx2keras", "tf2onnx", "keras-onnx-export", "onnx2torch"), "cfi-translate")
+    dict.fromkeys(
+        (
+            "keras-torch",
+            "torch-export",
+            "onnx-keras",
+            "onnx-torch",
+            "torch-onnx",
+            "onnx2keras",
+            "tf2onnx",
+            "keras-onnx-export",
+            "onnx2torch",
+        ),
+        "cfi-translate",
+    )
     | dict.fromkeys(("bridge-to-torch", "bridge-to-keras"), "cfi-bridge")
 )
 

@@ -7,11 +7,15 @@ Both models run on the user's own inputs and on random ones of the same mean, sp
 * input gradients of one fixed random combination of all outputs, taken before a final softmax, on the first
   samples: relative L2 difference (of the input that differs most) and cosine.
 
-The verdict separates faults from rounding. Outputs must agree to `OUTPUT_TOLERANCE`. Input gradients must
-agree to `GRADIENT_TOLERANCE`; where they do not, the model's own rounding floor is measured: how much the
-original's gradient moves when its inputs move by a few units in the last place, so that its outputs move by no
-more than rounding moves them. A difference within `FLOOR_FACTOR` times that floor, and below `MOST_ROUNDING`, is
-rounding; anything above is a fault.
+The verdict separates faults from rounding. Outputs that differ by more than `OUTPUT_TOLERANCE` are a fault. Differences
+up to `OUTPUT_DOUBT` and `GRADIENT_DOUBT` are rounding. In between both models are run again in double precision, where
+a faithful translation agrees to `DOUBLE_OUTPUTS` and `DOUBLE_GRADIENTS`, whatever rounding did before; anything else is
+a fault. (The weights are the same numbers, so that only the order of sums may differ.)
+
+Where one of the models cannot be run in double precision, input gradients must agree to `GRADIENT_TOLERANCE`, or to
+`FLOOR_FACTOR` times the model's own rounding floor and `MOST_ROUNDING`: the floor is how much the original's gradient
+moves when its inputs move by a few units in the last place, so that its outputs move by no more than rounding moves
+them.
 """
 
 from __future__ import annotations
@@ -26,6 +30,9 @@ from cfi_core.errors import NoGradientError
 from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.frameworks.structure import flatten
 
+OUTPUT_DOUBT, GRADIENT_DOUBT = 2e-6, 1e-4
+DOUBLE_OUTPUTS, DOUBLE_GRADIENTS = 1e-6, 1e-5
+DOUBLE_SAMPLES = 2
 OUTPUT_TOLERANCE = 1e-4
 BRIDGE_TOLERANCE = 1e-5  # the same model runs on both sides: only a compiled run may round differently
 GRADIENT_TOLERANCE = 1e-3
@@ -52,6 +59,11 @@ class Side:
     def without_softmax(self, arrays: Sequence[np.ndarray]) -> Side | None:
         """The same without a final softmax; None if there is none."""
         model = self.adapter.without_softmax(self.adapter.twin(self.model), self.tensors(arrays))
+        return None if model is None else replace(self, model=model)
+
+    def in_double(self) -> Side | None:
+        """The same in double precision; None if there is no such model."""
+        model = self.adapter.in_double(self.model)
         return None if model is None else replace(self, model=model)
 
     def outputs(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -117,24 +129,50 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Divergence:
+    """Where two models part.
+
+    Attributes:
+        layer: First layer of the original whose counterpart by name gives something else.
+        counterpart: The layer of that name in the translated model.
+        difference: Relative L2 difference of the two activations; infinite if their shapes do not fit.
+    """
+
+    layer: str
+    counterpart: str
+    difference: float
+
+    def __str__(self) -> str:
+        apart = f"by {self.difference:.1e}" if np.isfinite(self.difference) else "in shape"
+        return f"the first layer that differs is {self.layer!r} ({apart})"
+
+
+@dataclass(frozen=True)
 class Certificate:
-    """The measurements and the verdict; print it to read it.
+    """The measurements and the verdict; print it to read it, or `report()` for all of it.
 
     Attributes:
         measurements: On the user's inputs and on random ones.
-        gradient_floor: The original's own rounding floor, where it had to be measured.
+        gradient_floor: The original's own rounding floor, where it had to be measured: how far its gradient in single
+            precision is from the one in double precision, or from that at inputs next to these.
+        in_double: The differences in double precision, where there was a doubt and both models have it.
         faults: What speaks against the translation; empty if it is faithful.
         notes: What could not be measured.
         layers_found: Layers of the original that were found in the translated model by their activations.
         layers_total: Layers of the original whose activation could be compared.
+        layer_difference: Largest relative L2 difference of the activations of a layer and its counterpart.
+        divergence: Of an unfaithful translation, where it goes wrong, if layers' names tell.
     """
 
     measurements: tuple[Measurement, ...]
     gradient_floor: float | None = None
+    in_double: tuple[Measurement, ...] = ()
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     layers_found: int = 0
     layers_total: int = 0
+    layer_difference: float | None = None
+    divergence: Divergence | None = None
 
     @property
     def faithful(self) -> bool:
@@ -147,11 +185,43 @@ class Certificate:
         text = f"{'faithful' if self.faithful else 'UNFAITHFUL'}: outputs differ by {outputs:.1e}"
         if gradients:
             text += f", input gradients by {max(gradients):.1e}"
+        if self.in_double:
+            double = max(measurement.output_difference for measurement in self.in_double)
+            text += f" (in double precision: outputs by {double:.1e}"
+            gradients = [m.gradient_difference for m in self.in_double if m.gradient_difference is not None]
+            text += f", input gradients by {max(gradients):.1e})" if gradients else ")"
         if self.gradient_floor is not None:
             text += f" (rounding floor of the model: {self.gradient_floor:.1e})"
         if self.layers_total:
             text += f"; {self.layers_found} of {self.layers_total} layers found"
-        return "; ".join([text, *self.faults, *self.notes])
+        if self.layer_difference is not None:
+            text += f", activations differ by up to {self.layer_difference:.1e}"
+        return "; ".join([text, *self.faults, *([str(self.divergence)] if self.divergence else []), *self.notes])
+
+    def report(self) -> str:
+        """All measurements, one to a line."""
+        rows = [("", "samples", "outputs", "largest", "top class", "gradients", "cosine")]
+        for measurement, kind in (
+            *((one, "") for one in self.measurements),
+            *((one, ", in double precision") for one in self.in_double),
+        ):
+            gradient, cosine = measurement.gradient_difference, measurement.gradient_cosine
+            rows.append(
+                (
+                    measurement.samples_of + kind,
+                    str(measurement.samples),
+                    f"{measurement.output_difference:.1e}",
+                    f"{measurement.largest_difference:.1e}",
+                    f"{measurement.top_class_agreement:.0%}",
+                    "-" if gradient is None else f"{gradient:.1e}",
+                    "-" if cosine is None else f"{cosine:.6f}",
+                )
+            )
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        table = [
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
+        return "\n".join([str(self), *table])
 
 
 def certify(source: Side, translated: Side, arrays: Sequence[np.ndarray], seed: int = 0) -> Certificate:
@@ -168,8 +238,10 @@ def certify(source: Side, translated: Side, arrays: Sequence[np.ndarray], seed: 
     """
     generator = np.random.default_rng(seed)
     pair = _Pair(source, translated, *_before_softmax(source, translated, arrays))
-    measurements, faults, notes = [], [], []
-    floor: float | None = None
+    measurements, in_double, faults, notes = [], [], [], []
+    floors: list[float] = []
+    double: _Pair | None = None
+    asked_for_double = False
     for label, samples in (("your inputs", arrays), ("random inputs", random_like(arrays, PROBES, generator))):
         if label == "random inputs" and not computes(source, samples):
             notes.append("not compared on random inputs, which the original itself does not take")
@@ -177,21 +249,95 @@ def certify(source: Side, translated: Side, arrays: Sequence[np.ndarray], seed: 
         measurement, cotangents, note = _measure(pair, samples, label, generator)
         measurements.append(measurement)
         notes.extend([note] if note and note not in notes else [])
-        if not measurement.output_difference <= OUTPUT_TOLERANCE:  # also catches NaN
+        if not _in_doubt(measurement):
+            continue
+        if not measurement.output_difference <= OUTPUT_TOLERANCE:  # also NaN
             faults.append(
                 f"outputs on {label} differ by {measurement.output_difference:.1e} (tolerance {OUTPUT_TOLERANCE:.0e})"
             )
-        difference = measurement.gradient_difference
-        if difference is None or difference <= GRADIENT_TOLERANCE:
             continue
-        own_floor = _rounding_floor(pair.source_head, _first(samples), cotangents, generator)
-        floor = max(floor or 0.0, own_floor)
-        if not difference <= min(FLOOR_FACTOR * own_floor, MOST_ROUNDING):
-            faults.append(
-                f"input gradients on {label} differ by {difference:.1e} (tolerance {GRADIENT_TOLERANCE:.0e}, "
-                f"rounding floor {own_floor:.1e})"
-            )
-    return Certificate(tuple(measurements), floor, tuple(faults), tuple(notes))
+        if not asked_for_double:
+            double, asked_for_double = _in_double(pair, arrays), True
+        if double is None:
+            faults.extend(_beyond_rounding(pair, measurement, samples, cotangents, generator, floors))
+            continue
+        few = [
+            array[:DOUBLE_SAMPLES].astype(np.float64) if _is_floating(array) else array[:DOUBLE_SAMPLES]
+            for array in samples
+        ]
+        precise, _, _ = _measure(double, few, label, generator)
+        in_double.append(precise)
+        floors.append(_floor_of_precision(pair, double, few, generator))
+        faults.extend(_faults_in_double(label, precise))
+    return Certificate(tuple(measurements), max(floors, default=None), tuple(in_double), tuple(faults), tuple(notes))
+
+
+def _in_doubt(measurement: Measurement) -> bool:
+    gradient = measurement.gradient_difference
+    # Written so that NaN is a doubt.
+    return not measurement.output_difference <= OUTPUT_DOUBT or not (gradient is None or gradient <= GRADIENT_DOUBT)
+
+
+def _in_double(pair: _Pair, arrays: Sequence[np.ndarray]) -> _Pair | None:
+    """Both models in double precision, if both can be and run so."""
+    source, translated = pair.source.in_double(), pair.translated.in_double()
+    if source is None or translated is None:
+        return None
+    first = [array[:1] for array in arrays]
+    if not all(
+        computes(side, first) and all(output.dtype == np.float64 for output in side.outputs(first))
+        for side in (source, translated)
+    ):
+        return None
+    return _Pair(source, translated, *_before_softmax(source, translated, arrays))
+
+
+def _faults_in_double(label: str, precise: Measurement) -> list[str]:
+    pairs = (
+        ("outputs", DOUBLE_OUTPUTS, precise.output_difference),
+        ("input gradients", DOUBLE_GRADIENTS, precise.gradient_difference),
+    )
+    return [
+        f"{what} on {label} differ by {difference:.1e} in double precision (tolerance {tolerance:.0e})"
+        for what, tolerance, difference in pairs
+        if difference is not None and not difference <= tolerance
+    ]
+
+
+def _beyond_rounding(
+    pair: _Pair,
+    measurement: Measurement,
+    samples: Sequence[np.ndarray],
+    cotangents: Sequence[np.ndarray],
+    generator: np.random.Generator,
+    floors: list[float],
+) -> list[str]:
+    """Faults by the tolerance of single precision, or by the rounding floor, which is noted."""
+    label, difference = measurement.samples_of, measurement.gradient_difference
+    if difference is None or difference <= GRADIENT_TOLERANCE:
+        return []
+    floor = _rounding_floor(pair.source_head, _first(samples), cotangents, generator)
+    floors.append(floor)
+    if difference <= min(FLOOR_FACTOR * floor, MOST_ROUNDING):
+        return []
+    return [
+        f"input gradients on {label} differ by {difference:.1e} (tolerance {GRADIENT_TOLERANCE:.0e}, rounding floor "
+        f"{floor:.1e})"
+    ]
+
+
+def _floor_of_precision(
+    pair: _Pair, double: _Pair, samples: Sequence[np.ndarray], generator: np.random.Generator
+) -> float:
+    """How far the original's gradients in single precision are from those in double precision."""
+    outputs = double.source_head.outputs(samples)
+    cotangents = [generator.standard_normal(output.shape) for output in outputs]
+    try:
+        precise = double.source_head.gradients(samples, cotangents)
+        single = pair.source_head.gradients(samples, [value.astype(np.float32) for value in cotangents])
+    except NoGradientError:
+        return 0.0
+    return relative_difference(precise, single) if precise else 0.0
 
 
 def certify_bridge(
@@ -227,7 +373,7 @@ def certify_bridge(
                 f"input gradients on your inputs differ by {difference:.1e} (tolerance {GRADIENT_TOLERANCE:.0e}, "
                 f"rounding floor {floor:.1e})"
             )
-    return Certificate((measurement,), floor, tuple(faults), (note,) if note else ())
+    return Certificate((measurement,), floor, (), tuple(faults), (note,) if note else ())
 
 
 def bridge_tolerance(outputs: Sequence[np.ndarray]) -> float:
@@ -268,13 +414,17 @@ def computes(side: Side, arrays: Sequence[np.ndarray]) -> bool:
         return False
 
 
+def _is_floating(array: np.ndarray) -> bool:
+    return bool(np.issubdtype(array.dtype, np.floating))
+
+
 def _first(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [array[:GRADIENT_SAMPLES] for array in arrays]
 
 
-def with_layers(certificate: Certificate, found: int, total: int) -> Certificate:
-    """The certificate with its layer counts."""
-    return replace(certificate, layers_found=found, layers_total=total)
+def with_layers(certificate: Certificate, found: int, total: int, difference: float | None = None) -> Certificate:
+    """The certificate with what was found out about layers."""
+    return replace(certificate, layers_found=found, layers_total=total, layer_difference=difference)
 
 
 def random_like(arrays: Sequence[np.ndarray], samples: int, generator: np.random.Generator) -> list[np.ndarray]:

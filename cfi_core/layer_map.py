@@ -17,11 +17,12 @@ from types import MappingProxyType
 
 import numpy as np
 
-from cfi_core.certificate import FLOOR_FACTOR, Side, relative_difference
+from cfi_core.certificate import FLOOR_FACTOR, Divergence, Side, relative_difference
 from cfi_core.errors import NoGradientError
 
 ACTIVATION_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-2
+DIVERGENCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class LayerMap:
 
     matches: Mapping[str, LayerMatch]
     compared: tuple[str, ...]
+
+    @property
+    def difference(self) -> float | None:
+        """Largest relative difference of the activations of a layer and its match; None if there is no match."""
+        return max((match.difference for match in self.matches.values()), default=None)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -119,6 +125,36 @@ def map_layers(source: Side, translated: Side, arrays: Sequence[np.ndarray], rou
         matches[name] = best
         earliest = order[best.name]
     return LayerMap(MappingProxyType(matches), tuple(original.activations))
+
+
+def first_divergence(source: Side, translated: Side, arrays: Sequence[np.ndarray]) -> Divergence | None:
+    """The first layer of the original that has a namesake in the translated model which gives something else.
+
+    A layer that no other is named after proves nothing, and one whose values are found anywhere is right so far.
+    """
+    original, other = source.activations(arrays), translated.activations(arrays)
+    namesakes = {tuple(_parts(name)): name for name in other}
+    for name, value in original.items():
+        if not np.issubdtype(value.dtype, np.floating):
+            continue
+        channel = source.adapter.channel_axis(source.model, value.shape, layer=name)
+        namesake = namesakes.get(tuple(_parts(name)))
+        if namesake is None:
+            continue
+        apart = _distance(value, other[namesake], channel)
+        if apart <= DIVERGENCE:
+            continue
+        if any(_distance(value, theirs, channel) <= DIVERGENCE for theirs in other.values()):
+            continue
+        return Divergence(name, namesake, apart)
+    return None
+
+
+def _distance(value: np.ndarray, other: np.ndarray, channel: int | None) -> float:
+    """Smallest relative difference in any order of axes; infinite if none fits, or for NaN."""
+    turned = [np.transpose(value, axes) for axes in _orders(value, channel)]
+    distances = [relative_difference([one], [other]) for one in turned if one.shape == other.shape]
+    return min((one for one in distances if np.isfinite(one)), default=float("inf"))
 
 
 def _read(side: Side, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]) -> _Reading:

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.certificate import Axes, Certificate, Side, certify, computes, random_like, with_layers
+from cfi_core.certificate import Axes, Certificate, Divergence, Side, certify, computes, random_like, with_layers
 from cfi_core.detection import adapter_for
 from cfi_core.errors import CFIError, TranslationError, TranslationWarning, UnfaithfulTranslationError
-from cfi_core.layer_map import LayerMap, map_layers
+from cfi_core.layer_map import LayerMap, first_divergence, map_layers
 from cfi_core.plugins import Registry
 from cfi_core.routes import Route
 from cfi_core.specs import TranslatorSpec, resolve
@@ -159,7 +159,7 @@ def _kept(job: _Job, route: Route) -> Translation:
 
 def _made(job: _Job, route: Route) -> tuple[Translation, _Made]:
     original = job.original()
-    converted, input_axes, output_axes = _convert(route, original.model, job.arrays)
+    converted, input_axes, output_axes = convert_along(route, original.model, job.arrays)
     made = _Made(converted, input_axes, output_axes, LayerMap({}, ()))
     translated = job.translated(route, made)
     certificate = _certified(route, original, translated, job.arrays)
@@ -174,7 +174,8 @@ def _made(job: _Job, route: Route) -> tuple[Translation, _Made]:
 
 
 def _with_certificate(made: _Made, route: Route, certificate: Certificate, digest: str) -> Translation:
-    certificate = with_layers(certificate, len(made.layer_map), len(made.layer_map.compared))
+    layers = made.layer_map
+    certificate = with_layers(certificate, len(layers), len(layers.compared), layers.difference)
     made.certificates.clear()  # one is enough: several methods in a row explain the same inputs
     made.certificates[digest] = certificate
     return Translation(made.model, route, certificate, made.layer_map, made.input_axes, made.output_axes)
@@ -192,16 +193,28 @@ def _certified(route: Route, original: Side, translated: Side, arrays: Sequence[
             f"Try another translator (cfi.translators() lists them)."
         ) from error
     if not certificate.faithful:
+        certificate = replace(certificate, divergence=_divergence(original, translated, arrays))
+        where = f"; {certificate.divergence}" if certificate.divergence else ""
         raise UnfaithfulTranslationError(
             f"The model made by {', '.join(route.names)} computes something else than yours: "
-            f"{'; '.join(certificate.faults)}. It is not used. Try another translator (cfi.translators() lists them) "
-            f"or a toolset of the model's own framework.",
+            f"{'; '.join(certificate.faults)}{where}. It is not used. Try another translator (cfi.translators() lists "
+            f"them) or a toolset of the model's own framework.",
             certificate,
         )
     return certificate
 
 
-def _convert(route: Route, model: Any, arrays: Sequence[np.ndarray]) -> tuple[Any, tuple[Axes, ...], tuple[Axes, ...]]:
+def _divergence(original: Side, translated: Side, arrays: Sequence[np.ndarray]) -> Divergence | None:
+    try:
+        return first_divergence(original, translated, [array[:_EXAMPLES] for array in arrays])
+    except Exception:  # noqa: BLE001 - the model is known to be wrong, so anything may go wrong in it
+        return None
+
+
+def convert_along(
+    route: Route, model: Any, arrays: Sequence[np.ndarray]
+) -> tuple[Any, tuple[Axes, ...], tuple[Axes, ...]]:
+    """Runs the translators of a route: the model that comes out, and the permutations of its inputs and outputs."""
     examples = [array[:_EXAMPLES] if len(array) >= _EXAMPLES else np.repeat(array, _EXAMPLES, 0) for array in arrays]
     input_axes: tuple[Axes, ...] = (None,) * len(examples)
     output_axes: tuple[Axes, ...] = ()

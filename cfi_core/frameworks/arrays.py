@@ -159,6 +159,9 @@ class ArrayAdapter(NumpyTensors):
         """What a function ends in cannot be seen."""
         return
 
+    def in_double(self, model: ArrayModel) -> None:
+        """What a function computes with cannot be seen."""
+
     # running
 
     def outputs(self, model: ArrayModel, inputs: Sequence[np.ndarray]) -> Any:

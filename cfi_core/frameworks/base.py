@@ -84,6 +84,9 @@ class FrameworkAdapter(Protocol):
     def without_softmax(self, model: Any, inputs: Sequence[Any]) -> Any | None:
         """A model that returns the logits, if the model ends in a softmax; None if it does not."""
 
+    def in_double(self, model: Any) -> Any | None:
+        """A copy of its own that computes in double precision; None if it does already, or cannot be made to."""
+
     # running
 
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:

@@ -92,6 +92,9 @@ class OnnxAdapter(NumpyTensors):
                 value.name = node.input[0]  # of the same shape and type
         return cut
 
+    def in_double(self, model: onnx.ModelProto) -> None:
+        """Not made: not every operator of ONNX Runtime computes in double precision."""
+
     # running
 
     def outputs(self, model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> Any:

@@ -102,6 +102,10 @@ class TensorFlowAdapter:
         """Replaces a final softmax (layer, activation or operation), in the trace where there is no graph of layers."""
         return _view(model).without_softmax(inputs)
 
+    def in_double(self, model: Any) -> Any | None:
+        """A copy of a graph of Keras layers whose layers compute in double precision."""
+        return _view(model).in_double()
+
     # running
 
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:

@@ -74,6 +74,9 @@ class FunctionView:
             )
         return self.model
 
+    def in_double(self) -> None:
+        """A function has its types built in."""
+
     def fingerprint(self) -> str:
         """Hash of the variables and settings that the function can reach, and of the identity of its code."""
         digest = hashlib.sha256()

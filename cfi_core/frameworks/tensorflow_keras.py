@@ -69,6 +69,21 @@ class KerasView:
         clone.set_weights(model.get_weights())
         return clone
 
+    def in_double(self) -> keras.Model | None:
+        """The same graph of layers, each computing in float64; None for another model, or layers that cannot."""
+        model = self.model
+        if not is_graph(model) or self.floating_type() != tf.float32:
+            return None
+        try:
+            clone = keras.models.clone_model(model, clone_function=_layer_in_double, recursive=True)
+            if any(tensor.dtype != "float64" for tensor in clone.outputs):
+                return None
+            for twin, weight in zip(clone.weights, model.weights, strict=True):
+                twin.assign(tf.cast(weight.value, twin.dtype))
+        except Exception:  # noqa: BLE001 - custom layers may refuse another type, or being copied, in any way
+            return None
+        return clone
+
     def fingerprint(self) -> str:
         """Hash of weights, layers, their settings and activations."""
         digest = hashlib.sha256()
@@ -431,6 +446,15 @@ def _symbolic_shapes(model: keras.Model, prefix: str = "") -> Iterator[tuple[str
                 yield prefix + layer.name, tuple(nodes[0].output_tensors[0].shape[1:])
             if isinstance(layer, keras.Model):
                 yield from _symbolic_shapes(layer, f"{prefix}{layer.name}/")
+
+
+def _layer_in_double(layer: Any) -> Any:
+    if not isinstance(layer, keras.Layer):
+        return layer  # an operation without weights: it takes the type of its inputs
+    config = layer.get_config()
+    if not isinstance(layer, keras.layers.InputLayer) or "float" in str(layer.dtype):
+        config["dtype"] = "float64"
+    return type(layer).from_config(config)
 
 
 def _settings(layer: Any) -> str:

@@ -19,6 +19,9 @@ class View(Protocol):
     def twin(self, *, share_weights: bool) -> Any:
         """Another model that computes the same."""
 
+    def in_double(self) -> Any | None:
+        """A copy that computes in double precision, where one can be made."""
+
     def fingerprint(self) -> str:
         """Changes with the model."""
 
@@ -77,6 +80,9 @@ class LogitModel:
                 "functional Keras model, a model that returns logits, or head='output'."
             )
         return self
+
+    def in_double(self) -> None:
+        """A traced graph has its types built in."""
 
     def fingerprint(self) -> str:
         """Of the original, when it was traced."""

@@ -152,6 +152,13 @@ class TorchAdapter:
             model.set_submodule(name, nn.Identity())
         return model
 
+    def in_double(self, model: nn.Module) -> nn.Module | None:
+        """A copy with its weights in double precision; none of a function, whose weights cannot be seen."""
+        if any(isinstance(module, FunctionModel | torch.jit.ScriptModule) for _, module in _parts(model)):
+            return None
+        kinds = {tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()}
+        return self.twin(model, share_weights=False).double() if kinds == {torch.float32} else None
+
     # running
 
     def outputs(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> Any:

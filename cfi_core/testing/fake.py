@@ -278,6 +278,9 @@ class NetworkAdapter:
         """Drops the softmax."""
         return type(model)(model.mix, model.head) if model.softmax else None
 
+    def in_double(self, model: Network) -> None:
+        """It computes in double precision already."""
+
     def outputs(self, model: Network, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """Forward pass."""
         return model(*inputs)

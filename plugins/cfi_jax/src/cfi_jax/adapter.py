@@ -115,6 +115,9 @@ class JaxAdapter:
             return None
         return Logits(model) if found else None
 
+    def in_double(self, model: Any) -> None:
+        """JAX computes in double precision only where the whole process does."""
+
     # running
 
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
