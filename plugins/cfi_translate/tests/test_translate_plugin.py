@@ -15,6 +15,10 @@ SPECS = {spec.name: spec for spec in cfi_translators()}
 
 def test_edges() -> None:
     assert {name: (spec.source, spec.target) for name, spec in SPECS.items()} == {
+        "keras-torch": ("tensorflow", "torch"),
+        "torch-export": ("torch", "onnx"),
+        "onnx-keras": ("onnx", "tensorflow"),
+        "onnx-torch": ("onnx", "torch"),
         "torch-onnx": ("torch", "onnx"),
         "onnx2keras": ("onnx", "tensorflow"),
         "tf2onnx": ("tensorflow", "onnx"),

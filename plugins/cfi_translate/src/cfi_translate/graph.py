@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, helper, numpy_helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 Shape = tuple[int | None, ...]
 
@@ -30,7 +30,7 @@ class Graph:
 
     def __init__(self, model: ModelProto) -> None:
         self.model = model
-        self.constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+        self.constants = _Constants(model.graph.initializer)
         self.producers = {name: node for node in model.graph.node for name in node.output if name}
         self.consumers: dict[str, list[NodeProto]] = {}
         for node in model.graph.node:
@@ -42,7 +42,7 @@ class Graph:
     def shape(self, name: str) -> Shape | None:
         """Inferred shape of a value; None for its unknown sizes, None if its rank is unknown."""
         if name in self.constants:
-            return tuple(self.constants[name].shape)
+            return self.constants.shape(name)
         if self._shapes is None:
             self._shapes = inferred_shapes(self.model)
         return self._shapes.get(name)
@@ -62,6 +62,32 @@ class Graph:
         if len(node.input) <= position:
             return None
         return self.constants.get(node.input[position])
+
+
+class _Constants(Mapping[str, np.ndarray]):
+    """Values of initialisers, unpacked when they are asked for."""
+
+    def __init__(self, initialisers: Iterable[TensorProto]) -> None:
+        self._packed = {one.name: one for one in initialisers}
+        self._values: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._values:
+            self._values[name] = numpy_helper.to_array(self._packed[name])
+        return self._values[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Sizes of a value, which need not be unpacked for them."""
+        return tuple(self._packed[name].dims)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._packed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
 
 
 def inferred_shapes(model: ModelProto) -> dict[str, Shape]:

@@ -153,7 +153,7 @@ def _element_types(model: ModelProto) -> dict[str, int]:
 
 def fold_constants(model: ModelProto) -> None:
     """Computes every node whose inputs are all constant (results of up to 64 Mi elements)."""
-    constants = Graph(model).constants
+    constants = dict(Graph(model).constants)
     outputs = {one.name for one in model.graph.output}
     opsets = list(model.opset_import)
     kept = []

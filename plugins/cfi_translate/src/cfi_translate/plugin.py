@@ -15,8 +15,44 @@ _ONNX = ("onnx>=1.21", "onnxruntime>=1.20")
 
 @hookimpl
 def cfi_translators() -> Iterable[TranslatorSpec]:
-    """The conversions through ONNX, one translator for each step."""
+    """Our own converters, and more expensive ones by other libraries: through ONNX, one translator for each step."""
     return [
+        TranslatorSpec(
+            name="keras-torch",
+            source="tensorflow",
+            target="torch",
+            preserves=_ALL_NEEDS,
+            cost=5,
+            implementation="cfi_translate.keras_torch:convert",
+            requirements=(*_KERAS, _TORCH),
+        ),
+        TranslatorSpec(
+            name="torch-export",
+            source="torch",
+            target="onnx",
+            preserves=_ALL_NEEDS,
+            cost=5,
+            implementation="cfi_translate.torch_export:convert",
+            requirements=(_TORCH, *_ONNX),
+        ),
+        TranslatorSpec(
+            name="onnx-keras",
+            source="onnx",
+            target="tensorflow",
+            preserves=_ALL_NEEDS,
+            cost=5,
+            implementation="cfi_translate.onnx_keras:convert",
+            requirements=(*_KERAS, *_ONNX),
+        ),
+        TranslatorSpec(
+            name="onnx-torch",
+            source="onnx",
+            target="torch",
+            preserves=_ALL_NEEDS,
+            cost=5,
+            implementation="cfi_translate.onnx_torch:convert",
+            requirements=(_TORCH, *_ONNX),
+        ),
         TranslatorSpec(
             name="torch-onnx",
             source="torch",

@@ -1,0 +1,79 @@
+"""A Keras tensor whose axes may stand in another order than in the ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+Axes = tuple[int, ...]
+
+
+class Unsupported(Exception):
+    """Why an operation cannot be translated; the caller adds which one it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A Keras tensor, and which axes of the ONNX model it has.
+
+    Attributes:
+        value: The symbolic tensor.
+        axes: Axis `i` of it is axis `axes[i]` in the ONNX model.
+        order: Where an image was flattened as it lay: position `k` of the last axis is position `order[k]` in the
+            ONNX model.
+    """
+
+    value: Any
+    axes: Axes
+    order: np.ndarray | None = None
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.axes)
+
+    @property
+    def dtype(self) -> str:
+        """Name of the type of the elements."""
+        return str(self.value.dtype)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the elements are of a type that layers compute in."""
+        return "float" in self.dtype
+
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        """Its shape in the order of the ONNX model."""
+        return tuple(self.value.shape[self.position(axis)] for axis in range(self.rank))
+
+    def position(self, axis: int) -> int:
+        """Where an axis of the ONNX model is; it may be counted from the end."""
+        return self.axes.index(axis % self.rank)
+
+    def positions(self, axes: Sequence[int]) -> Axes:
+        """Where axes of the ONNX model are."""
+        return tuple(self.position(axis) for axis in axes)
+
+    def transposed(self, permutation: Sequence[int]) -> Tensor:
+        """The same tensor, its axes counted otherwise: axis `i` is what was axis `permutation[i]`."""
+        order = list(permutation)
+        return replace(self, axes=tuple(order.index(axis) for axis in self.axes))
+
+
+def identity(rank: int) -> Axes:
+    """The order of the ONNX model."""
+    return tuple(range(rank))
+
+
+def channels_last(rank: int) -> Axes:
+    """The order of a batch of images, signals or volumes in Keras."""
+    return (0, *range(2, rank), 1)
+
+
+def inverse(axes: Sequence[int]) -> Axes:
+    """The permutation that undoes another."""
+    return tuple(int(one) for one in np.argsort(axes))

@@ -1,0 +1,152 @@
+"""From a module to the graph of its operators, which `torch.export` captures without running the model."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import RLock
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cfi_core.frameworks.structure import flatten
+from cfi_core.frameworks.torch import TorchAdapter
+from cfi_translate.failures import failure
+from cfi_translate.torch_export import NAME, attention_modules
+from cfi_translate.workarounds import quiet
+
+_WEIGHTS_LIMIT = 2**31
+# torch.export keeps its settings and its "exporting" mark in module globals.
+_exporting = RLock()
+
+
+class Flat(nn.Module):
+    """A model that returns the tensors of its output as a tuple."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The tensors, in the structure's own order."""
+        outputs = flatten(self.model(*inputs))
+        for output in outputs:
+            if not isinstance(output, torch.Tensor):
+                raise failure(NAME, f"takes models that return tensors, and this one returns {type(output).__name__}")
+        return tuple(outputs)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A captured model.
+
+    Attributes:
+        program: The `torch.export.ExportedProgram`; its placeholders are weights, then inputs.
+        state: What each placeholder of a weight, buffer or constant holds, by the placeholder's name.
+        names: What those are called in the model.
+    """
+
+    program: Any
+    state: dict[str, torch.Tensor]
+    names: dict[str, str]
+
+
+def capture(model: Any, arrays: Sequence[np.ndarray]) -> Captured:
+    """Captures a twin of the model, for any number of samples.
+
+    Raises:
+        TranslationError: The model is too large or cannot be captured for any number of samples.
+    """
+    adapter = TorchAdapter()
+    twin = adapter.twin(adapter.load(model))
+    held = [*twin.parameters(), *twin.buffers()]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in held)
+    if size >= _WEIGHTS_LIMIT:
+        raise failure(NAME, f"is limited to 2 GiB of weights and this model has {size / 2**30:.1f} GiB")
+    attention_modules.simplify(twin)
+    tensors = [_example(array, held) for array in arrays]
+    samples = torch.export.Dim("samples", min=1)
+    sizes = {len(tensor) for tensor in tensors[:1] if tensor.ndim}
+    shapes = tuple({0: samples} if tensor.ndim and len(tensor) in sizes else None for tensor in tensors)
+    with _exporting, _undisturbed():
+        try:
+            program = torch.export.export(Flat(twin).eval(), tuple(tensors), dynamic_shapes=(shapes,), strict=False)
+        except Exception as error:  # capturing runs the user's code: anything may come out of it
+            raise failure(NAME, f"could not capture {type(model).__name__}", error) from error
+    return captured(program)
+
+
+def captured(program: Any) -> Captured:
+    """Looks up what the placeholders of a program hold."""
+    signature = program.graph_signature
+    if signature.buffers_to_mutate:
+        changed = ", ".join(sorted(_without_wrapper(name) for name in signature.buffers_to_mutate.values()))
+        raise failure(NAME, f"cannot translate a model that changes its own buffers ({changed})")
+    state: dict[str, torch.Tensor] = {}
+    names: dict[str, str] = {}
+    for spec in signature.input_specs:
+        if spec.target is None:
+            continue
+        holder = program.state_dict if spec.target in program.state_dict else program.constants
+        value = holder[spec.target]
+        if not isinstance(value, torch.Tensor):
+            raise failure(NAME, f"cannot translate the {type(value).__name__} {spec.target!r} that the model holds")
+        state[spec.arg.name] = value.detach()
+        names[spec.arg.name] = _without_wrapper(spec.target)
+    return Captured(program, state, names)
+
+
+def decomposed(program: Any, operators: Sequence[Any] = ()) -> Captured:
+    """The same program without work in place, and with these operators taken apart by torch's own rules."""
+    table = torch.export.default_decompositions()
+    with _exporting, _undisturbed():
+        try:
+            return captured(program.run_decompositions({one: table[one] for one in operators if one in table}))
+        except Exception as error:  # the decompositions run through all layers of torch
+            raise failure(NAME, "could not take the captured graph apart", error) from error
+
+
+def can_decompose(operator: Any) -> bool:
+    """Whether torch knows how to take an operator apart."""
+    return operator in torch.export.default_decompositions()
+
+
+def _without_wrapper(name: str) -> str:
+    return name.removeprefix("model.")
+
+
+def _example(array: np.ndarray, held: list[torch.Tensor]) -> torch.Tensor:
+    """Two samples: a size of one would be taken for a constant."""
+    tensor = torch.from_numpy(np.resize(array, (2, *array.shape[1:])) if array.ndim else np.array(array))
+    model_values = next((value for value in held if value.is_floating_point()), None)
+    if model_values is None:
+        return tensor
+    return tensor.to(model_values.device, model_values.dtype if tensor.is_floating_point() else None)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No warnings and logs reach the user, and torch's settings are as before afterwards."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    disabled = logging.root.manager.disable
+    trace = logging.getLogger("torch.__trace")  # hands its records on whatever the level
+    traced = trace.disabled
+    # Where a model cannot be captured, torch.export prints the graph so far to the standard error output.
+    with quiet("torch"), contextlib.redirect_stderr(io.StringIO()), torch.random.fork_rng(devices=[]), torch.no_grad():
+        # Its fused operator is for running only; the plain path shows the layers inside.
+        torch.backends.mha.set_fastpath_enabled(False)
+        # Loggers below "torch" have levels of their own, and a failing export logs the whole graph.
+        logging.disable(logging.CRITICAL)
+        trace.disabled = True
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+            trace.disabled = traced
+            torch.backends.mha.set_fastpath_enabled(fast)
