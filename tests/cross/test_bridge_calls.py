@@ -94,8 +94,8 @@ def test_an_onnx_file_is_read_where_it_lives_and_converted_for_gradients(twins: 
     read = cfi.attribute(str(onnx_file), "layer_activation", "captum", inputs=twins.first, layer="/relu2/Relu")
     native = cfi.attribute(twins.torch_model, "layer_activation", "captum", inputs=twins.first, layer="relu2")
     assert read.route == ("bridge-to-torch",) and apart(native.values, read.values) < 1e-5
-    assert cfi.plan(str(onnx_file), "saliency", "captum", inputs=twins.first).route.names == ("onnx2torch",)
-    with pytest.raises(cfi.RouteError, match="onnx2torch"):
+    assert cfi.plan(str(onnx_file), "saliency", "captum", inputs=twins.first).route.names == ("onnx-torch",)
+    with pytest.raises(cfi.RouteError, match="onnx-torch"):
         cfi.attribute(str(onnx_file), "saliency", "captum", inputs=twins.first, target=0, translator="bridge")
 
 
@@ -306,7 +306,7 @@ def test_without_the_bridge_everything_is_converted(twins: Twins):
         converted = cfi.attribute(twins.keras_model, "saliency", "captum", inputs=twins.last, target=1)
         with pytest.raises(cfi.RouteError, match="cfi-bridge"):
             cfi.attribute(twins.keras_model, "saliency", "captum", inputs=twins.last, target=1, translator="bridge")
-    assert (bridged.route, converted.route) == (("bridge-to-torch",), ("tf2onnx", "onnx2torch"))
+    assert (bridged.route, converted.route) == (("bridge-to-torch",), ("keras-torch",))
     assert apart(bridged.values, converted.values) < 1e-5
 
 

@@ -155,7 +155,7 @@ def test_captum(twins: Twins, key: str, kind: str) -> None:
     native = of_torch(twins, key, "captum", CAPTUM[key])
     crossed = of_keras(twins, key, "captum", CAPTUM[key], kind)
     assert native.route == () and native.certificate is None
-    assert crossed.route == (("bridge-to-torch",) if kind == "bridge" else ("tf2onnx", "onnx2torch"))
+    assert crossed.route == (("bridge-to-torch",) if kind == "bridge" else ("keras-torch",))
     assert crossed.certificate.faithful
     check(native, crossed)
 
@@ -166,7 +166,7 @@ def test_tf_keras_vis(twins: Twins, key: str, kind: str) -> None:
     native = of_keras(twins, key, "tf-keras-vis", arguments)
     crossed = of_torch(twins, key, "tf-keras-vis", arguments, kind)
     assert native.route == () and native.certificate is None
-    assert crossed.route == (("bridge-to-keras",) if kind == "bridge" else ("torch-onnx", "onnx2keras"))
+    assert crossed.route == (("bridge-to-keras",) if kind == "bridge" else ("torch-export", "onnx-keras"))
     assert crossed.certificate.faithful
     check(crossed, native)
 
@@ -177,7 +177,7 @@ def test_a_bridge_is_taken_wherever_the_methods_needs_allow(twins: Twins, key: s
     if runs_on_a_bridge(key, "captum"):
         assert plan.route.names == ("bridge-to-torch",) and "runs where it lives" in plan.reason
     else:
-        assert plan.route.names == ("tf2onnx", "onnx2torch") and "a bridge has no modules" in plan.reason
+        assert plan.route.names == ("keras-torch",) and "a bridge has no modules" in plan.reason
 
 
 def test_every_method_of_the_issue_is_here() -> None:

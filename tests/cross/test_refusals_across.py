@@ -86,7 +86,7 @@ def test_a_translator_that_is_named_is_taken(twins: Twins):
     )
     assert result.route == ("keras-onnx-export", "onnx2torch")
     named = cfi.attribute(twins.keras_model, "saliency", "captum", inputs=twins.last, target=0, translator="tf2onnx")
-    assert named.route == ("tf2onnx", "onnx2torch")
+    assert named.route == ("tf2onnx", "onnx-torch")
     with pytest.raises(cfi.RouteError, match="onnx2keras"):
         cfi.attribute(twins.keras_model, "saliency", "captum", inputs=twins.last, target=0, translator="onnx2keras")
 

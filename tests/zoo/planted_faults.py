@@ -1,0 +1,348 @@
+"""Faults of the kinds that converters make, planted in faithful conversions: does the certificate see them?
+
+    python tests/zoo/planted_faults.py [faults of each kind and model, 6 if left out]
+
+A change that is none (of a weight that no input reaches, of a padding that only meets zeros) does not count: whether it
+is one is decided by the converted model against itself, in double precision and without a certificate.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from conversion_zoo import KERAS_CONVERSIONS, TORCH_CONVERSIONS, torch_tensors
+
+import keras  # isort: skip
+import tensorflow as tf
+import torch
+from torch import nn
+
+import cfi_core as cfi
+from cfi_core.certificate import Side, certify
+from cfi_core.detection import adapter_for
+from cfi_core.plugins import registry
+
+TORCH_SOURCES = ("resnet18", "mobilenet_v3_small", "googlenet", "convnext_tiny")
+KERAS_SOURCES = ("ResNet50", "MobileNetV2", "DenseNet121", "vision transformer")
+CLEAR, NO_FAULT = 1e-3, 1e-9
+"""Relative differences of outputs and gradients that rounding does not make; below which nothing has changed."""
+
+Plant = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One change of one layer."""
+
+    kind: str
+    place: str
+    plant: Plant
+
+
+# faults in torch modules
+
+
+def torch_faults(model: nn.Module) -> Iterator[Fault]:
+    """All that can be planted in a `torch.fx.GraphModule`."""
+    for name, module in model.named_modules():
+        for kind, change in _changes(module):
+            yield Fault(kind, name, lambda other, name=name, change=change: _replace(other, name, change))
+    joins = [node.name for node in model.graph.nodes if node.target in (torch.cat, torch.concat)]
+    for name in joins:
+        yield Fault("order", name, lambda other, name=name: _swap_joined(other, name))
+
+
+def _changes(module: nn.Module) -> Iterator[tuple[str, Callable[[nn.Module], nn.Module | None]]]:
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+        yield "weights", _scaled
+        yield "one weight", _one_weight
+        if module.weight.shape[0] > 1:
+            yield "channels", _swapped_channels
+        if module.bias is not None:
+            yield "bias", _without_bias
+    if isinstance(module, nn.Conv2d):
+        if module.kernel_size[0] == module.kernel_size[1] > 1:
+            yield "axis", _transposed_kernel
+        if module.padding not in ((0, 0), "valid"):
+            yield "padding", _shifted
+        if module.stride == (2, 2):
+            yield "stride", _strided_elsewhere
+    if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+        yield "epsilon", _other_epsilon
+    if isinstance(module, nn.BatchNorm2d):
+        yield "statistics", _without_mean
+    if isinstance(module, nn.ReLU | nn.ReLU6 | nn.SiLU | nn.GELU | nn.Hardswish | nn.Hardsigmoid):
+        yield "activation", _other_activation
+    if isinstance(module, nn.ZeroPad2d):
+        yield "padding", lambda pad: nn.ZeroPad2d((pad.padding[1], pad.padding[0], pad.padding[3], pad.padding[2]))
+    if isinstance(module, nn.AvgPool2d) and module.padding not in (0, (0, 0)):
+        yield "padding", _counting_padding
+    if isinstance(module, nn.MaxPool2d):
+        yield "pooling", lambda pool: nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
+
+
+def _replace(model: nn.Module, name: str, change: Callable[[nn.Module], nn.Module | None]) -> None:
+    module = model.get_submodule(name)
+    with torch.no_grad():
+        other = change(module)
+    if other is not None:
+        model.set_submodule(name, other.eval())
+
+
+def _scaled(module: Any) -> None:
+    module.weight.mul_(1.01)
+
+
+def _one_weight(module: Any) -> None:
+    flat = module.weight.view(-1)
+    flat[len(flat) // 2] += 3 * module.weight.std()
+
+
+def _swapped_channels(module: Any) -> None:
+    module.weight[[0, 1]] = module.weight[[1, 0]].clone()
+
+
+def _without_bias(module: Any) -> None:
+    module.bias.zero_() if module.bias.any() else module.bias.add_(0.1)
+
+
+def _transposed_kernel(module: Any) -> None:
+    module.weight.copy_(module.weight.transpose(2, 3).clone())
+
+
+def _shifted(module: Any) -> nn.Module:
+    """All padding before, none after."""
+    before = (
+        [2 * one for one in module.padding] if not isinstance(module.padding, str) else [module.kernel_size[0] - 1] * 2
+    )
+    module.padding, module._reversed_padding_repeated_twice = (0, 0), [0, 0, 0, 0]
+    return nn.Sequential(nn.ZeroPad2d((before[1], 0, before[0], 0)), module)
+
+
+class _EverySecond(nn.Module):
+    """From the second on."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x, (0, 1, 0, 1))[:, :, 1::2, 1::2]
+
+
+def _strided_elsewhere(module: Any) -> nn.Module:
+    module.stride = (1, 1)
+    return nn.Sequential(module, _EverySecond(2))
+
+
+def _other_epsilon(module: Any) -> None:
+    module.eps = 1e-3 if module.eps < 1e-4 else 1e-5
+
+
+def _without_mean(module: Any) -> None:
+    module.running_mean.zero_()
+
+
+def _other_activation(module: nn.Module) -> nn.Module:
+    others: dict[type[nn.Module], nn.Module] = {
+        nn.ReLU: nn.LeakyReLU(0.01),
+        nn.ReLU6: nn.ReLU(),
+        nn.SiLU: nn.GELU(),
+        nn.GELU: nn.GELU(approximate="tanh" if getattr(module, "approximate", "none") == "none" else "none"),
+        nn.Hardswish: nn.SiLU(),
+        nn.Hardsigmoid: nn.Sigmoid(),
+    }
+    return others[type(module)]
+
+
+def _counting_padding(module: Any) -> None:
+    module.count_include_pad = not module.count_include_pad
+
+
+def _swap_joined(model: Any, name: str) -> None:
+    node = next(one for one in model.graph.nodes if one.name == name)
+    first, second, *rest = node.args[0]
+    node.args = ([second, first, *rest], *node.args[1:])
+    model.recompile()
+
+
+# faults in Keras layers
+
+
+def keras_faults(model: Any) -> Iterator[Fault]:
+    """All that can be planted in a functional Keras model by changing its layers."""
+    for layer in model.layers:
+        for kind, change in _layer_changes(layer):
+            yield Fault(kind, layer.name, lambda other, name=layer.name, change=change: change(other.get_layer(name)))
+
+
+def _layer_changes(layer: Any) -> Iterator[tuple[str, Callable[[Any], None]]]:
+    layers = keras.layers
+    kernel = getattr(layer, "kernel", None)
+    if kernel is not None:
+        yield "weights", lambda one: one.kernel.assign(one.kernel * 1.01)
+        yield "one weight", _one_kernel_weight
+        if kernel.shape[-1] > 1:
+            yield "channels", _swapped_filters
+        if getattr(layer, "bias", None) is not None:
+            yield "bias", lambda one: one.bias.assign(one.bias + 0.1)
+    if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
+        if layer.kernel_size[0] == layer.kernel_size[1] > 1:
+            yield "axis", lambda one: one.kernel.assign(tf.transpose(one.kernel, (1, 0, 2, 3)))
+        if layer.padding == "same" and layer.strides == (1, 1) and layer.kernel_size[0] > 1:
+            yield "padding", _causal
+        if layer.strides == (2, 2):
+            yield "stride", _called(lambda x: x[:, ::-1, ::-1])
+    if isinstance(layer, layers.BatchNormalization | layers.LayerNormalization):
+        yield "epsilon", lambda one: setattr(one, "epsilon", 1e-3 if one.epsilon < 1e-4 else 1e-5)
+    if isinstance(layer, layers.BatchNormalization):
+        yield "statistics", lambda one: one.moving_mean.assign(one.moving_mean * 0)
+    if isinstance(layer, layers.Activation):
+        yield "activation", _other_keras_activation
+    if isinstance(layer, layers.ZeroPadding2D):
+        yield "padding", _padded_elsewhere
+    if isinstance(layer, layers.Concatenate):
+        yield "order", lambda one: _before_call(one, lambda inputs: [inputs[1], inputs[0], *inputs[2:]])
+    if isinstance(layer, layers.MaxPooling2D):
+        yield "pooling", _called(lambda x: x * 0.999)
+
+
+def _one_kernel_weight(layer: Any) -> None:
+    values = layer.kernel.numpy()
+    values.reshape(-1)[values.size // 2] += 3 * values.std()
+    layer.kernel.assign(values)
+
+
+def _swapped_filters(layer: Any) -> None:
+    values = layer.kernel.numpy()
+    values[..., [0, 1]] = values[..., [1, 0]]
+    layer.kernel.assign(values)
+
+
+def _causal(layer: Any) -> None:
+    """All padding before, none after."""
+    size = layer.kernel_size[0]
+    layer.padding = "valid"
+    _before_call(layer, lambda x: tf.pad(x, [[0, 0], [size - 1, 0], [size - 1, 0], [0, 0]]))
+
+
+def _padded_elsewhere(layer: Any) -> None:
+    (top, bottom), (left, right) = layer.padding
+    layer.padding = ((top + 1, bottom - 1), (left + 1, right - 1)) if bottom and right else ((0, top), (0, left))
+
+
+def _other_keras_activation(layer: Any) -> None:
+    name = getattr(layer.activation, "__name__", "")
+    others = {"relu": "leaky_relu", "relu6": "relu", "silu": "gelu", "hard_silu": "silu", "hard_sigmoid": "sigmoid"}
+    layer.activation = keras.activations.get(others.get(name, "softplus"))
+
+
+def _called(change: Callable[[Any], Any]) -> Callable[[Any], None]:
+    return lambda layer: _before_call(layer, change)
+
+
+def _before_call(layer: Any, change: Callable[[Any], Any]) -> None:
+    call = layer.call
+    layer.call = lambda inputs, *arguments, **options: call(change(inputs), *arguments, **options)
+
+
+# what is measured
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A fault that is one, and what the certificate said of it."""
+
+    model: str
+    fault: Fault
+    caught: bool
+    size: float
+
+
+def outcomes(side: str, name: str, each: int) -> Iterator[Outcome]:
+    """Plants faults in the conversion of a model, some of each kind, and certifies."""
+    cases = TORCH_CONVERSIONS if side == "torch" else KERAS_CONVERSIONS
+    model, arrays = cases[name].make(), cases[name].inputs()
+    inputs = arrays[0] if len(arrays) == 1 else arrays
+    to = "tensorflow" if side == "torch" else "torch"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = cfi.translate(model, to, inputs=torch_tensors(inputs) if side == "torch" else inputs)
+    source = Side(adapter_for(registry(), "torch" if side == "torch" else "tensorflow"), model)
+    right = Side(adapter_for(registry(), to), made.model, made.input_axes, made.output_axes)
+    kinds: dict[str, list[Fault]] = {}
+    for fault in torch_faults(made.model) if to == "torch" else keras_faults(made.model):
+        kinds.setdefault(fault.kind, []).append(fault)
+    chooser = random.Random(0)
+    for faults in kinds.values():
+        for fault in chooser.sample(faults, min(each, len(faults))):
+            wrong = Side(right.adapter, _copied(made.model), made.input_axes, made.output_axes)
+            fault.plant(wrong.model)
+            size = _size(right, wrong, arrays)
+            if size > NO_FAULT:
+                yield Outcome(name, fault, not certify(source, wrong, arrays).faithful, size)
+
+
+def _copied(model: Any) -> Any:
+    if isinstance(model, nn.Module):
+        return copy.deepcopy(model)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    return clone
+
+
+def _size(right: Side, wrong: Side, arrays: tuple[np.ndarray, ...]) -> float:
+    """Largest relative difference of outputs or input gradients; in double precision, if that is not clear before."""
+    size = _apart(right, wrong, arrays)
+    if size > CLEAR:
+        return size
+    sides = (right.in_double(), _double_of(wrong))
+    return size if sides[0] is None or sides[1] is None else _apart(sides[0], sides[1], arrays)
+
+
+def _apart(one: Side, other: Side, arrays: tuple[np.ndarray, ...]) -> float:
+    values = []
+    for side in (one, other):
+        outputs = side.outputs(arrays)
+        if values and [output.shape for output in outputs] != [output.shape for output in values[0][: len(outputs)]]:
+            return float("inf")
+        generator = np.random.default_rng(3)
+        cotangents = [generator.standard_normal(output.shape).astype(output.dtype) for output in outputs]
+        values.append([*outputs, *side.gradients(arrays, cotangents)])
+    return max(float(np.linalg.norm(a - b) / (np.linalg.norm(a) or 1.0)) for a, b in zip(*values, strict=True))
+
+
+def _double_of(side: Side) -> Side | None:
+    """Only of torch: a Keras layer whose call was changed would be copied without the change."""
+    return side.in_double() if isinstance(side.model, nn.Module) else None
+
+
+def main(arguments: list[str]) -> None:
+    each = int(arguments[0]) if arguments else 6
+    found = []
+    for side, names in (("torch", TORCH_SOURCES), ("keras", KERAS_SOURCES)):
+        for name in names:
+            new = list(outcomes(side, name, each))
+            found += new
+            print(f"{side} {name}: {sum(one.caught for one in new)} of {len(new)} caught", flush=True)
+            for one in new:
+                if not one.caught:
+                    print(
+                        f"    not caught: {one.fault.kind} at {one.fault.place} (changes by {one.size:.1e})", flush=True
+                    )
+    kinds = Counter(one.fault.kind for one in found)
+    caught = Counter(one.fault.kind for one in found if one.caught)
+    print("\n".join(f"{kind:<12} {caught[kind]} of {count}" for kind, count in sorted(kinds.items())))
+    print(f"all: {sum(caught.values())} of {len(found)} ({sum(caught.values()) / len(found):.1%})")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
