@@ -7,13 +7,13 @@ Both models run on the user's own inputs and on random ones of the same mean, sp
 * input gradients of one fixed random combination of all outputs, taken before a final softmax, on the first
   samples: relative L2 difference (of the input that differs most) and cosine.
 
-The verdict separates faults from rounding. Outputs that differ by more than `OUTPUT_TOLERANCE` are a fault. Differences
+The verdict separates faults from rounding. Outputs that differ by more than `MOST_OUTPUT_ROUNDING` are a fault. Differences
 up to `OUTPUT_DOUBT` and `GRADIENT_DOUBT` are rounding. In between both models are run again in double precision, where
 a faithful translation agrees to `DOUBLE_OUTPUTS` and `DOUBLE_GRADIENTS`, whatever rounding did before; anything else is
 a fault. (The weights are the same numbers, so that only the order of sums may differ.)
 
-Where one of the models cannot be run in double precision, input gradients must agree to `GRADIENT_TOLERANCE`, or to
-`FLOOR_FACTOR` times the model's own rounding floor and `MOST_ROUNDING`: the floor is how much the original's gradient
+Where one of the models cannot be run in double precision, outputs must agree to `OUTPUT_TOLERANCE` and input gradients
+to `GRADIENT_TOLERANCE`, or to `FLOOR_FACTOR` times the model's own rounding floor and `MOST_ROUNDING`: the floor is how much the original's gradient
 moves when its inputs move by a few units in the last place, so that its outputs move by no more than rounding moves
 them.
 """
@@ -40,6 +40,7 @@ FLOOR_FACTOR = 5.0
 FLOOR_DRAWS = 4
 ROUNDING = 5e-6  # relative difference of outputs that rounding alone can cause in deep float32 networks
 MOST_STEPS = 256.0  # units in the last place by which inputs are moved at the most to cause it
+MOST_OUTPUT_ROUNDING = 1e-3  # no difference of outputs above this is put down to rounding
 MOST_ROUNDING = 0.25  # no difference of gradients above this is put down to rounding
 GRADIENT_SAMPLES = 8
 PROBES = 2
@@ -251,10 +252,8 @@ def certify(source: Side, translated: Side, arrays: Sequence[np.ndarray], seed: 
         notes.extend([note] if note and note not in notes else [])
         if not _in_doubt(measurement):
             continue
-        if not measurement.output_difference <= OUTPUT_TOLERANCE:  # also NaN
-            faults.append(
-                f"outputs on {label} differ by {measurement.output_difference:.1e} (tolerance {OUTPUT_TOLERANCE:.0e})"
-            )
+        if not measurement.output_difference <= MOST_OUTPUT_ROUNDING:  # also NaN
+            faults.append(_outputs_differ(measurement, MOST_OUTPUT_ROUNDING))
             continue
         if not asked_for_double:
             double, asked_for_double = _in_double(pair, arrays), True
@@ -314,6 +313,8 @@ def _beyond_rounding(
 ) -> list[str]:
     """Faults by the tolerance of single precision, or by the rounding floor, which is noted."""
     label, difference = measurement.samples_of, measurement.gradient_difference
+    if not measurement.output_difference <= OUTPUT_TOLERANCE:
+        return [_outputs_differ(measurement, OUTPUT_TOLERANCE)]
     if difference is None or difference <= GRADIENT_TOLERANCE:
         return []
     floor = _rounding_floor(pair.source_head, _first(samples), cotangents, generator)
@@ -324,6 +325,12 @@ def _beyond_rounding(
         f"input gradients on {label} differ by {difference:.1e} (tolerance {GRADIENT_TOLERANCE:.0e}, rounding floor "
         f"{floor:.1e})"
     ]
+
+
+def _outputs_differ(measurement: Measurement, tolerance: float) -> str:
+    return (
+        f"outputs on {measurement.samples_of} differ by {measurement.output_difference:.1e} (tolerance {tolerance:.0e})"
+    )
 
 
 def _floor_of_precision(

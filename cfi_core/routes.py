@@ -138,7 +138,8 @@ def _way_out(registry: Registry, source: str, target: str, needs: frozenset[Need
     others = [path for path in _paths(registry, source, target) if needs <= path.preserves]
     usable = [path for path in others if not any(unmet(step.requirements) for step in path.translators)]
     if usable:
-        return f"There is {usable[0]}: leave translator= out, or pass translator={list(usable[0].names)!r}."
+        best = min(usable, key=lambda path: (path.rank, path.names))
+        return f"There is {best}: leave translator= out, or pass translator={list(best.names)!r}."
     hint = registry.frameworks[source].without_gradients if source in registry.frameworks else ""
     if hint:
         return hint

@@ -293,7 +293,7 @@ def test_a_model_modifier_needs_modules_and_gets_a_conversion(twins: Twins):
         target=0,
         init_args={"model_modifier": ReplaceToLinear()},
     )
-    assert plan.route.names == ("torch-onnx", "onnx2keras")
+    assert plan.route.names == ("torch-export", "onnx-keras")
 
 
 def test_without_the_bridge_everything_is_converted(twins: Twins):

@@ -58,7 +58,7 @@ def test_an_unfaithful_translation_is_refused_and_the_next_route_taken(twins: Tw
             result = cfi.attribute(
                 twins.torch_model, "saliency", "tf-keras-vis", inputs=twins.first, target=0, translator="conversion"
             )
-    assert result.route == ("torch-onnx", "onnx2keras")
+    assert result.route == ("torch-export", "onnx-keras")
 
 
 def test_a_model_that_no_translator_knows(twins: Twins):
