@@ -7,15 +7,15 @@ Both models run on the user's own inputs and on random ones of the same mean, sp
 * input gradients of one fixed random combination of all outputs, taken before a final softmax, on the first
   samples: relative L2 difference (of the input that differs most) and cosine.
 
-The verdict separates faults from rounding. Outputs that differ by more than `MOST_OUTPUT_ROUNDING` are a fault. Differences
-up to `OUTPUT_DOUBT` and `GRADIENT_DOUBT` are rounding. In between both models are run again in double precision, where
-a faithful translation agrees to `DOUBLE_OUTPUTS` and `DOUBLE_GRADIENTS`, whatever rounding did before; anything else is
-a fault. (The weights are the same numbers, so that only the order of sums may differ.)
+The verdict separates faults from rounding. Outputs that differ by more than `MOST_OUTPUT_ROUNDING` are a fault.
+Differences up to `OUTPUT_DOUBT` and `GRADIENT_DOUBT` are rounding. In between both models are run again in double
+precision, where a faithful translation agrees to `DOUBLE_OUTPUTS` and `DOUBLE_GRADIENTS`, whatever rounding did before;
+anything else is a fault. (The weights are the same numbers, so that only the order of sums may differ.)
 
 Where one of the models cannot be run in double precision, outputs must agree to `OUTPUT_TOLERANCE` and input gradients
-to `GRADIENT_TOLERANCE`, or to `FLOOR_FACTOR` times the model's own rounding floor and `MOST_ROUNDING`: the floor is how much the original's gradient
-moves when its inputs move by a few units in the last place, so that its outputs move by no more than rounding moves
-them.
+to `GRADIENT_TOLERANCE`, or to `FLOOR_FACTOR` times the model's own rounding floor and `MOST_ROUNDING`: the floor is how
+much the original's gradient moves when its inputs move by a few units in the last place, so that its outputs move by no
+more than rounding moves them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cfi_core.errors import NoGradientError
 from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.frameworks.structure import flatten
 
-OUTPUT_DOUBT, GRADIENT_DOUBT = 2e-6, 1e-4
+OUTPUT_DOUBT, GRADIENT_DOUBT = 2e-6, 1e-5
 DOUBLE_OUTPUTS, DOUBLE_GRADIENTS = 1e-6, 1e-5
 DOUBLE_SAMPLES = 2
 OUTPUT_TOLERANCE = 1e-4

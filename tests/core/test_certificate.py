@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cfi_core.certificate import Side, certify, relative_difference
-from cfi_core.layer_map import map_layers
+from cfi_core.layer_map import first_divergence, map_layers
 from cfi_core.testing.fake import NetworkAdapter, Painting, Print
 
 
@@ -111,3 +111,55 @@ def test_non_canonical_network_gradients_agree_with_differences(painting, images
     step = np.random.default_rng(6).normal(size=images.shape) * 1e-6
     difference = ((softmax(images + step) - softmax(images - step)) * cotangent).sum()
     assert difference == pytest.approx(2 * (gradient * step).sum(), rel=1e-5)
+
+
+class Imprecise(NetworkAdapter):
+    """Outputs and gradients of single precision are off; those of double precision are the network's own."""
+
+    def __init__(self, off):
+        self.off = off
+
+    def outputs(self, model, inputs):
+        outputs = super().outputs(model, inputs)
+        return outputs if getattr(model, "precise", False) else outputs * (1 + self.off)
+
+    def in_double(self, model):
+        twin = type(model)(model.mix, model.head)
+        twin.precise = True
+        return twin
+
+
+@pytest.mark.parametrize("off", [1e-5, 5e-4])
+def test_a_doubt_is_decided_in_double_precision(pair, images, off):
+    source, translated = pair
+    rounding = Side(Imprecise(off), translated.model, translated.input_axes, translated.output_axes)
+    exact = Side(Imprecise(0.0), source.model)
+    certificate = certify(exact, rounding, [images])
+    assert certificate.faithful
+    assert len(certificate.in_double) == 2 and certificate.gradient_floor is not None
+    assert "in double precision: outputs by" in str(certificate)
+    assert certificate.report().count("in double precision") == 3
+    rounding.model.head = rounding.model.head * (1 + off / 2)
+    faulty = certify(exact, rounding, [images])
+    assert not faulty.faithful
+    assert all("in double precision" in fault for fault in faulty.faults)
+
+
+def test_no_rounding_excuses_outputs_that_are_far_apart(pair, images):
+    source, translated = pair
+    off = Side(Imprecise(2e-3), translated.model, translated.input_axes, translated.output_axes)
+    certificate = certify(Side(Imprecise(0.0), source.model), off, [images])
+    assert not certificate.faithful and not certificate.in_double
+
+
+def test_the_first_layer_that_differs_is_named(pair, images):
+    source, translated = pair
+    assert first_divergence(source, translated, [images]) is None
+    right = translated.model.mix
+    translated.model.mix = right * 1.5
+    found = first_divergence(source, translated, [images])
+    assert (found.layer, found.counterpart) == ("mix", "mix") and found.difference == pytest.approx(0.5)
+    translated.model.mix = right
+    translated.model.head = translated.model.head[::-1]
+    assert first_divergence(source, translated, [images]).layer == "head"
+    assert "the first layer that differs is 'head'" in str(first_divergence(source, translated, [images]))
