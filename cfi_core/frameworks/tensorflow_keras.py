@@ -67,22 +67,32 @@ class KerasView:
                     f"(keras.saving.register_keras_serializable), or choose a method that changes no weights."
                 ) from error
         clone.set_weights(model.get_weights())
+        _finalize(clone)
         return clone
 
     def in_double(self) -> keras.Model | None:
         """The same graph of layers, each computing in float64; None for another model, or layers that cannot."""
         model = self.model
-        if not is_graph(model) or self.floating_type() != tf.float32:
+        if not is_graph(model) or {tf.as_dtype(one.dtype) for one in _floating(model.weights)} - {tf.float32}:
             return None
+        layers = dict(_named_layers(model))
+        if any("call" in vars(layer) for layer in layers.values()):
+            return None  # changed by hand: a copy from its configuration would not be
         try:
             clone = keras.models.clone_model(model, clone_function=_layer_in_double, recursive=True)
-            if any(tensor.dtype != "float64" for tensor in clone.outputs):
-                return None
             for twin, weight in zip(clone.weights, model.weights, strict=True):
                 twin.assign(tf.cast(weight.value, twin.dtype))
+            _finalize(clone)
+            copies = dict(_named_layers(clone))
+            is_same = all(
+                _plain(layer) == _plain(copies[name])
+                for name, layer in layers.items()
+                if not isinstance(layer, keras.layers.InputLayer)
+            )
         except Exception:  # noqa: BLE001 - custom layers may refuse another type, or being copied, in any way
             return None
-        return clone
+        is_double = all(tf.as_dtype(one.dtype) == tf.float64 for one in (*_floating(clone.weights), *clone.outputs))
+        return clone if is_same and is_double else None
 
     def fingerprint(self) -> str:
         """Hash of weights, layers, their settings and activations."""
@@ -449,12 +459,42 @@ def _symbolic_shapes(model: keras.Model, prefix: str = "") -> Iterator[tuple[str
 
 
 def _layer_in_double(layer: Any) -> Any:
-    if not isinstance(layer, keras.Layer):
-        return layer  # an operation without weights: it takes the type of its inputs
     config = layer.get_config()
-    if not isinstance(layer, keras.layers.InputLayer) or "float" in str(layer.dtype):
-        config["dtype"] = "float64"
-    return type(layer).from_config(config)
+    return type(layer).from_config(_in_float64(config) if isinstance(layer, keras.Layer) else config)
+
+
+def _in_float64(config: Any) -> Any:
+    """A configuration in which every type, also of layers inside, is float64 where it was float32."""
+    if isinstance(config, dict):
+        return {
+            key: "float64" if key == "dtype" and _names_float32(value) else _in_float64(value)
+            for key, value in config.items()
+        }
+    return [_in_float64(one) for one in config] if isinstance(config, list) else config
+
+
+def _names_float32(value: Any) -> bool:
+    return value == "float32" or (isinstance(value, dict) and value.get("config", {}).get("name") == "float32")
+
+
+def _floating(values: Any) -> list[Any]:
+    return [value for value in values if tf.as_dtype(value.dtype).is_floating]
+
+
+def _finalize(model: keras.Model) -> None:
+    """Layers that work out something from their weights when those are adapted do so again with given ones."""
+    for layer in model._flatten_layers(include_self=False):
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+
+
+def _plain(layer: Any) -> dict[str, Any]:
+    """Settings that a layer may keep outside of its configuration."""
+    return {
+        key: value
+        for key, value in vars(layer).items()
+        if isinstance(value, int | float) and not key.startswith("_") and "seed" not in key
+    }
 
 
 def _settings(layer: Any) -> str:

@@ -1,6 +1,6 @@
 """An ONNX model as a list of operations on values of known type and shape: what our own readers work from.
 
-Sizes are found by going through the graph twice, with two and with three samples: shapes are inferred node by node, and
+Sizes are found by going through the graph twice, with two and with five samples: shapes are inferred node by node, and
 whatever depends on constants and sizes alone is computed. What comes out the same both times is constant; what differs
 follows the number of samples. Nothing is run, and large weights stay where they are until a reader asks for them.
 
@@ -26,7 +26,7 @@ from cfi_translate.graph import graph_inputs, replace_nodes
 
 Shape = tuple[int | None, ...]
 
-_SAMPLES = (2, 3)
+_SAMPLES = (2, 5)
 _MOST_FOLDED = 2**27  # elements
 _LARGE = 2**14
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -55,7 +55,7 @@ class Value:
         dtype: Its numpy type; None for sequences and optional values.
         shape: Its sizes, None for those that follow the number of samples; None if it is not known.
         source: Where `constant` comes from.
-        varying: Its values for two and for three samples, where they depend on that number alone.
+        varying: Its values for two and for five samples, where they depend on that number alone.
         multiples: For the sizes that follow the number of samples, how many there are for each sample.
     """
 
@@ -93,6 +93,8 @@ class Value:
         if constant is not None:
             return tuple(int(one) for one in np.atleast_1d(constant))
         if self.varying is None or self.varying[0].shape != self.varying[1].shape:
+            return None
+        if self.varying[0].dtype.kind not in "iu":
             return None
         pairs = zip(*(np.atleast_1d(one) for one in self.varying), strict=True)
         return tuple(int(a) if a == b else None for a, b in pairs)
@@ -430,7 +432,8 @@ class _Walk:
                 self._know(node.output[0], _array(self.sources[names[0]]).astype(kind))
             return
         # A node without inputs that is no Constant makes something random, which was refused before.
-        if names and all(name in self.sources for name in names) and self._is_small(node):
+        is_random = node.op_type == "Dropout" and len(node.input) > 2
+        if names and not is_random and all(name in self.sources for name in names) and self._is_small(node):
             self._compute(node, names)
 
     def _infer(self, node: NodeProto, names: Sequence[str]) -> None:
@@ -530,8 +533,11 @@ def _value(name: str, walks: Sequence[_Walk]) -> Value:
     made = Value(name, walks[0].dtype(name))
     first, last = shapes[0], shapes[-1]
     if first is not None and last is not None and len(first) == len(last):
-        made.shape = tuple(a if a == b else None for a, b in zip(first, last, strict=True))
-        made.multiples = {axis: a // _SAMPLES[0] for axis, (a, b) in enumerate(zip(first, last, strict=True)) if a != b}
+        pairs = list(zip(first, last, strict=True))
+        # A size that follows the samples in another way than so many for each is not known.
+        if all(a == b or (a * _SAMPLES[1] == b * _SAMPLES[0] and a % _SAMPLES[0] == 0) for a, b in pairs):
+            made.shape = tuple(a if a == b else None for a, b in pairs)
+            made.multiples = {axis: a // _SAMPLES[0] for axis, (a, b) in enumerate(pairs) if a != b}
     if len(found) == len(walks):
         if len(found) == 1 or _equal(*found):
             made.source = found[0]

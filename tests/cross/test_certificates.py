@@ -1,0 +1,113 @@
+"""What is decided in double precision, with models of both frameworks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+from torch import nn
+
+from cfi_core.certificate import Side, certify, relative_difference
+from cfi_core.detection import adapter_for
+from cfi_core.plugins import registry
+
+
+def side(framework: str, model: Any) -> Side:
+    return Side(adapter_for(registry(), framework), model)
+
+
+def rows(samples: int = 8) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(samples, 6)).astype(np.float32)
+
+
+def doubled(model: Any) -> Any:
+    return adapter_for(registry(), "tensorflow").in_double(model)
+
+
+def test_a_fault_that_one_sample_shows_is_looked_at_there():
+    torch.manual_seed(0)
+    first, last = nn.Linear(6, 8), nn.Linear(8, 3)
+    x = rows()
+    given = torch.from_numpy(x)
+    with torch.no_grad():
+        size = 4 / first(given).abs().max()
+        first.weight *= size
+        first.bias *= size
+        # One activation of sample 5 alone is lifted just above 6, by a change of its own input.
+        direction = first.weight[0] / first.weight[0].square().sum()
+        given[5] += direction * (6.001 - first(given)[5, 0])
+        assert (first(given) > 6).nonzero().tolist() == [[5, 0]]
+    right, wrong = (nn.Sequential(first, kind, last).eval() for kind in (nn.ReLU6(), nn.ReLU()))
+    assert not certify(side("torch", right), side("torch", wrong), [x]).faithful
+    assert certify(side("torch", right), side("torch", right), [x]).faithful
+
+
+class Single(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x * 1.0
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        if gradient.dtype != torch.float32:
+            raise RuntimeError("float32 only")
+        return gradient
+
+
+class Careful(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+        self.scale = scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Single.apply(self.linear(x)) * self.scale
+
+
+def test_a_model_that_refuses_double_precision_is_judged_without():
+    one, other = Careful(1.0), Careful(1.00001)
+    other.load_state_dict(one.state_dict())
+    certificate = certify(side("torch", one), side("torch", other), [rows()])
+    assert certificate.faithful and not certificate.in_double  # within the tolerances of single precision
+    other.scale = 1.001
+    assert not certify(side("torch", one), side("torch", other), [rows()]).faithful
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scale(keras.layers.Layer):
+    factor = 1.0
+
+    def call(self, x: Any) -> Any:
+        return x * self.factor
+
+
+def test_a_copy_in_double_precision_is_the_model():
+    normalization = keras.layers.Normalization()
+    normalization.adapt(3 + 2 * rows(50))
+    given = keras.Input((6,))
+    x = keras.layers.Reshape((3, 2))(normalization(given))
+    x = keras.layers.Bidirectional(keras.layers.LSTM(4))(x)
+    model = keras.Model(given, keras.layers.Dense(3)(keras.ops.multiply(x, 2.0)))
+    nodes = [len(one._inbound_nodes) for one in model.operations]
+    double = doubled(model)
+    assert [len(one._inbound_nodes) for one in model.operations] == nodes
+    assert {weight.dtype for weight in double.weights if "float" in weight.dtype} == {"float64"}
+    outputs = [np.asarray(double(rows().astype(np.float64))), np.asarray(model(rows()))]
+    assert outputs[0].dtype == np.float64
+    assert relative_difference(outputs[:1], outputs[1:]) < 1e-6
+    own = adapter_for(registry(), "tensorflow").twin(model, share_weights=False)
+    np.testing.assert_allclose(np.asarray(own(rows())), outputs[1], rtol=1e-6)
+
+
+def test_no_copy_is_made_of_what_a_configuration_does_not_say():
+    given = keras.Input((6,))
+    plain = keras.Model(given, Scale(name="scale")(given))
+    dense = keras.Model(given, keras.layers.Dense(3, name="dense")(given))
+    assert doubled(dense) is not None
+    plain.get_layer("scale").factor = 1.0005
+    assert doubled(keras.Model(plain.inputs, keras.layers.Dense(2)(plain.outputs[0]))) is None
+    call = dense.get_layer("dense").call
+    dense.get_layer("dense").call = lambda x: call(x) * 1.0005
+    assert doubled(dense) is None
