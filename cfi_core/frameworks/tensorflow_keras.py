@@ -75,19 +75,19 @@ class KerasView:
         model = self.model
         if not is_graph(model) or {tf.as_dtype(one.dtype) for one in _floating(model.weights)} - {tf.float32}:
             return None
-        layers = dict(_named_layers(model))
-        if any("call" in vars(layer) for layer in layers.values()):
+        layers = [layer for _, layer in _named_layers(model) if not isinstance(layer, keras.layers.InputLayer)]
+        if any("call" in vars(layer) for layer in layers):
             return None  # changed by hand: a copy from its configuration would not be
         try:
             clone = keras.models.clone_model(model, clone_function=_layer_in_double, recursive=True)
             for twin, weight in zip(clone.weights, model.weights, strict=True):
                 twin.assign(tf.cast(weight.value, twin.dtype))
             _finalize(clone)
-            copies = dict(_named_layers(clone))
+            # In the same order; inner layers without a name of their own are named anew.
+            copies = [layer for _, layer in _named_layers(clone) if not isinstance(layer, keras.layers.InputLayer)]
             is_same = all(
-                _plain(layer) == _plain(copies[name])
-                for name, layer in layers.items()
-                if not isinstance(layer, keras.layers.InputLayer)
+                type(layer) is type(copy) and _plain(layer) == _plain(copy)
+                for layer, copy in zip(layers, copies, strict=True)
             )
         except Exception:  # noqa: BLE001 - custom layers may refuse another type, or being copied, in any way
             return None
