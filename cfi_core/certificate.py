@@ -260,6 +260,7 @@ def certify(source: Side, translated: Side, arrays: Sequence[np.ndarray], seed: 
             continue
         found = doubles.measure(measurement, samples, cotangents, generator)
         if found is None:
+            notes.append(f"judged in single precision on {label}: one of the models has no other")
             faults.extend(_beyond_rounding(pair, measurement, samples, cotangents, generator, floors))
             continue
         in_double.append(found.measurement)

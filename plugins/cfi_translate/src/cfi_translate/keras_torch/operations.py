@@ -545,8 +545,14 @@ def pad(call: Call) -> Value:
 def matmul(call: Call) -> Value:
     """Matrix products; a constant second factor becomes a parameter or a buffer."""
     one, other = _operands(call, 2)
+    nodes = _factors(call, (one, other))
+    return call.result(call.builder.function(torch.matmul, *nodes))
+
+
+def _factors(call: Call, operands: Sequence[Any]) -> list[Any]:
+    """The operands of a product, in Keras's order of axes and the type of the result."""
     dtype, nodes = call.output.dtype, []
-    for operand in (one, other):
+    for operand in operands:
         if isinstance(operand, Value):
             nodes.append(call.builder.plain(call.walk.cast(operand, dtype)).node)
             continue
@@ -554,21 +560,13 @@ def matmul(call: Call) -> Value:
         call.require(array is not None, "one of its factors is neither a tensor of the model nor a constant")
         assert array is not None
         nodes.append(_constant(call, operand, array, plain_axes(array.ndim), dtype))
-    return call.result(call.builder.function(torch.matmul, *nodes))
+    return nodes
 
 
 @translates("ops.Einsum")
 def einsum(call: Call) -> Value:
     """Sums of products."""
-    dtype, nodes = call.output.dtype, []
-    for operand in (one for one in call.args if not isinstance(one, str)):
-        if isinstance(operand, Value):
-            nodes.append(call.builder.plain(call.walk.cast(operand, dtype)).node)
-            continue
-        array = constant_array(operand)
-        call.require(array is not None, "one of its factors is neither a tensor of the model nor a constant")
-        assert array is not None
-        nodes.append(_constant(call, operand, array, plain_axes(array.ndim), dtype))
+    nodes = _factors(call, [one for one in call.args if not isinstance(one, str)])
     subscripts = call.operation.subscripts
     call.require(
         "->" in subscripts and set(subscripts) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ,.-> "),
