@@ -14,6 +14,7 @@ from keras import layers
 from tensorflow_checks import ADAPTER, apart, chain, check, random, tokens
 
 from cfi_core.errors import LayerError
+from cfi_core.frameworks.tensorflow_gradients import split
 from cfi_core.frameworks.tensorflow_runners import EagerRunner
 
 
@@ -237,6 +238,25 @@ def test_a_recurrent_model_read_in_several_ways() -> None:
         runner = ADAPTER.runner(logits, [given], ["first", "second"])
         _, _, at_layers, _ = chain(runner, [given], [cotangent])
         assert apart(at_layers["first"], expected) < 1e-5
+
+
+@pytest.mark.parametrize(("relu", "above"), [(tf.nn.relu, np.inf), (tf.nn.relu6, 6.0)])
+def test_of_a_relu_only_a_mask_is_kept(relu: Any, above: float) -> None:
+    function = tf.compat.v1.wrap_function(lambda x: relu(x) * 2.0, [tf.TensorSpec([None, 8])])
+    halves = split(function, 1)
+    assert halves is not None
+    values = tf.constant([[-3.0, -0.0, 0.0, 1e-30, 2.5, 6.0, 6.1, 100.0]])
+    outputs, *kept = halves.forward(values)
+    assert [value.dtype for value in kept if value.shape == values.shape] == [tf.bool]
+    cotangent = tf.fill(values.shape, 3.0)
+    (found,) = halves.backward((True,))(values, *kept, cotangent)
+    inside = (values.numpy() > 0) & (values.numpy() < above)
+    np.testing.assert_array_equal(found, np.where(inside, 6.0, 0.0))
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        result = relu(values) * 2.0
+    np.testing.assert_array_equal(found, tape.gradient(result, values, cotangent))
+    np.testing.assert_array_equal(outputs, result)
 
 
 def test_a_swish_has_its_gradient_and_so_has_a_gradient_of_the_users_own() -> None:
