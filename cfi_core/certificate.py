@@ -23,8 +23,8 @@ more than rounding moves them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,8 +66,9 @@ class Side:
         model = self.adapter.without_softmax(self.adapter.twin(self.model), self.tensors(arrays))
         return None if model is None else replace(self, model=model)
 
+    @cached_property
     def in_double(self) -> Side | None:
-        """The same in double precision; None if there is no such model."""
+        """A copy in double precision, made when it is first asked for; None if there is no such model."""
         model = self.adapter.in_double(self.model)
         return None if model is None else replace(self, model=model)
 
@@ -250,18 +251,19 @@ def certify(source: Side, translated: Side, arrays: Sequence[np.ndarray], seed: 
         if label == "random inputs" and not computes(source, samples):
             notes.append("not compared on random inputs, which the original itself does not take")
             continue
-        measurement, cotangents, note = _measure(pair, samples, label, generator)
+        compared = _compare(pair, samples, label, generator)
+        measurement = compared.measurement
         measurements.append(measurement)
-        notes.extend([note] if note and note not in notes else [])
+        notes.extend([compared.note] if compared.note and compared.note not in notes else [])
         if not _in_doubt(measurement):
             continue
         if not measurement.output_difference <= MOST_OUTPUT_ROUNDING:  # also NaN
             faults.append(_outputs_differ(measurement, MOST_OUTPUT_ROUNDING))
             continue
-        found = doubles.measure(measurement, samples, cotangents, generator)
+        found = doubles.measure(compared, generator)
         if found is None:
             notes.append(f"judged in single precision on {label}: one of the models has no other")
-            faults.extend(_beyond_rounding(pair, measurement, samples, cotangents, generator, floors))
+            faults.extend(_beyond_rounding(pair, compared, generator, floors))
             continue
         in_double.append(found.measurement)
         floors.append(found.gradient_floor)
@@ -292,60 +294,56 @@ class _Doubles:
         self._pair: _Pair | None = None
         self._asked = False
 
-    def measure(
-        self,
-        measurement: Measurement,
-        samples: Sequence[np.ndarray],
-        cotangents: Sequence[np.ndarray],
-        generator: np.random.Generator,
-    ) -> _Precise | None:
+    def measure(self, compared: _Comparison, generator: np.random.Generator) -> _Precise | None:
         """The same measurement in double precision on the samples that differ most, and the original's rounding.
 
         None where a model cannot be run so, or where the copy in double precision is not the model: its outputs are
         others than rounding explains.
         """
-        single = self._single
         try:
-            chosen = _most_different(single, samples, cotangents)
-            few = [array[chosen] for array in samples]
-            precise_few = [
-                array.astype(np.float32).astype(np.float64) if _is_floating(array) else array for array in few
+            chosen = _most_different(compared)
+            few = [
+                array[chosen].astype(np.float32).astype(np.float64) if _is_floating(array) else array[chosen]
+                for array in compared.samples
             ]
-            pair = self._made(precise_few)
+            pair = self._made(few)
             if pair is None:
                 return None
-            own = []
-            for model, copy in ((single.source, pair.source), (single.translated, pair.translated)):
-                outputs = copy.outputs(precise_few)
-                if any(output.dtype != np.float64 for output in outputs):
-                    return None
-                own.append(relative_difference(outputs, model.outputs(few)))
-                if not own[-1] <= MOST_OUTPUT_ROUNDING:
-                    return None
-            precise, _, _ = _measure(pair, precise_few, measurement.samples_of, generator)
-            if precise.gradient_difference is None and measurement.gradient_difference is not None:
+            precise = _compare(pair, few, compared.measurement.samples_of, generator)
+            if any(output.dtype != np.float64 for output in (*precise.ours, *precise.theirs)):
                 return None
-            return _Precise(precise, own[0], _floor_of_precision(single, pair, precise_few, generator))
+            own, other = (
+                relative_difference(double, [output[chosen] for output in single])
+                for double, single in ((precise.ours, compared.ours), (precise.theirs, compared.theirs))
+            )
+            if not max(own, other) <= MOST_OUTPUT_ROUNDING:
+                return None
+            if precise.gradients is None and compared.gradients is not None:
+                return None
+            return _Precise(precise.measurement, own, self._gradient_floor(precise))
         except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way and at any point
             return None
+
+    def _gradient_floor(self, precise: _Comparison) -> float:
+        """How far the original's gradients in single precision are from those in double precision."""
+        if not precise.gradients:
+            return 0.0
+        cotangents = [value.astype(np.float32) for value in precise.cotangents]
+        return relative_difference(precise.gradients, self._single.source_head.gradients(precise.samples, cotangents))
 
     def _made(self, arrays: Sequence[np.ndarray]) -> _Pair | None:
         if not self._asked:
             self._asked = True
-            source, translated = self._single.source.in_double(), self._single.translated.in_double()
+            source, translated = self._single.source.in_double, self._single.translated.in_double
             if source is not None and translated is not None:
                 self._pair = _Pair(source, translated, *_before_softmax(source, translated, arrays))
         return self._pair
 
 
-def _most_different(pair: _Pair, samples: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]) -> list[int]:
+def _most_different(compared: _Comparison) -> list[int]:
     """Positions of the samples whose outputs, and of those whose gradients differ most."""
-    first = _first(samples)
-    pairs = [(pair.source.outputs(samples), pair.translated.outputs(samples))]
-    with suppress(NoGradientError):
-        pairs.append((pair.source_head.gradients(first, cotangents), pair.translated_head.gradients(first, cotangents)))
     chosen: set[int] = set()
-    for ours, theirs in pairs:
+    for ours, theirs in ((compared.ours, compared.theirs), (compared.gradients or [], compared.their_gradients or [])):
         apart = np.zeros(len(ours[0]) if ours else 0)
         for a, b in zip(ours, theirs, strict=True):
             distances = np.linalg.norm((a - b).reshape(len(a), -1).astype(np.float64), axis=1)
@@ -371,20 +369,16 @@ def _faults_in_double(label: str, found: _Precise) -> list[str]:
 
 
 def _beyond_rounding(
-    pair: _Pair,
-    measurement: Measurement,
-    samples: Sequence[np.ndarray],
-    cotangents: Sequence[np.ndarray],
-    generator: np.random.Generator,
-    floors: list[float],
+    pair: _Pair, compared: _Comparison, generator: np.random.Generator, floors: list[float]
 ) -> list[str]:
     """Faults by the tolerance of single precision, or by the rounding floor, which is noted."""
+    measurement = compared.measurement
     label, difference = measurement.samples_of, measurement.gradient_difference
     if not measurement.output_difference <= OUTPUT_TOLERANCE:
         return [_outputs_differ(measurement, OUTPUT_TOLERANCE)]
     if difference is None or difference <= GRADIENT_TOLERANCE:
         return []
-    floor = _rounding_floor(pair.source_head, _first(samples), cotangents, generator)
+    floor = _rounding_floor(pair.source_head, _first(compared.samples), compared.cotangents, generator)
     floors.append(floor)
     if difference <= min(FLOOR_FACTOR * floor, MOST_ROUNDING):
         return []
@@ -398,20 +392,6 @@ def _outputs_differ(measurement: Measurement, tolerance: float) -> str:
     return (
         f"outputs on {measurement.samples_of} differ by {measurement.output_difference:.1e} (tolerance {tolerance:.0e})"
     )
-
-
-def _floor_of_precision(
-    pair: _Pair, double: _Pair, samples: Sequence[np.ndarray], generator: np.random.Generator
-) -> float:
-    """How far the original's gradients in single precision are from those in double precision."""
-    outputs = double.source_head.outputs(samples)
-    cotangents = [generator.standard_normal(output.shape) for output in outputs]
-    try:
-        precise = double.source_head.gradients(samples, cotangents)
-        single = pair.source_head.gradients(samples, [value.astype(np.float32) for value in cotangents])
-    except NoGradientError:
-        return 0.0
-    return relative_difference(precise, single) if precise else 0.0
 
 
 def certify_bridge(
@@ -431,17 +411,18 @@ def certify_bridge(
     """
     generator = np.random.default_rng(seed)
     pair = _Pair(source, bridged, source, bridged)
-    measurement, cotangents, note = _measure(pair, arrays, "your inputs", generator, gradients=gradients)
+    compared = _compare(pair, arrays, "your inputs", generator, gradients=gradients)
+    measurement, note = compared.measurement, compared.note
     faults = []
     floor = None
-    tolerance = bridge_tolerance(source.outputs(arrays))
+    tolerance = bridge_tolerance(compared.ours)
     if not measurement.output_difference <= tolerance:
         faults.append(
             f"outputs on your inputs differ by {measurement.output_difference:.1e} (tolerance {tolerance:.0e})"
         )
     difference = measurement.gradient_difference
     if difference is not None and not difference <= max(GRADIENT_TOLERANCE, tolerance):
-        floor = _rounding_floor(source, arrays, cotangents, generator)
+        floor = _rounding_floor(source, arrays, compared.cotangents, generator)
         if not difference <= min(FLOOR_FACTOR * floor, MOST_ROUNDING):
             faults.append(
                 f"input gradients on your inputs differ by {difference:.1e} (tolerance {GRADIENT_TOLERANCE:.0e}, "
@@ -516,51 +497,74 @@ def random_like(arrays: Sequence[np.ndarray], samples: int, generator: np.random
     return drawn
 
 
-def _measure(
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """What both models gave for the same samples.
+
+    Attributes:
+        samples: The inputs.
+        ours: The original's outputs.
+        theirs: The translated model's outputs.
+        cotangents: Of the combination of outputs whose gradients were taken.
+        gradients: The original's input gradients of the first samples; None if not measurable.
+        their_gradients: The translated model's.
+        measurement: How far all of it is apart.
+        note: What could not be measured.
+    """
+
+    samples: Sequence[np.ndarray]
+    ours: list[np.ndarray]
+    theirs: list[np.ndarray]
+    cotangents: list[np.ndarray]
+    gradients: list[np.ndarray] | None
+    their_gradients: list[np.ndarray] | None
+    measurement: Measurement
+    note: str
+
+
+def _compare(
     pair: _Pair,
     arrays: Sequence[np.ndarray],
     label: str,
     generator: np.random.Generator,
     *,
     gradients: bool = True,
-) -> tuple[Measurement, list[np.ndarray], str]:
+) -> _Comparison:
     ours, theirs = pair.source.outputs(arrays), pair.translated.outputs(arrays)
     shapes, their_shapes = [output.shape for output in ours], [output.shape for output in theirs]
     if shapes != their_shapes:
         note = f"outputs have shapes {their_shapes} instead of {shapes}"
-        return Measurement(label, len(arrays[0]), np.inf, np.inf, 0.0, None, None), [], note
+        nothing = Measurement(label, len(arrays[0]), np.inf, np.inf, 0.0, None, None)
+        return _Comparison(arrays, ours, theirs, [], None, None, nothing, note)
     first = _first(arrays)
+    known = pair.source_head is pair.source and len(arrays[0]) <= GRADIENT_SAMPLES
     # Scaled, so that no output is too small to count.
     cotangents = [
         (generator.standard_normal(output[:GRADIENT_SAMPLES].shape) / (float(output.std()) or 1.0)).astype(output.dtype)
-        for output in pair.source_head.outputs(first)
+        for output in (ours if known else pair.source_head.outputs(first))
     ]
-    difference, cosine, note = None, None, ""
+    gradient, other, note = None, None, ""
     try:
         if not gradients:
             raise NoGradientError("the method needs none")
         gradient = pair.source_head.gradients(first, cotangents)
         other = pair.translated_head.gradients(first, cotangents)
     except NoGradientError as error:
-        note = f"input gradients not compared ({error})"
-    else:
-        if gradient and len(gradient) == len(other):
-            difference, cosine = relative_difference(gradient, other), _cosine(gradient, other)
-            if not any(part.any() for part in gradient):
-                note = f"the input gradient vanishes on {label}"
-    return (
-        Measurement(
-            label,
-            len(arrays[0]),
-            relative_difference(ours, theirs),
-            max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)),
-            float(np.mean([np.mean(_top(a) == _top(b)) for a, b in zip(ours, theirs, strict=True)])),
-            difference,
-            cosine,
-        ),
-        cotangents,
-        note,
+        gradient, note = None, f"input gradients not compared ({error})"
+    if not gradient or other is None or len(gradient) != len(other):
+        gradient, other = None, None
+    elif not any(part.any() for part in gradient):
+        note = f"the input gradient vanishes on {label}"
+    measurement = Measurement(
+        label,
+        len(arrays[0]),
+        relative_difference(ours, theirs),
+        max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)),
+        float(np.mean([np.mean(_top(a) == _top(b)) for a, b in zip(ours, theirs, strict=True)])),
+        None if gradient is None or other is None else relative_difference(gradient, other),
+        None if gradient is None or other is None else _cosine(gradient, other),
     )
+    return _Comparison(arrays, ours, theirs, cotangents, gradient, other, measurement, note)
 
 
 def _rounding_floor(

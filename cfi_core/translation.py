@@ -171,7 +171,7 @@ def _made(job: _Job, route: Route) -> tuple[Translation, _Made]:
     floor = certificate.gradient_floor or 0.0
     if certificate.in_double:
         # Where rounding moves gradients far it would hide which layer is which.
-        original, translated = original.in_double() or original, translated.in_double() or translated
+        original, translated = original.in_double or original, translated.in_double or translated
         floor = 0.0
     made = replace(made, layer_map=map_layers(original, translated, samples, floor))
     return _with_certificate(made, route, certificate, digest_of((*job.arrays, *job.outputs))), made

@@ -309,7 +309,7 @@ def _size(right: Side, wrong: Side, arrays: tuple[np.ndarray, ...]) -> float:
     size = _apart(right, wrong, arrays)
     if size > CLEAR:
         return size
-    sides = (right.in_double(), wrong.in_double())
+    sides = (right.in_double, wrong.in_double)
     if sides[0] is None or sides[1] is None:  # single precision sees no smaller ones
         return size if size > ROUNDING else 0.0
     return _apart(sides[0], sides[1], arrays)
