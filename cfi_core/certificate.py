@@ -14,6 +14,9 @@ anything else is a fault. (The weights are the same numbers, so that only the or
 such as 0.1, which a translation may have rounded: a share `CONSTANTS` of the original's own rounding is put down to
 them.)
 
+A translated model that is kept is measured again on other inputs, but not on random ones. Differences there are a doubt
+only beyond `SIMILAR` times those that were found to be rounding in double precision before.
+
 Where one of the models cannot be run in double precision, outputs must agree to `OUTPUT_TOLERANCE` and input gradients
 to `GRADIENT_TOLERANCE`, or to `FLOOR_FACTOR` times the model's own rounding floor and `MOST_ROUNDING`: the floor is how
 much the original's gradient moves when its inputs move by a few units in the last place, so that its outputs move by no
@@ -36,6 +39,7 @@ from cfi_core.frameworks.structure import flatten
 OUTPUT_DOUBT, GRADIENT_DOUBT = 2e-6, 1e-5
 DOUBLE_OUTPUTS, DOUBLE_GRADIENTS = 1e-6, 1e-5
 CONSTANTS = 0.25  # share of the original's own rounding that comes from constants which a translation keeps in float32
+SIMILAR = 2.0  # times a difference that was found to be rounding
 DOUBLE_SAMPLES = 2  # of those whose outputs differ most, and of those whose gradients do
 OUTPUT_TOLERANCE = 1e-4
 BRIDGE_TOLERANCE = 1e-5  # the same model runs on both sides: only a compiled run may round differently
@@ -48,6 +52,9 @@ MOST_OUTPUT_ROUNDING = 1e-3  # no difference of outputs above this is put down t
 MOST_ROUNDING = 0.25  # no difference of gradients above this is put down to rounding
 GRADIENT_SAMPLES = 8
 PROBES = 2
+
+NO_ROUNDING = (0.0, 0.0)
+_YOURS, _RANDOM = "your inputs", "random inputs"
 
 Axes = tuple[int, ...] | None
 
@@ -168,6 +175,7 @@ class Certificate:
         layers_total: Layers of the original whose activation could be compared.
         layer_difference: Largest relative L2 difference of the activations of a layer and its counterpart.
         divergence: Of an unfaithful translation, where it goes wrong, if layers' names tell.
+        rounding: Largest differences of outputs and of gradients that double precision has shown to be rounding.
     """
 
     measurements: tuple[Measurement, ...]
@@ -179,6 +187,7 @@ class Certificate:
     layers_total: int = 0
     layer_difference: float | None = None
     divergence: Divergence | None = None
+    rounding: tuple[float, float] = NO_ROUNDING
 
     @property
     def faithful(self) -> bool:
@@ -230,7 +239,13 @@ class Certificate:
         return "\n".join([str(self), *table])
 
 
-def certify(source: Side, translated: Side, arrays: Sequence[np.ndarray], seed: int = 0) -> Certificate:
+def certify(
+    source: Side,
+    translated: Side,
+    arrays: Sequence[np.ndarray],
+    seed: int = 0,
+    earlier: Certificate | None = None,
+) -> Certificate:
     """Compares two models.
 
     Args:
@@ -238,43 +253,89 @@ def certify(source: Side, translated: Side, arrays: Sequence[np.ndarray], seed: 
         translated: The translated model.
         arrays: The user's inputs, sample axis first, in the user's axes.
         seed: Seeds the random inputs and the random combination of outputs.
+        earlier: Of the same two models on other inputs, if faithful: random inputs are not measured again, and
+            differences like those that were rounding then are.
 
     Returns:
         The certificate, without its layer counts.
     """
     generator = np.random.default_rng(seed)
     pair = _Pair(source, translated, *_before_softmax(source, translated, arrays))
-    measurements, in_double, faults, notes = [], [], [], []
-    floors: list[float] = []
-    doubles = _Doubles(pair)
-    for label, samples in (("your inputs", arrays), ("random inputs", random_like(arrays, PROBES, generator))):
-        if label == "random inputs" and not computes(source, samples):
-            notes.append("not compared on random inputs, which the original itself does not take")
-            continue
-        compared = _compare(pair, samples, label, generator)
+    judge = _Judge(pair, generator, NO_ROUNDING if earlier is None else earlier.rounding)
+    judge.look_at(arrays, _YOURS)
+    if earlier is not None:
+        return judge.certificate(earlier)
+    noise = random_like(arrays, PROBES, generator)
+    if computes(source, noise):
+        judge.look_at(noise, _RANDOM)
+    else:
+        judge.notes.append("not compared on random inputs, which the original itself does not take")
+    return judge.certificate()
+
+
+class _Judge:
+    """Measures on one set of samples after another, and notes what speaks against the translation."""
+
+    def __init__(self, pair: _Pair, generator: np.random.Generator, rounding: tuple[float, float]) -> None:
+        self.notes: list[str] = []
+        self._pair, self._generator = pair, generator
+        self._doubles = _Doubles(pair)
+        self._expected = self._rounding = rounding
+        self._measurements: list[Measurement] = []
+        self._in_double: list[Measurement] = []
+        self._faults: list[str] = []
+        self._floors: list[float] = []
+
+    def look_at(self, samples: Sequence[np.ndarray], label: str) -> None:
+        compared = _compare(self._pair, samples, label, self._generator)
         measurement = compared.measurement
-        measurements.append(measurement)
-        notes.extend([compared.note] if compared.note and compared.note not in notes else [])
-        if not _in_doubt(measurement):
-            continue
+        self._measurements.append(measurement)
+        self.notes.extend([compared.note] if compared.note and compared.note not in self.notes else [])
+        if not _in_doubt(measurement, self._expected):
+            return
         if not measurement.output_difference <= MOST_OUTPUT_ROUNDING:  # also NaN
-            faults.append(_outputs_differ(measurement, MOST_OUTPUT_ROUNDING))
-            continue
-        found = doubles.measure(compared, generator)
+            self._faults.append(_outputs_differ(measurement, MOST_OUTPUT_ROUNDING))
+            return
+        found = self._doubles.measure(compared, self._generator)
         if found is None:
-            notes.append(f"judged in single precision on {label}: one of the models has no other")
-            faults.extend(_beyond_rounding(pair, compared, generator, floors))
-            continue
-        in_double.append(found.measurement)
-        floors.append(found.gradient_floor)
-        faults.extend(_faults_in_double(label, found))
-    return Certificate(tuple(measurements), max(floors, default=None), tuple(in_double), tuple(faults), tuple(notes))
+            self.notes.append(f"judged in single precision on {label}: one of the models has no other")
+            self._faults.extend(_beyond_rounding(self._pair, compared, self._generator, self._floors))
+            return
+        self._in_double.append(found.measurement)
+        self._floors.append(found.gradient_floor)
+        self._faults.extend(_faults_in_double(label, found))
+        self._rounding = _larger(self._rounding, measurement)
+
+    def certificate(self, earlier: Certificate | None = None) -> Certificate:
+        """Of all that was looked at, and of what an earlier certificate says about random inputs."""
+        of_random, in_double, floors, notes = [], [], [*self._floors], [*self.notes]
+        if earlier is not None:
+            of_random = [one for one in earlier.measurements if one.samples_of == _RANDOM]
+            in_double = [one for one in earlier.in_double if one.samples_of == _RANDOM]
+            floors += [] if earlier.gradient_floor is None else [earlier.gradient_floor]
+            notes += [note for note in earlier.notes if note not in notes]
+        return Certificate(
+            (*self._measurements, *of_random),
+            max(floors, default=None),
+            (*self._in_double, *in_double),
+            tuple(self._faults),
+            tuple(notes),
+            rounding=self._rounding,
+        )
 
 
-def _in_doubt(measurement: Measurement) -> bool:
+def _in_doubt(measurement: Measurement, rounding: tuple[float, float]) -> bool:
     gradient = measurement.gradient_difference
+    outputs_up_to, gradients_up_to = (
+        max(OUTPUT_DOUBT, SIMILAR * rounding[0]),
+        max(GRADIENT_DOUBT, SIMILAR * rounding[1]),
+    )
     # Written so that NaN is a doubt.
-    return not measurement.output_difference <= OUTPUT_DOUBT or not (gradient is None or gradient <= GRADIENT_DOUBT)
+    return not measurement.output_difference <= outputs_up_to or not (gradient is None or gradient <= gradients_up_to)
+
+
+def _larger(rounding: tuple[float, float], measurement: Measurement) -> tuple[float, float]:
+    return max(rounding[0], measurement.output_difference), max(rounding[1], measurement.gradient_difference or 0.0)
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,11 @@ def _kept(job: _Job, route: Route) -> Translation:
     if made is not None:
         try:
             certificate = made.certificates.get(digest) or _certified(
-                route, job.original(), job.translated(route, made), job.arrays
+                route,
+                job.original(),
+                job.translated(route, made),
+                job.arrays,
+                next(iter(made.certificates.values()), None),
             )
         except UnfaithfulTranslationError:
             pass  # something about the model has changed that its fingerprint does not show: translate it again
@@ -185,10 +189,16 @@ def _with_certificate(made: _Made, route: Route, certificate: Certificate, diges
     return Translation(made.model, route, certificate, made.layer_map, made.input_axes, made.output_axes)
 
 
-def _certified(route: Route, original: Side, translated: Side, arrays: Sequence[np.ndarray]) -> Certificate:
+def _certified(
+    route: Route,
+    original: Side,
+    translated: Side,
+    arrays: Sequence[np.ndarray],
+    earlier: Certificate | None = None,
+) -> Certificate:
     """Measures, and refuses a model that computes something else (or does not run at all)."""
     try:
-        certificate = certify(original, translated, arrays, _CERTIFICATE_SEED)
+        certificate = certify(original, translated, arrays, _CERTIFICATE_SEED, earlier)
     except CFIError:
         raise
     except Exception as error:  # the translated model is a translator's work and may raise anything

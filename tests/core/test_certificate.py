@@ -147,6 +147,59 @@ def test_a_doubt_is_decided_in_double_precision(pair, images, off):
     assert all("in double precision" in fault for fault in faulty.faults)
 
 
+@pytest.fixture
+def rounded(pair):
+    """The pair, with rounding of 1e-5 in single precision, and a count of the copies in double precision."""
+    source, translated = pair
+    copies = []
+
+    class Counted(Imprecise):
+        def in_double(self, model):
+            copies.append(model)
+            return super().in_double(model)
+
+    def sides(off=1e-5):
+        adapter = Counted(off)
+        return Side(Imprecise(0.0), source.model), replace(translated, adapter=adapter)
+
+    return sides, copies
+
+
+def test_a_kept_translation_is_not_measured_on_random_inputs_again(rounded, images):
+    sides, copies = rounded
+    first = certify(*sides(), [images])
+    assert first.rounding[0] == pytest.approx(1e-5, rel=0.01) and len(copies) == 1
+    again = certify(*sides(), [images * 1.5], earlier=first)
+    assert again.faithful and len(copies) == 1, "the same rounding is no doubt"
+    assert [one.samples_of for one in again.measurements] == ["your inputs", "random inputs"]
+    assert again.measurements[1] == first.measurements[1] and again.measurements[0] != first.measurements[0]
+    assert again.gradient_floor == first.gradient_floor and again.rounding == first.rounding
+
+
+def test_more_than_the_rounding_found_before_is_a_doubt_again(rounded, images):
+    sides, copies = rounded
+    first = certify(*sides(), [images])
+    assert certify(*sides(1.9e-5), [images * 1.5], earlier=first).rounding == first.rounding, "nor does it grow"
+    assert len(copies) == 1
+    more = certify(*sides(2.1e-5), [images * 1.5], earlier=first)
+    assert more.faithful and len(copies) == 2 and more.rounding[0] == pytest.approx(2.1e-5, rel=0.01)
+
+
+@pytest.mark.parametrize("off", [1e-4, 0.1])
+def test_a_fault_that_only_the_new_inputs_show(rounded, images, off):
+    limit = 2 * float(images.max())
+
+    class Clipping(Imprecise):
+        def outputs(self, model, inputs):
+            return super().outputs(model, inputs) * (1 + off * float(inputs[0].max() > limit))
+
+    source, translated = rounded[0]()
+    translated = replace(translated, adapter=Clipping(1e-5))
+    first = certify(source, translated, [images])
+    assert first.faithful and certify(source, translated, [images * 1.5], earlier=first).faithful
+    assert not certify(source, translated, [images * 3], earlier=first).faithful
+
+
 def test_no_rounding_excuses_outputs_that_are_far_apart(pair, images):
     source, translated = pair
     off = Side(Imprecise(2e-3), translated.model, translated.input_axes, translated.output_axes)
