@@ -10,6 +10,7 @@ from keras import layers, ops
 
 from cfi_translate.onnx_keras.building import Builder, Handler
 from cfi_translate.onnx_keras.tensors import Tensor, Unsupported, channels_last
+from cfi_translate.onnx_keras.weights import made_with, owned
 from cfi_translate.program import Operation
 
 LAST = "channels_last"
@@ -111,20 +112,14 @@ def _conv(builder: Builder, operation: Operation) -> Tensor:
     if depthwise:
         layer = _DEPTHWISE[count - 1](
             depth_multiplier=filters // groups,
-            depthwise_initializer="zeros",
             name=builder.name(own_name),
             **settings,
         )
-        made = layer(value)
         weight = kernel.transpose(*spatially, 0, 1).reshape(*shape, groups, filters // groups)
-        layer.set_weights([weight] if bias is None else [weight, bias])
+        made = made_with(layer, value, owned(weight), bias, "depthwise")
     else:
-        layer = _CONVOLUTIONS[count - 1](
-            filters, groups=groups, kernel_initializer="zeros", name=builder.name(own_name), **settings
-        )
-        made = layer(value)
-        weight = kernel.transpose(*spatially, 1, 0)
-        layer.set_weights([weight] if bias is None else [weight, bias])
+        layer = _CONVOLUTIONS[count - 1](filters, groups=groups, name=builder.name(own_name), **settings)
+        made = made_with(layer, value, owned(kernel.transpose(*spatially, 1, 0)), bias)
     if later:
         parts = (slice(None), *(slice(None, None, step) for step in thinned), slice(None))
         made = builder.named(made[parts], name)
@@ -171,7 +166,6 @@ def _conv_transpose(builder: Builder, operation: Operation) -> Tensor:
         "padding": "valid",
         "dilation_rate": dilations,
         "use_bias": bias is not None and not late,
-        "kernel_initializer": "zeros",
         "data_format": LAST,
         "dtype": str(value.dtype),
     }
@@ -183,11 +177,9 @@ def _conv_transpose(builder: Builder, operation: Operation) -> Tensor:
         layer = _TRANSPOSED[count - 1](
             per_group, name=builder.name(own if groups == 1 else f"{own}.{group}"), **settings
         )
-        parts.append(layer(value[..., span] if groups > 1 else value))
-        weights = [kernel[span].transpose(*range(2, 2 + count), 1, 0)]
-        if bias is not None and not late:
-            weights.append(bias[group * per_group : (group + 1) * per_group])
-        layer.set_weights(weights)
+        weight = kernel[span].transpose(*range(2, 2 + count), 1, 0)
+        own_bias = None if bias is None or late else bias[group * per_group : (group + 1) * per_group]
+        parts.append(made_with(layer, value[..., span] if groups > 1 else value, owned(weight), own_bias))
     made = parts[0] if groups == 1 else layers.Concatenate(axis=-1, dtype=str(value.dtype))(parts)
     # Keras makes more than the full windows where the stride exceeds the kernel.
     extra = [w - (found or 0) for w, found in zip(whole, made.shape[1:-1], strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from keras import layers, ops
 from cfi_translate.onnx_keras.building import Builder, Handler
 from cfi_translate.onnx_keras.keras_faults import add
 from cfi_translate.onnx_keras.tensors import Tensor, Unsupported, identity
+from cfi_translate.onnx_keras.weights import made_with, owned, rows
 from cfi_translate.program import Operation, Value
 
 _FLOATS = ("float16", "float32", "float64")
@@ -17,12 +19,15 @@ _TYPES = (*_FLOATS, "int32", "int64")
 
 
 def _dense(
-    builder: Builder, operation: Operation, source: Value | None, weight: np.ndarray, bias: np.ndarray | None
+    builder: Builder,
+    operation: Operation,
+    source: Value | None,
+    matrix: Callable[[], np.ndarray],
+    bias: np.ndarray | None,
 ) -> Tensor:
-    """A product of the last axis with a matrix of the shape (inputs, units)."""
+    """A product of the last axis with a matrix of the shape (inputs, units), which is unpacked for the copy alone."""
     tensor = builder.scrambled(source)
-    if tensor.order is not None:
-        weight = weight[tensor.order]
+    weight = owned(matrix()) if tensor.order is None else rows(matrix(), tensor.order)
     axes = tensor.axes
     if axes[-1] != tensor.rank - 1:
         axes = (*(axis for axis in axes if axis != tensor.rank - 1), tensor.rank - 1)
@@ -30,13 +35,16 @@ def _dense(
     layer = layers.Dense(
         weight.shape[1],
         use_bias=bias is not None,
-        kernel_initializer="zeros",
         dtype=tensor.dtype,
         name=builder.name(operation.name),
     )
-    made = layer(value)
-    layer.set_weights([weight] if bias is None else [weight, bias])
-    return Tensor(made, axes)
+    return Tensor(made_with(layer, value, weight, bias), axes)
+
+
+def _unpacked(value: Value) -> np.ndarray:
+    array = value.constant
+    assert array is not None
+    return array
 
 
 def _matmul(builder: Builder, operation: Operation) -> Tensor:
@@ -45,10 +53,9 @@ def _matmul(builder: Builder, operation: Operation) -> Tensor:
         raise Unsupported("its operands are not known")
     if str(operation.output.dtype) not in _TYPES:
         raise Unsupported(f"products of {operation.output.dtype} are not supported")
-    weight = right.constant if right.rank == 2 else None
     is_float = str(operation.output.dtype) in _FLOATS
-    if weight is not None and is_float and left.constant is None and (left.rank or 0) >= 2:
-        return _dense(builder, operation, left, weight, None if bias is None else bias.constant)
+    if right.is_constant and right.rank == 2 and is_float and not left.is_constant and (left.rank or 0) >= 2:
+        return _dense(builder, operation, left, lambda: _unpacked(right), None if bias is None else bias.constant)
     rank = len(operation.output.shape)
 
     def operand(value: Value) -> Any:
@@ -69,18 +76,21 @@ def _gemm(builder: Builder, operation: Operation) -> Tensor:
     dtype = str(operation.output.dtype)
     if dtype not in _FLOATS:
         raise Unsupported(f"products of {dtype} are not supported")
-    weight = right.constant
     units = operation.output.shape[1]
     constant = None if addend is None else addend.constant
     is_bias = constant is not None and (constant.ndim == 0 or constant.shape[-1] in (1, units))
     is_bias = is_bias and constant is not None and constant.size in (1, units) and constant.shape[:-1] in ((), (1,))
-    if weight is not None and not operation.attributes.get("transA", 0) and (addend is None or is_bias):
-        weight = weight.T if operation.attributes.get("transB", 0) else weight
-        weight = weight if alpha == 1 else weight * np.asarray(alpha, weight.dtype)
+    if right.is_constant and not operation.attributes.get("transA", 0) and (addend is None or is_bias):
         bias = None
+
+        def weights() -> np.ndarray:
+            weight = _unpacked(right)
+            weight = weight.T if operation.attributes.get("transB", 0) else weight
+            return weight if alpha == 1 else weight * np.asarray(alpha, weight.dtype)
+
         if constant is not None and units is not None:
             bias = np.broadcast_to(constant.reshape(-1), (units,)) * np.asarray(beta, constant.dtype)
-        return _dense(builder, operation, left, weight, bias)
+        return _dense(builder, operation, left, weights, bias)
 
     def matrix(value: Value, turned: Any) -> Any:
         tensor = builder.tensor(value)
