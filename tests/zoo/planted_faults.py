@@ -66,6 +66,8 @@ def _changes(module: nn.Module) -> Iterator[tuple[str, Callable[[nn.Module], nn.
         yield "one weight", _one_weight
         if module.weight.shape[0] > 1:
             yield "channels", _swapped_channels
+        if module.weight.shape[1] > 1:
+            yield "inputs", _swapped_inputs
         if module.bias is not None:
             yield "bias", _without_bias
     if isinstance(module, nn.Conv2d):
@@ -81,6 +83,11 @@ def _changes(module: nn.Module) -> Iterator[tuple[str, Callable[[nn.Module], nn.
         yield "statistics", _without_mean
     if isinstance(module, nn.ReLU | nn.ReLU6 | nn.SiLU | nn.GELU | nn.Hardswish | nn.Hardsigmoid):
         yield "activation", _other_activation
+    if isinstance(module, nn.ReLU):
+        yield "clip", lambda relu: nn.ReLU6()  # shows where an activation is large, and nowhere else
+        yield "threshold", lambda relu: nn.Threshold(0.05, 0.0)
+    if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+        yield "ceil mode", _other_ceil_mode
     if isinstance(module, nn.ZeroPad2d):
         yield "padding", lambda pad: nn.ZeroPad2d((pad.padding[1], pad.padding[0], pad.padding[3], pad.padding[2]))
     if isinstance(module, nn.AvgPool2d) and module.padding not in (0, (0, 0)):
@@ -108,6 +115,14 @@ def _one_weight(module: Any) -> None:
 
 def _swapped_channels(module: Any) -> None:
     module.weight[[0, 1]] = module.weight[[1, 0]].clone()
+
+
+def _swapped_inputs(module: Any) -> None:
+    module.weight[:, [0, 1]] = module.weight[:, [1, 0]].clone()
+
+
+def _other_ceil_mode(module: Any) -> None:
+    module.ceil_mode = not module.ceil_mode
 
 
 def _without_bias(module: Any) -> None:
@@ -192,6 +207,8 @@ def _layer_changes(layer: Any) -> Iterator[tuple[str, Callable[[Any], None]]]:
         yield "one weight", _one_kernel_weight
         if kernel.shape[-1] > 1:
             yield "channels", _swapped_filters
+        if kernel.shape[-2] > 1:
+            yield "inputs", _swapped_kernel_inputs
         if getattr(layer, "bias", None) is not None:
             yield "bias", lambda one: one.bias.assign(one.bias + 0.1)
     if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
@@ -207,10 +224,16 @@ def _layer_changes(layer: Any) -> Iterator[tuple[str, Callable[[Any], None]]]:
         yield "statistics", lambda one: one.moving_mean.assign(one.moving_mean * 0)
     if isinstance(layer, layers.Activation):
         yield "activation", _other_keras_activation
+    if isinstance(layer, layers.ReLU) or getattr(layer, "activation", None) is keras.activations.relu:
+        # They show where an activation is large, or small, and nowhere else.
+        yield "clip", _after_call(lambda x: tf.minimum(x, 6.0))
+        yield "threshold", _after_call(lambda x: tf.where(x > 0.05, x, 0.0))
     if isinstance(layer, layers.ZeroPadding2D):
         yield "padding", _padded_elsewhere
     if isinstance(layer, layers.Concatenate):
         yield "order", lambda one: _before_call(one, lambda inputs: [inputs[1], inputs[0], *inputs[2:]])
+    if isinstance(layer, layers.MaxPooling2D | layers.AveragePooling2D):
+        yield "ceil mode", lambda one: setattr(one, "padding", "valid" if one.padding == "same" else "same")
     if isinstance(layer, layers.MaxPooling2D):
         yield (
             "pooling",
@@ -229,6 +252,12 @@ def _one_kernel_weight(layer: Any) -> None:
 def _swapped_filters(layer: Any) -> None:
     values = layer.kernel.numpy()
     values[..., [0, 1]] = values[..., [1, 0]]
+    layer.kernel.assign(values)
+
+
+def _swapped_kernel_inputs(layer: Any) -> None:
+    values = layer.kernel.numpy()
+    values[..., [0, 1], :] = values[..., [1, 0], :]
     layer.kernel.assign(values)
 
 
@@ -252,6 +281,14 @@ def _other_keras_activation(layer: Any) -> None:
 
 def _called(change: Callable[[Any], Any]) -> Callable[[Any], None]:
     return lambda layer: _before_call(layer, change)
+
+
+def _after_call(change: Callable[[Any], Any]) -> Callable[[Any], None]:
+    def plant(layer: Any) -> None:
+        call = layer.call
+        layer.call = lambda *arguments, **options: change(call(*arguments, **options))
+
+    return plant
 
 
 def _before_call(layer: Any, change: Callable[[Any], Any]) -> None:
