@@ -106,6 +106,7 @@ def test_failure_inside_onnx2keras(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    torch._C._jit_set_onnx_log_enabled(True)  # as an export of the user's leaves it
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         exported = torch_to_onnx.convert(small(), (images(),)).model

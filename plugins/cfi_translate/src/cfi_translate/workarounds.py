@@ -148,6 +148,7 @@ def exporting_torch() -> Iterator[None]:
     enabled = is_enabled()
     with quiet("torch.onnx"), contextlib.redirect_stdout(io.StringIO()):
         torch._C._jit_is_onnx_log_enabled = False
+        torch._C._jit_set_onnx_log_enabled(False)  # an earlier export by anyone has left it on
         try:
             yield
         finally:
