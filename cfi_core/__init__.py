@@ -42,6 +42,7 @@ from cfi_core.errors import (
 from cfi_core.layer_map import LayerMap, LayerMatch
 from cfi_core.listing import methods, plugins, toolsets, translators
 from cfi_core.planning import Plan
+from cfi_core.store import keep_translations
 from cfi_core.translation import Translation, forget_translations
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "attribute",
     "finish_execution_with_layer",
     "forget_translations",
+    "keep_translations",
     "layers",
     "methods",
     "plan",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 import weakref
 from collections import OrderedDict
@@ -12,14 +11,17 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from cfi_core.certificate import Axes, Certificate, Divergence, Side, certify, computes, random_like, with_layers
 from cfi_core.detection import adapter_for
 from cfi_core.errors import CFIError, TranslationError, TranslationWarning, UnfaithfulTranslationError
+from cfi_core.frameworks.base import FrameworkAdapter, Storable
 from cfi_core.layer_map import LayerMap, first_divergence, map_layers
 from cfi_core.plugins import Registry
 from cfi_core.routes import Route
 from cfi_core.specs import TranslatorSpec, resolve
+from cfi_core.store import Stored, current_store, store_key
 
 _CERTIFICATE_SEED = 20_190_521
 _EXAMPLES = 2
@@ -132,8 +134,11 @@ class _Job:
         adapter = adapter_for(self.registry, self.framework)
         return Side(adapter, adapter.twin(self.model))
 
+    def target(self, route: Route) -> FrameworkAdapter:
+        return adapter_for(self.registry, route.translators[-1].target)
+
     def translated(self, route: Route, made: _Made) -> Side:
-        adapter = adapter_for(self.registry, route.translators[-1].target)
+        adapter = self.target(route)
         return Side(adapter, adapter.twin(made.model), made.input_axes, made.output_axes)
 
 
@@ -162,6 +167,27 @@ def _kept(job: _Job, route: Route) -> Translation:
 
 
 def _made(job: _Job, route: Route) -> tuple[Translation, _Made]:
+    """A new translation, or one that was kept on disk; measured on the inputs in either case."""
+    store, source = current_store(), adapter_for(job.registry, job.framework)
+    content = source.content(job.model) if store is not None and isinstance(source, Storable) else None
+    if store is None or content is None:
+        return _converted(job, route)
+    key, target = store_key(job.registry, content, route, job.arrays), job.target(route)
+    stored = store.get(key, target)
+    if stored is not None:
+        made = _Made(stored.model, stored.input_axes, stored.output_axes, stored.layer_map)
+        try:
+            certificate = _certified(route, job.original(), job.translated(route, made), job.arrays)
+        except TranslationError:
+            pass  # it was made of something else, whatever its name says
+        else:
+            return _with_certificate(made, route, certificate, digest_of((*job.arrays, *job.outputs))), made
+    translation, made = _converted(job, route)
+    store.put(key, target, Stored(made.model, made.input_axes, made.output_axes, made.layer_map))
+    return translation, made
+
+
+def _converted(job: _Job, route: Route) -> tuple[Translation, _Made]:
     original = job.original()
     converted, input_axes, output_axes = convert_along(route, original.model, job.arrays)
     made = _Made(converted, input_axes, output_axes, LayerMap({}, ()))
@@ -328,7 +354,7 @@ def cache_key(fingerprint: str, model: Any, names: tuple[str, ...], arrays: Sequ
 
 def digest_of(arrays: Sequence[np.ndarray]) -> str:
     """Of inputs and outputs: a model that has changed unnoticed gives itself away by its outputs."""
-    digest = hashlib.sha256()
+    digest = xxhash.xxh3_128()
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)

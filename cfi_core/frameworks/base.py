@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -39,6 +40,20 @@ class Runner(Protocol):
         Raises:
             NoGradientError: The framework has no gradients.
         """
+
+
+@runtime_checkable
+class Storable(Protocol):
+    """What an adapter has, besides, whose models can be kept in files."""
+
+    def content(self, model: Any) -> str | None:
+        """Like `fingerprint`, but the same in every process; None for a model of which something cannot be read."""
+
+    def save(self, model: Any, path: Path) -> None:
+        """Writes a native model to one file (in any way that the framework refuses, if it does)."""
+
+    def restore(self, path: Path) -> Any:
+        """The model in that file, in inference mode."""
 
 
 class FrameworkAdapter(Protocol):

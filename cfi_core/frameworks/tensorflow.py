@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -81,6 +84,26 @@ class TensorFlowAdapter:
     def fingerprint(self, model: Any) -> str:
         """Hash of weights, settings and code."""
         return _view(model).fingerprint()
+
+    def content(self, model: Any) -> str | None:
+        """Of graphs of Keras' own layers: their configuration and weights."""
+        return KerasView(model).content() if isinstance(model, keras.Model) else None
+
+    def save(self, model: Any, path: Path) -> None:
+        """As a Keras archive."""
+        archive = path.with_suffix(".keras")  # Keras saves to no other name
+        model.save(archive)
+        archive.replace(path)
+
+    def restore(self, path: Path) -> Any:
+        """From a Keras archive, which can hold no code."""
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(folder) / "model.keras"
+            try:
+                archive.symlink_to(path)
+            except OSError:  # where links need a privilege
+                shutil.copyfile(path, archive)
+            return keras.models.load_model(archive, compile=False, safe_mode=True)
 
     def input_shapes(self, model: Any) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes of Input layers or of a signature."""

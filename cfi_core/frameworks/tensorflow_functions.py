@@ -6,7 +6,6 @@ Their layers are the floating point operations of their graph, by the names that
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import sys
 import uuid
@@ -18,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+import xxhash
 
 from cfi_core.contract import Layer
 from cfi_core.errors import InputError, LayerError
@@ -79,7 +79,7 @@ class FunctionView:
 
     def fingerprint(self) -> str:
         """Hash of the variables and settings that the function can reach, and of the identity of its code."""
-        digest = hashlib.sha256()
+        digest = xxhash.xxh3_128()
         _hash(digest, self.function, {}, _DEEPEST)
         return digest.hexdigest()
 

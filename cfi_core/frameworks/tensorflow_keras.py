@@ -6,9 +6,9 @@ no difference how the model was built.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
-import hashlib
 import inspect
 import json
 import threading
@@ -21,6 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+import xxhash
 from keras.src import backend
 from keras.src.models.functional import Functional
 
@@ -34,6 +35,9 @@ from cfi_core.frameworks.tensorflow_runners import EagerRunner, GraphRunner, Tap
 
 _SOFTMAXES = (keras.activations.softmax, keras.activations.log_softmax)
 _CALLS = ("call", "quantized_call")
+_PLAIN = frozenset((int, float, bool, str, type(None)))
+# What `fit`, `predict` and `compile` leave on a model.
+_OF_TRAINING = frozenset(("history", "optimizer", "train_function", "test_function", "predict_function"))
 _NOT_INPUTS = frozenset({"training", "mask"})
 
 Replace = Callable[[str, Any], Any]
@@ -86,7 +90,7 @@ class KerasView:
             # In the same order; inner layers without a name of their own are named anew.
             copies = [layer for _, layer in _named_layers(clone) if not isinstance(layer, keras.layers.InputLayer)]
             is_same = all(
-                type(layer) is type(copy) and _plain(layer) == _plain(copy)
+                type(layer) is type(copy) and _same_settings(layer, copy)
                 for layer, copy in zip(layers, copies, strict=True)
             )
         except Exception:  # noqa: BLE001 - custom layers may refuse another type, or being copied, in any way
@@ -96,15 +100,35 @@ class KerasView:
 
     def fingerprint(self) -> str:
         """Hash of weights, layers, their settings and activations."""
-        digest = hashlib.sha256()
+        digest = xxhash.xxh3_128()
         digest.update(f"{type(self.model).__qualname__}:{id(type(self.model).call)}".encode())
         for name, layer in _named_layers(self.model):
             digest.update(f"{name}:{type(layer).__qualname__}:{_settings(layer)}".encode())
-        for weight in self.model.weights:
-            value = np.ascontiguousarray(tf.convert_to_tensor(weight.value))  # without the copy that .numpy() makes
-            digest.update(f"{weight.path}:{value.dtype}:{value.shape}".encode())
-            digest.update(value.view(np.uint8).data)
+        self._add_weights(digest)
         return digest.hexdigest()
+
+    def content(self) -> str | None:
+        """The same in every process, for a graph of Keras' own layers; None for any other."""
+        layers = [layer for _, layer in _named_layers(self.model)]
+        if not is_graph(self.model) or not all(map(_is_own, layers)):
+            return None
+        try:
+            configuration = self.model.to_json()
+        except Exception:  # noqa: BLE001 - a function of the user's in a layer may refuse to be written in any way
+            return None
+        # Keras numbers the names of models and inputs as they are made in a process.
+        for name in (self.model.name, *(one._keras_history.operation.name for one in self.model.inputs)):
+            configuration = configuration.replace(json.dumps(name), '""')
+        digest = xxhash.xxh3_128()
+        digest.update(configuration.encode())
+        self._add_weights(digest)
+        return digest.hexdigest()
+
+    def _add_weights(self, digest: Any) -> None:
+        for weight in self.model.weights:
+            value = np.ascontiguousarray(weight.value.value())  # without the copy that .numpy() makes
+            digest.update(f"{value.dtype}:{value.shape}".encode())
+            digest.update(value.view(np.uint8).data)
 
     def input_shapes(self) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes of the model's Input layers; a subclassed model declares none."""
@@ -497,15 +521,43 @@ def _plain(layer: Any) -> dict[str, Any]:
     }
 
 
+def _same_settings(layer: Any, copy: Any) -> bool:
+    ours, theirs = _plain(layer), _plain(copy)
+    if _is_own(layer):  # loading a model leaves attributes on Keras' own layers that building one does not
+        ours, theirs = ({key: one[key] for key in ours.keys() & theirs.keys()} for one in (ours, theirs))
+    return ours == theirs
+
+
+def _is_own(layer: Any) -> bool:
+    """Whether the layer is of a class of Keras' own, which keeps all settings in attributes and configuration."""
+    return type(layer).__module__.startswith("keras.")
+
+
 def _settings(layer: Any) -> str:
-    """The layer's configuration, and the plain attributes of layers that may keep some outside of it."""
-    plain = {key: value for key, value in vars(layer).items() if isinstance(value, int | float | str | tuple)}
-    try:
-        configuration = layer.get_config()
-    except NotImplementedError:
-        configuration = {}  # a custom layer without get_config: its class, name, attributes and weights are hashed
-    activation = id(getattr(layer, "activation", None))
-    return json.dumps([configuration, plain, activation, id(type(layer).call)], sort_keys=True, default=str)
+    """What the layer's attributes say, and of a custom layer its configuration."""
+    said = [layer.compute_dtype, layer.variable_dtype, str(id(type(layer).call))]
+    for key, value in vars(layer).items():
+        if type(value) in _PLAIN:
+            said.append(f"{key}={value!r}")
+        elif isinstance(value, tuple | int | float | str) or not (key.startswith("_") or key in _OF_TRAINING):
+            said.append(f"{key}={_said(value)}")
+    if not _is_own(layer):
+        # A custom layer without get_config is known by its class, name, attributes and weights.
+        with contextlib.suppress(NotImplementedError):
+            said.append(json.dumps(layer.get_config(), sort_keys=True, default=str))
+    return ";".join(said)
+
+
+def _said(value: Any, depth: int = 4) -> str:
+    """Numbers, words and containers by what they are, functions and other objects by identity."""
+    if value is None or isinstance(value, int | float | complex | str | bytes):
+        return repr(value)
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return f"{value.dtype}{value.shape}{xxhash.xxh3_128_hexdigest(np.ascontiguousarray(value).data)}"
+    if isinstance(value, Mapping | list | tuple) and depth:
+        entries = value.items() if isinstance(value, Mapping) else value
+        return f"{type(value).__name__}[{','.join(_said(entry, depth - 1) for entry in entries)}]"
+    return f"{type(value).__qualname__}@{id(value)}"
 
 
 def _logits(output: Any) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from cfi_core.contract import Layer
 from cfi_core.errors import InputError
+from cfi_core.frameworks import torch_content
 from cfi_core.frameworks.axes import named_axes
 from cfi_core.frameworks.structure import flatten, map_structure
 from cfi_core.frameworks.torch_function import FunctionModel, function_model, modules_behind
@@ -94,16 +95,20 @@ class TorchAdapter:
 
         Of a function another one each time, because a change of what it holds could not be seen.
         """
-        if isinstance(model, FunctionModel):
-            return uuid4().hex
-        digest = hashlib.sha256()
-        for name, module in _parts(model):
-            digest.update(f"{name}:{type(module).__qualname__}:{id(type(module).forward)}".encode())
-            for key, value in sorted(vars(module).items()):
-                if key not in ("training", "_modules", "_with_softmax"):
-                    digest.update(f";{key}=".encode())
-                    _hash(digest, value)
-        return digest.hexdigest()
+        return uuid4().hex if isinstance(model, FunctionModel) else torch_content.fingerprint(_parts(model))
+
+    def content(self, model: nn.Module) -> str | None:
+        """Likewise by the code of the modules' classes; None for functions and for models that hold some."""
+        return None if isinstance(model, FunctionModel) else torch_content.content(_parts(model))
+
+    def save(self, model: nn.Module, path: Path) -> None:
+        """As a pickle of the module."""
+        torch.save(model, path)
+
+    def restore(self, path: Path) -> nn.Module:
+        """From a pickle, which may run any code."""
+        model: nn.Module = torch.load(path, weights_only=False)
+        return model.eval()
 
     def input_shapes(self, model: nn.Module) -> tuple[tuple[int | None, ...], ...] | None:
         """Torch models declare none."""
@@ -444,25 +449,6 @@ class _SoftmaxWatch(TorchFunctionMode):
     def input_of(self, output: Any) -> torch.Tensor | None:
         """The input of the softmax that made this very tensor."""
         return next((logits for result, logits in self._seen if result is output), None)
-
-
-def _hash(digest: Any, value: Any, depth: int = 4) -> None:
-    if isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_meta:
-        digest.update(str((value.dtype, value.device, tuple(value.shape))).encode())
-        digest.update(value.detach().cpu().resolve_conj().contiguous().flatten().view(torch.uint8).numpy().data)
-    elif isinstance(value, np.ndarray) and value.dtype != object:
-        digest.update(str((value.dtype, value.shape)).encode())
-        digest.update(np.ascontiguousarray(value).data)
-    elif value is None or isinstance(value, int | float | complex | str | bytes | bool):
-        digest.update(repr(value).encode())
-    elif isinstance(value, Mapping | list | tuple | set | frozenset) and depth:
-        entries = list(value.items()) if isinstance(value, Mapping) else list(value)
-        digest.update(f"{type(value).__name__}[{len(entries)}]".encode())
-        for entry in entries:
-            _hash(digest, entry, depth - 1)
-    else:
-        # A function or another object: known by its identity alone, so another one in its place is noticed.
-        digest.update(f"{type(value).__qualname__}@{id(value)}".encode())
 
 
 def _example(model: Any) -> torch.Tensor | None:

@@ -111,3 +111,11 @@ def test_no_copy_is_made_of_what_a_configuration_does_not_say():
     call = dense.get_layer("dense").call
     dense.get_layer("dense").call = lambda x: call(x) * 1.0005
     assert doubled(dense) is None
+
+
+def test_a_loaded_model_has_a_copy_in_double_precision_too(tmp_path):
+    """Loading leaves attributes on layers that building them does not."""
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert relative_difference([model(rows()).numpy()], [doubled(loaded)(rows()).numpy()]) < 1e-6

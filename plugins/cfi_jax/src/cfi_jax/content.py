@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import sys
 import sysconfig
@@ -14,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import xxhash
 
 from cfi_jax.programs import is_linen, is_nnx, unjitted
 
@@ -35,7 +35,7 @@ def fingerprint(model: Any) -> str:
 
 class _Digest:
     def __init__(self) -> None:
-        self._hash = hashlib.sha256()
+        self._hash = xxhash.xxh3_128()
         self._known: dict[int, Any] = {}  # holds on to the objects, so that no identity is given out twice
 
     def hexdigest(self) -> str:

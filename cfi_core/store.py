@@ -1,0 +1,177 @@
+"""Conversions on disk, for later processes: only where the user asks for it.
+
+An entry is a folder with the converted model, as its framework saves models, and what core knows of it. Its name is a
+hash of all that it was made of: the content of the original, the translators, shapes and types of the inputs, and the
+versions of everything involved. Nothing read from there is believed: the certificate is measured anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import importlib_metadata
+import numpy as np
+import xxhash
+from packaging.requirements import Requirement
+
+from cfi_core.certificate import Axes
+from cfi_core.errors import ArgumentError, TranslationWarning
+from cfi_core.frameworks.base import FrameworkAdapter, Storable
+from cfi_core.layer_map import LayerMap, LayerMatch
+from cfi_core.plugins import Registry
+from cfi_core.routes import Route
+
+_NOTES, _MODEL = "translation.json", "model"
+_VARIABLE = "CFI_TRANSLATIONS"
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A conversion as it is kept."""
+
+    model: Any
+    input_axes: tuple[Axes, ...]
+    output_axes: tuple[Axes, ...]
+    layer_map: LayerMap
+
+
+class Store:
+    """Conversions in the files of one folder.
+
+    Raises:
+        ArgumentError: The folder cannot be made, or others may write to it: models of torch are kept as pickles, and
+            whoever can write one can run code in your name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ArgumentError(f"{folder} cannot be a folder of translations: {error}.") from error
+        if sys.platform != "win32":
+            status = folder.stat()
+            if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise ArgumentError(
+                    f"{folder} cannot be a folder of translations: others may write to it, and whoever can write a "
+                    f"model there can run code in your processes. Choose a folder of your own (chmod go-w {folder})."
+                )
+        self.folder = folder
+
+    def get(self, key: str, adapter: FrameworkAdapter) -> Stored | None:
+        """The entry, if there is one that can be read."""
+        entry = self.folder / key
+        if not isinstance(adapter, Storable) or not (entry / _NOTES).is_file():
+            return None
+        try:
+            notes = json.loads((entry / _NOTES).read_text())
+            model = adapter.restore(entry / _MODEL)
+            matches = {
+                name: LayerMatch(**{**one, "axes": _axes(one["axes"])}) for name, one in notes["matches"].items()
+            }
+            layer_map = LayerMap(matches, tuple(notes["compared"]))
+            return Stored(model, _all_axes(notes["input_axes"]), _all_axes(notes["output_axes"]), layer_map)
+        except Exception:  # noqa: BLE001 - files may be damaged in any way; the model is converted anew
+            self.drop(key)
+            return None
+
+    def put(self, key: str, adapter: FrameworkAdapter, made: Stored) -> None:
+        """Writes an entry, whole or not at all.
+
+        Warns:
+            TranslationWarning: It cannot be written.
+        """
+        if not isinstance(adapter, Storable):
+            return
+        notes = {
+            "input_axes": made.input_axes,
+            "output_axes": made.output_axes,
+            "matches": {name: asdict(match) for name, match in made.layer_map.matches.items()},
+            "compared": made.layer_map.compared,
+        }
+        try:
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as folder:
+                entry = Path(folder) / key
+                entry.mkdir()
+                adapter.save(made.model, entry / _MODEL)
+                (entry / _NOTES).write_text(json.dumps(notes, indent=1))
+                self.drop(key)
+                entry.replace(self.folder / key)
+        except Exception as error:  # noqa: BLE001 - disks fill up, and a model may refuse to be saved in any way
+            warnings.warn(
+                f"The conversion could not be kept in {self.folder} ({type(error).__name__}: {error}). Free the disk, "
+                f"choose another folder, or stop with cfi.keep_translations(None).",
+                TranslationWarning,
+                stacklevel=2,
+            )
+
+    def drop(self, key: str) -> None:
+        """Removes an entry."""
+        shutil.rmtree(self.folder / key, ignore_errors=True)
+
+
+def store_key(registry: Registry, content: str, route: Route, arrays: Sequence[np.ndarray]) -> str:
+    """What must be equal for an entry to serve."""
+    required = [Requirement(one).name for step in route.translators for one in step.requirements]
+    parts = (
+        content,
+        route.names,
+        [(array.shape[1:], array.dtype.str) for array in arrays],
+        sys.version,
+        sorted({(name, _version(name)) for name in required}),
+        sorted(plugin.label for plugin in registry.plugins),
+    )
+    return xxhash.xxh3_128_hexdigest(repr(parts).encode())
+
+
+def keep_translations(folder: str | os.PathLike[str] | None) -> None:
+    """From now on keeps conversions in a folder, so that a later process need not convert the same model again.
+
+    A conversion from there is measured on the inputs of the call like a new one. Kept are conversions of models whose
+    content can be read in full (torch modules without functions of the user's among their attributes, Keras models made
+    of Keras' own layers, ONNX models). Nothing is ever removed from the folder but what cannot be read.
+
+    Args:
+        folder: Made if it is not there; nobody else may write to it. None keeps no more. The environment variable
+            `CFI_TRANSLATIONS` names one from the start.
+
+    Raises:
+        ArgumentError: The folder cannot be made, or others may write to it.
+    """
+    global _store
+    _store = None if folder is None else Store(Path(folder).expanduser().absolute())
+
+
+def current_store() -> Store | None:
+    """Where conversions are kept, if the user asked for it."""
+    if isinstance(_store, str):
+        keep_translations(_store or None)
+    assert not isinstance(_store, str)
+    return _store
+
+
+_store: Store | str | None = os.environ.get(_VARIABLE, "")
+
+
+def _version(name: str) -> str:
+    try:
+        return str(importlib_metadata.version(name))
+    except importlib_metadata.PackageNotFoundError:
+        return ""
+
+
+def _axes(value: Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if value is None else tuple(value)
+
+
+def _all_axes(values: Sequence[Sequence[int] | None]) -> tuple[Axes, ...]:
+    return tuple(_axes(one) for one in values)

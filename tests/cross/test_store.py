@@ -1,0 +1,235 @@
+"""Conversions that are kept on disk: used by the next process, measured like new ones, never believed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import cfi_core as cfi
+from cfi_core import store, translation
+from cfi_core.detection import adapter_for
+from cfi_core.plugins import registry
+
+
+def keras_cnn() -> tuple[Any, np.ndarray, str]:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((9, 8, 3)),
+            layers.Conv2D(4, 3, activation="relu", name="conv"),
+            layers.GlobalAveragePooling2D(name="pool"),
+            layers.Dense(5, name="dense"),
+        ]
+    )
+    return model, np.random.default_rng(0).normal(size=(3, 9, 8, 3)).astype(np.float32), "torch"
+
+
+class Cnn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu, self.head = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.relu(self.conv(x)).mean((2, 3)))
+
+
+def torch_cnn() -> tuple[Any, np.ndarray, str]:
+    torch.manual_seed(0)
+    return Cnn().eval(), np.random.default_rng(0).normal(size=(3, 3, 9, 8)).astype(np.float32), "tensorflow"
+
+
+Make = Callable[[], tuple[Any, np.ndarray, str]]
+both = pytest.mark.parametrize("make", [keras_cnn, torch_cnn])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    cfi.keep_translations(tmp_path / "kept")
+    yield tmp_path / "kept"
+    cfi.keep_translations(None)
+
+
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Grows with every conversion that is done anew."""
+    done: list[Any] = []
+    convert = translation.convert_along
+
+    def counted(route: Any, model: Any, arrays: Any) -> Any:
+        done.append(route)
+        return convert(route, model, arrays)
+
+    monkeypatch.setattr(translation, "convert_along", counted)
+    return done
+
+
+def translated(make: Make) -> cfi.Translation:
+    model, x, to = make()
+    return cfi.translate(model, to, inputs=x)
+
+
+@both
+def test_a_conversion_is_done_once(folder: Path, conversions: list[Any], make: Make):
+    first, second = translated(make), translated(make)
+    assert len(conversions) == 1 and len(list(folder.iterdir())) == 1
+    assert second.model is not first.model and isinstance(second.model, nn.Module | keras.Model)
+    assert second.certificate.faithful and second.certificate.measurements[0].samples_of == "your inputs"
+    assert dict(second.layer_map.matches) == dict(first.layer_map.matches) and len(second.layer_map)
+    assert (second.input_axes, second.output_axes) == (first.input_axes, first.output_axes)
+    _, x, to = make()
+    adapter = adapter_for(registry(), to)
+    results = [
+        adapter.outputs(one.model, [adapter.tensor(np.transpose(x, one.input_axes[0]), one.model)])
+        for one in (first, second)
+    ]
+    np.testing.assert_array_equal(*results)
+
+
+@both
+def test_attribute_takes_it_and_gives_the_same(folder: Path, conversions: list[Any], make: Make):
+    model, x, to = make()
+    toolset = "captum" if to == "torch" else "tf-keras-vis"
+
+    def explained() -> cfi.Attribution:
+        cfi.forget_translations()  # as a new process would not know it
+        found = cfi.attribute(model, "saliency", toolset, inputs=x, target=1, translator="conversion")
+        assert isinstance(found, cfi.Attribution)
+        return found
+
+    np.testing.assert_allclose(explained().values, explained().values, rtol=1e-6)
+    assert len(conversions) == 1
+
+
+@both
+def test_a_changed_weight_is_noticed(folder: Path, conversions: list[Any], make: Make):
+    translated(make)
+    model, x, to = make()
+    weight = model.head.weight if to == "tensorflow" else model.get_layer("dense").kernel
+    if to == "tensorflow":
+        with torch.no_grad():
+            weight[0, 0] += 0.5
+    else:
+        weight.assign(weight + 0.5)
+    cfi.translate(model, to, inputs=x)
+    assert len(conversions) == 2 and len(list(folder.iterdir())) == 2
+
+
+@both
+def test_damaged_files_are_replaced(folder: Path, conversions: list[Any], make: Make):
+    translated(make)
+    for name in ("model", "translation.json"):
+        path = next(folder.glob(f"*/{name}"))
+        path.write_bytes(path.read_bytes()[:50])
+        translated(make)
+    assert len(conversions) == 3
+    translated(make)
+    assert len(conversions) == 3
+
+
+@both
+def test_an_entry_that_computes_something_else_is_not_used(folder: Path, conversions: list[Any], make: Make):
+    translated(make)
+    entry = next(folder.iterdir())
+    model, x, to = make()
+    others = [value * 1.01 for value in (model.get_weights() if to == "torch" else model.state_dict().values())]
+    if to == "torch":
+        model.set_weights(others)
+    else:
+        model.load_state_dict(dict(zip(model.state_dict(), others, strict=True)))
+    cfi.translate(model, to, inputs=x)
+    other = next(one for one in folder.iterdir() if one != entry)
+    shutil.rmtree(entry)
+    other.replace(entry)
+    assert translated(make).certificate.faithful
+    assert len(conversions) == 3
+
+
+def test_a_model_that_holds_a_function_is_not_kept(folder: Path):
+    model, x, to = torch_cnn()
+    model.scale = lambda value: 2 * value
+    assert cfi.translate(model, to, inputs=x).certificate.faithful
+    assert not list(folder.iterdir())
+
+
+class Doubled(Cnn):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * 2
+
+
+def test_the_code_of_a_module_is_part_of_its_content():
+    adapter = adapter_for(registry(), "torch")
+    model = torch_cnn()[0]
+    other = Doubled().eval()
+    other.load_state_dict(model.state_dict())
+    other.__class__.__qualname__, name = model.__class__.__qualname__, other.__class__.__qualname__
+    try:
+        assert adapter.content(model) != adapter.content(other)
+    finally:
+        Doubled.__qualname__ = name
+
+
+_CONTENT = """
+import torchvision, torch, warnings
+warnings.simplefilter("ignore")
+import cfi_core
+from cfi_core.detection import adapter_for
+from cfi_core.plugins import registry
+torch.manual_seed(3)
+for name in ("mobilenet_v3_small", "vit_b_16"):
+    print(adapter_for(registry(), "torch").content(getattr(torchvision.models, name)()))
+"""
+
+
+def test_content_is_the_same_in_every_process():
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", _CONTENT],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout.split()
+        for seed in ("1", "2")
+    ]
+    assert found[0] == found[1] and len(set(found[0])) == 2 and "None" not in found[0]
+
+
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    with pytest.raises(cfi.ArgumentError, match="others may write"):
+        cfi.keep_translations(shared)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(cfi.ArgumentError, match="cannot be a folder"):
+        cfi.keep_translations(tmp_path / "file")
+    assert store.current_store() is None
+
+
+def test_what_cannot_be_written_is_told_and_harms_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*arguments: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(type(adapter_for(registry(), "torch")), "save", refuse)
+    with pytest.warns(cfi.TranslationWarning, match="No space left"):
+        assert translated(keras_cnn).certificate.faithful
+    assert not list(folder.iterdir())
+
+
+def test_the_environment_may_name_the_folder(tmp_path: Path):
+    code = "from cfi_core import store; print(store.current_store().folder)"
+    environment = {**os.environ, "CFI_TRANSLATIONS": str(tmp_path / "kept")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == str(tmp_path / "kept")
