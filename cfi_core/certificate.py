@@ -148,7 +148,7 @@ class Divergence:
     Attributes:
         layer: First layer of the original whose counterpart by name gives something else.
         counterpart: The layer of that name in the translated model.
-        difference: Relative L2 difference of the two activations; infinite if their shapes do not fit.
+        difference: Relative L2 difference of the two activations; infinite if their shapes do not fit, or for NaN.
     """
 
     layer: str
@@ -156,7 +156,7 @@ class Divergence:
     difference: float
 
     def __str__(self) -> str:
-        apart = f"by {self.difference:.1e}" if np.isfinite(self.difference) else "in shape"
+        apart = f"by {self.difference:.1e}" if np.isfinite(self.difference) else "in shape, or is not finite"
         return f"the first layer that differs is {self.layer!r} ({apart})"
 
 

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import RLock
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class Translation:
         output_axes: Likewise for each output.
         explained: Of a bridge, which is built at the head that the method explains: in words what that is.
         warning: Likewise, what the user should be told of it.
+        seconds: What the translators took, measurements apart; None of a bridge, and of a conversion that was kept.
     """
 
     model: Any
@@ -51,6 +53,7 @@ class Translation:
     output_axes: tuple[Axes, ...]
     explained: str = ""
     warning: str = ""
+    seconds: float | None = None
 
     def __repr__(self) -> str:
         return f"<Translation {self.route}: {self.certificate}>"
@@ -189,7 +192,9 @@ def _made(job: _Job, route: Route) -> tuple[Translation, _Made]:
 
 def _converted(job: _Job, route: Route) -> tuple[Translation, _Made]:
     original = job.original()
+    start = perf_counter()
     converted, input_axes, output_axes = convert_along(route, original.model, job.arrays)
+    seconds = perf_counter() - start
     made = _Made(converted, input_axes, output_axes, LayerMap({}, ()))
     translated = job.translated(route, made)
     certificate = _certified(route, original, translated, job.arrays)
@@ -204,7 +209,8 @@ def _converted(job: _Job, route: Route) -> tuple[Translation, _Made]:
         original, translated = original.in_double or original, translated.in_double or translated
         floor = 0.0
     made = replace(made, layer_map=map_layers(original, translated, samples, floor))
-    return _with_certificate(made, route, certificate, digest_of((*job.arrays, *job.outputs))), made
+    translation = _with_certificate(made, route, certificate, digest_of((*job.arrays, *job.outputs)))
+    return replace(translation, seconds=seconds), made
 
 
 def _with_certificate(made: _Made, route: Route, certificate: Certificate, digest: str) -> Translation:

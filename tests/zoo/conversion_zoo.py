@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -177,20 +176,8 @@ def _row(
     wanted: set[str],
     count: Callable[[Any], int],
 ) -> Row:
-    from cfi_core import translation as steps
-
-    seconds: list[float] = []
-    convert = steps.convert_along
-
-    def timed(*arguments: Any) -> Any:
-        start = perf_counter()
-        made = convert(*arguments)
-        seconds.append(perf_counter() - start)
-        return made
-
     inputs = arrays[0] if len(arrays) == 1 else arrays
     given = torch_tensors(inputs) if to == "tensorflow" else inputs
-    steps.convert_along = timed
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -198,11 +185,9 @@ def _row(
                 model, to, inputs=given, translator=list(translator) if isinstance(translator, tuple) else translator
             )
     except cfi.UnfaithfulTranslationError as error:
-        return Row(name, seconds=sum(seconds), verdict=f"UNFAITHFUL {error}")
+        return Row(name, verdict=f"UNFAITHFUL {error}")
     except cfi.CFIError as error:
         return Row(name, verdict=f"refused: {error}")
-    finally:
-        steps.convert_along = convert
     measured = found.certificate.measurements
     gradients = [one.gradient_difference for one in measured if one.gradient_difference is not None]
     comparable = [layer for layer in found.layer_map.compared if layer in wanted]
@@ -211,7 +196,7 @@ def _row(
         name,
         ", ".join(found.route.names),
         count(found.model),
-        seconds[-1],
+        found.seconds or 0.0,
         max(one.output_difference for one in measured),
         max(gradients, default=None),
         len(comparable) - len(missing),
