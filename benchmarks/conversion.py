@@ -1,6 +1,6 @@
-"""What a conversion costs at full size: python benchmarks/conversion.py [--ours]
+"""What a conversion costs at full size: python benchmarks/conversion.py [--ours] [keras | torch] [pixels]
 
-VGG16 and ResNet-50 at 224×224 in both directions, ours beside the chain of other libraries: seconds of the conversion
+VGG16 and ResNet-50 at 224×224 (or other) pixels in both directions, ours beside the chain of other libraries: seconds of the conversion
 (without the certificate) and of processor time, and peak memory above the loaded frameworks and model, as a multiple of
 the weights. Each conversion runs in a process of its own, in which only a model of one layer was converted before, to
 load all that the libraries load when they are first used.
@@ -18,15 +18,16 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-PIXELS = 224
+PIXELS = "224"
 MODELS = {"keras": ("VGG16", "ResNet50"), "torch": ("vgg16", "resnet50")}
 CHAINS = {"keras": ("tf2onnx", "onnx2torch"), "torch": ("torch-onnx", "onnx2keras")}
 OURS = {"keras": ("keras-torch",), "torch": ("torch-export", "onnx-keras")}
 MB = 2**20
 
 
-def convert(side: str, name: str, *translators: str) -> None:
+def convert(side: str, name: str, size: str, *translators: str) -> None:
     """One conversion in this process."""
+    pixels = int(size)
     from cfi_core.coexistence import load_safely
 
     load_safely()
@@ -46,12 +47,12 @@ def convert(side: str, name: str, *translators: str) -> None:
     )
     convert_along(route, small, (np.zeros((2, 3), np.float32),))
     if side == "keras":
-        model = getattr(keras.applications, name)(weights=None, input_shape=(PIXELS, PIXELS, 3))
-        batch, weights = np.zeros((2, PIXELS, PIXELS, 3), np.float32), model.count_params() * 4
+        model = getattr(keras.applications, name)(weights=None, input_shape=(pixels, pixels, 3))
+        batch, weights = np.zeros((2, pixels, pixels, 3), np.float32), model.count_params() * 4
         model(batch)
     else:
         model = getattr(torchvision.models, name)(weights=None).eval()
-        batch = np.zeros((2, 3, PIXELS, PIXELS), np.float32)
+        batch = np.zeros((2, 3, pixels, pixels), np.float32)
         weights = sum(value.numel() for value in model.state_dict().values()) * 4
         with torch.no_grad():
             model(torch.from_numpy(batch))
@@ -68,9 +69,9 @@ def _memory(name: str) -> int:
     return int(line.split()[1])
 
 
-def measured(side: str, name: str, translators: tuple[str, ...]) -> list[float] | None:
+def measured(side: str, name: str, size: str, translators: tuple[str, ...]) -> list[float] | None:
     """Seconds, processor seconds, peak memory and weights (MB); None if the model could not be converted."""
-    command = [sys.executable, __file__, side, name, *translators]
+    command = [sys.executable, __file__, "one", side, name, size, *translators]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]
@@ -85,11 +86,12 @@ def measured(side: str, name: str, translators: tuple[str, ...]) -> list[float] 
 
 def main(arguments: list[str]) -> None:
     print(f"{'model':<18} {'route':<28} {'seconds':>8} {'of processor':>12} {'memory (MB)':>11} {'of weights':>10}")
-    for side, names in MODELS.items():
-        for name in names:
+    size = next((one for one in arguments if one.isdigit()), PIXELS)
+    for side in [one for one in arguments if one in MODELS] or MODELS:
+        for name in MODELS[side]:
             times: list[Any] = []
             for translators in (OURS[side],) if "--ours" in arguments else (OURS[side], CHAINS[side]):
-                found = measured(side, name, translators)
+                found = measured(side, name, size, translators)
                 if found is not None:
                     seconds, used, memory, weights = found
                     times.append(seconds)
@@ -103,7 +105,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] and sys.argv[1] in MODELS:
-        convert(*sys.argv[1:])
+    if sys.argv[1:2] == ["one"]:
+        convert(*sys.argv[2:])
     else:
         main(sys.argv[1:])

@@ -203,6 +203,7 @@ def _converted(job: _Job, route: Route) -> tuple[Translation, _Made]:
     samples = [np.concatenate([array[:1], more]) for array, more in zip(job.arrays, noise, strict=True)]
     if not computes(original, samples):
         samples = [np.repeat(array[:1], 2, axis=0) for array in job.arrays]  # the model does not take noise
+        samples = samples if computes(original, samples) else list(job.arrays)  # nor another number of samples
     floor = certificate.gradient_floor or 0.0
     if certificate.in_double:
         # Where rounding moves gradients far it would hide which layer is which.

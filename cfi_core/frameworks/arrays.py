@@ -14,6 +14,7 @@ import numpy as np
 from cfi_core.contract import Layer
 from cfi_core.errors import InputError, LayerError, NoGradientError
 from cfi_core.frameworks.axes import named_axes
+from cfi_core.frameworks.portions import Portions
 from cfi_core.frameworks.structure import flatten, map_structure
 
 _SCORES = ("predict_proba", "decision_function")
@@ -284,14 +285,19 @@ def _fitting(array: np.ndarray, dtype: np.dtype[Any] | None) -> np.ndarray:
 
 def _session(session: Any) -> ArrayModel:
     inputs = session.get_inputs()
+    shapes = [tuple(size if isinstance(size, int) else None for size in entry.shape) for entry in inputs]
+    first = {shape[0] if shape else None for shape in shapes}
+    fixed = first.pop() if len(first) == 1 else None
+    if fixed is not None:
+        shapes = [(None, *shape[1:]) for shape in shapes]
+    portions = Portions(lambda feeds: list(session.run(None, dict(feeds))), fixed)
 
     def run(*arrays: np.ndarray) -> Any:
-        results = session.run(None, {entry.name: array for entry, array in zip(inputs, arrays, strict=True)})
+        results = portions({entry.name: array for entry, array in zip(inputs, arrays, strict=True)})
         return results[0] if len(results) == 1 else tuple(results)
 
-    shapes = tuple(tuple(size if isinstance(size, int) else None for size in entry.shape) for entry in inputs)
     types = tuple(_SESSION_TYPES.get(entry.type) for entry in inputs)
-    return ArrayModel(run, shapes, types, channels_first=True)
+    return ArrayModel(run, tuple(shapes), types, channels_first=True)
 
 
 def _estimator(estimator: Any) -> ArrayModel:

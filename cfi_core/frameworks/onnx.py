@@ -15,7 +15,7 @@ from cfi_core.contract import Layer
 from cfi_core.errors import InputError, LayerError
 from cfi_core.frameworks.arrays import NumpyTensors
 from cfi_core.frameworks.axes import named_axes
-from cfi_core.frameworks.onnx_runner import OnnxRunner, Session, real_inputs, refuse_gradient
+from cfi_core.frameworks.onnx_runner import OnnxRunner, Session, fixed_samples, real_inputs, refuse_gradient
 
 _TO_CHANNELS_FIRST = [0, 3, 1, 2]
 _SOFTMAXES = ("Softmax", "LogSoftmax")
@@ -70,8 +70,9 @@ class OnnxAdapter(NumpyTensors):
         return onnx.load(path)
 
     def input_shapes(self, model: onnx.ModelProto) -> tuple[tuple[int | None, ...], ...] | None:
-        """Shapes that the graph declares."""
-        return tuple(_shape(value) for value in real_inputs(model))
+        """Shapes that the graph declares; a fixed number of samples is none, as any other runs in portions."""
+        shapes = [_shape(value) for value in real_inputs(model)]
+        return tuple(shapes) if fixed_samples(model) is None else tuple((None, *shape[1:]) for shape in shapes)
 
     def declared_integer(self, model: onnx.ModelProto, position: int) -> bool | None:
         """Whether that input takes integers."""

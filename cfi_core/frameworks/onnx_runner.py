@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from cfi_core.errors import NoGradientError
+from cfi_core.frameworks.portions import Portions
 from cfi_core.plugins import unmet
 
 _QUIET = 3  # errors only: a cut-out graph has parts that nothing uses, which ONNX Runtime would warn of
@@ -43,24 +44,41 @@ class OnnxRunner:
 
 
 class Session:
-    """A model ready to run: by ONNX Runtime where it is installed, by ONNX's reference evaluator otherwise."""
+    """A model ready to run: by ONNX Runtime where it is installed, by ONNX's reference evaluator otherwise.
+
+    A model that is exported for a fixed number of samples runs on any other number in portions of that size.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._session: Any
-        if unmet(("onnxruntime",)):
-            from onnx.reference import ReferenceEvaluator
-
-            self._session = ReferenceEvaluator(model)
-            return
-        from onnxruntime import InferenceSession, SessionOptions
-
-        options = SessionOptions()
-        options.log_severity_level = _QUIET
-        self._session = InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = _session(model)
+        self._run = Portions(lambda feeds: list(session.run(None, dict(feeds))), fixed_samples(model))
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[Any]:
-        """All outputs."""
-        return list(self._session.run(None, dict(feeds)))
+        """All outputs.
+
+        Raises:
+            InputError: The model takes another number of samples, and they cannot be computed apart.
+        """
+        return self._run(feeds)
+
+
+def _session(model: onnx.ModelProto) -> Any:
+    if unmet(("onnxruntime",)):
+        from onnx.reference import ReferenceEvaluator
+
+        return ReferenceEvaluator(model)
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.log_severity_level = _QUIET
+    return InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def fixed_samples(model: onnx.ModelProto) -> int | None:
+    """The number of samples that the model was exported for, if it takes no other."""
+    shapes = [value.type.tensor_type.shape.dim for value in real_inputs(model)]
+    first = {shape[0].dim_value if len(shape) else 0 for shape in shapes}
+    return first.pop() or None if len(first) == 1 else None
 
 
 class _Stage:

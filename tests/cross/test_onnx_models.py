@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from shared_cnn import Twins, apart
@@ -63,3 +64,59 @@ def test_translate_to_either_framework(softmax_twins, onnx_file):
 def test_a_missing_or_broken_file(tmp_path):
     with pytest.raises(cfi.InputError, match="no file"):
         cfi.attribute("nowhere.onnx", "saliency", "captum", inputs=np.zeros((1, 3, 4, 4)), target=0)
+
+
+def of_samples(count: int | str, last: list[onnx.NodeProto] | None = None) -> onnx.ModelProto:
+    """Two inputs of 5 features, for that many samples at a time: `softmax((a + 2 b) w)`, or what `last` makes of it."""
+    helper = onnx.helper
+    weight = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    nodes = [
+        helper.make_node("Add", ["b", "b"], ["twice"]),
+        helper.make_node("Add", ["a", "twice"], ["sum"]),
+        helper.make_node("MatMul", ["sum", "w"], ["product"], name="product"),
+        *(last or [helper.make_node("Softmax", ["product"], ["y"], axis=1)]),
+    ]
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [count, 5]) for name in "ab"]
+    graph = helper.make_graph(
+        nodes,
+        "samples",
+        values,
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def pairs(samples: int) -> tuple[np.ndarray, np.ndarray]:
+    first, second = np.random.default_rng(1).normal(size=(2, samples, 5)).astype(np.float32)
+    return first, second
+
+
+@pytest.mark.parametrize("samples", [1, 3, 10])
+@pytest.mark.parametrize("exported_for", [1, 3, 10])
+def test_a_model_of_a_fixed_number_of_samples_takes_any(exported_for: int, samples: int):
+    free, fixed = of_samples("n"), of_samples(exported_for)
+    for method, translator in (("saliency", "onnx-torch"), ("feature_ablation", "bridge-to-torch")):
+        calls = [
+            cfi.attribute(model, method, "captum", inputs=pairs(samples), target=1, translator=translator)
+            for model in (free, fixed)
+        ]
+        for expected, found in zip(*(one.values for one in calls), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    session = onnxruntime.InferenceSession(fixed.SerializeToString(), providers=["CPUExecutionProvider"])
+    run = cfi.attribute(session, "feature_ablation", "captum", inputs=pairs(samples), target=1)
+    for expected, found in zip(calls[0].values, run.values, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert cfi.translate(fixed, "tensorflow", inputs=pairs(samples)).certificate.faithful
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        ([onnx.helper.make_node("Softmax", ["product"], ["y"], axis=0)], "changes the result of another"),
+        ([onnx.helper.make_node("ReduceSum", ["product"], ["y"], keepdims=0)], "no sample axis"),
+    ],
+)
+def test_samples_that_cannot_be_computed_apart_are_refused(last: list[onnx.NodeProto], reason: str):
+    with pytest.raises(cfi.InputError, match=reason):
+        cfi.attribute(of_samples(4, last), "feature_ablation", "captum", inputs=pairs(3), target=0)
