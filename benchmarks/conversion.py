@@ -1,9 +1,10 @@
 """What a conversion costs at full size: python benchmarks/conversion.py [--ours] [keras | torch] [pixels]
 
-VGG16 and ResNet-50 at 224×224 (or other) pixels in both directions, ours beside the chain of other libraries: seconds of the conversion
-(without the certificate) and of processor time, and peak memory above the loaded frameworks and model, as a multiple of
-the weights. Each conversion runs in a process of its own, in which only a model of one layer was converted before, to
-load all that the libraries load when they are first used.
+VGG16 and ResNet-50 at 224×224 (or other) pixels in both directions, ours beside the chain of other libraries: seconds
+of the conversion (without the certificate) and of processor time, and peak memory above the loaded frameworks and
+model, as a multiple of the weights. Each conversion runs in a process of its own, in which only a model of one layer
+was converted before, to load all that the libraries load when they are first used. A chain that takes more memory than
+there is ends the process (VGG16 at 224 pixels by tf2onnx takes more than 24 GB).
 """
 
 from __future__ import annotations

@@ -1,8 +1,12 @@
 """The operator cases that ship in the `onnx` package, with ONNX Runtime as the judge of our readers of ONNX models.
 
-    python plugins/cfi_translate/tests/onnx_cases.py onnx-torch [part of a case's name] [--list wrong|refused|right]
+    python plugins/cfi_translate/tests/onnx_cases.py onnx-torch [part of a case's name] [--certified]
+        [--list wrong|failed|refused|right]
 
 A reader may refuse a case. What it accepts must come out as in ONNX Runtime, in values, shapes and types.
+
+With `--certified` each case takes the way of a user: `cfi_core.translate` with this reader as translator, which also
+measures a certificate. So do the readers of other libraries, which by themselves accept what they compute otherwise.
 """
 
 from __future__ import annotations
@@ -20,10 +24,12 @@ import onnx
 import onnxruntime
 from onnx import ModelProto, numpy_helper
 
+import cfi_core
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
-from cfi_core.errors import TranslationError
+from cfi_core.errors import CFIError, TranslationError
 from cfi_core.specs import resolve
+from cfi_core.translation import Translation
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 
@@ -58,7 +64,7 @@ def cases(part: str = "") -> Iterator[Case]:
         if len(inputs) > 1:
             variants.append((f"{case.name}_constant", _with_constants(model, inputs[1:]), inputs[:1]))
         for name, variant, given in variants:
-            expected = _by_onnxruntime(variant, given)
+            expected = by_onnxruntime(variant, given)
             if expected is not None and part in name:
                 yield Case(name, variant, given, expected)
 
@@ -95,7 +101,8 @@ def _with_constants(model: ModelProto, values: Sequence[np.ndarray]) -> ModelPro
     return frozen
 
 
-def _by_onnxruntime(model: ModelProto, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...] | None:
+def by_onnxruntime(model: ModelProto, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...] | None:
+    """What ONNX Runtime gives; None if it does not run the model, or gives anything but tensors."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
@@ -111,7 +118,7 @@ def _by_onnxruntime(model: ModelProto, inputs: Sequence[np.ndarray]) -> tuple[np
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a case went: `right`, `refused` (which is allowed) or `wrong`."""
+    """How a case went: `right`, `refused` (which is allowed), `wrong`, or `failed` with an error that is not ours."""
 
     case: str
     kind: str
@@ -121,14 +128,27 @@ class Verdict:
 Run = Callable[[Any, Sequence[np.ndarray]], Sequence[np.ndarray]]
 
 
-def judge(case: Case, convert: Callable[..., Converted], run: Run) -> Verdict:
-    """Converts and runs a case, and compares."""
+def judge(case: Case, convert: Callable[..., Converted], run: Run, others: Sequence[Case] = ()) -> Verdict:
+    """Converts and runs a case, and compares.
+
+    Args:
+        case: The model, and the inputs that it is converted with.
+        convert: A translator.
+        run: Runs what it makes.
+        others: The same model with other inputs; what was converted must be right for these too.
+    """
     try:
         converted = convert(case.model, case.inputs)
     except TranslationError as error:
         return Verdict(case.name, "refused", str(error))
     except Exception as error:  # noqa: BLE001 - anything but a typed refusal is a fault of the reader
         return Verdict(case.name, "wrong", f"not typed: {type(error).__name__}: {error}")
+    found = [judge_converted(one, converted, run) for one in (case, *others)]
+    return next((one for one in found if one.kind == "wrong"), found[0])
+
+
+def judge_converted(case: Case, converted: Converted | Translation, run: Run) -> Verdict:
+    """Runs what was made of the model of a case, and compares."""
     turned = [
         array if axes is None else np.transpose(array, axes)
         for array, axes in zip(case.inputs, converted.input_axes or (None,) * len(case.inputs), strict=True)
@@ -138,6 +158,8 @@ def judge(case: Case, convert: Callable[..., Converted], run: Run) -> Verdict:
     except Exception as error:  # noqa: BLE001 - an accepted model must run
         return Verdict(case.name, "wrong", f"does not run: {type(error).__name__}: {error}")
     axes = converted.output_axes or (None,) * len(results)
+    if len(axes) != len(results):
+        return Verdict(case.name, "wrong", f"{len(results)} outputs, and axes of {len(axes)}")
     back = [
         one if turn is None else np.transpose(one, np.argsort(turn)) for one, turn in zip(results, axes, strict=True)
     ]
@@ -179,32 +201,58 @@ def run_keras(model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [np.asarray(one) for one in (outputs if isinstance(outputs, tuple | list) else [outputs])]
 
 
-READERS: dict[str, tuple[str, Run]] = {
-    "onnx-torch": ("cfi_translate.onnx_torch:convert", run_torch),
-    "onnx-keras": ("cfi_translate.onnx_keras:convert", run_keras),
-    "onnx2torch": ("cfi_translate.onnx_to_torch:convert", run_torch),
-    "onnx2keras": ("cfi_translate.onnx_to_keras:convert", run_keras),
+@dataclass(frozen=True)
+class Reader:
+    """A translator of ONNX models: where it is, the framework of what it makes, and how that is run."""
+
+    implementation: str
+    framework: str
+    run: Run
+
+
+READERS = {
+    "onnx-torch": Reader("cfi_translate.onnx_torch:convert", "torch", run_torch),
+    "onnx-keras": Reader("cfi_translate.onnx_keras:convert", "tensorflow", run_keras),
+    "onnx2torch": Reader("cfi_translate.onnx_to_torch:convert", "torch", run_torch),
+    "onnx2keras": Reader("cfi_translate.onnx_to_keras:convert", "tensorflow", run_keras),
 }
 
 
-def verdicts(reader: str, part: str = "") -> list[Verdict]:
-    """How each case goes with a reader."""
+def verdicts(reader: str, part: str = "", *, certified: bool = False) -> list[Verdict]:
+    """How each case goes with a reader, by itself or with a certificate."""
     load_safely()
-    implementation, run = READERS[reader]
-    convert = resolve(implementation)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return [judge(case, convert, run) for case in cases(part)]
+        if certified:
+            return [judge_certified(case, reader) for case in cases(part)]
+        convert = resolve(READERS[reader].implementation)
+        return [judge(case, convert, READERS[reader].run) for case in cases(part)]
+
+
+def judge_certified(case: Case, reader: str) -> Verdict:
+    """Translates a case as a user does, with a certificate, and compares.
+
+    Any error of ours is a refusal; another one gives no model, and so nothing wrong, but is a fault all the same.
+    """
+    try:
+        found = cfi_core.translate(
+            case.model, to=READERS[reader].framework, inputs=tuple(case.inputs), translator=reader
+        )
+    except CFIError as error:
+        return Verdict(case.name, "refused", f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - anything but a typed refusal is a fault
+        return Verdict(case.name, "failed", f"not typed: {type(error).__name__}: {error}")
+    return judge_converted(case, found, READERS[reader].run)
 
 
 def main(arguments: list[str]) -> None:
     shown = arguments[arguments.index("--list") + 1] if "--list" in arguments else "wrong"
-    words = [one for one in arguments if one not in ("--list", shown)]
-    found = verdicts(words[0], words[1] if len(words) > 1 else "")
+    words = [one for one in arguments if one not in ("--list", "--certified", shown)]
+    found = verdicts(words[0], words[1] if len(words) > 1 else "", certified="--certified" in arguments)
     for verdict in found:
         if verdict.kind == shown:
             print(f"{verdict.case}: {verdict.reason[:160]}")
-    print({kind: sum(one.kind == kind for one in found) for kind in ("right", "refused", "wrong")})
+    print({kind: sum(one.kind == kind for one in found) for kind in ("right", "refused", "failed", "wrong")})
 
 
 if __name__ == "__main__":

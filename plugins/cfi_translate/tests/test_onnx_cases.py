@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from onnx_cases import verdicts
+from onnx_cases import READERS, verdicts
 
 LISTS = {"onnx-torch": "onnx_torch_cases.txt", "onnx-keras": "onnx_keras_cases.txt"}
 
@@ -22,3 +22,26 @@ def test_no_case_is_wrong_and_none_that_was_right_is_lost(reader: str, part: str
     right = {one.case for one in found if one.kind == "right"}
     assert len(listed) > 20
     assert sorted(listed - right) == []
+
+
+@pytest.mark.parametrize("part", ["batchnorm", pytest.param("", marks=pytest.mark.zoo)], ids=["some", "all"])
+@pytest.mark.parametrize("reader", READERS)
+def test_no_case_is_wrong_that_has_a_certificate(reader: str, part: str) -> None:
+    found = verdicts(reader, part, certified=True)
+    assert {one.case: one.reason for one in found if one.kind == "wrong"} == {}
+    # All of these few are too much for onnx2keras.
+    assert any(one.kind == "right" for one in found) or (part and reader == "onnx2keras")
+
+
+def test_what_another_library_computes_otherwise_has_no_certificate() -> None:
+    alone = {one.case for one in verdicts("onnx2torch", "cumsum_2d") if one.kind == "wrong"}
+    certified = {one.case: one for one in verdicts("onnx2torch", "cumsum_2d", certified=True)}
+    assert len(alone) >= 6
+    assert {certified[name].kind for name in alone} == {"refused"}
+    assert any("computes something else" in certified[name].reason for name in alone)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_model_of_one_sample_is_translated(reader: str) -> None:
+    found = verdicts(reader, "averagepool_2d_default", certified=True)
+    assert [one.kind for one in found] == ["right"]

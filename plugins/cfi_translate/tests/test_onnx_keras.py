@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 
 import keras
@@ -23,6 +24,7 @@ from torch import nn
 from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
 from cfi_translate.onnx_keras import convert
+from cfi_translate.torch_export import convert as export
 
 
 def exported(model: nn.Module, *arrays: np.ndarray, fixed: bool = False) -> onnx.ModelProto:
@@ -206,6 +208,21 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] 
     "prelu": (lambda: nn.PReLU(6), IMAGE, ["PReLU"]),
     "softmax": (lambda: nn.Softmax(-1), (3, 50), ["Activation"]),
     "group norm": (lambda: nn.GroupNorm(3, 6), IMAGE, []),
+    "steps of a sequence": (lambda: Function(lambda m, x: x[:, 2:-1]), (3, 6, 4), ["Cropping1D"]),
+    "rows and columns": (
+        lambda: Function(lambda m, x: m.c(x)[:, :, 2:, 1:-3], c=nn.Conv2d(6, 4, 1)),
+        IMAGE,
+        ["Conv2D", "Cropping2D", "Cropping2D"],
+    ),
+    "rows of a volume": (
+        lambda: Function(lambda m, x: m.c(x)[:, :, :, 1:4], c=nn.Conv3d(2, 4, 1)),
+        (3, 2, 5, 6, 7),
+        ["Conv3D", "Cropping3D"],
+    ),
+    "every other row": (
+        lambda: Function(lambda m, x: m.c(x)[:, :, 1::2], c=nn.Conv2d(6, 4, 1)), IMAGE, ["Conv2D", "GetItem"]
+    ),
+    "channels": (lambda: Function(lambda m, x: m.c(x)[:, 1:3], c=nn.Conv2d(6, 4, 1)), IMAGE, ["Conv2D", "GetItem"]),
 }  # fmt: skip
 
 
@@ -306,6 +323,97 @@ def test_layers_keep_node_names() -> None:
     converted = convert(model, (array(2, 3, 9, 9),))
     names = [one.name for one in converted.model.layers if isinstance(one, keras.layers.Conv2D)]
     assert names == ["layer1.0.conv1", "features_1_Conv"]
+
+
+class Places(nn.Module):
+    """Owns a table of places, which makes it a layer of its own, whatever it ends in."""
+
+    def __init__(self, end: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.table, self.end = nn.Parameter(torch.randn(5, 6, 4)), end
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(x * self.table)
+
+
+ENDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "nothing else": lambda x: x,
+    "rows": lambda x: x[:, 1:],
+    "one row": lambda x: x[:, 2],
+    "channels": lambda x: x[..., 1:3],
+    "roll": lambda x: x.roll((2, -1), (1, 2)),
+    "transposition": lambda x: x.permute(0, 3, 1, 2),
+    "reshape": lambda x: x.reshape(x.shape[0], 3, 40),
+    "windows": lambda x: x.reshape(x.shape[0] * 5, 6, 4),
+    "sine": torch.sin,
+    "gate": lambda x: x.sigmoid(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_module_with_weights_is_a_layer_whatever_it_ends_in(end: str, tmp_path: Path) -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.places = Places(ENDS[end])
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.places(x)
+            y = y * torch.sigmoid(y) if end != "gate" else y * x
+            return self.head(y.reshape(x.shape[0], -1)[:, :8])
+
+    torch.manual_seed(0)
+    model, x = Around().eval(), array(3, 5, 6, 4)
+    seen: list[torch.Tensor] = []
+    handle = model.places.register_forward_hook(lambda *given: seen.append(given[2].detach()))
+    expected = model(torch.from_numpy(x)).detach().numpy()
+    handle.remove()
+    converted = convert(export(model, (x,)).model, (x,))
+    converted.model.save(tmp_path / "model.keras")
+    for found in (converted.model, keras.models.load_model(tmp_path / "model.keras")):
+        assert {type(one).__module__.partition(".")[0] for one in found.operations} == {"keras"}
+        assert difference(np.asarray(found(x)), expected) < 1e-6
+        # Any layer may give it, in any order of axes, as the layer map looks for it.
+        layers = [one for one in found.layers if not isinstance(one, keras.layers.InputLayer)]
+        inner = keras.Model(found.inputs, [one.output for one in layers])
+        made = [np.asarray(one) for one in listed(inner(x))]
+        wanted = [np.transpose(seen[0].numpy(), order) for order in permutations(range(seen[0].ndim))]
+        assert any(a.shape == b.shape and difference(a, b) < 1e-6 for a in made for b in wanted)
+
+
+def test_what_a_module_computes_is_not_joined_with_what_follows() -> None:
+    class Joining(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.conv = nn.Linear(4, 6, bias=False), nn.Conv2d(2, 3, 2, bias=False)
+            self.shift, self.gate = nn.Parameter(torch.randn(6)), nn.Sigmoid()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x) + torch.arange(3.0).view(3, 1, 1)
+            y = self.linear(y) + self.shift
+            return y * self.gate(y)
+
+    torch.manual_seed(0)
+    model, x = Joining().eval(), array(3, 2, 4, 5)
+    read: dict[str, np.ndarray] = {}
+    handles = [
+        model.get_submodule(name).register_forward_hook(
+            lambda *given, name=name: read.update({name: given[2].detach().numpy()})
+        )
+        for name in ("linear", "conv", "gate")
+    ]
+    model(torch.from_numpy(x))
+    for handle in handles:
+        handle.remove()
+    plain = nn.Sequential(nn.Conv2d(2, 3, 2, bias=False), nn.Linear(4, 6), nn.SiLU())
+    assert not {"Add", "Multiply"}.intersection(kinds(convert(export(plain, (x,)).model, (x,))))
+    converted = convert(export(model, (x,)).model, (x,))
+    for name, activation in read.items():
+        inner = keras.Model(converted.model.inputs, converted.model.get_layer(name).output)
+        made = np.asarray(inner(x.transpose(converted.input_axes[0])))
+        orders = [np.transpose(activation, order) for order in permutations(range(4))]
+        assert any(one.shape == made.shape and difference(made, one) < 1e-6 for one in orders)
 
 
 def test_fixed_batch() -> None:

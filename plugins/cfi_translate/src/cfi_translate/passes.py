@@ -201,6 +201,8 @@ def free_batch_axis(model: ModelProto, inputs: Sequence[np.ndarray]) -> None:
             continue
         per_sample = int(np.prod([size for size in source[1:] if size is not None]))
         new_per_sample = int(np.prod(target[1:]))
+        if source[0] not in (None, *baked):
+            continue  # its first axis is not the samples: a 1 in the target is then just a 1
         if int(target[0]) in baked and (new_per_sample == per_sample or -1 in target[1:]):
             free = target.copy()
             free[0] = 0 if -1 in target[1:] else -1

@@ -26,6 +26,9 @@ from cfi_translate.graph import graph_inputs, replace_nodes
 
 Shape = tuple[int | None, ...]
 
+MODULE_END = "cfi.module_end"
+"""Metadata of a node that computes the output of a module with weights of its own, or of an activation module."""
+
 _SAMPLES = (2, 5)
 _MOST_FOLDED = 2**27  # elements
 _LARGE = 2**14
@@ -138,6 +141,7 @@ class Operation:
         outputs: None for those left out.
         attributes: Those of the node, and the defaults of the others.
         node: As it stands in the graph.
+        ends_module: Whether its output is that of a module whose name it bears (see `MODULE_END`).
     """
 
     kind: str
@@ -147,6 +151,7 @@ class Operation:
     outputs: tuple[Value | None, ...]
     attributes: Mapping[str, Any]
     node: NodeProto
+    ends_module: bool = False
 
     def input(self, position: int) -> Value | None:
         """An input, None also beyond the last."""
@@ -515,6 +520,7 @@ def _joined(model: ModelProto, walks: Sequence[_Walk]) -> Program:
                 outputs,
                 _attributes(node, schema),
                 node,
+                any(one.key == MODULE_END for one in node.metadata_props),
             )
         )
     ends = tuple(value(one.name) for one in model.graph.output)

@@ -13,6 +13,10 @@ from torch import fx, nn
 from cfi_translate.names import unique
 
 
+# Names in the code of a module that are not its arguments.
+_SPOKEN_OF = ("torch", "slice", "getattr", "device", "inf", "nan")
+
+
 class TorchGraph:
     """A graph under construction; what its methods return stands for a tensor of the graph."""
 
@@ -26,10 +30,14 @@ class TorchGraph:
         self._graph = fx.Graph()
         self._name = re.sub(r"\W+", "_", name) or "Converted"
         self._taken: set[str] = set()
+        self._arguments = {"self", *_SPOKEN_OF}
 
     def input(self, name: str) -> fx.Node:
-        """The next input."""
-        return self._graph.placeholder(re.sub(r"\W+", "_", name))
+        """The next input, which is an argument of `forward` under its name as far as it can be."""
+        node = self._graph.placeholder(unique(_argument(name), self._arguments))
+        # An argument that is called like a built-in function gets a second name from torch.
+        self._arguments |= {str(node.target), node.name}
+        return node
 
     def module(self, name: str, module: nn.Module, *arguments: Any) -> fx.Node:
         """Calls a module, under its name or, where that is taken, under a numbered one.
@@ -103,6 +111,11 @@ class TorchGraph:
                 module.add_module(part, nn.Module())
             module = module.get_submodule(part)
         return module
+
+
+def _argument(name: str) -> str:
+    name = re.sub(r"\W+", "_", name)
+    return name if name.isidentifier() and not iskeyword(name) else f"input_{name}"
 
 
 def _identifier(part: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -322,6 +323,8 @@ class Builder:
                 if made is None:
                     raise Unsupported(f"its output number {position} is not supported")
                 self._tensors[value] = _checked(made, value)
+            if operation.ends_module and len(wanted) == 1:
+                self._tensors[wanted[0]] = self._as_layer(self._tensors[wanted[0]], operation)
         except Unsupported as error:
             raise refusal(NAME, operation.node, str(error)) from error
         except TranslationError:
@@ -329,6 +332,19 @@ class Builder:
         except Exception as error:
             reason = str(error).strip().splitlines()[:1] or ["no message"]
             raise refusal(NAME, operation.node, f"Keras refuses it ({reason[0][:200]})") from error
+
+    def _as_layer(self, tensor: Tensor, operation: Operation) -> Tensor:
+        """The output of a module as that of a layer: where it comes from none, of an Identity layer of that name."""
+        value, name = tensor.value, operation.name
+        self._before_reshape.pop(id(value), None)  # or a reshape after it would go around the layer
+        maker = value._keras_history.operation
+        if not tensor.is_float or (isinstance(maker, layers.Layer) and not isinstance(maker, layers.InputLayer)):
+            return tensor
+        if maker.name == name:
+            maker.name = self.name(f"{name}.{operation.kind}")
+        else:
+            name = self.name(name)
+        return replace(tensor, value=layers.Identity(dtype=tensor.dtype, name=name)(value))
 
     def _is_result(self, value: Value) -> bool:
         return any(value is one for one in self.program.outputs)

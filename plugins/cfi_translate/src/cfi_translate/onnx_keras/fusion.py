@@ -38,9 +38,9 @@ class _Links:
         return found if found is not None and found.kind in kinds else None
 
     def only_within(self, inner: Sequence[Operation], last: Operation) -> bool:
-        """Whether nobody else takes what these operations make on the way to the last."""
+        """Whether nothing but the last needs what these operations make, and none of it is a module's output."""
         members = {id(one) for one in (*inner, last)}
-        return all(
+        return not any(one.ends_module for one in inner if one is not last) and all(
             made not in self.ends and all(id(user) in members for user in self.users.get(made, ()))
             for one in inner
             for made in one.outputs
@@ -287,7 +287,8 @@ def _bias(last: Operation, links: _Links) -> tuple[Operation, Sequence[Operation
             continue
         flat = Value(bias.name, bias.dtype, (count,), bias.constant.reshape(-1))
         data = maker.inputs[:2]
-        joined = replace(maker, inputs=(*data, flat), outputs=last.outputs)
+        name = last.name if last.ends_module or maker.name.startswith(f"{last.name}.") else maker.name
+        joined = replace(maker, name=name, inputs=(*data, flat), outputs=last.outputs, ends_module=last.ends_module)
         # It stands where the addition stood, so the product is what goes.
         return joined, [maker]
     return None

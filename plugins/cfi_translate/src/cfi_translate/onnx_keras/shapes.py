@@ -131,7 +131,26 @@ def _slice(builder: Builder, operation: Operation) -> Tensor:
             parts[tensor.position(axis)] = slice(first, last if last >= 0 else None, step)
     if all(one == slice(None) for one in parts):
         return tensor
-    return Tensor(builder.named(tensor.value[tuple(parts)], operation.name), tensor.axes)
+    cropped = _cropped(builder, tensor, parts, operation.name)
+    made = builder.named(tensor.value[tuple(parts)], operation.name) if cropped is None else cropped
+    return Tensor(made, tensor.axes)
+
+
+def _cropped(builder: Builder, tensor: Tensor, parts: Sequence[slice], name: str) -> Any:
+    """What a slice of rows, columns or steps of a sequence is as a layer; None for any other slice."""
+    if not 3 <= tensor.rank <= 5 or not tensor.is_float or parts[0] != slice(None) or parts[-1] != slice(None):
+        return None
+    cropping = []
+    for part, size in zip(parts[1:-1], tensor.value.shape[1:-1], strict=True):
+        first, last, step = part.indices(size)
+        if step != 1 or first >= last:
+            return None
+        cropping.append((first, size - last))
+    settings = {"dtype": tensor.dtype, "name": builder.name(name)}
+    if len(cropping) == 1:
+        return layers.Cropping1D(cropping[0], **settings)(tensor.value)
+    layer = layers.Cropping2D if len(cropping) == 2 else layers.Cropping3D
+    return layer(tuple(cropping), data_format="channels_last", **settings)(tensor.value)
 
 
 def _numbers(value: Value | None, what: str) -> tuple[int | None, ...]:

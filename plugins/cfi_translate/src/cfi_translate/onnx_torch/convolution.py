@@ -80,17 +80,18 @@ def _conv_transpose(op: Operation, to: Reader) -> fx.Node:
     group, data = op.attributes["group"], to.tensor(source)
     assert weight is not None
     # What torch cannot leave out or add by itself is cut off, or added, behind.
-    plain = area.is_symmetric and all(
+    is_allowed = all(
         extra < max(stride, dilation)
         for extra, stride, dilation in zip(added, area.strides, area.dilations, strict=True)
     )
-    padding, output_padding, cut = area.begin, added, None
-    if not plain:
-        padding, output_padding = (0,) * area.rank, (0,) * area.rank
+    output_padding = added if is_allowed else (0,) * area.rank
+    padding, cut = area.begin, None
+    if not (is_allowed and area.is_symmetric):
+        padding = (0,) * area.rank
         cut = replace(
             area,
             begin=tuple(-one for one in area.begin),
-            end=tuple(extra - one for one, extra in zip(area.end, added, strict=True)),
+            end=tuple(extra - own - one for one, extra, own in zip(area.end, added, output_padding, strict=True)),
         )
         if bias is not None and any(one > 0 for one in (*cut.begin, *cut.end)):
             raise refuse(op, "its output padding is larger than torch's")

@@ -51,6 +51,8 @@ def _instance_normalization(op: Operation, to: Reader) -> fx.Node:
     value, scale, shift = op.inputs
     rank, data = rank_of(op, value), to.tensor(value)
     assert scale is not None and shift is not None
+    if all(size == 1 for size in shape_of(op, value)[2:]):
+        raise refuse(op, "torch does not normalise one value by itself")
     if scale.is_constant and shift.is_constant and rank in _INSTANCE:
         channels = fixed(op, shape_of(op, scale))[0]
         module = _INSTANCE[rank](channels, eps=op.attributes["epsilon"], affine=True, device="meta")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from operator import getitem
 from typing import Any
@@ -36,12 +37,30 @@ def _fits(area: Window) -> bool:
     return area.is_symmetric and all(2 * pad <= size for pad, size in zip(area.begin, area.kernel, strict=True))
 
 
+def _rounds_up(op: Operation, area: Window, spatial: Sequence[int | None]) -> bool:
+    """Whether the sizes of the output are rounded up.
+
+    Before version 22 of the operators, ONNX infers a size that counts a last window which begins in the padding behind.
+    ONNX Runtime and torch leave that window out, and what comes after would be built for another size.
+    """
+    if not op.attributes.get("ceil_mode") or op.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", ""):
+        return False
+    inferred = (op.output.shape or ())[2:]
+    whole = area.rounded_up(spatial)
+    for size, found, begin, end, extent, stride in zip(
+        spatial, inferred, whole.begin, whole.end, whole.extent, whole.strides, strict=True
+    ):
+        if size is None or found != (size + begin + end - extent) // stride + 1:
+            raise refuse(op, "its last window begins in the padding behind, where ONNX and its runtime differ")
+    return True
+
+
 @operator("MaxPool")
 def _max_pool(op: Operation, to: Reader) -> fx.Node | tuple[fx.Node | None, ...]:
     value = op.input(0)
     spatial = spatial_sizes(op, value)
     area = window(op, op.attributes["kernel_shape"], spatial)
-    upwards = bool(op.attributes.get("ceil_mode")) and op.attributes.get("auto_pad", "NOTSET") == "NOTSET"
+    upwards = _rounds_up(op, area, spatial)
     data = to.tensor(value)
     if not is_float(op.output):
         data = to.method("to", data, torch.float32)
@@ -103,11 +122,13 @@ def _average_pool(op: Operation, to: Reader) -> fx.Node:
     value = op.input(0)
     spatial = spatial_sizes(op, value)
     area = window(op, op.attributes["kernel_shape"], spatial)
-    upwards = bool(op.attributes.get("ceil_mode")) and op.attributes.get("auto_pad", "NOTSET") == "NOTSET"
+    upwards = _rounds_up(op, area, spatial)
     counted = bool(op.attributes.get("count_include_pad"))
     data = to.tensor(value)
     is_plain = all(one == 1 for one in area.dilations)
-    if is_plain and _fits(area):
+    # Over three axes torch forgets its own padding when it asks whether the window is larger than the data.
+    is_covered = area.rank < 3 or all(s is not None and s >= k for s, k in zip(spatial, area.kernel, strict=True))
+    if is_plain and is_covered and _fits(area):
         pool = _AVERAGE[area.rank](area.kernel, area.strides, area.begin, upwards, counted)
         return to.module(op, pool, data)
     sizes = fixed(op, spatial)
@@ -149,7 +170,7 @@ def _lp_pool(op: Operation, to: Reader) -> fx.Node:
     spatial = spatial_sizes(op, value)
     area = window(op, op.attributes["kernel_shape"], spatial)
     power = op.attributes.get("p", 2)
-    if op.attributes.get("ceil_mode") and op.attributes.get("auto_pad", "NOTSET") == "NOTSET":
+    if _rounds_up(op, area, spatial):
         area = area.rounded_up(spatial)
     data = to.function(torch.pow, to.function(torch.abs, to.tensor(value)), power)
     if area.is_padded:

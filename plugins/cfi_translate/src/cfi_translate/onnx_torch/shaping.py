@@ -45,7 +45,9 @@ def reshaped(op: Operation, to: Reader, data: fx.Node, source: Value | None) -> 
     if source is None or source.shape is None or len(free) != 1 or 0 in target:
         return to.method("reshape", data, *to.sizes(op.output))
     rest = source.shape[1:]
-    if free == [0] and source.shape[:1] == (None,) and None not in rest and target[1:] == (count(fixed(op, rest)),):
+    is_batch = free == [0] and source.shape[:1] == (None,) and None not in rest
+    # nn.Flatten does not take vectors.
+    if is_batch and rest and target[1:] == (count(fixed(op, rest)),):
         return to.module(op, nn.Flatten(), data)
     return to.method("reshape", data, *(-1 if size is None else size for size in target))
 

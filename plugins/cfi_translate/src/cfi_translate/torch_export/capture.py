@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from cfi_core.frameworks.structure import flatten
 from cfi_core.frameworks.torch import TorchAdapter
 from cfi_translate.failures import failure
-from cfi_translate.torch_export import NAME, attention_modules
+from cfi_translate.torch_export import NAME, attention_modules, normalization_modules
 from cfi_translate.workarounds import quiet
 
 _WEIGHTS_LIMIT = 2**31
@@ -70,6 +70,7 @@ def capture(model: Any, arrays: Sequence[np.ndarray]) -> Captured:
     if size >= _WEIGHTS_LIMIT:
         raise failure(NAME, f"is limited to 2 GiB of weights and this model has {size / 2**30:.1f} GiB")
     attention_modules.simplify(twin)
+    normalization_modules.simplify(twin)
     tensors = [_example(array, held) for array in arrays]
     samples = torch.export.Dim("samples", min=1)
     sizes = {len(tensor) for tensor in tensors[:1] if tensor.ndim}
@@ -135,6 +136,8 @@ def _undisturbed() -> Iterator[None]:
     """No warnings and logs reach the user, and torch's settings are as before afterwards."""
     fast = torch.backends.mha.get_fastpath_enabled()
     disabled = logging.root.manager.disable
+    config: Any = fx.config
+    without_traces = getattr(config, "do_not_emit_stack_traces", None)
     trace = logging.getLogger("torch.__trace")  # hands its records on whatever the level
     traced = trace.disabled
     # Where a model cannot be captured, torch.export prints the graph so far to the standard error output.
@@ -144,9 +147,13 @@ def _undisturbed() -> Iterator[None]:
         # Loggers below "torch" have levels of their own, and a failing export logs the whole graph.
         logging.disable(logging.CRITICAL)
         trace.disabled = True
+        if without_traces is not None:  # not every version of torch has it; nobody reads where each node was called
+            config.do_not_emit_stack_traces = True
         try:
             yield
         finally:
+            if without_traces is not None:
+                config.do_not_emit_stack_traces = without_traces
             logging.disable(disabled)
             trace.disabled = traced
             torch.backends.mha.set_fastpath_enabled(fast)

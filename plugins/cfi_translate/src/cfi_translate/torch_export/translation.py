@@ -12,10 +12,11 @@ from cfi_core.contract import Converted
 from cfi_translate.failures import failure
 from cfi_translate.names import rename_nodes
 from cfi_translate.passes import remove_dead_nodes
+from cfi_translate.program import MODULE_END
 from cfi_translate.torch_export import NAME
 from cfi_translate.torch_export.capture import Captured, can_decompose, capture, decomposed
 from cfi_translate.torch_export.emitter import IR_VERSION, OPSET, SEPARATOR, Emitter, value_info, write_constant
-from cfi_translate.torch_export.walk import NeedsDecomposition, walk
+from cfi_translate.torch_export.walk import NeedsDecomposition, activation_modules, walk
 
 _MOST_DECOMPOSITIONS = 5
 
@@ -67,7 +68,7 @@ def _written(captured: Captured) -> tuple[ModelProto, int]:
     for name, value in emitter.constants.items():
         if name in read:
             write_constant(exported.graph.initializer.add(), name, value)
-    _name_nodes(exported, {name.rpartition(".")[0] for name in captured.names.values()})
+    _name_nodes(exported, captured)
     return exported, len(outputs)
 
 
@@ -78,15 +79,24 @@ def _rename(emitter: Emitter, names: dict[str, str]) -> None:
                 values[position] = names.get(name, name)
 
 
-def _name_nodes(model: ModelProto, holders: set[str]) -> None:
-    """Names nodes by their modules. A module that holds weights itself gives its name also to what it computes last."""
+def _name_nodes(model: ModelProto, captured: Captured) -> None:
+    """Names nodes by their modules. A module that holds weights itself gives its name also to what it computes last.
+
+    Readers are told which nodes make the outputs of such modules, and of activation modules: what these compute shall
+    not be lost when nodes are joined.
+    """
     paths = [_split(node.name)[0] for node in model.graph.node]
     rename_nodes(model, _split)
     taken = {node.name for node in model.graph.node}
-    for holder in sorted(holders - taken - {""}):
+    holders = {name.rpartition(".")[0] for name in captured.names.values()} - {""}
+    for holder in sorted(holders - taken):
         inside = [i for i, path in enumerate(paths) if path == holder or path.startswith(f"{holder}.")]
         if inside and paths[inside[-1]] == holder:
             model.graph.node[inside[-1]].name = holder
+    ends = holders | activation_modules(captured.program)
+    for node in model.graph.node:
+        if node.name in ends:
+            node.metadata_props.add(key=MODULE_END, value=node.name)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 import torch
+from torch import nn
 from torch.export.graph_signature import OutputKind
 from torch.fx import Node, map_arg
 from torch.utils._pytree import tree_flatten
@@ -203,6 +204,16 @@ def module_path(node: Node) -> str:
     call = re.findall(r"@(\d+)", key) or re.findall(r"@(\d+)", path)
     path = re.sub(r"@\d+", "", path).removeprefix("model").removeprefix(".")
     return f"{path}_{call[-1]}" if call and path else path
+
+
+def activation_modules(program: Any) -> set[str]:
+    """The dotted paths of torch's own activation modules in a captured program."""
+    found = set()
+    for node in program.graph.nodes:
+        stack = [one for one in (node.meta.get("nn_module_stack") or {}).values() if isinstance(one, tuple)]
+        if stack and f"{stack[-1][1]}".startswith(f"{nn.modules.activation.__name__}."):
+            found.add(module_path(node))
+    return found
 
 
 def _bound(target: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:

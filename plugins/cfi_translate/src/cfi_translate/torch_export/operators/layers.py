@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from cfi_translate.torch_export.emitter import UNREAD, Emitter, Filled, Value
-from cfi_translate.torch_export.operators.registry import writes
+from cfi_translate.torch_export.normalization_modules import BATCH_NORM
+from cfi_translate.torch_export.operators.registry import WRITERS, writes
 
 
 @writes("linear")
@@ -102,6 +103,15 @@ def batch_normalization(
         raise emit.refuse("it normalizes by the statistics of its batch, not by learnt ones")
     weight, bias = _scale(x, weight, bias, tuple(mean.shape))
     return emit.op("BatchNormalization", x, weight, bias, mean, variance, epsilon=eps)
+
+
+def _learnt_batch_normalization(
+    emit: Emitter, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, eps: float
+) -> Value:
+    return batch_normalization(emit, x, weight, bias, mean, variance, False, None, eps)
+
+
+WRITERS[BATCH_NORM] = _learnt_batch_normalization
 
 
 @writes("_native_batch_norm_legit_no_training")

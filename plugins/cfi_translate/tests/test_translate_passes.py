@@ -1,0 +1,38 @@
+"""Passes over an ONNX graph: what it computes at its own number of samples stays the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from cfi_translate.passes import free_batch_axis
+
+
+def computed(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+@pytest.mark.parametrize(("first", "follows"), [("Squeeze", False), ("Transpose", False), ("Identity", True)])
+def test_a_one_in_a_reshape_stands_for_the_samples_only_behind_a_sample_axis(first: str, follows: bool) -> None:
+    inputs = ["x", "axes"] if first == "Squeeze" else ["x"]
+    settings = {"perm": [1, 0, 2]} if first == "Transpose" else {}
+    nodes = [helper.make_node(first, inputs, ["z"], **settings), helper.make_node("Reshape", ["z", "sizes"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "reshaped",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 5, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 15])],
+        [numpy_helper.from_array(np.array(one), name) for name, one in (("axes", [0]), ("sizes", [1, -1]))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = onnx.shape_inference.infer_shapes(model)
+    x = np.random.default_rng(0).normal(size=(1, 5, 3)).astype(np.float32)
+    expected = computed(model, x)
+    free_batch_axis(model, (x,))
+    assert np.array_equal(computed(model, x), expected)
+    if follows:
+        assert computed(model, np.repeat(x, 3, 0)).shape == (3, 15)
