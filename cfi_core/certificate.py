@@ -38,7 +38,7 @@ from cfi_core.frameworks.structure import flatten
 
 OUTPUT_DOUBT, GRADIENT_DOUBT = 2e-6, 1e-5
 DOUBLE_OUTPUTS, DOUBLE_GRADIENTS = 1e-6, 1e-5
-CONSTANTS = 0.25  # share of the original's own rounding that comes from constants which a translation keeps in float32
+CONSTANTS = 0.02  # share of the original's own rounding that comes from constants which a translation keeps in float32
 SIMILAR = 2.0  # times a difference that was found to be rounding
 DOUBLE_SAMPLES = 2  # of those whose outputs differ most, and of those whose gradients do
 OUTPUT_TOLERANCE = 1e-4

@@ -60,13 +60,9 @@ class Translation:
 
 
 @dataclass(frozen=True, eq=False)
-class _Made:
+class _Made(Stored):
     """A translation, and the certificates of the inputs it was measured on."""
 
-    model: Any
-    input_axes: tuple[Axes, ...]
-    output_axes: tuple[Axes, ...]
-    layer_map: LayerMap
     certificates: dict[str, Certificate] = field(default_factory=dict)
 
 
@@ -186,7 +182,7 @@ def _made(job: _Job, route: Route) -> tuple[Translation, _Made]:
         else:
             return _with_certificate(made, route, certificate, digest_of((*job.arrays, *job.outputs))), made
     translation, made = _converted(job, route)
-    store.put(key, target, Stored(made.model, made.input_axes, made.output_axes, made.layer_map))
+    store.put(key, target, made)
     return translation, made
 
 
