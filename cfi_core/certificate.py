@@ -39,7 +39,8 @@ from cfi_core.frameworks.structure import flatten
 OUTPUT_DOUBT, GRADIENT_DOUBT = 2e-6, 1e-5
 DOUBLE_OUTPUTS, DOUBLE_GRADIENTS = 1e-6, 1e-5
 CONSTANTS = 0.02  # share of the original's own rounding that comes from constants which a translation keeps in float32
-SIMILAR = 2.0  # times a difference that was found to be rounding
+SIMILAR = 2.0  # times a difference that was found to be rounding on other inputs
+MOST_SIMILAR = 1e-2  # no difference of gradients above this is taken for like one before
 DOUBLE_SAMPLES = 2  # of those whose outputs differ most, and of those whose gradients do
 OUTPUT_TOLERANCE = 1e-4
 BRIDGE_TOLERANCE = 1e-5  # the same model runs on both sides: only a compiled run may round differently
@@ -175,7 +176,8 @@ class Certificate:
         layers_total: Layers of the original whose activation could be compared.
         layer_difference: Largest relative L2 difference of the activations of a layer and its counterpart.
         divergence: Of an unfaithful translation, where it goes wrong, if layers' names tell.
-        rounding: Largest differences of outputs and of gradients that double precision has shown to be rounding.
+        rounding: Largest differences of outputs and of gradients that double precision has shown to be rounding, on the
+            user's inputs of this call and of those before.
     """
 
     measurements: tuple[Measurement, ...]
@@ -294,10 +296,10 @@ class _Judge:
         measurement = compared.measurement
         self._measurements.append(measurement)
         self.notes.extend([compared.note] if compared.note and compared.note not in self.notes else [])
-        if not _in_doubt(measurement, self._expected):
-            return
         if not measurement.output_difference <= MOST_OUTPUT_ROUNDING:  # also NaN
             self._faults.append(_outputs_differ(measurement, MOST_OUTPUT_ROUNDING))
+            return
+        if not _in_doubt(measurement, self._expected):
             return
         found = self._doubles.measure(compared, self._generator)
         if found is None:
@@ -307,7 +309,8 @@ class _Judge:
         self._in_double.append(found.measurement)
         self._floors.append(found.gradient_floor)
         self._faults.extend(_faults_in_double(label, found))
-        self._rounding = _larger(self._rounding, measurement)
+        if label == _YOURS:
+            self._rounding = _larger(self._rounding, measurement)
 
     def certificate(self, earlier: Certificate | None = None) -> Certificate:
         """Of all that was looked at, and of what an earlier certificate says about random inputs."""
@@ -316,7 +319,7 @@ class _Judge:
             of_random = [one for one in earlier.measurements if one.samples_of == _RANDOM]
             in_double = [one for one in earlier.in_double if one.samples_of == _RANDOM]
             floors += [] if earlier.gradient_floor is None else [earlier.gradient_floor]
-            notes += [note for note in earlier.notes if note not in notes]
+            notes += [note for note in earlier.notes if _RANDOM in note and note not in notes]
         return Certificate(
             (*self._measurements, *of_random),
             max(floors, default=None),

@@ -2,20 +2,20 @@
 
 An entry is a folder with the converted model, as its framework saves models, and what core knows of it. Its name is a
 hash of all that it was made of: the content of the original, the translators, shapes and types of the inputs, and the
-versions of everything involved. Nothing read from there is believed: the certificate is measured anew.
+versions of everything involved. Nothing read from there is believed: certificate and layer map are measured anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import stat
 import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from packaging.requirements import Requirement
 from cfi_core.certificate import Axes
 from cfi_core.errors import ArgumentError, TranslationWarning
 from cfi_core.frameworks.base import FrameworkAdapter, Storable
-from cfi_core.layer_map import LayerMap, LayerMatch
 from cfi_core.plugins import Registry
 from cfi_core.routes import Route
 
@@ -42,7 +41,6 @@ class Stored:
     model: Any
     input_axes: tuple[Axes, ...]
     output_axes: tuple[Axes, ...]
-    layer_map: LayerMap
 
 
 class Store:
@@ -55,8 +53,9 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         try:
+            folder = folder.expanduser().absolute()
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ArgumentError(f"{folder} cannot be a folder of translations: {error}.") from error
         if sys.platform != "win32":
             status = folder.stat()
@@ -75,13 +74,8 @@ class Store:
         try:
             notes = json.loads((entry / _NOTES).read_text())
             model = adapter.restore(entry / _MODEL)
-            matches = {
-                name: LayerMatch(**{**one, "axes": _axes(one["axes"])}) for name, one in notes["matches"].items()
-            }
-            layer_map = LayerMap(matches, tuple(notes["compared"]))
-            return Stored(model, _all_axes(notes["input_axes"]), _all_axes(notes["output_axes"]), layer_map)
+            return Stored(model, _all_axes(notes["input_axes"]), _all_axes(notes["output_axes"]))
         except Exception:  # noqa: BLE001 - files may be damaged in any way; the model is converted anew
-            self.drop(key)
             return None
 
     def put(self, key: str, adapter: FrameworkAdapter, made: Stored) -> None:
@@ -95,8 +89,6 @@ class Store:
         notes = {
             "input_axes": made.input_axes,
             "output_axes": made.output_axes,
-            "matches": {name: asdict(match) for name, match in made.layer_map.matches.items()},
-            "compared": made.layer_map.compared,
         }
         try:
             with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as folder:
@@ -104,8 +96,10 @@ class Store:
                 entry.mkdir()
                 adapter.save(made.model, entry / _MODEL)
                 (entry / _NOTES).write_text(json.dumps(notes, indent=1))
-                self.drop(key)
-                entry.replace(self.folder / key)
+                with contextlib.suppress(FileNotFoundError):
+                    (self.folder / key).replace(Path(folder) / "former")
+                with contextlib.suppress(FileExistsError):  # another process was quicker
+                    _renamed(entry, self.folder / key)
         except Exception as error:  # noqa: BLE001 - disks fill up, and a model may refuse to be saved in any way
             warnings.warn(
                 f"The conversion could not be kept in {self.folder} ({type(error).__name__}: {error}). Free the disk, "
@@ -113,10 +107,6 @@ class Store:
                 TranslationWarning,
                 stacklevel=2,
             )
-
-    def drop(self, key: str) -> None:
-        """Removes an entry."""
-        shutil.rmtree(self.folder / key, ignore_errors=True)
 
 
 def store_key(registry: Registry, content: str, route: Route, arrays: Sequence[np.ndarray]) -> str:
@@ -137,8 +127,8 @@ def keep_translations(folder: str | os.PathLike[str] | None) -> None:
     """From now on keeps conversions in a folder, so that a later process need not convert the same model again.
 
     A conversion from there is measured on the inputs of the call like a new one. Kept are conversions of models whose
-    content can be read in full (torch modules without functions of the user's among their attributes, Keras models made
-    of Keras' own layers, ONNX models). Nothing is ever removed from the folder but what cannot be read.
+    content can be read in full (torch modules that hold no objects of other kinds, Keras graphs of Keras' own layers
+    and functions, ONNX models). Nothing is ever removed from the folder.
 
     Args:
         folder: Made if it is not there; nobody else may write to it. None keeps no more. The environment variable
@@ -148,7 +138,7 @@ def keep_translations(folder: str | os.PathLike[str] | None) -> None:
         ArgumentError: The folder cannot be made, or others may write to it.
     """
     global _store
-    _store = None if folder is None else Store(Path(folder).expanduser().absolute())
+    _store = None if folder is None else Store(Path(folder))
 
 
 def current_store() -> Store | None:
@@ -160,6 +150,15 @@ def current_store() -> Store | None:
 
 
 _store: Store | str | None = os.environ.get(_VARIABLE, "")
+
+
+def _renamed(folder: Path, target: Path) -> None:
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if target.is_dir():
+            raise FileExistsError(target) from error
+        raise
 
 
 def _version(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 import weakref
 from collections import OrderedDict
@@ -61,8 +62,9 @@ class Translation:
 
 @dataclass(frozen=True, eq=False)
 class _Made(Stored):
-    """A translation, and the certificates of the inputs it was measured on."""
+    """A translation, measured: with its layer map, and the certificates of the inputs it was measured on."""
 
+    layer_map: LayerMap = field(default_factory=lambda: LayerMap({}, ()))
     certificates: dict[str, Certificate] = field(default_factory=dict)
 
 
@@ -174,24 +176,26 @@ def _made(job: _Job, route: Route) -> tuple[Translation, _Made]:
     key, target = store_key(job.registry, content, route, job.arrays), job.target(route)
     stored = store.get(key, target)
     if stored is not None:
-        made = _Made(stored.model, stored.input_axes, stored.output_axes, stored.layer_map)
-        try:
-            certificate = _certified(route, job.original(), job.translated(route, made), job.arrays)
-        except TranslationError:
-            pass  # it was made of something else, whatever its name says
-        else:
-            return _with_certificate(made, route, certificate, digest_of((*job.arrays, *job.outputs))), made
+        # What was made of something else, whatever its name says, is made anew.
+        with contextlib.suppress(CFIError):
+            return _measured(job, route, stored)
     translation, made = _converted(job, route)
     store.put(key, target, made)
     return translation, made
 
 
 def _converted(job: _Job, route: Route) -> tuple[Translation, _Made]:
-    original = job.original()
     start = perf_counter()
-    converted, input_axes, output_axes = convert_along(route, original.model, job.arrays)
+    converted = Stored(*convert_along(route, job.original().model, job.arrays))
     seconds = perf_counter() - start
-    made = _Made(converted, input_axes, output_axes, LayerMap({}, ()))
+    translation, made = _measured(job, route, converted)
+    return replace(translation, seconds=seconds), made
+
+
+def _measured(job: _Job, route: Route, converted: Stored) -> tuple[Translation, _Made]:
+    """With certificate and layer map."""
+    original = job.original()
+    made = _Made(converted.model, converted.input_axes, converted.output_axes)
     translated = job.translated(route, made)
     certificate = _certified(route, original, translated, job.arrays)
     generator = np.random.default_rng(_CERTIFICATE_SEED)
@@ -206,8 +210,7 @@ def _converted(job: _Job, route: Route) -> tuple[Translation, _Made]:
         original, translated = original.in_double or original, translated.in_double or translated
         floor = 0.0
     made = replace(made, layer_map=map_layers(original, translated, samples, floor))
-    translation = _with_certificate(made, route, certificate, digest_of((*job.arrays, *job.outputs)))
-    return replace(translation, seconds=seconds), made
+    return _with_certificate(made, route, certificate, digest_of((*job.arrays, *job.outputs))), made
 
 
 def _with_certificate(made: _Made, route: Route, certificate: Certificate, digest: str) -> Translation:

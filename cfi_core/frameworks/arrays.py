@@ -14,7 +14,7 @@ import numpy as np
 from cfi_core.contract import Layer
 from cfi_core.errors import InputError, LayerError, NoGradientError
 from cfi_core.frameworks.axes import named_axes
-from cfi_core.frameworks.portions import Portions
+from cfi_core.frameworks.portions import Portions, one_size
 from cfi_core.frameworks.structure import flatten, map_structure
 
 _SCORES = ("predict_proba", "decision_function")
@@ -286,8 +286,7 @@ def _fitting(array: np.ndarray, dtype: np.dtype[Any] | None) -> np.ndarray:
 def _session(session: Any) -> ArrayModel:
     inputs = session.get_inputs()
     shapes = [tuple(size if isinstance(size, int) else None for size in entry.shape) for entry in inputs]
-    first = {shape[0] if shape else None for shape in shapes}
-    fixed = first.pop() if len(first) == 1 else None
+    fixed = one_size(shape[0] if shape else None for shape in shapes)
     if fixed is not None:
         shapes = [(None, *shape[1:]) for shape in shapes]
     portions = Portions(lambda feeds: list(session.run(None, dict(feeds))), fixed)

@@ -153,7 +153,7 @@ class OnnxAdapter(NumpyTensors):
             onnx.ValueInfoProto(name=output) for output in dict.fromkeys(wanted.values()) if output not in present
         )
         order = [value.name for value in reader.graph.output]
-        values = dict(zip(order, _run(reader, inputs), strict=True))
+        values = dict(zip(order, _run(reader, inputs, leave_out=True), strict=True))
         return {name: values[output] for name, output in wanted.items() if isinstance(values[output], np.ndarray)}
 
     def layer_gradients(
@@ -234,5 +234,7 @@ def _channels_last(model: onnx.ModelProto) -> bool:
     )
 
 
-def _run(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> list[Any]:
-    return Session(model).run(dict(zip((value.name for value in real_inputs(model)), inputs, strict=True)))
+def _run(model: onnx.ModelProto, inputs: Sequence[np.ndarray], *, leave_out: bool = False) -> list[Any]:
+    return Session(model, leave_out=leave_out).run(
+        dict(zip((value.name for value in real_inputs(model)), inputs, strict=True))
+    )

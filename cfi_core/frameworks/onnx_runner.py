@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from cfi_core.errors import NoGradientError
-from cfi_core.frameworks.portions import Portions
+from cfi_core.frameworks.portions import Portions, one_size
 from cfi_core.plugins import unmet
 
 _QUIET = 3  # errors only: a cut-out graph has parts that nothing uses, which ONNX Runtime would warn of
@@ -49,9 +49,16 @@ class Session:
     A model that is exported for a fixed number of samples runs on any other number in portions of that size.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        session = _session(model)
-        self._run = Portions(lambda feeds: list(session.run(None, dict(feeds))), fixed_samples(model))
+    def __init__(self, model: onnx.ModelProto, samples: int | None = None, *, leave_out: bool = False) -> None:
+        """Makes it ready.
+
+        Args:
+            model: The model.
+            samples: The number of samples that it takes, if its inputs do not tell and it takes no other.
+            leave_out: Outputs that cannot be had in portions are None.
+        """
+        session, samples = _session(model), samples or fixed_samples(model)
+        self._run = Portions(lambda feeds: list(session.run(None, dict(feeds))), samples, leave_out=leave_out)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[Any]:
         """All outputs.
@@ -77,8 +84,7 @@ def _session(model: onnx.ModelProto) -> Any:
 def fixed_samples(model: onnx.ModelProto) -> int | None:
     """The number of samples that the model was exported for, if it takes no other."""
     shapes = [value.type.tensor_type.shape.dim for value in real_inputs(model)]
-    first = {shape[0].dim_value if len(shape) else 0 for shape in shapes}
-    return first.pop() or None if len(first) == 1 else None
+    return one_size(shape[0].dim_value if len(shape) else None for shape in shapes)
 
 
 class _Stage:
@@ -95,7 +101,7 @@ class _Stage:
         self._wanted = wanted
         self._computed = [tensor for tensor in wanted if tensor not in self._fed]
         part = _cut(model, {tensor: dtypes[tensor] for tensor in given}, self._computed)
-        self._session = Session(part) if self._computed else None
+        self._session = Session(part, fixed_samples(model)) if self._computed else None
 
     def run(self, values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         feeds = dict(zip(self._fed, values, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,16 @@ _RELATIVE, _ABSOLUTE = 1e-4, 1e-6
 class Portions:
     """In portions of the size that the model takes, the last one filled up; where samples do not touch each other."""
 
-    def __init__(self, run: Callable[[Feeds], list[Any]], size: int | None) -> None:
+    def __init__(self, run: Callable[[Feeds], list[Any]], size: int | None, *, leave_out: bool = False) -> None:
         """Wraps a model.
 
         Args:
             run: From named inputs to the outputs.
             size: The number of samples that it takes; None if it takes any.
+            leave_out: Outputs that cannot be had in portions are None.
         """
-        self._run, self._size = run, size
-        self._are_apart = size == 1
+        self._run, self._size, self._leave_out = run, size, leave_out
+        self._tested = size == 1
 
     def __call__(self, feeds: Feeds) -> list[Any]:
         """All outputs.
@@ -33,35 +34,73 @@ class Portions:
             InputError: The number of samples is another one, and they cannot be computed apart.
         """
         counts = {len(array) if np.ndim(array) else 0 for array in feeds.values()}
-        if self._size is None or counts in (set(), {self._size}) or len(counts) > 1:
+        if self._size is None or counts & {0, self._size} or len(counts) != 1:
             return self._run(feeds)
         count, size = counts.pop(), self._size
-        parts = [self._portion(feeds, start, size, count) for start in range(0, count, size)]
-        return [np.concatenate(pieces)[:count] for pieces in zip(*parts, strict=True)]
+        apart = None if self._tested else self._apart(feeds, size, count)
+        results = [
+            self._run({name: _filled(array[start : start + size], size) for name, array in feeds.items()})
+            for start in range(0, count, size)
+        ]
+        return [
+            self._joined(parts, count, apart is None or apart[position])
+            for position, parts in enumerate(zip(*results, strict=True))
+        ]
 
-    def _portion(self, feeds: Feeds, start: int, size: int, count: int) -> list[Any]:
-        given = {name: _filled(array[start : start + size], size) for name, array in feeds.items()}
-        results = self._run(given)
-        if any(np.ndim(one) == 0 or len(one) != size for one in results):
-            raise _inseparable(size, count, "its outputs have no sample axis")
-        if not self._are_apart:
-            alone = self._run({name: _filled(array[:1], size, 0) for name, array in given.items()})
-            if not all(
-                np.allclose(a[0], b[0], _RELATIVE, _ABSOLUTE, equal_nan=True)
-                for a, b in zip(results, alone, strict=True)
-            ):
-                raise _inseparable(size, count, "one sample changes the result of another")
-            self._are_apart = True
-        return results
+    def _joined(self, parts: Sequence[Any], count: int, apart: bool) -> np.ndarray | None:
+        has_samples = all(_has_samples(one, self._size) for one in parts)
+        if has_samples and apart:
+            return np.concatenate(parts)[:count]
+        if self._leave_out:
+            return None
+        why = "one sample changes the result of another" if has_samples else "its outputs have no sample axis"
+        raise InputError(
+            f"The model was exported for {self._size} samples at a time, and {count} cannot be computed in portions: "
+            f"{why}. Export it with a free sample axis (dynamic_axes or dynamic_shapes of the exporter)."
+        )
+
+    def _apart(self, feeds: Feeds, size: int, count: int) -> list[bool]:
+        """Of each output whether samples in another order give the results in that order, and one changes no other."""
+        generator = np.random.default_rng(0)
+        batch = {name: _different(array[0], size + 1, generator) for name, array in feeds.items()}
+        order = np.roll(np.arange(size)[::-1], 1)
+        plain = self._run({name: array[:size] for name, array in batch.items()})
+        turned = self._run({name: array[:size][order] for name, array in batch.items()})
+        later = self._run({name: array[1:] for name, array in batch.items()})
+        found = [
+            not _has_samples(one, size) or (_close(one[order], other) and _close(one[1:], third[:-1]))
+            for one, other, third in zip(plain, turned, later, strict=True)
+        ]
+        # Of samples that are all alike nothing can be seen.
+        differ = any((array[0] != array[1:]).any() for array in batch.values())
+        self._tested = all(found) and differ
+        return found
 
 
-def _filled(array: np.ndarray, size: int, factor: int = 1) -> np.ndarray:
-    """With more of the last sample, or zeros, up to that size."""
-    return np.concatenate([array, np.repeat(array[-1:] * np.asarray(factor, array.dtype), size - len(array), axis=0)])
+def _has_samples(value: Any, size: int | None) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim > 0 and len(value) == size
 
 
-def _inseparable(size: int, count: int, why: str) -> InputError:
-    return InputError(
-        f"The model was exported for {size} samples at a time, and {count} cannot be computed in portions: {why}. "
-        f"Export it with a free sample axis (dynamic_axes or dynamic_shapes of the exporter)."
-    )
+def _filled(array: np.ndarray, size: int) -> np.ndarray:
+    """With more of the last sample, up to that size."""
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
+
+
+def _different(sample: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Samples with the values of one in other orders, and of other sizes where they are no integers."""
+    mixed = [generator.permutation(sample.reshape(-1)).reshape(sample.shape) for _ in range(count)]
+    if np.issubdtype(sample.dtype, np.floating):
+        mixed = [one * generator.uniform(-1, 1) + generator.uniform(-0.1, 0.1) for one in mixed]
+    return np.stack(mixed).astype(sample.dtype)
+
+
+def _close(one: np.ndarray, other: np.ndarray) -> bool:
+    if not np.issubdtype(one.dtype, np.number):
+        return bool((one == other).all())
+    return bool(np.allclose(one, other, _RELATIVE, _ABSOLUTE, equal_nan=True))
+
+
+def one_size(sizes: Iterable[int | None]) -> int | None:
+    """The size that all of them are, if it is known and no zero."""
+    found = set(sizes)
+    return (found.pop() or None) if len(found) == 1 else None

@@ -21,12 +21,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-import xxhash
 from keras.src import backend
 from keras.src.models.functional import Functional
 
 from cfi_core.contract import Layer
 from cfi_core.errors import InputError, LayerError
+from cfi_core.frameworks.content import Content
 from cfi_core.frameworks.structure import flatten
 from cfi_core.frameworks.tensorflow_graphs import Trace, open_batch, tap, trace
 from cfi_core.frameworks.tensorflow_logits import LogitModel
@@ -35,9 +35,8 @@ from cfi_core.frameworks.tensorflow_runners import EagerRunner, GraphRunner, Tap
 
 _SOFTMAXES = (keras.activations.softmax, keras.activations.log_softmax)
 _CALLS = ("call", "quantized_call")
+_ELSEWHERE = (keras.Variable, keras.Layer, tf.Variable, keras.Initializer, keras.regularizers.Regularizer)
 _PLAIN = frozenset((int, float, bool, str, type(None)))
-# What `fit`, `predict` and `compile` leave on a model.
-_OF_TRAINING = frozenset(("history", "optimizer", "train_function", "test_function", "predict_function"))
 _NOT_INPUTS = frozenset({"training", "mask"})
 
 Replace = Callable[[str, Any], Any]
@@ -99,36 +98,39 @@ class KerasView:
         return clone if is_same and is_double else None
 
     def fingerprint(self) -> str:
-        """Hash of weights, layers, their settings and activations."""
-        digest = xxhash.xxh3_128()
-        digest.update(f"{type(self.model).__qualname__}:{id(type(self.model).call)}".encode())
+        """Hash of weights, layers, operations, their settings and functions."""
+        held = Content(lasting=False, known=_known)
+        held.write(f"{type(self.model).__qualname__}:{id(type(self.model).call)}")
         for name, layer in _named_layers(self.model):
-            digest.update(f"{name}:{type(layer).__qualname__}:{_settings(layer)}".encode())
-        self._add_weights(digest)
-        return digest.hexdigest()
+            held.write(f"{name}:{type(layer).__qualname__}:{id(type(layer).call)}")
+            _add_settings(held, layer)
+        for operation, arguments in _operations(self.model):
+            held.write(f"{operation.name}:{type(operation).__qualname__}")
+            held.add([vars(operation)[key] for key in vars(operation) if not key.startswith("_")])
+            held.add(arguments)
+        self._add_weights(held)
+        return held.hexdigest()
 
     def content(self) -> str | None:
-        """The same in every process, for a graph of Keras' own layers; None for any other."""
+        """The same in every process, for a graph of Keras' own layers and functions; None for any other."""
         layers = [layer for _, layer in _named_layers(self.model)]
         if not is_graph(self.model) or not all(map(_is_own, layers)):
             return None
         try:
-            configuration = self.model.to_json()
+            configuration = json.loads(self.model.to_json())
         except Exception:  # noqa: BLE001 - a function of the user's in a layer may refuse to be written in any way
             return None
-        # Keras numbers the names of models and inputs as they are made in a process.
-        for name in (self.model.name, *(one._keras_history.operation.name for one in self.model.inputs)):
-            configuration = configuration.replace(json.dumps(name), '""')
-        digest = xxhash.xxh3_128()
-        digest.update(configuration.encode())
-        self._add_weights(digest)
-        return digest.hexdigest()
+        if not _is_of_keras(configuration):
+            return None
+        configuration["config"]["name"] = ""  # Keras numbers the models of a process
+        held = Content(lasting=False)  # a configuration is words and numbers
+        held.add(configuration)
+        self._add_weights(held)
+        return held.hexdigest()
 
-    def _add_weights(self, digest: Any) -> None:
+    def _add_weights(self, held: Content) -> None:
         for weight in self.model.weights:
-            value = np.ascontiguousarray(weight.value.value())  # without the copy that .numpy() makes
-            digest.update(f"{value.dtype}:{value.shape}".encode())
-            digest.update(value.view(np.uint8).data)
+            held.add(np.asarray(weight.value.value()))  # without the copy that .numpy() makes
 
     def input_shapes(self) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes of the model's Input layers; a subclassed model declares none."""
@@ -521,43 +523,71 @@ def _plain(layer: Any) -> dict[str, Any]:
     }
 
 
-def _same_settings(layer: Any, copy: Any) -> bool:
-    ours, theirs = _plain(layer), _plain(copy)
+def _same_settings(layer: Any, twin: Any) -> bool:
+    ours, theirs = _plain(layer), _plain(twin)
     if _is_own(layer):  # loading a model leaves attributes on Keras' own layers that building one does not
         ours, theirs = ({key: one[key] for key in ours.keys() & theirs.keys()} for one in (ours, theirs))
     return ours == theirs
 
 
 def _is_own(layer: Any) -> bool:
-    """Whether the layer is of a class of Keras' own, which keeps all settings in attributes and configuration."""
+    """Whether the layer is of a class of Keras' own."""
     return type(layer).__module__.startswith("keras.")
 
 
-def _settings(layer: Any) -> str:
-    """What the layer's attributes say, and of a custom layer its configuration."""
-    said = [layer.compute_dtype, layer.variable_dtype, str(id(type(layer).call))]
+def _is_of_keras(configuration: Any) -> bool:
+    """Whether all that a configuration speaks of is Keras' own: of anything else it says little more than the name."""
+    if isinstance(configuration, list):
+        return all(map(_is_of_keras, configuration))
+    if not isinstance(configuration, Mapping):
+        return True
+    kind, module = configuration.get("class_name"), configuration.get("module")
+    if kind in ("function", "__lambda__") or set(configuration) == {"value"}:  # a function as an activation
+        return False
+    if kind is not None and not kind.startswith("__") and (module or "").partition(".")[0] not in ("keras", "builtins"):
+        return False
+    return all(map(_is_of_keras, configuration.values()))
+
+
+def _add_settings(held: Content, layer: Any) -> None:
+    """The layer's attributes, and the configuration of one that may have more than these: a custom layer, a model."""
+    said = [layer.compute_dtype, layer.variable_dtype]
+    is_model = isinstance(layer, keras.Model)
+    others = []
     for key, value in vars(layer).items():
         if type(value) in _PLAIN:
             said.append(f"{key}={value!r}")
-        elif isinstance(value, tuple | int | float | str) or not (key.startswith("_") or key in _OF_TRAINING):
-            said.append(f"{key}={_said(value)}")
-    if not _is_own(layer):
+        elif isinstance(value, tuple | int | float | str) or not (key.startswith("_") or is_model):
+            others.append((key, value))
+    held.write(";".join(said))
+    held.add(others)
+    if is_model or not _is_own(layer):
         # A custom layer without get_config is known by its class, name, attributes and weights.
         with contextlib.suppress(NotImplementedError):
-            said.append(json.dumps(layer.get_config(), sort_keys=True, default=str))
-    return ";".join(said)
+            held.write(json.dumps(layer.get_config(), sort_keys=True, default=str))
 
 
-def _said(value: Any, depth: int = 4) -> str:
-    """Numbers, words and containers by what they are, functions and other objects by identity."""
-    if value is None or isinstance(value, int | float | complex | str | bytes):
-        return repr(value)
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return f"{value.dtype}{value.shape}{xxhash.xxh3_128_hexdigest(np.ascontiguousarray(value).data)}"
-    if isinstance(value, Mapping | list | tuple) and depth:
-        entries = value.items() if isinstance(value, Mapping) else value
-        return f"{type(value).__name__}[{','.join(_said(entry, depth - 1) for entry in entries)}]"
-    return f"{type(value).__qualname__}@{id(value)}"
+def _known(value: Any) -> tuple[str, None] | None:
+    """What is hashed elsewhere, or computes nothing."""
+    if isinstance(value, keras.KerasTensor):
+        return f"tensor {value.dtype}{value.shape}", None
+    if isinstance(
+        value, keras.Variable | keras.Layer | tf.Variable | keras.Initializer | keras.regularizers.Regularizer
+    ):
+        return f"{type(value).__qualname__}@{id(value)}", None
+    return None
+
+
+def _operations(model: Any) -> Iterator[tuple[Any, Any]]:
+    """The operations of a graph, and of graphs in it, that are no layers, each with the arguments of its calls."""
+    if not is_graph(model):
+        return
+    for operation in _graph(model).operations:
+        if isinstance(operation, keras.Model):
+            yield from _operations(operation)
+        elif not isinstance(operation, keras.Layer):
+            calls = [node.arguments for node in operation._inbound_nodes]
+            yield operation, [[one.args, one.kwargs] for one in calls]
 
 
 def _logits(output: Any) -> Any:

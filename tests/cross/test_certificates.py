@@ -119,3 +119,26 @@ def test_a_loaded_model_has_a_copy_in_double_precision_too(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert relative_difference([model(rows()).numpy()], [doubled(loaded)(rows()).numpy()]) < 1e-6
+
+
+def _graph_with(held: dict[str, Any]) -> Any:
+    given = keras.Input((6,))
+    x = keras.layers.Lambda(lambda x: x * held["by"], name="scale")(given)
+    inner = keras.Model(given, keras.ops.clip(x, -1.0, 6.0))
+    last = keras.Input((6,))
+    return keras.Model(last, keras.layers.Dense(3, name="dense")(inner(last)))
+
+
+def test_a_fingerprint_sees_what_functions_and_operations_hold():
+    adapter = adapter_for(registry(), "tensorflow")
+    held: dict[str, Any] = {"by": 2.0}
+    model = _graph_with(held)
+    marks = [adapter.fingerprint(model)]
+    held["by"] = 3.0
+    marks.append(adapter.fingerprint(model))
+    clip = next(one for one in model.layers[1].operations if type(one).__name__ == "Clip")
+    clip.x_max = 2.0
+    marks.append(adapter.fingerprint(model))
+    model.get_layer("dense").activation = keras.activations.relu
+    marks.append(adapter.fingerprint(model))
+    assert len(set(marks)) == 4 and adapter.fingerprint(model) == marks[-1]

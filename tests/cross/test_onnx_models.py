@@ -120,3 +120,46 @@ def test_a_model_of_a_fixed_number_of_samples_takes_any(exported_for: int, sampl
 def test_samples_that_cannot_be_computed_apart_are_refused(last: list[onnx.NodeProto], reason: str):
     with pytest.raises(cfi.InputError, match=reason):
         cfi.attribute(of_samples(4, last), "feature_ablation", "captum", inputs=pairs(3), target=0)
+
+
+def _of_one_input(nodes: list[onnx.NodeProto], shape: list[int | str]) -> onnx.ModelProto:
+    graph = onnx.helper.make_graph(
+        nodes,
+        "one",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(np.array(0), "axis"), onnx.numpy_helper.from_array(np.array([0]), "axes")],
+    )
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [onnx.helper.make_node("CumSum", ["x", "axis"], ["y"])],
+        [onnx.helper.make_node("ReduceMax", ["x", "axes"], ["m"]), onnx.helper.make_node("Sub", ["x", "m"], ["y"])],
+        [onnx.helper.make_node("ReduceMean", ["x", "axes"], ["m"]), onnx.helper.make_node("Sub", ["x", "m"], ["y"])],
+    ],
+    ids=["recurrence", "largest", "mean"],
+)
+@pytest.mark.parametrize("alike", [True, False])
+def test_samples_that_influence_each_other_are_seen_whatever_the_inputs(nodes: list[onnx.NodeProto], alike: bool):
+    x = np.zeros((6, 5), np.float32)
+    if not alike:
+        x[:] = np.random.default_rng(0).normal(size=x.shape)
+    with pytest.raises(cfi.InputError, match="changes the result of another"):
+        cfi.attribute(_of_one_input(nodes, [4, 5]), "feature_ablation", "captum", inputs=x, target=0)
+
+
+def test_layers_of_a_model_of_a_fixed_number_of_samples():
+    nodes = [
+        onnx.helper.make_node("ReduceSum", ["x"], ["all"], name="all", keepdims=0),
+        onnx.helper.make_node("Relu", ["x"], ["y"], name="relu"),
+    ]
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    for count in (1, 2, "n"):
+        model = _of_one_input(nodes, [count, 5])
+        shapes = {layer.name: layer.output_shape for layer in cfi.layers(model, x)}
+        assert shapes["relu"] == (5,)
+        found = cfi.attribute(model, "layer_activation", "captum", inputs=x, layer="relu", translator="bridge")
+        np.testing.assert_allclose(found.values, np.maximum(x, 0))

@@ -27,7 +27,7 @@ def keras_cnn() -> tuple[Any, np.ndarray, str]:
     layers = keras.layers
     model = keras.Sequential(
         [
-            keras.Input((9, 8, 3)),
+            keras.Input((9, 8, 3), name="image"),  # or it gets another name each time
             layers.Conv2D(4, 3, activation="relu", name="conv"),
             layers.GlobalAveragePooling2D(name="pool"),
             layers.Dense(5, name="dense"),
@@ -130,6 +130,7 @@ def test_a_changed_weight_is_noticed(folder: Path, conversions: list[Any], make:
 def test_damaged_files_are_replaced(folder: Path, conversions: list[Any], make: Make):
     translated(make)
     for name in ("model", "translation.json"):
+        assert len(list(folder.iterdir())) == 1
         path = next(folder.glob(f"*/{name}"))
         path.write_bytes(path.read_bytes()[:50])
         translated(make)
@@ -156,10 +157,13 @@ def test_an_entry_that_computes_something_else_is_not_used(folder: Path, convers
     assert len(conversions) == 3
 
 
-def test_a_model_that_holds_a_function_is_not_kept(folder: Path):
+def test_a_model_that_holds_what_cannot_be_read_is_not_kept(folder: Path):
     model, x, to = torch_cnn()
-    model.scale = lambda value: 2 * value
+    model.other = object()
     assert cfi.translate(model, to, inputs=x).certificate.faithful
+    assert not list(folder.iterdir())
+    keras_model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation=lambda x: x * 2)])
+    assert cfi.translate(keras_model, "torch", inputs=np.ones((2, 4), np.float32)).certificate.faithful
     assert not list(folder.iterdir())
 
 
@@ -178,6 +182,40 @@ def test_the_code_of_a_module_is_part_of_its_content():
         assert adapter.content(model) != adapter.content(other)
     finally:
         Doubled.__qualname__ = name
+
+
+@pytest.mark.parametrize("change", ["default", "attribute", "property", "held"])
+def test_so_is_what_its_code_holds(change: str):
+    adapter = adapter_for(registry(), "torch")
+
+    def made(number: int) -> nn.Module:
+        class Scaled(Cnn):
+            factor = number if change == "attribute" else 0
+            twice = property((lambda self: number) if change == "property" else (lambda self: 0))
+
+            def forward(self, x: torch.Tensor, by: int = number if change == "default" else 0) -> torch.Tensor:
+                return super().forward(x) * by
+
+        model = Scaled()
+        model.load_state_dict(torch_cnn()[0].state_dict())
+        if change == "held":
+            model.scale = lambda x: x * number
+        return model.eval()
+
+    assert adapter.content(made(2)) == adapter.content(made(2)) != adapter.content(made(3))
+
+
+def test_content_of_keras_graphs_tells_them_apart():
+    adapter = adapter_for(registry(), "tensorflow")
+
+    def made(kind: str, name: str, first: int = 0) -> Any:
+        inputs = [keras.Input((4,), name="a"), keras.Input((4,), name="b")]
+        made = keras.layers.Subtract(name="minus")([inputs[first], inputs[1 - first]])
+        return keras.Model(inputs, keras.layers.Activation(kind, name="act")(made), name=name)
+
+    contents = [adapter.content(one) for one in (made("relu", "relu"), made("tanh", "tanh"), made("relu", "relu", 1))]
+    assert None not in contents and len(set(contents)) == 3
+    assert adapter.content(made("relu", "another name")) == contents[0]
 
 
 _CONTENT = """

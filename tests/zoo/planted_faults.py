@@ -225,10 +225,12 @@ def _layer_changes(layer: Any) -> Iterator[tuple[str, Callable[[Any], None]]]:
         yield "statistics", lambda one: one.moving_mean.assign(one.moving_mean * 0)
     if isinstance(layer, layers.Activation):
         yield "activation", _other_keras_activation
-    if isinstance(layer, layers.ReLU) or getattr(layer, "activation", None) is keras.activations.relu:
-        # They show where an activation is large, or small, and nowhere else.
-        yield "clip", _after_call(lambda x: tf.minimum(x, 6.0))
-        yield "threshold", _after_call(lambda x: tf.where(x > 0.05, x, 0.0))
+    # They show where an activation is large, or small, and nowhere else.
+    if isinstance(layer, layers.ReLU):
+        yield "clip", lambda one: setattr(one, "max_value", 6.0)
+        yield "threshold", lambda one: setattr(one, "threshold", 0.05)
+    elif getattr(layer, "activation", None) is keras.activations.relu:
+        yield "clip", lambda one: setattr(one, "activation", keras.activations.relu6)
     if isinstance(layer, layers.ZeroPadding2D):
         yield "padding", _padded_elsewhere
     if isinstance(layer, layers.Concatenate):
@@ -282,14 +284,6 @@ def _other_keras_activation(layer: Any) -> None:
 
 def _called(change: Callable[[Any], Any]) -> Callable[[Any], None]:
     return lambda layer: _before_call(layer, change)
-
-
-def _after_call(change: Callable[[Any], Any]) -> Callable[[Any], None]:
-    def plant(layer: Any) -> None:
-        call = layer.call
-        layer.call = lambda *arguments, **options: change(call(*arguments, **options))
-
-    return plant
 
 
 def _before_call(layer: Any, change: Callable[[Any], Any]) -> None:

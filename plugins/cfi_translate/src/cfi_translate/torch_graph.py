@@ -12,9 +12,8 @@ from torch import fx, nn
 
 from cfi_translate.names import unique
 
-
-# Names in the code of a module that are not its arguments.
-_SPOKEN_OF = ("torch", "slice", "getattr", "device", "inf", "nan")
+# Names that the code of a module uses otherwise.
+_RESERVED = ("torch", "slice", "getattr", "device", "inf", "nan")
 
 
 class TorchGraph:
@@ -30,7 +29,7 @@ class TorchGraph:
         self._graph = fx.Graph()
         self._name = re.sub(r"\W+", "_", name) or "Converted"
         self._taken: set[str] = set()
-        self._arguments = {"self", *_SPOKEN_OF}
+        self._arguments = {"self", *_RESERVED}
 
     def input(self, name: str) -> fx.Node:
         """The next input, which is an argument of `forward` under its name as far as it can be."""

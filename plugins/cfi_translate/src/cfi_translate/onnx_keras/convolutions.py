@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from keras import layers, ops
 
 from cfi_translate.onnx_keras.building import Builder, Handler
 from cfi_translate.onnx_keras.tensors import Tensor, Unsupported, channels_last
-from cfi_translate.onnx_keras.weights import made_with, owned
+from cfi_translate.onnx_keras.weights import made_with
 from cfi_translate.program import Operation
 
 LAST = "channels_last"
@@ -116,10 +117,10 @@ def _conv(builder: Builder, operation: Operation) -> Tensor:
             **settings,
         )
         weight = kernel.transpose(*spatially, 0, 1).reshape(*shape, groups, filters // groups)
-        made = made_with(layer, value, owned(weight), bias, "depthwise")
+        made = made_with(layer, value, lambda: weight, bias, what="depthwise")
     else:
         layer = _CONVOLUTIONS[count - 1](filters, groups=groups, name=builder.name(own_name), **settings)
-        made = made_with(layer, value, owned(kernel.transpose(*spatially, 1, 0)), bias)
+        made = made_with(layer, value, lambda: kernel.transpose(*spatially, 1, 0), bias)
     if later:
         parts = (slice(None), *(slice(None, None, step) for step in thinned), slice(None))
         made = builder.named(made[parts], name)
@@ -177,9 +178,9 @@ def _conv_transpose(builder: Builder, operation: Operation) -> Tensor:
         layer = _TRANSPOSED[count - 1](
             per_group, name=builder.name(own if groups == 1 else f"{own}.{group}"), **settings
         )
-        weight = kernel[span].transpose(*range(2, 2 + count), 1, 0)
+        weights = partial(kernel[span].transpose, *range(2, 2 + count), 1, 0)
         own_bias = None if bias is None or late else bias[group * per_group : (group + 1) * per_group]
-        parts.append(made_with(layer, value[..., span] if groups > 1 else value, owned(weight), own_bias))
+        parts.append(made_with(layer, value[..., span] if groups > 1 else value, weights, own_bias))
     made = parts[0] if groups == 1 else layers.Concatenate(axis=-1, dtype=str(value.dtype))(parts)
     # Keras makes more than the full windows where the stride exceeds the kernel.
     extra = [w - (found or 0) for w, found in zip(whole, made.shape[1:-1], strict=True)]

@@ -10,7 +10,7 @@ from keras import layers, ops
 from cfi_translate.onnx_keras.building import Builder, Handler
 from cfi_translate.onnx_keras.reductions import without_axes
 from cfi_translate.onnx_keras.tensors import Tensor, Unsupported, identity
-from cfi_translate.onnx_keras.weights import made_with, owned
+from cfi_translate.onnx_keras.weights import made_with
 from cfi_translate.program import Operation
 
 
@@ -51,7 +51,7 @@ def _looked_up(builder: Builder, operation: Operation, table: np.ndarray, axis: 
     rank = len(indices.shape) + table.ndim - 1
     if axis == 0 and table.ndim == 2 and table.dtype.kind == "f" and indices.shape:
         layer = layers.Embedding(*table.shape, dtype=str(table.dtype), name=builder.name(operation.name))
-        return Tensor(made_with(layer, indices, owned(table), what="embeddings"), identity(rank))
+        return Tensor(made_with(layer, indices, lambda: table, what="embeddings"), identity(rank))
     made = ops.take(table, indices, axis=axis)
     return Tensor(builder.named(made, operation.name), identity(rank))
 

@@ -11,7 +11,7 @@ from keras import layers, ops
 from cfi_translate.onnx_keras.building import Builder, Handler
 from cfi_translate.onnx_keras.keras_faults import add
 from cfi_translate.onnx_keras.tensors import Tensor, Unsupported, identity
-from cfi_translate.onnx_keras.weights import made_with, owned, rows
+from cfi_translate.onnx_keras.weights import made_with
 from cfi_translate.program import Operation, Value
 
 _FLOATS = ("float16", "float32", "float64")
@@ -24,21 +24,28 @@ def _dense(
     source: Value | None,
     matrix: Callable[[], np.ndarray],
     bias: np.ndarray | None,
+    units: int,
 ) -> Tensor:
-    """A product of the last axis with a matrix of the shape (inputs, units), which is unpacked for the copy alone."""
+    """A product of the last axis with a matrix of the shape (inputs, units)."""
     tensor = builder.scrambled(source)
-    weight = owned(matrix()) if tensor.order is None else rows(matrix(), tensor.order)
     axes = tensor.axes
     if axes[-1] != tensor.rank - 1:
         axes = (*(axis for axis in axes if axis != tensor.rank - 1), tensor.rank - 1)
     value = builder.laid(tensor, axes, operation.name)
     layer = layers.Dense(
-        weight.shape[1],
+        units,
         use_bias=bias is not None,
         dtype=tensor.dtype,
         name=builder.name(operation.name),
     )
-    return Tensor(made_with(layer, value, weight, bias), axes)
+    return Tensor(made_with(layer, value, matrix, bias, order=tensor.order), axes)
+
+
+def _size(value: Value, axis: int) -> int:
+    size = None if value.shape is None else value.shape[axis]
+    if size is None:
+        raise Unsupported("the size of its matrix is not known")
+    return size
 
 
 def _unpacked(value: Value) -> np.ndarray:
@@ -55,7 +62,8 @@ def _matmul(builder: Builder, operation: Operation) -> Tensor:
         raise Unsupported(f"products of {operation.output.dtype} are not supported")
     is_float = str(operation.output.dtype) in _FLOATS
     if right.is_constant and right.rank == 2 and is_float and not left.is_constant and (left.rank or 0) >= 2:
-        return _dense(builder, operation, left, lambda: _unpacked(right), None if bias is None else bias.constant)
+        offset = None if bias is None else bias.constant
+        return _dense(builder, operation, left, lambda: _unpacked(right), offset, _size(right, 1))
     rank = len(operation.output.shape)
 
     def operand(value: Value) -> Any:
@@ -90,7 +98,9 @@ def _gemm(builder: Builder, operation: Operation) -> Tensor:
 
         if constant is not None and units is not None:
             bias = np.broadcast_to(constant.reshape(-1), (units,)) * np.asarray(beta, constant.dtype)
-        return _dense(builder, operation, left, weights, bias)
+        return _dense(
+            builder, operation, left, weights, bias, _size(right, 0 if operation.attributes.get("transB", 0) else 1)
+        )
 
     def matrix(value: Value, turned: Any) -> Any:
         tensor = builder.tensor(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,43 +14,54 @@ _ALIGNMENT = 64  # bytes: what TensorFlow's kernels count on
 _AT_ONCE = 1024  # rows
 
 
-def made_with(layer: Any, value: Any, kernel: np.ndarray, bias: np.ndarray | None = None, what: str = "kernel") -> Any:
-    """Calls a new layer whose kernel is that array from the start.
+def made_with(
+    layer: Any,
+    value: Any,
+    kernel: Callable[[], np.ndarray],
+    bias: np.ndarray | None = None,
+    *,
+    what: str = "kernel",
+    order: np.ndarray | None = None,
+) -> Any:
+    """Calls a new layer whose kernel is a copy of that array from the start.
 
     Args:
         layer: A layer that has never been called.
         value: What it is called on.
-        kernel: From `owned` or `rows`; the layer takes it over.
+        kernel: Gives its weights, which are unpacked for the copy alone.
         bias: Its bias, if it has one.
         what: What the layer calls its kernel.
+        order: Of the rows of the kernel, if they are to stand in another one.
     """
     usual = getattr(layer, f"{what}_initializer")
 
     def given(shape: Sequence[int], dtype: Any = None) -> Any:
-        if tuple(shape) != kernel.shape or dtype != str(kernel.dtype):
-            raise Unsupported(f"its weights are {kernel.dtype} {kernel.shape} instead of {dtype} {tuple(shape)}")
-        return tf.experimental.dlpack.from_dlpack(kernel.__dlpack__()) if kernel.size else kernel
+        copy = _copied(kernel(), order)
+        if tuple(shape) != copy.shape or dtype != str(copy.dtype):
+            raise Unsupported(f"its weights are {copy.dtype} {copy.shape} instead of {dtype} {tuple(shape)}")
+        # The variable takes over the memory of the copy, which nobody else has.
+        return tf.experimental.dlpack.from_dlpack(copy.__dlpack__()) if copy.size else copy
 
     setattr(layer, f"{what}_initializer", given)
-    made = layer(value)
-    setattr(layer, f"{what}_initializer", usual)
+    try:
+        made = layer(value)
+    finally:
+        setattr(layer, f"{what}_initializer", usual)
     if bias is not None:
         layer.bias.assign(bias)
     return made
 
 
-def owned(array: np.ndarray) -> np.ndarray:
-    """A copy that is nobody else's, in the order of C, where TensorFlow can work on it as it lies."""
+def _copied(array: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+    """In the order of C, where TensorFlow can work on it as it lies."""
     copy = _aligned(array.shape, array.dtype)
-    np.copyto(copy, array)
-    return copy
-
-
-def rows(matrix: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Like `owned`, with the rows in another order; nothing is copied in between, as these matrices are the largest."""
-    copy = _aligned(matrix.shape, matrix.dtype)
-    for start in range(0, len(order), _AT_ONCE):
-        copy[start : start + _AT_ONCE] = matrix[order[start : start + _AT_ONCE]]
+    if order is None:
+        np.copyto(copy, array)
+        return copy
+    if len(order) != len(array):
+        raise Unsupported(f"its weights have {len(array)} rows instead of {len(order)}")
+    for start in range(0, len(order), _AT_ONCE):  # in pieces, as these matrices are the largest there are
+        copy[start : start + _AT_ONCE] = array[order[start : start + _AT_ONCE]]
     return copy
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-_LIBRARY = torch.library.Library("cfi_translate", "DEF")
+_LIBRARY = torch.library.Library("cfi_translate", "FRAGMENT")
 _LIBRARY.define(
     "batch_norm(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor variance, float eps) -> Tensor",
     tags=(torch.Tag.pt2_compliant_tag,),
