@@ -332,10 +332,8 @@ class _Judge:
 
 def _in_doubt(measurement: Measurement, rounding: tuple[float, float]) -> bool:
     gradient = measurement.gradient_difference
-    outputs_up_to, gradients_up_to = (
-        max(OUTPUT_DOUBT, SIMILAR * rounding[0]),
-        max(GRADIENT_DOUBT, SIMILAR * rounding[1]),
-    )
+    outputs_up_to = max(OUTPUT_DOUBT, SIMILAR * rounding[0])
+    gradients_up_to = max(GRADIENT_DOUBT, min(SIMILAR * rounding[1], MOST_SIMILAR))
     # Written so that NaN is a doubt.
     return not measurement.output_difference <= outputs_up_to or not (gradient is None or gradient <= gradients_up_to)
 

@@ -200,6 +200,22 @@ def test_a_fault_that_only_the_new_inputs_show(rounded, images, off):
     assert not certify(source, translated, [images * 3], earlier=first).faithful
 
 
+def test_earlier_rounding_excuses_no_more_than_rounding_can_be(rounded, images):
+    sides, copies = rounded
+    first = replace(certify(*sides(), [images]), rounding=(8e-4, 0.4))
+    assert certify(*sides(9e-4), [images], earlier=first).faithful and len(copies) == 1
+    assert not certify(*sides(1.2e-3), [images], earlier=first).faithful
+    source, translated = sides()
+    closed_form = translated.model.gradients
+
+    def off(inputs, cotangent):
+        return {name: value * 1.1 for name, value in closed_form(inputs, cotangent).items()}
+
+    translated.model.gradients = off
+    certify(source, translated, [images], earlier=first)
+    assert len(copies) == 2, "gradients that far apart are a doubt"
+
+
 def test_no_rounding_excuses_outputs_that_are_far_apart(pair, images):
     source, translated = pair
     off = Side(Imprecise(2e-3), translated.model, translated.input_axes, translated.output_axes)
