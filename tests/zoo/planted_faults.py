@@ -1,6 +1,6 @@
 """Faults of the kinds that converters make, planted in faithful conversions: does the certificate see them?
 
-    python tests/zoo/planted_faults.py [faults of each kind and model, 6 if left out]
+    python tests/zoo/planted_faults.py [faults of each kind and model, 6 if left out] [part of a model's name ...]
 
 A change that is none (of a weight that no input reaches, of a padding that only meets zeros) does not count: whether it
 is one is decided by the converted model against itself, in double precision and without a certificate. Nor does one
@@ -31,8 +31,23 @@ from cfi_core.certificate import Side, certify
 from cfi_core.detection import adapter_for
 from cfi_core.plugins import registry
 
-TORCH_SOURCES = ("resnet18", "mobilenet_v3_small", "googlenet", "convnext_tiny")
-KERAS_SOURCES = ("ResNet50", "MobileNetV2", "DenseNet121", "vision transformer")
+TORCH_SOURCES = (
+    "two inputs, two outputs",
+    "squeezenet1_1",
+    "resnet18",
+    "mobilenet_v3_small",
+    "googlenet",
+    "convnext_tiny",
+)
+KERAS_SOURCES = (
+    "segmentation",
+    "nested",
+    "two inputs, two outputs",
+    "vision transformer",
+    "MobileNetV2",
+    "ResNet50",
+    "DenseNet121",
+)
 CLEAR, ROUNDING, NO_FAULT = 1e-3, 1e-5, 1e-9
 """Relative differences of outputs and gradients: no rounding; perhaps rounding; in double precision, no change."""
 
@@ -365,8 +380,9 @@ def _apart(one: Side, other: Side, arrays: tuple[np.ndarray, ...]) -> float:
 def main(arguments: list[str]) -> None:
     each = int(arguments[0]) if arguments else 6
     found = []
+    parts = arguments[1:] or [""]
     for side, names in (("torch", TORCH_SOURCES), ("keras", KERAS_SOURCES)):
-        for name in names:
+        for name in (one for one in names if any(part in one for part in parts)):
             new = list(outcomes(side, name, each))
             found += new
             print(f"{side} {name}: {sum(one.caught for one in new)} of {len(new)} caught", flush=True)
