@@ -1,6 +1,6 @@
 """Conversions of many models, ours beside the chain of other libraries.
 
-    python benchmarks/zoo.py [torch | keras] [--ours] [part of a model's name ...]
+    python benchmarks/zoo.py [torch | keras] [--ours | --theirs] [part of a model's name ...]
 
 For each model: the route, layers of the converted model, seconds for the conversion (without the certificate), relative
 L2 differences of outputs and input gradients, layers found again, and the verdict of the certificate.
@@ -27,10 +27,12 @@ def main(arguments: list[str]) -> None:
     for side in sides:
         cases, row, framework = SIDES[side]
         print(f"\n{side} models\n{HEAD}", flush=True)
+        ours, theirs = "--theirs" not in arguments, "--ours" not in arguments
+        translators = [*([None] if ours else []), *([LIBRARIES[framework]] if theirs else [])]
         for name in cases:
             if wanted and not any(part in name for part in wanted):
                 continue
-            for translator in (None,) if "--ours" in arguments else (None, LIBRARIES[framework]):
+            for translator in translators:
                 found = row(name, translator)
                 print(found, flush=True)
                 if found.missing:
