@@ -53,7 +53,8 @@ def judged(reader: str, model: onnx.ModelProto) -> onnx_cases.Verdict:
     for samples in (SAMPLES, SAMPLES + 1):
         inputs = tuple(random.normal(size=(samples, *shape)).astype(np.float32) for shape in shapes)
         expected = onnx_cases.by_onnxruntime(model, inputs)
-        assert expected is not None, "ONNX Runtime does not run the model"
+        assume(expected is not None)  # now and then ONNX Runtime does not run a graph, which then has no judge
+        assert expected is not None
         cases.append(onnx_cases.Case(f"{samples} samples", model, inputs, expected))
     return onnx_cases.judge(cases[0], resolve(made_by.implementation), made_by.run, cases[1:])
 
