@@ -30,16 +30,11 @@ def _computed(
     return functional.batch_norm(x, mean, variance, weight, bias, eps=eps)
 
 
-def _known(
-    x: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    mean: torch.Tensor,
-    variance: torch.Tensor,
-    eps: float,
-) -> torch.Tensor:
-    if any(one is not None and one.shape != x.shape[1:2] for one in (weight, bias, mean, variance)):
-        raise RuntimeError(f"batch normalisation of {x.shape[1]} channels by statistics of {len(mean)}")
+def _known(x: torch.Tensor, *given: torch.Tensor | float | None) -> torch.Tensor:
+    """What is known of the result; takes what `_computed` takes."""
+    for one in given:
+        if isinstance(one, torch.Tensor) and one.shape != x.shape[1:2]:
+            raise RuntimeError(f"batch normalisation of {x.shape[1]} channels by {len(one)} numbers")
     return torch.empty_like(x)
 
 
