@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -73,25 +73,24 @@ class Content:
                 self._above.pop()
 
     def _add(self, value: Any) -> None:
-        known = self._known(value)
-        if known is not None:
-            self.write(known[0])
-            if known[1] is not None:
-                self._digest.update(known[1].data)
-        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
-            self.write(f"array {value.dtype}{value.shape}")
-            self._digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
-        elif isinstance(value, Enum):
-            self.write(f"{type(value).__qualname__}.{value.name}")
+        if isinstance(value, list | tuple):
+            self.write(f"{type(value).__name__}[{len(value)}]")
+            for entry in value:
+                self.add(entry)
         elif isinstance(value, Mapping):
             self.write(f"{type(value).__name__}[{len(value)}]")
             for key, entry in value.items():
                 self.add(key)
                 self.add(entry)
-        elif isinstance(value, list | tuple):
-            self.write(f"{type(value).__name__}[{len(value)}]")
-            for entry in value:
-                self.add(entry)
+        elif (known := self._known(value)) is not None:
+            self.write(known[0])
+            if known[1] is not None:
+                self._digest.update(known[1].data)
+        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            self.write(f"array {_name_of(value.dtype)}{value.shape}")
+            self._digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+        elif isinstance(value, Enum):
+            self.write(f"{type(value).__qualname__}.{value.name}")
         elif isinstance(value, set | frozenset):
             self.write(f"{type(value).__name__}{sorted(self._of(entry, self._above) for entry in value)}")
         elif self._follow:
@@ -155,6 +154,11 @@ class Content:
                     said.append(self._of({key: own[key] for key in sorted(own)}, []))  # its functions speak of it
             self._classes[kind] = ";".join(said)
         return self._classes[kind]
+
+
+@cache
+def _name_of(dtype: np.dtype) -> str:
+    return str(dtype)  # is slow for one of thousands
 
 
 def _inside(cell: CellType) -> Any:

@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src import backend
 from keras.src.models.functional import Functional
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.Variable names distributed ones, too
 
 from cfi_core.contract import Layer
 from cfi_core.errors import InputError, LayerError
@@ -37,6 +38,7 @@ _SOFTMAXES = (keras.activations.softmax, keras.activations.log_softmax)
 _CALLS = ("call", "quantized_call")
 _ELSEWHERE = (keras.Variable, keras.Layer, tf.Variable, keras.Initializer, keras.regularizers.Regularizer)
 _PLAIN = frozenset((int, float, bool, str, type(None)))
+_ABOUT = frozenset(("build", "quantize", "call_signature_parameters"))  # Keras puts them on every layer
 _NOT_INPUTS = frozenset({"training", "mask"})
 
 Replace = Callable[[str, Any], Any]
@@ -130,7 +132,7 @@ class KerasView:
 
     def _add_weights(self, held: Content) -> None:
         for weight in self.model.weights:
-            held.add(np.asarray(weight.value.value()))  # without the copy that .numpy() makes
+            held.add(_in_place(weight.value))
 
     def input_shapes(self) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes of the model's Input layers; a subclassed model declares none."""
@@ -557,7 +559,7 @@ def _add_settings(held: Content, layer: Any) -> None:
     for key, value in vars(layer).items():
         if type(value) in _PLAIN:
             said.append(f"{key}={value!r}")
-        elif isinstance(value, tuple | int | float | str) or not (key.startswith("_") or is_model):
+        elif isinstance(value, tuple | int | float | str) or not (key.startswith("_") or is_model or key in _ABOUT):
             others.append((key, value))
     held.write(";".join(said))
     held.add(others)
@@ -567,13 +569,18 @@ def _add_settings(held: Content, layer: Any) -> None:
             held.write(json.dumps(layer.get_config(), sort_keys=True, default=str))
 
 
+def _in_place(variable: Any) -> np.ndarray:
+    """The variable's values, without the copy that `.numpy()` makes and the detours of reading it in a graph."""
+    if type(variable) is ResourceVariable:
+        return np.asarray(tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype))
+    return np.asarray(variable.value())
+
+
 def _known(value: Any) -> tuple[str, None] | None:
     """What is hashed elsewhere, or computes nothing."""
     if isinstance(value, keras.KerasTensor):
         return f"tensor {value.dtype}{value.shape}", None
-    if isinstance(
-        value, keras.Variable | keras.Layer | tf.Variable | keras.Initializer | keras.regularizers.Regularizer
-    ):
+    if isinstance(value, _ELSEWHERE):
         return f"{type(value).__qualname__}@{id(value)}", None
     return None
 
