@@ -91,6 +91,28 @@ class _Reading:
     gradients: Mapping[str, np.ndarray]
 
 
+class _Candidates:
+    """Layers of the translated model, by the size and the norm of their activations."""
+
+    def __init__(self, reading: _Reading) -> None:
+        names: dict[tuple[int, ...], list[str]] = defaultdict(list)
+        for name, value in reading.activations.items():
+            if not np.iscomplexobj(value):
+                names[_shape_class(value)].append(name)
+        self._classes = {
+            shape: (found, np.array([_norm(reading.activations[name]) for name in found]))
+            for shape, found in names.items()
+        }
+
+    def like(self, value: np.ndarray) -> list[str]:
+        """Those that may be the layer of this activation."""
+        if not np.issubdtype(value.dtype, np.floating):
+            return []
+        names, norms = self._classes.get(_shape_class(value), ([], np.empty(0)))
+        alike = np.isclose(norms, _norm(value), rtol=1e-2, atol=1e-12)
+        return [names[position] for position in np.flatnonzero(alike)]
+
+
 def map_layers(source: Side, translated: Side, arrays: Sequence[np.ndarray], rounding_floor: float = 0.0) -> LayerMap:
     """Compares the layers of two models.
 
@@ -104,9 +126,7 @@ def map_layers(source: Side, translated: Side, arrays: Sequence[np.ndarray], rou
     cotangents = [generator.standard_normal(output.shape) for output in source.outputs(arrays)]
     original, other = _read(source, arrays, cotangents), _read(translated, arrays, cotangents)
     tolerance = max(GRADIENT_TOLERANCE, FLOOR_FACTOR * rounding_floor)
-    by_shape: dict[tuple[int, ...], list[str]] = defaultdict(list)
-    for name, value in other.activations.items():
-        by_shape[_shape_class(value)].append(name)
+    candidates = _Candidates(other)
     order = {name: position for position, name in enumerate(other.activations)}
     matches: dict[str, LayerMatch] = {}
     earliest = 0
@@ -114,7 +134,7 @@ def map_layers(source: Side, translated: Side, arrays: Sequence[np.ndarray], rou
         channel = source.adapter.channel_axis(source.model, value.shape, layer=name)
         found = [
             match
-            for candidate in by_shape[_shape_class(value)]
+            for candidate in candidates.like(value)
             if (match := _match(name, candidate, original, other, channel, tolerance)) is not None
         ]
         if not found:
@@ -172,10 +192,6 @@ def _match(
     name: str, candidate: str, original: _Reading, other: _Reading, channel: int | None, tolerance: float
 ) -> LayerMatch | None:
     value, theirs = original.activations[name], other.activations[candidate]
-    if not np.issubdtype(value.dtype, np.floating):
-        return None
-    if not np.isclose(_norm(value), _norm(theirs), rtol=1e-2, atol=1e-12):
-        return None
     for axes in _orders(value, channel):
         turned = np.transpose(value, axes)
         if turned.shape != theirs.shape:

@@ -480,25 +480,29 @@ def _modules(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _is_channels_last(model: nn.Module, shape: Sequence[int | None], layer: str) -> bool:
-    own = dict(model.named_modules(remove_duplicate=False)).get(layer)
+    try:
+        own = model.get_submodule(layer)
+    except AttributeError:
+        own = None
     if type(own) in _FEATURES_LAST:
         return True
-    if isinstance(own, _CHANNELS_FIRST):
+    if isinstance(own, _CHANNELS_FIRST) or any(shape[1] in _channels_of(module) for module in model.modules()):
         return False
-    channels: set[int] = set()
-    features: set[int] = set()
-    for module in model.modules():
-        if isinstance(module, _ConvNd):
-            channels |= {module.in_channels, module.out_channels}
-        elif isinstance(module, _BatchNorm | _InstanceNorm):
-            channels.add(module.num_features)
-        elif isinstance(module, nn.GroupNorm):
-            channels.add(module.num_channels)
-        elif isinstance(module, nn.Linear):
-            features |= {module.in_features, module.out_features}
-        elif isinstance(module, nn.LayerNorm):
-            features.add(module.normalized_shape[-1])
-    return shape[1] not in channels and shape[-1] in features | channels
+    return any(shape[-1] in (*_features_of(module), *_channels_of(module)) for module in model.modules())
+
+
+def _channels_of(module: nn.Module) -> tuple[int, ...]:
+    if isinstance(module, _ConvNd):
+        return module.in_channels, module.out_channels
+    if isinstance(module, _BatchNorm | _InstanceNorm):
+        return (module.num_features,)
+    return (module.num_channels,) if isinstance(module, nn.GroupNorm) else ()
+
+
+def _features_of(module: nn.Module) -> tuple[int, ...]:
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    return (module.normalized_shape[-1],) if isinstance(module, nn.LayerNorm) else ()
 
 
 def _from_array(array: np.ndarray) -> torch.Tensor:
