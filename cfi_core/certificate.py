@@ -37,7 +37,7 @@ from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.frameworks.structure import flatten
 
 OUTPUT_DOUBT, GRADIENT_DOUBT = 2e-6, 1e-5
-DOUBLE_OUTPUTS, DOUBLE_GRADIENTS = 1e-6, 1e-5
+DOUBLE_OUTPUTS, DOUBLE_GRADIENTS = OUTPUT_DOUBT, GRADIENT_DOUBT
 CONSTANTS = 0.02  # share of the original's own rounding that comes from constants which a translation keeps in float32
 SIMILAR = 2.0  # times a difference that was found to be rounding on other inputs
 MOST_SIMILAR = 1e-2  # no difference of gradients above this is taken for like one before
@@ -297,7 +297,8 @@ class _Judge:
         self._measurements.append(measurement)
         self.notes.extend([compared.note] if compared.note and compared.note not in self.notes else [])
         if not measurement.output_difference <= MOST_OUTPUT_ROUNDING:  # also NaN
-            self._faults.append(_outputs_differ(measurement, MOST_OUTPUT_ROUNDING))
+            own = self._doubles.own_rounding(compared)
+            self._faults.append(_outputs_differ(measurement, MOST_OUTPUT_ROUNDING, own))
             return
         if not _in_doubt(measurement, self._expected):
             return
@@ -367,10 +368,7 @@ class _Doubles:
         """
         try:
             chosen = _most_different(compared)
-            few = [
-                array[chosen].astype(np.float32).astype(np.float64) if _is_floating(array) else array[chosen]
-                for array in compared.samples
-            ]
+            few = _in_double(compared.samples, chosen)
             pair = self._made(few)
             if pair is None:
                 return None
@@ -389,6 +387,18 @@ class _Doubles:
         except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way and at any point
             return None
 
+    def own_rounding(self, compared: _Comparison) -> float:
+        """How far the original's outputs in single precision are from those in double precision; 0 if not known."""
+        try:
+            chosen = _most_different(compared)
+            source = self._single.source.in_double
+            if source is None:
+                return 0.0
+            precise = source.outputs(_in_double(compared.samples, chosen))
+            return relative_difference(precise, [output[chosen] for output in compared.ours])
+        except Exception:  # noqa: BLE001 - as in `measure`
+            return 0.0
+
     def _gradient_floor(self, precise: _Comparison) -> float:
         """How far the original's gradients in single precision are from those in double precision."""
         if not precise.gradients:
@@ -403,6 +413,12 @@ class _Doubles:
             if source is not None and translated is not None:
                 self._pair = _Pair(source, translated, *_before_softmax(source, translated, arrays))
         return self._pair
+
+
+def _in_double(arrays: Sequence[np.ndarray], chosen: Sequence[int]) -> list[np.ndarray]:
+    """Samples that both precisions hold exactly."""
+    few = [array[chosen] for array in arrays]
+    return [array.astype(np.float32).astype(np.float64) if _is_floating(array) else array for array in few]
 
 
 def _most_different(compared: _Comparison) -> list[int]:
@@ -453,9 +469,11 @@ def _beyond_rounding(
     ]
 
 
-def _outputs_differ(measurement: Measurement, tolerance: float) -> str:
+def _outputs_differ(measurement: Measurement, tolerance: float, own: float = 0.0) -> str:
+    because = f"; in single precision your model's own outputs are wrong by {own:.1e}" if own > OUTPUT_TOLERANCE else ""
     return (
-        f"outputs on {measurement.samples_of} differ by {measurement.output_difference:.1e} (tolerance {tolerance:.0e})"
+        f"outputs on {measurement.samples_of} differ by {measurement.output_difference:.1e} "
+        f"(tolerance {tolerance:.0e}{because})"
     )
 
 

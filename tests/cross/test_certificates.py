@@ -75,6 +75,27 @@ def test_a_model_that_refuses_double_precision_is_judged_without():
     assert not certify(side("torch", one), side("torch", other), [rows()]).faithful
 
 
+class Chaotic(nn.Module):
+    """Sums of large terms, by an activation function that turns their last digits into all of the output."""
+
+    def __init__(self, order: np.ndarray) -> None:
+        super().__init__()
+        self.order = torch.from_numpy(order)
+        self.linear = nn.Linear(len(order), 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        terms = x[:, self.order, None] * self.linear.weight.T[self.order] * 1e6
+        return torch.sin(terms.sum(1))
+
+
+def test_a_model_that_rounding_alone_decides_is_told_so():
+    one, other = Chaotic(np.arange(400)), Chaotic(np.arange(400)[::-1].copy())
+    other.load_state_dict(one.state_dict())
+    samples = [np.random.default_rng(5).normal(size=(4, 400)).astype(np.float32)]
+    faults = certify(side("torch", one), side("torch", other), samples).faults
+    assert faults and all("in single precision your model's own outputs are wrong by" in fault for fault in faults)
+
+
 @keras.saving.register_keras_serializable("tests")
 class Scale(keras.layers.Layer):
     factor = 1.0

@@ -7,6 +7,7 @@ import sys
 
 import keras
 import numpy as np
+import onnx
 import onnx2keras
 import pytest
 import tf2onnx
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from translate_cases import difference, images, in_onnxruntime, permuted
 
 from cfi_translate.names import from_keras
+from cfi_translate.program import SHAPED_LIKE_INPUT
 from cfi_translate.workarounds import converting_onnx_to_keras, converting_tensorflow, quiet
 
 NHWC = (0, 2, 3, 1)
@@ -222,3 +224,8 @@ def test_onnx2torch_takes_a_constant_for_the_node_of_its_name() -> None:
     array = np.array([[1, -2, 3], [-4, 5, -6]], np.float32)
     converted = onnx_to_torch.convert(model, (array,)).model
     assert difference(converted(torch.tensor(array)).detach().numpy(), np.maximum(array, 0) + 5) == 0
+
+
+@pytest.mark.parametrize("operator", SHAPED_LIKE_INPUT)
+def test_onnx_does_not_know_the_shape_of_a_result(operator: str) -> None:
+    assert not onnx.defs.get_schema(operator, "").has_type_and_shape_inference_function

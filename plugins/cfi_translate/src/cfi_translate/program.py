@@ -33,6 +33,8 @@ _SAMPLES = (2, 5)
 _MOST_FOLDED = 2**27  # elements
 _LARGE = 2**14
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+SHAPED_LIKE_INPUT = ("GroupNormalization", "MeanVarianceNormalization")
+"""Operators whose result is of the input's shape and type, which ONNX does not know of them."""
 # Inputs that only say how large or where: known, they need not be computed by the converted model.
 _SIZES: Mapping[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,),
@@ -109,9 +111,7 @@ class Value:
             return None
         first = self.varying[0][:1] if self.varying[0].ndim else None
         if first is None or any(
-            one.shape[1:] != first.shape[1:]
-            or len(one) != n
-            or not np.array_equal(one, np.broadcast_to(first, one.shape))
+            one.shape[1:] != first.shape[1:] or len(one) != n or not repeats(one, first)
             for one, n in zip(self.varying, _SAMPLES, strict=True)
         ):
             return None
@@ -442,6 +442,9 @@ class _Walk:
             self._compute(node, names)
 
     def _infer(self, node: NodeProto, names: Sequence[str]) -> None:
+        if node.op_type in SHAPED_LIKE_INPUT and names[0] in self.types:
+            self.types[node.output[0]] = self.types[names[0]]
+            return
         schema = onnx.defs.get_schema(node.op_type, self._version, "")
         data = {
             name: numpy_helper.from_array(source)
@@ -531,6 +534,14 @@ def _joined(model: ModelProto, walks: Sequence[_Walk]) -> Program:
         len(walks) > 1,
         _opset(model),
     )
+
+
+def repeats(array: np.ndarray, one: np.ndarray) -> bool:
+    """Whether an array is another one over and over; fractions, computed for each sample, but for rounding."""
+    if one.dtype.kind != "f":
+        return np.array_equal(array, np.broadcast_to(one, array.shape))
+    largest = float(np.abs(one).max(initial=0.0))
+    return np.allclose(array, one, rtol=0.0, atol=8 * float(np.finfo(one.dtype).eps) * largest, equal_nan=True)
 
 
 def _value(name: str, walks: Sequence[_Walk]) -> Value:

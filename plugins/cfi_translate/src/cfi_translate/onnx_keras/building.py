@@ -20,7 +20,7 @@ from cfi_translate.names import unique
 from cfi_translate.onnx_keras import NAME
 from cfi_translate.onnx_keras.keras_faults import add
 from cfi_translate.onnx_keras.tensors import Axes, Tensor, Unsupported, channels_last, identity
-from cfi_translate.program import Operation, Program, Value, read
+from cfi_translate.program import Operation, Program, Value, read, repeats
 
 Built = Tensor | Sequence[Tensor | None]
 Handler = Callable[["Builder", Operation], Built]
@@ -383,7 +383,7 @@ def _per_sample(value: Value) -> tuple[int, np.ndarray] | None:
     first = value.varying[0].take([0], axis)
     if value.multiples.get(axis) != 1 or any(
         one.shape[:axis] + one.shape[axis + 1 :] != first.shape[:axis] + first.shape[axis + 1 :]
-        or not np.array_equal(one, np.broadcast_to(first, one.shape))
+        or not repeats(one, first)
         for one in value.varying
     ):
         return None
