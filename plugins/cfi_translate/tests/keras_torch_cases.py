@@ -164,6 +164,32 @@ def more_operations(x: Any) -> Any:
     )
 
 
+def rarer_operations(x: Any) -> Any:
+    y = ops.roll(ops.pad(x, ((0, 0), (1, 2), (2, 0), (0, 0)), mode="reflect"), (1, -2), axis=(1, 2))
+    y = ops.pad(y, ((0, 0), (0, 1), (0, 0), (1, 0)), mode="symmetric")
+    mean, variance = ops.moments(y, axes=[1, 2], keepdims=True)
+    y = ops.logaddexp((y - mean) / ops.sqrt(variance + 0.1), ops.arctan2(y, mean)) + ops.exp2(ops.arcsinh(y))
+    return ops.prod(y[:, :3, :2], axis=(1, 2)) + ops.mean(ops.erfc(y), axis=(1, 2))
+
+
+def patches(padding: str, **settings: Any) -> Callable[[Any], Any]:
+    return lambda x: L.Dense(3)(ops.image.extract_patches(x, (2, 3), padding=padding, **settings))
+
+
+def ones_at_the_largest(x: Any) -> Any:
+    return ops.sum(ops.one_hot(ops.argmax(x, axis=-1), 4, axis=1) * ops.moveaxis(x, -1, 1), axis=(2, 3))
+
+
+class WeightFirst(L.Layer):
+    """A weight stands before the tensor."""
+
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+
+    def call(self, x: Any) -> Any:
+        return self.scale * ops.tanh(x) + (self.scale - x) / (1.0 + ops.square(x))
+
+
 def shared_layers(x: Any) -> Any:
     conv, norm, relu = L.Conv2D(4, 3, padding="same", name="conv"), L.BatchNormalization(), L.ReLU(name="relu")
     dense = L.Dense(5, activation="relu", name="dense")
@@ -207,6 +233,32 @@ CASES: dict[str, Callable[[], Any]] = {
     "pad signal": one_layer(SIGNAL, lambda: L.ZeroPadding1D((1, 2)), lambda: L.Conv1D(3, 2), lambda: L.Cropping1D(2)),
     "upsampling": one_layer(IMAGE, lambda: L.UpSampling2D((2, 3)), lambda: L.UpSampling2D(2, interpolation="bilinear")),
     "upsampling signal": one_layer(SIGNAL, lambda: L.UpSampling1D(2), lambda: L.Conv1D(3, 2)),
+    "adaptive pools": one_layer(
+        IMAGE, lambda: L.AdaptiveAveragePooling2D((4, 3)), lambda: L.AdaptiveMaxPooling2D(2), lambda: L.Conv2D(3, 1)
+    ),
+    "adaptive pools of signals": one_layer(
+        SIGNAL, lambda: L.Conv1D(4, 1), lambda: L.AdaptiveMaxPooling1D(4), lambda: L.AdaptiveAveragePooling1D(3)
+    ),
+    "augmentation": one_layer(
+        IMAGE,
+        lambda: L.RandomFlip(),
+        lambda: L.RandomRotation(0.2),
+        lambda: L.RandomZoom(0.1),
+        lambda: L.RandomContrast(0.3),
+        lambda: L.CenterCrop(5, 4),
+        lambda: L.Conv2D(3, 3),
+    ),
+    "rarer operations": lambda: functional(rarer_operations, IMAGE),
+    "patches": lambda: functional(patches("valid"), IMAGE),
+    "patches that overlap": lambda: functional(patches("same", strides=2), IMAGE),
+    "patches with gaps": lambda: functional(patches("valid", strides=1, dilation_rate=2), IMAGE),
+    "ones at the largest": lambda: functional(ones_at_the_largest, IMAGE),
+    "weight before tensor": one_layer(ROW, lambda: L.Dense(4), lambda: WeightFirst(), lambda: L.Dense(2)),
+    "additive attention": lambda: functional(lambda x: L.AdditiveAttention()([L.Dense(5)(x), L.Dense(5)(x)]), SIGNAL),
+    "grouped queries": lambda: functional(lambda x: L.GroupQueryAttention(3, 4, 2)(x, x), SIGNAL),
+    "grouped queries, causal": lambda: functional(
+        lambda x: L.GroupQueryAttention(3, 4, 2)(x, x, use_causal_mask=True), SIGNAL
+    ),
     "resizing": one_layer(IMAGE, lambda: L.Resizing(13, 7), lambda: L.Resizing(5, 9, interpolation="nearest")),
     "norms": one_layer(
         IMAGE,

@@ -15,6 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from translate_cases import difference, images, in_onnxruntime, permuted
 
+from cfi_translate.keras_torch.tracing import symbolic_arithmetic
 from cfi_translate.names import from_keras
 from cfi_translate.program import SHAPED_LIKE_INPUT
 from cfi_translate.workarounds import converting_onnx_to_keras, converting_tensorflow, quiet
@@ -229,3 +230,13 @@ def test_onnx2torch_takes_a_constant_for_the_node_of_its_name() -> None:
 @pytest.mark.parametrize("operator", SHAPED_LIKE_INPUT)
 def test_onnx_does_not_know_the_shape_of_a_result(operator: str) -> None:
     assert not onnx.defs.get_schema(operator, "").has_type_and_shape_inference_function
+
+
+def test_keras_variables_do_not_meet_symbolic_tensors() -> None:
+    variable, tensor = keras.Variable([1.0, 2.0]), keras.KerasTensor((None, 2))
+    with pytest.raises(ValueError, match="KerasTensor"):
+        variable * tensor
+    with symbolic_arithmetic():
+        assert (variable * tensor).shape == (None, 2)
+    with pytest.raises(ValueError, match="KerasTensor"):
+        variable * tensor

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cfi_translate.keras_torch.calls import Call, translates
+from cfi_translate.keras_torch.calls import Call, constant_array, translates
 from cfi_translate.keras_torch.values import Value
 
 
@@ -100,3 +100,36 @@ def _mask(call: Call, query: Value, value: Value, key: Value) -> Any:
         return None
     joint = reduce(lambda one, other: builder.function(torch.logical_and, one, other), parts)
     return builder.function(torch.unsqueeze, joint, 1)
+
+
+@translates("ops.DotProductAttention")
+def dot_product_attention(call: Call) -> Value:
+    """Matrix products with a Softmax module between them; heads of keys and values may be fewer than of queries."""
+    own, builder = call.operation, call.builder
+    values = [call.argument(position, name) for position, name in enumerate(("query", "key", "value"))]
+    call.require(all(isinstance(one, Value) for one in values), "its inputs are no tensors of the model")
+    bias, mask, scale = (call.argument(position, name) for position, name in ((3, "bias"), (4, "mask"), (5, "scale")))
+    call.require(bias is None, "it has a bias")
+    call.require(own.attn_logits_soft_cap is None, "its logits are capped")
+    call.require(mask is None or isinstance(mask, Value), "its mask is a constant")
+    query, key = values[:2]
+    number = query.shape[3] ** -0.5 if scale is None else constant_array(scale)
+    call.require(number is not None and np.size(number) == 1, "its scale is no number")
+    q, k, v = (
+        builder.function(torch.transpose, builder.plain(call.walk.cast(one, call.output.dtype)).node, 1, 2)
+        for one in values
+    )
+    call.require(None not in (query.shape[2:] + key.shape[2:]), "its number of heads is not known")
+    if query.shape[2] != key.shape[2]:
+        k, v = (builder.function(torch.repeat_interleave, one, query.shape[2] // key.shape[2], 1) for one in (k, v))
+    scores = builder.function(torch.matmul, q, builder.function(torch.transpose, k, 2, 3))
+    scores = builder.function(torch.mul, scores, float(np.asarray(number).item()))
+    lowest = 0.7 * float(np.finfo(call.output.dtype).min)
+    if mask is not None:
+        hidden = builder.function(torch.logical_not, call.walk.cast(builder.plain(mask), "bool").node)
+        scores = builder.function(torch.masked_fill, scores, hidden, lowest)
+    if own.is_causal:
+        everywhere = builder.function(torch.ones_like, scores, dtype=torch.bool)
+        scores = builder.function(torch.masked_fill, scores, builder.function(torch.triu, everywhere, 1), lowest)
+    weights = builder.module(call.child("softmax"), nn.Softmax(-1), scores)
+    return call.result(builder.function(torch.transpose, builder.function(torch.matmul, weights, v), 1, 2))

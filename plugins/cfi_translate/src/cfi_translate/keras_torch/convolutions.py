@@ -251,6 +251,36 @@ def cropping(call: Call) -> Value:
     return _bordered(call, call.operation.cropping, -1)
 
 
+@translates("layers.CenterCrop")
+def center_crop(call: Call) -> Value:
+    """A ZeroPad module with negative amounts; an image that is too small would be enlarged."""
+    layer, value = call.operation, call.walk.cast(spatial(call, call.input), call.output.dtype)
+    spare = [size - kept for size, kept in zip(extents(value), (layer.height, layer.width), strict=True)]
+    call.require(min(spare) >= 0, "it enlarges its input")
+    pads = tuple((-(one // 2), one // 2 - one) for one in spare)
+    node = call.builder.module(call.path, ZERO_PADDING[1](torch_order(pads)), value.node, own=True)
+    return call.result(node, value.axes)
+
+
+@translates("ops.ExtractPatches")
+def extract_patches(call: Call) -> Value:
+    """The values of each window in a row: rows, columns, channels."""
+    own, builder = call.operation, call.builder
+    call.require(len(own.size) == 2, "its patches have three axes")
+    value = spatial(call, call.input)
+    kernel, strides, rates = (
+        (one, one) if isinstance(one, int) else tuple(one) for one in (own.size, own.strides, own.dilation_rate)
+    )
+    pads = same_pads(extents(value), kernel, strides, rates) if own.padding == "same" else ((0, 0), (0, 0))
+    node = padded(call, value.node, pads)
+    node = builder.function(torch.nn.functional.unfold, node, kernel, dilation=rates, stride=strides)
+    channels = value.shape[value.axes[1]]
+    rows, columns = (call.output.shape[axis] for axis in spatial_axes(call, 4)[2:])
+    node = builder.function(torch.reshape, node, (-1, channels, *kernel, rows, columns))
+    node = builder.function(torch.permute, node, (0, 2, 3, 1, 4, 5))
+    return call.result(builder.function(torch.flatten, node, 1, 3), spatial_axes(call, 4))
+
+
 def _bordered(call: Call, amounts: Any, sign: int) -> Value:
     value = spatial(call, call.input)
     rank = value.rank - 2

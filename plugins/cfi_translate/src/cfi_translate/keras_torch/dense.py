@@ -154,3 +154,20 @@ def dropout(call: Call) -> Value:
 def identity(call: Call) -> Value:
     """Nothing."""
     return call.input.like(call.builder.marker(call.path, call.input.node))
+
+
+_AUGMENTATIONS = (
+    *("AugMix", "CutMix", "MixUp", "RandAugment"),
+    *("RandomBrightness", "RandomColorDegeneration", "RandomColorJitter", "RandomContrast", "RandomElasticTransform"),
+    *("RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert"),
+    *("RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness"),
+    *("RandomShear", "RandomTranslation", "RandomZoom"),
+)
+"""Layers that change images in training alone; `RandomCrop` is none of them."""
+
+
+@translates(*(f"layers.{name}" for name in _AUGMENTATIONS))
+def augmentation(call: Call) -> Value:
+    """Nothing, in inference, but the layer's type."""
+    value = call.walk.cast(call.input, call.output.dtype)
+    return value.like(call.builder.module(call.path, nn.Identity(), value.node, own=True))

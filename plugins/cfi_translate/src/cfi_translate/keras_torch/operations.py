@@ -28,7 +28,15 @@ _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "Maximum": torch.maximum,
     "Minimum": torch.minimum,
     "FloorDivide": torch.floor_divide,
+    "Arctan2": torch.atan2,
+    "Logaddexp": torch.logaddexp,
+    "Hypot": torch.hypot,
+    "Fmax": torch.fmax,
+    "Fmin": torch.fmin,
 }
+_OF_TENSORS = frozenset(
+    (torch.maximum, torch.minimum, torch.atan2, torch.logaddexp, torch.hypot, torch.fmax, torch.fmin)
+)
 _COMPARISONS: dict[str, Callable[..., Any]] = {
     "Greater": torch.gt,
     "GreaterEqual": torch.ge,
@@ -56,10 +64,19 @@ _UNARY: dict[str, Callable[..., Any]] = {
     "Sin": torch.sin,
     "Cos": torch.cos,
     "Tan": torch.tan,
+    "Arcsin": torch.asin,
+    "Arccos": torch.acos,
     "Arctan": torch.atan,
+    "Arcsinh": torch.asinh,
+    "Arccosh": torch.acosh,
+    "Arctanh": torch.atanh,
     "Sinh": torch.sinh,
     "Cosh": torch.cosh,
     "Erf": torch.erf,
+    "Erfc": torch.erfc,
+    "Exp2": torch.exp2,
+    "Fabs": torch.abs,
+    "Trunc": torch.trunc,
     "Sign": torch.sign,
     "Floor": torch.floor,
     "Ceil": torch.ceil,
@@ -67,6 +84,7 @@ _UNARY: dict[str, Callable[..., Any]] = {
     "LogicalNot": torch.logical_not,
     "Isfinite": torch.isfinite,
     "Isnan": torch.isnan,
+    "Isinf": torch.isinf,
     "StopGradient": torch.detach,
     "OnesLike": torch.ones_like,
     "ZerosLike": torch.zeros_like,
@@ -85,10 +103,18 @@ _TO_FLOAT = frozenset(
         "Sin",
         "Cos",
         "Tan",
+        "Arcsin",
+        "Arccos",
         "Arctan",
+        "Arcsinh",
+        "Arccosh",
+        "Arctanh",
         "Sinh",
         "Cosh",
         "Erf",
+        "Erfc",
+        "Exp2",
+        "Fabs",
         "Mean",
         "Var",
         "Std",
@@ -168,9 +194,7 @@ def _arithmetic(name: str, function: Callable[..., Any]) -> None:
         if name == "FloorDivide":
             call.require("float" in dtype, "integers are divided in another way")
         # A number stays a number where torch's function takes one.
-        if function not in (torch.maximum, torch.minimum) and not (
-            isinstance(one, keras.Variable) or isinstance(other, keras.Variable)
-        ):
+        if function not in _OF_TENSORS and not (isinstance(one, keras.Variable) or isinstance(other, keras.Variable)):
             for operands in ((one, other), (other, one)):
                 value, array = operands[0], constant_array(operands[1])
                 if isinstance(value, Value) and array is not None and array.size == 1 and array.ndim <= value.rank:
@@ -306,6 +330,29 @@ for _name, _function, _options in (
     translates(f"ops.{_name}")(
         lambda call, function=_function, options=_options: reduced(call, function, **options)  # type: ignore[misc]
     )
+
+
+@translates("ops.Prod")
+def product(call: Call) -> Value:
+    """Products over some axes, one after the other."""
+    value = call.builder.plain(call.walk.cast(call.input, call.output.dtype))
+    node = value.node
+    for axis in sorted(_axes(call, value), reverse=True):
+        node = call.builder.function(torch.prod, node, axis, keepdim=bool(call.operation.keepdims))
+    return call.result(node)
+
+
+@translates("ops.Moments")
+def moments(call: Call) -> list[Value]:
+    """Mean and variance."""
+    value = call.builder.plain(call.input)
+    call.require("float" in value.dtype, "its values are integers")
+    axes, keep = tuple(axis % value.rank for axis in call.operation.axes), bool(call.operation.keepdims)
+    call.require(0 not in axes and not call.operation.synchronized, "it mixes samples")
+    return [
+        call.result(call.builder.function(torch.mean, value.node, axes, keepdim=keep)),
+        call.result(call.builder.function(torch.var, value.node, axes, correction=0, keepdim=keep), position=1),
+    ]
 
 
 @translates("ops.Argmax", "ops.Argmin")
@@ -462,6 +509,19 @@ def get_item(call: Call) -> Value:
     return call.result(call.builder.function(operator.getitem, value.node, tuple(parts)))
 
 
+@translates("ops.Roll")
+def roll(call: Call) -> Value:
+    """Values moved along some axes; those that leave at one end come back at the other."""
+    own, value = call.operation, call.input if call.input.flattened is None else call.builder.plain(call.input)
+    axes = _axes(call, value)
+    shifts = own.shift if isinstance(own.shift, list | tuple) else (own.shift,) * len(axes)
+    call.require(0 not in axes, "it mixes samples")
+    call.require(len(shifts) == len(axes) and all(isinstance(one, int) for one in shifts), "its shift is not constant")
+    return value.like(
+        call.builder.function(torch.roll, value.node, tuple(shifts), tuple(value.at(axis) for axis in axes))
+    )
+
+
 @translates("ops.Flip")
 def flip(call: Call) -> Value:
     """The order along some axes reversed."""
@@ -531,6 +591,8 @@ def pad(call: Call) -> Value:
     widths = widths * value.rank if len(widths) == 1 else widths
     widths = [pair * 2 if len(pair) == 1 else pair for pair in widths]
     call.require(len(widths) == value.rank and not any(widths[0]), "it pads the samples")
+    if own.mode in ("reflect", "symmetric"):
+        return _mirrored(call, value, widths)
     call.require(own.mode == "constant", f"its mode is {own.mode!r}")
     filling = call.argument(2, "constant_values", None)
     number = constant_array(0 if filling is None else filling)
@@ -539,6 +601,28 @@ def pad(call: Call) -> Value:
     order = tuple(int(amount) for axis in reversed(value.axes) for amount in widths[axis])
     node = call.builder.function(torch.nn.functional.pad, value.node, order, mode="constant", value=number.item())
     return call.result(node, value.axes)
+
+
+def _mirrored(call: Call, value: Value, widths: Sequence[tuple[int, int]]) -> Value:
+    node = value.node
+    for axis, pair in enumerate(widths):
+        if any(pair):
+            order = np.pad(np.arange(value.shape[axis] or 0), pair, mode=call.operation.mode)
+            index = call.builder.constant(f"{call.path}_axis{axis}", order.astype(np.int64))
+            node = call.builder.function(torch.index_select, node, value.at(axis), index)
+    return call.result(node, value.axes)
+
+
+@translates("ops.OneHot")
+def one_hot(call: Call) -> Value:
+    """A one at the place that a number says; zeros alone for a number that says none."""
+    builder, rank = call.builder, len(call.output.shape)
+    axis = call.operation.axis % rank
+    numbers = call.walk.cast(builder.plain(call.input), "int64")
+    shape = tuple(-1 if one == axis else 1 for one in range(rank))
+    places = builder.constant(f"{call.path}_places", np.arange(call.operation.num_classes).reshape(shape))
+    node = builder.function(torch.eq, builder.function(torch.unsqueeze, numbers.node, axis), places)
+    return call.walk.cast(replace(call.result(node), dtype="bool"), call.output.dtype)
 
 
 @translates("ops.Matmul")

@@ -17,6 +17,7 @@ MAXIMUM = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 AVERAGE = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 CONSTANT_PADDING = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
 ADAPTIVE_AVERAGE = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+ADAPTIVE_MAXIMUM = (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
 
 
 @translates("layers.MaxPooling1D", "layers.MaxPooling2D", "layers.MaxPooling3D")
@@ -116,6 +117,25 @@ def global_maximum(call: Call) -> Value:
     value = spatial(call, call.input)
     node = call.builder.module(call.path, MAXIMUM[value.rank - 3](extents(value)), value.node, own=True)
     return _without_space(call, node, value.rank)
+
+
+@translates("layers.AdaptiveAveragePooling1D", "layers.AdaptiveAveragePooling2D", "layers.AdaptiveAveragePooling3D")
+def adaptive_average(call: Call) -> Value:
+    """An AdaptiveAvgPool module."""
+    return _adaptive(call, ADAPTIVE_AVERAGE)
+
+
+@translates("layers.AdaptiveMaxPooling1D", "layers.AdaptiveMaxPooling2D", "layers.AdaptiveMaxPooling3D")
+def adaptive_maximum(call: Call) -> Value:
+    """An AdaptiveMaxPool module."""
+    return _adaptive(call, ADAPTIVE_MAXIMUM)
+
+
+def _adaptive(call: Call, modules: Sequence[Any]) -> Value:
+    value = spatial(call, call.input)
+    size = call.operation.output_size
+    module = modules[value.rank - 3](size if isinstance(size, int) else tuple(size))
+    return call.result(call.builder.module(call.path, module, value.node, own=True), spatial_axes(call, value.rank))
 
 
 def _without_space(call: Call, node: Any, rank: int) -> Value:

@@ -4,16 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
+from keras.src.backend.common.variables import Variable
 from keras.src.ops.function import Function
 
 from cfi_translate.keras_torch.calls import refusal
 from cfi_translate.keras_torch.values import Value
+
+_BINARY = (
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "and",
+    "or",
+    "xor",
+)
+_lock = threading.Lock()
+_tracing = 0
+_methods: dict[str, Any] = {}
 
 
 def traced_graph(
@@ -43,7 +67,7 @@ def traced_graph(
 
     # In the order of keras.tree.flatten, in which the caller lists the values.
     symbolic_args, symbolic_kwargs = keras.tree.map_structure(symbolic, (args, dict(kwargs)))
-    with unchanged(owner) as drew:
+    with unchanged(owner) as drew, symbolic_arithmetic():
         result = function(*symbolic_args, **symbolic_kwargs)
         if drew():
             raise refusal(owner, "it draws random numbers in inference")
@@ -90,3 +114,31 @@ def unchanged(owner: Any) -> Iterator[Callable[[], bool]]:
                 variable.assign(value)
         if uids is not None:
             global_state.set_global_attribute("object_name_uids", uids)
+
+
+@contextlib.contextmanager
+def symbolic_arithmetic() -> Iterator[None]:
+    """Lets `variable * tensor` make an operation of a symbolic tensor; Keras only does so for `tensor * variable`."""
+    global _tracing
+    with _lock:
+        _tracing += 1
+        if _tracing == 1:
+            for name in (f"__{one}__" for one in _BINARY):
+                _methods[name] = vars(Variable)[name]
+                setattr(Variable, name, _leaving_to_symbols(_methods[name]))
+    try:
+        yield
+    finally:
+        with _lock:
+            _tracing -= 1
+            if not _tracing:
+                for name, method in _methods.items():
+                    setattr(Variable, name, method)
+
+
+def _leaving_to_symbols(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    @functools.wraps(method)
+    def computed(variable: Any, other: Any) -> Any:
+        return NotImplemented if isinstance(other, keras.KerasTensor) else method(variable, other)
+
+    return computed
