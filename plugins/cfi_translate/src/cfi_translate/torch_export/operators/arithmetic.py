@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -127,6 +128,31 @@ def reciprocal_root(emit: Emitter, x: Any) -> Value:
 def log_of_one_more(emit: Emitter, x: Any) -> Value:
     (x,) = _promoted(emit, x)
     return emit.op("Log", emit.op("Add", x, emit.scalar(1, emit.result.dtype)))
+
+
+def _logarithm(basis: float) -> Writer:
+    def write(emit: Emitter, x: Any) -> Value:
+        (x,) = _promoted(emit, x)
+        return emit.op("Mul", emit.op("Log", x), emit.scalar(1 / math.log(basis), emit.result.dtype))
+
+    return write
+
+
+writes("log2")(_logarithm(2))
+writes("log10")(_logarithm(10))
+
+
+@writes("expm1")
+def exponential_less_one(emit: Emitter, x: Any) -> Value:
+    (x,) = _promoted(emit, x)
+    return emit.op("Sub", emit.op("Exp", x), emit.scalar(1, emit.result.dtype))
+
+
+@writes("trunc")
+def whole_part(emit: Emitter, x: Any) -> Value:
+    if not x.dtype.is_floating_point:
+        return emit.op("Identity", x)
+    return emit.op("Mul", emit.op("Sign", x), emit.op("Floor", emit.op("Abs", x)))
 
 
 @writes("addcmul")

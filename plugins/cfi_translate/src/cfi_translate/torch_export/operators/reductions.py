@@ -68,6 +68,26 @@ writes("max.dim")(_extremum("Max"))
 writes("min.dim")(_extremum("Min"))
 
 
+@writes("topk")
+def largest(emit: Emitter, x: Any, count: Any, axis: int = -1, up: bool = True, ordered: bool = True) -> Any:
+    if not isinstance(count, int):
+        raise emit.refuse("it takes as many elements as follow the number of samples")
+    return _ordered(emit, x, count, axis, largest=up)
+
+
+@writes("sort")
+def sort(emit: Emitter, x: Any, axis: int = -1, descending: bool = False) -> Any:
+    size = x.shape[axis]
+    if not isinstance(size, int):
+        raise emit.refuse("it puts the samples in order")
+    return _ordered(emit, x, size, axis, largest=descending)
+
+
+def _ordered(emit: Emitter, x: Any, count: int, axis: int, *, largest: bool) -> Any:
+    axis %= max(1, len(x.shape))
+    return list(emit.ops("TopK", 2, x, np.array([count]), axis=axis, largest=int(largest)))
+
+
 def _position(kind: str) -> Writer:
     def write(emit: Emitter, x: Any, axis: int | None = None, keep: bool = False) -> Value:
         if axis is None:
