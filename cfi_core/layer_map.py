@@ -8,6 +8,7 @@ at a place where the graph has branched.) Names decide between several that agre
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from cfi_core.certificate import FLOOR_FACTOR, Divergence, Side, relative_difference
+from cfi_core.certificate import FLOOR_FACTOR, Certificate, Divergence, Side, relative_difference
 from cfi_core.errors import NoGradientError
 
 ACTIVATION_TOLERANCE = 1e-5
@@ -49,10 +50,12 @@ class LayerMap:
     Attributes:
         matches: By the name in the original.
         compared: Names of all layers of the original whose activation could be read.
+        uncertain: Those without a match whose activation the translated model has, with another gradient there.
     """
 
     matches: Mapping[str, LayerMatch]
     compared: tuple[str, ...]
+    uncertain: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float | None:
@@ -113,6 +116,30 @@ class _Candidates:
         return [names[position] for position in np.flatnonzero(alike)]
 
 
+def find_layers(source: Side, translated: Side, arrays: Sequence[np.ndarray], certificate: Certificate) -> LayerMap:
+    """Which layer is which; in double precision where rounding moves gradients so far that they do not tell.
+
+    Args:
+        source: The original.
+        translated: The translated model.
+        arrays: Samples in the user's axes; best not all alike.
+        certificate: Of the two.
+    """
+    found = None
+    if not certificate.in_double:
+        found = map_layers(source, translated, arrays, certificate.gradient_floor or 0.0)
+        if not found.uncertain:
+            return found
+    precise = None
+    if source.in_double is not None and translated.in_double is not None:
+        # A copy in double precision may refuse to show its layers in any way.
+        with contextlib.suppress(Exception):
+            precise = map_layers(source.in_double, translated.in_double, arrays)
+    if precise is not None and (found is None or len(precise) > len(found)):
+        return precise
+    return map_layers(source, translated, arrays, certificate.gradient_floor or 0.0) if found is None else found
+
+
 def map_layers(source: Side, translated: Side, arrays: Sequence[np.ndarray], rounding_floor: float = 0.0) -> LayerMap:
     """Compares the layers of two models.
 
@@ -129,22 +156,27 @@ def map_layers(source: Side, translated: Side, arrays: Sequence[np.ndarray], rou
     candidates = _Candidates(other)
     order = {name: position for position, name in enumerate(other.activations)}
     matches: dict[str, LayerMatch] = {}
+    uncertain = []
     earliest = 0
     for name, value in original.activations.items():
         channel = source.adapter.channel_axis(source.model, value.shape, layer=name)
-        found = [
+        alike = [
             match
             for candidate in candidates.like(value)
-            if (match := _match(name, candidate, original, other, channel, tolerance)) is not None
+            if (match := _match(name, candidate, original, other, channel)) is not None
+        ]
+        found = [
+            match for match in alike if match.gradient_difference is None or match.gradient_difference <= tolerance
         ]
         if not found:
+            uncertain.extend([name] if alike else [])
             continue
         best = max(
             found, key=lambda match: (_likeness(name, match.name), order[match.name] >= earliest, -order[match.name])
         )
         matches[name] = best
         earliest = order[best.name]
-    return LayerMap(MappingProxyType(matches), tuple(original.activations))
+    return LayerMap(MappingProxyType(matches), tuple(original.activations), tuple(uncertain))
 
 
 def first_divergence(source: Side, translated: Side, arrays: Sequence[np.ndarray]) -> Divergence | None:
@@ -188,9 +220,8 @@ def _shape_class(value: np.ndarray) -> tuple[int, ...]:
     return (value.shape[0], *sorted(value.shape[1:])) if value.ndim else ()
 
 
-def _match(
-    name: str, candidate: str, original: _Reading, other: _Reading, channel: int | None, tolerance: float
-) -> LayerMatch | None:
+def _match(name: str, candidate: str, original: _Reading, other: _Reading, channel: int | None) -> LayerMatch | None:
+    """The candidate with the first order of axes in which it has the activation; None if there is none."""
     value, theirs = original.activations[name], other.activations[candidate]
     for axes in _orders(value, channel):
         turned = np.transpose(value, axes)
@@ -203,8 +234,6 @@ def _match(
         gradient_difference = None
         if gradient is not None and their_gradient is not None:
             gradient_difference = relative_difference([np.transpose(gradient, axes)], [their_gradient])
-            if not gradient_difference <= tolerance:
-                return None
         same = axes == tuple(range(value.ndim))
         return LayerMatch(candidate, None if same else axes, difference, gradient_difference)
     return None

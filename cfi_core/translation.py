@@ -19,7 +19,7 @@ from cfi_core.certificate import Axes, Certificate, Divergence, Side, certify, c
 from cfi_core.detection import adapter_for
 from cfi_core.errors import CFIError, TranslationError, TranslationWarning, UnfaithfulTranslationError
 from cfi_core.frameworks.base import FrameworkAdapter, Storable
-from cfi_core.layer_map import LayerMap, first_divergence, map_layers
+from cfi_core.layer_map import LayerMap, find_layers, first_divergence
 from cfi_core.plugins import Registry
 from cfi_core.routes import Route
 from cfi_core.specs import TranslatorSpec, resolve
@@ -204,12 +204,7 @@ def _measured(job: _Job, route: Route, converted: Stored) -> tuple[Translation, 
     if not computes(original, samples):
         samples = [np.repeat(array[:1], 2, axis=0) for array in job.arrays]  # the model does not take noise
         samples = samples if computes(original, samples) else list(job.arrays)  # nor another number of samples
-    floor = certificate.gradient_floor or 0.0
-    if certificate.in_double:
-        # Where rounding moves gradients far it would hide which layer is which.
-        original, translated = original.in_double or original, translated.in_double or translated
-        floor = 0.0
-    made = replace(made, layer_map=map_layers(original, translated, samples, floor))
+    made = replace(made, layer_map=find_layers(original, translated, samples, certificate))
     return _with_certificate(made, route, certificate, digest_of((*job.arrays, *job.outputs))), made
 
 

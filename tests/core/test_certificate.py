@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cfi_core.certificate import Side, certify, relative_difference
-from cfi_core.layer_map import first_divergence, map_layers
+from cfi_core.layer_map import find_layers, first_divergence, map_layers
 from cfi_core.testing.fake import NetworkAdapter, Painting, Print
 
 
@@ -103,7 +103,7 @@ def test_a_layer_with_the_same_values_elsewhere_in_the_graph_is_no_match(pair, i
     closed_form = pair[1].model.gradients
     pair[1].model.gradients = lambda x, c: {**closed_form(x, c), "pool": 2 * closed_form(x, c)["pool"]}
     layer_map = map_layers(*pair, [images])
-    assert layer_map.missing == ("pool",)
+    assert layer_map.missing == layer_map.uncertain == ("pool",)
 
 
 def test_non_canonical_network_gradients_agree_with_differences(painting, images):
@@ -145,6 +145,21 @@ def test_a_doubt_is_decided_in_double_precision(pair, images, off):
     faulty = certify(exact, replace(rounding), [images])
     assert not faulty.faithful
     assert all("in double precision" in fault for fault in faulty.faults)
+
+
+def test_a_layer_whose_gradient_rounding_hides_is_found_in_double_precision(pair, images):
+    class Rounding(Imprecise):
+        def layer_gradients(self, model, inputs, cotangents, names=None):
+            found = super().layer_gradients(model, inputs, cotangents, names)
+            return found if getattr(model, "precise", False) else {**found, "pool": 2 * found["pool"]}
+
+    exact, rounding = Side(Imprecise(0.0), pair[0].model), replace(pair[1], adapter=Rounding(0.0))
+    certificate = certify(exact, rounding, [images])
+    assert certificate.faithful and not certificate.in_double
+    assert map_layers(exact, rounding, [images]).missing == ("pool",)
+    assert not find_layers(exact, rounding, [images], certificate).missing
+    without = replace(pair[0], adapter=NetworkAdapter())  # has no copy in double precision
+    assert find_layers(without, rounding, [images], certificate).missing == ("pool",)
 
 
 @pytest.fixture
