@@ -124,6 +124,7 @@ class Row:
         seconds: For the conversion, the certificate apart.
         outputs: Relative L2 difference, the largest of all samples.
         gradients: Likewise of the input gradients; None where they have none.
+        in_double: Likewise of the outputs in double precision, where there was a doubt.
         layers: Layers with weights or an activation function that were found again.
         of: How many there are whose activations can be read.
         missing: Those that were not found.
@@ -140,6 +141,7 @@ class Row:
     of: int = 0
     missing: tuple[str, ...] = ()
     verdict: str = "faithful"
+    in_double: float = float("inf")
 
     def __str__(self) -> str:
         gradients = "-" if self.gradients is None else f"{self.gradients:.1e}"
@@ -202,6 +204,7 @@ def _row(
         len(comparable) - len(missing),
         len(comparable),
         missing,
+        in_double=max((one.output_difference for one in found.certificate.in_double), default=float("inf")),
     )
 
 

@@ -22,16 +22,10 @@ def selected(side: str, cases: dict) -> list:
     return [name if name in IN_EVERY_RUN[side] else pytest.param(name, marks=pytest.mark.zoo) for name in cases]
 
 
-ENDS_IN_NO_LAYER = {"swin_t": ".attn"}
-"""Modules whose output is made by a `keras.ops` operation, which is no layer that could be named."""
-
-
 def check(row: Row) -> None:
     assert row.verdict == "faithful", row
-    assert row.outputs <= 1e-5, row
-    without = ENDS_IN_NO_LAYER.get(row.name)
-    assert row.of > 0
-    assert [name for name in row.missing if without is None or not name.endswith(without)] == []
+    assert row.outputs <= 1e-5 or row.in_double <= 1e-7, row
+    assert row.of > 0 and not row.missing, row
 
 
 @pytest.mark.parametrize("name", selected("torch", TORCH_CONVERSIONS))
