@@ -37,7 +37,7 @@ from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.frameworks.structure import flatten
 
 OUTPUT_DOUBT, GRADIENT_DOUBT = 2e-6, 1e-5
-DOUBLE_OUTPUTS, DOUBLE_GRADIENTS = OUTPUT_DOUBT, GRADIENT_DOUBT
+DOUBLE_OUTPUTS, DOUBLE_GRADIENTS = OUTPUT_DOUBT, GRADIENT_DOUBT  # in single precision they would raise no doubt either
 CONSTANTS = 0.02  # share of the original's own rounding that comes from constants which a translation keeps in float32
 SIMILAR = 2.0  # times a difference that was found to be rounding on other inputs
 MOST_SIMILAR = 1e-2  # no difference of gradients above this is taken for like one before
@@ -50,12 +50,14 @@ FLOOR_DRAWS = 4
 ROUNDING = 5e-6  # relative difference of outputs that rounding alone can cause in deep float32 networks
 MOST_STEPS = 256.0  # units in the last place by which inputs are moved at the most to cause it
 MOST_OUTPUT_ROUNDING = 1e-3  # no difference of outputs above this is put down to rounding
+OWN_SHARE = 5.0  # a difference of more than so many times the model's own rounding is not put down to it
 MOST_ROUNDING = 0.25  # no difference of gradients above this is put down to rounding
 GRADIENT_SAMPLES = 8
 PROBES = 2
 
 NO_ROUNDING = (0.0, 0.0)
 _YOURS, _RANDOM = "your inputs", "random inputs"
+_IN_SINGLE = "judged in single precision"
 
 Axes = tuple[int, ...] | None
 
@@ -192,6 +194,11 @@ class Certificate:
     rounding: tuple[float, float] = NO_ROUNDING
 
     @property
+    def has_double(self) -> bool:
+        """Whether nothing speaks against copies of both models in double precision, as far as they were tried."""
+        return not any(note.startswith(_IN_SINGLE) for note in self.notes)
+
+    @property
     def faithful(self) -> bool:
         """Whether the translated model computes the same within rounding."""
         return not self.faults
@@ -304,7 +311,7 @@ class _Judge:
             return
         found = self._doubles.measure(compared, self._generator)
         if found is None:
-            self.notes.append(f"judged in single precision on {label}: one of the models has no other")
+            self.notes.append(f"{_IN_SINGLE} on {label}: one of the models has no other")
             self._faults.extend(_beyond_rounding(self._pair, compared, self._generator, self._floors))
             return
         self._in_double.append(found.measurement)
@@ -395,6 +402,8 @@ class _Doubles:
             if source is None:
                 return 0.0
             precise = source.outputs(_in_double(compared.samples, chosen))
+            if any(output.dtype != np.float64 for output in precise):
+                return 0.0
             return relative_difference(precise, [output[chosen] for output in compared.ours])
         except Exception:  # noqa: BLE001 - as in `measure`
             return 0.0
@@ -470,7 +479,8 @@ def _beyond_rounding(
 
 
 def _outputs_differ(measurement: Measurement, tolerance: float, own: float = 0.0) -> str:
-    because = f"; in single precision your model's own outputs are wrong by {own:.1e}" if own > OUTPUT_TOLERANCE else ""
+    is_comparable = own > OUTPUT_TOLERANCE and OWN_SHARE * own >= measurement.output_difference
+    because = f"; in single precision your model's own outputs are wrong by {own:.1e}" if is_comparable else ""
     return (
         f"outputs on {measurement.samples_of} differ by {measurement.output_difference:.1e} "
         f"(tolerance {tolerance:.0e}{because})"

@@ -128,7 +128,7 @@ def find_layers(source: Side, translated: Side, arrays: Sequence[np.ndarray], ce
     found = None
     if not certificate.in_double:
         found = map_layers(source, translated, arrays, certificate.gradient_floor or 0.0)
-        if not found.uncertain:
+        if not found.uncertain or not certificate.has_double:
             return found
     precise = None
     if source.in_double is not None and translated.in_double is not None:

@@ -38,7 +38,7 @@ _SOFTMAXES = (keras.activations.softmax, keras.activations.log_softmax)
 _CALLS = ("call", "quantized_call")
 _ELSEWHERE = (keras.Variable, keras.Layer, tf.Variable, keras.Initializer, keras.regularizers.Regularizer)
 _PLAIN = frozenset((int, float, bool, str, type(None)))
-_ABOUT = frozenset(("build", "quantize", "call_signature_parameters"))  # Keras puts them on every layer
+_OF_EVERY_LAYER = frozenset(("build", "call_signature_parameters"))  # Keras puts them there
 _NOT_INPUTS = frozenset({"training", "mask"})
 
 Replace = Callable[[str, Any], Any]
@@ -559,7 +559,9 @@ def _add_settings(held: Content, layer: Any) -> None:
     for key, value in vars(layer).items():
         if type(value) in _PLAIN:
             said.append(f"{key}={value!r}")
-        elif isinstance(value, tuple | int | float | str) or not (key.startswith("_") or is_model or key in _ABOUT):
+        elif isinstance(value, tuple | int | float | str) or not (
+            key.startswith("_") or is_model or key in _OF_EVERY_LAYER
+        ):
             others.append((key, value))
     held.write(";".join(said))
     held.add(others)

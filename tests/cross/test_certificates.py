@@ -78,14 +78,14 @@ def test_a_model_that_refuses_double_precision_is_judged_without():
 class Chaotic(nn.Module):
     """Sums of large terms, by an activation function that turns their last digits into all of the output."""
 
-    def __init__(self, order: np.ndarray) -> None:
+    def __init__(self, order: np.ndarray, factor: float = 1e6) -> None:
         super().__init__()
-        self.order = torch.from_numpy(order)
+        self.order, self.factor, self.shift = torch.from_numpy(order), factor, 0.0
         self.linear = nn.Linear(len(order), 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        terms = x[:, self.order, None] * self.linear.weight.T[self.order] * 1e6
-        return torch.sin(terms.sum(1))
+        terms = x[:, self.order, None] * self.linear.weight.T[self.order] * self.factor
+        return torch.sin(terms.sum(1)) + self.shift
 
 
 def test_a_model_that_rounding_alone_decides_is_told_so():
@@ -94,6 +94,10 @@ def test_a_model_that_rounding_alone_decides_is_told_so():
     samples = [np.random.default_rng(5).normal(size=(4, 400)).astype(np.float32)]
     faults = certify(side("torch", one), side("torch", other), samples).faults
     assert faults and all("in single precision your model's own outputs are wrong by" in fault for fault in faults)
+    one.factor = other.factor = 1e3  # wrong by 1e-3 or less
+    other.shift = 1.0
+    faults = certify(side("torch", one), side("torch", other), samples).faults
+    assert faults and not any("your model's own outputs" in fault for fault in faults)
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -168,8 +168,52 @@ def rarer_operations(x: Any) -> Any:
     y = ops.roll(ops.pad(x, ((0, 0), (1, 2), (2, 0), (0, 0)), mode="reflect"), (1, -2), axis=(1, 2))
     y = ops.pad(y, ((0, 0), (0, 1), (0, 0), (1, 0)), mode="symmetric")
     mean, variance = ops.moments(y, axes=[1, 2], keepdims=True)
-    y = ops.logaddexp((y - mean) / ops.sqrt(variance + 0.1), ops.arctan2(y, mean)) + ops.exp2(ops.arcsinh(y))
+    y = ops.arctan2((y - mean) / ops.sqrt(variance + 0.1), mean) + ops.exp2(ops.arcsinh(y))
     return ops.prod(y[:, :3, :2], axis=(1, 2)) + ops.mean(ops.erfc(y), axis=(1, 2))
+
+
+def inverse_functions(x: Any) -> Any:
+    y = 0.9 * ops.tanh(x)
+    z = ops.arcsin(y) * ops.arccos(y) + ops.arctanh(y) - ops.arccosh(1.5 + ops.square(x))
+    return z + ops.numpy.fabs(x) * ops.trunc(3 * x) + ops.cast(ops.isinf(x), "float32")
+
+
+def ties(x: Any) -> Any:
+    """Where both are equal, which is everywhere or wherever a ReLU is closed, the gradient goes to the first alone."""
+    y = ops.relu(x)
+    z = ops.maximum(y, 0.0) - 2.0 * ops.minimum(0.0, y) + 3.0 * ops.minimum(y, 0.0) + ops.maximum(0.0, y)
+    return z + L.Maximum()([x, 2.0 * x / 2.0]) * L.Minimum()([y, 4.0 * y / 4.0])
+
+
+def attention_of_few_keys(x: Any) -> Any:
+    query = ops.reshape(L.Dense(8)(x), (-1, 11, 4, 2))
+    key, value = (ops.reshape(L.Dense(4)(x), (-1, 11, 2, 2)) for _ in range(2))
+    mask = ops.reshape(x[:, :, 0] > -0.5, (-1, 1, 1, 11))
+    return ops.dot_product_attention(query, key, value, mask=mask, scale=0.3)
+
+
+def counted(x: Any) -> Any:
+    """Integers, which Keras keeps in 32 bits."""
+    signs = ops.cast(ops.sign(x), "int32")
+    total = ops.prod(signs, axis=-1) + ops.sum(signs, axis=-1) + ops.cumsum(signs, axis=1)[..., 0]
+    return ops.cast(total * 2**30 * 2, "float32") + ops.sum(x, axis=-1)
+
+
+AUGMENTATIONS: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("AugMix", "CutMix", "MixUp", "RandAugment", "RandomColorJitter", "RandomElasticTransform"), ()),
+    **dict.fromkeys(("RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomInvert"), ()),
+    **dict.fromkeys(("RandomPerspective", "RandomShear"), ()),
+    **dict.fromkeys(("RandomBrightness", "RandomColorDegeneration", "RandomContrast", "RandomHue"), (0.3,)),
+    **dict.fromkeys(("RandomRotation", "RandomSaturation", "RandomSharpness", "RandomZoom"), (0.3,)),
+    "RandomPosterization": (4,),
+    "RandomTranslation": (0.2, 0.2),
+}
+
+
+def augmented(x: Any) -> Any:
+    for name, arguments in AUGMENTATIONS.items():
+        x = getattr(L, name)(*arguments)(x)
+    return L.Conv2D(2, 3)(x)
 
 
 def patches(padding: str, **settings: Any) -> Callable[[Any], Any]:
@@ -239,15 +283,12 @@ CASES: dict[str, Callable[[], Any]] = {
     "adaptive pools of signals": one_layer(
         SIGNAL, lambda: L.Conv1D(4, 1), lambda: L.AdaptiveMaxPooling1D(4), lambda: L.AdaptiveAveragePooling1D(3)
     ),
-    "augmentation": one_layer(
-        IMAGE,
-        lambda: L.RandomFlip(),
-        lambda: L.RandomRotation(0.2),
-        lambda: L.RandomZoom(0.1),
-        lambda: L.RandomContrast(0.3),
-        lambda: L.CenterCrop(5, 4),
-        lambda: L.Conv2D(3, 3),
-    ),
+    "augmentation": lambda: functional(augmented, (9, 10, 3)),
+    "center crop": one_layer(IMAGE, lambda: L.CenterCrop(5, 4), lambda: L.Conv2D(3, 3)),
+    "inverse functions": lambda: functional(inverse_functions, IMAGE),
+    "ties": lambda: functional(ties, IMAGE),
+    "attention of few keys": lambda: functional(attention_of_few_keys, SIGNAL),
+    "counted": lambda: functional(counted, IMAGE),
     "rarer operations": lambda: functional(rarer_operations, IMAGE),
     "patches": lambda: functional(patches("valid"), IMAGE),
     "patches that overlap": lambda: functional(patches("same", strides=2), IMAGE),

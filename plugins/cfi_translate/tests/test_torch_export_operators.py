@@ -288,6 +288,13 @@ def test_function(name: str) -> None:
     assert_agrees(function, *shapes)
 
 
+def test_what_is_small_is_not_lost() -> None:
+    x = np.array([[1e-8, -1e-6, 1e-4, -1e-2, 1.0, -30.0]], np.float32)
+    exported = convert(torch.expm1, (np.concatenate([x, x]),)).model
+    session = onnxruntime.InferenceSession(exported.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: x})[0], np.expm1(x), rtol=1e-6)
+
+
 REFUSED = {
     "depends on values": (lambda x: x if x.sum() > 0 else -x, ROW, "could not capture"),
     "number of elements depends on values": (lambda x: x[x > 0], ROW, "torch-export"),

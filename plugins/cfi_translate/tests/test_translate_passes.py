@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cfi_translate.passes import free_batch_axis
+from cfi_translate.program import repeats
 
 
 def computed(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
@@ -36,3 +37,20 @@ def test_a_one_in_a_reshape_stands_for_the_samples_only_behind_a_sample_axis(fir
     assert np.array_equal(computed(model, x), expected)
     if follows:
         assert computed(model, np.repeat(x, 3, 0)).shape == (3, 15)
+
+
+@pytest.mark.parametrize(
+    ("rows", "same"),
+    [
+        ([[0.5, 1e-9, np.nan], [0.5000001, -1e-9, np.nan]], True),
+        ([[0.0, -np.inf], [0.0, -np.inf]], True),
+        ([[0.0, -np.inf], [1.0, -np.inf]], False),
+        ([[0.0, -1e9], [1e-3, -1e9]], False),
+        ([[1e-3, 2e-3], [1e-3, 2.001e-3]], False),
+    ],
+)
+def test_rounding_alone_is_no_difference_between_samples(rows: list[list[float]], same: bool) -> None:
+    array = np.array(rows, np.float32)
+    assert repeats(array, array[:1]) is same
+    assert repeats(np.array([[3, 4], [3, 4]]), np.array([[3, 4]]))
+    assert not repeats(np.array([[3, 4], [3, 5]]), np.array([[3, 4]]))

@@ -34,7 +34,7 @@ _MOST_FOLDED = 2**27  # elements
 _LARGE = 2**14
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 SHAPED_LIKE_INPUT = ("GroupNormalization", "MeanVarianceNormalization")
-"""Operators whose result is of the input's shape and type, which ONNX does not know of them."""
+"""Operators whose result is of the input's shape and type, for which ONNX has no shape inference."""
 # Inputs that only say how large or where: known, they need not be computed by the converted model.
 _SIZES: Mapping[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,),
@@ -537,11 +537,16 @@ def _joined(model: ModelProto, walks: Sequence[_Walk]) -> Program:
 
 
 def repeats(array: np.ndarray, one: np.ndarray) -> bool:
-    """Whether an array is another one over and over; fractions, computed for each sample, but for rounding."""
+    """Whether an array is another one over and over.
+
+    Floating point numbers, which were computed for each sample, may differ by rounding: of themselves, and of what they
+    are the difference of, but of nothing above 1 (a mask may hold -1e9 beside what matters).
+    """
     if one.dtype.kind != "f":
         return np.array_equal(array, np.broadcast_to(one, array.shape))
-    largest = float(np.abs(one).max(initial=0.0))
-    return np.allclose(array, one, rtol=0.0, atol=8 * float(np.finfo(one.dtype).eps) * largest, equal_nan=True)
+    largest = float(np.abs(one[np.isfinite(one)]).max(initial=0.0))
+    rounding = 8 * float(np.finfo(one.dtype).eps)
+    return np.allclose(array, one, rtol=rounding, atol=rounding * min(largest, 1.0), equal_nan=True)
 
 
 def _value(name: str, walks: Sequence[_Walk]) -> Value:

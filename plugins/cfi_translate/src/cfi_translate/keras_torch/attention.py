@@ -113,13 +113,13 @@ def dot_product_attention(call: Call) -> Value:
     call.require(own.attn_logits_soft_cap is None, "its logits are capped")
     call.require(mask is None or isinstance(mask, Value), "its mask is a constant")
     query, key = values[:2]
+    call.require(None not in (query.shape[2:] + key.shape[2:]), "number or size of its heads is not known")
     number = query.shape[3] ** -0.5 if scale is None else constant_array(scale)
     call.require(number is not None and np.size(number) == 1, "its scale is no number")
     q, k, v = (
         builder.function(torch.transpose, builder.plain(call.walk.cast(one, call.output.dtype)).node, 1, 2)
         for one in values
     )
-    call.require(None not in (query.shape[2:] + key.shape[2:]), "its number of heads is not known")
     if query.shape[2] != key.shape[2]:
         k, v = (builder.function(torch.repeat_interleave, one, query.shape[2] // key.shape[2], 1) for one in (k, v))
     scores = builder.function(torch.matmul, q, builder.function(torch.transpose, k, 2, 3))

@@ -48,8 +48,8 @@ for _name, _function in {
     "Add": torch.add,
     "Subtract": torch.sub,
     "Multiply": torch.mul,
-    "Maximum": torch.maximum,
-    "Minimum": torch.minimum,
+    "Maximum": torch.clamp_min,  # as among operations
+    "Minimum": torch.clamp_max,
 }.items():
     translates(f"layers.{_name}")(_pairwise(_function))
 

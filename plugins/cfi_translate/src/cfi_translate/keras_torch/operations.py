@@ -25,18 +25,13 @@ _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "Divide": torch.div,
     "TrueDivide": torch.div,
     "Power": torch.pow,
-    "Maximum": torch.maximum,
-    "Minimum": torch.minimum,
+    # At ties the whole gradient goes to the first, as in TensorFlow; torch.maximum halves it.
+    "Maximum": torch.clamp_min,
+    "Minimum": torch.clamp_max,
     "FloorDivide": torch.floor_divide,
     "Arctan2": torch.atan2,
-    "Logaddexp": torch.logaddexp,
-    "Hypot": torch.hypot,
-    "Fmax": torch.fmax,
-    "Fmin": torch.fmin,
 }
-_OF_TENSORS = frozenset(
-    (torch.maximum, torch.minimum, torch.atan2, torch.logaddexp, torch.hypot, torch.fmax, torch.fmin)
-)
+_OF_TENSORS = frozenset((torch.clamp_min, torch.clamp_max, torch.atan2))
 _COMPARISONS: dict[str, Callable[..., Any]] = {
     "Greater": torch.gt,
     "GreaterEqual": torch.ge,
@@ -305,6 +300,8 @@ def reduced(call: Call, function: Callable[..., Any], **options: Any) -> Value:
     if type(call.operation).__name__ in _TO_FLOAT or call.output.dtype != "bool":
         value = call.walk.cast(value, call.output.dtype)
     axes, keep = _axes(call, value), bool(call.operation.keepdims)
+    if function is torch.sum and "float" not in call.output.dtype:
+        options["dtype"] = getattr(torch, call.output.dtype)  # torch would count in 64 bits
     node = call.builder.function(
         function, value.node, tuple(sorted(value.at(axis) for axis in axes)), keepdim=keep, **options
     )
@@ -336,9 +333,9 @@ for _name, _function, _options in (
 def product(call: Call) -> Value:
     """Products over some axes, one after the other."""
     value = call.builder.plain(call.walk.cast(call.input, call.output.dtype))
-    node = value.node
+    node, keep, dtype = value.node, bool(call.operation.keepdims), getattr(torch, call.output.dtype)
     for axis in sorted(_axes(call, value), reverse=True):
-        node = call.builder.function(torch.prod, node, axis, keepdim=bool(call.operation.keepdims))
+        node = call.builder.function(torch.prod, node, axis, keepdim=keep, dtype=dtype)
     return call.result(node)
 
 
@@ -372,7 +369,8 @@ def cumsum(call: Call) -> Value:
     """Running sums."""
     value = call.builder.plain(call.walk.cast(call.input, call.output.dtype))
     call.require(call.operation.axis is not None, "it goes over all axes, that of the samples included")
-    return value.like(call.builder.function(torch.cumsum, value.node, call.operation.axis % value.rank))
+    axis, dtype = call.operation.axis % value.rank, getattr(torch, call.output.dtype)
+    return value.like(call.builder.function(torch.cumsum, value.node, axis, dtype=dtype))
 
 
 @translates("ops.Reshape")

@@ -27,6 +27,7 @@ _BINARY = (
     "mod",
     "pow",
     "matmul",
+    "ne",
     "lt",
     "le",
     "gt",
@@ -118,14 +119,19 @@ def unchanged(owner: Any) -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def symbolic_arithmetic() -> Iterator[None]:
-    """Lets `variable * tensor` make an operation of a symbolic tensor; Keras only does so for `tensor * variable`."""
+    """Lets `variable * tensor` make an operation of a symbolic tensor; Keras only does so for `tensor * variable`.
+
+    The methods of Keras' variables are exchanged for the whole process meanwhile; for anything but symbolic tensors
+    they do what they did.
+    """
     global _tracing
     with _lock:
+        if not _tracing:
+            methods = {f"__{one}__": vars(Variable)[f"__{one}__"] for one in _BINARY}
+            _methods.update(methods)
+            for name, method in methods.items():
+                setattr(Variable, name, _leaving_to_symbols(method))
         _tracing += 1
-        if _tracing == 1:
-            for name in (f"__{one}__" for one in _BINARY):
-                _methods[name] = vars(Variable)[name]
-                setattr(Variable, name, _leaving_to_symbols(_methods[name]))
     try:
         yield
     finally:

@@ -145,7 +145,9 @@ writes("log10")(_logarithm(10))
 @writes("expm1")
 def exponential_less_one(emit: Emitter, x: Any) -> Value:
     (x,) = _promoted(emit, x)
-    return emit.op("Sub", emit.op("Exp", x), emit.scalar(1, emit.result.dtype))
+    half = emit.op("Mul", x, emit.scalar(0.5, emit.result.dtype))
+    twice = emit.op("Mul", emit.op("Exp", half), emit.scalar(2, emit.result.dtype))
+    return emit.op("Mul", twice, emit.op("Sinh", half))  # the difference from 1 would lose what is small
 
 
 @writes("trunc")

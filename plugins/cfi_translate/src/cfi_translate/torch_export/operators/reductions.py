@@ -69,23 +69,25 @@ writes("min.dim")(_extremum("Min"))
 
 
 @writes("topk")
-def largest(emit: Emitter, x: Any, count: Any, axis: int = -1, up: bool = True, ordered: bool = True) -> Any:
-    if not isinstance(count, int):
+def top_k(emit: Emitter, x: Any, k: Any, axis: int = -1, largest: bool = True, sorted_: bool = True) -> Any:
+    # Unsorted, torch promises no order; any will do.
+    if not isinstance(k, int):
         raise emit.refuse("it takes as many elements as follow the number of samples")
-    return _ordered(emit, x, count, axis, largest=up)
+    return _ordered(emit, x, k, axis, largest=largest)
 
 
 @writes("sort")
 def sort(emit: Emitter, x: Any, axis: int = -1, descending: bool = False) -> Any:
-    size = x.shape[axis]
+    size = x.shape[axis] if x.shape else 1
     if not isinstance(size, int):
         raise emit.refuse("it puts the samples in order")
     return _ordered(emit, x, size, axis, largest=descending)
 
 
-def _ordered(emit: Emitter, x: Any, count: int, axis: int, *, largest: bool) -> Any:
-    axis %= max(1, len(x.shape))
-    return list(emit.ops("TopK", 2, x, np.array([count]), axis=axis, largest=int(largest)))
+def _ordered(emit: Emitter, x: Any, k: int, axis: int, *, largest: bool) -> Any:
+    if not x.shape:
+        raise emit.refuse("its input has no axes")
+    return list(emit.ops("TopK", 2, x, np.array([k]), axis=axis % len(x.shape), largest=int(largest)))
 
 
 def _position(kind: str) -> Writer:
