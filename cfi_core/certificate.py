@@ -405,7 +405,7 @@ class _Doubles:
             if any(output.dtype != np.float64 for output in precise):
                 return 0.0
             return relative_difference(precise, [output[chosen] for output in compared.ours])
-        except Exception:  # noqa: BLE001 - as in `measure`
+        except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way
             return 0.0
 
     def _gradient_floor(self, precise: _Comparison) -> float:

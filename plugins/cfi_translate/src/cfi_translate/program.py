@@ -539,8 +539,8 @@ def _joined(model: ModelProto, walks: Sequence[_Walk]) -> Program:
 def repeats(array: np.ndarray, one: np.ndarray) -> bool:
     """Whether an array is another one over and over.
 
-    Floating point numbers, which were computed for each sample, may differ by rounding: of themselves, and of what they
-    are the difference of, but of nothing above 1 (a mask may hold -1e9 beside what matters).
+    Floating point numbers were computed for each sample and may differ by rounding, relative to themselves or to the
+    largest; to 1 at the most, as a mask may hold -1e9 beside numbers that matter.
     """
     if one.dtype.kind != "f":
         return np.array_equal(array, np.broadcast_to(one, array.shape))

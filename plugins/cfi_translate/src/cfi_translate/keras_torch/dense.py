@@ -169,8 +169,6 @@ _AUGMENTATIONS = (
 @translates(*(f"layers.{name}" for name in _AUGMENTATIONS))
 def augmentation(call: Call) -> Value:
     """Nothing, in inference, but the layer's type."""
-    call.require(
-        "float" in call.input.dtype, "of integers it may say that they are fractions and leave them as they are"
-    )
+    call.require("float" in call.input.dtype, "it is given integers, whose type it may not change as it announces")
     value = call.walk.cast(call.input, call.output.dtype)
     return value.like(call.builder.module(call.path, nn.Identity(), value.node, own=True))
