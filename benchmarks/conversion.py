@@ -39,7 +39,7 @@ def convert(side: str, name: str, size: str, *translators: str) -> None:
     import torch
     import torchvision
 
-    from cfi_core.plugins import registry
+    from cfi_core.registry import registry
     from cfi_core.routes import Route
     from cfi_core.translation import convert_along
 

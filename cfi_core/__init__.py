@@ -17,7 +17,6 @@ from cfi_core.api import (
 )
 from cfi_core.attribution import Attribution
 from cfi_core.certificate import Certificate
-from cfi_core.contract import Layer
 from cfi_core.errors import (
     ArgumentError,
     CFIError,
@@ -39,6 +38,7 @@ from cfi_core.errors import (
     UnknownFrameworkError,
     UnknownMethodError,
 )
+from cfi_core.frameworks.base import Layer
 from cfi_core.layer_map import LayerMap, LayerMatch
 from cfi_core.listing import methods, plugins, toolsets, translators
 from cfi_core.planning import Plan

@@ -16,17 +16,17 @@ from cfi_core.attribution import Attribution
 from cfi_core.bridging import bridge
 from cfi_core.call import Call
 from cfi_core.carrying import Prepared, carry, check_against_model
-from cfi_core.contract import Layer
 from cfi_core.detection import adapter_for, detect_framework
 from cfi_core.errors import ArgumentError, LayerError, ModelWarning, PlotError, PluginWarning
+from cfi_core.frameworks.base import Layer
 from cfi_core.frameworks.structure import flatten
 from cfi_core.homecoming import bring_home
 from cfi_core.inputs import Probe, example_inputs, read_inputs, run_probe
 from cfi_core.planning import ATTRIBUTION_KINDS, VISUALIZATION_KINDS, Plan, layer_names, make_plan
-from cfi_core.plugins import Registry, registry
-from cfi_core.routes import Translator, choose_conversion
+from cfi_core.registry import Registry, registry
+from cfi_core.routes import choose_conversion
 from cfi_core.running import run, unchanged_process
-from cfi_core.specs import Kind
+from cfi_core.specs import Kind, Translator
 from cfi_core.translation import Translation, translate_along
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})

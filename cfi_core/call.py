@@ -9,8 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cfi_core.errors import ArgumentError
-from cfi_core.routes import Translator
-from cfi_core.specs import UNIFORM_ARGUMENTS, Head, MethodSpec, Role
+from cfi_core.specs import UNIFORM_ARGUMENTS, Head, MethodSpec, Role, Translator
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from cfi_core.frameworks.structure import flatten, items, map_structure
 from cfi_core.heads import AtHead, at_head
 from cfi_core.inputs import Inputs, Probe, as_array, split, to_tensor
 from cfi_core.planning import Plan
-from cfi_core.plugins import Registry
+from cfi_core.registry import Registry
 from cfi_core.specs import Need, Role
 from cfi_core.targets import carry_index, carry_target, inverse, resolve_neuron, resolve_target
 from cfi_core.translation import Translation

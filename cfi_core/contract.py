@@ -158,18 +158,3 @@ class Converted:
     input_axes: tuple[tuple[int, ...] | None, ...] = ()
     output_axes: tuple[tuple[int, ...] | None, ...] = ()
     layers: Mapping[str, BridgedLayer] = field(default_factory=lambda: MappingProxyType({}))
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer of a model, under the name that users call it by.
-
-    Attributes:
-        name: Dotted module name (torch), layer name (Keras), node name (ONNX).
-        kind: Class or operator, such as `Conv2d`.
-        output_shape: Without the sample axis; None where it is not known.
-    """
-
-    name: str
-    kind: str
-    output_shape: tuple[int | None, ...] | None = None

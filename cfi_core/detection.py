@@ -10,7 +10,7 @@ from typing import Any
 from cfi_core.coexistence import load_safely
 from cfi_core.errors import UnknownFrameworkError
 from cfi_core.frameworks.base import FrameworkAdapter
-from cfi_core.plugins import Registry
+from cfi_core.registry import Registry
 from cfi_core.specs import FrameworkSpec, resolve
 
 _adapters: dict[str, FrameworkAdapter] = {}

@@ -12,7 +12,7 @@ from cfi_core.detection import adapter_for, framework_of_tensor
 from cfi_core.errors import CFIError, InputError
 from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.frameworks.structure import flatten
-from cfi_core.plugins import Registry
+from cfi_core.registry import Registry
 
 
 @dataclass(frozen=True, eq=False)

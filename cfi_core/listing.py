@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cfi_core.plugins import PluginInfo, loaded, registry, unmet
+from cfi_core.registry import PluginInfo, loaded, registry
+from cfi_core.requirements import unmet
 from cfi_core.specs import Kind, MethodSpec, ToolsetSpec, TranslatorSpec
 
 _Spec = TypeVar("_Spec", ToolsetSpec, TranslatorSpec)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfi_core.errors import PlotError
-from cfi_core.plugins import registry, unmet
+from cfi_core.registry import registry
+from cfi_core.requirements import unmet
 from cfi_core.specs import PlotterSpec, resolve
 
 if TYPE_CHECKING:

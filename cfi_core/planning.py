@@ -10,9 +10,9 @@ from typing import Any
 from cfi_core.call import Call, sort_arguments
 from cfi_core.detection import adapter_for, detect_framework
 from cfi_core.errors import LayerError
+from cfi_core.finding import find_methods
 from cfi_core.frameworks.base import FrameworkAdapter
-from cfi_core.methods import find_methods
-from cfi_core.plugins import Registry
+from cfi_core.registry import Registry
 from cfi_core.routes import Route, choose
 from cfi_core.specs import Head, Kind, MethodSpec, Role
 

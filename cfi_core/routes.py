@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from cfi_core.catalogue import DISTRIBUTION_OF_TRANSLATOR
 from cfi_core.errors import ChoiceWarning, PluginWarning, RouteError
-from cfi_core.plugins import Registry, unmet
-from cfi_core.specs import ANY, MethodSpec, Need, TranslatorSpec
+from cfi_core.registry import Registry
+from cfi_core.requirements import unmet
+from cfi_core.specs import ANY, MethodSpec, Need, Translator, TranslatorSpec
 
-Translator = str | Sequence[str] | None
 KINDS = ("conversion", "bridge")
 
 

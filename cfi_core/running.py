@@ -15,7 +15,7 @@ from cfi_core.contract import MethodRequest, MethodResult
 from cfi_core.detection import adapter_for
 from cfi_core.errors import CFIError, MethodError
 from cfi_core.frameworks.base import FrameworkAdapter
-from cfi_core.plugins import Registry
+from cfi_core.registry import Registry
 from cfi_core.specs import resolve
 
 # Random generators and warning filters belong to the whole process: two calls at once would draw from each

@@ -6,7 +6,7 @@ so that listing what is installed imports no framework.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
@@ -59,6 +59,9 @@ class Role(StrEnum):
     WINDOW = "window"
     """A tuple of ints (or one per input), one for each axis of the inputs but the first."""
 
+
+Translator = str | Sequence[str] | None
+"""What users may write in `translator=`: a name, a kind (`"conversion"`, `"bridge"`), a list of names, or nothing."""
 
 UNIFORM_ARGUMENTS = ("inputs", "target", "layer", "neuron", "baselines")
 

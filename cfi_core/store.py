@@ -27,7 +27,7 @@ from packaging.requirements import Requirement
 from cfi_core.certificate import Axes
 from cfi_core.errors import ArgumentError, TranslationWarning
 from cfi_core.frameworks.base import FrameworkAdapter, Storable
-from cfi_core.plugins import Registry
+from cfi_core.registry import Registry
 from cfi_core.routes import Route
 
 _NOTES, _MODEL = "translation.json", "model"

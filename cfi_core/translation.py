@@ -20,7 +20,7 @@ from cfi_core.detection import adapter_for
 from cfi_core.errors import CFIError, TranslationError, TranslationWarning, UnfaithfulTranslationError
 from cfi_core.frameworks.base import FrameworkAdapter, Storable
 from cfi_core.layer_map import LayerMap, find_layers, first_divergence
-from cfi_core.plugins import Registry
+from cfi_core.registry import Registry
 from cfi_core.routes import Route
 from cfi_core.specs import TranslatorSpec, resolve
 from cfi_core.store import Stored, current_store, store_key

@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import numpy as np
 
-from cfi_core.contract import Layer
 from cfi_core.errors import InputError, LayerError, NoGradientError
 from cfi_core.frameworks.axes import named_axes
+from cfi_core.frameworks.base import Layer
 from cfi_core.frameworks.portions import Portions, one_size
 from cfi_core.frameworks.structure import flatten, map_structure
 

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from cfi_core.contract import Layer
-
 Pullback = Callable[[Sequence[Any | None], Sequence[bool]], tuple[Any | None, ...]]
 """From a cotangent for each result (None: zero) and a mark for each value whose gradient is wanted to the gradients,
 one for each value (None: not wanted, or without influence, or no floating point value). May be called again."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a model, under the name that users call it by.
+
+    Attributes:
+        name: Dotted module name (torch), layer name (Keras), node name (ONNX).
+        kind: Class or operator, such as `Conv2d`.
+        output_shape: Without the sample axis; None where it is not known.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int | None, ...] | None = None
 
 
 class Runner(Protocol):

@@ -10,7 +10,7 @@ import onnx
 
 from cfi_core.errors import NoGradientError
 from cfi_core.frameworks.portions import Portions, one_size
-from cfi_core.plugins import unmet
+from cfi_core.requirements import unmet
 
 _QUIET = 3  # errors only: a cut-out graph has parts that nothing uses, which ONNX Runtime would warn of
 

@@ -15,10 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cfi_core.contract import Layer
 from cfi_core.errors import InputError, UnknownFrameworkError
 from cfi_core.frameworks.axes import named_axes
-from cfi_core.frameworks.base import Runner
+from cfi_core.frameworks.base import Layer, Runner
 from cfi_core.frameworks.structure import flatten, map_structure
 from cfi_core.frameworks.tensorflow_functions import COMPILED, FunctionModel, FunctionView
 from cfi_core.frameworks.tensorflow_keras import KerasView

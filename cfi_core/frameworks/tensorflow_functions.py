@@ -19,8 +19,8 @@ import numpy as np
 import tensorflow as tf
 import xxhash
 
-from cfi_core.contract import Layer
 from cfi_core.errors import InputError, LayerError
+from cfi_core.frameworks.base import Layer
 from cfi_core.frameworks.structure import flatten
 from cfi_core.frameworks.tensorflow_graphs import Trace, open_batch, trace
 from cfi_core.frameworks.tensorflow_logits import LogitModel, open_graph

@@ -25,8 +25,8 @@ from keras.src import backend
 from keras.src.models.functional import Functional
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.Variable names distributed ones, too
 
-from cfi_core.contract import Layer
 from cfi_core.errors import InputError, LayerError
+from cfi_core.frameworks.base import Layer
 from cfi_core.frameworks.content import Content
 from cfi_core.frameworks.structure import flatten
 from cfi_core.frameworks.tensorflow_graphs import Trace, open_batch, tap, trace

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cfi_core.contract import Layer
 from cfi_core.errors import InputError, LayerError
+from cfi_core.frameworks.base import Layer
 from cfi_core.frameworks.tensorflow_graphs import Trace
 from cfi_core.frameworks.tensorflow_runners import GraphRunner, TapedRunner
 

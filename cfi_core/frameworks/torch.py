@@ -19,10 +19,10 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.overrides import TorchFunctionMode
 
-from cfi_core.contract import Layer
 from cfi_core.errors import InputError
 from cfi_core.frameworks import torch_content
 from cfi_core.frameworks.axes import named_axes
+from cfi_core.frameworks.base import Layer
 from cfi_core.frameworks.structure import flatten, map_structure
 from cfi_core.frameworks.torch_function import FunctionModel, function_model, modules_behind
 from cfi_core.frameworks.torch_runner import TorchRunner, freeze

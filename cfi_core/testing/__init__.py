@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cfi_core.plugins import PluginInfo, Registry, installed, load, loaded, replace_registry
+from cfi_core.registry import PluginInfo, Registry, installed, load, loaded, replace_registry
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, Layer, MethodRequest, MethodResult
+from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
 from cfi_core.errors import TranslationError
-from cfi_core.frameworks.base import Pullback
+from cfi_core.frameworks.base import Layer, Pullback
 from cfi_core.hookspec import hookimpl
 from cfi_core.specs import ANY, RUNNABLE, FrameworkSpec, Head, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
 

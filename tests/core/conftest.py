@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from cfi_core.plugins import Registry
+from cfi_core.registry import Registry
 from cfi_core.testing import fake, use_plugins
 from cfi_core.testing.fake import Painting
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cfi_core as cfi
-from cfi_core.plugins import Registry
+from cfi_core.registry import Registry
 from cfi_core.testing import fake, use_plugins
 
 

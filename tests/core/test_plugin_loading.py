@@ -9,7 +9,8 @@ import pytest
 
 import cfi_core as cfi
 from cfi_core.hookspec import hookimpl
-from cfi_core.plugins import PluginInfo, load, unmet
+from cfi_core.registry import PluginInfo, load
+from cfi_core.requirements import unmet
 from cfi_core.specs import Kind, MethodSpec, Need, ToolsetSpec
 from cfi_core.testing import fake, use_plugins
 

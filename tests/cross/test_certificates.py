@@ -11,7 +11,7 @@ from torch import nn
 
 from cfi_core.certificate import Side, certify, relative_difference
 from cfi_core.detection import adapter_for
-from cfi_core.plugins import registry
+from cfi_core.registry import registry
 
 
 def side(framework: str, model: Any) -> Side:

@@ -19,7 +19,7 @@ from torch import nn
 import cfi_core as cfi
 from cfi_core import store, translation
 from cfi_core.detection import adapter_for
-from cfi_core.plugins import registry
+from cfi_core.registry import registry
 
 
 def keras_cnn() -> tuple[Any, np.ndarray, str]:
@@ -223,7 +223,7 @@ import torchvision, torch, warnings
 warnings.simplefilter("ignore")
 import cfi_core
 from cfi_core.detection import adapter_for
-from cfi_core.plugins import registry
+from cfi_core.registry import registry
 torch.manual_seed(3)
 for name in ("mobilenet_v3_small", "vit_b_16"):
     print(adapter_for(registry(), "torch").content(getattr(torchvision.models, name)()))

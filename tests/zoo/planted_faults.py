@@ -29,7 +29,7 @@ from torch import nn
 import cfi_core as cfi
 from cfi_core.certificate import Side, certify
 from cfi_core.detection import adapter_for
-from cfi_core.plugins import registry
+from cfi_core.registry import registry
 
 TORCH_SOURCES = (
     "two inputs, two outputs",

@@ -18,7 +18,7 @@ from cfi_core.contract import BridgeRequest, Converted
 from cfi_core.detection import adapter_for
 from cfi_core.errors import LayerError
 from cfi_core.frameworks.base import FrameworkAdapter
-from cfi_core.plugins import registry
+from cfi_core.registry import registry
 
 SHAPE = (6, 4)  # of the images: not square
 

@@ -18,7 +18,7 @@ from cfi_bridge import keras_host
 from cfi_bridge.keras_host import bridge
 from cfi_core.detection import adapter_for
 from cfi_core.errors import LayerError, NoGradientError
-from cfi_core.plugins import registry
+from cfi_core.registry import registry
 
 TOLERANCE = {"float16": 3e-2, "float32": 2e-5, "float64": 1e-12}
 

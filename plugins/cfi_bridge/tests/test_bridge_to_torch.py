@@ -19,7 +19,7 @@ from torch import Tensor
 from cfi_bridge.torch_host import BridgedModel, bridge
 from cfi_core.detection import adapter_for
 from cfi_core.errors import InputError, LayerError, NoGradientError
-from cfi_core.plugins import registry
+from cfi_core.registry import registry
 
 TOLERANCE = {torch.float16: 3e-2, torch.float32: 2e-5, torch.float64: 1e-12}
 

@@ -38,7 +38,7 @@ from jax_models import (
 import cfi_core as cfi
 from cfi_core.detection import detect_framework
 from cfi_core.errors import InputError, UnknownFrameworkError
-from cfi_core.plugins import registry
+from cfi_core.registry import registry
 
 
 @pytest.mark.parametrize("model", [jax.jit(perceptron), NnxCNN(), linen_cnn(), LinenCNN()])

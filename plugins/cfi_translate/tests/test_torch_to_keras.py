@@ -11,7 +11,7 @@ from test_torch_export_operators import FUNCTIONS, MODULES, arrays_for, seeded
 
 import cfi_core as cfi
 from cfi_core.frameworks.structure import flatten
-from cfi_core.plugins import registry
+from cfi_core.registry import registry
 from cfi_core.routes import Route
 from cfi_core.translation import convert_along
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from cfi_bridge.span import Span, refuse_second_derivatives, refuse_to_save, run_all, span
 from cfi_core.contract import BridgeRequest, Converted
 from cfi_core.detection import adapter_for
-from cfi_core.plugins import registry
+from cfi_core.registry import registry
 
 try:
     from tensorflow.python.eager.record import should_record_backprop  # has no public name

@@ -12,7 +12,7 @@ from cfi_bridge.span import Examples, Span, refuse_second_derivatives, span
 from cfi_core.contract import BridgeRequest, Converted
 from cfi_core.detection import adapter_for
 from cfi_core.errors import InputError
-from cfi_core.plugins import registry
+from cfi_core.registry import registry
 
 
 def bridge(request: BridgeRequest) -> Converted:

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfi_core.contract import Layer
 from cfi_core.errors import InputError
 from cfi_core.frameworks.axes import named_axes
+from cfi_core.frameworks.base import Layer
 from cfi_core.frameworks.structure import flatten, map_structure
 from cfi_jax import content
 from cfi_jax.logits import Logits, ends_in_softmax

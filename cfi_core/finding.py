@@ -7,7 +7,8 @@ from difflib import get_close_matches
 
 from cfi_core.catalogue import DISTRIBUTION_OF_TOOLSET, TOOLSETS_OF_METHOD
 from cfi_core.errors import ArgumentError, UnknownMethodError
-from cfi_core.plugins import Registry, unmet
+from cfi_core.registry import Registry
+from cfi_core.requirements import unmet
 from cfi_core.specs import Kind, MethodSpec
 
 

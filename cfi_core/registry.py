@@ -5,17 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from threading import Lock
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import importlib_metadata
 import pluggy
-from packaging.requirements import Requirement
 
 from cfi_core import builtin, hookspec
 from cfi_core.errors import PluginConflictError, PluginWarning
+from cfi_core.requirements import version_of
 from cfi_core.specs import (
     FrameworkSpec,
     MethodSpec,
@@ -177,7 +176,7 @@ def load(plugins: Iterable[tuple[PluginInfo, Any]]) -> Registry:
         plugins: Pairs of what is known of a plugin, and its entry point or module.
     """
     loader = _Loader()
-    loader.load(PluginInfo("core", "cfi-core", _version("cfi-core"), builtin.__name__), builtin)
+    loader.load(PluginInfo("core", "cfi-core", version_of("cfi-core"), builtin.__name__), builtin)
     for info, module in plugins:
         loader.load(info, module)
     return loader.registry()
@@ -225,27 +224,3 @@ def replace_registry(new: Registry | None) -> Registry | None:
     with _lock:
         former, _registry = _registry, new
         return former
-
-
-def unmet(requirements: Iterable[str]) -> tuple[str, ...]:
-    """Those of the PEP 508 requirements that the installed distributions do not meet.
-
-    Only metadata is read; nothing is imported.
-    """
-    return tuple(text for text in requirements if not _met(text))
-
-
-def _met(text: str) -> bool:
-    requirement = Requirement(text)
-    if requirement.marker is not None and not requirement.marker.evaluate():
-        return True
-    version = _version(requirement.name)
-    return bool(version) and requirement.specifier.contains(version, prereleases=True)
-
-
-@cache
-def _version(distribution: str) -> str:
-    try:
-        return importlib_metadata.version(distribution)
-    except importlib_metadata.PackageNotFoundError:
-        return ""
