@@ -37,8 +37,8 @@ import torchvision  # noqa: E402
 
 import cfi_core as cfi  # noqa: E402
 from cfi_bridge import keras_host, torch_host  # noqa: E402
+from cfi_core.adapters import adapter_for  # noqa: E402
 from cfi_core.contract import BridgeRequest  # noqa: E402
-from cfi_core.detection import adapter_for  # noqa: E402
 from cfi_core.registry import registry  # noqa: E402
 
 PIXELS, STEPS, BATCH, PAIRS = 96, 20, 4, 11

@@ -39,9 +39,9 @@ def convert(side: str, name: str, size: str, *translators: str) -> None:
     import torch
     import torchvision
 
+    from cfi_core.records import Route
     from cfi_core.registry import registry
-    from cfi_core.routes import Route
-    from cfi_core.translation import convert_along
+    from cfi_core.translation.conversion import convert_along
 
     route = Route(tuple(registry().translators[one] for one in translators))
     small: Any = (

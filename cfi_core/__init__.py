@@ -7,7 +7,6 @@ attribution.plot()
 """
 
 from cfi_core.api import (
-    PendingLayer,
     attribute,
     finish_execution_with_layer,
     layers,
@@ -41,9 +40,9 @@ from cfi_core.errors import (
 from cfi_core.frameworks.base import Layer
 from cfi_core.layer_map import LayerMap, LayerMatch
 from cfi_core.listing import methods, plugins, toolsets, translators
-from cfi_core.planning import Plan
-from cfi_core.store import keep_translations
-from cfi_core.translation import Translation, forget_translations
+from cfi_core.records import PendingLayer, Plan, Translation
+from cfi_core.translation.cache import forget_translations
+from cfi_core.translation.store import keep_translations
 
 __all__ = [
     "ArgumentError",

@@ -1,68 +1,33 @@
-"""The public calls. `attribute` reads top to bottom as the way of one call."""
+"""The public calls. `attribute` is the way of one call; its eight steps stand in `_explain`, one line each."""
 
 from __future__ import annotations
 
-import secrets
-import sys
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
-from time import perf_counter
-from types import MappingProxyType
 from typing import Any
 
+from cfi_core.adapters import adapter_for
 from cfi_core.attribution import Attribution
-from cfi_core.bridging import bridge
-from cfi_core.call import Call
-from cfi_core.carrying import Prepared, carry, check_against_model
-from cfi_core.detection import adapter_for, detect_framework
-from cfi_core.errors import ArgumentError, LayerError, ModelWarning, PlotError, PluginWarning
+from cfi_core.carrying import carry
+from cfi_core.checking import check, check_layer, check_names, read_inputs, run_original
+from cfi_core.detection import detect_framework, find_original, load_original
+from cfi_core.errors import ArgumentError
+from cfi_core.finding import find_methods
 from cfi_core.frameworks.base import Layer
 from cfi_core.frameworks.structure import flatten
 from cfi_core.homecoming import bring_home
-from cfi_core.inputs import Probe, example_inputs, read_inputs, run_probe
-from cfi_core.planning import ATTRIBUTION_KINDS, VISUALIZATION_KINDS, Plan, layer_names, make_plan
+from cfi_core.observing import tell_before_run
+from cfi_core.process import unchanged_process
+from cfi_core.records import Arguments, Call, PendingLayer, Plan, Translation
 from cfi_core.registry import Registry, registry
-from cfi_core.routes import choose_conversion
-from cfi_core.running import run, unchanged_process
+from cfi_core.routing import choose, choose_conversion
+from cfi_core.running import run
 from cfi_core.specs import Kind, Translator
-from cfi_core.translation import Translation, translate_along
+from cfi_core.translation import Job, translate_model
+from cfi_core.translation import translate as translate_for
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
-@dataclass(frozen=True, eq=False)
-class PendingLayer:
-    """A call that waits for a layer; `cfi.finish_execution_with_layer(pending, layer)` resumes it.
-
-    Attributes:
-        plan: What is going to happen.
-        layers: The layers that can be chosen.
-        prepared: The converted and certified model, which is not made again (a bridge waits for its layer).
-        seconds: What the steps so far have taken.
-        plot: As it was asked for.
-        fingerprint: Content of the user's model when it was translated.
-    """
-
-    plan: Plan
-    layers: tuple[Layer, ...]
-    prepared: Prepared
-    seconds: Mapping[str, float]
-    plot: bool | str | Path
-    fingerprint: str
-
-    def __str__(self) -> str:
-        rows = "\n".join(
-            f"  {layer.name}  {layer.kind}  {layer.output_shape if layer.output_shape is not None else '?'}"
-            for layer in self.layers
-        )
-        return (
-            f"{self.plan.method.key} of {self.plan.method.toolset} needs a layer. Choose one and call "
-            f"cfi.finish_execution_with_layer(pending, layer):\n{rows}"
-        )
-
-    __repr__ = __str__
+ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
+VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})
 
 
 def attribute(
@@ -119,22 +84,7 @@ def attribute(
         TranslationError: The model cannot be translated (`UnfaithfulTranslationError`: not without changing it).
         MethodError: The toolset failed.
     """
-    call = Call(
-        model=model,
-        method_key=method_key,
-        toolset=toolset,
-        inputs=inputs,
-        target=target,
-        layer=layer,
-        neuron=neuron,
-        baselines=baselines,
-        init_args=_NOTHING if init_args is None else init_args,
-        exec_args=_NOTHING if exec_args is None else exec_args,
-        translator=translator,
-        head=head,
-        seed=seed,
-    )
-    return _execute(call, ATTRIBUTION_KINDS, plot)
+    return _explain(Arguments(**locals()), ATTRIBUTION_KINDS)
 
 
 def visualize_features(
@@ -146,6 +96,7 @@ def visualize_features(
     target: Any = None,
     layer: Any = None,
     neuron: Any = None,
+    baselines: Any = None,
     init_args: Mapping[str, Any] | None = None,
     exec_args: Mapping[str, Any] | None = None,
     translator: Translator = None,
@@ -163,6 +114,7 @@ def visualize_features(
         target: The output to maximise.
         layer: Instead of an output: a layer, together with `neuron`.
         neuron: A channel of the layer (one index) or one unit (an index for each axis, in the model's order).
+        baselines: As for `attribute`, if the method takes any.
         init_args: As for `attribute`.
         exec_args: As for `attribute`; tf-keras-vis needs `{"input_range": (low, high)}`, the range of valid inputs.
         translator: As for `attribute`.
@@ -176,26 +128,44 @@ def visualize_features(
     Raises:
         CFIError: As for `attribute`.
     """
-    call = Call(
-        model=model,
-        method_key=method_key,
-        toolset=toolset,
-        inputs=inputs,
-        target=target,
-        layer=layer,
-        neuron=neuron,
-        init_args=_NOTHING if init_args is None else init_args,
-        exec_args=_NOTHING if exec_args is None else exec_args,
-        translator=translator,
-        head=head,
-        seed=seed,
-    )
-    if (layer is None) != (neuron is None):
-        raise ArgumentError("A layer is visualised by one of its channels or units: pass both layer= and neuron=.")
-    result = _execute(call, VISUALIZATION_KINDS, plot)
+    result = _explain(Arguments(**locals()), VISUALIZATION_KINDS)
     if isinstance(result, PendingLayer):
         raise ArgumentError(f"{method_key} needs a layer and one of its units: pass layer= and neuron=.")
     return result
+
+
+def plan(
+    model: Any,
+    method_key: str,
+    toolset: str | None = None,
+    *,
+    inputs: Any = None,
+    target: Any = None,
+    layer: Any = None,
+    neuron: Any = None,
+    baselines: Any = None,
+    init_args: Mapping[str, Any] | None = None,
+    exec_args: Mapping[str, Any] | None = None,
+    translator: Translator = None,
+    head: str | None = None,
+    plot: bool | str | Path = False,
+    seed: int | None = None,
+) -> Plan:
+    """Says what `attribute` (or `visualize_features`) would do with the same arguments, without doing it.
+
+    Returns:
+        The plan: method, toolset, route and why; print it.
+
+    Raises:
+        CFIError: The same errors as far as names tell: methods, routes, layers, arguments that are missing, unknown or
+            given twice. What has to be compared with the model (shapes, targets) is checked when it runs.
+    """
+    arguments, current = Arguments(**locals()), registry()
+    with unchanged_process(current):
+        methods = find_methods(current, arguments, ATTRIBUTION_KINDS | VISUALIZATION_KINDS)
+        original = find_original(current, arguments, methods)
+        choice = choose(current, methods, original, arguments.translator)
+        return check_names(current, arguments, original, choice)
 
 
 def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attribution:
@@ -213,59 +183,45 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
         raise ArgumentError(
             f"finish_execution_with_layer takes the PendingLayer that cfi.attribute returned, not {pending!r}."
         )
-    prepared = pending.prepared
-    names = layer_names(prepared.home, prepared.model, layer)
-    if not names:
-        raise LayerError(f"Pass a layer: one of {', '.join(entry.name for entry in pending.layers)}.")
-    if prepared.home.fingerprint(prepared.model) != pending.fingerprint:
-        raise ArgumentError("The model has changed since the call was prepared. Call cfi.attribute again, with layer=.")
-    with unchanged_process(prepared.registry):
-        return _finish(prepared, names, dict(pending.seconds), pending.plot)
-
-
-def plan(
-    model: Any,
-    method_key: str,
-    toolset: str | None = None,
-    *,
-    inputs: Any = None,
-    target: Any = None,
-    layer: Any = None,
-    neuron: Any = None,
-    baselines: Any = None,
-    init_args: Mapping[str, Any] | None = None,
-    exec_args: Mapping[str, Any] | None = None,
-    translator: Translator = None,
-    head: str | None = None,
-    seed: int | None = None,
-) -> Plan:
-    """Says what `attribute` (or `visualize_features`) would do with the same arguments, without doing it.
-
-    Returns:
-        The plan: method, toolset, route and why; print it.
-
-    Raises:
-        CFIError: The same errors as far as names tell: methods, routes, layers, arguments that are missing, unknown or
-            given twice. What has to be compared with the model (shapes, targets) is checked when it runs.
-    """
-    call = Call(
-        model=model,
-        method_key=method_key,
-        toolset=toolset,
-        inputs=inputs,
-        target=target,
-        layer=layer,
-        neuron=neuron,
-        baselines=baselines,
-        init_args=_NOTHING if init_args is None else init_args,
-        exec_args=_NOTHING if exec_args is None else exec_args,
-        translator=translator,
-        head=head,
-        seed=seed,
-    )
     current = registry()
     with unchanged_process(current):
-        return make_plan(current, call, ATTRIBUTION_KINDS | VISUALIZATION_KINDS)
+        call = check_layer(pending, layer)
+        prepared = pending.prepared or translate_for(current, call)
+        carried = carry(current, call, prepared)
+        result = run(prepared.adapter, carried.request)
+        return bring_home(current, call, prepared, carried, result)
+
+
+def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | PendingLayer:
+    """The eight steps of a call."""
+    current = registry()
+    with unchanged_process(current):
+        methods = find_methods(current, arguments, kinds)  # 1
+        original = find_original(current, arguments, methods)  # 2
+        choice = choose(current, methods, original, arguments.translator)  # 3
+        call = check(current, arguments, original, choice)  # 4
+        tell_before_run(current, call.plan)
+        if call.plan.needs_layer:
+            return _wait_for_layer(current, call)
+        prepared = translate_for(current, call)  # 5
+        carried = carry(current, call, prepared)  # 6
+        result = run(prepared.adapter, carried.request)  # 7
+        return bring_home(current, call, prepared, carried, result)  # 8
+
+
+def _wait_for_layer(current: Registry, call: Call) -> PendingLayer:
+    """The call with its translated model, and the layers that its method could use."""
+    adapter, model = call.original.adapter, call.original.model
+    listed = adapter.layers(model, call.inputs.tensors)
+    fingerprint = adapter.fingerprint(model)
+    if call.plan.route.bridge:
+        # A bridge is built at the layers of the call, so it waits for them; it can open what is read in one piece.
+        choosable = tuple(layer for layer in listed if layer.output_shape is not None)
+        return PendingLayer(call.plan, choosable, call, None, fingerprint)
+    prepared = translate_for(current, call)
+    layer_map = None if prepared.translation is None else prepared.translation.layer_map
+    choosable = tuple(layer for layer in listed if layer_map is None or layer.name in layer_map)
+    return PendingLayer(call.plan, choosable, call, prepared, fingerprint)
 
 
 def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None) -> Translation:
@@ -295,12 +251,10 @@ def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None
         raise ArgumentError(f"There is no framework {to!r}; known are {', '.join(sorted(current.frameworks))}.")
     routes = choose_conversion(current, framework, to, translator)
     with unchanged_process(current):
-        adapter = adapter_for(current, framework)
-        loaded = adapter.load(model)
-        probe = run_probe(adapter, adapter.twin(loaded), read_inputs(current, adapter, loaded, inputs))
-        return translate_along(
-            current, framework, loaded, routes, probe.inputs.arrays, flatten(probe.outputs), keep=False
-        )
+        original = load_original(current, model, inputs)
+        given = read_inputs(current, original, inputs)
+        outputs = tuple(flatten(run_original(original, given)))
+        return translate_model(Job(current, original, adapter_for(current, to), given.arrays, outputs), routes)
 
 
 def layers(model: Any, inputs: Any = None) -> list[Layer]:
@@ -311,125 +265,7 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
         inputs: With them, output shapes are known for models of every kind.
     """
     current = registry()
-    adapter = adapter_for(current, detect_framework(current, model, inputs).name)
     with unchanged_process(current):
-        loaded = adapter.load(model)
-        read = None if inputs is None else read_inputs(current, adapter, loaded, inputs)
-        return list(adapter.layers(loaded, None if read is None else read.tensors))
-
-
-def _execute(call: Call, kinds: frozenset[Kind], plot: bool | str | Path) -> Attribution | PendingLayer:
-    current = registry()
-    _check_plot(current, plot)
-    seconds: dict[str, float] = {}
-    with unchanged_process(current):
-        start = perf_counter()
-        plan = make_plan(current, call, kinds)
-        _observe(current, "cfi_before_run", plan=plan)
-        prepared = _prepare(current, plan, seconds, start)
-        if plan.needs_layer:
-            fingerprint = prepared.home.fingerprint(prepared.model)
-            return PendingLayer(plan, _choosable(prepared), prepared, seconds, plot, fingerprint)
-        return _finish(prepared, plan.layers, seconds, plot)
-
-
-def _prepare(current: Registry, plan: Plan, seconds: dict[str, float], start: float) -> Prepared:
-    adapter = adapter_for(current, plan.framework)
-    model, call = plan.call.model, plan.call
-    if adapter.in_training_mode(model):
-        warnings.warn(
-            "The model is in training mode. It is explained in inference mode (dropout off, fixed batch norm "
-            "statistics); your model stays in training mode.",
-            ModelWarning,
-            stacklevel=4,
-        )
-    given = call.inputs is not None
-    samples = len(call.target) if isinstance(call.target, list) else 1
-    inputs = read_inputs(current, adapter, model, call.inputs) if given else example_inputs(adapter, model, samples)
-    probe = Probe(inputs, run_probe(adapter, adapter.twin(model), inputs).outputs)
-    seed = secrets.randbits(31) if call.seed is None else call.seed
-    prepared = Prepared(current, plan, model, probe, given, None, seed)
-    check_against_model(prepared)
-    seconds["check"] = perf_counter() - start
-    # A bridge is built at the layers of the call, so it waits for them.
-    return prepared if plan.needs_layer and plan.route.bridge else _translated(prepared, plan.layers, seconds)
-
-
-def _translated(prepared: Prepared, layers: Sequence[str], seconds: dict[str, float]) -> Prepared:
-    """The call with the model that its toolset gets."""
-    plan, probe = prepared.plan, prepared.probe
-    if plan.route.native:
-        return prepared
-    start = perf_counter()
-    translation = translate_along(
-        prepared.registry,
-        plan.framework,
-        prepared.model,
-        plan.routes,
-        probe.inputs.arrays,
-        flatten(probe.outputs),
-        bridge=lambda route: bridge(prepared, route, layers),
-    )
-    seconds["translate and certify"] = perf_counter() - start
-    return replace(prepared, translation=translation)
-
-
-def _finish(
-    prepared: Prepared, names: Sequence[str], seconds: dict[str, float], plot: bool | str | Path
-) -> Attribution:
-    if prepared.translation is None:
-        prepared = _translated(prepared, names, seconds)
-    start = perf_counter()
-    carried = carry(prepared, names)
-    if carried.warning:
-        warnings.warn(carried.warning, ModelWarning, stacklevel=4)
-    result = run(prepared.abroad, carried.request)
-    seconds["run"] = perf_counter() - start
-    attribution = bring_home(prepared, carried, result, names, seconds)
-    _observe(prepared.registry, "cfi_after_run", plan=prepared.plan, attribution=attribution)
-    if plot:
-        try:
-            _plot(attribution, plot)
-        except Exception as error:  # noqa: BLE001 - a plotter is foreign code, and the attribution must not be lost
-            warnings.warn(f"The attribution could not be drawn: {error}", PluginWarning, stacklevel=4)
-    return attribution
-
-
-def _choosable(prepared: Prepared) -> tuple[Layer, ...]:
-    """The layers that the method could use."""
-    listed = prepared.home.layers(prepared.model, prepared.probe.inputs.tensors)
-    if prepared.plan.route.native:
-        return tuple(listed)
-    if prepared.translation is None:
-        # What can be read in one piece can be opened by a bridge.
-        return tuple(layer for layer in listed if layer.output_shape is not None)
-    return tuple(layer for layer in listed if layer.name in prepared.translation.layer_map)
-
-
-def _observe(current: Registry, hook: str, **arguments: Any) -> None:
-    try:
-        getattr(current.manager.hook, hook)(**arguments)
-    except Exception as error:  # noqa: BLE001 - an observer is foreign code: it must not take the host down
-        warnings.warn(f"A {hook} hook failed: {error!r}.", PluginWarning, stacklevel=4)
-
-
-def _check_plot(current: Registry, plot: bool | str | Path) -> None:
-    """Finds out before anything expensive runs that a picture could not be written."""
-    if not isinstance(plot, str | Path):
-        return
-    path = Path(plot)
-    if path.suffix.lower() not in current.writers:
-        raise PlotError(f"No writer serves {path.suffix!r} files; there are writers for {', '.join(current.writers)}.")
-    if not path.parent.is_dir():
-        raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
-
-
-def _plot(attribution: Attribution, plot: bool | str | Path) -> None:
-    if isinstance(plot, str | Path):
-        attribution.save(plot)
-        return
-    figure = attribution.plot()
-    attribution.extras["figure"] = figure  # type: ignore[index]
-    shell = sys.modules.get("IPython")
-    if shell is not None and shell.get_ipython() is not None:
-        shell.display.display(figure)
+        original = load_original(current, model, inputs)
+        tensors = None if inputs is None else read_inputs(current, original, inputs).tensors
+        return list(original.adapter.layers(original.model, tensors))

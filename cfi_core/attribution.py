@@ -1,22 +1,52 @@
-"""The result of a call."""
+"""The result of a call, with all that it takes to draw and to write it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from cfi_core.certificate import Certificate
+from cfi_core.errors import PlotError
+from cfi_core.requirements import unmet
+from cfi_core.specs import PlotterSpec, WriterSpec, resolve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from xarray import DataArray, Dataset
 
-    from cfi_core.certificate import Certificate
-
 Values = np.ndarray | tuple[np.ndarray, ...]
 Dims = tuple[str, ...] | tuple[tuple[str, ...], ...]
+
+
+BUILTIN_PLOTTERS = (PlotterSpec(name="matplotlib", implementation="cfi_core.plotting:plot"),)
+BUILTIN_WRITERS = (
+    WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.writers:write_npz"),
+    WriterSpec(name="png", suffixes=(".png",), implementation="cfi_core.writers:write_png"),
+)
+
+
+@dataclass(frozen=True)
+class Outlets:
+    """Where an attribution can go.
+
+    Attributes:
+        plotters: What can draw it, by name.
+        writers: What can write it, by file suffix.
+    """
+
+    plotters: Mapping[str, PlotterSpec]
+    writers: Mapping[str, WriterSpec]
+
+
+BUILTIN_OUTLETS = Outlets(
+    plotters=MappingProxyType({spec.name: spec for spec in BUILTIN_PLOTTERS}),
+    writers=MappingProxyType({suffix: spec for spec in BUILTIN_WRITERS for suffix in spec.suffixes}),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +68,7 @@ class Attribution:
             logit or probability, what was applied to the raw values, seconds.
         inputs: The user's inputs as numpy arrays, one per model input; empty if there were none.
         input_dims: Name of each axis of each input.
+        outlets: The plotters and writers that were installed when it was made.
     """
 
     values: Values
@@ -52,6 +83,7 @@ class Attribution:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[np.ndarray, ...] = ()
     input_dims: tuple[tuple[str, ...], ...] = ()
+    outlets: Outlets = field(default=BUILTIN_OUTLETS, repr=False)
 
     @property
     def parts(self) -> tuple[tuple[np.ndarray, tuple[str, ...]], ...]:
@@ -73,9 +105,14 @@ class Attribution:
         Raises:
             PlotError: No plotter accepts the axes of this attribution.
         """
-        from cfi_core.output import draw
-
-        return draw(self, plotter, options)
+        plotters = self.outlets.plotters
+        if plotter is not None and plotter not in plotters:
+            raise PlotError(f"No plotter {plotter!r} is installed; installed are {', '.join(sorted(plotters))}.")
+        for spec in plotters.values() if plotter is None else [plotters[plotter]]:
+            if all(set(spec.accepts) <= set(dims) for _, dims in self.parts) and not unmet(spec.requirements):
+                return resolve(spec.implementation)(self, **options)
+        dims = "; ".join(str(dims) for _, dims in self.parts)
+        raise PlotError(f"No usable plotter accepts axes {dims}; installed are {', '.join(sorted(plotters))}.")
 
     def save(self, path: str | Path) -> Path:
         """Writes the attribution to a file; the suffix chooses the writer (`.npz` and `.png` are built in).
@@ -83,9 +120,15 @@ class Attribution:
         Raises:
             PlotError: No writer serves the suffix.
         """
-        from cfi_core.output import write
-
-        return write(self, Path(path))
+        path, writers = Path(path), self.outlets.writers
+        spec = writers.get(path.suffix.lower())
+        if spec is None:
+            known = ", ".join(sorted(writers))
+            raise PlotError(f"No writer serves {path.suffix!r} files; there are writers for {known}.")
+        if missing := unmet(spec.requirements):
+            raise PlotError(f"Writing {path.suffix!r} needs {', '.join(missing)}. Install it with pip.")
+        resolve(spec.implementation)(self, path)
+        return path
 
     def to_xarray(self) -> DataArray | Dataset:
         """The values as `xarray.DataArray`, or as a `Dataset` with one variable for each array.
@@ -93,9 +136,20 @@ class Attribution:
         Raises:
             ImportError: xarray is not installed.
         """
-        from cfi_core.output import to_xarray
-
-        return to_xarray(self)
+        try:
+            import xarray
+        except ImportError as error:
+            raise ImportError("to_xarray needs xarray: pip install 'cfi-core[xarray]'") from error
+        arrays = [xarray.DataArray(values, dims=dims, name=self.method_key) for values, dims in self.parts]
+        if len(arrays) == 1:
+            return arrays[0]
+        # Sizes differ from part to part, so every axis but the samples is named by its part.
+        return xarray.Dataset(
+            {
+                f"{self.method_key}_{i}": array.rename({dim: f"{dim}_{i}" for dim in array.dims if dim != "sample"})
+                for i, array in enumerate(arrays)
+            }
+        )
 
     def __repr__(self) -> str:
         shapes = ", ".join(str(values.shape) for values, _ in self.parts)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cfi_core.attribution import BUILTIN_PLOTTERS, BUILTIN_WRITERS
 from cfi_core.hookspec import hookimpl
 from cfi_core.specs import FrameworkSpec, MethodSpec, Need, PlotterSpec, WriterSpec
 
 if TYPE_CHECKING:
-    from cfi_core.routes import Route
+    from cfi_core.records import Route
 
 
 @hookimpl
@@ -70,16 +71,13 @@ def cfi_frameworks() -> list[FrameworkSpec]:
 @hookimpl
 def cfi_plotters() -> list[PlotterSpec]:
     """The matplotlib plotter."""
-    return [PlotterSpec(name="matplotlib", implementation="cfi_core.plotting:plot")]
+    return list(BUILTIN_PLOTTERS)
 
 
 @hookimpl
 def cfi_writers() -> list[WriterSpec]:
     """NumPy archives and pictures."""
-    return [
-        WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.writers:write_npz"),
-        WriterSpec(name="png", suffixes=(".png",), implementation="cfi_core.writers:write_png"),
-    ]
+    return list(BUILTIN_WRITERS)
 
 
 @hookimpl(trylast=True)

@@ -5,417 +5,261 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import isfunction
+from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from cfi_core.call import Call
-from cfi_core.certificate import Axes
+from cfi_core.adapters import as_arrays, as_tensor, framework_of_tensor
 from cfi_core.contract import MethodRequest, Target
-from cfi_core.detection import adapter_for, framework_of_tensor
-from cfi_core.errors import ArgumentError, InputError, LayerError
-from cfi_core.frameworks.base import FrameworkAdapter
-from cfi_core.frameworks.structure import flatten, items, map_structure
-from cfi_core.heads import AtHead, at_head
-from cfi_core.inputs import Inputs, Probe, as_array, split, to_tensor
-from cfi_core.planning import Plan
+from cfi_core.errors import ArgumentError, LayerError, ModelWarning, warn
+from cfi_core.frameworks.axes import inverse
+from cfi_core.frameworks.structure import flatten, map_structure
+from cfi_core.heads import at_head
+from cfi_core.records import Call, Carried, ModelAtHead, Prepared
 from cfi_core.registry import Registry
-from cfi_core.specs import Need, Role
-from cfi_core.targets import carry_index, carry_target, inverse, resolve_neuron, resolve_target
-from cfi_core.translation import Translation
+from cfi_core.specs import Role
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A call after step 5: the model that runs, and what is known of the user's own.
-
-    Attributes:
-        plan: What is going to happen.
-        model: The user's model (loaded, if it came as a file).
-        probe: The user's inputs (or made-up ones, where the method needs none) and the model's outputs for them.
-        inputs_given: Whether the inputs are the user's.
-        translation: The translated model; None when native.
-        seed: Seed of the run.
-    """
-
-    registry: Registry
-    plan: Plan
-    model: Any
-    probe: Probe
-    inputs_given: bool
-    translation: Translation | None
-    seed: int
-
-    @property
-    def home(self) -> FrameworkAdapter:
-        """Adapter of the user's framework."""
-        return adapter_for(self.registry, self.plan.framework)
-
-    @property
-    def abroad(self) -> FrameworkAdapter:
-        """Adapter of the framework that the method runs in."""
-        return adapter_for(self.registry, self.plan.toolset_framework)
-
-    def input_axes(self, position: int) -> Axes:
-        """Permutation from the user's axes of an input to those of the model that runs."""
-        axes = self.translation.input_axes if self.translation else ()
-        return axes[position] if position < len(axes) else None
-
-    def output_axes(self, position: int) -> Axes:
-        """Likewise for an output."""
-        axes = self.translation.output_axes if self.translation else ()
-        return axes[position] if position < len(axes) else None
-
-    def layer_axes(self, layer: str) -> Axes:
-        """Likewise for a layer's output."""
-        return self.translation.layer_map.matches[layer].axes if self.translation else None
-
-
-@dataclass(frozen=True, eq=False)
-class Carried:
-    """A request, and what is needed to bring its result home.
-
-    Attributes:
-        request: For the toolset.
-        explained: In words what the explained value is (for the provenance).
-        layer_shapes: Shapes of the layers' outputs in the user's model, where they could be read.
-        warning: What the user should be told of what is explained; empty if nothing.
-    """
-
-    request: MethodRequest
-    explained: str
-    layer_shapes: Mapping[str, tuple[int, ...]]
-    warning: str = ""
-
-
-def carry(prepared: Prepared, layers: Sequence[str]) -> Carried:
+def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     """Makes the request for one run of the method.
 
-    Args:
-        prepared: The call after step 5.
-        layers: Names of the layers in the user's model.
-
     Raises:
-        InputError, TargetError, LayerError, ArgumentError: Something does not fit the model.
+        ArgumentError: Something does not fit the model that runs (`LayerError`: it has no such layer).
+
+    Warns:
+        ModelWarning: What is explained is not what the method's paper explains.
     """
-    plan, call, abroad = prepared.plan, prepared.plan.call, prepared.abroad
-    method = plan.method
-    model = abroad.twin(
-        prepared.translation.model if prepared.translation else prepared.model, share_weights=not method.alters_model
-    )
-    layer_objects = tuple(_layer_object(prepared, model, name) for name in layers)
-    inputs: tuple[Any, ...] = ()
-    channel_axes: tuple[int | None, ...] = ()
-    if prepared.inputs_given:
-        given = prepared.probe.inputs
-        _check_differentiable(plan, given)
-        inputs = tuple(
-            to_tensor(
-                prepared.registry, abroad, model, tensor if abroad.is_tensor(tensor) else array, prepared.input_axes(i)
-            )
-            for i, (tensor, array) in enumerate(zip(given.tensors, given.arrays, strict=True))
-        )
-        channel_axes = tuple(_channel_axis(prepared, i, array) for i, array in enumerate(given.arrays))
-    target = _target(prepared) if takes_target(plan, layers) else None
-    shapes = _layer_shapes(prepared, layers)
-    neuron, layer_channel_axis = call.neuron, None
-    if len(layers) == 1:
-        neuron, layer_channel_axis = _unit(prepared, layers[0], shapes)
-    head = _at_head(prepared, model, inputs, target)
+    started = perf_counter()
+    plan = call.plan
+    model = prepared.adapter.twin(prepared.model, share_weights=not plan.method.alters_model)
+    carrier = _Carrier(registry, call, prepared, model)
+    layer = tuple(carrier.layer_object(name) for name in plan.layers)
+    neuron, layer_channel_axis = carrier.unit()
+    inputs = carrier.inputs()
+    head = carrier.head(inputs)
+    if head.warning:
+        warn(head.warning, ModelWarning)
     request = MethodRequest(
-        method=method,
+        method=plan.method,
         model=head.model,
         inputs=inputs,
-        target=target,
-        layer=layer_objects,
+        target=carrier.target(),
+        layer=layer,
         neuron=neuron,
-        baselines=_baselines(prepared, call, model),
-        init_args=_own_arguments(prepared, call.init_args, model, layers),
-        exec_args=_own_arguments(prepared, call.exec_args, model, layers),
-        seed=prepared.seed,
-        channel_axis=channel_axes,
+        baselines=carrier.baselines(),
+        init_args=carrier.own_arguments(plan.arguments.init_args or {}),
+        exec_args=carrier.own_arguments(plan.arguments.exec_args or {}),
+        seed=call.seed,
+        channel_axis=carrier.channel_axes() if inputs else (),
         layer_channel_axis=layer_channel_axis,
         head=plan.head,
     )
-    return Carried(request, head.explained, shapes, head.warning)
+    return Carried(request, head.explained, started)
 
 
-def _at_head(prepared: Prepared, model: Any, inputs: Sequence[Any], target: Target | None) -> AtHead:
-    if prepared.translation is not None and prepared.translation.explained:
-        # A bridge: the model was cut before it was bridged.
-        return AtHead(model, prepared.translation.explained, prepared.translation.warning)
-    outputs = flatten(prepared.probe.outputs)
-    return at_head(prepared.plan, prepared.abroad, model, inputs, target, outputs, position_of(prepared, target))
+@dataclass(frozen=True, eq=False)
+class _Carrier:
+    """From the user's model to the one that runs.
 
-
-def mentioned_layers(prepared: Prepared) -> tuple[str, ...]:
-    """Names of the layers of the user's model that stand as objects among the toolset's own arguments."""
-
-    def named(value: Any) -> list[str]:
-        if isinstance(value, list | tuple):
-            return [name for entry in value for name in named(entry)]
-        if type(value) is dict:
-            return [name for entry in value.values() for name in named(entry)]
-        name = None if _is_plain(prepared, value) else prepared.home.layer_name(prepared.model, value)
-        return [] if name is None else [name]
-
-    call = prepared.plan.call
-    return tuple(dict.fromkeys(named([*call.init_args.values(), *call.exec_args.values()])))
-
-
-def takes_target(plan: Plan, layers: Sequence[str]) -> bool:
-    """Whether the run explains a target; feature visualization of a layer's unit does not."""
-    if plan.call.own_target or "target" not in (*plan.method.required, *plan.method.optional):
-        return False
-    return not (layers and plan.call.neuron is not None and plan.call.target is None)
-
-
-def check_against_model(prepared: Prepared) -> None:
-    """Checks what can be known from the user's model alone, before anything expensive (step 4).
-
-    Raises:
-        ArgumentError: Target, neuron, baselines or masks do not fit the model.
+    Attributes:
+        registry: What is installed.
+        call: In the layout of the user's model.
+        prepared: The model that runs, and how its axes stand.
+        model: A twin of it, which the toolset may mark.
     """
-    plan, call = prepared.plan, prepared.plan.call
-    if takes_target(plan, plan.layers):
-        resolve_target(call.target, prepared.probe.outputs)
-    if len(plan.layers) == 1 and call.neuron is not None:
-        _unit(prepared, plan.layers[0], _layer_shapes(prepared, plan.layers))
-    if call.baselines is not None and not isinstance(call.baselines, int | float):
-        _checked_like_inputs(prepared, call.baselines, "baselines")
-    for name, value in {**call.init_args, **call.exec_args}.items():
-        if plan.method.roles.get(name) is Role.LIKE_INPUTS and value is not None:
-            _checked_like_inputs(prepared, value, name)
-        if plan.method.roles.get(name) is Role.WINDOW and value is not None:
-            _check_window(prepared, name, value)
 
+    registry: Registry
+    call: Call
+    prepared: Prepared
+    model: Any
 
-def _check_differentiable(plan: Plan, inputs: Inputs) -> None:
-    if Need.INPUT_GRADIENT not in plan.method.needs:
-        return
-    for array in inputs.arrays:
-        if not np.issubdtype(array.dtype, np.floating):
-            raise InputError(
-                f"{plan.method.key} differentiates with respect to the inputs, and {array.dtype} inputs have no "
-                f"gradient. Explain a layer instead (for example layer_integrated_gradients at the embedding)."
-            )
-
-
-def _layer_object(prepared: Prepared, model: Any, name: str) -> Any:
-    if prepared.translation is None:
-        return prepared.abroad.layer_object(model, name)
-    layer_map = prepared.translation.layer_map
-    if name not in layer_map:
-        readable = name in layer_map.compared
-        why = (
-            "the translated model has no layer with the same activation (the translators merged or split it)"
-            if readable
-            else "its activation cannot be read (it is called more than once, or lies inside a nested model)"
+    def inputs(self) -> tuple[Any, ...]:
+        """Fresh tensors of the user's inputs; none where they are not the user's."""
+        given = self.call.inputs
+        if not given.given:
+            return ()
+        return tuple(
+            self._tensor(tensor if self.prepared.adapter.is_tensor(tensor) else array, self.prepared.input_axes(i))
+            for i, (tensor, array) in enumerate(zip(given.tensors, given.arrays, strict=True))
         )
-        route = ", ".join(prepared.translation.route.names)
-        raise LayerError(
-            f"Layer {name!r} of your model cannot be used through {route}: {why}. "
-            f"Layers that can: {', '.join(layer_map) or 'none'}."
+
+    def channel_axes(self) -> tuple[int | None, ...]:
+        """Where the inputs have their channels in the model that runs."""
+        original = self.call.original
+        return tuple(
+            _moved(original.adapter.channel_axis(original.model, array.shape), self.prepared.input_axes(i))
+            for i, array in enumerate(self.call.inputs.arrays)
         )
-    return prepared.abroad.layer_object(model, layer_map[name])
 
+    def target(self) -> Target | None:
+        """The target in the layout of the model that runs, which gives its outputs flat, in the original's order."""
+        target = self.call.target
+        if target is None or self.prepared.translation is None:
+            return target
+        if target.function is not None and target.output is None:
+            return replace(target, function=self._of_original_outputs(target.function))
+        axes = self.prepared.output_axes(self.call.output)
+        carried = replace(target, output=self.call.output if len(self.call.output_arrays) > 1 else None)
+        if axes is None:
+            return carried
+        if target.function is not None:
+            return replace(carried, function=self._of_original_axes(target.function, axes))
+        if target.index is None:
+            return carried
+        if target.per_sample:
+            return replace(carried, index=tuple(carry_index(index, axes) for index in target.index))  # type: ignore[arg-type]
+        return replace(carried, index=carry_index(target.index, axes))  # type: ignore[arg-type]
 
-def _channel_axis(prepared: Prepared, position: int, array: np.ndarray) -> int | None:
-    axis = prepared.home.channel_axis(prepared.model, array.shape)
-    axes = prepared.input_axes(position)
-    return axis if axis is None or axes is None else axes.index(axis)
+    def _of_original_outputs(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The user's function, given the translated model's outputs in the user's axes and structure."""
 
-
-def _target(prepared: Prepared) -> Target:
-    outputs = prepared.probe.outputs
-    target = resolve_target(prepared.plan.call.target, outputs)
-    if prepared.translation is None:
-        return target
-    if target.function is not None and target.output is None:
-        return replace(target, function=_of_home_outputs(prepared, target.function))
-    # Translated models return their outputs flat: one tensor, or several in the order of the original's.
-    position = position_of(prepared, target)
-    several = len(flatten(outputs)) > 1
-    return carry_target(target, prepared.output_axes(position), prepared.abroad, position if several else None)
-
-
-def position_of(prepared: Prepared, target: Target | None) -> int:
-    """Position of the chosen output among all tensors that the model returns."""
-    if target is None or target.output is None:
-        return 0
-    return [key for key, entry in items(prepared.probe.outputs) for _ in flatten(entry)].index(target.output)
-
-
-def _of_home_outputs(prepared: Prepared, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The user's function, given the translated model's outputs in the user's axes and structure."""
-
-    def carried(outputs: Any) -> Any:
-        turned = iter(
-            [
-                leaf if (axes := prepared.output_axes(i)) is None else prepared.abroad.permute(leaf, inverse(axes))
-                for i, leaf in enumerate(flatten(outputs))
-            ]
-        )
-        return function(map_structure(lambda _: next(turned), prepared.probe.outputs))
-
-    return carried
-
-
-def _layer_shapes(prepared: Prepared, layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    if not layers:
-        return {}
-    twin = prepared.home.twin(prepared.model)
-    activations = prepared.home.activations(twin, prepared.probe.inputs.tensors, layers)
-    return {name: activation.shape for name, activation in activations.items()}
-
-
-def _unit(prepared: Prepared, layer: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Any, int | None]:
-    """The neuron in the layout of the model that runs, and the layer's channel axis there."""
-    plan, call = prepared.plan, prepared.plan.call
-    if layer not in shapes:
-        return call.neuron, None  # called several times: the toolset itself judges that, and no translation has it
-    channel_allowed = plan.method.kind == "feature visualization"
-    neuron = resolve_neuron(call.neuron, shapes[layer], channel_allowed=channel_allowed, layer=layer)
-    axes = prepared.layer_axes(layer)
-    channel = prepared.home.channel_axis(prepared.model, shapes[layer], layer=layer)
-    if isinstance(neuron, tuple) and len(neuron) == len(shapes[layer]) - 1:
-        neuron = carry_index(neuron, axes)
-    elif callable(neuron) and axes is not None:
-        function, back = neuron, inverse(axes)
-        neuron = lambda tensor: function(prepared.abroad.permute(tensor, back))  # noqa: E731 - it is passed on
-    return neuron, channel if channel is None or axes is None else axes.index(channel)
-
-
-def _baselines(prepared: Prepared, call: Call, model: Any) -> tuple[Any, ...] | None:
-    if call.baselines is None:
-        return None
-    if isinstance(call.baselines, int | float):
-        return (call.baselines,) * len(prepared.probe.inputs.arrays)
-    return _like_inputs(prepared, call.baselines, model, "baselines")
-
-
-def _like_inputs(prepared: Prepared, value: Any, model: Any, name: str) -> tuple[Any, ...]:
-    """Arrays (or numbers) with the axes of the inputs, one for each of them, carried."""
-    return tuple(
-        part
-        if part is None or isinstance(part, int | float)
-        else to_tensor(prepared.registry, prepared.abroad, model, part, prepared.input_axes(i))
-        for i, part in enumerate(_checked_like_inputs(prepared, value, name))
-    )
-
-
-def _checked_like_inputs(prepared: Prepared, value: Any, name: str) -> tuple[Any, ...]:
-    """One part for each input, with shapes (and for baselines types) that fit."""
-    arrays = prepared.probe.inputs.arrays
-    parts = tuple(value) if isinstance(value, tuple) else split(prepared.registry, value)
-    if len(parts) != len(arrays):
-        raise InputError(f"{name} has {len(parts)} parts for {len(arrays)} inputs. Pass one for each input.")
-    for part, like in zip(parts, arrays, strict=True):
-        if part is None or isinstance(part, int | float):
-            continue
-        array = as_array(prepared.registry, part, name)
-        if array.ndim != like.ndim:
-            raise InputError(
-                f"{name} has shape {array.shape}, but needs the axes of the inputs {like.shape}, with a first axis of "
-                f"1 or more samples."
+        def carried(outputs: Any) -> Any:
+            turned = iter(
+                [
+                    leaf if (axes := self.prepared.output_axes(i)) is None else self._permute(leaf, inverse(axes))
+                    for i, leaf in enumerate(flatten(outputs))
+                ]
             )
-        if any(size not in (1, other) for size, other in zip(array.shape[1:], like.shape[1:], strict=True)):
-            raise InputError(f"{name} has shape {array.shape}, which does not fit inputs of shape {like.shape}.")
-        if name == "baselines" and array.dtype.kind != like.dtype.kind:
-            raise InputError(f"baselines hold {array.dtype}, the inputs {like.dtype}: convert and scale them alike.")
-    return parts
+            return function(map_structure(lambda _: next(turned), self.call.outputs))
 
+        return carried
 
-def _own_arguments(
-    prepared: Prepared, arguments: Mapping[str, Any], model: Any, layers: Sequence[str]
-) -> Mapping[str, Any]:
-    method = prepared.plan.method
-    carried: dict[str, Any] = {}
-    for name, value in arguments.items():
-        role = method.roles.get(name)
-        if name in method.native_only and value and prepared.translation is not None:
-            raise ArgumentError(
-                f"{name!r} asks for a place in the translated model that cannot be compared with yours (only the "
-                f"outputs of layers can). Leave it out and name the layer before it instead."
+    def _of_original_axes(self, function: Callable[[Any], Any], axes: Sequence[int]) -> Callable[[Any], Any]:
+        """The user's function of one tensor, given it in the user's axes."""
+        back = inverse(axes)
+        return lambda tensor: function(self._permute(tensor, back))
+
+    def unit(self) -> tuple[Any, int | None]:
+        """The neuron in the layout of the model that runs, and the layer's channel axis there."""
+        call, original, neuron = self.call, self.call.original, self.call.neuron
+        layer = call.plan.layers[0] if len(call.plan.layers) == 1 else None
+        if layer is None or layer not in call.layer_shapes:
+            return neuron, None  # called several times: the toolset itself judges that, and no translation has it
+        shape, axes = call.layer_shapes[layer], self.prepared.layer_axes(layer)
+        channel = original.adapter.channel_axis(original.model, shape, layer=layer)
+        if isinstance(neuron, tuple) and len(neuron) == len(shape) - 1:
+            neuron = carry_index(neuron, axes)
+        elif callable(neuron) and axes is not None:
+            neuron = self._of_original_axes(neuron, axes)
+        return neuron, _moved(channel, axes)
+
+    def layer_object(self, name: str) -> Any:
+        """The layer of the model that runs which is a layer of the user's model.
+
+        Raises:
+            LayerError: The translated model does not have it.
+        """
+        translation = self.prepared.translation
+        if translation is None:
+            return self.prepared.adapter.layer_object(self.model, name)
+        layer_map = translation.layer_map
+        if name not in layer_map:
+            why = (
+                "the translated model has no layer with the same activation (the translators merged or split it)"
+                if name in layer_map.compared
+                else "its activation cannot be read (it is called more than once, or lies inside a nested model)"
             )
+            raise LayerError(
+                f"Layer {name!r} of your model cannot be used through {', '.join(translation.route.names)}: {why}. "
+                f"Layers that can: {', '.join(layer_map) or 'none'}."
+            )
+        return self.prepared.adapter.layer_object(self.model, layer_map[name])
+
+    def head(self, inputs: Sequence[Any]) -> ModelAtHead:
+        """The model that ends where the method explains it; a bridge was cut before it was built."""
+        bridged = self.prepared.head
+        if bridged is not None:
+            return replace(bridged, model=self.model)
+        return at_head(self.call, self.prepared.adapter, self.model, inputs)
+
+    def baselines(self) -> tuple[Any, ...] | None:
+        """One tensor or number for each input."""
+        given = self.call.plan.arguments.baselines
+        if given is None:
+            return None
+        if isinstance(given, int | float):
+            return (given,) * len(self.call.inputs.arrays)
+        return self._like_inputs(given)
+
+    def own_arguments(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The toolset's own arguments: each by its role, or else by its value."""
+        roles = self.call.plan.method.roles
+        return MappingProxyType({name: self._own(value, roles.get(name)) for name, value in arguments.items()})
+
+    def _own(self, value: Any, role: Role | None) -> Any:
         if role is Role.LIKE_INPUTS and value is not None:
-            parts = _like_inputs(prepared, value, model, name)
-            carried[name] = parts if isinstance(value, tuple) else parts[0]
-        elif role is Role.LIKE_LAYER and value is not None:
-            carried[name] = _like_layer(prepared, value, model, layers)
-        elif role is Role.WINDOW:
-            carried[name] = _window(prepared, value)
-        elif role is Role.OWN_TARGET:
-            carried[name] = _own_target(prepared, value)
-        else:
-            carried[name] = _by_value(prepared, value, model)
-    return MappingProxyType(carried)
+            parts = self._like_inputs(value)
+            return parts if isinstance(value, tuple) else parts[0]
+        if role is Role.LIKE_LAYER and value is not None:
+            return self._like_layer(value, self.call.plan.layers)
+        if role is Role.WINDOW:
+            return self._window(value)
+        if role is Role.OWN_TARGET:
+            return self._own_target(value)
+        return self._by_value(value)
 
-
-def _own_target(prepared: Prepared, value: Any, position: int = 0) -> Any:
-    """A score of the toolset's own is passed on; a plain function sees outputs in the user's axes."""
-    if isinstance(value, list | tuple):
-        return type(value)(_own_target(prepared, entry, i) for i, entry in enumerate(value))
-    axes = prepared.output_axes(position)
-    if axes is None or not isfunction(value):
-        return value
-    return lambda output: value(prepared.abroad.permute(output, inverse(axes)))
-
-
-def _like_layer(prepared: Prepared, value: Any, model: Any, layers: Sequence[str]) -> Any:
-    """An array (or number, or one for each layer) with the axes of the layer's output."""
-    if isinstance(value, int | float):
-        return value
-    if isinstance(value, tuple | list):
-        return tuple(_like_layer(prepared, part, model, layers[i : i + 1]) for i, part in enumerate(value))
-    axes = prepared.layer_axes(layers[0]) if layers else None
-    if axes is not None and len(np.shape(value)) != len(axes):
-        raise ArgumentError(f"An array for layer {layers[0]!r} needs {len(axes)} axes, as its output has.")
-    return to_tensor(prepared.registry, prepared.abroad, model, value, axes)
-
-
-def _check_window(prepared: Prepared, name: str, value: Any) -> None:
-    """One entry for each axis of a sample, none larger than the axis; strides may also be one number."""
-    arrays = prepared.probe.inputs.arrays
-    windows = value if isinstance(value, tuple) and value and isinstance(value[0], tuple | list) else (value,)
-    for window, array in zip(windows, arrays, strict=False):
-        sizes = array.shape[1:]
-        entries = tuple(window) if isinstance(window, tuple | list) else (window,) * len(sizes)
-        fits = len(entries) == len(sizes) and all(
-            isinstance(entry, int | np.integer) and 1 <= entry <= size
-            for entry, size in zip(entries, sizes, strict=True)
+    def _like_inputs(self, value: Any) -> tuple[Any, ...]:
+        """Arrays (or numbers) with the axes of the inputs, one for each of them."""
+        parts = value if isinstance(value, tuple) else as_arrays(self.registry, value)
+        return tuple(
+            part if part is None or isinstance(part, int | float) else self._tensor(part, self.prepared.input_axes(i))
+            for i, part in enumerate(parts)
         )
-        if not fits or (not isinstance(window, tuple | list) and len(sizes) > 1 and name != "strides"):
-            example = tuple(size if size <= 4 else max(1, size // 8) for size in sizes)
-            raise ArgumentError(
-                f"{name}={value!r} does not fit samples of shape {sizes}: pass one number for each of these axes, none "
-                f"larger than the axis, for example {example}."
-            )
+
+    def _like_layer(self, value: Any, layers: Sequence[str]) -> Any:
+        """An array (or number, or one for each layer) with the axes of the layer's output."""
+        if isinstance(value, int | float):
+            return value
+        if isinstance(value, tuple | list):
+            return tuple(self._like_layer(part, layers[i : i + 1]) for i, part in enumerate(value))
+        axes = self.prepared.layer_axes(layers[0]) if layers else None
+        if axes is not None and len(np.shape(value)) != len(axes):
+            raise ArgumentError(f"An array for layer {layers[0]!r} needs {len(axes)} axes, as its output has.")
+        return self._tensor(value, axes)
+
+    def _window(self, value: Any) -> Any:
+        if isinstance(value, tuple) and value and all(isinstance(entry, tuple | list) for entry in value):
+            return tuple(carry_index(tuple(entry), self.prepared.input_axes(i)) for i, entry in enumerate(value))
+        return carry_index(tuple(value), self.prepared.input_axes(0)) if isinstance(value, tuple | list) else value
+
+    def _own_target(self, value: Any, position: int = 0) -> Any:
+        """A score of the toolset's own is passed on; a plain function sees outputs in the user's axes."""
+        if isinstance(value, list | tuple):
+            return type(value)(self._own_target(entry, i) for i, entry in enumerate(value))
+        axes = self.prepared.output_axes(position)
+        return value if axes is None or not isfunction(value) else self._of_original_axes(value, axes)
+
+    def _by_value(self, value: Any) -> Any:
+        """Tensors change framework, layers of the user's model become the corresponding ones, the rest passes."""
+        if isinstance(value, list | tuple) and type(value) in (list, tuple):
+            return type(value)(self._by_value(entry) for entry in value)
+        if type(value) is dict:
+            return {key: self._by_value(entry) for key, entry in value.items()}
+        if framework_of_tensor(self.registry, value) is not None:
+            return self._tensor(value, None)
+        if not callable(value):
+            return value
+        name = self.call.original.adapter.layer_name(self.call.original.model, value)
+        return value if name is None else self.layer_object(name)
+
+    def _tensor(self, value: Any, axes: Sequence[int] | None) -> Any:
+        return as_tensor(self.registry, self.prepared.adapter, self.model, value, axes)
+
+    def _permute(self, tensor: Any, axes: Sequence[int]) -> Any:
+        return self.prepared.adapter.permute(tensor, axes)
 
 
-def _window(prepared: Prepared, value: Any) -> Any:
-    if isinstance(value, tuple) and value and all(isinstance(entry, tuple | list) for entry in value):
-        return tuple(carry_index(tuple(entry), prepared.input_axes(i)) for i, entry in enumerate(value))
-    return carry_index(tuple(value), prepared.input_axes(0)) if isinstance(value, tuple | list) else value
+def carry_index(index: tuple[int, ...], axes: Sequence[int] | None) -> tuple[int, ...]:
+    """An index (or a window) over all axes but the first, with its axes in the new order."""
+    if axes is None:
+        return index
+    if len(index) != len(axes) - 1:
+        raise ArgumentError(f"{index} has {len(index)} entries; pass one for each of the {len(axes) - 1} axes.")
+    return tuple(index[axis - 1] for axis in axes[1:])
 
 
-def _by_value(prepared: Prepared, value: Any, model: Any) -> Any:
-    """Tensors change framework, layers of the user's model become the corresponding ones, the rest passes."""
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return type(value)(_by_value(prepared, entry, model) for entry in value)
-    if type(value) is dict:
-        return {key: _by_value(prepared, entry, model) for key, entry in value.items()}
-    if framework_of_tensor(prepared.registry, value) is not None:
-        return to_tensor(prepared.registry, prepared.abroad, model, value, None)
-    if _is_plain(prepared, value):
-        return value
-    name = prepared.home.layer_name(prepared.model, value)
-    return value if name is None else _layer_object(prepared, model, name)
-
-
-def _is_plain(prepared: Prepared, value: Any) -> bool:
-    """Whether the value cannot be a layer."""
-    if value is None or isinstance(value, str | int | float | bool | np.ndarray) or not callable(value):
-        return True
-    return framework_of_tensor(prepared.registry, value) is not None
+def _moved(axis: int | None, axes: Sequence[int] | None) -> int | None:
+    """Where an axis is after a permutation."""
+    return axis if axis is None or axes is None else axes.index(axis)

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.errors import NoGradientError
+from cfi_core.frameworks.axes import Permutation, permutation_at, permute, unpermute
 from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.frameworks.structure import flatten
 
@@ -59,8 +60,6 @@ NO_ROUNDING = (0.0, 0.0)
 _YOURS, _RANDOM = "your inputs", "random inputs"
 _IN_SINGLE = "judged in single precision"
 
-Axes = tuple[int, ...] | None
-
 
 @dataclass(frozen=True, eq=False)
 class Side:
@@ -68,8 +67,8 @@ class Side:
 
     adapter: FrameworkAdapter
     model: Any
-    input_axes: tuple[Axes, ...] = ()
-    output_axes: tuple[Axes, ...] = ()
+    input_axes: tuple[Permutation, ...] = ()
+    output_axes: tuple[Permutation, ...] = ()
 
     def without_softmax(self, arrays: Sequence[np.ndarray]) -> Side | None:
         """The same without a final softmax; None if there is none."""
@@ -85,14 +84,14 @@ class Side:
     def outputs(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs for inputs in the user's axes, in the user's axes."""
         outputs = flatten(self.adapter.outputs(self.model, self.tensors(arrays)))
-        return [_back(output, self._axes(self.output_axes, i)) for i, output in enumerate(outputs)]
+        return [unpermute(output, permutation_at(self.output_axes, i)) for i, output in enumerate(outputs)]
 
     def gradients(self, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Input gradients of the combination of outputs, all in the user's axes; integer inputs have none."""
-        turned = [_forth(value, self._axes(self.output_axes, i)) for i, value in enumerate(cotangents)]
+        turned = [permute(value, permutation_at(self.output_axes, i)) for i, value in enumerate(cotangents)]
         gradients = self.adapter.vjp(self.model, self.tensors(arrays), turned)
         return [
-            _back(gradient, self._axes(self.input_axes, i))
+            unpermute(gradient, permutation_at(self.input_axes, i))
             for i, gradient in enumerate(gradients)
             if gradient is not None
         ]
@@ -105,19 +104,15 @@ class Side:
         self, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray], names: Sequence[str] | None = None
     ) -> Mapping[str, np.ndarray]:
         """Gradients of the combination of outputs at the layers (all, or those named), in the model's own axes."""
-        turned = [_forth(value, self._axes(self.output_axes, i)) for i, value in enumerate(cotangents)]
+        turned = [permute(value, permutation_at(self.output_axes, i)) for i, value in enumerate(cotangents)]
         return self.adapter.layer_gradients(self.model, self.tensors(arrays), turned, names)
 
     def tensors(self, arrays: Sequence[np.ndarray]) -> list[Any]:
         """Tensors for this model, of arrays in the user's axes."""
         return [
-            self.adapter.tensor(_forth(array, self._axes(self.input_axes, i)), self.model)
+            self.adapter.tensor(permute(array, permutation_at(self.input_axes, i)), self.model)
             for i, array in enumerate(arrays)
         ]
-
-    @staticmethod
-    def _axes(axes: tuple[Axes, ...], position: int) -> Axes:
-        return axes[position] if position < len(axes) else None
 
 
 @dataclass(frozen=True)
@@ -249,7 +244,7 @@ class Certificate:
 
 
 def certify(
-    source: Side,
+    original: Side,
     translated: Side,
     arrays: Sequence[np.ndarray],
     seed: int = 0,
@@ -258,7 +253,7 @@ def certify(
     """Compares two models.
 
     Args:
-        source: The original.
+        original: The model.
         translated: The translated model.
         arrays: The user's inputs, sample axis first, in the user's axes.
         seed: Seeds the random inputs and the random combination of outputs.
@@ -269,7 +264,7 @@ def certify(
         The certificate, without its layer counts.
     """
     generator = np.random.default_rng(seed)
-    pair = _Pair(source, translated, *_before_softmax(source, translated, arrays))
+    pair = _Pair(original, translated, *_before_softmax(original, translated, arrays))
     judge = _Judge(pair, generator, NO_ROUNDING if earlier is None else earlier.rounding)
     judge.look_at(arrays, _YOURS)
     if earlier is not None:
@@ -277,7 +272,7 @@ def certify(
     # A model may take a fixed number of samples.
     for samples in dict.fromkeys((PROBES, len(arrays[0]))):
         noise = random_like(arrays, samples, generator)
-        if computes(source, noise):
+        if computes(original, noise):
             judge.look_at(noise, _RANDOM)
             break
     else:
@@ -376,15 +371,18 @@ class _Doubles:
         try:
             chosen = _most_different(compared)
             few = _in_double(compared.samples, chosen)
-            pair = self._made(few)
+            pair = self._pair_of(few)
             if pair is None:
                 return None
             precise = _compare(pair, few, compared.measurement.samples_of, generator)
-            if any(output.dtype != np.float64 for output in (*precise.ours, *precise.theirs)):
+            if any(output.dtype != np.float64 for output in (*precise.outputs, *precise.other_outputs)):
                 return None
             own, other = (
                 relative_difference(double, [output[chosen] for output in single])
-                for double, single in ((precise.ours, compared.ours), (precise.theirs, compared.theirs))
+                for double, single in (
+                    (precise.outputs, compared.outputs),
+                    (precise.other_outputs, compared.other_outputs),
+                )
             )
             if not max(own, other) <= MOST_OUTPUT_ROUNDING:
                 return None
@@ -398,13 +396,13 @@ class _Doubles:
         """How far the original's outputs in single precision are from those in double precision; 0 if not known."""
         try:
             chosen = _most_different(compared)
-            source = self._single.source.in_double
-            if source is None:
+            original = self._single.original.in_double
+            if original is None:
                 return 0.0
-            precise = source.outputs(_in_double(compared.samples, chosen))
+            precise = original.outputs(_in_double(compared.samples, chosen))
             if any(output.dtype != np.float64 for output in precise):
                 return 0.0
-            return relative_difference(precise, [output[chosen] for output in compared.ours])
+            return relative_difference(precise, [output[chosen] for output in compared.outputs])
         except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way
             return 0.0
 
@@ -413,14 +411,14 @@ class _Doubles:
         if not precise.gradients:
             return 0.0
         cotangents = [value.astype(np.float32) for value in precise.cotangents]
-        return relative_difference(precise.gradients, self._single.source_head.gradients(precise.samples, cotangents))
+        return relative_difference(precise.gradients, self._single.original_head.gradients(precise.samples, cotangents))
 
-    def _made(self, arrays: Sequence[np.ndarray]) -> _Pair | None:
+    def _pair_of(self, arrays: Sequence[np.ndarray]) -> _Pair | None:
         if not self._asked:
             self._asked = True
-            source, translated = self._single.source.in_double, self._single.translated.in_double
-            if source is not None and translated is not None:
-                self._pair = _Pair(source, translated, *_before_softmax(source, translated, arrays))
+            original, translated = self._single.original.in_double, self._single.translated.in_double
+            if original is not None and translated is not None:
+                self._pair = _Pair(original, translated, *_before_softmax(original, translated, arrays))
         return self._pair
 
 
@@ -433,9 +431,10 @@ def _in_double(arrays: Sequence[np.ndarray], chosen: Sequence[int]) -> list[np.n
 def _most_different(compared: _Comparison) -> list[int]:
     """Positions of the samples whose outputs, and of those whose gradients differ most."""
     chosen: set[int] = set()
-    for ours, theirs in ((compared.ours, compared.theirs), (compared.gradients or [], compared.their_gradients or [])):
-        apart = np.zeros(len(ours[0]) if ours else 0)
-        for a, b in zip(ours, theirs, strict=True):
+    both = ((compared.outputs, compared.other_outputs), (compared.gradients or [], compared.other_gradients or []))
+    for arrays, others in both:
+        apart = np.zeros(len(arrays[0]) if arrays else 0)
+        for a, b in zip(arrays, others, strict=True):
             distances = np.linalg.norm((a - b).reshape(len(a), -1).astype(np.float64), axis=1)
             apart = np.maximum(apart, distances / (float(np.linalg.norm(a)) or 1.0))
         chosen.update(int(one) for one in np.argsort(apart)[-DOUBLE_SAMPLES:])  # NaN comes last
@@ -468,7 +467,7 @@ def _beyond_rounding(
         return [_outputs_differ(measurement, OUTPUT_TOLERANCE)]
     if difference is None or difference <= GRADIENT_TOLERANCE:
         return []
-    floor = _rounding_floor(pair.source_head, _first(compared.samples), compared.cotangents, generator)
+    floor = _rounding_floor(pair.original_head, _first(compared.samples), compared.cotangents, generator)
     floors.append(floor)
     if difference <= min(FLOOR_FACTOR * floor, MOST_ROUNDING):
         return []
@@ -488,7 +487,7 @@ def _outputs_differ(measurement: Measurement, tolerance: float, own: float = 0.0
 
 
 def certify_bridge(
-    source: Side, bridged: Side, arrays: Sequence[np.ndarray], seed: int = 0, *, gradients: bool = True
+    original: Side, bridged: Side, arrays: Sequence[np.ndarray], seed: int = 0, *, gradients: bool = True
 ) -> Certificate:
     """Compares a model with itself inside another framework.
 
@@ -496,26 +495,26 @@ def certify_bridge(
     crossing of values, axes and gradients.
 
     Args:
-        source: The original.
+        original: The model.
         bridged: The same inside the other framework.
         arrays: Some of the user's inputs, in the user's axes.
         seed: Seeds the random combination of outputs.
         gradients: Whether gradients are needed, and so compared.
     """
     generator = np.random.default_rng(seed)
-    pair = _Pair(source, bridged, source, bridged)
+    pair = _Pair(original, bridged, original, bridged)
     compared = _compare(pair, arrays, "your inputs", generator, gradients=gradients)
     measurement, note = compared.measurement, compared.note
     faults = []
     floor = None
-    tolerance = bridge_tolerance(compared.ours)
+    tolerance = bridge_tolerance(compared.outputs)
     if not measurement.output_difference <= tolerance:
         faults.append(
             f"outputs on your inputs differ by {measurement.output_difference:.1e} (tolerance {tolerance:.0e})"
         )
     difference = measurement.gradient_difference
     if difference is not None and not difference <= max(GRADIENT_TOLERANCE, tolerance):
-        floor = _rounding_floor(source, arrays, compared.cotangents, generator)
+        floor = _rounding_floor(original, arrays, compared.cotangents, generator)
         if not difference <= min(FLOOR_FACTOR * floor, MOST_ROUNDING):
             faults.append(
                 f"input gradients on your inputs differ by {difference:.1e} (tolerance {GRADIENT_TOLERANCE:.0e}, "
@@ -540,17 +539,17 @@ def _rounding_unit(values: np.ndarray) -> float:
 class _Pair:
     """Both models, and both without a final softmax, where both end in one."""
 
-    source: Side
+    original: Side
     translated: Side
-    source_head: Side
+    original_head: Side
     translated_head: Side
 
 
-def _before_softmax(source: Side, translated: Side, arrays: Sequence[np.ndarray]) -> tuple[Side, Side]:
+def _before_softmax(original: Side, translated: Side, arrays: Sequence[np.ndarray]) -> tuple[Side, Side]:
     """A saturated softmax has no gradient left to compare, and many methods explain what comes before it."""
-    heads = [side.without_softmax([array[:1] for array in arrays]) for side in (source, translated)]
+    heads = [side.without_softmax([array[:1] for array in arrays]) for side in (original, translated)]
     if heads[0] is None or heads[1] is None:
-        return source, translated
+        return original, translated
     return heads[0], heads[1]
 
 
@@ -596,21 +595,21 @@ class _Comparison:
 
     Attributes:
         samples: The inputs.
-        ours: The original's outputs.
-        theirs: The translated model's outputs.
+        outputs: The original's outputs.
+        other_outputs: The translated model's outputs.
         cotangents: Of the combination of outputs whose gradients were taken.
         gradients: The original's input gradients of the first samples; None if not measurable.
-        their_gradients: The translated model's.
+        other_gradients: The translated model's.
         measurement: How far all of it is apart.
         note: What could not be measured.
     """
 
     samples: Sequence[np.ndarray]
-    ours: list[np.ndarray]
-    theirs: list[np.ndarray]
+    outputs: list[np.ndarray]
+    other_outputs: list[np.ndarray]
     cotangents: list[np.ndarray]
     gradients: list[np.ndarray] | None
-    their_gradients: list[np.ndarray] | None
+    other_gradients: list[np.ndarray] | None
     measurement: Measurement
     note: str
 
@@ -623,24 +622,24 @@ def _compare(
     *,
     gradients: bool = True,
 ) -> _Comparison:
-    ours, theirs = pair.source.outputs(arrays), pair.translated.outputs(arrays)
-    shapes, their_shapes = [output.shape for output in ours], [output.shape for output in theirs]
-    if shapes != their_shapes:
-        note = f"outputs have shapes {their_shapes} instead of {shapes}"
+    outputs, other_outputs = pair.original.outputs(arrays), pair.translated.outputs(arrays)
+    shapes, other_shapes = [output.shape for output in outputs], [output.shape for output in other_outputs]
+    if shapes != other_shapes:
+        note = f"outputs have shapes {other_shapes} instead of {shapes}"
         nothing = Measurement(label, len(arrays[0]), np.inf, np.inf, 0.0, None, None)
-        return _Comparison(arrays, ours, theirs, [], None, None, nothing, note)
+        return _Comparison(arrays, outputs, other_outputs, [], None, None, nothing, note)
     first = _first(arrays)
-    known = pair.source_head is pair.source and len(arrays[0]) <= GRADIENT_SAMPLES
+    known = pair.original_head is pair.original and len(arrays[0]) <= GRADIENT_SAMPLES
     # Scaled, so that no output is too small to count.
     cotangents = [
         (generator.standard_normal(output[:GRADIENT_SAMPLES].shape) / (float(output.std()) or 1.0)).astype(output.dtype)
-        for output in (ours if known else pair.source_head.outputs(first))
+        for output in (outputs if known else pair.original_head.outputs(first))
     ]
     gradient, other, note = None, None, ""
     try:
         if not gradients:
             raise NoGradientError("the method needs none")
-        gradient = pair.source_head.gradients(first, cotangents)
+        gradient = pair.original_head.gradients(first, cotangents)
         other = pair.translated_head.gradients(first, cotangents)
     except NoGradientError as error:
         gradient, note = None, f"input gradients not compared ({error})"
@@ -651,35 +650,35 @@ def _compare(
     measurement = Measurement(
         label,
         len(arrays[0]),
-        relative_difference(ours, theirs),
-        max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)),
-        float(np.mean([np.mean(_top(a) == _top(b)) for a, b in zip(ours, theirs, strict=True)])),
+        relative_difference(outputs, other_outputs),
+        max(float(np.abs(a - b).max()) for a, b in zip(outputs, other_outputs, strict=True)),
+        float(np.mean([np.mean(_top(a) == _top(b)) for a, b in zip(outputs, other_outputs, strict=True)])),
         None if gradient is None or other is None else relative_difference(gradient, other),
         None if gradient is None or other is None else _cosine(gradient, other),
     )
-    return _Comparison(arrays, ours, theirs, cotangents, gradient, other, measurement, note)
+    return _Comparison(arrays, outputs, other_outputs, cotangents, gradient, other, measurement, note)
 
 
 def _rounding_floor(
-    source: Side, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray], generator: np.random.Generator
+    original: Side, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray], generator: np.random.Generator
 ) -> float:
     """Largest relative change of the gradient when the outputs move by no more than rounding moves them."""
-    outputs, gradient = source.outputs(arrays), source.gradients(arrays, cotangents)
+    outputs, gradient = original.outputs(arrays), original.gradients(arrays, cotangents)
     # Rounding happens in every layer, and moving the inputs stands for all of it: they are moved by as many units
     # in the last place as it takes to move the outputs by what rounding can do to deep networks. A gradient
     # that moves does so in leaps, whenever one unit passes the edge of its ReLU, so it takes several draws.
     steps = 1.0
     while steps < MOST_STEPS:
-        if relative_difference(outputs, source.outputs(_moved(arrays, steps, generator))) >= ROUNDING:
+        if relative_difference(outputs, original.outputs(_move(arrays, steps, generator))) >= ROUNDING:
             break
         steps *= 4
     return max(
-        relative_difference(gradient, source.gradients(_moved(arrays, steps, generator), cotangents))
+        relative_difference(gradient, original.gradients(_move(arrays, steps, generator), cotangents))
         for _ in range(FLOOR_DRAWS)
     )
 
 
-def _moved(arrays: Sequence[np.ndarray], steps: float, generator: np.random.Generator) -> list[np.ndarray]:
+def _move(arrays: Sequence[np.ndarray], steps: float, generator: np.random.Generator) -> list[np.ndarray]:
     """Inputs moved up or down, at random, by some units in the last place."""
     return [
         array + steps * np.spacing(np.abs(array)) * generator.choice([-1, 1], array.shape).astype(array.dtype)
@@ -712,11 +711,3 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 def _top(output: np.ndarray) -> np.ndarray:
     return output.reshape(output.shape[0], -1).argmax(axis=1)
-
-
-def _forth(array: np.ndarray, axes: Axes) -> np.ndarray:
-    return array if axes is None else np.transpose(array, axes)
-
-
-def _back(array: np.ndarray, axes: Axes) -> np.ndarray:
-    return array if axes is None else np.transpose(array, np.argsort(axes))

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-import sys
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cfi_core.coexistence import load_safely
+from cfi_core.adapters import adapter_for, framework_of_tensor, is_instance
 from cfi_core.errors import UnknownFrameworkError
-from cfi_core.frameworks.base import FrameworkAdapter
+from cfi_core.records import Arguments, Original
 from cfi_core.registry import Registry
-from cfi_core.specs import FrameworkSpec, resolve
-
-_adapters: dict[str, FrameworkAdapter] = {}
-
+from cfi_core.specs import FrameworkSpec, MethodSpec, Role
 
 _FUNCTIONS_FALL_TO = "numpy"
+
+
+def find_original(registry: Registry, arguments: Arguments, methods: Sequence[MethodSpec]) -> Original:
+    """The user's model, loaded, with its framework and the framework's adapter.
+
+    Raises:
+        UnknownFrameworkError: It is of no known framework, or of several.
+    """
+    return load_original(registry, arguments.model, _given_inputs(arguments, methods))
+
+
+def load_original(registry: Registry, model: Any, inputs: Any = None) -> Original:
+    """A model, loaded, with its framework and the framework's adapter; `inputs` tell it for a plain function.
+
+    Raises:
+        UnknownFrameworkError: It is of no known framework, or of several.
+    """
+    framework = detect_framework(registry, model, inputs).name
+    adapter = adapter_for(registry, framework)
+    return Original(framework, adapter, adapter.load(model))
 
 
 def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> FrameworkSpec:
@@ -47,31 +63,13 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
     )
 
 
-def adapter_for(registry: Registry, framework: str) -> FrameworkAdapter:
-    """The adapter of a framework; imports the framework.
-
-    Raises:
-        UnknownFrameworkError: The framework is not installed.
-    """
-    spec = registry.frameworks.get(framework)
-    if spec is None:
-        raise UnknownFrameworkError(
-            f"No plugin describes the framework {framework!r}; known are {', '.join(sorted(registry.frameworks))}."
-        )
-    if spec.adapter not in _adapters:
-        if spec.module not in sys.modules and find_spec(spec.module) is None:
-            raise UnknownFrameworkError(f"{framework} is not usable here: no module {spec.module!r} is installed.")
-        load_safely()
-        _adapters[spec.adapter] = resolve(spec.adapter)()
-    return _adapters[spec.adapter]
-
-
-def framework_of_tensor(registry: Registry, value: Any) -> str | None:
-    """The framework that a tensor belongs to; None for anything else."""
-    for spec in registry.frameworks.values():
-        if any(_is_instance(value, module, name) for module, name in spec.tensor_types):
-            return spec.name
-    return None
+def _given_inputs(arguments: Arguments, methods: Sequence[MethodSpec]) -> Any:
+    """The inputs, in whichever words they were given."""
+    if arguments.inputs is not None:
+        return arguments.inputs
+    own = arguments.exec_args or {}
+    names = (name for method in methods for name, role in method.roles.items() if role is Role.INPUTS)
+    return next((own[name] for name in names if name in own), None)
 
 
 def _framework_of_inputs(registry: Registry, inputs: Any) -> str | None:
@@ -82,12 +80,7 @@ def _framework_of_inputs(registry: Registry, inputs: Any) -> str | None:
 def _is_model(spec: FrameworkSpec, model: Any) -> bool:
     if isinstance(model, str | Path):
         return Path(model).suffix in spec.file_suffixes
-    return any(_is_instance(model, module, name) for module, name in spec.model_types)
-
-
-def _is_instance(value: Any, module: str, name: str) -> bool:
-    found = getattr(sys.modules.get(module), name, None)
-    return isinstance(found, type) and isinstance(value, found)
+    return any(is_instance(model, module, name) for module, name in spec.model_types)
 
 
 def _describe(model: Any) -> str:

@@ -5,6 +5,9 @@ Each message names the culprit, the alternatives and the next step.
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 class CFIError(Exception):
     """Base class of all errors raised by CFI."""
@@ -96,3 +99,15 @@ class TranslationWarning(CFIWarning):
 
 class ModelWarning(CFIWarning):
     """Something about the user's model changes what the attribution means."""
+
+
+def warn(message: str, category: type[CFIWarning]) -> None:
+    """Warns at the line of the user's that led here: the first outside CFI's packages, seen from the public call."""
+    level = depth = 2  # as `warnings.warn` counts: 1 is this function, 2 what called it
+    frame = sys._getframe(1)
+    while frame is not None:
+        depth += 1
+        if frame.f_globals.get("__name__", "").startswith("cfi_"):
+            level = depth
+        frame = frame.f_back  # type: ignore[assignment]
+    warnings.warn(message, category, stacklevel=level)

@@ -1,23 +1,26 @@
-"""Step 1 of a call: find the methods that go by a key."""
+"""Step 1 of a call: find the methods that go by a key, and what each needs when it is called with these arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import get_close_matches
 
 from cfi_core.catalogue import DISTRIBUTION_OF_TOOLSET, TOOLSETS_OF_METHOD
 from cfi_core.errors import ArgumentError, UnknownMethodError
+from cfi_core.records import Arguments
 from cfi_core.registry import Registry
 from cfi_core.requirements import unmet
 from cfi_core.specs import Kind, MethodSpec
 
 
-def find_methods(registry: Registry, key: str, toolset: str | None, kinds: frozenset[Kind]) -> tuple[MethodSpec, ...]:
-    """All methods of that key whose toolset is installed.
+def find_methods(registry: Registry, arguments: Arguments, kinds: frozenset[Kind]) -> tuple[MethodSpec, ...]:
+    """All methods of the key whose toolset can be used, with what each needs when it is called with these arguments.
 
     Raises:
         UnknownMethodError: There is none; names the nearest keys and the distribution that has it.
     """
+    key, toolset = arguments.method_key, arguments.toolset
     if not isinstance(key, str):
         raise UnknownMethodError(f"The method key must be a string such as 'grad_cam', not {key!r}.")
     if toolset is not None:
@@ -35,7 +38,25 @@ def find_methods(registry: Registry, key: str, toolset: str | None, kinds: froze
         raise UnknownMethodError(
             f"{key!r} needs {', '.join(missing)}, which is not installed: pip install {' '.join(map(repr, missing))}."
         )
-    return tuple(usable)
+    return tuple(_as_called(registry, spec, arguments) for spec in usable)
+
+
+def _as_called(registry: Registry, method: MethodSpec, arguments: Arguments) -> MethodSpec:
+    """The method with what it, and the method that it wraps, needs when it is called with these arguments."""
+    given = arguments.own
+    needs = method.needs | {need for name, need in method.argument_needs.items() if given.get(name)}
+    wrapped = registry.methods.get((str(given.get(method.wraps)), method.toolset)) if method.wraps else None
+    if wrapped is None:
+        return replace(method, needs=needs)
+    return replace(
+        method,
+        kind=wrapped.kind,
+        needs=needs | wrapped.needs,
+        required=tuple(dict.fromkeys((*method.required, *wrapped.required))),
+        head=wrapped.head,
+        citation=f"{method.citation}; {wrapped.citation}",
+        alters_model=method.alters_model or wrapped.alters_model,
+    )
 
 
 def _check_toolset(registry: Registry, toolset: str) -> None:

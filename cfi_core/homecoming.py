@@ -1,113 +1,103 @@
-"""Step 8 of a call: bring the result home to the user's axes and names."""
+"""Step 8 of a call: bring the result home to the user's axes and names, and draw it if the user asked for it."""
 
 from __future__ import annotations
 
 import platform
 import sys
-import warnings
-from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-import importlib_metadata
 import numpy as np
 from packaging.requirements import Requirement
 
-from cfi_core.attribution import Attribution
-from cfi_core.carrying import Carried, Prepared
-from cfi_core.contract import Axes, MethodRequest, MethodResult
-from cfi_core.errors import MethodError, ModelWarning
-from cfi_core.targets import inverse
+from cfi_core.attribution import Attribution, Outlets
+from cfi_core.contract import Axes, MethodResult
+from cfi_core.errors import MethodError, ModelWarning, PluginWarning, warn
+from cfi_core.frameworks.axes import Permutation, unpermute
+from cfi_core.observing import tell_after_run
+from cfi_core.records import Call, Carried, Prepared
+from cfi_core.registry import Registry
+from cfi_core.requirements import version_of
+from cfi_core.specs import Role
 
 _MAPS = {Axes.INPUT_MAP, Axes.LAYER_MAP, Axes.INPUT_SIZED_MAP}
+_OF_LAYERS = {Axes.LAYER, Axes.LAYER_MAP}
 
 
 def bring_home(
-    prepared: Prepared,
-    carried: Carried,
-    result: MethodResult,
-    layers: Sequence[str],
-    seconds: dict[str, float],
+    registry: Registry, call: Call, prepared: Prepared, carried: Carried, result: MethodResult
 ) -> Attribution:
     """Makes the attribution.
 
     Raises:
         MethodError: The method gave NaN or infinite values.
+
+    Warns:
+        ModelWarning: The values are zero everywhere.
+        PluginWarning: It could not be drawn.
     """
-    plan, call, request = prepared.plan, prepared.plan.call, carried.request
-    parts = [_part(prepared, carried, result.axes, i, value, layers) for i, value in enumerate(result.values)]
-    for values, _ in parts:
-        if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
-            raise MethodError(
-                f"{plan.method.key} of {plan.method.toolset} gave NaN or infinite values, which explain nothing. "
-                f"Check the scale of inputs and outputs, or choose another method."
-            )
-    if all(not values.any() for values, _ in parts):
-        warnings.warn(
-            f"{plan.method.key} of {plan.method.toolset} is zero everywhere: what is explained does not react to this "
-            f"input here (a dead unit, a saturated output, a layer that the target does not depend on), or the "
-            f"method's own regularisation removed everything (LIME: pass an interpretable_model with a smaller alpha).",
-            ModelWarning,
-            stacklevel=5,
-        )
+    plan, original, translation = call.plan, call.original, prepared.translation
+    parts = [_label(call, prepared, result.axes, i, value) for i, value in enumerate(result.values)]
+    _check_values(call, [values for values, _ in parts])
     several = len(parts) > 1
-    inputs = prepared.probe.inputs.arrays if prepared.inputs_given else ()
-    return Attribution(
+    inputs = call.inputs.arrays if call.inputs.given else ()
+    attribution = Attribution(
         values=tuple(values for values, _ in parts) if several else parts[0][0],
         dims=tuple(dims for _, dims in parts) if several else parts[0][1],
         method_key=plan.method.key,
         toolset=plan.method.toolset,
-        route=prepared.translation.route.names if prepared.translation else (),
-        certificate=prepared.translation.certificate if prepared.translation else None,
-        target=_shown_target(call.target, request),
-        layer=None if not layers else layers[0] if len(layers) == 1 else tuple(layers),
-        extras={name: _numpy(prepared, value) for name, value in result.extras.items()},
-        provenance=_provenance(prepared, carried, result, seconds),
+        route=translation.route.names if translation else (),
+        certificate=translation.certificate if translation else None,
+        target=_given_target(call),
+        layer=None if not plan.layers else plan.layers[0] if len(plan.layers) == 1 else plan.layers,
+        extras={name: _as_numpy(prepared, value) for name, value in result.extras.items()},
+        provenance=_provenance(registry, call, prepared, carried, result),
         inputs=inputs,
-        input_dims=tuple(prepared.home.dims(prepared.model, array.shape) for array in inputs),
+        input_dims=tuple(original.adapter.dims(original.model, array.shape) for array in inputs),
+        outlets=Outlets(registry.plotters, registry.writers),
     )
+    tell_after_run(registry, plan, attribution)
+    if plan.arguments.plot:
+        _draw(attribution, plan.arguments.plot)
+    return attribution
 
 
-def _part(
-    prepared: Prepared, carried: Carried, axes: Axes, position: int, value: Any, layers: Sequence[str]
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    values = np.asarray(_numpy(prepared, value))
-    of_layer = axes in (Axes.LAYER, Axes.LAYER_MAP)
-    layer = layers[min(position, len(layers) - 1)] if of_layer and layers else None
-    home, model = prepared.home, prepared.model
-    if axes in _MAPS:
-        # A map has no channel axis, so there is no permutation to undo: the spatial axes must be in the same order.
-        order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
-        shape = _shape(prepared, carried, layer, position, values.ndim + 1)
-        _check_spatial_order(prepared, layer, order, shape)
-        full = home.dims(model, shape, layer=layer)
-        return values, tuple(name for name in full if name != "channel")
+def _label(call: Call, prepared: Prepared, axes: Axes, position: int, value: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Values in the user's axes, and the names of these."""
+    values = np.asarray(_as_numpy(prepared, value))
+    layers, original = call.plan.layers, call.original
+    layer = layers[min(position, len(layers) - 1)] if axes in _OF_LAYERS and layers else None
     order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
+    if axes in _MAPS:
+        shape = _unmapped_shape(call, layer, position, values.ndim + 1)
+        _check_spatial_order(call, layer, order, shape)
+        full = original.adapter.dims(original.model, shape, layer=layer)
+        return values, tuple(name for name in full if name != "channel")
     if order is not None and len(order) != values.ndim:
         raise MethodError(
-            f"{prepared.plan.method.key} gave values of shape {values.shape} where {len(order)} axes were expected; "
+            f"{call.plan.method.key} gave values of shape {values.shape} where {len(order)} axes were expected; "
             f"they cannot be brought home from the translated model. Leave out own arguments that change their shape."
         )
-    if order is not None:
-        values = np.transpose(values, inverse(order))
-    return np.array(values), home.dims(model, values.shape, layer=layer)
+    values = unpermute(values, order)
+    return np.array(values), original.adapter.dims(original.model, values.shape, layer=layer)
 
 
-def _shape(prepared: Prepared, carried: Carried, layer: str | None, position: int, rank: int) -> tuple[int, ...]:
+def _unmapped_shape(call: Call, layer: str | None, position: int, rank: int) -> tuple[int, ...]:
     """Shape, in the user's model, of what a map was made of."""
     if layer is not None:
-        shape = carried.layer_shapes.get(layer, ())
+        shape = call.layer_shapes.get(layer, ())
     else:
-        arrays = prepared.probe.inputs.arrays
+        arrays = call.inputs.arrays
         shape = arrays[min(position, len(arrays) - 1)].shape
     return shape if len(shape) == rank else (0,) * rank
 
 
-def _check_spatial_order(
-    prepared: Prepared, layer: str | None, order: tuple[int, ...] | None, shape: tuple[int, ...]
-) -> None:
+def _check_spatial_order(call: Call, layer: str | None, order: Permutation, shape: tuple[int, ...]) -> None:
+    """A map has no channel axis, so there is no permutation to undo: the spatial axes must be in the same order."""
     if order is None:
         return
-    channel = prepared.home.channel_axis(prepared.model, shape, layer=layer)
+    channel = call.original.adapter.channel_axis(call.original.model, shape, layer=layer)
     spatial = [axis for axis in order if axis != channel]
     if spatial != sorted(spatial):
         raise MethodError(
@@ -116,56 +106,88 @@ def _check_spatial_order(
         )
 
 
-def _numpy(prepared: Prepared, value: Any) -> Any:
-    return prepared.abroad.to_numpy(value) if prepared.abroad.is_tensor(value) else value
+def _check_values(call: Call, parts: list[np.ndarray]) -> None:
+    method = call.plan.method
+    for values in parts:
+        if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
+            raise MethodError(
+                f"{method.key} of {method.toolset} gave NaN or infinite values, which explain nothing. "
+                f"Check the scale of inputs and outputs, or choose another method."
+            )
+    if all(not values.any() for values in parts):
+        warn(
+            f"{method.key} of {method.toolset} is zero everywhere: what is explained does not react to this "
+            f"input here (a dead unit, a saturated output, a layer that the target does not depend on), or the "
+            f"method's own regularisation removed everything (LIME: pass an interpretable_model with a smaller alpha).",
+            ModelWarning,
+        )
 
 
-def _shown_target(target: Any, request: MethodRequest) -> Any:
-    if target is None and request.target is None:
-        return next((value for name, value in request.exec_args.items() if name == "score"), None)
-    return target
+def _as_numpy(prepared: Prepared, value: Any) -> Any:
+    return prepared.adapter.to_numpy(value) if prepared.adapter.is_tensor(value) else value
+
+
+def _given_target(call: Call) -> Any:
+    """The target as the user gave it, in whichever words."""
+    arguments, roles = call.plan.arguments, call.plan.method.roles
+    if arguments.target is not None or call.target is not None:
+        return arguments.target
+    return next((value for name, value in arguments.own.items() if roles.get(name) is Role.OWN_TARGET), None)
 
 
 def _provenance(
-    prepared: Prepared, carried: Carried, result: MethodResult, seconds: dict[str, float]
+    registry: Registry, call: Call, prepared: Prepared, carried: Carried, result: MethodResult
 ) -> dict[str, Any]:
-    plan = prepared.plan
+    plan, arguments, translation = call.plan, call.plan.arguments, prepared.translation
+    model = call.original.model
+    seconds = {"check": call.seconds}
+    if translation is not None:
+        seconds["translate and certify"] = prepared.seconds
+    seconds["run"] = perf_counter() - carried.started
     return {
         "method": plan.method.key,
         "kind": str(plan.method.kind),
         "toolset": plan.method.toolset,
         "citation": plan.method.citation,
-        "model": f"{type(prepared.model).__module__}.{type(prepared.model).__qualname__}",
+        "model": f"{type(model).__module__}.{type(model).__qualname__}",
         "framework": plan.framework,
-        "route": prepared.translation.route.names if prepared.translation else (),
-        "certificate": str(prepared.translation.certificate) if prepared.translation else "native: nothing to certify",
+        "route": translation.route.names if translation else (),
+        "certificate": str(translation.certificate) if translation else "native: nothing to certify",
         "explained": carried.explained,
-        "neuron": plan.call.neuron if not callable(plan.call.neuron) else repr(plan.call.neuron),
+        "neuron": repr(arguments.neuron) if callable(arguments.neuron) else arguments.neuron,
         "applied": dict(result.applied),
-        "init_args": {name: repr(value) for name, value in plan.call.init_args.items()},
-        "exec_args": {name: repr(value) for name, value in plan.call.exec_args.items()},
-        "seed": prepared.seed,
+        "init_args": {name: repr(value) for name, value in (arguments.init_args or {}).items()},
+        "exec_args": {name: repr(value) for name, value in (arguments.exec_args or {}).items()},
+        "seed": call.seed,
         "seconds": sum(seconds.values()),
-        "seconds_per_step": dict(seconds),
-        "versions": _versions(prepared),
+        "seconds_per_step": seconds,
+        "versions": _versions(registry, call, prepared),
     }
 
 
-def _versions(prepared: Prepared) -> dict[str, str]:
-    plan, registry = prepared.plan, prepared.registry
-    requirements = [
-        *registry.toolsets[plan.method.toolset].requirements,
-    ]
-    for step in prepared.translation.route.translators if prepared.translation else ():
-        requirements.extend(step.requirements)
-    names = dict.fromkeys(["cfi-core", "numpy", *(Requirement(text).name for text in requirements)])
+def _versions(registry: Registry, call: Call, prepared: Prepared) -> dict[str, str]:
+    """Versions of all that took part, as far as metadata and loaded modules tell."""
+    plan, translation = call.plan, prepared.translation
     versions = {"python": platform.python_version()}
     for framework in (plan.framework, plan.toolset_framework):
         module = registry.frameworks[framework].module
         versions[module] = str(getattr(sys.modules.get(module), "__version__", "unknown"))
-    for name in names:
-        try:
-            versions[name] = importlib_metadata.version(name)
-        except importlib_metadata.PackageNotFoundError:
-            versions[name] = "not installed as a distribution"
+    requirements = list(registry.toolsets[plan.method.toolset].requirements)
+    for step in translation.route.translators if translation else ():
+        requirements.extend(step.requirements)
+    for name in dict.fromkeys(["cfi-core", "numpy", *(Requirement(text).name for text in requirements)]):
+        versions[name] = version_of(name) or "not installed as a distribution"
     return versions
+
+
+def _draw(attribution: Attribution, plot: bool | str | Path) -> None:
+    try:
+        if isinstance(plot, str | Path):
+            attribution.save(plot)
+            return
+        attribution.extras["figure"] = figure = attribution.plot()  # type: ignore[index]
+        shell = sys.modules.get("IPython")
+        if shell is not None and shell.get_ipython() is not None:
+            shell.display.display(figure)
+    except Exception as error:  # noqa: BLE001 - a plotter is foreign code, and the attribution must not be lost
+        warn(f"The attribution could not be drawn: {error}", PluginWarning)

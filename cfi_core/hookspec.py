@@ -20,8 +20,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from cfi_core.attribution import Attribution
-    from cfi_core.planning import Plan
-    from cfi_core.routes import Route
+    from cfi_core.records import Plan, Route
     from cfi_core.specs import (
         FrameworkSpec,
         MethodSpec,

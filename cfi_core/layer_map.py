@@ -116,54 +116,54 @@ class _Candidates:
         return [names[position] for position in np.flatnonzero(alike)]
 
 
-def find_layers(source: Side, translated: Side, arrays: Sequence[np.ndarray], certificate: Certificate) -> LayerMap:
+def find_layers(original: Side, translated: Side, arrays: Sequence[np.ndarray], certificate: Certificate) -> LayerMap:
     """Which layer is which; in double precision where rounding moves gradients so far that they do not tell.
 
     Args:
-        source: The original.
+        original: The model.
         translated: The translated model.
         arrays: Samples in the user's axes; best not all alike.
         certificate: Of the two.
     """
     found = None
     if not certificate.in_double:
-        found = map_layers(source, translated, arrays, certificate.gradient_floor or 0.0)
+        found = map_layers(original, translated, arrays, certificate.gradient_floor or 0.0)
         if not found.uncertain or not certificate.has_double:
             return found
     precise = None
-    if source.in_double is not None and translated.in_double is not None:
+    if original.in_double is not None and translated.in_double is not None:
         # A copy in double precision may refuse to show its layers in any way.
         with contextlib.suppress(Exception):
-            precise = map_layers(source.in_double, translated.in_double, arrays)
+            precise = map_layers(original.in_double, translated.in_double, arrays)
     if precise is not None and (found is None or len(precise) > len(found)):
         return precise
-    return map_layers(source, translated, arrays, certificate.gradient_floor or 0.0) if found is None else found
+    return map_layers(original, translated, arrays, certificate.gradient_floor or 0.0) if found is None else found
 
 
-def map_layers(source: Side, translated: Side, arrays: Sequence[np.ndarray], rounding_floor: float = 0.0) -> LayerMap:
+def map_layers(original: Side, translated: Side, arrays: Sequence[np.ndarray], rounding_floor: float = 0.0) -> LayerMap:
     """Compares the layers of two models.
 
     Args:
-        source: The original.
+        original: The model.
         translated: The translated model.
         arrays: Samples in the user's axes; best not all alike.
         rounding_floor: Relative rounding error of the original's own gradients.
     """
     generator = np.random.default_rng(0)
-    cotangents = [generator.standard_normal(output.shape) for output in source.outputs(arrays)]
-    original, other = _read(source, arrays, cotangents), _read(translated, arrays, cotangents)
+    cotangents = [generator.standard_normal(output.shape) for output in original.outputs(arrays)]
+    reading, other = _read(original, arrays, cotangents), _read(translated, arrays, cotangents)
     tolerance = max(GRADIENT_TOLERANCE, FLOOR_FACTOR * rounding_floor)
     candidates = _Candidates(other)
     order = {name: position for position, name in enumerate(other.activations)}
     matches: dict[str, LayerMatch] = {}
     uncertain = []
     earliest = 0
-    for name, value in original.activations.items():
-        channel = source.adapter.channel_axis(source.model, value.shape, layer=name)
+    for name, value in reading.activations.items():
+        channel = original.adapter.channel_axis(original.model, value.shape, layer=name)
         alike = [
             match
             for candidate in candidates.like(value)
-            if (match := _match(name, candidate, original, other, channel)) is not None
+            if (match := _match(name, candidate, reading, other, channel)) is not None
         ]
         found = [
             match for match in alike if match.gradient_difference is None or match.gradient_difference <= tolerance
@@ -176,27 +176,27 @@ def map_layers(source: Side, translated: Side, arrays: Sequence[np.ndarray], rou
         )
         matches[name] = best
         earliest = order[best.name]
-    return LayerMap(MappingProxyType(matches), tuple(original.activations), tuple(uncertain))
+    return LayerMap(MappingProxyType(matches), tuple(reading.activations), tuple(uncertain))
 
 
-def first_divergence(source: Side, translated: Side, arrays: Sequence[np.ndarray]) -> Divergence | None:
+def first_divergence(original: Side, translated: Side, arrays: Sequence[np.ndarray]) -> Divergence | None:
     """The first layer of the original that has a namesake in the translated model which gives something else.
 
     A layer that no other is named after proves nothing, and one whose values are found anywhere is right so far.
     """
-    original, other = source.activations(arrays), translated.activations(arrays)
-    namesakes = {tuple(_parts(name)): name for name in other}
-    for name, value in original.items():
+    activations, others = original.activations(arrays), translated.activations(arrays)
+    namesakes = {tuple(_parts(name)): name for name in others}
+    for name, value in activations.items():
         if not np.issubdtype(value.dtype, np.floating):
             continue
-        channel = source.adapter.channel_axis(source.model, value.shape, layer=name)
+        channel = original.adapter.channel_axis(original.model, value.shape, layer=name)
         namesake = namesakes.get(tuple(_parts(name)))
         if namesake is None:
             continue
-        apart = _distance(value, other[namesake], channel)
+        apart = _distance(value, others[namesake], channel)
         if apart <= DIVERGENCE:
             continue
-        if any(_distance(value, theirs, channel) <= DIVERGENCE for theirs in other.values()):
+        if any(_distance(value, other, channel) <= DIVERGENCE for other in others.values()):
             continue
         return Divergence(name, namesake, apart)
     return None
@@ -220,20 +220,20 @@ def _shape_class(value: np.ndarray) -> tuple[int, ...]:
     return (value.shape[0], *sorted(value.shape[1:])) if value.ndim else ()
 
 
-def _match(name: str, candidate: str, original: _Reading, other: _Reading, channel: int | None) -> LayerMatch | None:
+def _match(name: str, candidate: str, reading: _Reading, other: _Reading, channel: int | None) -> LayerMatch | None:
     """The candidate with the first order of axes in which it has the activation; None if there is none."""
-    value, theirs = original.activations[name], other.activations[candidate]
+    value, activation = reading.activations[name], other.activations[candidate]
     for axes in _orders(value, channel):
         turned = np.transpose(value, axes)
-        if turned.shape != theirs.shape:
+        if turned.shape != activation.shape:
             continue
-        difference = relative_difference([turned], [theirs])
+        difference = relative_difference([turned], [activation])
         if not difference <= ACTIVATION_TOLERANCE:
             continue
-        gradient, their_gradient = original.gradients.get(name), other.gradients.get(candidate)
+        gradient, other_gradient = reading.gradients.get(name), other.gradients.get(candidate)
         gradient_difference = None
-        if gradient is not None and their_gradient is not None:
-            gradient_difference = relative_difference([np.transpose(gradient, axes)], [their_gradient])
+        if gradient is not None and other_gradient is not None:
+            gradient_difference = relative_difference([np.transpose(gradient, axes)], [other_gradient])
         same = axes == tuple(range(value.ndim))
         return LayerMatch(candidate, None if same else axes, difference, gradient_difference)
     return None

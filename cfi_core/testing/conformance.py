@@ -24,8 +24,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 import cfi_core as cfi
+from cfi_core.adapters import adapter_for
 from cfi_core.contract import MethodRequest
-from cfi_core.detection import adapter_for, detect_framework
+from cfi_core.detection import detect_framework
 from cfi_core.registry import registry
 from cfi_core.running import run
 from cfi_core.specs import UNIFORM_ARGUMENTS, Kind, resolve

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from cfi_core.adapters import adapter_for
 from cfi_core.certificate import Side, certify, relative_difference
-from cfi_core.detection import adapter_for
 from cfi_core.registry import registry
 
 

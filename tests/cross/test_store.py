@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 import cfi_core as cfi
-from cfi_core import store, translation
-from cfi_core.detection import adapter_for
+from cfi_core.adapters import adapter_for
 from cfi_core.registry import registry
+from cfi_core.translation import conversion, store
 
 
 def keras_cnn() -> tuple[Any, np.ndarray, str]:
@@ -65,13 +65,13 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Grows with every conversion that is done anew."""
     done: list[Any] = []
-    convert = translation.convert_along
+    convert = conversion.convert_along
 
     def counted(route: Any, model: Any, arrays: Any) -> Any:
         done.append(route)
         return convert(route, model, arrays)
 
-    monkeypatch.setattr(translation, "convert_along", counted)
+    monkeypatch.setattr(conversion, "convert_along", counted)
     return done
 
 
@@ -222,7 +222,7 @@ _CONTENT = """
 import torchvision, torch, warnings
 warnings.simplefilter("ignore")
 import cfi_core
-from cfi_core.detection import adapter_for
+from cfi_core.adapters import adapter_for
 from cfi_core.registry import registry
 torch.manual_seed(3)
 for name in ("mobilenet_v3_small", "vit_b_16"):
@@ -267,7 +267,7 @@ def test_what_cannot_be_written_is_told_and_harms_nothing(folder: Path, monkeypa
 
 
 def test_the_environment_may_name_the_folder(tmp_path: Path):
-    code = "from cfi_core import store; print(store.current_store().folder)"
+    code = "from cfi_core.translation import store; print(store.current_store().folder)"
     environment = {**os.environ, "CFI_TRANSLATIONS": str(tmp_path / "kept")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == str(tmp_path / "kept")

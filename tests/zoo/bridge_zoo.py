@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from cfi_bridge import keras_host, torch_host
+from cfi_core.adapters import adapter_for
 from cfi_core.contract import BridgeRequest, Converted
-from cfi_core.detection import adapter_for
 from cfi_core.registry import registry
 
 

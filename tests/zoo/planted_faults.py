@@ -27,8 +27,8 @@ import torch
 from torch import nn
 
 import cfi_core as cfi
+from cfi_core.adapters import adapter_for
 from cfi_core.certificate import Side, certify
-from cfi_core.detection import adapter_for
 from cfi_core.registry import registry
 
 TORCH_SOURCES = (

@@ -16,7 +16,7 @@ from hand_made import TABLE, A, B, C, D, E, F, G, HandModel, Q, images, request,
 
 from cfi_bridge import keras_host
 from cfi_bridge.keras_host import bridge
-from cfi_core.detection import adapter_for
+from cfi_core.adapters import adapter_for
 from cfi_core.errors import LayerError, NoGradientError
 from cfi_core.registry import registry
 

@@ -17,7 +17,7 @@ from hand_made import TABLE, A, B, C, D, E, F, G, HandModel, Q, images, request,
 from torch import Tensor
 
 from cfi_bridge.torch_host import BridgedModel, bridge
-from cfi_core.detection import adapter_for
+from cfi_core.adapters import adapter_for
 from cfi_core.errors import InputError, LayerError, NoGradientError
 from cfi_core.registry import registry
 

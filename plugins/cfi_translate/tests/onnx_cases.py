@@ -28,8 +28,8 @@ import cfi_core
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_core.errors import CFIError, TranslationError
+from cfi_core.records import Translation
 from cfi_core.specs import resolve
-from cfi_core.translation import Translation
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 

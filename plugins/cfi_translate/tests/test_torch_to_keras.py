@@ -10,10 +10,11 @@ import torch
 from test_torch_export_operators import FUNCTIONS, MODULES, arrays_for, seeded
 
 import cfi_core as cfi
+from cfi_core.frameworks.axes import permute, unpermute
 from cfi_core.frameworks.structure import flatten
+from cfi_core.records import Route
 from cfi_core.registry import registry
-from cfi_core.routes import Route
-from cfi_core.translation import convert_along
+from cfi_core.translation.conversion import convert_along
 
 ROUTE = ("torch-export", "onnx-keras")
 REFUSED = {
@@ -40,11 +41,11 @@ def assert_reaches_keras(name: str, model: Callable, *shapes: tuple[int, ...]) -
         with pytest.raises(cfi.TranslationError, match=REFUSED[name]):
             convert_along(route, model, arrays)
         return
-    made, input_axes, output_axes = convert_along(route, model, arrays)
-    given = [array if axes is None else array.transpose(axes) for array, axes in zip(arrays, input_axes, strict=True)]
-    results = [np.asarray(one) for one in flatten(made(given if len(given) > 1 else given[0], training=False))]
-    for result, axes, expected in zip(results, output_axes, wanted, strict=True):
-        back = result if axes is None else result.transpose(np.argsort(axes))
+    made = convert_along(route, model, arrays)
+    given = [permute(array, axes) for array, axes in zip(arrays, made.input_axes, strict=True)]
+    results = [np.asarray(one) for one in flatten(made.model(given if len(given) > 1 else given[0], training=False))]
+    for result, axes, expected in zip(results, made.output_axes, wanted, strict=True):
+        back = unpermute(result, axes)
         assert back.shape == expected.shape and back.dtype == expected.dtype
         np.testing.assert_allclose(back, expected, rtol=1e-4, atol=2e-5)
 

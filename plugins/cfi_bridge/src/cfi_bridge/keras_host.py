@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_bridge.span import Span, refuse_second_derivatives, refuse_to_save, run_all, span
+from cfi_core.adapters import adapter_for
 from cfi_core.contract import BridgeRequest, Converted
-from cfi_core.detection import adapter_for
 from cfi_core.registry import registry
 
 try:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cfi_bridge.span import Examples, Span, refuse_second_derivatives, span
+from cfi_core.adapters import adapter_for
 from cfi_core.contract import BridgeRequest, Converted
-from cfi_core.detection import adapter_for
 from cfi_core.errors import InputError
 from cfi_core.registry import registry
 

@@ -1,76 +1,40 @@
-"""The user's call as given, with the toolset's own words sorted into their roles."""
+"""What names tell: the toolset's own words sorted into the uniform ones that they mean, and the layers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
-from cfi_core.errors import ArgumentError
-from cfi_core.specs import UNIFORM_ARGUMENTS, Head, MethodSpec, Role, Translator
+from cfi_core.errors import ArgumentError, LayerError
+from cfi_core.records import Arguments, Original
+from cfi_core.specs import UNIFORM_ARGUMENTS, Kind, MethodSpec, Role
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One call of `cfi.attribute` or `cfi.visualize_features`.
-
-    Attributes:
-        own_target: The target is named in the toolset's own words (a score function).
-
-    Raises:
-        ArgumentError: `head`, `seed`, `init_args` or `exec_args` are of the wrong form.
-    """
-
-    model: Any
-    method_key: str
-    toolset: str | None = None
-    inputs: Any = None
-    target: Any = None
-    layer: Any = None
-    neuron: Any = None
-    baselines: Any = None
-    init_args: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    exec_args: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    translator: Translator = None
-    head: str | None = None
-    seed: int | None = None
-    own_target: bool = False
-
-    def __post_init__(self) -> None:
-        if self.head is not None and self.head not in tuple(Head):
-            raise ArgumentError(f"head={self.head!r} is neither 'logit' nor 'output'.")
-        seed = self.seed
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
-            raise ArgumentError(f"seed={seed!r} is no integer between 0 and 2**32 - 1.")
-        for name in ("init_args", "exec_args"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise ArgumentError(
-                    f"{name} must be a dict of the toolset's own arguments, not {getattr(self, name)!r}."
-                )
-
-
-def sort_arguments(call: Call, method: MethodSpec) -> Call:
-    """Step 4 of a call: checks the arguments by name, and lifts own words into the uniform ones they mean.
+def sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
+    """Checks the arguments by name, and lifts own words into the uniform ones that they mean.
 
     Args:
-        call: As the user gave it.
+        arguments: As the user gave them.
         method: The method that is to run.
 
     Returns:
-        The call with `inputs`, `target`, `layer`, `neuron` and `baselines` in their uniform places, and with
+        The arguments with `inputs`, `target`, `layer`, `neuron` and `baselines` in their uniform places, and with
         only such own arguments left as have no uniform meaning.
 
     Raises:
         ArgumentError: An argument is unknown, given twice, required and missing, or has no meaning here.
     """
-    lifted: dict[str, Any] = {name: getattr(call, name) for name in UNIFORM_ARGUMENTS}
+    lifted: dict[str, Any] = {name: getattr(arguments, name) for name in UNIFORM_ARGUMENTS}
     origin = {name: name for name, value in lifted.items() if value is not None}
-    init_args = _own(call.init_args, "init_args", method.init_args, method, lifted, origin)
-    exec_args = _own(call.exec_args, "exec_args", method.exec_args, method, lifted, origin)
-    own_target = any(method.roles.get(name) is Role.OWN_TARGET for name in (*init_args, *exec_args))
-    if own_target and lifted["target"] is not None:
+    init_args = _lift(arguments.init_args or {}, "init_args", method.init_args, method, lifted, origin)
+    exec_args = _lift(arguments.exec_args or {}, "exec_args", method.exec_args, method, lifted, origin)
+    is_visualization = method.kind is Kind.FEATURE_VISUALIZATION
+    if is_visualization and (lifted["layer"] is None) != (lifted["neuron"] is None):
+        raise ArgumentError("A layer is visualised by one of its channels or units: pass both layer= and neuron=.")
+    if has_own_target(method, {**init_args, **exec_args}) and lifted["target"] is not None:
         raise ArgumentError(
             f"{method.key} of {method.toolset} got its target twice: as {origin['target']!r} and in the toolset's own "
             f"words. Keep one of them."
@@ -86,10 +50,15 @@ def sort_arguments(call: Call, method: MethodSpec) -> Call:
         # A missing layer is no error: the call ends in a PendingLayer.
         if name != "layer" and lifted[name] is None:
             raise ArgumentError(_missing(name, method))
-    return replace(call, **lifted, init_args=init_args, exec_args=exec_args, own_target=own_target)
+    return replace(arguments, **lifted, init_args=init_args, exec_args=exec_args)
 
 
-def _own(
+def has_own_target(method: MethodSpec, own: Mapping[str, Any]) -> bool:
+    """Whether the target is named in the toolset's own words (a score function)."""
+    return any(method.roles.get(name) is Role.OWN_TARGET for name in own)
+
+
+def _lift(
     given: Mapping[str, Any],
     where: str,
     names: tuple[str, ...],
@@ -136,3 +105,37 @@ def _missing(name: str, method: MethodSpec) -> str:
         "baselines": "pass baselines= with reference inputs, in your model's axis order",
     }[name]
     return f"{method.key} of {method.toolset} needs {name!r}: {hint}."
+
+
+def layer_names(original: Original, layer: object) -> tuple[str, ...]:
+    """Names of the layers that the user referred to by object or name, one or a list of them.
+
+    Raises:
+        LayerError: One of them is not part of the model; names the nearest.
+    """
+    if layer is None:
+        return ()
+    adapter, model = original.adapter, original.model
+    references = tuple(layer) if isinstance(layer, list | tuple) else (layer,)
+    names = tuple(adapter.layer_name(model, reference) for reference in references)
+    for reference, name in zip(references, names, strict=True):
+        if name is None:
+            raise LayerError(_unknown_layer(original, reference))
+    return names  # type: ignore[return-value]
+
+
+def _unknown_layer(original: Original, reference: object) -> str:
+    known = [layer.name for layer in original.adapter.layers(original.model)]
+    if not isinstance(reference, str):
+        kind = type(reference).__name__
+        return f"The {kind} given as layer is not part of this model. Pass one of its own layers, or a name: " + _some(
+            known
+        )
+    near = get_close_matches(reference, known, n=3, cutoff=0.4)
+    if near:
+        return f"The model has no layer {reference!r}. Nearest: {', '.join(near)}. cfi.layers(model) lists all."
+    return f"The model has no layer {reference!r}. It has: {_some(known)}. cfi.layers(model) lists all."
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.adapters import as_array, framework_of_tensor
 from cfi_core.contract import Target
 from cfi_core.errors import ArgumentError, TargetError
-from cfi_core.frameworks.base import FrameworkAdapter
-from cfi_core.frameworks.structure import is_structure, items
+from cfi_core.frameworks.structure import flatten, is_structure, items
+from cfi_core.registry import Registry
 
 
-def resolve_target(target: Any, outputs: Any) -> Target:
+def resolve_target(registry: Registry, target: Any, outputs: Any) -> Target:
     """Checks the user's target.
 
     Args:
+        registry: What is installed.
         target: A class index; a list or array with one index per sample; a tuple with one index for each axis
             of the output after the first (or a list of such tuples); for a model with several outputs, a tuple
             that begins with the output's position or key; a callable of the output; or None where the output
@@ -27,6 +29,7 @@ def resolve_target(target: Any, outputs: Any) -> Target:
     Raises:
         TargetError: It names nothing in the output.
     """
+    target = _plain(registry, target)
     if not is_structure(outputs):
         return _in_tensor(target, outputs)
     entries = dict(items(outputs))
@@ -65,26 +68,36 @@ def _in_tensor(target: Any, output: np.ndarray) -> Target:
         raise TargetError(f"The target {target!r} is no index. Pass {_wanted(shape)}.")
     if isinstance(target, tuple):
         return Target(index=_checked(target, shape))
-    values = _plain(target)
-    if not isinstance(values, list):
-        return Target(index=_checked((values,), shape))
-    if len(values) != shape[0]:
+    if not isinstance(target, list):
+        return Target(index=_checked((target,), shape))
+    if len(target) != shape[0]:
         raise TargetError(
-            f"{len(values)} targets for {shape[0]} samples. Pass one per sample, or a single index for all of them."
+            f"{len(target)} targets for {shape[0]} samples. Pass one per sample, or a single index for all of them."
         )
-    per_sample = [tuple(value) if isinstance(value, list | tuple) else (value,) for value in values]
+    per_sample = [tuple(value) if isinstance(value, list | tuple) else (value,) for value in target]
     return Target(index=tuple(_checked(value, shape) for value in per_sample))
 
 
-def _plain(target: Any) -> Any:
-    """Python numbers in lists, out of lists, numpy arrays and tensors of any framework."""
-    if isinstance(target, list):
-        return [tuple(map(_plain, entry)) if isinstance(entry, tuple) else _plain(entry) for entry in target]
+def position_of(target: Target | None, outputs: Any) -> int:
+    """Position of the output that a target chooses among all tensors that the model gives."""
+    if target is None or target.output is None:
+        return 0
+    return [key for key, entry in items(outputs) for _ in flatten(entry)].index(target.output)
+
+
+def _plain(registry: Registry, target: Any) -> Any:
+    """The target with numbers of Python, in lists and tuples, in place of numpy arrays and tensors of any framework."""
+    if isinstance(target, list | tuple):
+        plain = [_plain(registry, entry) for entry in target]
+        return tuple(plain) if isinstance(target, tuple) else plain
+    if target is None or isinstance(target, str | bytes | bool | np.bool_):
+        return target
+    if callable(target) and framework_of_tensor(registry, target) is None:
+        return target
     if isinstance(target, int | np.integer):
         return int(target)
-    if hasattr(target, "detach"):  # a torch tensor on whatever device
-        target = target.detach().cpu()
-    array = np.asarray(target)
+    is_tensor = framework_of_tensor(registry, target) is not None
+    array = as_array(registry, target, "target") if is_tensor else np.asarray(target)
     if array.dtype.kind not in "iu":
         raise TargetError(f"The target {target!r} holds no indices. Pass integers, or a callable of the output.")
     return array.tolist()
@@ -96,14 +109,13 @@ def _checked(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
             f"The target {index if len(index) != 1 else index[0]} has {len(index)} indices for an output of shape "
             f"{shape}. Pass {_wanted(shape)}." + (" One class per sample is a list." if len(index) == shape[0] else "")
         )
-    plain = tuple(_plain(value) for value in index)
-    for value, size in zip(plain, shape[1:], strict=True):
-        if not isinstance(value, int) or not -size <= value < size:
+    for value, size in zip(index, shape[1:], strict=True):
+        if isinstance(value, bool) or not isinstance(value, int) or not -size <= value < size:
             raise TargetError(
                 f"The target {index if len(index) != 1 else index[0]} is out of range: the model gives {shape[1:]} "
                 f"values per sample, so an index lies between 0 and {size - 1}."
             )
-    return tuple(value % size for value, size in zip(plain, shape[1:], strict=True))
+    return tuple(value % size for value, size in zip(index, shape[1:], strict=True))
 
 
 def _wanted(shape: tuple[int, ...]) -> str:
@@ -133,41 +145,3 @@ def resolve_neuron(neuron: Any, shape: Sequence[int], *, channel_allowed: bool, 
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or not -size <= value < size:
             raise ArgumentError(f"neuron={neuron!r} is out of range: layer {layer!r} gives {sizes} values per sample.")
     return tuple(int(value) % size for value, size in zip(index, sizes, strict=True))
-
-
-def carry_target(
-    target: Target, axes: Sequence[int] | None, adapter: FrameworkAdapter, output: int | str | None
-) -> Target:
-    """The same target in the layout of the translated model.
-
-    Args:
-        target: In the user's layout.
-        axes: Permutation from the user's output axes to the model's; None if they are the same.
-        adapter: Adapter of the framework that the method runs in.
-        output: Position or key of the chosen output in the model that runs.
-    """
-    carried = replace(target, output=output)
-    if axes is None:
-        return carried
-    if target.function is not None:
-        function, back = target.function, inverse(axes)
-        return replace(carried, function=lambda tensor: function(adapter.permute(tensor, back)))
-    if target.index is None:
-        return carried
-    if target.per_sample:
-        return replace(carried, index=tuple(carry_index(index, axes) for index in target.index))  # type: ignore[arg-type]
-    return replace(carried, index=carry_index(target.index, axes))  # type: ignore[arg-type]
-
-
-def carry_index(index: tuple[int, ...], axes: Sequence[int] | None) -> tuple[int, ...]:
-    """An index (or a window) over all axes but the first, with its axes in the new order."""
-    if axes is None:
-        return index
-    if len(index) != len(axes) - 1:
-        raise ArgumentError(f"{index} has {len(index)} entries; pass one for each of the {len(axes) - 1} axes.")
-    return tuple(index[axis - 1] for axis in axes[1:])
-
-
-def inverse(axes: Sequence[int]) -> tuple[int, ...]:
-    """The permutation that undoes another."""
-    return tuple(int(axis) for axis in np.argsort(axes))

@@ -2,70 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cfi_core.catalogue import DISTRIBUTION_OF_TRANSLATOR
-from cfi_core.errors import ChoiceWarning, PluginWarning, RouteError
+from cfi_core.errors import ChoiceWarning, PluginWarning, RouteError, warn
+from cfi_core.records import Choice, Original, Route
 from cfi_core.registry import Registry
 from cfi_core.requirements import unmet
 from cfi_core.specs import ANY, MethodSpec, Need, Translator, TranslatorSpec
 
 KINDS = ("conversion", "bridge")
-
-
-@dataclass(frozen=True)
-class Route:
-    """Translators that are applied one after the other; none of them when the model is native."""
-
-    translators: tuple[TranslatorSpec, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the translators, in order."""
-        return tuple(translator.name for translator in self.translators)
-
-    @property
-    def cost(self) -> float:
-        """Sum of the translators' costs."""
-        return sum(translator.cost for translator in self.translators)
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """What is tried first: native, then a bridge, then conversions, the cheapest of each."""
-        return (0 if self.native else 1 if self.bridge else 2, self.cost)
-
-    @property
-    def preserves(self) -> frozenset[Need]:
-        """Needs that a model still meets at the end."""
-        return frozenset(Need).intersection(*(translator.preserves for translator in self.translators))
-
-    @property
-    def native(self) -> bool:
-        """Whether nothing has to be translated."""
-        return not self.translators
-
-    @property
-    def bridge(self) -> bool:
-        """Whether the model is run where it lives."""
-        return any(translator.kind == "bridge" for translator in self.translators)
-
-    def __str__(self) -> str:
-        if self.native:
-            return "native"
-        frameworks = [self.translators[0].source, *(translator.target for translator in self.translators)]
-        return " → ".join(frameworks) + f" ({', '.join(self.names)})"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A method, the routes to it (the one to try first in front) and what else would have served."""
-
-    method: MethodSpec
-    routes: tuple[Route, ...]
-    others: tuple[str, ...]
-    reason: str
 
 
 def find_routes(
@@ -149,7 +96,7 @@ def _way_out(registry: Registry, source: str, target: str, needs: frozenset[Need
     return "Choose another translator or method."
 
 
-def choose(registry: Registry, methods: Sequence[MethodSpec], source: str, translator: Translator) -> Choice:
+def choose(registry: Registry, methods: Sequence[MethodSpec], original: Original, translator: Translator) -> Choice:
     """The method and route to take: native, then a bridge, then the cheapest conversion that meets the needs.
 
     Warns:
@@ -158,6 +105,7 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], source: str, trans
     Raises:
         RouteError: No candidate can be reached.
     """
+    source = original.framework
     candidates: list[tuple[MethodSpec, tuple[Route, ...]]] = []
     errors: list[RouteError] = []
     for method in methods:
@@ -175,26 +123,30 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], source: str, trans
     method, routes = candidates[0]
     others = tuple(other.toolset for other, _ in candidates[1:])
     if others:
-        warnings.warn(
+        warn(
             f"{method.key!r} is offered by {', '.join([method.toolset, *others])}; {method.toolset} is taken "
             f"({routes[0]}). Pass toolset= to choose.",
             ChoiceWarning,
-            stacklevel=4,
         )
     ordered = _ordered(registry, routes, method)
-    if ordered[0].native:
-        reason = "the toolset works on the model as it is"
-    elif translator is not None:
-        reason = f"as translator={translator!r} asks"
-    elif ordered[0] != routes[0]:
-        reason = "chosen by a cfi_choose_route hook"
-    elif ordered[0].bridge:
-        reason = f"the model runs where it lives; that keeps {_names(method.needs)}"
-    elif ruled_out := _bridges_lack(registry, source, method):
-        reason = f"the cheapest that keeps {_names(method.needs)}; a bridge has no {_names(ruled_out)}"
-    else:
-        reason = "the cheapest that keeps " + _names(method.needs)
-    return Choice(method, ordered, others, reason)
+    reason = _reason(registry, method, source, ordered[0], routes[0], translator)
+    return Choice(method, registry.toolsets[method.toolset].framework, ordered, others, reason)
+
+
+def _reason(
+    registry: Registry, method: MethodSpec, source: str, route: Route, cheapest: Route, translator: Translator
+) -> str:
+    if route.native:
+        return "the toolset works on the model as it is"
+    if translator is not None:
+        return f"as translator={translator!r} asks"
+    if route != cheapest:
+        return "chosen by a cfi_choose_route hook"
+    if route.bridge:
+        return f"the model runs where it lives; that keeps {_names(method.needs)}"
+    if ruled_out := _bridges_lack(registry, source, method):
+        return f"the cheapest that keeps {_names(method.needs)}; a bridge has no {_names(ruled_out)}"
+    return "the cheapest that keeps " + _names(method.needs)
 
 
 def _bridges_lack(registry: Registry, source: str, method: MethodSpec) -> frozenset[Need]:
@@ -229,13 +181,12 @@ def _policy(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | 
     try:
         chosen = registry.manager.hook.cfi_choose_route(candidates=routes, method=method)
     except Exception as error:  # noqa: BLE001 - a policy is foreign code: it must not take the host down
-        warnings.warn(f"A cfi_choose_route hook failed: {error!r}; the cheapest route is taken.", PluginWarning, 4)
+        warn(f"A cfi_choose_route hook failed: {error!r}; the cheapest route is taken.", PluginWarning)
         return routes[0]
     if chosen not in routes:
-        warnings.warn(
+        warn(
             f"A cfi_choose_route hook chose {chosen}, which is none of the candidates; the cheapest route is taken.",
             PluginWarning,
-            stacklevel=4,
         )
         return routes[0]
     return chosen

@@ -13,34 +13,33 @@ import os
 import stat
 import sys
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import importlib_metadata
 import numpy as np
 import xxhash
 from packaging.requirements import Requirement
 
-from cfi_core.certificate import Axes
-from cfi_core.errors import ArgumentError, TranslationWarning
+from cfi_core.errors import ArgumentError, TranslationWarning, warn
+from cfi_core.frameworks.axes import Permutation
 from cfi_core.frameworks.base import FrameworkAdapter, Storable
+from cfi_core.records import Route
 from cfi_core.registry import Registry
-from cfi_core.routes import Route
+from cfi_core.requirements import version_of
 
 _NOTES, _MODEL = "translation.json", "model"
 _VARIABLE = "CFI_TRANSLATIONS"
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
-    """A conversion as it is kept."""
+class Conversion:
+    """A converted model, and the permutations of its axes from those of the original."""
 
     model: Any
-    input_axes: tuple[Axes, ...]
-    output_axes: tuple[Axes, ...]
+    input_axes: tuple[Permutation, ...]
+    output_axes: tuple[Permutation, ...]
 
 
 class Store:
@@ -66,7 +65,7 @@ class Store:
                 )
         self.folder = folder
 
-    def get(self, key: str, adapter: FrameworkAdapter) -> Stored | None:
+    def get(self, key: str, adapter: FrameworkAdapter) -> Conversion | None:
         """The entry, if there is one that can be read."""
         entry = self.folder / key
         if not isinstance(adapter, Storable) or not (entry / _NOTES).is_file():
@@ -74,11 +73,11 @@ class Store:
         try:
             notes = json.loads((entry / _NOTES).read_text())
             model = adapter.restore(entry / _MODEL)
-            return Stored(model, _all_axes(notes["input_axes"]), _all_axes(notes["output_axes"]))
+            return Conversion(model, _read_permutations(notes["input_axes"]), _read_permutations(notes["output_axes"]))
         except Exception:  # noqa: BLE001 - files may be damaged in any way; the model is converted anew
             return None
 
-    def put(self, key: str, adapter: FrameworkAdapter, made: Stored) -> None:
+    def put(self, key: str, adapter: FrameworkAdapter, made: Conversion) -> None:
         """Writes an entry, whole or not at all.
 
         Warns:
@@ -99,13 +98,12 @@ class Store:
                 with contextlib.suppress(FileNotFoundError):
                     (self.folder / key).replace(Path(folder) / "former")
                 with contextlib.suppress(FileExistsError):  # another process was quicker
-                    _renamed(entry, self.folder / key)
+                    _rename(entry, self.folder / key)
         except Exception as error:  # noqa: BLE001 - disks fill up, and a model may refuse to be saved in any way
-            warnings.warn(
+            warn(
                 f"The conversion could not be kept in {self.folder} ({type(error).__name__}: {error}). Free the disk, "
                 f"choose another folder, or stop with cfi.keep_translations(None).",
                 TranslationWarning,
-                stacklevel=2,
             )
 
 
@@ -117,7 +115,7 @@ def store_key(registry: Registry, content: str, route: Route, arrays: Sequence[n
         route.names,
         [(array.shape[1:], array.dtype.str) for array in arrays],
         sys.version,
-        sorted({(name, _version(name)) for name in required}),
+        sorted({(name, version_of(name)) for name in required}),
         sorted(plugin.label for plugin in registry.plugins),
     )
     return xxhash.xxh3_128_hexdigest(repr(parts).encode())
@@ -152,7 +150,7 @@ def current_store() -> Store | None:
 _store: Store | str | None = os.environ.get(_VARIABLE, "")
 
 
-def _renamed(folder: Path, target: Path) -> None:
+def _rename(folder: Path, target: Path) -> None:
     try:
         folder.rename(target)
     except OSError as error:
@@ -161,16 +159,5 @@ def _renamed(folder: Path, target: Path) -> None:
         raise
 
 
-def _version(name: str) -> str:
-    try:
-        return str(importlib_metadata.version(name))
-    except importlib_metadata.PackageNotFoundError:
-        return ""
-
-
-def _axes(value: Sequence[int] | None) -> tuple[int, ...] | None:
-    return None if value is None else tuple(value)
-
-
-def _all_axes(values: Sequence[Sequence[int] | None]) -> tuple[Axes, ...]:
-    return tuple(_axes(one) for one in values)
+def _read_permutations(values: Sequence[Sequence[int] | None]) -> tuple[Permutation, ...]:
+    return tuple(None if one is None else tuple(one) for one in values)

@@ -1,60 +1,32 @@
-"""Inputs and baselines of a call: from whatever arrays the user has to tensors of the model's framework."""
+"""Inputs, and what has to be like them: from whatever arrays the user has to tensors of the model's framework."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cfi_core.detection import adapter_for, framework_of_tensor
-from cfi_core.errors import CFIError, InputError
+from cfi_core.adapters import as_array, as_arrays
+from cfi_core.errors import ArgumentError, CFIError, InputError
 from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.frameworks.structure import flatten
+from cfi_core.records import Inputs, Original
 from cfi_core.registry import Registry
 
 
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """The user's inputs, twice, in the axis order of the user's model.
-
-    Attributes:
-        tensors: In the model's framework, on its device and in its floating point type.
-        arrays: The same values in numpy.
-    """
-
-    tensors: tuple[Any, ...]
-    arrays: tuple[np.ndarray, ...]
-
-    @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return int(self.arrays[0].shape[0])
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """One forward pass of the user's model on the user's inputs."""
-
-    inputs: Inputs
-    outputs: Any
-
-
-def read_inputs(registry: Registry, adapter: FrameworkAdapter, model: Any, value: Any) -> Inputs:
+def read_inputs(registry: Registry, original: Original, value: Any) -> Inputs:
     """Brings the user's inputs into the model's framework.
 
     Args:
         registry: What is installed.
-        adapter: Adapter of the model's framework.
-        model: The user's model.
+        original: The user's model.
         value: An array, a tensor of any known framework or nested lists; a tuple or list of arrays for a model
             with several inputs. The sample axis comes first.
 
     Raises:
         InputError: Types, shapes or sample counts do not fit.
     """
-    parts = split(registry, value)
+    adapter, model, parts = original.adapter, original.model, as_arrays(registry, value)
     declared = adapter.input_shapes(model)
     if declared is not None and len(declared) != len(parts):
         raise InputError(
@@ -81,12 +53,13 @@ def read_inputs(registry: Registry, adapter: FrameworkAdapter, model: Any, value
     return Inputs(tuple(tensors), tuple(np.array(adapter.to_numpy(tensor)) for tensor in tensors))
 
 
-def example_inputs(adapter: FrameworkAdapter, model: Any, samples: int) -> Inputs:
+def example_inputs(original: Original, samples: int) -> Inputs:
     """Random inputs of the shapes that the model declares, for methods that need none of the user's.
 
     Raises:
         InputError: The model does not declare them fully.
     """
+    adapter, model = original.adapter, original.model
     shapes = adapter.input_shapes(model)
     if shapes is None or any(size is None for shape in shapes for size in shape[1:]):
         known = "none" if shapes is None else ", ".join(map(str, shapes))
@@ -101,15 +74,16 @@ def example_inputs(adapter: FrameworkAdapter, model: Any, samples: int) -> Input
         integer = adapter.declared_integer(model, position)
         arrays.append(np.zeros(full, np.int64) if integer else generator.normal(size=full).astype(np.float32))
     tensors = tuple(adapter.tensor(array, model) for array in arrays)
-    return Inputs(tensors, tuple(adapter.to_numpy(tensor) for tensor in tensors))
+    return Inputs(tensors, tuple(adapter.to_numpy(tensor) for tensor in tensors), given=False)
 
 
-def run_probe(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> Probe:
-    """Runs the user's model once on the user's inputs, so that what does not fit is found before anything expensive.
+def run_original(original: Original, inputs: Inputs) -> Any:
+    """What the user's model gives for the inputs: so what does not fit is found before anything expensive.
 
     Raises:
         InputError: The model fails on them, gives no numbers, or mixes the samples.
     """
+    adapter, model = original.adapter, original.adapter.twin(original.model)
     try:
         outputs = adapter.outputs(model, inputs.tensors)
     except CFIError:
@@ -131,7 +105,55 @@ def run_probe(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> Probe:
             )
         if not np.isfinite(output).all():
             raise InputError("The model gives NaN or infinite outputs for these inputs. Check the inputs and weights.")
-    return Probe(inputs, outputs)
+    return outputs
+
+
+def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str) -> None:
+    """Checks arrays or numbers, one part for each input: shapes (and for baselines types) must fit.
+
+    Raises:
+        InputError: They do not.
+    """
+    arrays = inputs.arrays
+    parts = value if isinstance(value, tuple) else as_arrays(registry, value)
+    if len(parts) != len(arrays):
+        raise InputError(f"{name} has {len(parts)} parts for {len(arrays)} inputs. Pass one for each input.")
+    for part, like in zip(parts, arrays, strict=True):
+        if part is None or isinstance(part, int | float):
+            continue
+        array = as_array(registry, part, name)
+        if array.ndim != like.ndim:
+            raise InputError(
+                f"{name} has shape {array.shape}, but needs the axes of the inputs {like.shape}, with a first axis of "
+                f"1 or more samples."
+            )
+        if any(size not in (1, other) for size, other in zip(array.shape[1:], like.shape[1:], strict=True)):
+            raise InputError(f"{name} has shape {array.shape}, which does not fit inputs of shape {like.shape}.")
+        if name == "baselines" and array.dtype.kind != like.dtype.kind:
+            raise InputError(f"baselines hold {array.dtype}, the inputs {like.dtype}: convert and scale them alike.")
+
+
+def check_window(inputs: Inputs, value: Any, name: str) -> None:
+    """Checks a window: one entry for each axis of a sample, none larger than the axis; strides may also be one number.
+
+    Raises:
+        ArgumentError: It does not fit the samples.
+    """
+    arrays = inputs.arrays
+    windows = value if isinstance(value, tuple) and value and isinstance(value[0], tuple | list) else (value,)
+    for window, array in zip(windows, arrays, strict=False):
+        sizes = array.shape[1:]
+        entries = tuple(window) if isinstance(window, tuple | list) else (window,) * len(sizes)
+        fits = len(entries) == len(sizes) and all(
+            isinstance(entry, int | np.integer) and 1 <= entry <= size
+            for entry, size in zip(entries, sizes, strict=True)
+        )
+        if not fits or (not isinstance(window, tuple | list) and len(sizes) > 1 and name != "strides"):
+            example = tuple(size if size <= 4 else max(1, size // 8) for size in sizes)
+            raise ArgumentError(
+                f"{name}={value!r} does not fit samples of shape {sizes}: pass one number for each of these axes, none "
+                f"larger than the axis, for example {example}."
+            )
 
 
 def _repair(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> str:
@@ -151,46 +173,6 @@ def _repair(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> str:
     if len(inputs.arrays) > 1:
         return "A tuple or list of arrays means several inputs; for the samples of one input, stack them (np.stack)."
     return "Check shape and axis order: the sample axis is first."
-
-
-def split(registry: Registry, value: Any) -> tuple[Any, ...]:
-    """One entry for each model input: a tuple or list of arrays is several inputs."""
-    if isinstance(value, list | tuple) and value and all(_is_array(registry, entry) for entry in value):
-        return tuple(value)
-    return (value,)
-
-
-def as_array(registry: Registry, value: Any, name: str) -> np.ndarray:
-    """The values as a numpy array.
-
-    Raises:
-        InputError: They are no array of numbers.
-    """
-    framework = framework_of_tensor(registry, value)
-    if framework is not None:
-        return adapter_for(registry, framework).to_numpy(value)
-    if isinstance(value, dict):
-        raise InputError(f"{name} is a dict. Pass a tuple of arrays in the order of the model's inputs.")
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"{name} is no array: {error}. Pass an array with the sample axis first.") from error
-    if array.dtype.kind not in "fiub" or array.ndim == 0:
-        raise InputError(f"{name} holds {array.dtype} of shape {array.shape}; pass an array of numbers, samples first.")
-    return array
-
-
-def to_tensor(registry: Registry, adapter: FrameworkAdapter, model: Any, value: Any, axes: Sequence[int] | None) -> Any:
-    """A fresh tensor of the adapter's framework with permuted axes, without a detour where it already is one."""
-    if adapter.is_tensor(value):
-        tensor = adapter.tensor(value, model)
-        return tensor if axes is None else adapter.permute(tensor, axes)
-    array = as_array(registry, value, "an array")
-    return adapter.tensor(array if axes is None else np.transpose(array, axes), model)
-
-
-def _is_array(registry: Registry, value: Any) -> bool:
-    return isinstance(value, np.ndarray) or framework_of_tensor(registry, value) is not None
 
 
 def _check_shape(name: str, shape: tuple[int, ...], declared: tuple[int | None, ...]) -> None:

@@ -1,0 +1,184 @@
+"""Step 4 of a call: everything that can be known to be wrong before anything expensive runs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from cfi_core.adapters import framework_of_tensor
+from cfi_core.checking.inputs import check_like_inputs, check_window, example_inputs, read_inputs, run_original
+from cfi_core.checking.names import has_own_target, layer_names, sort_arguments
+from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
+from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, warn
+from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
+from cfi_core.registry import Registry
+from cfi_core.specs import Head, Kind, Need, Role
+
+__all__ = ["check", "check_layer", "check_names", "read_inputs", "run_original"]
+
+
+def check_names(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Plan:
+    """Checks what names tell, without running the model.
+
+    Raises:
+        ArgumentError: An argument is unknown, given twice, missing, or has no meaning here.
+        LayerError: A layer is not part of the model.
+        PlotError: A picture could not be written.
+    """
+    _check_plot(registry, arguments.plot)
+    method = choice.method
+    arguments = replace(sort_arguments(arguments, method), model=original.model)
+    for name in method.native_only:
+        if arguments.own.get(name) and not choice.routes[0].native:
+            raise ArgumentError(
+                f"{name!r} asks for a place in the translated model that cannot be compared with yours (only the "
+                f"outputs of layers can). Leave it out and name the layer before it instead."
+            )
+    layers = layer_names(original, arguments.layer)
+    return Plan(
+        method=method,
+        framework=original.framework,
+        toolset_framework=choice.toolset_framework,
+        routes=choice.routes,
+        reason=choice.reason,
+        others=choice.others,
+        head=Head(arguments.head) if arguments.head is not None else method.head,
+        layers=layers,
+        needs_layer="layer" in method.required and not layers,
+        arguments=arguments,
+        own_target=has_own_target(method, arguments.own),
+    )
+
+
+def check(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Call:
+    """Checks what names tell, and what can be known from the user's model alone, by one forward pass.
+
+    Raises:
+        ArgumentError: An argument is unknown, given twice, missing, or has no meaning here; or inputs, target,
+            neuron, baselines or masks do not fit the model.
+
+    Warns:
+        ModelWarning: The model is in training mode.
+    """
+    plan = check_names(registry, arguments, original, choice)
+    arguments = plan.arguments
+    if original.adapter.in_training_mode(original.model):
+        warn(
+            "The model is in training mode. It is explained in inference mode (dropout off, fixed batch norm "
+            "statistics); your model stays in training mode.",
+            ModelWarning,
+        )
+    if arguments.inputs is not None:
+        inputs = read_inputs(registry, original, arguments.inputs)
+        _check_differentiable(plan, inputs)
+    else:
+        inputs = example_inputs(original, len(arguments.target) if isinstance(arguments.target, list) else 1)
+    outputs = run_original(original, inputs)
+    target = resolve_target(registry, arguments.target, outputs) if plan.explains_target else None
+    _check_like_inputs(registry, plan, inputs)
+    shapes = _layer_shapes(original, inputs, plan.layers)
+    return Call(
+        plan=plan,
+        original=original,
+        inputs=inputs,
+        outputs=outputs,
+        target=target,
+        output=position_of(target, outputs),
+        neuron=_neuron(plan, shapes),
+        layer_shapes=shapes,
+        mentioned=_mentioned_layers(registry, original, arguments),
+        seed=secrets.randbits(31) if arguments.seed is None else arguments.seed,
+        seconds=perf_counter() - arguments.started,
+    )
+
+
+def check_layer(pending: PendingLayer, layer: Any) -> Call:
+    """The call that was waiting for a layer, with the layer.
+
+    Raises:
+        LayerError: The layer is not part of the model.
+        ArgumentError: The model has changed in the meantime.
+    """
+    call, original = pending.call, pending.call.original
+    names = layer_names(original, layer)
+    if not names:
+        raise LayerError(f"Pass a layer: one of {', '.join(entry.name for entry in pending.layers)}.")
+    if original.adapter.fingerprint(original.model) != pending.fingerprint:
+        raise ArgumentError("The model has changed since the call was prepared. Call cfi.attribute again, with layer=.")
+    plan = replace(call.plan, layers=names, needs_layer=False)
+    shapes = _layer_shapes(original, call.inputs, names)
+    return replace(call, plan=plan, neuron=_neuron(plan, shapes), layer_shapes=shapes)
+
+
+def _check_plot(registry: Registry, plot: bool | str | Path) -> None:
+    if not isinstance(plot, str | Path):
+        return
+    path = Path(plot)
+    if path.suffix.lower() not in registry.writers:
+        raise PlotError(f"No writer serves {path.suffix!r} files; there are writers for {', '.join(registry.writers)}.")
+    if not path.parent.is_dir():
+        raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
+
+
+def _check_differentiable(plan: Plan, inputs: Inputs) -> None:
+    if Need.INPUT_GRADIENT not in plan.method.needs:
+        return
+    for array in inputs.arrays:
+        if not np.issubdtype(array.dtype, np.floating):
+            raise InputError(
+                f"{plan.method.key} differentiates with respect to the inputs, and {array.dtype} inputs have no "
+                f"gradient. Explain a layer instead (for example layer_integrated_gradients at the embedding)."
+            )
+
+
+def _check_like_inputs(registry: Registry, plan: Plan, inputs: Inputs) -> None:
+    """Baselines, masks and windows."""
+    baselines = plan.arguments.baselines
+    if baselines is not None and not isinstance(baselines, int | float):
+        check_like_inputs(registry, inputs, baselines, "baselines")
+    for name, value in plan.arguments.own.items():
+        role = plan.method.roles.get(name)
+        if role is Role.LIKE_INPUTS and value is not None:
+            check_like_inputs(registry, inputs, value, name)
+        if role is Role.WINDOW and value is not None:
+            check_window(inputs, value, name)
+
+
+def _layer_shapes(original: Original, inputs: Inputs, layers: tuple[str, ...]) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of the outputs of layers that are called once and give one tensor."""
+    if not layers:
+        return MappingProxyType({})
+    twin = original.adapter.twin(original.model)
+    activations = original.adapter.activations(twin, inputs.tensors, layers)
+    return MappingProxyType({name: activation.shape for name, activation in activations.items()})
+
+
+def _neuron(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """The neuron, checked; of a layer that is called several times the toolset judges, and no translation has it."""
+    neuron = plan.arguments.neuron
+    if len(plan.layers) != 1 or plan.layers[0] not in shapes:
+        return neuron
+    channel_allowed = plan.method.kind is Kind.FEATURE_VISUALIZATION
+    layer = plan.layers[0]
+    return resolve_neuron(neuron, shapes[layer], channel_allowed=channel_allowed, layer=layer)
+
+
+def _mentioned_layers(registry: Registry, original: Original, arguments: Arguments) -> tuple[str, ...]:
+    def names(value: Any) -> list[str]:
+        if isinstance(value, list | tuple):
+            return [name for entry in value for name in names(entry)]
+        if type(value) is dict:
+            return [name for entry in value.values() for name in names(entry)]
+        if not callable(value) or framework_of_tensor(registry, value) is not None:
+            return []
+        name = original.adapter.layer_name(original.model, value)
+        return [] if name is None else [name]
+
+    return tuple(dict.fromkeys(names(list(arguments.own.values()))))

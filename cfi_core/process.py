@@ -1,0 +1,49 @@
+"""Leaves no trace of a call in the process."""
+
+from __future__ import annotations
+
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from threading import RLock
+
+import numpy as np
+
+from cfi_core.adapters import adapter_for
+from cfi_core.registry import Registry
+
+# Random generators and warning filters belong to the whole process: two calls at once would draw from each
+# other's numbers, and restore each other's state.
+_one_at_a_time = RLock()
+
+
+@contextmanager
+def unchanged_process(registry: Registry) -> Iterator[None]:
+    """Restores global random generators, warning filters and framework settings on leaving, also after an error.
+
+    Calls from several threads wait for each other.
+    """
+    with _one_at_a_time, ExitStack() as stack:
+        python, numpy_state = random.getstate(), np.random.get_state()  # restored, not drawn from
+        for spec in registry.frameworks.values():
+            # A framework that the process has not loaded has no state that could be lost.
+            if spec.module in sys.modules:
+                stack.enter_context(adapter_for(registry, spec.name).unchanged())
+        stack.enter_context(_unchanged_filters())
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)
+
+
+@contextmanager
+def _unchanged_filters() -> Iterator[None]:
+    # warnings.catch_warnings() would also reset what has been shown once; only the list of filters is kept.
+    filters = warnings.filters[:]
+    try:
+        yield
+    finally:
+        warnings.filters[:] = filters  # type: ignore[index]

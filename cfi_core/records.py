@@ -1,0 +1,380 @@
+"""The state of a call: what each step knows and hands to the next. Everything here is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from cfi_core.certificate import Certificate
+from cfi_core.contract import MethodRequest, Target
+from cfi_core.errors import ArgumentError
+from cfi_core.frameworks.axes import Permutation, permutation_at
+from cfi_core.frameworks.base import FrameworkAdapter, Layer
+from cfi_core.frameworks.structure import flatten
+from cfi_core.layer_map import LayerMap
+from cfi_core.specs import Head, MethodSpec, Need, Translator, TranslatorSpec
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, eq=False)
+class Arguments:
+    """The arguments of a call as the user gave them: the one place that lists them (see `cfi_core.attribute`).
+
+    Attributes:
+        started: When the call began, in the seconds of `time.perf_counter`.
+
+    Raises:
+        ArgumentError: `head`, `seed`, `init_args` or `exec_args` are of the wrong form.
+    """
+
+    model: Any
+    method_key: str
+    toolset: str | None = None
+    inputs: Any = None
+    target: Any = None
+    layer: Any = None
+    neuron: Any = None
+    baselines: Any = None
+    init_args: Mapping[str, Any] | None = None
+    exec_args: Mapping[str, Any] | None = None
+    translator: Translator = None
+    head: str | None = None
+    plot: bool | str | Path = False
+    seed: int | None = None
+    started: float = field(default_factory=perf_counter, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.head is not None and self.head not in tuple(Head):
+            raise ArgumentError(f"head={self.head!r} is neither 'logit' nor 'output'.")
+        seed = self.seed
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
+            raise ArgumentError(f"seed={seed!r} is no integer between 0 and 2**32 - 1.")
+        for name in ("init_args", "exec_args"):
+            given = getattr(self, name)
+            if given is None:
+                object.__setattr__(self, name, _NOTHING)
+            elif not isinstance(given, Mapping):
+                raise ArgumentError(f"{name} must be a dict of the toolset's own arguments, not {given!r}.")
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The arguments in the toolset's own words, of constructor and call together."""
+        return {**(self.init_args or {}), **(self.exec_args or {})}
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """The user's model (after step 2).
+
+    Attributes:
+        framework: Name of the framework that it lives in.
+        adapter: The framework's adapter.
+        model: The model; loaded, if it came as a file.
+    """
+
+    framework: str
+    adapter: FrameworkAdapter
+    model: Any
+
+
+@dataclass(frozen=True)
+class Route:
+    """Translators that are applied one after the other; none of them when the model is native."""
+
+    translators: tuple[TranslatorSpec, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the translators, in order."""
+        return tuple(translator.name for translator in self.translators)
+
+    @property
+    def cost(self) -> float:
+        """Sum of the translators' costs."""
+        return sum(translator.cost for translator in self.translators)
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """What is tried first: native, then a bridge, then conversions, the cheapest of each."""
+        return (0 if self.native else 1 if self.bridge else 2, self.cost)
+
+    @property
+    def preserves(self) -> frozenset[Need]:
+        """Needs that a model still meets at the end."""
+        return frozenset(Need).intersection(*(translator.preserves for translator in self.translators))
+
+    @property
+    def native(self) -> bool:
+        """Whether nothing has to be translated."""
+        return not self.translators
+
+    @property
+    def bridge(self) -> bool:
+        """Whether the model is run where it lives."""
+        return any(translator.kind == "bridge" for translator in self.translators)
+
+    def __str__(self) -> str:
+        if self.native:
+            return "native"
+        frameworks = [self.translators[0].source, *(translator.target for translator in self.translators)]
+        return " → ".join(frameworks) + f" ({', '.join(self.names)})"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What will run, and where (after step 3).
+
+    Attributes:
+        method: The method.
+        toolset_framework: The framework that it runs in.
+        routes: The routes to it, the one to try first in front.
+        others: Toolsets that would have served too.
+        reason: Why this route.
+    """
+
+    method: MethodSpec
+    toolset_framework: str
+    routes: tuple[Route, ...]
+    others: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a call will do: print it to read it.
+
+    Attributes:
+        method: The method that will run.
+        framework: The framework of the user's model.
+        toolset_framework: The framework that the method runs in.
+        routes: The routes to the toolset, the one to try first in front.
+        reason: Why this route.
+        others: Toolsets that would have served too.
+        head: Where a softmax head is explained.
+        layers: Names of the layers in the user's model; empty for methods without one, and while none is chosen.
+        needs_layer: The method needs a layer and none was given: the call will end in a `PendingLayer`.
+        arguments: The arguments, those in the toolset's own words sorted into the uniform ones that they mean.
+        own_target: The target is named in the toolset's own words (a score function).
+    """
+
+    method: MethodSpec
+    framework: str
+    toolset_framework: str
+    routes: tuple[Route, ...]
+    reason: str
+    others: tuple[str, ...]
+    head: Head
+    layers: tuple[str, ...]
+    needs_layer: bool
+    arguments: Arguments
+    own_target: bool = False
+
+    @property
+    def route(self) -> Route:
+        """The route that is tried first."""
+        return self.routes[0]
+
+    @property
+    def explains_target(self) -> bool:
+        """Whether the run explains a uniform target; feature visualization of a layer's unit does not."""
+        if self.own_target or "target" not in (*self.method.required, *self.method.optional):
+            return False
+        return not (self.layers and self.arguments.neuron is not None and self.arguments.target is None)
+
+    def __str__(self) -> str:
+        lines = [
+            f"method    {self.method.key} ({self.method.kind})",
+            f"toolset   {self.method.toolset}" + (f"; also offered by {', '.join(self.others)}" if self.others else ""),
+            f"model     {type(self.arguments.model).__name__}, {self.framework}",
+            f"route     {self.route}: {self.reason}",
+            f"needs     {', '.join(sorted(self.method.needs))}",
+            f"head      a softmax at the end is explained at its {self.head}",
+        ]
+        if len(self.routes) > 1:
+            lines.insert(4, f"          if that fails: {'; '.join(str(route) for route in self.routes[1:])}")
+        if self.layers or self.needs_layer:
+            lines.append(f"layer     {', '.join(self.layers) or 'to be chosen (the call returns a PendingLayer)'}")
+        lines.append(f"citation  {self.method.citation}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The user's inputs, twice, in the axis order of the user's model.
+
+    Attributes:
+        tensors: In the model's framework, on its device and in its floating point type.
+        arrays: The same values in numpy.
+        given: Whether they are the user's, not made up where the method needs none.
+    """
+
+    tensors: tuple[Any, ...]
+    arrays: tuple[np.ndarray, ...]
+    given: bool = True
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return int(self.arrays[0].shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call whose arguments fit the model (after step 4).
+
+    Attributes:
+        plan: What is going to happen.
+        original: The user's model.
+        inputs: The inputs to explain.
+        outputs: What the model gives for them, in its own structure.
+        target: What is explained, in the layout of the user's model; None if the method takes no target.
+        output: Position of the explained output among all tensors that the model gives.
+        neuron: The unit of the layer that is explained, in the layout of the user's model.
+        layer_shapes: Shapes of the layers' outputs, where they could be read.
+        mentioned: Names of further layers, which stand as objects among the toolset's own arguments.
+        seed: Of the run.
+        seconds: What the steps so far have taken.
+    """
+
+    plan: Plan
+    original: Original
+    inputs: Inputs
+    outputs: Any
+    target: Target | None
+    output: int
+    neuron: Any
+    layer_shapes: Mapping[str, tuple[int, ...]]
+    mentioned: tuple[str, ...]
+    seed: int
+    seconds: float
+
+    @property
+    def output_arrays(self) -> list[np.ndarray]:
+        """All tensors that the model gives."""
+        return flatten(self.outputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Translation:
+    """A model in another framework, and the evidence that it computes the same.
+
+    Attributes:
+        model: The translated model in inference mode: native to its framework, or of a kind that runs the original.
+        route: The translators that made it.
+        certificate: Measured on the inputs of this call (or of an earlier one with the same inputs and outputs).
+        layer_map: Which layer is which; maps the original's names to the translated model's.
+        input_axes: For each input, the permutation from the original's axes to the translated model's
+            (axis `i` of the new input is axis `input_axes[i]` of the old one); None where they are the same.
+        output_axes: For each output, the permutation from the original's axes to the translated model's.
+        seconds: What the translators took, measurements apart; None if nothing was converted for this call.
+    """
+
+    model: Any
+    route: Route
+    certificate: Certificate
+    layer_map: LayerMap
+    input_axes: tuple[Permutation, ...]
+    output_axes: tuple[Permutation, ...]
+    seconds: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Translation {self.route}: {self.certificate}>"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelAtHead:
+    """A model that ends where the method explains it.
+
+    Attributes:
+        model: The model.
+        explained: In words what is explained, for the provenance.
+        warning: What the user should be told of it; empty if nothing.
+    """
+
+    model: Any
+    explained: str
+    warning: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The model that the method runs on (after step 5).
+
+    Attributes:
+        adapter: Adapter of its framework.
+        model: The translated model; the user's own where it is native.
+        translation: Where it comes from; None when native.
+        head: What a bridge explains, which is built at the head that the method wants; None of other models.
+        seconds: What the step has taken.
+    """
+
+    adapter: FrameworkAdapter
+    model: Any
+    translation: Translation | None = None
+    head: ModelAtHead | None = None
+    seconds: float = 0.0
+
+    def input_axes(self, position: int) -> Permutation:
+        """Permutation from the user's axes of an input to those of the model that runs."""
+        return permutation_at(self.translation.input_axes if self.translation else (), position)
+
+    def output_axes(self, position: int) -> Permutation:
+        """Permutation from the user's axes of an output to those of the model that runs."""
+        return permutation_at(self.translation.output_axes if self.translation else (), position)
+
+    def layer_axes(self, layer: str) -> Permutation:
+        """Permutation from the user's axes of a layer's output to those of the model that runs."""
+        return self.translation.layer_map.matches[layer].axes if self.translation else None
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What the toolset is asked (after step 6).
+
+    Attributes:
+        request: For the method's implementation.
+        explained: In words what the explained value is, for the provenance.
+        started: When carrying began, in the seconds of `time.perf_counter`.
+    """
+
+    request: MethodRequest
+    explained: str
+    started: float
+
+
+@dataclass(frozen=True, eq=False)
+class PendingLayer:
+    """A call that waits for a layer; `cfi.finish_execution_with_layer(pending, layer)` resumes it.
+
+    Attributes:
+        plan: What is going to happen.
+        layers: The layers that can be chosen.
+        call: The call, checked as far as it can be without its layer.
+        prepared: The converted and certified model, which is not made again; None where a bridge waits for its layer.
+        fingerprint: Content of the user's model when it was translated.
+    """
+
+    plan: Plan
+    layers: tuple[Layer, ...]
+    call: Call
+    prepared: Prepared | None
+    fingerprint: str
+
+    def __str__(self) -> str:
+        rows = "\n".join(
+            f"  {layer.name}  {layer.kind}  {layer.output_shape if layer.output_shape is not None else '?'}"
+            for layer in self.layers
+        )
+        return (
+            f"{self.plan.method.key} of {self.plan.method.toolset} needs a layer. Choose one and call "
+            f"cfi.finish_execution_with_layer(pending, layer):\n{rows}"
+        )
+
+    __repr__ = __str__

@@ -1,0 +1,78 @@
+"""Step 5 of a call: make the user's model usable where the method runs, and measure that it still is the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import TypeVar
+
+from cfi_core.adapters import adapter_for
+from cfi_core.errors import TranslationError, TranslationWarning, UnfaithfulTranslationError, warn
+from cfi_core.records import Call, Prepared, Route, Translation
+from cfi_core.registry import Registry
+from cfi_core.translation.bridging import bridge
+from cfi_core.translation.conversion import Job, convert
+
+__all__ = ["Job", "translate", "translate_model"]
+
+_Result = TypeVar("_Result")
+
+
+def translate(registry: Registry, call: Call) -> Prepared:
+    """The model that the method runs on, by the first of the plan's routes that gives a faithful one.
+
+    Raises:
+        LayerError: A layer cannot be opened by a bridge.
+        UnfaithfulTranslationError: All that could be translated computes something else.
+        TranslationError: No translator could translate it.
+
+    Warns:
+        TranslationWarning: A route failed and the next one was taken.
+    """
+    plan, original, started = call.plan, call.original, perf_counter()
+    if plan.route.native:
+        return Prepared(original.adapter, original.model)
+    adapter = adapter_for(registry, plan.toolset_framework)
+
+    def attempt(route: Route) -> Prepared:
+        if route.bridge:
+            return bridge(call, adapter, route)
+        job = Job(registry, original, adapter, call.inputs.arrays, tuple(call.output_arrays))
+        translation = convert(job, route)
+        return Prepared(adapter, translation.model, translation)
+
+    return replace(_first_faithful(plan.routes, attempt), seconds=perf_counter() - started)
+
+
+def translate_model(job: Job, routes: Sequence[Route]) -> Translation:
+    """A translated model that is nobody else's, by the first of the routes that gives a faithful one.
+
+    Raises:
+        UnfaithfulTranslationError: All that could be translated computes something else.
+        TranslationError: No translator could translate it.
+
+    Warns:
+        TranslationWarning: A route failed and the next one was taken.
+    """
+    return _first_faithful(routes, lambda route: convert(job, route, keep=False))
+
+
+def _first_faithful(routes: Sequence[Route], attempt: Callable[[Route], _Result]) -> _Result:
+    failures: list[TranslationError] = []
+    for route in routes:
+        try:
+            result = attempt(route)
+        except TranslationError as error:
+            failures.append(error)
+            continue
+        if failures:
+            warn(f"{' '.join(map(str, failures))} Taken instead: {route}.", TranslationWarning)
+        return result
+    if len(failures) == 1:
+        raise failures[0]
+    report = " ".join(f"[{route}] {failure}" for route, failure in zip(routes, failures, strict=True))
+    unfaithful = next((failure for failure in failures if isinstance(failure, UnfaithfulTranslationError)), None)
+    if unfaithful is not None:
+        raise UnfaithfulTranslationError(report, unfaithful.certificate) from failures[0]
+    raise TranslationError(report) from failures[0]

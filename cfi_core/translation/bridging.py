@@ -1,0 +1,222 @@
+"""Bridges: run the user's model inside the toolset's framework.
+
+Nothing is converted, so there is no layer to look for: the bridge is built for the layers that the call names, at the
+head that the method explains. What is measured is the crossing: outputs, input gradients, and the activation and
+gradient at each of these layers, against the model in its own framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from cfi_core.certificate import (
+    FLOOR_FACTOR,
+    GRADIENT_TOLERANCE,
+    MOST_ROUNDING,
+    Certificate,
+    Side,
+    bridge_tolerance,
+    certify_bridge,
+    relative_difference,
+    with_layers,
+)
+from cfi_core.contract import BridgeRequest, Converted
+from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
+from cfi_core.frameworks.axes import permute
+from cfi_core.frameworks.base import FrameworkAdapter
+from cfi_core.heads import at_head, place_of
+from cfi_core.layer_map import LayerMap, LayerMatch
+from cfi_core.records import Call, ModelAtHead, Prepared, Route, Translation
+from cfi_core.specs import Need, resolve
+from cfi_core.translation.cache import cache, cache_key, digest_of
+
+_SAMPLES = 2
+_SEED = 20_190_521
+_GRADIENT_NEEDS = frozenset({Need.INPUT_GRADIENT, Need.LAYER_GRADIENT})
+
+
+@dataclass(frozen=True, eq=False)
+class _Span:
+    """What a bridge is built for.
+
+    Attributes:
+        call: The call.
+        adapter: Adapter of the framework that the model shall run inside.
+        route: The bridge.
+        layers: Names of the layers in the user's model that it opens.
+    """
+
+    call: Call
+    adapter: FrameworkAdapter
+    route: Route
+    layers: tuple[str, ...]
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """Some of the user's inputs."""
+        return [array[:_SAMPLES] for array in self.call.inputs.arrays]
+
+    @property
+    def gradients(self) -> bool:
+        """Whether the method needs any."""
+        return bool(_GRADIENT_NEEDS & self.call.plan.method.needs)
+
+    def cut(self) -> ModelAtHead:
+        """The user's model as it is now, up to where the method explains it."""
+        original = self.call.original
+        twin = original.adapter.twin(original.model)
+        return at_head(self.call, original.adapter, twin, self.call.inputs.tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bridge:
+    """A bridge, and the evidence for the inputs that it was measured on last."""
+
+    head: ModelAtHead
+    converted: Converted
+    evidence: dict[str, tuple[Certificate, LayerMap]] = field(default_factory=dict)
+
+    def keep(self, digest: str, evidence: tuple[Certificate, LayerMap]) -> None:
+        """Keeps the evidence for the latest inputs; several methods in a row explain the same ones."""
+        self.evidence.clear()
+        self.evidence[digest] = evidence
+
+
+def bridge(call: Call, adapter: FrameworkAdapter, route: Route) -> Prepared:
+    """The model, bridged for one call, or by an earlier one on the same unchanged model.
+
+    Args:
+        call: The call after step 4.
+        adapter: Adapter of the framework that the model shall run inside.
+        route: A bridge.
+
+    Raises:
+        LayerError: A layer cannot be opened: it is not called exactly once, or does not give one tensor.
+        UnfaithfulTranslationError: The bridge does not compute what the model does.
+        TranslationError: The bridge fails on the model.
+    """
+    span = _Span(call, adapter, route, tuple(dict.fromkeys((*call.plan.layers, *call.mentioned))))
+    original, arrays = call.original, call.inputs.arrays
+    names = (*route.names, place_of(call), str(span.gradients), *span.layers)
+    key = cache_key(original.adapter.fingerprint(original.model), original.model, names, arrays)
+    digest = digest_of((*arrays, *call.output_arrays))
+    built: _Bridge | None = cache.get(key)
+    if built is not None and digest not in built.evidence:
+        try:
+            # Against the model as it is now: what its fingerprint does not show may have changed.
+            built.keep(digest, _measure(span, built.converted, span.cut()))
+        except UnfaithfulTranslationError:
+            built = None
+    if built is None:
+        built = _build(span)
+        built.keep(digest, _measure(span, built.converted, built.head))
+        if original.adapter.fingerprint(original.model) == key[0]:  # another one each time for what cannot be seen
+            cache.put(key, original.model, built)
+    certificate, layer_map = built.evidence[digest]
+    made = built.converted
+    translation = Translation(made.model, route, certificate, layer_map, made.input_axes, made.output_axes)
+    return Prepared(adapter, made.model, translation, built.head)
+
+
+def _build(span: _Span) -> _Bridge:
+    original, head = span.call.original, span.cut()
+    step = span.route.translators[0]
+    # Two samples of the user's inputs (or one of them twice), as fresh tensors.
+    examples = tuple(
+        original.adapter.tensor(np.resize(array, (_SAMPLES, *array.shape[1:])), original.model) for array in span.arrays
+    )
+    try:
+        request = BridgeRequest(original.adapter, head.model, examples, span.layers)
+        return _Bridge(head, resolve(step.implementation)(request))
+    except CFIError:
+        raise
+    except Exception as error:  # a bridge is a plugin's work, and runs the user's model: both may raise anything
+        text = str(error).strip().splitlines()
+        raise TranslationError(
+            f"{step.name} failed on the model ({type(error).__name__}: {text[0] if text else 'no message'}). "
+            f"Pass translator='conversion' to convert the model instead."
+        ) from error
+
+
+def _measure(span: _Span, converted: Converted, head: ModelAtHead) -> tuple[Certificate, LayerMap]:
+    """The evidence that the bridge computes what the model at its head does, or a refusal."""
+    arrays, adapter, names = span.arrays, span.call.original.adapter, ", ".join(span.route.names)
+    original = Side(adapter, adapter.twin(head.model))
+    twin = span.adapter.twin(converted.model)
+    bridged = Side(span.adapter, twin, converted.input_axes, converted.output_axes)
+    try:
+        certificate = certify_bridge(original, bridged, arrays, _SEED, gradients=span.gradients)
+        matches = _match_layers(span, original, bridged, converted) if span.layers else {}
+        tolerance = bridge_tolerance(original.outputs(arrays))
+    except CFIError:
+        raise
+    except Exception as error:  # the user's model and both frameworks may raise anything
+        raise TranslationError(
+            f"The model run by {names} fails on your inputs: {type(error).__name__}: {error}. "
+            f"Pass translator='conversion' to convert the model instead."
+        ) from error
+    unmeasured = [name for name, match in matches.items() if match.gradient_difference is None]
+    if unmeasured and span.gradients:
+        note = f"the gradient at {', '.join(map(repr, unmeasured))} could not be compared"
+        certificate = replace(certificate, notes=(*certificate.notes, note))
+    floor = min(FLOOR_FACTOR * (certificate.gradient_floor or 0.0), MOST_ROUNDING)
+    faults = [*certificate.faults, *_faults_of_layers(matches, tolerance, max(GRADIENT_TOLERANCE, tolerance, floor))]
+    if faults:
+        raise UnfaithfulTranslationError(
+            f"The model run by {names} computes something else than by itself: {'; '.join(faults)}. "
+            f"Does it compute the same twice (randomness, a state that it keeps)? Pass translator='conversion' to "
+            f"convert the model instead.",
+            certificate,
+        )
+    layer_map = LayerMap(MappingProxyType(dict(matches)), span.layers)
+    return with_layers(certificate, len(matches), len(span.layers)), layer_map
+
+
+def _faults_of_layers(matches: Mapping[str, LayerMatch], tolerance: float, gradient_tolerance: float) -> list[str]:
+    faults = [
+        f"layer {name!r} differs by {match.difference:.1e}"
+        for name, match in matches.items()
+        if not match.difference <= tolerance
+    ]
+    return faults + [
+        f"the gradient at layer {name!r} differs by {match.gradient_difference:.1e}"
+        for name, match in matches.items()
+        if match.gradient_difference is not None and not match.gradient_difference <= gradient_tolerance
+    ]
+
+
+def _match_layers(span: _Span, original: Side, bridged: Side, converted: Converted) -> Mapping[str, LayerMatch]:
+    """How far activation and gradient at each opened layer are apart in the two frameworks."""
+    counterparts = {name: converted.layers[name].name for name in span.layers}
+    activations = original.activations(span.arrays, span.layers)
+    others = bridged.activations(span.arrays, list(counterparts.values()))
+    gradients, other_gradients = _gradients_at_layers(span, original, bridged, list(counterparts.values()))
+    matches = {}
+    for name, counterpart in counterparts.items():
+        axes = converted.layers[name].axes
+        difference = relative_difference([permute(activations[name], axes)], [others[counterpart]])
+        apart = None
+        if name in gradients and counterpart in other_gradients:
+            apart = relative_difference([permute(gradients[name], axes)], [other_gradients[counterpart]])
+        matches[name] = LayerMatch(counterpart, axes, difference, apart)
+    return matches
+
+
+def _gradients_at_layers(
+    span: _Span, original: Side, bridged: Side, counterparts: Sequence[str]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Of one random combination of the outputs, in both frameworks; nothing if the method needs none."""
+    if not span.gradients:
+        return {}, {}
+    generator = np.random.default_rng(_SEED)
+    outputs = original.outputs(span.arrays)
+    cotangents = [generator.standard_normal(output.shape).astype(output.dtype) for output in outputs]
+    return (
+        original.layer_gradients(span.arrays, cotangents, span.layers),
+        bridged.layer_gradients(span.arrays, cotangents, counterparts),
+    )
