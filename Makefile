@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --no-compile
-PACKAGES := . plugins/cfi_captum plugins/cfi_tfkerasvis plugins/cfi_translate plugins/cfi_bridge
+PACKAGES := . plugins/cfi_torch plugins/cfi_tensorflow plugins/cfi_onnx plugins/cfi_captum plugins/cfi_tfkerasvis plugins/cfi_translate plugins/cfi_bridge
 METADATA := $(addsuffix /pyproject.toml,$(PACKAGES)) constraints.txt
 
 .PHONY: demo test lint clean

@@ -14,41 +14,8 @@ if TYPE_CHECKING:
 
 @hookimpl
 def cfi_frameworks() -> list[FrameworkSpec]:
-    """The frameworks that the toolsets and the conversions are for, and plain functions."""
+    """Plain functions of arrays."""
     return [
-        FrameworkSpec(
-            name="torch",
-            model_types=(("torch.nn", "Module"),),
-            tensor_types=(("torch", "Tensor"),),
-            adapter="cfi_core.frameworks.torch:TorchAdapter",
-            module="torch",
-            takes_functions=True,
-        ),
-        FrameworkSpec(
-            name="tensorflow",
-            model_types=(
-                ("keras.src.models.model", "Model"),
-                ("tensorflow.python.module.module", "Module"),
-                ("tensorflow.python.eager.polymorphic_function.polymorphic_function", "Function"),
-                ("tensorflow.python.eager.polymorphic_function.concrete_function", "ConcreteFunction"),
-                ("tensorflow.python.trackable.autotrackable", "AutoTrackable"),
-            ),
-            tensor_types=(("tensorflow.python.framework.tensor", "Tensor"), ("tensorflow", "Variable")),
-            adapter="cfi_core.frameworks.tensorflow:TensorFlowAdapter",
-            module="tensorflow",
-            takes_functions=True,
-        ),
-        FrameworkSpec(
-            name="onnx",
-            model_types=(("onnx", "ModelProto"),),
-            tensor_types=(),
-            adapter="cfi_core.frameworks.onnx:OnnxAdapter",
-            module="onnx",
-            file_suffixes=(".onnx",),
-            offers=frozenset({Need.FORWARD, Need.LAYER}),
-            without_gradients="ONNX Runtime computes no gradients: pip install cfi-translate, which converts the model "
-            "into one that has them.",
-        ),
         FrameworkSpec(
             name="numpy",
             model_types=(

@@ -297,12 +297,15 @@ def test_a_model_modifier_needs_modules_and_gets_a_conversion(twins: Twins):
 
 
 def test_without_the_bridge_everything_is_converted(twins: Twins):
-    import cfi_captum.plugin
-    import cfi_tfkerasvis.plugin
-    import cfi_translate.plugin
+    from cfi_captum import plugin as captum
+    from cfi_onnx import plugin as onnx
+    from cfi_tensorflow import plugin as tensorflow
+    from cfi_tfkerasvis import plugin as tfkerasvis
+    from cfi_torch import plugin as torch
+    from cfi_translate import plugin as translate
 
     bridged = cfi.attribute(twins.keras_model, "saliency", "captum", inputs=twins.last, target=1)
-    with use_plugins(cfi_captum.plugin, cfi_tfkerasvis.plugin, cfi_translate.plugin):
+    with use_plugins(torch, tensorflow, onnx, captum, tfkerasvis, translate):
         converted = cfi.attribute(twins.keras_model, "saliency", "captum", inputs=twins.last, target=1)
         with pytest.raises(cfi.RouteError, match="cfi-bridge"):
             cfi.attribute(twins.keras_model, "saliency", "captum", inputs=twins.last, target=1, translator="bridge")
@@ -424,3 +427,24 @@ def test_axes_of_a_bridged_result(twins: Twins):
     ours = cfi.attribute(twins.torch_model, "saliency", "tf-keras-vis", inputs=twins.first, target=2)
     theirs = cfi.attribute(twins.keras_model, "saliency", "captum", inputs=twins.last, target=2)
     assert apart(to_last(ours.values), theirs.values) < 1e-5
+
+
+class Ended(nn.Module):
+    """Ends in a softmax that is no module, and has a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Sequential(nn.Flatten(), nn.Linear(144, 5))
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.softmax(self.head(self.conv(x).tanh()) * self.scale, -1)
+
+
+def test_grad_cam_at_a_layer_of_a_model_that_ends_in_a_softmax_function():
+    torch.manual_seed(0)
+    model, x = Ended().eval(), torch.randn(2, 3, 8, 8)
+    native = cfi.attribute(model, "grad_cam", "captum", inputs=x, target=1, layer="conv")
+    bridged = cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=x, target=1, layer="conv")
+    assert bridged.route == ("bridge-to-keras",) and "softmax was left out" in bridged.provenance["explained"]
+    assert apart(bridged.values, np.maximum(native.values, 0)) < 1e-5

@@ -14,13 +14,16 @@ import pytest
 
 PACKAGES = {
     "cfi-core": "cfi_core",
+    "cfi-torch": "cfi_torch",
+    "cfi-tensorflow": "cfi_tensorflow",
+    "cfi-onnx": "cfi_onnx",
     "cfi-captum": "cfi_captum",
     "cfi-tfkerasvis": "cfi_tfkerasvis",
     "cfi-translate": "cfi_translate",
     "cfi-bridge": "cfi_bridge",
     "cfi-jax": "cfi_jax",
 }
-INSTALLED = ("cfi-core", "cfi-captum", "cfi-bridge")
+INSTALLED = ("cfi-core", "cfi-torch", "cfi-captum", "cfi-bridge")
 
 SCRIPT = """
 import numpy as np

@@ -9,8 +9,8 @@ import numpy as np
 
 from cfi_core.errors import InputError, LayerError
 from cfi_core.frameworks.base import Layer
-from cfi_core.frameworks.tensorflow_graphs import Trace
-from cfi_core.frameworks.tensorflow_runners import GraphRunner, TapedRunner
+from cfi_tensorflow.graphs import Trace
+from cfi_tensorflow.runners import GraphRunner, TapedRunner
 
 
 class View(Protocol):

@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.frameworks.torch import TorchAdapter
+from cfi_torch.adapter import TorchAdapter
 
 ADAPTER = TorchAdapter()
 
@@ -125,24 +125,6 @@ def test_adopting_shares_memory_where_it_can() -> None:
     for other in (array.astype(">f4"), np.arange(3) > 1, np.arange(3, dtype=np.uint16), array.T[::-1], np.float32(3)):
         np.testing.assert_array_equal(ADAPTER.adopt(np.asarray(other), model).numpy(), other)
     assert ADAPTER.adopt(torch.ones(1, requires_grad=True), model).requires_grad is False
-
-
-def test_bfloat16_crosses_from_numpy_without_loss() -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes")
-    values = np.array([[1.5, -3.0, 1e-30]], ml_dtypes.bfloat16)
-    adopted = ADAPTER.adopt(values, None)
-    assert adopted.dtype is torch.bfloat16
-    np.testing.assert_array_equal(adopted.float().numpy(), values.astype(np.float32))
-
-
-def test_tensors_from_tensorflow() -> None:
-    tf = pytest.importorskip("tensorflow")
-    values = tf.constant([[1.0, 2.0], [3.0, 4.0]])
-    adopted = ADAPTER.adopt(values, nn.Linear(2, 2))
-    np.testing.assert_array_equal(adopted.numpy(), values.numpy())
-    assert adopted.data_ptr() == torch.from_dlpack(values).data_ptr()
-    assert ADAPTER.adopt(tf.cast(values, tf.bfloat16), None).dtype is torch.bfloat16
-    assert ADAPTER.adopt(tf.constant([True, False]), None).tolist() == [True, False]
 
 
 # channels

@@ -19,10 +19,10 @@ from cfi_core.errors import InputError, UnknownFrameworkError
 from cfi_core.frameworks.axes import named_axes
 from cfi_core.frameworks.base import Layer, Runner
 from cfi_core.frameworks.structure import flatten, map_structure
-from cfi_core.frameworks.tensorflow_functions import COMPILED, FunctionModel, FunctionView
-from cfi_core.frameworks.tensorflow_keras import KerasView
-from cfi_core.frameworks.tensorflow_logits import LogitModel, View
-from cfi_core.frameworks.tensorflow_outputs import combination
+from cfi_tensorflow.functions import COMPILED, FunctionModel, FunctionView
+from cfi_tensorflow.keras import KerasView
+from cfi_tensorflow.logits import LogitModel, View
+from cfi_tensorflow.outputs import combination
 
 _ALIGNMENT = 64
 """In bytes: what TensorFlow's kernels take for granted of the memory of a tensor."""

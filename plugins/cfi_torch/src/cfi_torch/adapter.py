@@ -20,12 +20,12 @@ from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.overrides import TorchFunctionMode
 
 from cfi_core.errors import InputError
-from cfi_core.frameworks import torch_content
 from cfi_core.frameworks.axes import named_axes
 from cfi_core.frameworks.base import Layer
 from cfi_core.frameworks.structure import flatten, map_structure
-from cfi_core.frameworks.torch_function import FunctionModel, function_model, modules_behind
-from cfi_core.frameworks.torch_runner import TorchRunner, freeze
+from cfi_torch import content
+from cfi_torch.function import FunctionModel, function_model, modules_behind
+from cfi_torch.runner import TorchRunner, freeze
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
 _CONVOLUTIONS = {"conv1d": 3, "conv2d": 4, "conv3d": 5}
@@ -95,11 +95,11 @@ class TorchAdapter:
 
         Of a function another one each time, because a change of what it holds could not be seen.
         """
-        return uuid4().hex if isinstance(model, FunctionModel) else torch_content.fingerprint(_parts(model))
+        return uuid4().hex if isinstance(model, FunctionModel) else content.fingerprint(_parts(model))
 
     def content(self, model: nn.Module) -> str | None:
         """Likewise by the code of the modules' classes; None for functions and for models that hold some."""
-        return None if isinstance(model, FunctionModel) else torch_content.content(_parts(model))
+        return None if isinstance(model, FunctionModel) else content.content(_parts(model))
 
     def save(self, model: nn.Module, path: Path) -> None:
         """As a pickle of the module."""

@@ -1,4 +1,4 @@
-"""Functions of numpy arrays, estimators and sessions as models."""
+"""Functions of numpy arrays and estimators as models."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import threading
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
-import torch
-from onnx import TensorProto, helper, numpy_helper
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
@@ -35,21 +32,6 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(1, keepdims=True))
     return powers / powers.sum(1, keepdims=True)
-
-
-def session(dtype: int = TensorProto.FLOAT) -> onnxruntime.InferenceSession:
-    """y = x @ w, t = the token doubled."""
-    kind = helper.tensor_dtype_to_np_dtype(dtype)
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Add", ["ids", "ids"], ["t"])]
-    graph = helper.make_graph(
-        nodes,
-        "tested",
-        [helper.make_tensor_value_info("x", dtype, ["n", 3]), helper.make_tensor_value_info("ids", 7, ["n", 2])],
-        [helper.make_tensor_value_info("y", dtype, ["n", 2]), helper.make_tensor_value_info("t", 7, ["n", 2])],
-        [numpy_helper.from_array(np.arange(6).reshape(3, 2).astype(kind), "w")],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return onnxruntime.InferenceSession(made.SerializeToString())
 
 
 # what is taken
@@ -139,20 +121,6 @@ def test_functions_and_callable_objects() -> None:
     np.testing.assert_array_equal(two[0], x**2)
 
 
-def test_a_session_with_its_names_shapes_and_types() -> None:
-    model = ADAPTER.load(session())
-    x, ids = np.ones((2, 3)), np.array([[1, 2], [3, 4]], np.int32)
-    assert ADAPTER.input_shapes(model) == ((None, 3), (None, 2))
-    assert [ADAPTER.declared_integer(model, i) for i in (0, 1, 2)] == [False, True, None]
-    assert ADAPTER.tensor(x, model).dtype == np.float32 and ADAPTER.tensor(ids, model).dtype == np.int32
-    y, t = ADAPTER.outputs(model, [ADAPTER.tensor(x, model), ids])
-    np.testing.assert_array_equal(y, [[6, 9], [6, 9]])
-    np.testing.assert_array_equal(t, 2 * ids)
-    assert ADAPTER.tensor(x.astype(np.float32), ADAPTER.load(session(TensorProto.DOUBLE))).dtype == np.float64
-    with pytest.raises(InputError, match="takes 2 inputs, but gets 1"):
-        ADAPTER.outputs(model, [x])
-
-
 # what is refused
 
 
@@ -222,24 +190,6 @@ def test_contents_that_cannot_be_seen_are_never_taken_for_unchanged() -> None:
     assert ADAPTER.fingerprint(model) != ADAPTER.fingerprint(model)
 
 
-def test_tensors_cross_from_torch_and_tensorflow() -> None:
-    value = torch.randn(2, 3, requires_grad=True)
-    adopted = ADAPTER.adopt(value, None)
-    assert adopted.ctypes.data == value.data_ptr()
-    for dtype in (torch.bfloat16, torch.float16, torch.bool, torch.int32):
-        tensor = torch.tensor([[1.5, 0.0]]).to(dtype)
-        expected = np.float32 if dtype is torch.bfloat16 else tensor.numpy().dtype
-        assert ADAPTER.adopt(tensor, None).dtype == expected
-        np.testing.assert_array_equal(ADAPTER.adopt(tensor, None), tensor.float().numpy())
-    conjugate = torch.tensor([1 + 2j]).conj()
-    np.testing.assert_array_equal(ADAPTER.adopt(conjugate, None), [1 - 2j])
-    tf = pytest.importorskip("tensorflow")
-    np.testing.assert_array_equal(ADAPTER.adopt(tf.constant([[1.5, 2.0]]), None), [[1.5, 2.0]])
-    half = ADAPTER.adopt(tf.constant([[1.5, 2.0]], tf.bfloat16), None)
-    assert half.dtype == np.float32 and half.tolist() == [[1.5, 2.0]]
-    assert ADAPTER.share(adopted).ctypes.data == adopted.ctypes.data and ADAPTER.share(adopted.T).flags.c_contiguous
-
-
 def test_several_threads_at_once(data: tuple[np.ndarray, np.ndarray]) -> None:
     x, labels = data
     model = ADAPTER.load(LogisticRegression().fit(x, labels))
@@ -278,7 +228,3 @@ def test_the_channel_axis_of_a_function_is_the_one_short_enough_for_colours(
     model = ADAPTER.load(np.tanh)
     assert ADAPTER.channel_axis(model, shape) == axis
     assert ADAPTER.dims(model, shape) == names
-
-
-def test_a_session_is_channels_first() -> None:
-    assert ADAPTER.channel_axis(ADAPTER.load(session()), (2, 8, 9, 3)) == 1

@@ -21,8 +21,8 @@ from torch.utils.checkpoint import checkpoint
 import cfi_core as cfi
 from cfi_core.errors import LayerError
 from cfi_core.frameworks.structure import flatten
-from cfi_core.frameworks.torch import TorchAdapter
-from cfi_core.frameworks.torch_runner import TorchRunner
+from cfi_torch.adapter import TorchAdapter
+from cfi_torch.runner import TorchRunner
 
 ADAPTER = TorchAdapter()
 
@@ -714,14 +714,3 @@ def test_a_function_without_its_softmax_still_shows_its_modules() -> None:
     logits = logits_of(ADAPTER.load(lambda x: nn.functional.softmax(net(x), -1)), x)
     torch.testing.assert_close(logits(x), net(x))
     assert ADAPTER.tensor(np.ones((1, 4), np.float32), logits).dtype is torch.float64
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_grad_cam_abroad_at_a_layer_of_a_model_that_ends_in_a_softmax_function() -> None:
-    pytest.importorskip("tf_keras_vis")
-    model, _, x = ended()
-    native = cfi.attribute(model, "grad_cam", "captum", inputs=x, target=1, layer="conv")
-    abroad = cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=x, target=1, layer="conv")
-    for ours, theirs in zip(abroad.values, native.values, strict=True):
-        scale = np.abs(np.asarray(theirs)).max()
-        np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=1e-4 * scale)

@@ -22,8 +22,8 @@ from tensorflow.python.framework import ops  # the only place where a registered
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from cfi_core.frameworks.structure import flatten, map_structure
-from cfi_core.frameworks.tensorflow_gradients import calls_functions
-from cfi_core.frameworks.tensorflow_outputs import dense, same
+from cfi_tensorflow.gradients import calls_functions
+from cfi_tensorflow.outputs import dense, same
 
 MOST_FROZEN_BYTES = 10**9
 """Above this a model is not frozen: a graph with its constants must stay below protobuf's two gigabytes."""

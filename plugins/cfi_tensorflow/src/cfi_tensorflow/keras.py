@@ -29,10 +29,10 @@ from cfi_core.errors import InputError, LayerError
 from cfi_core.frameworks.base import Layer
 from cfi_core.frameworks.content import Content
 from cfi_core.frameworks.structure import flatten
-from cfi_core.frameworks.tensorflow_graphs import Trace, open_batch, tap, trace
-from cfi_core.frameworks.tensorflow_logits import LogitModel
-from cfi_core.frameworks.tensorflow_outputs import combination, dense, ordered
-from cfi_core.frameworks.tensorflow_runners import EagerRunner, GraphRunner, TapedRunner
+from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
+from cfi_tensorflow.logits import LogitModel
+from cfi_tensorflow.outputs import combination, dense, ordered
+from cfi_tensorflow.runners import EagerRunner, GraphRunner, TapedRunner
 
 _SOFTMAXES = (keras.activations.softmax, keras.activations.log_softmax)
 _CALLS = ("call", "quantized_call")

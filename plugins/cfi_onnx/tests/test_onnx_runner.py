@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cfi_core.errors import LayerError, NoGradientError
-from cfi_core.frameworks import onnx_runner
-from cfi_core.frameworks.onnx import OnnxAdapter
+from cfi_onnx import runner as runners
+from cfi_onnx.adapter import OnnxAdapter
 
 ADAPTER = OnnxAdapter()
 
@@ -66,7 +66,7 @@ def images(samples: int = 2) -> np.ndarray:
 def _evaluator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything holds with and without ONNX Runtime."""
     if request.param == "reference":
-        monkeypatch.setattr(onnx_runner, "unmet", lambda requirements: list(requirements))
+        monkeypatch.setattr(runners, "unmet", lambda requirements: list(requirements))
 
 
 def test_stages_give_what_the_whole_graph_gives() -> None:
@@ -109,8 +109,8 @@ def test_without_layers_the_one_stage_is_the_model() -> None:
 
 def test_a_session_is_made_once_for_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    session = onnx_runner.Session
-    monkeypatch.setattr(onnx_runner, "Session", lambda part, *others: made.append(part) or session(part, *others))
+    session = runners.Session
+    monkeypatch.setattr(runners, "Session", lambda part, *others: made.append(part) or session(part, *others))
     runner = ADAPTER.runner(residual(), [images()], ["relu"])
     before = len(made)
     for _ in range(5):
@@ -214,10 +214,3 @@ def test_a_softmax_at_the_end_is_cut_off() -> None:
     np.testing.assert_allclose(logits, x @ weight, rtol=1e-5)
     np.testing.assert_allclose(other, np.abs(x @ weight), rtol=1e-5)
     assert ADAPTER.without_softmax(residual(), [images()]) is None
-
-
-def test_tensors_cross() -> None:
-    torch = pytest.importorskip("torch")
-    x = images()
-    assert ADAPTER.share(x) is x and ADAPTER.share(x.transpose(0, 2, 3, 1)).flags.c_contiguous
-    assert ADAPTER.adopt(torch.from_numpy(x), None).ctypes.data == x.ctypes.data

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from cfi_core.frameworks.base import Runner
 from cfi_core.frameworks.structure import flatten
-from cfi_core.frameworks.tensorflow import TensorFlowAdapter
-from cfi_core.frameworks.tensorflow_runners import GraphRunner
+from cfi_tensorflow.adapter import TensorFlowAdapter
+from cfi_tensorflow.runners import GraphRunner
 
 ADAPTER = TensorFlowAdapter()
 

@@ -14,8 +14,8 @@ from keras import layers
 from tensorflow_checks import ADAPTER, apart, chain, check, random, tokens
 
 from cfi_core.errors import LayerError
-from cfi_core.frameworks.tensorflow_gradients import split
-from cfi_core.frameworks.tensorflow_runners import EagerRunner
+from cfi_tensorflow.gradients import split
+from cfi_tensorflow.runners import EagerRunner
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from cfi_core.errors import InputError, LayerError
 from cfi_core.frameworks.arrays import NumpyTensors
 from cfi_core.frameworks.axes import named_axes
 from cfi_core.frameworks.base import Layer
-from cfi_core.frameworks.onnx_runner import OnnxRunner, Session, fixed_samples, real_inputs, refuse_gradient
+from cfi_onnx.runner import OnnxRunner, Session, fixed_samples, real_inputs, refuse_gradient
 
 _TO_CHANNELS_FIRST = [0, 3, 1, 2]
 _SOFTMAXES = ("Softmax", "LogSoftmax")

@@ -12,9 +12,9 @@ from tensorflow.python.eager import record  # stops all tapes; a public tape can
 
 from cfi_core.frameworks.base import Pullback
 from cfi_core.frameworks.structure import flatten
-from cfi_core.frameworks.tensorflow_gradients import Split, call, split
-from cfi_core.frameworks.tensorflow_graphs import Trace
-from cfi_core.frameworks.tensorflow_outputs import same
+from cfi_tensorflow.gradients import Split, call, split
+from cfi_tensorflow.graphs import Trace
+from cfi_tensorflow.outputs import same
 
 
 class TapedRunner(ABC):

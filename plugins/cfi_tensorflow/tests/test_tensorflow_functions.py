@@ -10,12 +10,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import torch
 from tensorflow_checks import ADAPTER, apart, chain, check, random, tokens
 
 from cfi_core.errors import InputError, LayerError
 from cfi_core.frameworks.structure import flatten
-from cfi_core.frameworks.tensorflow_runners import EagerRunner
+from cfi_tensorflow.runners import EagerRunner
 
 
 class Net(tf.Module):
@@ -301,31 +300,3 @@ def test_integer_inputs_of_a_signature() -> None:
 def test_what_is_no_model(model: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ADAPTER.load(model)
-
-
-def test_shared_tensors_lie_in_the_same_memory() -> None:
-    tensor = random(4, 3)
-    assert torch.from_dlpack(ADAPTER.share(tensor)).data_ptr() == torch.from_dlpack(ADAPTER.share(tensor)).data_ptr()
-    np.testing.assert_array_equal(torch.from_dlpack(ADAPTER.share(tensor)), tensor)
-    np.testing.assert_array_equal(np.from_dlpack(ADAPTER.share(tf.Variable(tensor))), tensor)
-    assert torch.from_dlpack(ADAPTER.share(tf.constant([True]))).dtype is torch.bool
-    assert torch.from_dlpack(ADAPTER.share(tf.cast(tensor, tf.bfloat16))).dtype is torch.bfloat16
-    assert ADAPTER.share(tf.constant(["a"])).tolist() == [b"a"]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool])
-def test_adopted_tensors_lie_in_the_same_memory(dtype: torch.dtype) -> None:
-    tensor = torch.arange(24).reshape(4, 6).to(dtype)
-    adopted = ADAPTER.adopt(tensor, None)
-    assert np.asarray(adopted).ctypes.data == tensor.data_ptr()
-    np.testing.assert_array_equal(np.asarray(adopted).astype(np.float32), tensor.float())
-
-
-def test_what_cannot_be_adopted_as_it_lies_is_copied() -> None:
-    line = torch.arange(100, dtype=torch.float32)
-    for tensor in (line[1:97], line.reshape(10, 10).t(), line[::2], torch.zeros(0, 3), torch.tensor(2.0)):
-        adopted = ADAPTER.adopt(tensor, None)
-        np.testing.assert_array_equal(tf.nn.relu(adopted * 1.0), tensor)
-    unaligned = ADAPTER.adopt(line[1:97], None)
-    assert np.asarray(unaligned).ctypes.data % 64 == 0
-    np.testing.assert_array_equal(ADAPTER.adopt(line.numpy()[::-1], None), line.flip(0))

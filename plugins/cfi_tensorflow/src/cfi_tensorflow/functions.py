@@ -22,10 +22,10 @@ import xxhash
 from cfi_core.errors import InputError, LayerError
 from cfi_core.frameworks.base import Layer
 from cfi_core.frameworks.structure import flatten
-from cfi_core.frameworks.tensorflow_graphs import Trace, open_batch, trace
-from cfi_core.frameworks.tensorflow_logits import LogitModel, open_graph
-from cfi_core.frameworks.tensorflow_outputs import dense, ordered
-from cfi_core.frameworks.tensorflow_runners import EagerRunner, TapedRunner
+from cfi_tensorflow.graphs import Trace, open_batch, trace
+from cfi_tensorflow.logits import LogitModel, open_graph
+from cfi_tensorflow.outputs import dense, ordered
+from cfi_tensorflow.runners import EagerRunner, TapedRunner
 
 COMPILED = tf.types.experimental.Callable
 """What `tf.function` makes, concrete functions and signatures of saved models."""

@@ -1,0 +1,1 @@
+"""ONNX models and ONNX Runtime sessions as frameworks of Cross-Framework Introspection."""

@@ -1,0 +1,1 @@
+"""Keras and TensorFlow models as a framework of Cross-Framework Introspection."""

@@ -1,0 +1,29 @@
+"""What this plugin offers. Importing it imports neither tensorflow nor keras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cfi_core.hookspec import hookimpl
+from cfi_core.specs import FrameworkSpec
+
+
+@hookimpl
+def cfi_frameworks() -> Iterable[FrameworkSpec]:
+    """TensorFlow: Keras models, modules, compiled functions, signatures of saved models, functions of its tensors."""
+    return [
+        FrameworkSpec(
+            name="tensorflow",
+            model_types=(
+                ("keras.src.models.model", "Model"),
+                ("tensorflow.python.module.module", "Module"),
+                ("tensorflow.python.eager.polymorphic_function.polymorphic_function", "Function"),
+                ("tensorflow.python.eager.polymorphic_function.concrete_function", "ConcreteFunction"),
+                ("tensorflow.python.trackable.autotrackable", "AutoTrackable"),
+            ),
+            tensor_types=(("tensorflow.python.framework.tensor", "Tensor"), ("tensorflow", "Variable")),
+            adapter="cfi_tensorflow.adapter:TensorFlowAdapter",
+            module="tensorflow",
+            takes_functions=True,
+        )
+    ]

@@ -1,0 +1,1 @@
+"""PyTorch models as a framework of Cross-Framework Introspection."""

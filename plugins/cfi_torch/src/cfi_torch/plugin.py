@@ -1,0 +1,23 @@
+"""What this plugin offers. Importing it does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cfi_core.hookspec import hookimpl
+from cfi_core.specs import FrameworkSpec
+
+
+@hookimpl
+def cfi_frameworks() -> Iterable[FrameworkSpec]:
+    """PyTorch: its modules, and functions of its tensors."""
+    return [
+        FrameworkSpec(
+            name="torch",
+            model_types=(("torch.nn", "Module"),),
+            tensor_types=(("torch", "Tensor"),),
+            adapter="cfi_torch.adapter:TorchAdapter",
+            module="torch",
+            takes_functions=True,
+        )
+    ]
