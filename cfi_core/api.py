@@ -23,8 +23,7 @@ from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose, choose_conversion
 from cfi_core.running import run
 from cfi_core.specs import Kind, Translator
-from cfi_core.translation import Job, translate_model
-from cfi_core.translation import translate as translate_for
+from cfi_core.translation import Job, prepare, translate_model
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
 VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})
@@ -186,7 +185,7 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
     current = registry()
     with unchanged_process(current):
         call = check_layer(pending, layer)
-        prepared = pending.prepared or translate_for(current, call)
+        prepared = pending.prepared or prepare(current, call)
         carried = carry(current, call, prepared)
         result = run(prepared.adapter, carried.request)
         return bring_home(current, call, prepared, carried, result)
@@ -203,7 +202,7 @@ def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | Pend
         tell_before_run(current, call.plan)
         if call.plan.needs_layer:
             return _wait_for_layer(current, call)
-        prepared = translate_for(current, call)  # 5
+        prepared = prepare(current, call)  # 5
         carried = carry(current, call, prepared)  # 6
         result = run(prepared.adapter, carried.request)  # 7
         return bring_home(current, call, prepared, carried, result)  # 8
@@ -218,7 +217,7 @@ def _wait_for_layer(current: Registry, call: Call) -> PendingLayer:
         # A bridge is built at the layers of the call, so it waits for them; it can open what is read in one piece.
         choosable = tuple(layer for layer in listed if layer.output_shape is not None)
         return PendingLayer(call.plan, choosable, call, None, fingerprint)
-    prepared = translate_for(current, call)
+    prepared = prepare(current, call)
     layer_map = None if prepared.translation is None else prepared.translation.layer_map
     choosable = tuple(layer for layer in listed if layer_map is None or layer.name in layer_map)
     return PendingLayer(call.plan, choosable, call, prepared, fingerprint)

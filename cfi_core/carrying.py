@@ -89,7 +89,7 @@ class _Carrier:
         """Where the inputs have their channels in the model that runs."""
         original = self.call.original
         return tuple(
-            _moved(original.adapter.channel_axis(original.model, array.shape), self.prepared.input_axes(i))
+            _move_axis(original.adapter.channel_axis(original.model, array.shape), self.prepared.input_axes(i))
             for i, array in enumerate(self.call.inputs.arrays)
         )
 
@@ -143,7 +143,7 @@ class _Carrier:
             neuron = carry_index(neuron, axes)
         elif callable(neuron) and axes is not None:
             neuron = self._of_original_axes(neuron, axes)
-        return neuron, _moved(channel, axes)
+        return neuron, _move_axis(channel, axes)
 
     def layer_object(self, name: str) -> Any:
         """The layer of the model that runs which is a layer of the user's model.
@@ -260,6 +260,6 @@ def carry_index(index: tuple[int, ...], axes: Sequence[int] | None) -> tuple[int
     return tuple(index[axis - 1] for axis in axes[1:])
 
 
-def _moved(axis: int | None, axes: Sequence[int] | None) -> int | None:
+def _move_axis(axis: int | None, axes: Sequence[int] | None) -> int | None:
     """Where an axis is after a permutation."""
     return axis if axis is None or axes is None else axes.index(axis)

@@ -700,12 +700,12 @@ def _relative(reference: np.ndarray, other: np.ndarray) -> float:
 
 
 def _cosine(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
-    x, y = _joined(a), _joined(b)
+    x, y = _join(a), _join(b)
     norms = float(np.linalg.norm(x) * np.linalg.norm(y))
     return float(x @ y) / norms if norms > 0 else float(np.array_equal(x, y))
 
 
-def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+def _join(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.asarray(array, dtype=np.float64).ravel() for array in arrays])
 
 

@@ -38,10 +38,10 @@ def find_methods(registry: Registry, arguments: Arguments, kinds: frozenset[Kind
         raise UnknownMethodError(
             f"{key!r} needs {', '.join(missing)}, which is not installed: pip install {' '.join(map(repr, missing))}."
         )
-    return tuple(_as_called(registry, spec, arguments) for spec in usable)
+    return tuple(_complete(registry, spec, arguments) for spec in usable)
 
 
-def _as_called(registry: Registry, method: MethodSpec, arguments: Arguments) -> MethodSpec:
+def _complete(registry: Registry, method: MethodSpec, arguments: Arguments) -> MethodSpec:
     """The method with what it, and the method that it wraps, needs when it is called with these arguments."""
     given = arguments.own
     needs = method.needs | {need for name, need in method.argument_needs.items() if given.get(name)}
@@ -62,12 +62,12 @@ def _as_called(registry: Registry, method: MethodSpec, arguments: Arguments) -> 
 def _check_toolset(registry: Registry, toolset: str) -> None:
     if not isinstance(toolset, str):
         raise ArgumentError(
-            f"toolset must be the name of a toolset ({_listed(registry.toolsets)}), not a {type(toolset).__name__}. "
+            f"toolset must be the name of a toolset ({_join(registry.toolsets)}), not a {type(toolset).__name__}. "
             f"Everything else is passed by name: inputs=, target=, …"
         )
     if toolset in registry.toolsets:
         return
-    message = f"No toolset {toolset!r} is installed; installed are {_listed(registry.toolsets)}."
+    message = f"No toolset {toolset!r} is installed; installed are {_join(registry.toolsets)}."
     if near := nearest(toolset, registry.toolsets):
         message += f" Did you mean {near[0]!r}?"
     if toolset in DISTRIBUTION_OF_TOOLSET:
@@ -89,11 +89,11 @@ def _unknown(registry: Registry, key: str, toolset: str | None) -> str:
     )
     near = nearest(key, {*keys, *(TOOLSETS_OF_METHOD if toolset is None else ())})
     if toolset and elsewhere:
-        message += f" Offered by {_listed(elsewhere)}."
+        message += f" Offered by {_join(elsewhere)}."
     elif absent:
         message += f" pip install {' or '.join(absent)} brings it."
     elif near:
-        message += f" Nearest: {_listed(near)}."
+        message += f" Nearest: {_join(near)}."
     else:
         message += f" {len(keys)} methods are offered; cfi.methods() lists them."
     return message + _broken(registry)
@@ -116,5 +116,5 @@ def _broken(registry: Registry) -> str:
     return f" Left out because they failed to load: {reports}."
 
 
-def _listed(names: object) -> str:
+def _join(names: object) -> str:
     return ", ".join(sorted(map(str, names))) or "none"  # type: ignore[call-overload]

@@ -93,8 +93,8 @@ def plot(
     widths = [layout.width for layout in layouts]
     rows = max(len(block.samples) for block in blocks)
     width = max(sum(widths), 2.2 * panel_size)
-    heading = _wrapped(_heading(attribution) if title is None else title, width, points=10)
-    notes = _wrapped("; ".join(dict.fromkeys(note for block in blocks for note in block.notes)), width, points=8)
+    heading = _wrap(_heading(attribution) if title is None else title, width, points=10)
+    notes = _wrap("; ".join(dict.fromkeys(note for block in blocks for note in block.notes)), width, points=8)
     height = rows * max(layout.height for layout in layouts) + 0.2 * (heading.count("\n") + 2) + (0.3 if notes else 0)
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -315,7 +315,7 @@ def _panel_label(stacked: tuple[str, ...], index: tuple[int, ...]) -> str:
     return ", ".join(f"{name} {position}" for name, position in zip(stacked, index, strict=True))
 
 
-def _wrapped(text: str, width: float, *, points: int) -> str:
+def _wrap(text: str, width: float, *, points: int) -> str:
     """The text broken into lines that fit into `width` inches (a letter is about 0.6 of its height wide)."""
     letters = max(int(width * 72 / (0.6 * points)), 20)
     return "\n".join("\n".join(textwrap.wrap(line, letters)) for line in text.splitlines())

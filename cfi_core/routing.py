@@ -33,17 +33,17 @@ def find_routes(
     """
     _check_wish(registry, translator)
     if source == target:
-        bridges = [path for path in _bridges_within(registry, source) if _wished(path, translator)]
+        bridges = [path for path in _bridges_within(registry, source) if _fits_wish(path, translator)]
         if translator is not None and bridges:
-            return _serving(registry, source, target, needs, translator, bridges)
+            return _filter(registry, source, target, needs, translator, bridges)
         if translator is None or translator in KINDS:
             return (Route(),)
         raise RouteError(f"The model already is a {source} model: translator={translator!r} has no place here.")
-    paths = [path for path in _paths(registry, source, target) if _wished(path, translator)]
-    return _serving(registry, source, target, needs, translator, paths)
+    paths = [path for path in _paths(registry, source, target) if _fits_wish(path, translator)]
+    return _filter(registry, source, target, needs, translator, paths)
 
 
-def _serving(
+def _filter(
     registry: Registry,
     source: str,
     target: str,
@@ -128,7 +128,7 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], original: Original
             f"({routes[0]}). Pass toolset= to choose.",
             ChoiceWarning,
         )
-    ordered = _ordered(registry, routes, method)
+    ordered = _order(registry, routes, method)
     reason = _reason(registry, method, source, ordered[0], routes[0], translator)
     return Choice(method, registry.toolsets[method.toolset].framework, ordered, others, reason)
 
@@ -168,10 +168,10 @@ def choose_conversion(registry: Registry, source: str, target: str, translator: 
             f"and makes no {target} model. Pass translator='conversion' or leave it out."
         )
     routes = tuple(route for route in routes if not route.bridge)
-    return _ordered(registry, routes, None)
+    return _order(registry, routes, None)
 
 
-def _ordered(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | None) -> tuple[Route, ...]:
+def _order(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | None) -> tuple[Route, ...]:
     first = _policy(registry, routes, method)
     return (first, *(route for route in routes if route != first))
 
@@ -220,7 +220,7 @@ def _from(registry: Registry, source: str, step: TranslatorSpec) -> TranslatorSp
     return replace(step, source=source, preserves=step.preserves & registry.frameworks[source].offers)
 
 
-def _wished(route: Route, translator: Translator) -> bool:
+def _fits_wish(route: Route, translator: Translator) -> bool:
     if translator is None:
         return True
     if isinstance(translator, str):

@@ -61,21 +61,21 @@ def _in_tensor(target: Any, output: np.ndarray) -> Target:
             raise TargetError(
                 f"The model gives {shape[1]} values per sample. Pass target=, for example target=0 for the first class."
                 if len(shape) == 2
-                else f"The model gives an output of shape {shape}. Pass target= with {_wanted(shape)}."
+                else f"The model gives an output of shape {shape}. Pass target= with {_describe_index(shape)}."
             )
         return Target(index=(0,) * (len(shape) - 1)) if len(shape) > 1 else Target()
     if isinstance(target, str | bytes | bool | np.bool_):
-        raise TargetError(f"The target {target!r} is no index. Pass {_wanted(shape)}.")
+        raise TargetError(f"The target {target!r} is no index. Pass {_describe_index(shape)}.")
     if isinstance(target, tuple):
-        return Target(index=_checked(target, shape))
+        return Target(index=_check_index(target, shape))
     if not isinstance(target, list):
-        return Target(index=_checked((target,), shape))
+        return Target(index=_check_index((target,), shape))
     if len(target) != shape[0]:
         raise TargetError(
             f"{len(target)} targets for {shape[0]} samples. Pass one per sample, or a single index for all of them."
         )
     per_sample = [tuple(value) if isinstance(value, list | tuple) else (value,) for value in target]
-    return Target(index=tuple(_checked(value, shape) for value in per_sample))
+    return Target(index=tuple(_check_index(value, shape) for value in per_sample))
 
 
 def position_of(target: Target | None, outputs: Any) -> int:
@@ -103,11 +103,12 @@ def _plain(registry: Registry, target: Any) -> Any:
     return array.tolist()
 
 
-def _checked(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(index) != len(shape) - 1:
         raise TargetError(
             f"The target {index if len(index) != 1 else index[0]} has {len(index)} indices for an output of shape "
-            f"{shape}. Pass {_wanted(shape)}." + (" One class per sample is a list." if len(index) == shape[0] else "")
+            f"{shape}. Pass {_describe_index(shape)}."
+            + (" One class per sample is a list." if len(index) == shape[0] else "")
         )
     for value, size in zip(index, shape[1:], strict=True):
         if isinstance(value, bool) or not isinstance(value, int) or not -size <= value < size:
@@ -118,7 +119,7 @@ def _checked(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(value % size for value, size in zip(index, shape[1:], strict=True))
 
 
-def _wanted(shape: tuple[int, ...]) -> str:
+def _describe_index(shape: tuple[int, ...]) -> str:
     if len(shape) <= 2:
         return "a class index, one per sample, or a callable of the output"
     return f"a tuple of {len(shape) - 1} indices into {shape[1:]}, one such tuple per sample, or a callable"

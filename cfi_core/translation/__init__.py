@@ -14,12 +14,12 @@ from cfi_core.registry import Registry
 from cfi_core.translation.bridging import bridge
 from cfi_core.translation.conversion import Job, convert
 
-__all__ = ["Job", "translate", "translate_model"]
+__all__ = ["Job", "prepare", "translate_model"]
 
 _Result = TypeVar("_Result")
 
 
-def translate(registry: Registry, call: Call) -> Prepared:
+def prepare(registry: Registry, call: Call) -> Prepared:
     """The model that the method runs on, by the first of the plan's routes that gives a faithful one.
 
     Raises:
