@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cfi_core.catalogue import DISTRIBUTION_OF_PLOTTER, DISTRIBUTION_OF_WRITER
 from cfi_core.certificate import Certificate
 from cfi_core.errors import PlotError
 from cfi_core.requirements import unmet
@@ -23,11 +23,7 @@ Values = np.ndarray | tuple[np.ndarray, ...]
 Dims = tuple[str, ...] | tuple[tuple[str, ...], ...]
 
 
-BUILTIN_PLOTTERS = (PlotterSpec(name="matplotlib", implementation="cfi_core.plotting:plot"),)
-BUILTIN_WRITERS = (
-    WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.writers:write_npz"),
-    WriterSpec(name="png", suffixes=(".png",), implementation="cfi_core.writers:write_png"),
-)
+BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.writers:write_npz")
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,25 @@ class Outlets:
         writers: What can write it, by file suffix.
     """
 
-    plotters: Mapping[str, PlotterSpec]
-    writers: Mapping[str, WriterSpec]
+    plotters: Mapping[str, PlotterSpec] = field(default_factory=dict)
+    writers: Mapping[str, WriterSpec] = field(default_factory=lambda: {".npz": BUILTIN_WRITER})
 
+    def writer_for(self, path: Path) -> WriterSpec:
+        """The writer of a path's suffix.
 
-BUILTIN_OUTLETS = Outlets(
-    plotters=MappingProxyType({spec.name: spec for spec in BUILTIN_PLOTTERS}),
-    writers=MappingProxyType({suffix: spec for spec in BUILTIN_WRITERS for suffix in spec.suffixes}),
-)
+        Raises:
+            PlotError: There is none that can be used.
+        """
+        suffix = path.suffix.lower()
+        if suffix not in self.writers:
+            hint = (
+                f" pip install {DISTRIBUTION_OF_WRITER[suffix]} brings one." if suffix in DISTRIBUTION_OF_WRITER else ""
+            )
+            known = ", ".join(sorted(self.writers))
+            raise PlotError(f"No writer serves {path.suffix!r} files; there are writers for {known}.{hint}")
+        if missing := unmet(self.writers[suffix].requirements):
+            raise PlotError(f"Writing {path.suffix!r} needs {', '.join(missing)}. Install it with pip.")
+        return self.writers[suffix]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +90,7 @@ class Attribution:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[np.ndarray, ...] = ()
     input_dims: tuple[tuple[str, ...], ...] = ()
-    outlets: Outlets = field(default=BUILTIN_OUTLETS, repr=False)
+    outlets: Outlets = field(default_factory=Outlets, repr=False)
 
     @property
     def parts(self) -> tuple[tuple[np.ndarray, tuple[str, ...]], ...]:
@@ -106,6 +113,8 @@ class Attribution:
             PlotError: No plotter accepts the axes of this attribution.
         """
         plotters = self.outlets.plotters
+        if not plotters:
+            raise PlotError(f"No plotter is installed: pip install {' or '.join(DISTRIBUTION_OF_PLOTTER.values())}.")
         if plotter is not None and plotter not in plotters:
             raise PlotError(f"No plotter {plotter!r} is installed; installed are {', '.join(sorted(plotters))}.")
         for spec in plotters.values() if plotter is None else [plotters[plotter]]:
@@ -120,14 +129,8 @@ class Attribution:
         Raises:
             PlotError: No writer serves the suffix.
         """
-        path, writers = Path(path), self.outlets.writers
-        spec = writers.get(path.suffix.lower())
-        if spec is None:
-            known = ", ".join(sorted(writers))
-            raise PlotError(f"No writer serves {path.suffix!r} files; there are writers for {known}.")
-        if missing := unmet(spec.requirements):
-            raise PlotError(f"Writing {path.suffix!r} needs {', '.join(missing)}. Install it with pip.")
-        resolve(spec.implementation)(self, path)
+        path = Path(path)
+        resolve(self.outlets.writer_for(path).implementation)(self, path)
         return path
 
     def to_xarray(self) -> DataArray | Dataset:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfi_core.attribution import BUILTIN_PLOTTERS, BUILTIN_WRITERS
+from cfi_core.attribution import BUILTIN_WRITER
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import FrameworkSpec, MethodSpec, Need, PlotterSpec, WriterSpec
+from cfi_core.specs import FrameworkSpec, MethodSpec, Need, WriterSpec
 
 if TYPE_CHECKING:
     from cfi_core.records import Route
@@ -36,15 +36,9 @@ def cfi_frameworks() -> list[FrameworkSpec]:
 
 
 @hookimpl
-def cfi_plotters() -> list[PlotterSpec]:
-    """The matplotlib plotter."""
-    return list(BUILTIN_PLOTTERS)
-
-
-@hookimpl
 def cfi_writers() -> list[WriterSpec]:
-    """NumPy archives and pictures."""
-    return list(BUILTIN_WRITERS)
+    """NumPy archives."""
+    return [BUILTIN_WRITER]
 
 
 @hookimpl(trylast=True)

@@ -30,6 +30,10 @@ DISTRIBUTION_OF_TRANSLATOR: Mapping[str, str] = MappingProxyType(
     | dict.fromkeys(("bridge-to-torch", "bridge-to-keras"), "cfi-bridge")
 )
 
+DISTRIBUTION_OF_PLOTTER: Mapping[str, str] = MappingProxyType({"matplotlib": "cfi-matplotlib"})
+
+DISTRIBUTION_OF_WRITER: Mapping[str, str] = MappingProxyType({".png": "cfi-matplotlib"})
+
 _METHODS_OF_TOOLSET = {
     "captum": """
         deconvolution deep_lift deep_lift_shap feature_ablation feature_permutation grad_cam gradient_shap

@@ -1,4 +1,4 @@
-"""The built-in writers: `.npz` for the numbers, `.png` for the picture."""
+"""The built-in writer: `.npz` for the numbers."""
 
 from __future__ import annotations
 
@@ -50,21 +50,6 @@ def write_npz(attribution: Attribution, path: Path) -> None:
     # An open file, since numpy appends ".npz" to a path that ends otherwise (".NPZ").
     with Path(path).open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, metadata=text, **arrays)
-
-
-def write_png(attribution: Attribution, path: Path) -> None:
-    """Draws the attribution with the built-in plotter (`cfi_core.plotting.plot`) into a `.png` file.
-
-    Args:
-        attribution: What to draw.
-        path: File to write; an existing file is replaced.
-
-    Raises:
-        PlotError: The built-in plotter cannot draw the attribution.
-    """
-    from cfi_core.plotting import plot
-
-    plot(attribution).savefig(path, format="png", dpi=150)
 
 
 def _plain(value: Any) -> Any:

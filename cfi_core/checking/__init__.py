@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.adapters import framework_of_tensor
+from cfi_core.attribution import Outlets
 from cfi_core.checking.inputs import check_like_inputs, check_window, example_inputs, read_inputs, run_original
 from cfi_core.checking.names import has_own_target, layer_names, sort_arguments
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
@@ -121,8 +122,7 @@ def _check_plot(registry: Registry, plot: bool | str | Path) -> None:
     if not isinstance(plot, str | Path):
         return
     path = Path(plot)
-    if path.suffix.lower() not in registry.writers:
-        raise PlotError(f"No writer serves {path.suffix!r} files; there are writers for {', '.join(registry.writers)}.")
+    Outlets(registry.plotters, registry.writers).writer_for(path)
     if not path.parent.is_dir():
         raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
 

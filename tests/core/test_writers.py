@@ -1,4 +1,4 @@
-"""The built-in writers: what is written is read back by numpy and matplotlib alone."""
+"""The built-in writer: what is written is read back by numpy alone."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import json
 import math
 
 import numpy as np
-import pytest
-from matplotlib.image import imread
 
 from cfi_core.attribution import Attribution
-from cfi_core.errors import PlotError
 from cfi_core.specs import Kind
-from cfi_core.writers import write_npz, write_png
+from cfi_core.writers import write_npz
 
 VALUES = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
 DIMS = ("sample", "height", "width")
@@ -78,16 +75,3 @@ def test_npz_keeps_numbers_that_are_not_finite(tmp_path):
     arrays, metadata = read(tmp_path / "a.npz")
     np.testing.assert_array_equal(arrays["values"], values)
     assert metadata["provenance"]["x"] == math.inf
-
-
-def test_png_is_a_picture(tmp_path):
-    write_png(attribution(), tmp_path / "a.png")
-    picture = imread(tmp_path / "a.png")
-    assert picture.ndim == 3
-    assert np.ptp(picture[..., :3]) > 0.5
-
-
-def test_png_of_nothing_finite_is_an_error_and_leaves_no_file(tmp_path):
-    with pytest.raises(PlotError):
-        write_png(attribution(values=VALUES * np.nan), tmp_path / "a.png")
-    assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The built-in plotter: what is drawn is read back from the figure."""
+"""The plotter: what is drawn is read back from the figure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.image import imread
 
 from cfi_core.attribution import Attribution
 from cfi_core.errors import PlotError
-from cfi_core.plotting import plot
+from cfi_matplotlib.plotting import plot, write_png
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -51,7 +52,7 @@ def words(figure):
 def test_pyplot_is_not_imported():
     code = (
         "import sys; import numpy as np;"
-        "from cfi_core.attribution import Attribution; from cfi_core.plotting import plot;"
+        "from cfi_core.attribution import Attribution; from cfi_matplotlib.plotting import plot;"
         "plot(Attribution(np.ones((1, 4, 4)), ('sample', 'height', 'width'), 'saliency', 'press')).canvas.draw();"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
@@ -299,3 +300,16 @@ def test_what_cannot_be_drawn_is_an_error(values, dims, message):
 def test_options_that_do_not_fit_are_errors(options):
     with pytest.raises(PlotError, match=next(iter(options))):
         plot(attribution(random(2, 4, 4), ("sample", "height", "width")), **options)
+
+
+def test_png_is_a_picture(tmp_path):
+    write_png(attribution(random(2, 4, 3), ("sample", "height", "width")), tmp_path / "a.png")
+    picture = imread(tmp_path / "a.png")
+    assert picture.ndim == 3
+    assert np.ptp(picture[..., :3]) > 0.5
+
+
+def test_png_of_nothing_finite_is_an_error_and_leaves_no_file(tmp_path):
+    with pytest.raises(PlotError):
+        write_png(attribution(random(2, 4, 3) * np.nan, ("sample", "height", "width")), tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The built-in plotter: images, time series and feature vectors, drawn with matplotlib alone.
+"""Images, time series and feature vectors, drawn with matplotlib alone.
 
 A figure reads as a table: one row for each sample, one block of columns for each array of the
 attribution (one per input, or one per layer). The maps in one row of a block share a colour scale.
@@ -12,6 +12,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
@@ -107,6 +108,19 @@ def plot(
     if notes:
         figure.supxlabel(notes, fontsize=8, color="0.35", parse_math=False)
     return figure
+
+
+def write_png(attribution: Attribution, path: Path) -> None:
+    """Draws the attribution into a `.png` file.
+
+    Args:
+        attribution: What to draw.
+        path: File to write; an existing file is replaced.
+
+    Raises:
+        PlotError: It cannot be drawn.
+    """
+    plot(attribution).savefig(path, format="png", dpi=150)
 
 
 @dataclass(frozen=True)

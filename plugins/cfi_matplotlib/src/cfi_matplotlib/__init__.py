@@ -1,0 +1,1 @@
+"""Drawings of attributions, for Cross-Framework Introspection."""
