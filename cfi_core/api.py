@@ -43,6 +43,7 @@ def attribute(
     exec_args: Mapping[str, Any] | None = None,
     translator: Translator = None,
     head: str | None = None,
+    defaults: str = "raw",
     plot: bool | str | Path = False,
     seed: int | None = None,
 ) -> Attribution | PendingLayer:
@@ -68,6 +69,8 @@ def attribute(
         translator: Name of a translator, a list of names (a whole route), `"conversion"` or `"bridge"`.
         head: `"logit"` or `"output"`: where a softmax at the model's end is explained; None does as the
             method's paper says.
+        defaults: Settings where you give none: `"raw"` gives the method as its paper defines it, `"toolset"` what the
+            toolset's own users get (a softmax at the end explained at its output, unless `head` is given).
         plot: True puts a figure into `extras["figure"]` (and shows it in a notebook); a path is written to, by the
             writer of its suffix.
         seed: Seeds everything random in the method; None draws a seed, which `provenance["seed"]` tells.
@@ -100,6 +103,7 @@ def visualize_features(
     exec_args: Mapping[str, Any] | None = None,
     translator: Translator = None,
     head: str | None = None,
+    defaults: str = "raw",
     plot: bool | str | Path = False,
     seed: int | None = None,
 ) -> Attribution:
@@ -118,6 +122,7 @@ def visualize_features(
         exec_args: As for `attribute`; tf-keras-vis needs `{"input_range": (low, high)}`, the range of valid inputs.
         translator: As for `attribute`.
         head: As for `attribute`.
+        defaults: As for `attribute`.
         plot: As for `attribute`.
         seed: As for `attribute`.
 
@@ -147,6 +152,7 @@ def plan(
     exec_args: Mapping[str, Any] | None = None,
     translator: Translator = None,
     head: str | None = None,
+    defaults: str = "raw",
     plot: bool | str | Path = False,
     seed: int | None = None,
 ) -> Plan:

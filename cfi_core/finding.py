@@ -43,9 +43,10 @@ def find_methods(registry: Registry, arguments: Arguments, kinds: frozenset[Kind
 
 def _complete(registry: Registry, method: MethodSpec, arguments: Arguments) -> MethodSpec:
     """The method with what it, and the method that it wraps, needs when it is called with these arguments."""
-    given = arguments.own
+    init_args, exec_args = method.complete(arguments.defaults, arguments.init_args or {}, arguments.exec_args or {})
+    given = {**init_args, **exec_args}
     needs = method.needs | {need for name, need in method.argument_needs.items() if given.get(name)}
-    wrapped = registry.methods.get((str(given.get(method.wraps)), method.toolset)) if method.wraps else None
+    wrapped = registry.methods.get((str(init_args.get(method.wraps)), method.toolset)) if method.wraps else None
     if wrapped is None:
         return replace(method, needs=needs)
     return replace(
@@ -56,6 +57,7 @@ def _complete(registry: Registry, method: MethodSpec, arguments: Arguments) -> M
         head=wrapped.head,
         citation=f"{method.citation}; {wrapped.citation}",
         alters_model=method.alters_model or wrapped.alters_model,
+        defaults=method.defaults.around(wrapped.defaults),
     )
 
 

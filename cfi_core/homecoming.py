@@ -155,6 +155,7 @@ def _provenance(
         "certificate": str(translation.certificate) if translation else "native: nothing to certify",
         "explained": carried.explained,
         "neuron": repr(arguments.neuron) if callable(arguments.neuron) else arguments.neuron,
+        "defaults": arguments.defaults,
         "applied": dict(result.applied),
         "init_args": {name: repr(value) for name, value in (arguments.init_args or {}).items()},
         "exec_args": {name: repr(value) for name, value in (arguments.exec_args or {}).items()},

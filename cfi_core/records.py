@@ -18,7 +18,7 @@ from cfi_core.frameworks.axes import Permutation, permutation_at
 from cfi_core.frameworks.base import FrameworkAdapter, Layer
 from cfi_core.frameworks.structure import flatten
 from cfi_core.layer_map import LayerMap
-from cfi_core.specs import Head, MethodSpec, Need, Translator, TranslatorSpec
+from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Translator, TranslatorSpec
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -31,7 +31,7 @@ class Arguments:
         started: When the call began, in the seconds of `time.perf_counter`.
 
     Raises:
-        ArgumentError: `head`, `seed`, `init_args` or `exec_args` are of the wrong form.
+        ArgumentError: `head`, `defaults`, `seed`, `init_args` or `exec_args` are of the wrong form.
     """
 
     model: Any
@@ -46,6 +46,7 @@ class Arguments:
     exec_args: Mapping[str, Any] | None = None
     translator: Translator = None
     head: str | None = None
+    defaults: str = "raw"
     plot: bool | str | Path = False
     seed: int | None = None
     started: float = field(default_factory=perf_counter, kw_only=True)
@@ -53,6 +54,8 @@ class Arguments:
     def __post_init__(self) -> None:
         if self.head is not None and self.head not in tuple(Head):
             raise ArgumentError(f"head={self.head!r} is neither 'logit' nor 'output'.")
+        if self.defaults not in DEFAULTS:
+            raise ArgumentError(f"defaults={self.defaults!r} is neither 'raw' nor 'toolset'.")
         seed = self.seed
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
             raise ArgumentError(f"seed={seed!r} is no integer between 0 and 2**32 - 1.")
@@ -188,6 +191,11 @@ class Plan:
             return False
         return not (self.layers and self.arguments.neuron is not None and self.arguments.target is None)
 
+    @property
+    def _settings(self) -> str:
+        settings = self.method.defaults.chosen(self.arguments.defaults)
+        return ", ".join(f"{name}={value!r}" for name, value in settings.items()) or "those of the toolset's signature"
+
     def __str__(self) -> str:
         lines = [
             f"method    {self.method.key} ({self.method.kind})",
@@ -196,6 +204,7 @@ class Plan:
             f"route     {self.route}: {self.reason}",
             f"needs     {', '.join(sorted(self.method.needs))}",
             f"head      a softmax at the end is explained at its {self.head}",
+            f"defaults  {self.arguments.defaults}: {self._settings}",
         ]
         if len(self.routes) > 1:
             lines.insert(4, f"          if that fails: {'; '.join(str(route) for route in self.routes[1:])}")

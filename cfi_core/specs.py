@@ -125,6 +125,40 @@ class ToolsetSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """Two sets of settings of one method: what a call gets where the user says nothing.
+
+    Both map names of `init_args` or `exec_args` without a uniform meaning to values. Where the sets differ, so do the
+    values that a user of CFI and a user of the toolset get. What neither names is left to the toolset's own signature.
+    Values import nothing: a function is written as a `"module:attribute"` string, which the implementation resolves when
+    it runs.
+
+    Attributes:
+        raw: Give the method as its paper defines it: no absolute values, ReLU, normalisation or resizing besides.
+        toolset: Give what the toolset's own users get who write none of these settings.
+    """
+
+    raw: Mapping[str, Any] = field(default_factory=_no_mapping)
+    toolset: Mapping[str, Any] = field(default_factory=_no_mapping)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "raw", MappingProxyType(dict(self.raw)))
+        object.__setattr__(self, "toolset", MappingProxyType(dict(self.toolset)))
+
+    def chosen(self, name: str) -> Mapping[str, Any]:
+        """The set of that name: `"raw"` or `"toolset"`."""
+        return {"raw": self.raw, "toolset": self.toolset}[name]
+
+    def around(self, inner: Defaults) -> Defaults:
+        """Of a method that wraps another: both methods' settings, its own first."""
+        return Defaults(raw={**inner.raw, **self.raw}, toolset={**inner.toolset, **self.toolset})
+
+
+DEFAULTS = ("raw", "toolset")
+"""What users may write in `defaults=`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodSpec:
     """One introspection method of one toolset.
 
@@ -149,6 +183,7 @@ class MethodSpec:
         argument_needs: Own arguments with which the method requires more of the model than without.
         wraps: Own constructor argument that names another method of the same toolset, whose needs and head then
             count as well.
+        defaults: Settings that apply where the user gives none: raw, and those of the toolset.
     """
 
     key: str
@@ -167,6 +202,16 @@ class MethodSpec:
     native_only: tuple[str, ...] = ()
     argument_needs: Mapping[str, Need] = field(default_factory=_no_mapping)
     wraps: str = ""
+    defaults: Defaults = field(default_factory=Defaults)
+
+    def complete(
+        self, defaults: str, init_args: Mapping[str, Any], exec_args: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """The own arguments of a call, with the settings of the set `defaults` wherever they are not given."""
+        settings = self.defaults.chosen(defaults)
+        of_init = {name: value for name, value in settings.items() if name in self.init_args}
+        of_exec = {name: value for name, value in settings.items() if name not in self.init_args}
+        return MappingProxyType({**of_init, **init_args}), MappingProxyType({**of_exec, **exec_args})
 
     def __repr__(self) -> str:
         optional = "".join(f", [{name}]" for name in self.optional)

@@ -20,7 +20,7 @@ from cfi_core.checking.targets import position_of, resolve_neuron, resolve_targe
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, warn
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
-from cfi_core.specs import Head, Kind, Need, Role
+from cfi_core.specs import Head, Kind, MethodSpec, Need, Role
 
 __all__ = ["check", "check_layer", "check_names", "read_inputs", "run_original"]
 
@@ -50,12 +50,19 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
         routes=choice.routes,
         reason=choice.reason,
         others=choice.others,
-        head=Head(arguments.head) if arguments.head is not None else method.head,
+        head=_head(arguments, method),
         layers=layers,
         needs_layer="layer" in method.required and not layers,
         arguments=arguments,
         own_target=has_own_target(method, arguments.own),
     )
+
+
+def _head(arguments: Arguments, method: MethodSpec) -> Head:
+    """The user's wish; else the raw method is explained where its paper does, and the toolset's at the output."""
+    if arguments.head is not None:
+        return Head(arguments.head)
+    return Head.OUTPUT if arguments.defaults == "toolset" else method.head
 
 
 def check(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Call:

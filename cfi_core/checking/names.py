@@ -22,7 +22,7 @@ def sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
 
     Returns:
         The arguments with `inputs`, `target`, `layer`, `neuron` and `baselines` in their uniform places, and with
-        only such own arguments left as have no uniform meaning.
+        only such own arguments left as have no uniform meaning, completed by the chosen set of the method's defaults.
 
     Raises:
         ArgumentError: An argument is unknown, given twice, required and missing, or has no meaning here.
@@ -50,6 +50,7 @@ def sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
         # A missing layer is no error: the call ends in a PendingLayer.
         if name != "layer" and lifted[name] is None:
             raise ArgumentError(_missing(name, method))
+    init_args, exec_args = method.complete(arguments.defaults, init_args, exec_args)
     return replace(arguments, **lifted, init_args=init_args, exec_args=exec_args)
 
 

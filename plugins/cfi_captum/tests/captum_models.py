@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ class SmallCNN(nn.Module):
         inplace: Whether the rectifiers overwrite their inputs.
         average: Whether the pooling takes the mean.
         flatten_by_function: Whether the flattening is not a module.
+        softmax: Whether it ends in a softmax.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class SmallCNN(nn.Module):
         inplace: bool = False,
         average: bool = False,
         flatten_by_function: bool = False,
+        softmax: bool = False,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 4, 3, padding=1, bias=bias)
@@ -44,12 +47,14 @@ class SmallCNN(nn.Module):
         self.fc1 = nn.Linear(6 * 3 * 5, 8, bias=bias)
         self.relu3 = nn.ReLU(inplace=inplace)
         self.fc2 = nn.Linear(8, CLASSES, bias=bias)
+        self.softmax = nn.Softmax(1) if softmax else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(self.relu1(self.conv1(x)))
         x = self.relu2(self.conv2(x))
         x = self.flatten(x, 1) if self.flatten is torch.flatten else self.flatten(x)
-        return self.fc2(self.relu3(self.fc1(x)))
+        logits = self.fc2(self.relu3(self.fc1(x)))
+        return logits if self.softmax is None else self.softmax(logits)
 
 
 class Linear(nn.Module):
@@ -88,22 +93,28 @@ def request(
     layer: Any = (),
     neuron: Any = None,
     baselines: Any = None,
-    init_args: dict[str, Any] | None = None,
-    exec_args: dict[str, Any] | None = None,
+    init_args: Mapping[str, Any] | None = None,
+    exec_args: Mapping[str, Any] | None = None,
     channel_axis: tuple[int | None, ...] = (1,),
     layer_channel_axis: int | None = 1,
+    defaults: str = "raw",
 ) -> MethodRequest:
     """The request that core would make, everything carried already."""
+    method = method_spec(METHODS[key])
+    wrapped = {**method.defaults.raw, **(init_args or {})}.get(method.wraps)
+    if wrapped in METHODS:
+        method = replace(method, defaults=method.defaults.around(method_spec(METHODS[wrapped]).defaults))
+    init_args, exec_args = method.complete(defaults, init_args or {}, exec_args or {})
     return MethodRequest(
-        method=method_spec(METHODS[key]),
+        method=method,
         model=model.eval() if isinstance(model, nn.Module) else model,
         inputs=tuple(value.clone() if isinstance(value, Tensor) else value for value in inputs),
         target=Target(index=(target,)) if isinstance(target, int) else target,
         layer=layer if isinstance(layer, tuple) else (layer,),
         neuron=neuron,
         baselines=baselines if baselines is None or isinstance(baselines, tuple) else (baselines,),
-        init_args=init_args or {},
-        exec_args=exec_args or {},
+        init_args=init_args,
+        exec_args=exec_args,
         channel_axis=channel_axis,
         layer_channel_axis=layer_channel_axis,
     )

@@ -11,7 +11,7 @@ import pytest
 from captum.attr import Attribution
 
 from cfi_captum.plugin import cfi_methods, cfi_toolsets
-from cfi_captum.table import METHODS, NOISE_TUNNEL, OWN_EXEC_ARGS, TUNNELLED, Rule, method_spec
+from cfi_captum.table import FAULTY_RULES, METHODS, NOISE_TUNNEL, TUNNELLED, WORKAROUNDS, Rule, method_spec
 from cfi_core.specs import Head, Kind, Need, Role, resolve
 
 # Base classes and what explains language models, data loaders or a model of one's own.
@@ -118,8 +118,35 @@ def test_noise_tunnel_takes_the_arguments_of_what_it_wraps() -> None:
 
 
 def test_own_arguments_are_listed() -> None:
-    for key, names in OWN_EXEC_ARGS.items():
-        assert set(names) <= set(method_spec(METHODS[key]).exec_args)
+    specs = {spec.key: spec for spec in cfi_methods()}
+    own = {
+        key: {*spec.init_args, *spec.exec_args} - {*METHODS[key].init_args, *METHODS[key].exec_args}
+        for key, spec in specs.items()
+    }
+    assert own.pop("grad_cam") == {"upsample"}
+    assert {"method", "upsample", WORKAROUNDS} <= own.pop(NOISE_TUNNEL)
+    assert own == {key: {WORKAROUNDS} if METHODS[key].rule in FAULTY_RULES else set() for key in own}
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_the_sets_of_defaults(key: str) -> None:
+    """Both name the same settings, without a uniform meaning; those of the toolset are captum's own defaults."""
+    spec = method_spec(METHODS[key])
+    defaults, own = spec.defaults, {"method", "upsample", WORKAROUNDS}
+    assert defaults.raw.keys() == defaults.toolset.keys() <= {*spec.init_args, *spec.exec_args} - spec.roles.keys()
+    explainer = getattr(captum.attr, METHODS[key].captum_class)
+    parameters = {**inspect.signature(explainer).parameters, **inspect.signature(explainer.attribute).parameters}
+    for name in defaults.toolset.keys() - own:
+        assert defaults.toolset[name] == parameters[name].default
+
+
+def test_raw_and_captum_differ_in_absolute_values_and_workarounds() -> None:
+    differing = {
+        key: {name for name, value in spec.defaults.raw.items() if value != spec.defaults.toolset[name]}
+        for key, spec in ((key, method_spec(method)) for key, method in METHODS.items())
+    }
+    assert differing.pop("saliency") == {"abs"}
+    assert differing == {key: {WORKAROUNDS} if METHODS[key].rule in FAULTY_RULES else set() for key in differing}
 
 
 def test_implementations_resolve() -> None:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import captum.attr
@@ -20,17 +21,17 @@ from cfi_captum.forward import explained
 from cfi_captum.graph import tensors
 from cfi_captum.lrp import attach_rules
 from cfi_captum.marks import unmarked
-from cfi_captum.table import DEFAULT_TUNNELLED, GRAD_CAM, METHODS, NOISE_TUNNEL, TUNNELLED, Method, Rule
+from cfi_captum.table import GRAD_CAM, METHODS, NOISE_TUNNEL, TUNNELLED, WORKAROUNDS, Method, Rule
 from cfi_captum.workarounds import (
     COLUMN_FLATTENED,
     TARGET_INSIDE,
     contiguous,
-    own_gradients,
+    generators_kept,
+    mended,
     ready_for_tunnel,
-    separate_samples,
 )
 from cfi_core.contract import Axes, MethodRequest, MethodResult
-from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError
+from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, ModelWarning
 from cfi_core.specs import Kind
 
 # What captum says about its own workings, and what nobody can act on.
@@ -45,6 +46,7 @@ _NO_INFLUENCE = frozenset(
     {"inputs", "target", "layer", "neuron_selector", "device_ids", "show_progress", "verbose", "memory_efficient"}
 )
 _LONGEST_MESSAGE = 300
+_ROUNDING = 1e-3
 _UPSAMPLING = (None, "nearest", "bilinear")
 
 
@@ -60,7 +62,8 @@ def run(request: MethodRequest) -> MethodResult:
     """
     method = _method(request)
     init_args, call, tunnel = _arguments(method, request)
-    upsample = call.pop("upsample", None) if method.key == GRAD_CAM else None
+    workarounds = bool(init_args.pop(WORKAROUNDS)) if WORKAROUNDS in method.own_init_args else None
+    upsample = call.pop("upsample") if method.key == GRAD_CAM else None
     check_arguments(method, request, call)
     if tunnel is not None:
         check_tunnel(method, request, call, tunnel)
@@ -83,27 +86,29 @@ def run(request: MethodRequest) -> MethodResult:
         with ExitStack() as stack:
             if isinstance(model, nn.Module):
                 stack.enter_context(unmarked(model, ()))
-                stack.enter_context(own_gradients(method, model))
-                stack.enter_context(separate_samples(method, model))
                 if graph is not None and method.rule is Rule.RELEVANCE:
                     attach_rules(model, graph, method.key)
             stack.enter_context(_one_use_of_each_layer(model, request))
             stack.enter_context(_only_warnings_for_users())
-            raw = _call_captum(method, model, init_args, call, tunnel)
+            run_captum = partial(_call_captum, method, model, init_args, call, tunnel)
+            raw = run_captum() if workarounds is None else _with_rules(method, model, run_captum, workarounds=workarounds)
     extras = {}
     if call.get("return_convergence_delta"):
         raw, delta = raw
         extras["convergence_delta"] = _numpy(delta)
     values = tuple(value.detach() for value in _flat(raw))
     values, axes = _shaped(method, values, request, call, upsample)
-    return MethodResult(values, axes, extras, _applied(method, init_args, call, tunnel, upsample, axes))
+    applied = _applied(method, init_args, call, tunnel, upsample, axes)
+    if workarounds is not None:
+        applied[WORKAROUNDS] = workarounds
+    return MethodResult(values, axes, extras, applied)
 
 
 def _method(request: MethodRequest) -> Method:
     """The method itself; inside a noise tunnel, the method that it wraps."""
     if request.method.key != NOISE_TUNNEL:
         return METHODS[request.method.key]
-    key = request.init_args.get("method", DEFAULT_TUNNELLED)
+    key = request.init_args["method"]
     if key not in TUNNELLED:
         raise ArgumentError(f"'{NOISE_TUNNEL}' cannot wrap {key!r}. It wraps one of: {', '.join(TUNNELLED)}.")
     return TUNNELLED[key]
@@ -115,7 +120,7 @@ def _arguments(method: Method, request: MethodRequest) -> tuple[dict[str, Any], 
     call = dict(request.exec_args)
     tunnel: dict[str, Any] | None = None
     if request.method.key == NOISE_TUNNEL:
-        init_args.pop("method", None)
+        del init_args["method"]
         # `stdevs` is a word of the tunnel and of GradientShap: outside wins, as in captum.
         tunnel = {name: call.pop(name) for name in METHODS[NOISE_TUNNEL].exec_args if name in call}
         tunnel.pop("inputs", None)
@@ -132,9 +137,6 @@ def _arguments(method: Method, request: MethodRequest) -> tuple[dict[str, Any], 
     if "neuron_selector" in method.exec_args and request.neuron is not None:
         neuron = request.neuron
         call.setdefault("neuron_selector", neuron[0] if isinstance(neuron, tuple) and len(neuron) == 1 else neuron)
-    if "abs" in method.exec_args:
-        # Captum's default would take absolute values; values are raw unless the user asks otherwise.
-        call.setdefault("abs", False)
     for name in ("inputs", "baselines", "feature_mask"):
         if name in call:
             call[name] = contiguous(call[name])
@@ -143,10 +145,9 @@ def _arguments(method: Method, request: MethodRequest) -> tuple[dict[str, Any], 
 
 def _refuse_unknown(method: Method, init_args: Mapping[str, Any], call: Mapping[str, Any]) -> None:
     """The tunnel's spec lists the arguments of all methods, so those of the wrapped one are sorted out here."""
-    own = ("upsample",) if method.key == GRAD_CAM else ()
     for where, given, known in (
-        ("init_args", init_args, method.init_args),
-        ("exec_args", call, (*method.exec_args, *own)),
+        ("init_args", init_args, (*method.init_args, *method.own_init_args)),
+        ("exec_args", call, (*method.exec_args, *method.own_exec_args)),
     ):
         unknown = [name for name in given if name not in known]
         if unknown:
@@ -181,6 +182,33 @@ def _with_own_weights(request: MethodRequest) -> MethodRequest:
     """LRP changes weights while it runs; inside a noise tunnel the model may share them with the user's."""
     model, layer = copy.deepcopy((request.model, request.layer))
     return replace(request, model=model, layer=layer)
+
+
+def _with_rules(method: Method, model: Any, run_captum: Callable[[], Any], *, workarounds: bool) -> Any:
+    """Runs captum's backward rules with their faults mended, or as they are, telling whether the faults show."""
+    if workarounds:
+        with mended(method, model):
+            return run_captum()
+    with generators_kept(), mended(method, model):
+        right = run_captum()
+    raw = run_captum()
+    if (apart := _apart(raw, right)) > _ROUNDING:
+        warnings.warn(
+            f"'{method.key}': on this model, captum's own values differ by a relative {apart:.1e} from what the method "
+            f"defines: its rules mix modules that share a tensor, or the samples of a batch. You get captum's; pass "
+            f"init_args={{'{WORKAROUNDS}': True}} for the others.",
+            ModelWarning,
+            stacklevel=2,
+        )
+    return raw
+
+
+def _apart(raw: Any, right: Any) -> float:
+    """The largest difference, relative to the largest value."""
+    pairs = [(one.detach(), other.detach()) for one, other in zip(_flat(raw), _flat(right), strict=True)]
+    scale = max((float(other.abs().max()) for _, other in pairs), default=0.0)
+    difference = max((float((one - other).abs().max()) for one, other in pairs), default=0.0)
+    return difference / scale if scale else difference
 
 
 def _call_captum(

@@ -1,14 +1,19 @@
 """Captum's methods as data: what each needs, takes, explains and cites.
 
-`init_args` and `exec_args` are the names of captum's own signatures; a test compares them with captum.
+`init_args` and `exec_args` are the names of captum's own signatures; a test compares them with captum. Three names are the
+plugin's own: `method` of the noise tunnel, `upsample` of Grad-CAM, and `workarounds` of the methods with rules that captum
+gets wrong on some models.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
 
-from cfi_core.specs import Head, Kind, MethodSpec, Need, Role
+from cfi_core.specs import Defaults, Head, Kind, MethodSpec, Need, Role
 
 
 class Rule(StrEnum):
@@ -34,6 +39,9 @@ class Method:
         needs: What it requires of the model.
         init_args: Parameters of the constructor after the model.
         exec_args: Parameters of `attribute`.
+        own_init_args: What this plugin adds to the former.
+        own_exec_args: What this plugin adds to the latter.
+        defaults: Settings where the user gives none.
         head: Where the method's paper explains a softmax classifier.
         citation: The paper.
         rule: Modules it attaches rules to.
@@ -48,6 +56,9 @@ class Method:
     needs: frozenset[Need]
     init_args: tuple[str, ...] = ()
     exec_args: tuple[str, ...]
+    own_init_args: tuple[str, ...] = ()
+    own_exec_args: tuple[str, ...] = ()
+    defaults: Defaults = field(default_factory=Defaults)
     head: Head
     citation: str
     rule: Rule = Rule.NONE
@@ -92,9 +103,9 @@ NOISE_TUNNEL = "noise_tunnel"
 GRAD_CAM = "grad_cam"
 DEFAULT_TUNNELLED = "saliency"
 
-# Arguments that this plugin adds to captum's.
-OWN_EXEC_ARGS = {GRAD_CAM: ("upsample",)}
-OWN_INIT_ARGS = {NOISE_TUNNEL: ("method",)}
+WORKAROUNDS = "workarounds"
+"""Whether faults in captum's own backward rules are worked around; captum's users have them."""
+FAULTY_RULES = frozenset({Rule.RECTIFIER, Rule.DIFFERENCE})
 
 _SIMONYAN = "Simonyan et al. 2013, Deep Inside Convolutional Networks"
 _SUNDARARAJAN = "Sundararajan et al. 2017, Axiomatic Attribution for Deep Networks"
@@ -128,6 +139,9 @@ _DELTA = "return_convergence_delta"
 _ARGS = "additional_forward_args"
 
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 def _method(
     key: str,
     captum_class: str,
@@ -140,6 +154,9 @@ def _method(
     rule: Rule = Rule.NONE,
     baselines_required: bool = False,
     several_layers: bool = False,
+    own_exec_args: tuple[str, ...] = (),
+    raw: Mapping[str, Any] = _NOTHING,
+    toolset: Mapping[str, Any] = _NOTHING,
 ) -> Method:
     if "neuron_selector" in exec_args:
         kind = Kind.NEURON
@@ -147,6 +164,7 @@ def _method(
         kind = Kind.LAYER
     else:
         kind = Kind.ATTRIBUTION
+    faulty = rule in FAULTY_RULES
     return Method(
         key=key,
         captum_class=captum_class,
@@ -154,6 +172,12 @@ def _method(
         needs=needs,
         init_args=init_args,
         exec_args=exec_args,
+        own_init_args=(WORKAROUNDS,) if faulty else (),
+        own_exec_args=own_exec_args,
+        defaults=Defaults(
+            raw={**raw, WORKAROUNDS: True} if faulty else raw,
+            toolset={**toolset, WORKAROUNDS: False} if faulty else toolset,
+        ),
         head=head,
         citation=citation,
         rule=rule,
@@ -173,7 +197,16 @@ _PRIMARY = (
         _SUNDARARAJAN,
         init_args=_MULTIPLY,
     ),
-    _method("saliency", "Saliency", _GRADIENT, ("inputs", "target", "abs", _ARGS), _SIMONYAN, head=Head.LOGIT),
+    _method(
+        "saliency",
+        "Saliency",
+        _GRADIENT,
+        ("inputs", "target", "abs", _ARGS),
+        _SIMONYAN,
+        head=Head.LOGIT,
+        raw={"abs": False},
+        toolset={"abs": True},
+    ),
     _method(
         "deep_lift",
         "DeepLift",
@@ -333,6 +366,9 @@ _PRIMARY = (
     ),
 )
 
+# Captum's Grad-CAM is raw by itself.
+_GRAD_CAM = {"relu_attributions": False, "attr_dim_summation": True, "upsample": None}
+
 _AT_LAYERS = (
     _method(
         "layer_activation",
@@ -359,6 +395,9 @@ _AT_LAYERS = (
         _SELVARAJU,
         head=Head.LOGIT,
         init_args=_AT_LAYER,
+        own_exec_args=("upsample",),
+        raw=_GRAD_CAM,
+        toolset=_GRAD_CAM,
     ),
     _method(
         "layer_gradient_x_activation",
@@ -593,6 +632,8 @@ _TUNNEL = Method(
     # The needs of the method it wraps unless told otherwise; what another one needs is checked when it runs.
     needs=TUNNELLED[DEFAULT_TUNNELLED].needs,
     exec_args=("inputs", "nt_type", "nt_samples", "nt_samples_batch_size", "stdevs", "draw_baseline_from_distrib"),
+    own_init_args=("method",),
+    defaults=Defaults(raw={"method": DEFAULT_TUNNELLED}, toolset={"method": DEFAULT_TUNNELLED}),
     head=TUNNELLED[DEFAULT_TUNNELLED].head,
     citation=_SMOOTHGRAD,
 )
@@ -602,8 +643,8 @@ METHODS = {**TUNNELLED, NOISE_TUNNEL: _TUNNEL}
 
 def method_spec(method: Method) -> MethodSpec:
     """The spec under which core knows a method."""
-    init_args = (*OWN_INIT_ARGS.get(method.key, ()), *method.init_args)
-    exec_args = (*method.exec_args, *OWN_EXEC_ARGS.get(method.key, ()))
+    init_args = (*method.own_init_args, *method.init_args)
+    exec_args = (*method.exec_args, *method.own_exec_args)
     optional = method.optional
     if method.key == NOISE_TUNNEL:
         # The tunnel hands on the arguments of the method inside it.
@@ -624,7 +665,8 @@ def method_spec(method: Method) -> MethodSpec:
         exec_args=exec_args,
         roles={name: role for name, role in ROLES.items() if name in init_args or name in exec_args},
         native_only=tuple(name for name in _READ_INPUT if name in exec_args),
-        wraps="method" if method.key == "noise_tunnel" else "",
+        wraps="method" if method.key == NOISE_TUNNEL else "",
+        defaults=method.defaults,
         head=method.head,
         alters_model=method.rule is Rule.RELEVANCE,
     )

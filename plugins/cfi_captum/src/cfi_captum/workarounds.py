@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
@@ -41,6 +42,24 @@ def ready_for_tunnel(explainer: Any) -> Any:
         logged.__wrapped__ = lambda _, *args, **kwargs: attribute(*args, **kwargs)  # type: ignore[attr-defined]
         explainer.attribute = logged
     return explainer
+
+
+@contextmanager
+def mended(method: Method, model: nn.Module) -> Iterator[None]:
+    """Keeps captum's backward rules to one module and one sample each."""
+    with own_gradients(method, model), separate_samples(method, model):
+        yield
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Lets what runs inside draw random numbers without a trace on what runs next."""
+    numpy_state = np.random.get_state()  # captum draws from numpy's global generator, too
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
 
 
 @contextmanager
