@@ -104,12 +104,15 @@ class MethodResult:
         axes: Whose axes each of the values has.
         extras: Further results, such as a convergence delta; numpy arrays or plain values.
         applied: What was done to the raw values and with which settings, for the provenance.
+        layer: Name, in the model that ran, of the layer that the values are of, where the toolset took another one than
+            it was given; None where it did not.
     """
 
     values: tuple[Any, ...]
     axes: Axes
     extras: Mapping[str, Any] = field(default_factory=dict)
     applied: Mapping[str, Any] = field(default_factory=dict)
+    layer: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

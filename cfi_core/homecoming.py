@@ -38,7 +38,8 @@ def bring_home(
         PluginWarning: It could not be drawn.
     """
     plan, original, translation = call.plan, call.original, prepared.translation
-    parts = [_label(call, prepared, result.axes, i, value) for i, value in enumerate(result.values)]
+    layers = _explained_layers(call, prepared, result)
+    parts = [_label(call, prepared, layers, result.axes, i, value) for i, value in enumerate(result.values)]
     _check_values(call, [values for values, _ in parts])
     several = len(parts) > 1
     inputs = call.inputs.arrays if call.inputs.given else ()
@@ -50,7 +51,7 @@ def bring_home(
         route=translation.route.names if translation else (),
         certificate=translation.certificate if translation else None,
         target=_given_target(call),
-        layer=None if not plan.layers else plan.layers[0] if len(plan.layers) == 1 else plan.layers,
+        layer=None if not layers else layers[0] if len(layers) == 1 else layers,
         extras={name: _as_numpy(prepared, value) for name, value in result.extras.items()},
         provenance=_provenance(registry, call, prepared, carried, result),
         inputs=inputs,
@@ -63,15 +64,36 @@ def bring_home(
     return attribution
 
 
-def _label(call: Call, prepared: Prepared, axes: Axes, position: int, value: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+def _explained_layers(call: Call, prepared: Prepared, result: MethodResult) -> tuple[str, ...]:
+    """Names, in the user's model, of the layers that the values are of."""
+    if result.layer is None:
+        return call.plan.layers
+    if prepared.translation is None:
+        return (result.layer,)
+    for name, match in prepared.translation.layer_map.matches.items():
+        if match.name == result.layer:
+            return (name,)
+    raise MethodError(
+        f"{call.plan.method.key} of {call.plan.method.toolset} took the layer {result.layer!r} of the translated model, "
+        f"which is none of your model's. Name another layer."
+    )
+
+
+def _label(
+    call: Call, prepared: Prepared, layers: tuple[str, ...], axes: Axes, position: int, value: Any
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Values in the user's axes, and the names of these."""
-    values = np.asarray(_as_numpy(prepared, value))
-    layers, original = call.plan.layers, call.original
+    values, original = np.asarray(_as_numpy(prepared, value)), call.original
     layer = layers[min(position, len(layers) - 1)] if axes in _OF_LAYERS and layers else None
     order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
     if axes in _MAPS:
         shape = _unmapped_shape(call, layer, position, values.ndim + 1)
         _check_spatial_order(call, layer, order, shape)
+        if axes is Axes.INPUT_SIZED_MAP:
+            # It was stretched along the layer's axes.
+            for name in layers:
+                along = prepared.layer_axes(name)
+                _check_spatial_order(call, name, along, _unmapped_shape(call, name, position, len(along or ())))
         full = original.adapter.dims(original.model, shape, layer=layer)
         return values, tuple(name for name in full if name != "channel")
     if order is not None and len(order) != values.ndim:

@@ -93,7 +93,9 @@ def ask() -> Callable[..., MethodResult]:
         seed: int = 0,
         channel_axis: tuple[int | None, ...] = (3,),
         layer_channel_axis: int | None = None,
+        defaults: str = "raw",
     ) -> MethodResult:
+        own = SPECS[key].complete(defaults, init_args or {}, exec_args or {})
         return run(
             MethodRequest(
                 method=SPECS[key],
@@ -102,8 +104,8 @@ def ask() -> Callable[..., MethodResult]:
                 target=target,
                 layer=() if layer is None else (model.get_layer(layer),),
                 neuron=neuron,
-                init_args=init_args or {},
-                exec_args=exec_args or {},
+                init_args=own[0],
+                exec_args=own[1],
                 head=head,
                 seed=seed,
                 channel_axis=channel_axis,

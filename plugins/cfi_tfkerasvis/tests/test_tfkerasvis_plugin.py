@@ -6,10 +6,11 @@ import inspect
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from cfi_core.specs import Head, Kind, MethodSpec, Need, resolve
-from cfi_tfkerasvis.plugin import INIT_ARGS, cfi_methods, cfi_toolsets
+from cfi_tfkerasvis.plugin import FITTED, INIT_ARGS, WORKAROUNDS, cfi_methods, cfi_toolsets
 from cfi_tfkerasvis.workarounds import (
     ActivationMaximization,
     Gradcam,
@@ -30,6 +31,7 @@ CLASSES = {
     "activation_maximization": ActivationMaximization,
 }
 SPECS = list(cfi_methods())
+MENDED = {"grad_cam_plus_plus", "score_cam", "activation_maximization"}
 
 
 def test_all_methods_are_registered() -> None:
@@ -42,7 +44,8 @@ def test_own_argument_names_are_those_of_tf_keras_vis(spec: MethodSpec) -> None:
     call = inspect.signature(CLASSES[spec.key].__call__).parameters
     constructor = inspect.signature(ModelVisualization.__init__).parameters
     assert spec.exec_args == tuple(call)[1:]
-    assert spec.init_args == INIT_ARGS == tuple(constructor)[2:]
+    assert INIT_ARGS == tuple(constructor)[2:]
+    assert spec.init_args == (*INIT_ARGS, *((WORKAROUNDS,) if spec.key in MENDED else ()))
     assert set(spec.roles) <= set(spec.exec_args)
 
 
@@ -54,6 +57,52 @@ def test_specs_are_honest(spec: MethodSpec) -> None:
     assert (Need.LAYER in spec.needs) == ("layer" in spec.required) == (spec.kind is Kind.LAYER)
     assert (Need.LAYER_GRADIENT in spec.needs) == (Need.LAYER in spec.needs and spec.key != "score_cam")
     assert ("inputs" in spec.required) == (spec.kind is not Kind.FEATURE_VISUALIZATION)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.key)
+def test_the_set_of_the_toolset_is_its_signature(spec: MethodSpec) -> None:
+    signature = inspect.signature(CLASSES[spec.key].__call__).parameters
+    settings = dict(spec.defaults.toolset)
+    assert settings.pop(WORKAROUNDS, None) is (False if spec.key in MENDED else None)
+    if spec.key == "smooth_grad":  # as its documentation calls it
+        assert settings.pop("smooth_samples") == 20
+    for name, value in settings.items():
+        assert spec.roles.get(name) is None and name in spec.exec_args
+        theirs, ours = signature[name].default, resolve(value) if isinstance(value, str) else value
+        if callable(theirs):
+            example = np.linspace(-2, 3, 24, dtype=np.float32).reshape(2, 3, 4)
+            np.testing.assert_array_equal(ours(example), theirs(example))
+        elif isinstance(theirs, list):
+            assert [(type(entry), settings_of(entry)) for entry in ours] == [
+                (type(entry), settings_of(entry)) for entry in theirs
+            ]
+        else:
+            assert ours == theirs and type(ours) is type(theirs)
+
+
+def settings_of(entry: object) -> dict[str, object]:
+    return {name: value for name, value in vars(entry).items() if name != "random_generator"}
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.key)
+def test_whatever_the_toolset_does_to_values_the_raw_set_turns_off(spec: MethodSpec) -> None:
+    raw, toolset = spec.defaults.raw, spec.defaults.toolset
+    assert set(toolset) - set(raw) == ({"input_range"} if spec.key == "activation_maximization" else set())
+    assert set(raw) <= set(toolset)
+    post = {"normalize_map": False, "keepdims": True, "expand_cam": False, "normalize_cam": False}
+    assert {name: value for name, value in raw.items() if name in post} == {
+        name: value for name, value in post.items() if name in signature_of(spec)
+    }
+    if spec.kind is Kind.FEATURE_VISUALIZATION:
+        assert {name for name, value in raw.items() if value == FITTED} == {
+            "input_modifiers",
+            "regularizers",
+            "optimizer",
+        }
+
+
+def signature_of(spec: MethodSpec) -> set[str]:
+    return set(inspect.signature(CLASSES[spec.key].__call__).parameters)
 
 
 def test_plugin_module_imports_no_framework() -> None:

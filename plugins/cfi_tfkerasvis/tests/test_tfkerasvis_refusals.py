@@ -163,11 +163,6 @@ def test_a_layer_without_space(ask: Ask, model: Any, images: Any, target: Target
         ask("grad_cam", model, images, target, layer="flatten")
 
 
-def test_seeking_another_layer_than_the_one_named(ask: Ask, cnn: Any, images: Any, target: Target) -> None:
-    with pytest.raises(LayerError, match="'conv1'"):
-        ask("grad_cam", cnn(), images, target, layer="pool", exec_args={"seek_penultimate_conv_layer": True})
-
-
 def test_a_layer_of_a_nested_model(ask: Ask, images: Any, target: Target) -> None:
     first = keras.Input((10, 8, 3))
     backbone = keras.Model(first, keras.layers.Conv2D(3, 3, name="inner")(first), name="backbone")

@@ -31,7 +31,7 @@ from cfi_captum.workarounds import (
     ready_for_tunnel,
 )
 from cfi_core.contract import Axes, MethodRequest, MethodResult
-from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, ModelWarning
+from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, ModelWarning, warn
 from cfi_core.specs import Kind
 
 # What captum says about its own workings, and what nobody can act on.
@@ -193,12 +193,11 @@ def _with_rules(method: Method, model: Any, run_captum: Callable[[], Any], *, wo
         right = run_captum()
     raw = run_captum()
     if (apart := _apart(raw, right)) > _ROUNDING:
-        warnings.warn(
+        warn(
             f"'{method.key}': on this model, captum's own values differ by a relative {apart:.1e} from what the method "
             f"defines: its rules mix modules that share a tensor, or the samples of a batch. You get captum's; pass "
             f"init_args={{'{WORKAROUNDS}': True}} for the others.",
             ModelWarning,
-            stacklevel=2,
         )
     return raw
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,9 @@ from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import ArgumentError, LayerError, TargetError
 from cfi_tfkerasvis.describe import describe
 from cfi_tfkerasvis.model import check_inputs, declared_inputs, prepare
+from cfi_tfkerasvis.plugin import FITTED, WORKAROUNDS
 from cfi_tfkerasvis.scores import SampleScore, check_dependence, neuron_score, own_samples, own_scores, target_score
+from cfi_tfkerasvis.settings import settings
 from cfi_tfkerasvis.workarounds import (
     ActivationMaximization,
     Jitter,
@@ -27,6 +28,10 @@ from cfi_tfkerasvis.workarounds import (
 
 Range = tuple[float | None, float | None]
 
+MODIFIERS = (Jitter(jitter=4), Rotate2D(degree=1))
+REGULARIZERS = (TotalVariation2D(weight=1.0), Norm(weight=0.3, p=1))
+"""Those that tf-keras-vis's signature has, for one input, which is an image."""
+
 LIBRARY_WIDTH = 255.0
 """Width of the input range that tf-keras-vis's default step is made for (VGG16 on 0…255)."""
 
@@ -34,9 +39,10 @@ LIBRARY_WIDTH = 255.0
 def maximize(request: MethodRequest) -> MethodResult:
     """Runs tf-keras-vis's `ActivationMaximization` for a target, a layer's channel or a neuron.
 
-    The defaults are tf-keras-vis's, which are made for inputs of 0…255; the optimizer's step is carried to the width of
-    `input_range`, and what fits only images is left out for other inputs. One input is made for each target; without
-    `inputs` they start from uniform noise drawn from the request's seed.
+    Settings that are `FITTED` are tf-keras-vis's, which are made for images of 0…255: the optimizer's step is carried to
+    the width of `input_range`, and what fits only images is left out for other inputs. With `workarounds`, and without
+    `inputs`, one input is made for each target, from uniform noise drawn from the request's seed; tf-keras-vis itself
+    makes one input whatever the targets, and starts from zeros where a range has no upper bound.
 
     Raises:
         ArgumentError: `input_range` is missing, or the model does not say how large its inputs are.
@@ -62,6 +68,7 @@ def maximize(request: MethodRequest) -> MethodResult:
     applied = dict(prepared.applied) | {name: describe(value) for name, value in arguments.items()}
     applied["score"] = describe(own["score"]) if "score" in own else ("neuron" if reads_layer else "target")
     applied["seed_input"] = origin
+    applied[WORKAROUNDS] = bool(request.init_args[WORKAROUNDS])
     extras = {
         "scores": _evaluate(tool.model, scores, values),
         "initial_scores": _evaluate(tool.model, scores, inputs),
@@ -139,18 +146,22 @@ def _seeds(
     if seed_input is not None:
         values = seed_input if isinstance(seed_input, list | tuple) else [seed_input]
         return tuple(tf.convert_to_tensor(value) for value in values), "given"
+    for position, tensor in enumerate(declared):
+        if None in tuple(tensor.shape)[1:]:
+            raise ArgumentError(
+                f"input {position} of the model has the open shape {tuple(tensor.shape)}; give `inputs` to start from, "
+                "of the size that the result is to have"
+            )
+    if not request.init_args[WORKAROUNDS]:
+        noise = ActivationMaximization(request.model)._get_seed_inputs(None, list(ranges))
+        return tuple(noise), f"tf-keras-vis's own uniform noise, seed {request.seed}"
     generator = np.random.default_rng(request.seed)
     seeds = []
-    for position, (tensor, bounds) in enumerate(zip(declared, ranges, strict=True)):
+    for tensor, bounds in zip(declared, ranges, strict=True):
         shape = tuple(tensor.shape)[1:]
-        if None in shape:
-            raise ArgumentError(
-                f"input {position} of the model has the open shape {(None, *shape)}; give `inputs` to start from, of "
-                "the size that the result is to have"
-            )
         low, high = _noise(bounds)
-        noise = generator.uniform(low, high, (_samples(request), *shape))
-        seeds.append(tf.convert_to_tensor(noise.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype)))
+        values = generator.uniform(low, high, (_samples(request), *shape))
+        seeds.append(tf.convert_to_tensor(values.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype)))
     return tuple(seeds), f"uniform noise over {[_noise(bounds) for bounds in ranges]}, seed {request.seed}"
 
 
@@ -174,36 +185,18 @@ def _noise(bounds: Range) -> tuple[float, float]:
 
 def _arguments(own: Mapping[str, Any], model: Any, ranges: Sequence[Range], request: MethodRequest) -> dict[str, Any]:
     """Every argument of the call but score and seed input, so that all of them can be recorded."""
-    parameters = inspect.signature(ActivationMaximization.__call__).parameters
-    unknown = set(own) - set(parameters)
-    if unknown:
-        raise ArgumentError(
-            f"ActivationMaximization of tf-keras-vis takes no {sorted(unknown)}; "
-            f"it takes {sorted(set(parameters) - {'self'})}"
-        )
-    steps = own.get("steps", parameters["steps"].default)
+    arguments = settings(ActivationMaximization, own, ("score", "seed_input", "input_range"))
+    steps = arguments["steps"]
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ArgumentError(f"`steps` must be a number of 1 or more, got {steps!r}")
-    names = [tensor.name for tensor in model.inputs]
-    images = [len(tensor.shape) == 4 for tensor in model.inputs]
-    arguments: dict[str, Any] = {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if name not in ("self", "score", "seed_input", "input_range")
-    }
-    # tf-keras-vis's own defaults are lists shared by all calls. The modifiers fit images only, and not a unit at one
-    # place of a layer: they would move the image away from under it.
-    moving = [image and not _at_one_place(request.neuron) for image in images]
-    arguments["input_modifiers"] = {
-        name: [Jitter(jitter=4), Rotate2D(degree=1)] if moves else [] for name, moves in zip(names, moving, strict=True)
-    }
-    arguments["regularizers"] = {name: _regularizers(image) for name, image in zip(names, images, strict=True)}
-    arguments |= {name: value for name, value in own.items() if name != "score"}
+    inputs = {tensor.name: tensor for tensor in model.inputs}
+    arguments["input_modifiers"] = _modifiers(arguments["input_modifiers"], inputs, request.neuron)
+    arguments["regularizers"] = _regularizers(arguments["regularizers"], inputs)
     for name in ("input_modifiers", "regularizers", "activation_modifiers"):
-        _check_per_input(name, arguments[name], len(names))
-    if arguments["optimizer"] is None:
+        _check_per_input(name, arguments[name], len(inputs))
+    if arguments["optimizer"] == FITTED:
         arguments["optimizer"] = _optimizer(ranges)
-    else:
+    elif arguments["optimizer"] is not None:
         arguments["optimizer"] = fresh_optimizer(arguments["optimizer"])
     arguments["input_modifiers"] = seeded_modifiers(arguments["input_modifiers"], request.seed)
     arguments["regularizers"] = own_names(arguments["regularizers"])
@@ -211,13 +204,32 @@ def _arguments(own: Mapping[str, Any], model: Any, ranges: Sequence[Range], requ
     return arguments
 
 
+def _modifiers(given: Any, inputs: Mapping[str, Any], neuron: Any) -> Any:
+    if given is MODIFIERS:
+        # tf-keras-vis gives its own to the first input alone.
+        return {next(iter(inputs)): MODIFIERS}
+    if given != FITTED:
+        return given
+    # Not for a unit at one place of a layer: they would move the image away from under it.
+    still = _at_one_place(neuron)
+    return {name: MODIFIERS if _is_image(tensor) and not still else () for name, tensor in inputs.items()}
+
+
+def _regularizers(given: Any, inputs: Mapping[str, Any]) -> Any:
+    if given is REGULARIZERS:
+        return {next(iter(inputs)): REGULARIZERS}
+    if given != FITTED:
+        return given
+    _, norm = REGULARIZERS
+    return {name: REGULARIZERS if _is_image(tensor) else (norm,) for name, tensor in inputs.items()}
+
+
+def _is_image(tensor: Any) -> bool:
+    return len(tensor.shape) == 4
+
+
 def _at_one_place(neuron: Any) -> bool:
     return isinstance(neuron, Sequence) and len(neuron) > 1
-
-
-def _regularizers(image: bool) -> list[Any]:
-    norm = Norm(weight=0.3, p=1)
-    return [TotalVariation2D(weight=1.0), norm] if image else [norm]
 
 
 def _optimizer(ranges: Sequence[Range]) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from keras.src.models.functional import Functional  # has no public name
 
 from cfi_core.contract import MethodRequest
-from cfi_core.errors import InputError, LayerError, MethodError, TargetError
+from cfi_core.errors import InputError, LayerError, MethodError, ModelWarning, TargetError, warn
 from cfi_tfkerasvis.describe import describe
 from cfi_tfkerasvis.workarounds import Conv, GuidedBackpropagation, ReplaceToLinear, find_layer, functional
 
@@ -28,6 +28,7 @@ class Prepared:
         activation: The symbolic tensor that the layer gives in `model`.
         modifiers: What to pass as `model_modifier`.
         applied: What was done, for the provenance.
+        sought: Whether the layer is another one than the request names.
     """
 
     model: Any
@@ -35,16 +36,24 @@ class Prepared:
     activation: Any = None
     modifiers: tuple[CheckedModifier, ...] = ()
     applied: Mapping[str, Any] = field(default_factory=dict)
+    sought: bool = False
 
 
 def prepare(
-    request: MethodRequest, *, layer: Any = None, probe: Sequence[Any] = (), training: bool = False, up_to_layer: bool
+    request: MethodRequest,
+    *,
+    layer: Any = None,
+    seek: bool = False,
+    probe: Sequence[Any] = (),
+    training: bool = False,
+    up_to_layer: bool,
 ) -> Prepared:
     """Makes the model of a request ready for tf-keras-vis without touching it.
 
     Args:
         request: The run.
         layer: Object, name or position of the layer to read.
+        seek: If that is no convolution, take the one that tf-keras-vis takes in its place, and tell.
         probe: Inputs on which a copy is compared with the original.
         training: Whether the method calls the model in training mode, which changes batch statistics.
         up_to_layer: The model is to end at the layer instead of its own output.
@@ -54,7 +63,9 @@ def prepare(
         LayerError: The layer cannot be read in it.
     """
     whole = _graph(request.model)
-    chosen = None if layer is None else _find(whole, layer)
+    named = None if layer is None else _find(whole, layer)
+    chosen = _seek(whole, named) if seek and named is not None else named
+    sought = chosen is not named
     activation = None if chosen is None else _output_of(whole, chosen)
     view = functional(whole, [activation] if up_to_layer else _outputs(request))
     if chosen is not None and chosen not in view.operations:
@@ -76,7 +87,7 @@ def prepare(
         applied["ran on a copy of the model"] = "; ".join(reasons)
         chosen = None if chosen is None else view.get_layer(chosen.name)
         activation = None if chosen is None else _output_of(view, chosen)
-    return Prepared(view, chosen, activation, modifiers, applied)
+    return Prepared(view, chosen, activation, modifiers, applied, sought)
 
 
 def declared_inputs(model: Any) -> list[Any]:
@@ -112,23 +123,17 @@ def check_inputs(declared: Sequence[Any], inputs: Sequence[Any]) -> int:
     return samples.pop()
 
 
-def check_gradcam_layer(prepared: Prepared, seek: bool) -> None:
-    """Refuses a layer whose class activation map would be of something else than the layer.
+def check_gradcam_layer(prepared: Prepared) -> None:
+    """Refuses a layer that has no class activation map.
 
     Raises:
-        LayerError: The layer has no space axes, or tf-keras-vis would look for another one.
+        LayerError: The layer has no space axes.
     """
-    layer, model, shape = prepared.layer, prepared.model, prepared.activation.shape
+    layer, shape = prepared.layer, prepared.activation.shape
     if len(shape) < 3:
         raise LayerError(
             f"layer {layer.name!r} gives {tuple(shape)}: a class activation map needs axes for samples, space and "
             f"channels; take a layer before the image is pooled or flattened (cfi.layers(model, inputs) shows shapes)"
-        )
-    if seek and not isinstance(layer, Conv):
-        found = find_layer(model, lambda entry: isinstance(entry, Conv), offset=layer)
-        raise LayerError(
-            f"seek_penultimate_conv_layer=True leaves layer {layer.name!r} for "
-            f"{'nothing' if found is None else repr(found.name)}; name the layer that you want, and leave it out"
         )
 
 
@@ -269,6 +274,19 @@ def _find(model: Any, reference: Any) -> Any:
             f"take one at the top of the model: {_names(model.layers)}; or {OVER_A_BRIDGE}"
         )
     raise LayerError(f"the model has no layer {name!r}; it has {_names(model.layers)}")
+
+
+def _seek(model: Any, layer: Any) -> Any:
+    """The layer itself if it is a convolution, or if no convolution stands before it."""
+    found = find_layer(model, lambda entry: isinstance(entry, Conv), offset=layer)
+    if found is None or found is layer:
+        return layer
+    warn(
+        f"tf-keras-vis explains the convolution {found.name!r} in place of layer {layer.name!r}, which is none. Pass "
+        f"exec_args={{'seek_penultimate_conv_layer': False}} to explain {layer.name!r} itself.",
+        ModelWarning,
+    )
+    return _find(model, found)
 
 
 def _inner_layers(layer: Any) -> list[Any]:

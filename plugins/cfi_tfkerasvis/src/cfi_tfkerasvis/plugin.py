@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import Head, Kind, MethodSpec, Need, Role, ToolsetSpec
+from cfi_core.specs import Defaults, Head, Kind, MethodSpec, Need, Role, ToolsetSpec
 
 TOOLSET = "tf-keras-vis"
 IMPLEMENTATION = "cfi_tfkerasvis.run:run"
@@ -67,6 +67,46 @@ LAYER_ROLES = MappingProxyType({**ROLES, "penultimate_layer": Role.LAYER})
 # Model modifiers change Keras layers, and training mode is one of Keras layers too.
 ARGUMENT_NEEDS = MappingProxyType({"model_modifier": Need.MODULES, "training": Need.MODULES})
 
+WORKAROUNDS = "workarounds"
+"""This plugin's own argument: whether faults that change values are worked around; users of tf-keras-vis have them."""
+FITTED = "fitted to the inputs"
+"""Of activation maximization: what tf-keras-vis has for images of 0…255, where and as far as it fits these inputs."""
+
+RELU, ABSOLUTE = "tensorflow.keras.backend:relu", "tensorflow.keras.backend:abs"
+SALIENCY = Defaults(
+    raw={"keepdims": True, "gradient_modifier": None, "normalize_map": False},
+    toolset={"keepdims": False, "gradient_modifier": ABSOLUTE, "normalize_map": True},
+)
+# tf-keras-vis has no class of its own for it; its documentation passes these numbers.
+SMOOTHING = {"smooth_samples": 20, "smooth_noise": 0.20}
+CAM = Defaults(
+    raw={
+        "seek_penultimate_conv_layer": False,
+        "activation_modifier": None,
+        "expand_cam": False,
+        "normalize_cam": False,
+    },
+    toolset={
+        "seek_penultimate_conv_layer": True,
+        "activation_modifier": RELU,
+        "expand_cam": True,
+        "normalize_cam": True,
+    },
+)
+# The ReLU of the gradients, and that of Grad-CAM++'s weights, belong to the methods as their papers define them.
+LAYER_CAM = Defaults(raw={"gradient_modifier": RELU}, toolset={"gradient_modifier": RELU})
+PLUS_PLUS = Defaults(raw={"activation_modifier": "cfi_tfkerasvis.workarounds:WeightsReLU"})
+MENDED = Defaults(raw={WORKAROUNDS: True}, toolset={WORKAROUNDS: False})
+MAXIMIZATION = Defaults(
+    raw={"input_modifiers": FITTED, "regularizers": FITTED, "optimizer": FITTED},
+    toolset={
+        "input_range": (0, 255),
+        "input_modifiers": "cfi_tfkerasvis.maximization:MODIFIERS",
+        "regularizers": "cfi_tfkerasvis.maximization:REGULARIZERS",
+        "optimizer": None,
+    },
+)
+
 INPUT_GRADIENT = frozenset({Need.FORWARD, Need.INPUT_GRADIENT})
 LAYER_GRADIENT = frozenset({Need.FORWARD, Need.LAYER, Need.LAYER_GRADIENT})
 LAYER = frozenset({Need.FORWARD, Need.LAYER})
@@ -88,23 +128,38 @@ def cfi_toolsets() -> Iterable[ToolsetSpec]:
 @hookimpl
 def cfi_methods() -> Iterable[MethodSpec]:
     """The six classes of tf-keras-vis; smoothed saliency has a key of its own."""
+    smooth_grad = Defaults(raw=SMOOTHING, toolset=SMOOTHING).around(SALIENCY)
     return [
-        _saliency("saliency", "Simonyan et al. 2013, https://arxiv.org/abs/1312.6034"),
-        _saliency("smooth_grad", "Smilkov et al. 2017, https://arxiv.org/abs/1706.03825"),
-        _cam("grad_cam", LAYER_GRADIENT, GRADIENT_CAM_ARGS, "Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391"),
+        _saliency("saliency", "Simonyan et al. 2013, https://arxiv.org/abs/1312.6034", SALIENCY),
+        _saliency("smooth_grad", "Smilkov et al. 2017, https://arxiv.org/abs/1706.03825", smooth_grad),
+        _cam(
+            "grad_cam",
+            LAYER_GRADIENT,
+            GRADIENT_CAM_ARGS,
+            "Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391",
+            CAM,
+        ),
         _cam(
             "grad_cam_plus_plus",
             LAYER_GRADIENT,
             GRADIENT_CAM_ARGS,
             "Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063",
+            MENDED.around(PLUS_PLUS.around(CAM)),
         ),
         _cam(
             "layer_cam",
             LAYER_GRADIENT,
             GRADIENT_CAM_ARGS,
             "Jiang et al. 2021, https://ieeexplore.ieee.org/document/9462463",
+            LAYER_CAM.around(CAM),
         ),
-        _cam("score_cam", LAYER, SCORE_CAM_ARGS, "Wang et al. 2020, https://arxiv.org/abs/1910.01279"),
+        _cam(
+            "score_cam",
+            LAYER,
+            SCORE_CAM_ARGS,
+            "Wang et al. 2020, https://arxiv.org/abs/1910.01279",
+            MENDED.around(CAM),
+        ),
         MethodSpec(
             key="activation_maximization",
             toolset=TOOLSET,
@@ -114,16 +169,17 @@ def cfi_methods() -> Iterable[MethodSpec]:
             citation="Erhan et al. 2009; Simonyan et al. 2013, https://arxiv.org/abs/1312.6034",
             required=(),
             optional=("inputs", "target", "layer", "neuron"),
-            init_args=INIT_ARGS,
+            init_args=(*INIT_ARGS, WORKAROUNDS),
             exec_args=MAXIMIZATION_ARGS,
             roles=ROLES,
             argument_needs=ARGUMENT_NEEDS,
             head=Head.LOGIT,
+            defaults=MENDED.around(MAXIMIZATION),
         ),
     ]
 
 
-def _saliency(key: str, citation: str) -> MethodSpec:
+def _saliency(key: str, citation: str, defaults: Defaults) -> MethodSpec:
     return MethodSpec(
         key=key,
         toolset=TOOLSET,
@@ -137,10 +193,13 @@ def _saliency(key: str, citation: str) -> MethodSpec:
         roles=ROLES,
         argument_needs=ARGUMENT_NEEDS,
         head=Head.LOGIT,
+        defaults=defaults,
     )
 
 
-def _cam(key: str, needs: frozenset[Need], exec_args: tuple[str, ...], citation: str) -> MethodSpec:
+def _cam(
+    key: str, needs: frozenset[Need], exec_args: tuple[str, ...], citation: str, defaults: Defaults
+) -> MethodSpec:
     return MethodSpec(
         key=key,
         toolset=TOOLSET,
@@ -150,9 +209,10 @@ def _cam(key: str, needs: frozenset[Need], exec_args: tuple[str, ...], citation:
         citation=citation,
         required=("inputs", "layer"),
         optional=("target",),
-        init_args=INIT_ARGS,
+        init_args=(*INIT_ARGS, WORKAROUNDS) if WORKAROUNDS in defaults.raw else INIT_ARGS,
         exec_args=exec_args,
         roles=LAYER_ROLES,
         argument_needs=ARGUMENT_NEEDS,
         head=Head.LOGIT,
+        defaults=defaults,
     )

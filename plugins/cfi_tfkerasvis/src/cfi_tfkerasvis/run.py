@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,12 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.contract import Axes, MethodRequest, MethodResult
-from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, TargetError
+from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, ModelWarning, TargetError, warn
 from cfi_core.specs import Head
 from cfi_tfkerasvis.describe import describe
 from cfi_tfkerasvis.maximization import maximize
 from cfi_tfkerasvis.model import Prepared, check_gradcam_layer, check_inputs, declared_inputs, ends_in_softmax, prepare
+from cfi_tfkerasvis.plugin import WORKAROUNDS
 from cfi_tfkerasvis.scores import NO_WAY, SampleScore, check_dependence, own_scores, target_score
+from cfi_tfkerasvis.settings import settings
 from cfi_tfkerasvis.workarounds import (
     Gradcam,
     GradcamPlusPlus,
@@ -33,57 +34,41 @@ from cfi_tfkerasvis.workarounds import (
 
 Scores = Sequence[Callable[[Any], Any]]
 
-SMOOTH_SAMPLES = 20
 LARGEST_SCORE = 60.0
 """Grad-CAM++ maps are multiplied by exp(score) only where this leaves float32 (1e±38) room on both sides."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One class of tf-keras-vis and what is set for it unless the user says otherwise.
+    """One class of tf-keras-vis.
 
     Attributes:
         tool: The class.
-        raw: Arguments that switch its post-processing off, so that the values are those of the paper's formula.
         reads_layer: Whether it is a class activation map.
-        notes: What else is part of the method, for the provenance.
+        notes: What is part of the method, for the provenance.
     """
 
     tool: Any
-    raw: Mapping[str, Any]
     reads_layer: bool = True
     notes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
-RAW_SALIENCY = MappingProxyType({"keepdims": True, "normalize_map": False, "gradient_modifier": None})
-RAW_CAM = MappingProxyType(
-    {
-        "expand_cam": False,
-        "normalize_cam": False,
-        "activation_modifier": None,
-        "seek_penultimate_conv_layer": False,
-    }
-)
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "saliency": Method(Saliency, RAW_SALIENCY, reads_layer=False),
-        "smooth_grad": Method(Saliency, {**RAW_SALIENCY, "smooth_samples": SMOOTH_SAMPLES}, reads_layer=False),
+        "saliency": Method(Saliency, reads_layer=False),
+        "smooth_grad": Method(Saliency, reads_layer=False),
         "grad_cam": Method(
-            Gradcam,
-            RAW_CAM,
-            notes={"definition": "sum over channels of activation times the gradient's mean over space"},
+            Gradcam, notes={"definition": "sum over channels of activation times the gradient's mean over space"}
         ),
         "grad_cam_plus_plus": Method(
             GradcamPlusPlus,
-            RAW_CAM,
             notes={"definition": "alphas sum to 1 over space (as in the authors' code), ReLU on the gradients"},
         ),
         "layer_cam": Method(
-            Layercam, RAW_CAM, notes={"definition": "sum over channels of activation times the gradient's ReLU"}
+            Layercam, notes={"definition": "sum over channels of activation times the gradient's ReLU"}
         ),
         "score_cam": Method(
             Scorecam,
-            RAW_CAM,
             notes={
                 "definition": "sum over channels of activation times the masked input's score; no baseline score "
                 "subtracted, no softmax over channels",
@@ -98,7 +83,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 def run(request: MethodRequest) -> MethodResult:
     """Runs a method of tf-keras-vis on a functional or Sequential Keras model.
 
-    Values are raw: signed, with all axes, neither normalised nor resized, unless `exec_args` ask for it.
+    What is done to the values, and how, stands in the request's `exec_args`; what these leave out is as in the signature
+    of tf-keras-vis.
 
     Args:
         request: The run; tensors are TensorFlow's (or numpy's), the model is channels-last.
@@ -132,19 +118,27 @@ def _attribute(request: MethodRequest, method: Method) -> MethodResult:
     own = dict(request.exec_args)
     inputs = _inputs(request, own)
     reference = _layer(request, own) if method.reads_layer else None
-    training = bool(own.get("training", False))
+    arguments = settings(method.tool, own, ("score", "seed_input", "penultimate_layer"))
+    _check_smoothing(request, arguments)
     samples = check_inputs(declared_inputs(request.model), inputs)
-    prepared = prepare(request, layer=reference, probe=inputs, training=training, up_to_layer=False)
-    arguments = _arguments(method, own, prepared)
+    seek = bool(arguments.get("seek_penultimate_conv_layer"))
+    training = bool(arguments["training"])
+    prepared = prepare(request, layer=reference, seek=seek, probe=inputs, training=training, up_to_layer=False)
+    if prepared.layer is not None:
+        # Where there was another one to seek, it has been found.
+        arguments["seek_penultimate_conv_layer"] = False
+        arguments["penultimate_layer"] = Tap(prepared.layer.name, prepared.activation)
     scores = _scores(request, own, samples, len(prepared.model.outputs))
-    _check_layout(request, method, own, prepared, inputs)
+    _check_layout(request, method, arguments, prepared, inputs)
     tool = method.tool(prepared.model, model_modifier=list(prepared.modifiers), clone=False)
 
     applied = dict(prepared.applied)
     if method.tool is Scorecam:
-        _check_scorecam(request, tool.model, inputs, prepared)
+        _check_scorecam(request, tool.model, inputs, prepared, arguments)
+    if arguments.get("activation_modifier") is WeightsReLU:
+        arguments["activation_modifier"] = WeightsReLU(len(prepared.activation.shape))
     try:
-        raw, notes = _run_tool(method, tool, scores, inputs, arguments)
+        raw, notes = _run_tool(request, tool, scores, inputs, arguments)
     except Exception:
         check_dependence(tool.model, inputs, scores)  # a score without a gradient would explain the failure
         raise
@@ -152,23 +146,30 @@ def _attribute(request: MethodRequest, method: Method) -> MethodResult:
 
     applied |= {name: describe(value) for name, value in arguments.items()} | dict(method.notes)
     applied["score"] = describe(own["score"]) if "score" in own else "target"
+    if WORKAROUNDS in request.init_args:
+        applied[WORKAROUNDS] = bool(request.init_args[WORKAROUNDS])
     values = raw if isinstance(raw, list | tuple) else [raw]
     return MethodResult(
-        values=tuple(np.asarray(value) for value in values), axes=_axes(method, arguments), applied=applied
+        values=tuple(np.asarray(value) for value in values),
+        axes=_axes(method, arguments),
+        applied=applied,
+        layer=prepared.layer.name if prepared.sought else None,
     )
 
 
 def _run_tool(
-    method: Method, tool: Any, scores: Sequence[SampleScore], inputs: Sequence[Any], arguments: Mapping[str, Any]
+    request: MethodRequest, tool: Any, scores: Sequence[SampleScore], inputs: Sequence[Any], arguments: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """What the class gives, and what was done besides."""
-    if method.tool is Scorecam:
+    workarounds = request.init_args.get(WORKAROUNDS)
+    if workarounds and isinstance(tool, Scorecam):
         return _score_cam(tool, scores, inputs, arguments), {}
-    if method.tool is GradcamPlusPlus:
+    if workarounds and isinstance(tool, GradcamPlusPlus):
         raw, scale = _grad_cam_plus_plus(tool, scores, inputs, arguments)
         return raw, {"scale": scale}
-    raw = tool(score=list(scores), seed_input=list(inputs), **arguments)
-    return (_connected(raw, inputs) if method.tool is Saliency else raw), {}
+    with without_progress_bars():
+        raw = tool(score=list(scores), seed_input=list(inputs), **arguments)
+    return (_connected(raw, inputs) if isinstance(tool, Saliency) else raw), {}
 
 
 # arguments
@@ -196,35 +197,11 @@ def _layer(request: MethodRequest, own: dict[str, Any]) -> Any:
     return penultimate
 
 
-def _arguments(method: Method, own: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
-    """Every argument of the call but score and input, so that all of them can be recorded."""
-    parameters = inspect.signature(method.tool.__call__).parameters
-    defaults = {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if parameter.default is not inspect.Parameter.empty
-    }
-    unknown = set(own) - set(parameters)
-    if unknown:
-        raise ArgumentError(
-            f"{method.tool.__name__} of tf-keras-vis takes no {sorted(unknown)}; "
-            f"it takes {sorted(set(parameters) - {'self'})}"
-        )
-    raw = dict(method.raw)
-    if method.tool is GradcamPlusPlus:
-        raw["activation_modifier"] = WeightsReLU(len(prepared.activation.shape))
-    arguments = defaults | raw | dict(own)
-    for name in ("score", "seed_input", "penultimate_layer"):
-        arguments.pop(name, None)
-    if method.raw.get("smooth_samples") and not arguments["smooth_samples"] > 0:
+def _check_smoothing(request: MethodRequest, arguments: Mapping[str, Any]) -> None:
+    if request.method.key == "smooth_grad" and not arguments["smooth_samples"] > 0:
         raise ArgumentError(
             "smooth_grad needs smooth_samples of 1 or more; without smoothing it is the method 'saliency'"
         )
-    if prepared.layer is not None:
-        # The layer is the one that was asked for (`check_gradcam_layer` sees to it), so there is nothing to seek.
-        arguments["seek_penultimate_conv_layer"] = False
-        arguments["penultimate_layer"] = Tap(prepared.layer.name, prepared.activation)
-    return arguments
 
 
 def _scores(request: MethodRequest, own: Mapping[str, Any], samples: int, outputs: int) -> list[SampleScore]:
@@ -241,30 +218,51 @@ def _scores(request: MethodRequest, own: Mapping[str, Any], samples: int, output
 def _check_layout(
     request: MethodRequest,
     method: Method,
-    own: Mapping[str, Any],
+    arguments: Mapping[str, Any],
     prepared: Prepared,
     inputs: Sequence[Any],
 ) -> None:
     """Refuses what tf-keras-vis would take along the wrong axis: it reads channels last, always."""
     if method.reads_layer:
-        check_gradcam_layer(prepared, bool(own.get("seek_penultimate_conv_layer", False)))
+        check_gradcam_layer(prepared)
         rank = len(prepared.activation.shape)
         if request.layer_channel_axis not in (None, -1, rank - 1):
             raise LayerError(
                 f"layer {prepared.layer.name!r} has its channels on axis {request.layer_channel_axis}; tf-keras-vis "
                 "needs them last: build the model with data_format='channels_last'"
             )
+        if arguments["expand_cam"]:
+            _check_expansion(request, prepared, inputs)
         return
-    if not own.get("keepdims", True):
+    if not arguments["keepdims"]:
         for position, (value, axis) in enumerate(zip(inputs, request.channel_axis, strict=False)):
             if axis not in (-1, len(value.shape) - 1):
                 raise ArgumentError(
                     f"keepdims=False takes the maximum over the last axis, which is not the channel axis of input "
-                    f"{position}; leave it out and reduce the raw values as you need"
+                    f"{position}; pass keepdims=True and reduce the values as you need"
                 )
 
 
-def _check_scorecam(request: MethodRequest, model: Any, inputs: Sequence[Any], prepared: Prepared) -> None:
+def _check_expansion(request: MethodRequest, prepared: Prepared, inputs: Sequence[Any]) -> None:
+    """Refuses to stretch a map over axes that are not those of an input's space."""
+    map_rank = len(prepared.activation.shape) - 1
+    for position, (value, axis) in enumerate(zip(inputs, request.channel_axis, strict=False)):
+        rank = len(value.shape)
+        if map_rank != (rank if axis is None else rank - 1) or axis not in (None, -1, rank - 1):
+            raise ArgumentError(
+                f"expand_cam=True stretches the map of layer {prepared.layer.name!r}, which has {map_rank - 1} axes of "
+                f"space, over the axes of input {position} of shape {tuple(value.shape)}, which has others (its "
+                f"channels are axis {axis}); pass exec_args={{'expand_cam': False}} to get the map at the layer's size"
+            )
+
+
+def _check_scorecam(
+    request: MethodRequest,
+    model: Any,
+    inputs: Sequence[Any],
+    prepared: Prepared,
+    arguments: Mapping[str, Any],
+) -> None:
     space = len(prepared.activation.shape)
     for position, value in enumerate(inputs):
         if len(value.shape) != space:
@@ -278,10 +276,23 @@ def _check_scorecam(request: MethodRequest, model: Any, inputs: Sequence[Any], p
                 f"tf-keras-vis's Score-CAM takes a softmax over classes, but the model's output has shape "
                 f"{tuple(tensor.shape)}: it needs (samples, classes) with two classes or more"
             )
-    if request.head is Head.OUTPUT and ends_in_softmax(model):
+    twice = request.head is Head.OUTPUT and ends_in_softmax(model)
+    if twice and request.init_args[WORKAROUNDS]:
         raise MethodError(
             "tf-keras-vis's Score-CAM applies a softmax itself, and the model ends in one already; explain the logits "
             '(head="logit"): the score is then the probability all the same'
+        )
+    if twice:
+        warn(
+            "tf-keras-vis's Score-CAM applies a softmax itself, and the model ends in one already: its scores are "
+            "softmaxes of probabilities, which hardly differ. Pass head='logit': the score is then the probability.",
+            ModelWarning,
+        )
+    if arguments["max_N"] and len(inputs[0]) > 1 and not request.init_args[WORKAROUNDS]:
+        warn(
+            "With max_N, tf-keras-vis's Score-CAM lets the samples of a batch choose each other's maps. Pass one sample "
+            f"at a time, or init_args={{'{WORKAROUNDS}': True}}.",
+            ModelWarning,
         )
 
 

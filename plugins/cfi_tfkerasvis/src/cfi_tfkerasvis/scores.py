@@ -50,7 +50,7 @@ class SampleScore:
                 "it must return one value for each sample"
             )
         # tf-keras-vis's own scores of an output with spatial axes are means over them.
-        return tf.reduce_mean(tf.reshape(values, (self.samples, -1)), axis=1)
+        return tf.reduce_mean(values, axis=tuple(range(1, values.shape.rank)))
 
     def of_sample(self, sample: int) -> SampleScore:
         """The score of one sample of the batch, for a model output that holds that sample alone."""

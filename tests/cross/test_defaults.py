@@ -1,0 +1,163 @@
+"""Across frameworks, `defaults="toolset"` gives what the toolset's users get of the same network in its framework."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import captum.attr
+import keras
+import numpy as np
+import pytest
+import torch
+from shared_cnn import CHANNELS, HEIGHT, WIDTH, Twins, apart, to_first, to_last
+from tf_keras_vis.gradcam import Gradcam
+from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+from tf_keras_vis.layercam import Layercam
+from tf_keras_vis.saliency import Saliency
+from tf_keras_vis.scorecam import Scorecam
+from tf_keras_vis.utils.scores import CategoricalScore
+from torch import nn
+
+import cfi_core as cfi
+
+TARGET = [1, 3]
+SEED = 5
+# Of a normalised map, a rounding error of its range shows everywhere.
+TOLERANCE = 1e-4
+CAMS = {"grad_cam": Gradcam, "grad_cam_plus_plus": GradcamPlusPlus, "layer_cam": Layercam, "score_cam": Scorecam}
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The structure of `inputs`:UserWarning", "ignore:tf-keras-vis's Score-CAM applies a softmax:UserWarning"
+)
+
+
+@pytest.fixture(params=["logits", "softmax"])
+def pair(request: pytest.FixtureRequest, twins: Twins, softmax_twins: Twins) -> Twins:
+    return twins if request.param == "logits" else softmax_twins
+
+
+@pytest.mark.parametrize("key", ["saliency", "smooth_grad", *CAMS])
+@pytest.mark.parametrize("kind", ["bridge", "conversion"])
+def test_a_torch_model_as_users_of_tf_keras_vis_see_it(pair: Twins, key: str, kind: str) -> None:
+    arguments: dict[str, Any] = {"layer": "conv2"} if key in CAMS else {}
+    result = cfi.attribute(
+        pair.torch_model,
+        key,
+        "tf-keras-vis",
+        inputs=pair.first,
+        target=TARGET,
+        seed=SEED,
+        translator=kind,
+        defaults="toolset",
+        **arguments,
+    )
+    np.random.seed(SEED)
+    if key in CAMS:
+        expected = CAMS[key](pair.keras_model)(CategoricalScore(TARGET), pair.last, "conv2")
+    else:
+        smoothing = {"smooth_samples": 20} if key == "smooth_grad" else {}
+        expected = Saliency(pair.keras_model)(CategoricalScore(TARGET), pair.last, **smoothing)
+    assert result.dims == ("sample", "height", "width")
+    assert result.values.shape == (2, HEIGHT, WIDTH)
+    assert apart(expected, result.values) <= TOLERANCE
+    assert "logit" not in result.provenance["explained"]
+    assert result.certificate.faithful
+
+
+CAPTUM: dict[str, dict[str, Any]] = {
+    "saliency": {},
+    "integrated_gradients": {},
+    "gradient_shap": {"baselines": np.random.default_rng(1).normal(size=(3, CHANNELS, HEIGHT, WIDTH)).astype("f4")},
+    "deep_lift": {"baselines": np.random.default_rng(2).normal(size=(1, CHANNELS, HEIGHT, WIDTH)).astype("f4")},
+    "noise_tunnel": {},
+}
+
+
+@pytest.mark.filterwarnings("ignore:'deep_lift'. on this model, captum's own values differ:UserWarning")
+@pytest.mark.parametrize("key", CAPTUM)
+def test_a_keras_model_as_users_of_captum_see_it(pair: Twins, key: str) -> None:
+    result = cfi.attribute(
+        pair.keras_model,
+        key,
+        "captum",
+        inputs=pair.last,
+        target=TARGET,
+        seed=SEED,
+        defaults="toolset",
+        **{name: to_last(value) for name, value in CAPTUM[key].items()},
+    )
+    tool = captum.attr.NoiseTunnel(captum.attr.Saliency(pair.torch_model)) if key == "noise_tunnel" else None
+    classes = {
+        "saliency": captum.attr.Saliency,
+        "integrated_gradients": captum.attr.IntegratedGradients,
+        "gradient_shap": captum.attr.GradientShap,
+        "deep_lift": captum.attr.DeepLift,
+    }
+    explainer = tool or classes[key](pair.torch_model)
+    torch.manual_seed(SEED)
+    np.random.seed(SEED)
+    baselines = {name: torch.tensor(value) for name, value in CAPTUM[key].items()}
+    expected = explainer.attribute(torch.tensor(pair.first), target=TARGET, **baselines)
+    assert result.dims == ("sample", "height", "width", "channel")
+    assert apart(expected.detach().numpy(), to_first(result.values)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("kind", ["bridge", "conversion"])
+def test_features_of_a_torch_model_with_the_toolsets_modifiers_and_regularizers(twins: Twins, kind: str) -> None:
+    # Plain gradient ascent: the library's RMSprop divides by the gradient and blows rounding up to whole steps.
+    start = np.random.default_rng(9).uniform(90, 160, (1, CHANNELS, HEIGHT, WIDTH)).astype(np.float32)
+    options = {"steps": 10, "optimizer": keras.optimizers.SGD(0.05)}
+    arguments: dict[str, Any] = {"target": 2, "exec_args": options, "defaults": "toolset", "seed": SEED}
+    crossed = cfi.visualize_features(twins.torch_model, inputs=start, translator=kind, **arguments)
+    native = cfi.visualize_features(twins.keras_model, inputs=to_last(start), **arguments)
+    assert crossed.provenance["applied"]["regularizers"].keys() != {}
+    assert apart(crossed.values, to_first(native.values)) <= TOLERANCE
+
+
+def test_both_toolsets_differ_by_the_settings_that_their_sets_name(twins: Twins) -> None:
+    """What a comparison finds: raw, they agree; with their own defaults, the sets say what is done to the values."""
+    values = {
+        (toolset, which): cfi.attribute(
+            twins.torch_model, "saliency", toolset, inputs=twins.first, target=TARGET, defaults=which
+        ).values
+        for toolset in ("captum", "tf-keras-vis")
+        for which in ("raw", "toolset")
+    }
+    raw = values["captum", "raw"]
+    assert apart(raw, values["tf-keras-vis", "raw"]) <= 1e-5
+    np.testing.assert_array_equal(values["captum", "toolset"], np.abs(raw))
+    largest = np.abs(raw).max(axis=1)
+    low, high = largest.min(axis=(1, 2), keepdims=True), largest.max(axis=(1, 2), keepdims=True)
+    assert apart((largest - low) / (high - low), values["tf-keras-vis", "toolset"]) <= TOLERANCE
+    names = {spec.toolset: {**spec.defaults.toolset} for spec in cfi.methods("saliency")}
+    assert names["captum"] == {"abs": True}
+    assert names["tf-keras-vis"].keys() == {"keepdims", "gradient_modifier", "normalize_map"}
+
+
+class Turned(nn.Module):
+    """Its rectifier works on images whose height and width have changed places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(CHANNELS, 4, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.fc = nn.Linear(4 * HEIGHT * WIDTH, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.relu(self.conv(x).transpose(2, 3)).flatten(1))
+
+
+@pytest.mark.parametrize("defaults", ["raw", "toolset"])
+def test_a_map_along_axes_in_another_order_is_refused(defaults: str) -> None:
+    images = np.random.default_rng(0).normal(size=(2, CHANNELS, HEIGHT, WIDTH)).astype(np.float32)
+    with pytest.raises(cfi.CFIError, match="another order"):
+        cfi.attribute(
+            Turned().eval(),
+            "layer_cam",
+            "tf-keras-vis",
+            inputs=images,
+            target=1,
+            layer="relu",
+            translator="conversion",
+            defaults=defaults,
+        )
