@@ -159,5 +159,34 @@ def test_a_map_along_axes_in_another_order_is_refused(defaults: str) -> None:
             target=1,
             layer="relu",
             translator="conversion",
+            exec_args={"seek_penultimate_conv_layer": False},
             defaults=defaults,
         )
+
+
+@pytest.mark.filterwarnings("ignore:tf-keras-vis explains the convolution:UserWarning")
+def test_a_layer_that_is_sought_is_one_of_the_users(twins: Twins) -> None:
+    arguments: dict[str, Any] = {"target": TARGET, "defaults": "toolset", "exec_args": {"expand_cam": False}}
+    native = cfi.attribute(twins.keras_model, "layer_cam", "tf-keras-vis", inputs=twins.last, layer="relu2", **arguments)
+    crossed = cfi.attribute(
+        twins.torch_model,
+        "layer_cam",
+        "tf-keras-vis",
+        inputs=twins.first,
+        layer="relu2",
+        translator="conversion",
+        **arguments,
+    )
+    assert native.layer == crossed.layer == "conv2"
+    assert apart(native.values, crossed.values) <= TOLERANCE
+    # Over a bridge the model has no convolution of Keras: the layer is the one that is named.
+    bridged = cfi.attribute(
+        twins.torch_model,
+        "layer_cam",
+        "tf-keras-vis",
+        inputs=twins.first,
+        layer="relu2",
+        translator="bridge",
+        **arguments,
+    )
+    assert bridged.layer == "relu2"
