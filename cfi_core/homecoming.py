@@ -74,8 +74,8 @@ def _explained_layers(call: Call, prepared: Prepared, result: MethodResult) -> t
         if match.name == result.layer:
             return (name,)
     raise MethodError(
-        f"{call.plan.method.key} of {call.plan.method.toolset} took the layer {result.layer!r} of the translated model, "
-        f"which is none of your model's. Name another layer."
+        f"{call.plan.method.key} of {call.plan.method.toolset} took layer {result.layer!r} of the translated model, "
+        f"which corresponds to none of your model. Name another layer."
     )
 
 

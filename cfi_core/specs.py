@@ -130,8 +130,8 @@ class Defaults:
 
     Both map names of `init_args` or `exec_args` without a uniform meaning to values. Where the sets differ, so do the
     values that a user of CFI and a user of the toolset get. What neither names is left to the toolset's own signature.
-    Values import nothing: a function is written as a `"module:attribute"` string, which the implementation resolves when
-    it runs.
+    Values import nothing: a function is written as a `"module:attribute"` string, which the implementation resolves
+    when it runs.
 
     Attributes:
         raw: Give the method as its paper defines it: no absolute values, ReLU, normalisation or resizing besides.

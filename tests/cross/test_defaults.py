@@ -167,7 +167,9 @@ def test_a_map_along_axes_in_another_order_is_refused(defaults: str) -> None:
 @pytest.mark.filterwarnings("ignore:tf-keras-vis explains the convolution:UserWarning")
 def test_a_layer_that_is_sought_is_one_of_the_users(twins: Twins) -> None:
     arguments: dict[str, Any] = {"target": TARGET, "defaults": "toolset", "exec_args": {"expand_cam": False}}
-    native = cfi.attribute(twins.keras_model, "layer_cam", "tf-keras-vis", inputs=twins.last, layer="relu2", **arguments)
+    native = cfi.attribute(
+        twins.keras_model, "layer_cam", "tf-keras-vis", inputs=twins.last, layer="relu2", **arguments
+    )
     crossed = cfi.attribute(
         twins.torch_model,
         "layer_cam",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import cfi_core as cfi
 from cfi_captum.table import FAULTY_RULES, METHODS, WORKAROUNDS, Rule
 from cfi_core.errors import ModelWarning
+from cfi_core.specs import DEFAULTS
 
 SEED = 3
 TARGET = [1, 4, 0, 2]
@@ -227,7 +228,8 @@ def test_a_tunnel_has_the_defaults_of_what_it_wraps(key: str) -> None:
 
 def test_the_plan_tells_the_defaults_and_the_head() -> None:
     model, x = small(softmax=True), pictures()
-    plans = {which: str(cfi.plan(model, "saliency", "captum", inputs=x, target=1, defaults=which)) for which in ("raw", "toolset")}
+    call: dict[str, Any] = {"inputs": x, "target": 1}
+    plans = {which: str(cfi.plan(model, "saliency", "captum", defaults=which, **call)) for which in DEFAULTS}
     assert "defaults  raw: abs=False" in plans["raw"] and "its logit" in plans["raw"]
     assert "defaults  toolset: abs=True" in plans["toolset"] and "its output" in plans["toolset"]
 

@@ -118,11 +118,15 @@ def test_activation_maximization(cnn: Any, head: str | None) -> None:
 def test_activation_maximization_from_given_inputs(cnn: Any) -> None:
     model, start = cnn(), np.random.default_rng(0).uniform(90, 160, (2, 10, 8, 3)).astype(np.float32)
     seed_all()
-    expected = ActivationMaximization(model)(
-        CategoricalScore([1, 3]), start, input_modifiers=own_modifiers(), steps=15
-    )
+    expected = ActivationMaximization(model)(CategoricalScore([1, 3]), start, input_modifiers=own_modifiers(), steps=15)
     result = cfi.visualize_features(
-        model, toolset="tf-keras-vis", inputs=start, target=[1, 3], defaults="toolset", seed=SEED, exec_args={"steps": 15}
+        model,
+        toolset="tf-keras-vis",
+        inputs=start,
+        target=[1, 3],
+        defaults="toolset",
+        seed=SEED,
+        exec_args={"steps": 15},
     )
     np.testing.assert_array_equal(result.values, expected)
     assert result.provenance["applied"]["optimizer"] is None

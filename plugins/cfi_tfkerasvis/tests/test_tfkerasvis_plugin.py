@@ -44,7 +44,7 @@ def test_own_argument_names_are_those_of_tf_keras_vis(spec: MethodSpec) -> None:
     call = inspect.signature(CLASSES[spec.key].__call__).parameters
     constructor = inspect.signature(ModelVisualization.__init__).parameters
     assert spec.exec_args == tuple(call)[1:]
-    assert INIT_ARGS == tuple(constructor)[2:]
+    assert tuple(constructor)[2:] == INIT_ARGS
     assert spec.init_args == (*INIT_ARGS, *((WORKAROUNDS,) if spec.key in MENDED else ()))
     assert set(spec.roles) <= set(spec.exec_args)
 

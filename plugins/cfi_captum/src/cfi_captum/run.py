@@ -26,8 +26,8 @@ from cfi_captum.workarounds import (
     COLUMN_FLATTENED,
     TARGET_INSIDE,
     contiguous,
-    generators_kept,
-    mended,
+    keep_generators,
+    mend_rules,
     ready_for_tunnel,
 )
 from cfi_core.contract import Axes, MethodRequest, MethodResult
@@ -90,8 +90,8 @@ def run(request: MethodRequest) -> MethodResult:
                     attach_rules(model, graph, method.key)
             stack.enter_context(_one_use_of_each_layer(model, request))
             stack.enter_context(_only_warnings_for_users())
-            run_captum = partial(_call_captum, method, model, init_args, call, tunnel)
-            raw = run_captum() if workarounds is None else _with_rules(method, model, run_captum, workarounds=workarounds)
+            call_captum = partial(_call_captum, method, model, init_args, call, tunnel)
+            raw = call_captum() if workarounds is None else _apply_rules(method, model, call_captum, workarounds)
     extras = {}
     if call.get("return_convergence_delta"):
         raw, delta = raw
@@ -184,14 +184,14 @@ def _with_own_weights(request: MethodRequest) -> MethodRequest:
     return replace(request, model=model, layer=layer)
 
 
-def _with_rules(method: Method, model: Any, run_captum: Callable[[], Any], *, workarounds: bool) -> Any:
-    """Runs captum's backward rules with their faults mended, or as they are, telling whether the faults show."""
+def _apply_rules(method: Method, model: Any, call_captum: Callable[[], Any], workarounds: bool) -> Any:
+    """Runs captum's backward rules with their faults mended; or as they are, telling whether the faults show."""
     if workarounds:
-        with mended(method, model):
-            return run_captum()
-    with generators_kept(), mended(method, model):
-        right = run_captum()
-    raw = run_captum()
+        with mend_rules(method, model):
+            return call_captum()
+    with keep_generators(), mend_rules(method, model):
+        right = call_captum()
+    raw = call_captum()
     if (apart := _apart(raw, right)) > _ROUNDING:
         warn(
             f"'{method.key}': on this model, captum's own values differ by a relative {apart:.1e} from what the method "

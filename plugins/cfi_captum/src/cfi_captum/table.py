@@ -1,8 +1,8 @@
 """Captum's methods as data: what each needs, takes, explains and cites.
 
-`init_args` and `exec_args` are the names of captum's own signatures; a test compares them with captum. Three names are the
-plugin's own: `method` of the noise tunnel, `upsample` of Grad-CAM, and `workarounds` of the methods with rules that captum
-gets wrong on some models.
+`init_args` and `exec_args` are the names of captum's own signatures; a test compares them with captum. Three names are
+the plugin's own: `method` of the noise tunnel, `upsample` of Grad-CAM, and `workarounds` of the methods with rules that
+captum gets wrong on some models.
 """
 
 from __future__ import annotations

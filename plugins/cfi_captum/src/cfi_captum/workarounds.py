@@ -45,17 +45,18 @@ def ready_for_tunnel(explainer: Any) -> Any:
 
 
 @contextmanager
-def mended(method: Method, model: nn.Module) -> Iterator[None]:
+def mend_rules(method: Method, model: nn.Module) -> Iterator[None]:
     """Keeps captum's backward rules to one module and one sample each."""
     with own_gradients(method, model), separate_samples(method, model):
         yield
 
 
 @contextmanager
-def generators_kept() -> Iterator[None]:
+def keep_generators() -> Iterator[None]:
     """Lets what runs inside draw random numbers without a trace on what runs next."""
     numpy_state = np.random.get_state()  # captum draws from numpy's global generator, too
-    with torch.random.fork_rng():
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices):
         try:
             yield
         finally:

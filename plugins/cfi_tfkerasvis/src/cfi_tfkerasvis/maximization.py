@@ -39,10 +39,10 @@ LIBRARY_WIDTH = 255.0
 def maximize(request: MethodRequest) -> MethodResult:
     """Runs tf-keras-vis's `ActivationMaximization` for a target, a layer's channel or a neuron.
 
-    Settings that are `FITTED` are tf-keras-vis's, which are made for images of 0…255: the optimizer's step is carried to
-    the width of `input_range`, and what fits only images is left out for other inputs. With `workarounds`, and without
-    `inputs`, one input is made for each target, from uniform noise drawn from the request's seed; tf-keras-vis itself
-    makes one input whatever the targets, and starts from zeros where a range has no upper bound.
+    Settings that are `FITTED` are tf-keras-vis's, which are made for images of 0…255: the optimizer's step is carried
+    to the width of `input_range`, and what fits only images is left out for other inputs. Without `inputs`, and with
+    `workarounds`, one input is made for each target, from uniform noise drawn from the request's seed; tf-keras-vis
+    itself makes one input whatever the targets, and starts from zeros in a range that has a low bound of 0 alone.
 
     Raises:
         ArgumentError: `input_range` is missing, or the model does not say how large its inputs are.
@@ -153,15 +153,15 @@ def _seeds(
                 "of the size that the result is to have"
             )
     if not request.init_args[WORKAROUNDS]:
-        noise = ActivationMaximization(request.model)._get_seed_inputs(None, list(ranges))
-        return tuple(noise), f"tf-keras-vis's own uniform noise, seed {request.seed}"
+        drawn = ActivationMaximization(request.model)._get_seed_inputs(None, list(ranges))
+        return tuple(drawn), f"tf-keras-vis's own uniform noise, seed {request.seed}"
     generator = np.random.default_rng(request.seed)
     seeds = []
     for tensor, bounds in zip(declared, ranges, strict=True):
         shape = tuple(tensor.shape)[1:]
         low, high = _noise(bounds)
-        values = generator.uniform(low, high, (_samples(request), *shape))
-        seeds.append(tf.convert_to_tensor(values.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype)))
+        noise = generator.uniform(low, high, (_samples(request), *shape))
+        seeds.append(tf.convert_to_tensor(noise.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype)))
     return tuple(seeds), f"uniform noise over {[_noise(bounds) for bounds in ranges]}, seed {request.seed}"
 
 

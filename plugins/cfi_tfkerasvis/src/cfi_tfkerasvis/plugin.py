@@ -197,9 +197,7 @@ def _saliency(key: str, citation: str, defaults: Defaults) -> MethodSpec:
     )
 
 
-def _cam(
-    key: str, needs: frozenset[Need], exec_args: tuple[str, ...], citation: str, defaults: Defaults
-) -> MethodSpec:
+def _cam(key: str, needs: frozenset[Need], exec_args: tuple[str, ...], citation: str, defaults: Defaults) -> MethodSpec:
     return MethodSpec(
         key=key,
         toolset=TOOLSET,

@@ -83,8 +83,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 def run(request: MethodRequest) -> MethodResult:
     """Runs a method of tf-keras-vis on a functional or Sequential Keras model.
 
-    What is done to the values, and how, stands in the request's `exec_args`; what these leave out is as in the signature
-    of tf-keras-vis.
+    What is done to the values, and how, stands in the request's `exec_args`; what these leave out is as in the
+    signature of tf-keras-vis.
 
     Args:
         request: The run; tensors are TensorFlow's (or numpy's), the model is channels-last.
@@ -290,8 +290,8 @@ def _check_scorecam(
         )
     if arguments["max_N"] and len(inputs[0]) > 1 and not request.init_args[WORKAROUNDS]:
         warn(
-            "With max_N, tf-keras-vis's Score-CAM lets the samples of a batch choose each other's maps. Pass one sample "
-            f"at a time, or init_args={{'{WORKAROUNDS}': True}}.",
+            "With max_N, tf-keras-vis's Score-CAM lets the samples of a batch choose each other's maps. Pass one "
+            f"sample at a time, or init_args={{'{WORKAROUNDS}': True}}.",
             ModelWarning,
         )
 
