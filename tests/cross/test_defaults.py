@@ -10,15 +10,10 @@ import numpy as np
 import pytest
 import torch
 from shared_cnn import CHANNELS, HEIGHT, WIDTH, Twins, apart, to_first, to_last
-from tf_keras_vis.gradcam import Gradcam
-from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
-from tf_keras_vis.layercam import Layercam
-from tf_keras_vis.saliency import Saliency
-from tf_keras_vis.scorecam import Scorecam
-from tf_keras_vis.utils.scores import CategoricalScore
 from torch import nn
 
 import cfi_core as cfi
+from cfi_tfkerasvis.workarounds import CategoricalScore, Gradcam, GradcamPlusPlus, Layercam, Saliency, Scorecam
 
 TARGET = [1, 3]
 SEED = 5
