@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from cfi_core.errors import LayerError, NoGradientError
-from cfi_core.frameworks.base import Pullback
-from cfi_core.frameworks.structure import flatten
+from cfi_core.framework.base import Pullback, Runner
+from cfi_core.framework.structure import flatten
 from cfi_jax.programs import Sightings, body, observe, program
 from cfi_jax.watch import Watch
 
@@ -24,14 +24,12 @@ _Results = tuple[jax.Array, ...]
 _SHAPES_KEPT = 8
 
 
-class JaxRunner:
-    """See `cfi_core.frameworks.base.Runner`.
+class JaxRunner(Runner):
+    """Each stage and its derivative are compiled, once for every number of samples.
 
-    Each stage and its derivative are compiled, once for every number of samples; of these, the ones used last are kept.
-    A model whose Python code asks for values cannot be compiled, and runs operation by operation.
+    Of these, the ones used last are kept. A model whose Python code asks for values cannot be compiled, and runs
+    operation by operation.
     """
-
-    layers: tuple[str, ...]
 
     def __init__(self, model: Any, inputs: Sequence[Any], layers: Sequence[str]) -> None:
         seen = observe(model, inputs)

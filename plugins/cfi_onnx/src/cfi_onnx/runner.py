@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import onnx
 
-from cfi_core.errors import NoGradientError
-from cfi_core.frameworks.portions import Portions, one_size
+from cfi_core.framework.base import Runner
+from cfi_core.framework.portions import Portions, one_size
 from cfi_core.requirements import unmet
 
 _QUIET = 3  # errors only: a cut-out graph has parts that nothing uses, which ONNX Runtime would warn of
 
 
-class OnnxRunner:
-    """See `cfi_core.frameworks.base.Runner`. Each stage is a session, made once."""
+class OnnxRunner(Runner):
+    """Each stage is a session, made once."""
 
     def __init__(self, model: onnx.ModelProto, opened: Mapping[str, str], dtypes: Mapping[str, np.dtype[Any]]) -> None:
         """Cuts the stages out.
@@ -37,10 +37,6 @@ class OnnxRunner:
     def run(self, stage: int, values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """The results of a stage."""
         return self._stages[stage].run(values)
-
-    def linearize(self, stage: int, values: Sequence[np.ndarray]) -> NoReturn:
-        """Always refuses."""
-        refuse_gradient()
 
 
 class Session:
@@ -161,11 +157,3 @@ def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The graph's inputs; older models list their weights among them."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
-
-
-def refuse_gradient() -> NoReturn:
-    """Says what to do where gradients are asked for."""
-    raise NoGradientError(
-        "ONNX models have no gradients. Use a method that needs none (such as feature_ablation, occlusion, lime or "
-        "kernel_shap), or let the model be converted (cfi-translate) into one that has them."
-    )

@@ -16,9 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.errors import InputError, UnknownFrameworkError
-from cfi_core.frameworks.axes import named_axes
-from cfi_core.frameworks.base import Layer, Runner
-from cfi_core.frameworks.structure import flatten, map_structure
+from cfi_core.framework.base import FrameworkAdapter, Layer, Runner
+from cfi_core.framework.structure import flatten, map_structure
 from cfi_tensorflow.functions import COMPILED, FunctionModel, FunctionView
 from cfi_tensorflow.keras import KerasView
 from cfi_tensorflow.logits import LogitModel, View
@@ -31,14 +30,15 @@ _CPU = 1
 """DLPack's number for the kind of device."""
 
 
-class TensorFlowAdapter:
-    """See `cfi_core.frameworks.base.FrameworkAdapter`.
+class TensorFlowAdapter(FrameworkAdapter):
+    """TensorFlow's models have no mode: every call says it.
 
     Layers of Keras models go by their Keras names, inner ones as `outer/inner`; those of other models by the names of
     the operations of their graph.
     """
 
     name = "tensorflow"
+    can_save = True
 
     # models
 
@@ -76,10 +76,6 @@ class TensorFlowAdapter:
         """A functional model around the same layers; other models are their own twins, as nothing is marked on them."""
         return _view(model).twin(share_weights=share_weights)
 
-    def in_training_mode(self, model: Any) -> bool:
-        """TensorFlow's models have no mode: every call says it."""
-        return False
-
     def fingerprint(self, model: Any) -> str:
         """Hash of weights, settings and code."""
         return _view(model).fingerprint()
@@ -115,10 +111,6 @@ class TensorFlowAdapter:
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis."""
         return len(shape) - 1 if len(shape) > 2 else None
-
-    def dims(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
-        """Channels last."""
-        return named_axes(len(shape), len(shape) - 1, layer)
 
     def without_softmax(self, model: Any, inputs: Sequence[Any]) -> Any | None:
         """Replaces a final softmax (layer, activation or operation), in the trace where there is no graph of layers."""
@@ -229,12 +221,9 @@ class TensorFlowAdapter:
 
     # process
 
-    @contextmanager
-    def seeded(self, seed: int) -> Iterator[None]:
-        """Seeds TensorFlow's operations inside, and restores the former state."""
-        with self.unchanged():
-            tf.random.set_seed(seed)
-            yield
+    def seed(self, seed: int) -> None:
+        """Seeds TensorFlow's operations."""
+        tf.random.set_seed(seed)
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:

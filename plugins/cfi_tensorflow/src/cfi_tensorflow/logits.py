@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.frameworks.base import Layer
+from cfi_core.framework.base import Layer
 from cfi_tensorflow.graphs import Trace
 from cfi_tensorflow.runners import GraphRunner, TapedRunner
 
 
 class View(Protocol):
-    """What the adapter does with one kind of model; see `cfi_core.frameworks.base.FrameworkAdapter`."""
+    """What the adapter does with one kind of model; see `cfi_core.framework.base.FrameworkAdapter`."""
 
     def twin(self, *, share_weights: bool) -> Any:
         """Another model that computes the same."""

@@ -20,9 +20,8 @@ from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.overrides import TorchFunctionMode
 
 from cfi_core.errors import InputError
-from cfi_core.frameworks.axes import named_axes
-from cfi_core.frameworks.base import Layer
-from cfi_core.frameworks.structure import flatten, map_structure
+from cfi_core.framework.base import FrameworkAdapter, Layer
+from cfi_core.framework.structure import flatten, map_structure
 from cfi_torch import content
 from cfi_torch.function import FunctionModel, function_model, modules_behind
 from cfi_torch.runner import TorchRunner, freeze
@@ -35,10 +34,11 @@ _FEATURES_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
 _CHANNELS_FIRST = (_ConvNd, _BatchNorm, _InstanceNorm, nn.GroupNorm, _MaxPoolNd, _AvgPoolNd, _AdaptiveAvgPoolNd)
 
 
-class TorchAdapter:
-    """See `cfi_core.frameworks.base.FrameworkAdapter`. Layers go by their dotted module names."""
+class TorchAdapter(FrameworkAdapter):
+    """Layers go by their dotted module names."""
 
     name = "torch"
+    can_save = True
 
     # models
 
@@ -98,7 +98,7 @@ class TorchAdapter:
         return uuid4().hex if isinstance(model, FunctionModel) else content.fingerprint(_parts(model))
 
     def content(self, model: nn.Module) -> str | None:
-        """Likewise by the code of the modules' classes; None for functions and for models that hold some."""
+        """Hash of the same and of the code of the modules' classes; None for functions and models that hold some."""
         return None if isinstance(model, FunctionModel) else content.content(_parts(model))
 
     def save(self, model: nn.Module, path: Path) -> None:
@@ -109,14 +109,6 @@ class TorchAdapter:
         """From a pickle, which may run any code."""
         model: nn.Module = torch.load(path, weights_only=False)
         return model.eval()
-
-    def input_shapes(self, model: nn.Module) -> tuple[tuple[int | None, ...], ...] | None:
-        """Torch models declare none."""
-        return None
-
-    def declared_integer(self, model: nn.Module, position: int) -> bool | None:
-        """Torch models declare no types."""
-        return None
 
     def channel_axis(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """Axis 1, but the last one where features lie there.
@@ -131,10 +123,6 @@ class TorchAdapter:
         if rank == 3:
             return 1 if any(isinstance(module, _ONE_DIMENSIONAL) for module in _modules(model)) else 2
         return rank - 1 if layer is not None and _is_channels_last(model, shape, layer) else 1
-
-    def dims(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
-        """Named by the channel axis."""
-        return named_axes(len(shape), self.channel_axis(model, shape, layer=layer), layer)
 
     def without_softmax(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> nn.Module | None:
         """Recognises a softmax by watching a forward pass, module or function alike.
@@ -321,12 +309,9 @@ class TorchAdapter:
 
     # process
 
-    @contextmanager
-    def seeded(self, seed: int) -> Iterator[None]:
-        """Seeds torch inside, and restores its generators."""
-        with self.unchanged():
-            torch.manual_seed(seed)
-            yield
+    def seed(self, seed: int) -> None:
+        """Seeds all of torch's generators."""
+        torch.manual_seed(seed)
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from cfi_core.errors import InputError, LayerError, MethodError
-from cfi_core.frameworks.base import Pullback
-from cfi_core.frameworks.structure import flatten, map_structure
+from cfi_core.framework.base import Pullback, Runner
+from cfi_core.framework.structure import flatten, map_structure
 
 _CALLED_ONCE = "cfi.layers(model, inputs) shows an output shape for those that are"
 
 
-class TorchRunner:
-    """See `cfi_core.frameworks.base.Runner`. A stage that gives an activation ends its forward pass there.
+class TorchRunner(Runner):
+    """A stage that gives an activation ends its forward pass there.
 
     Passes on one runner wait for each other, because hooks are put on its model while one runs.
     """
