@@ -197,7 +197,7 @@ def test_gradients_are_refused() -> None:
         lambda: ADAPTER.vjp(made, [x], [x, x]),
         lambda: ADAPTER.layer_gradients(made, [x], [x, x], ["relu"]),
     ):
-        with pytest.raises(NoGradientError, match="no gradients. Use a perturbation method"):
+        with pytest.raises(NoGradientError, match="Use a perturbation method"):
             asked()
 
 
