@@ -64,7 +64,7 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
             f"{_describe(model)} is a model of no known framework. Known are {known}. Pass one of these, or install a "
             f"plugin for its framework."
         )
-    check_installed(registry, matches[0], f"{_describe(model)} is a {matches[0].name} model")
+    check_installed(registry, matches[0], f"{_describe(model)} is a model of {matches[0].name}")
     return matches[0]
 
 
