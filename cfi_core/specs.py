@@ -114,7 +114,7 @@ class FrameworkSpec:
     before_use: str = ""
 
     def __repr__(self) -> str:
-        return f"{self.name:<13} {self.adapter.partition('.')[0]:<15} {self.models or self.name}"
+        return f"{self.name:<13} {self.adapter.partition(':')[0].partition('.')[0]:<15} {self.models or self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ class OnnxRunner(Runner):
         tensors = list(opened.values())
         outputs = [value.name for value in model.graph.output]
         self._stages = [
-            _Stage(model, tensors[:i], wanted, dtypes)
+            _SubModel(model, tensors[:i], wanted, dtypes)
             for i, wanted in enumerate([*([tensor] for tensor in tensors), outputs])
         ]
 
@@ -83,7 +83,7 @@ def fixed_samples(model: onnx.ModelProto) -> int | None:
     return one_size(shape[0].dim_value if len(shape) else None for shape in shapes)
 
 
-class _Stage:
+class _SubModel:
     """From the model's inputs and some activations to the wanted tensors."""
 
     def __init__(

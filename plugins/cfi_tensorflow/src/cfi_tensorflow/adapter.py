@@ -18,9 +18,9 @@ import tensorflow as tf
 from cfi_core.errors import InputError, UnknownFrameworkError
 from cfi_core.framework.base import FrameworkAdapter, Layer, Runner
 from cfi_core.framework.structure import flatten, map_structure
-from cfi_tensorflow.functions import COMPILED, FunctionModel, FunctionView
+from cfi_tensorflow.functions import COMPILED, TensorFlowFunction, FunctionView
 from cfi_tensorflow.keras import KerasView
-from cfi_tensorflow.logits import LogitModel, View
+from cfi_tensorflow.logits import TracedLogits, View
 from cfi_tensorflow.outputs import combination
 
 _ALIGNMENT = 64
@@ -46,7 +46,7 @@ class TensorFlowAdapter(FrameworkAdapter):
         """Checks that the model can be called and has its weights; a plain function becomes a model that calls it."""
         if isinstance(model, keras.Model):
             return _checked(model)
-        if isinstance(model, FunctionModel | LogitModel):
+        if isinstance(model, TensorFlowFunction | TracedLogits):
             return model
         if isinstance(model, COMPILED):
             return _alive(model)
@@ -69,7 +69,7 @@ class TensorFlowAdapter(FrameworkAdapter):
             raise InputError(f"A {type(model).__name__} cannot be called with tensors: pass a model or a function.")
         known = _function_models.get(id(model))
         if known is None or known.function is not model:
-            known = _function_models[id(model)] = FunctionModel(model)
+            known = _function_models[id(model)] = TensorFlowFunction(model)
         return known
 
     def twin(self, model: Any, *, share_weights: bool = True) -> Any:
@@ -247,10 +247,10 @@ class TensorFlowAdapter(FrameworkAdapter):
 def _view(model: Any) -> View:
     if isinstance(model, keras.Model):
         return KerasView(model)
-    return model if isinstance(model, LogitModel) else FunctionView(model)
+    return model if isinstance(model, TracedLogits) else FunctionView(model)
 
 
-_function_models: WeakValueDictionary[int, FunctionModel] = WeakValueDictionary()
+_function_models: WeakValueDictionary[int, TensorFlowFunction] = WeakValueDictionary()
 """So that the same function is the same model, which core knows by its identity, as long as anybody holds it."""
 
 

@@ -30,7 +30,7 @@ from cfi_core.framework.base import Layer
 from cfi_core.framework.content import Content
 from cfi_core.framework.structure import flatten
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
-from cfi_tensorflow.logits import LogitModel
+from cfi_tensorflow.logits import TracedLogits
 from cfi_tensorflow.outputs import combination, dense, ordered
 from cfi_tensorflow.runners import EagerRunner, GraphRunner, TapedRunner
 
@@ -160,7 +160,7 @@ class KerasView:
             logits = None if traced is None or not traced.differentiable else traced.without_softmax()
             if traced is None or logits is None or not traced.agrees(inputs, flatten(dense(self.run(inputs)))):
                 return None
-            return LogitModel(self, logits)
+            return TracedLogits(self, logits)
         found = [_logits(output) for output in model.outputs]
         if all(logit is None for logit in found):
             return None

@@ -23,7 +23,7 @@ from cfi_core.errors import InputError
 from cfi_core.framework.base import FrameworkAdapter, Layer
 from cfi_core.framework.structure import flatten, map_structure
 from cfi_torch import content
-from cfi_torch.function import FunctionModel, function_model, modules_behind
+from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.runner import TorchRunner, freeze
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
@@ -95,11 +95,11 @@ class TorchAdapter(FrameworkAdapter):
 
         Of a function another one each time, because a change of what it holds could not be seen.
         """
-        return uuid4().hex if isinstance(model, FunctionModel) else content.fingerprint(_parts(model))
+        return uuid4().hex if isinstance(model, TorchFunction) else content.fingerprint(_parts(model))
 
     def content(self, model: nn.Module) -> str | None:
         """Hash of the same and of the code of the modules' classes; None for functions and models that hold some."""
-        return None if isinstance(model, FunctionModel) else content.content(_parts(model))
+        return None if isinstance(model, TorchFunction) else content.content(_parts(model))
 
     def save(self, model: nn.Module, path: Path) -> None:
         """As a pickle of the module."""
@@ -140,14 +140,14 @@ class TorchAdapter(FrameworkAdapter):
             name for name, result in made.items() if taps.calls[name] == 1 and any(result is out for out in softmaxed)
         ]
         if len(modules) < len(softmaxed):
-            return LogitModel(model)
+            return WithoutSoftmax(model)
         for name in modules:
             model.set_submodule(name, nn.Identity())
         return model
 
     def in_double(self, model: nn.Module) -> nn.Module | None:
         """A copy with its weights in double precision; none of a function, whose weights cannot be seen."""
-        if any(isinstance(module, FunctionModel | torch.jit.ScriptModule) for _, module in _parts(model)):
+        if any(isinstance(module, TorchFunction | torch.jit.ScriptModule) for _, module in _parts(model)):
             return None
         kinds = {tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()}
         return self.twin(model, share_weights=False).double() if kinds == {torch.float32} else None
@@ -366,7 +366,7 @@ class _Taps:
         return hook
 
 
-class LogitModel(nn.Module):
+class WithoutSoftmax(nn.Module):
     """A model with its final softmax left out: each output that a softmax made is replaced by its input.
 
     It has the layers, parameters and buffers of the model as its own, under the names that they have there.
@@ -393,14 +393,14 @@ class LogitModel(nn.Module):
 
         return map_structure(logits, outputs)
 
-    def train(self, mode: bool = True) -> LogitModel:
+    def train(self, mode: bool = True) -> WithoutSoftmax:
         """Switches the model as well, which is not among the modules of this one."""
         self._with_softmax.train(mode)
         return super().train(mode)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> LogitModel:
+    def __deepcopy__(self, memo: dict[int, Any]) -> WithoutSoftmax:
         # By way of the model, whose class may copy itself as it likes: the layers must be those that the copy runs.
-        memo[id(self)] = made = LogitModel(copy.deepcopy(self._with_softmax, memo))
+        memo[id(self)] = made = WithoutSoftmax(copy.deepcopy(self._with_softmax, memo))
         return made
 
 
@@ -450,7 +450,7 @@ def _held(module: nn.Module) -> Iterator[torch.Tensor]:
 
 def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """All modules by name, and a model that stands beside its layers."""
-    if isinstance(model, LogitModel):
+    if isinstance(model, WithoutSoftmax):
         yield "", model._with_softmax
     yield from model.named_modules()
 
@@ -459,7 +459,7 @@ def _modules(model: nn.Module) -> Iterator[nn.Module]:
     """All modules of the model, and those that can be seen behind a function."""
     for _, module in _parts(model):
         yield module
-        if isinstance(module, FunctionModel):
+        if isinstance(module, TorchFunction):
             for behind in modules_behind(module.function):
                 yield from behind.modules()
 
