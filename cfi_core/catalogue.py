@@ -43,52 +43,26 @@ DISTRIBUTION_OF_FRAMEWORK: Mapping[str, str] = MappingProxyType(
     }
 )
 
+_METHODS_OF_TOOLSET = {
+    "captum": """
+        deconvolution deep_lift deep_lift_shap feature_ablation feature_permutation grad_cam gradient_shap
+        guided_backprop guided_grad_cam input_x_gradient integrated_gradients internal_influence kernel_shap
+        layer_activation layer_conductance layer_deep_lift layer_deep_lift_shap layer_feature_ablation
+        layer_feature_permutation layer_gradient_shap layer_gradient_x_activation layer_integrated_gradients
+        layer_lrp lime lrp neuron_conductance neuron_deconvolution neuron_deep_lift neuron_deep_lift_shap
+        neuron_feature_ablation neuron_gradient neuron_gradient_shap neuron_guided_backprop
+        neuron_integrated_gradients noise_tunnel occlusion saliency shapley_value_sampling shapley_values
+    """,
+    "tf-keras-vis": """
+        activation_maximization grad_cam grad_cam_plus_plus layer_cam saliency score_cam smooth_grad
+    """,
+}
+
 TOOLSETS_OF_METHOD: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "activation_maximization": ("tf-keras-vis",),
-        "deconvolution": ("captum",),
-        "deep_lift": ("captum",),
-        "deep_lift_shap": ("captum",),
-        "feature_ablation": ("captum",),
-        "feature_permutation": ("captum",),
-        "grad_cam": ("captum", "tf-keras-vis"),
-        "grad_cam_plus_plus": ("tf-keras-vis",),
-        "gradient_shap": ("captum",),
-        "guided_backprop": ("captum",),
-        "guided_grad_cam": ("captum",),
-        "input_x_gradient": ("captum",),
-        "integrated_gradients": ("captum",),
-        "internal_influence": ("captum",),
-        "kernel_shap": ("captum",),
-        "layer_activation": ("captum",),
-        "layer_cam": ("tf-keras-vis",),
-        "layer_conductance": ("captum",),
-        "layer_deep_lift": ("captum",),
-        "layer_deep_lift_shap": ("captum",),
-        "layer_feature_ablation": ("captum",),
-        "layer_feature_permutation": ("captum",),
-        "layer_gradient_shap": ("captum",),
-        "layer_gradient_x_activation": ("captum",),
-        "layer_integrated_gradients": ("captum",),
-        "layer_lrp": ("captum",),
-        "lime": ("captum",),
-        "lrp": ("captum",),
-        "neuron_conductance": ("captum",),
-        "neuron_deconvolution": ("captum",),
-        "neuron_deep_lift": ("captum",),
-        "neuron_deep_lift_shap": ("captum",),
-        "neuron_feature_ablation": ("captum",),
-        "neuron_gradient": ("captum",),
-        "neuron_gradient_shap": ("captum",),
-        "neuron_guided_backprop": ("captum",),
-        "neuron_integrated_gradients": ("captum",),
-        "noise_tunnel": ("captum",),
-        "occlusion": ("captum",),
-        "saliency": ("captum", "tf-keras-vis"),
-        "score_cam": ("tf-keras-vis",),
-        "shapley_value_sampling": ("captum",),
-        "shapley_values": ("captum",),
-        "smooth_grad": ("tf-keras-vis",),
+        key: tuple(toolset for toolset, keys in _METHODS_OF_TOOLSET.items() if key in keys.split())
+        for keys in _METHODS_OF_TOOLSET.values()
+        for key in keys.split()
     }
 )
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
+from textwrap import fill
 from types import ModuleType
 from typing import Any
 
@@ -36,6 +36,18 @@ from cfi_core.specs import FrameworkSpec
 
 '''
 
+_METHODS = """_METHODS_OF_TOOLSET = {{
+{rows}}}
+
+TOOLSETS_OF_METHOD: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {{
+        key: tuple(toolset for toolset, keys in _METHODS_OF_TOOLSET.items() if key in keys.split())
+        for keys in _METHODS_OF_TOOLSET.values()
+        for key in keys.split()
+    }}
+)
+"""
+
 
 def plugins() -> Iterator[tuple[str, Any]]:
     """The distributions of the repository, and the plugin module of each."""
@@ -53,19 +65,19 @@ def text() -> str:
     translators: dict[str, str] = {}
     frameworks: dict[str, str] = {}
     specs: dict[str, Any] = {}
-    methods: defaultdict[str, list[str]] = defaultdict(list)
+    methods: dict[str, list[str]] = {}
     for distribution, plugin in plugins():
         toolsets |= {spec.name: distribution for spec in _offered(plugin, "cfi_toolsets")}
         translators |= {spec.name: distribution for spec in _offered(plugin, "cfi_translators")}
         for spec in _offered(plugin, "cfi_frameworks"):
             frameworks[spec.name], specs[spec.name] = distribution, spec
         for spec in _offered(plugin, "cfi_methods"):
-            methods[spec.key].append(spec.toolset)
+            methods.setdefault(spec.toolset, []).append(spec.key)
     parts = (
         _mapping("DISTRIBUTION_OF_TOOLSET", "str", toolsets),
         _mapping("DISTRIBUTION_OF_TRANSLATOR", "str", translators),
         _mapping("DISTRIBUTION_OF_FRAMEWORK", "str", frameworks),
-        _mapping("TOOLSETS_OF_METHOD", "tuple[str, ...]", {key: tuple(sorted(methods[key])) for key in methods}),
+        _METHODS.format(rows="".join(_words(toolset, methods[toolset]) for toolset in sorted(methods))),
         _mapping("FRAMEWORKS", "FrameworkSpec", specs),
     )
     return HEADER + "\n".join(parts)
@@ -73,6 +85,11 @@ def text() -> str:
 
 def _offered(plugin: Any, hook: str) -> Iterable[Any]:
     return getattr(plugin, hook)() if hasattr(plugin, hook) else ()
+
+
+def _words(toolset: str, keys: Iterable[str]) -> str:
+    words = fill(" ".join(sorted(keys)), 110, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return f'    "{toolset}": """\n{words}\n    """,\n'
 
 
 def _mapping(name: str, kind: str, entries: dict[str, Any]) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from cfi_core.framework.structure import flatten, map_structure
 from cfi_torch import content
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.runner import TorchRunner, freeze
+from cfi_torch.watch import TensorWatch
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
 _CONVOLUTIONS = {"conv1d": 3, "conv2d": 4, "conv3d": 5}
@@ -131,13 +131,13 @@ class TorchAdapter(FrameworkAdapter):
         """
         made: dict[str, torch.Tensor] = {}
         names = [name for name, module in model.named_modules() if isinstance(module, nn.Softmax | nn.LogSoftmax)]
-        with torch.no_grad(), _SoftmaxWatch() as watch, _Taps(model, names, made.__setitem__) as taps:
+        with torch.no_grad(), _SoftmaxWatch() as watch, TensorWatch(model, names, made.__setitem__) as layers:
             outputs = flatten(model(*inputs))
         softmaxed = [output for output in outputs if watch.input_of(output) is not None]
         if not softmaxed:
             return None
         modules = [
-            name for name, result in made.items() if taps.calls[name] == 1 and any(result is out for out in softmaxed)
+            name for name, result in made.items() if layers.calls[name] == 1 and any(result is out for out in softmaxed)
         ]
         if len(modules) < len(softmaxed):
             return WithoutSoftmax(model)
@@ -225,9 +225,9 @@ class TorchAdapter(FrameworkAdapter):
         def keep(name: str, output: torch.Tensor) -> None:
             found[name] = np.array(self.to_numpy(output))
 
-        with torch.no_grad(), _Taps(model, names, keep) as taps:
+        with torch.no_grad(), TensorWatch(model, names, keep) as watch:
             model(*inputs)
-        return {name: value for name, value in found.items() if taps.calls[name] == 1}
+        return {name: value for name, value in found.items() if watch.calls[name] == 1}
 
     def layer_gradients(
         self,
@@ -246,13 +246,13 @@ class TorchAdapter(FrameworkAdapter):
             found[name] = output.clone() if output.requires_grad else output.clone().requires_grad_()
             return found[name].clone()
 
-        with torch.enable_grad(), _Taps(model, names, replace) as taps:
+        with torch.enable_grad(), TensorWatch(model, names, replace) as watch:
             pairs = [
                 (output, torch.as_tensor(cotangent, dtype=output.dtype, device=output.device))
                 for output, cotangent in zip(flatten(model(*inputs)), cotangents, strict=True)
                 if output.requires_grad
             ]
-        once = [name for name in found if taps.calls[name] == 1]
+        once = [name for name in found if watch.calls[name] == 1]
         gradients: Sequence[torch.Tensor | None] = [None] * len(once)
         if pairs and once:
             outputs, weights = zip(*pairs, strict=True)
@@ -328,42 +328,6 @@ class TorchAdapter(FrameworkAdapter):
             if cuda:
                 torch.cuda.set_rng_state_all(cuda_states)
             torch.set_grad_enabled(gradient)
-
-
-class _Taps:
-    """Calls a function on the tensor that each module gives; what it returns, if anything, goes on instead."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        names: Sequence[str] | None,
-        function: Callable[[str, torch.Tensor], torch.Tensor | None],
-    ) -> None:
-        self.calls: Counter[str] = Counter()
-        self._model, self._names, self._function = model, names, function
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> _Taps:
-        for name, module in self._model.named_modules():
-            takes_hooks = not isinstance(module, torch.jit.ScriptModule)
-            if name and takes_hooks and (self._names is None or name in self._names):
-                self._handles.append(module.register_forward_hook(self._hook(name)))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _hook(self, name: str) -> Callable[..., torch.Tensor | None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            self.calls[name] += 1
-            leaves = flatten(output)
-            if len(leaves) != 1 or not isinstance(leaves[0], torch.Tensor):
-                return None
-            result = self._function(name, leaves[0])
-            return None if result is None else map_structure(lambda _: result, output)
-
-        return hook
 
 
 class WithoutSoftmax(nn.Module):
