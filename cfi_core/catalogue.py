@@ -70,7 +70,6 @@ FRAMEWORKS: Mapping[str, FrameworkSpec] = MappingProxyType(
     {
         "jax": FrameworkSpec(
             name="jax",
-            models="a function of JAX arrays, a Flax or Equinox module",
             model_types=(
                 ("jaxlib._jax", "PjitFunction"),
                 ("flax.nnx", "Module"),
@@ -83,7 +82,6 @@ FRAMEWORKS: Mapping[str, FrameworkSpec] = MappingProxyType(
         ),
         "onnx": FrameworkSpec(
             name="onnx",
-            models="an onnx.ModelProto, the path of an .onnx file",
             model_types=(("onnx", "ModelProto"),),
             tensor_types=(),
             adapter="cfi_onnx.adapter:OnnxAdapter",
@@ -92,7 +90,6 @@ FRAMEWORKS: Mapping[str, FrameworkSpec] = MappingProxyType(
         ),
         "onnxruntime": FrameworkSpec(
             name="onnxruntime",
-            models="an ONNX Runtime session",
             model_types=(("onnxruntime.capi.onnxruntime_inference_collection", "InferenceSession"),),
             tensor_types=(),
             adapter="cfi_onnx.sessions:SessionAdapter",
@@ -100,7 +97,6 @@ FRAMEWORKS: Mapping[str, FrameworkSpec] = MappingProxyType(
         ),
         "tensorflow": FrameworkSpec(
             name="tensorflow",
-            models="a Keras 3 model, a tf.Module, a tf.function, a signature of a SavedModel, a function of tf tensors",
             model_types=(
                 ("keras.src.models.model", "Model"),
                 ("tensorflow.python.module.module", "Module"),
@@ -118,7 +114,6 @@ FRAMEWORKS: Mapping[str, FrameworkSpec] = MappingProxyType(
         ),
         "torch": FrameworkSpec(
             name="torch",
-            models="a torch.nn.Module, a function of torch tensors",
             model_types=(("torch.nn", "Module"),),
             tensor_types=(("torch", "Tensor"),),
             adapter="cfi_torch.adapter:TorchAdapter",

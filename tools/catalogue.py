@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "cfi_core" / "catalogue.py"
-FIELDS = ("name", "models", "model_types", "tensor_types", "adapter", "module", "file_suffixes", "aliases")
+FIELDS = ("name", "model_types", "tensor_types", "adapter", "module", "file_suffixes", "aliases")
 
 _EMPTY = ModuleType("cfi_core.catalogue")
 _EMPTY.__getattr__ = lambda name: {}  # type: ignore[method-assign]

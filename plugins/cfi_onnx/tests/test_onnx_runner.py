@@ -109,8 +109,8 @@ def test_without_layers_the_one_stage_is_the_model() -> None:
 
 def test_a_session_is_made_once_for_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    session = runners.Session
-    monkeypatch.setattr(runners, "Session", lambda part, *others: made.append(part) or session(part, *others))
+    session = runners.session
+    monkeypatch.setattr(runners, "session", lambda part, *others: made.append(part) or session(part, *others))
     runner = ADAPTER.runner(residual(), [images()], ["relu"])
     before = len(made)
     for _ in range(5):

@@ -12,7 +12,7 @@ import xxhash
 
 from cfi_core.errors import InputError, LayerError
 from cfi_core.framework.base import FrameworkAdapter, Layer
-from cfi_onnx.runner import OnnxRunner, Session, fixed_samples, real_inputs
+from cfi_onnx.runner import OnnxRunner, fixed_samples, real_inputs, session
 
 _TO_CHANNELS_FIRST = [0, 3, 1, 2]
 _SOFTMAXES = ("Softmax", "LogSoftmax")
@@ -190,6 +190,6 @@ def _channels_last(model: onnx.ModelProto) -> bool:
 
 
 def _run(model: onnx.ModelProto, inputs: Sequence[np.ndarray], *, leave_out: bool = False) -> list[Any]:
-    return Session(model, leave_out=leave_out).run(
+    return session(model, leave_out=leave_out)(
         dict(zip((value.name for value in real_inputs(model)), inputs, strict=True))
     )

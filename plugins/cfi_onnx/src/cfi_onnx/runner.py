@@ -39,33 +39,21 @@ class OnnxRunner(Runner):
         return self._stages[stage].run(values)
 
 
-class Session:
+def session(model: onnx.ModelProto, samples: int | None = None, *, leave_out: bool = False) -> Portions:
     """A model ready to run: by ONNX Runtime where it is installed, by ONNX's reference evaluator otherwise.
 
     A model that is exported for a fixed number of samples runs on any other number in portions of that size.
+
+    Args:
+        model: The model.
+        samples: The number of samples that it takes, if its inputs do not tell and it takes no other.
+        leave_out: Outputs that cannot be had in portions are None.
     """
-
-    def __init__(self, model: onnx.ModelProto, samples: int | None = None, *, leave_out: bool = False) -> None:
-        """Makes it ready.
-
-        Args:
-            model: The model.
-            samples: The number of samples that it takes, if its inputs do not tell and it takes no other.
-            leave_out: Outputs that cannot be had in portions are None.
-        """
-        session, samples = _session(model), samples or fixed_samples(model)
-        self._run = Portions(lambda feeds: list(session.run(None, dict(feeds))), samples, leave_out=leave_out)
-
-    def run(self, feeds: Mapping[str, np.ndarray]) -> list[Any]:
-        """All outputs.
-
-        Raises:
-            InputError: The model takes another number of samples, and they cannot be computed apart.
-        """
-        return self._run(feeds)
+    evaluator, samples = _evaluator(model), samples or fixed_samples(model)
+    return Portions(lambda feeds: list(evaluator.run(None, dict(feeds))), samples, leave_out=leave_out)
 
 
-def _session(model: onnx.ModelProto) -> Any:
+def _evaluator(model: onnx.ModelProto) -> Any:
     if unmet(("onnxruntime",)):
         from onnx.reference import ReferenceEvaluator
 
@@ -97,11 +85,11 @@ class _SubModel:
         self._wanted = wanted
         self._computed = [tensor for tensor in wanted if tensor not in self._fed]
         part = _cut(model, {tensor: dtypes[tensor] for tensor in given}, self._computed)
-        self._session = Session(part, fixed_samples(model)) if self._computed else None
+        self._session = session(part, fixed_samples(model)) if self._computed else None
 
     def run(self, values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         feeds = dict(zip(self._fed, values, strict=True))
-        results = {} if self._session is None else dict(zip(self._computed, self._session.run(feeds), strict=True))
+        results = {} if self._session is None else dict(zip(self._computed, self._session(feeds), strict=True))
         # An opened layer may itself be an output; the copy keeps results apart from what is given.
         return tuple(results[name] if name in results else np.array(feeds[name]) for name in self._wanted)
 

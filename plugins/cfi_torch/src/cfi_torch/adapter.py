@@ -172,24 +172,8 @@ class TorchAdapter(FrameworkAdapter):
         with torch.enable_grad():
             # In-place modules at the front would fail on a leaf.
             outputs = flatten(model(*(leaf * 1 if leaf.requires_grad else leaf for leaf in leaves)))
-            pairs = [
-                (output, torch.as_tensor(cotangent, dtype=output.dtype, device=output.device))
-                for output, cotangent in zip(outputs, cotangents, strict=True)
-                if output.requires_grad
-            ]
-            if not pairs or not differentiable:
-                gradients: Iterator[Any] = iter(())
-            else:
-                total = sum((output * cotangent).sum() for output, cotangent in pairs)
-                gradients = iter(torch.autograd.grad(total, differentiable, allow_unused=True))
-        result: list[np.ndarray | None] = []
-        for leaf in leaves:
-            if not leaf.requires_grad:
-                result.append(None)
-                continue
-            gradient = next(gradients, None)
-            result.append(self.to_numpy(torch.zeros_like(leaf) if gradient is None else gradient))
-        return tuple(result)
+        found = iter(_gradients(outputs, cotangents, differentiable))
+        return tuple(self.to_numpy(next(found)) if leaf.requires_grad else None for leaf in leaves)
 
     # layers
 
@@ -247,20 +231,10 @@ class TorchAdapter(FrameworkAdapter):
             return found[name].clone()
 
         with torch.enable_grad(), TensorWatch(model, names, replace) as watch:
-            pairs = [
-                (output, torch.as_tensor(cotangent, dtype=output.dtype, device=output.device))
-                for output, cotangent in zip(flatten(model(*inputs)), cotangents, strict=True)
-                if output.requires_grad
-            ]
+            outputs = flatten(model(*inputs))
         once = [name for name in found if watch.calls[name] == 1]
-        gradients: Sequence[torch.Tensor | None] = [None] * len(once)
-        if pairs and once:
-            outputs, weights = zip(*pairs, strict=True)
-            gradients = torch.autograd.grad(outputs, [found[name] for name in once], weights, allow_unused=True)
-        return {
-            name: self.to_numpy(torch.zeros_like(found[name]) if gradient is None else gradient)
-            for name, gradient in zip(once, gradients, strict=True)
-        }
+        gradients = _gradients(outputs, cotangents, [found[name] for name in once])
+        return {name: self.to_numpy(gradient) for name, gradient in zip(once, gradients, strict=True)}
 
     def runner(self, model: nn.Module, inputs: Sequence[torch.Tensor], layers: Sequence[str] = ()) -> TorchRunner:
         """A runner on a twin of its own."""
@@ -398,6 +372,22 @@ class _SoftmaxWatch(TorchFunctionMode):
     def input_of(self, output: Any) -> torch.Tensor | None:
         """The input of the softmax that made this very tensor."""
         return next((logits for result, logits in self._seen if result is output), None)
+
+
+def _gradients(
+    outputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray], tensors: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Of `sum(output * cotangent)` at tensors that the outputs were made from; zeros where none was."""
+    pairs = [
+        (output, torch.as_tensor(cotangent, dtype=output.dtype, device=output.device))
+        for output, cotangent in zip(outputs, cotangents, strict=True)
+        if output.requires_grad
+    ]
+    found: Sequence[torch.Tensor | None] = [None] * len(tensors)
+    if pairs and tensors:
+        results, weights = zip(*pairs, strict=True)
+        found = torch.autograd.grad(results, tensors, weights, allow_unused=True)
+    return [torch.zeros_like(each) if one is None else one for each, one in zip(tensors, found, strict=True)]
 
 
 def _example(model: Any) -> torch.Tensor | None:
