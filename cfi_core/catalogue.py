@@ -33,6 +33,10 @@ DISTRIBUTION_OF_TRANSLATOR: Mapping[str, str] = MappingProxyType(
     }
 )
 
+DISTRIBUTION_OF_PLOTTER: Mapping[str, str] = MappingProxyType({"matplotlib": "cfi-matplotlib"})
+
+DISTRIBUTION_OF_WRITER: Mapping[str, str] = MappingProxyType({".png": "cfi-matplotlib"})
+
 DISTRIBUTION_OF_FRAMEWORK: Mapping[str, str] = MappingProxyType(
     {
         "jax": "cfi-jax",
@@ -48,10 +52,10 @@ _METHODS_OF_TOOLSET = {
         deconvolution deep_lift deep_lift_shap feature_ablation feature_permutation grad_cam gradient_shap
         guided_backprop guided_grad_cam input_x_gradient integrated_gradients internal_influence kernel_shap
         layer_activation layer_conductance layer_deep_lift layer_deep_lift_shap layer_feature_ablation
-        layer_feature_permutation layer_gradient_shap layer_gradient_x_activation layer_integrated_gradients
-        layer_lrp lime lrp neuron_conductance neuron_deconvolution neuron_deep_lift neuron_deep_lift_shap
-        neuron_feature_ablation neuron_gradient neuron_gradient_shap neuron_guided_backprop
-        neuron_integrated_gradients noise_tunnel occlusion saliency shapley_value_sampling shapley_values
+        layer_feature_permutation layer_gradient_shap layer_gradient_x_activation layer_integrated_gradients layer_lrp
+        lime lrp neuron_conductance neuron_deconvolution neuron_deep_lift neuron_deep_lift_shap neuron_feature_ablation
+        neuron_gradient neuron_gradient_shap neuron_guided_backprop neuron_integrated_gradients noise_tunnel occlusion
+        saliency shapley_value_sampling shapley_values
     """,
     "tf-keras-vis": """
         activation_maximization grad_cam grad_cam_plus_plus layer_cam saliency score_cam smooth_grad
@@ -121,7 +125,3 @@ FRAMEWORKS: Mapping[str, FrameworkSpec] = MappingProxyType(
         ),
     }
 )
-
-DISTRIBUTION_OF_PLOTTER: Mapping[str, str] = MappingProxyType({"matplotlib": "cfi-matplotlib"})
-
-DISTRIBUTION_OF_WRITER: Mapping[str, str] = MappingProxyType({".png": "cfi-matplotlib"})

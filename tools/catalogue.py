@@ -17,6 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "cfi_core" / "catalogue.py"
+_LINE = 120
 FIELDS = ("name", "model_types", "tensor_types", "adapter", "module", "file_suffixes", "aliases")
 
 _EMPTY = ModuleType("cfi_core.catalogue")
@@ -63,12 +64,16 @@ def text() -> str:
     """What belongs into the file."""
     toolsets: dict[str, str] = {}
     translators: dict[str, str] = {}
+    plotters: dict[str, str] = {}
+    writers: dict[str, str] = {}
     frameworks: dict[str, str] = {}
     specs: dict[str, Any] = {}
     methods: dict[str, list[str]] = {}
     for distribution, plugin in plugins():
         toolsets |= {spec.name: distribution for spec in _offered(plugin, "cfi_toolsets")}
         translators |= {spec.name: distribution for spec in _offered(plugin, "cfi_translators")}
+        plotters |= {spec.name: distribution for spec in _offered(plugin, "cfi_plotters")}
+        writers |= {suffix: distribution for spec in _offered(plugin, "cfi_writers") for suffix in spec.suffixes}
         for spec in _offered(plugin, "cfi_frameworks"):
             frameworks[spec.name], specs[spec.name] = distribution, spec
         for spec in _offered(plugin, "cfi_methods"):
@@ -76,6 +81,8 @@ def text() -> str:
     parts = (
         _mapping("DISTRIBUTION_OF_TOOLSET", "str", toolsets),
         _mapping("DISTRIBUTION_OF_TRANSLATOR", "str", translators),
+        _mapping("DISTRIBUTION_OF_PLOTTER", "str", plotters),
+        _mapping("DISTRIBUTION_OF_WRITER", "str", writers),
         _mapping("DISTRIBUTION_OF_FRAMEWORK", "str", frameworks),
         _METHODS.format(rows="".join(_words(toolset, methods[toolset]) for toolset in sorted(methods))),
         _mapping("FRAMEWORKS", "FrameworkSpec", specs),
@@ -88,13 +95,17 @@ def _offered(plugin: Any, hook: str) -> Iterable[Any]:
 
 
 def _words(toolset: str, keys: Iterable[str]) -> str:
-    words = fill(" ".join(sorted(keys)), 110, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    words = fill(" ".join(sorted(keys)), _LINE, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return f'    "{toolset}": """\n{words}\n    """,\n'
 
 
 def _mapping(name: str, kind: str, entries: dict[str, Any]) -> str:
-    rows = "".join(f"        {_code(key, 8)}: {_code(entries[key], 8)},\n" for key in sorted(entries))
-    return f"{name}: Mapping[str, {kind}] = MappingProxyType(\n    {{\n{rows}    }}\n)\n"
+    start = f"{name}: Mapping[str, {kind}] = MappingProxyType("
+    rows = [f"{_code(key, 8)}: {_code(entries[key], 8)}" for key in sorted(entries)]
+    line = f"{start}{{{', '.join(rows)}}})\n"
+    if len(line) <= _LINE + 1:
+        return line
+    return f"{start}\n    {{\n" + "".join(f"        {row},\n" for row in rows) + "    }\n)\n"
 
 
 def _code(value: Any, indent: int) -> str:
