@@ -37,9 +37,9 @@ from cfi_core.errors import (
     UnknownFrameworkError,
     UnknownMethodError,
 )
-from cfi_core.frameworks.base import Layer
+from cfi_core.framework.base import Layer
 from cfi_core.layer_map import LayerMap, LayerMatch
-from cfi_core.listing import methods, plugins, toolsets, translators
+from cfi_core.listing import frameworks, methods, plugins, toolsets, translators
 from cfi_core.records import PendingLayer, Plan, Translation
 from cfi_core.translation.cache import forget_translations
 from cfi_core.translation.store import keep_translations
@@ -75,6 +75,7 @@ __all__ = [
     "attribute",
     "finish_execution_with_layer",
     "forget_translations",
+    "frameworks",
     "keep_translations",
     "layers",
     "methods",

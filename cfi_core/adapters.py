@@ -1,4 +1,4 @@
-"""The adapters of frameworks, made when they are first needed, and tensors of whatever framework."""
+"""The adapters of frameworks, made when they are first needed, and what models and tensors are told by."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, FRAMEWORKS
 from cfi_core.coexistence import load_safely
-from cfi_core.errors import InputError, UnknownFrameworkError
-from cfi_core.frameworks.axes import Permutation, permute
-from cfi_core.frameworks.base import FrameworkAdapter
+from cfi_core.errors import ArgumentError, InputError, UnknownFrameworkError
+from cfi_core.framework.axes import Permutation, permute
+from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.registry import Registry
-from cfi_core.specs import resolve
+from cfi_core.specs import FrameworkSpec, resolve
 
 _adapters: dict[str, FrameworkAdapter] = {}
 
@@ -23,31 +24,54 @@ def adapter_for(registry: Registry, framework: str) -> FrameworkAdapter:
     """The adapter of a framework; imports the framework.
 
     Raises:
-        UnknownFrameworkError: The framework is not installed.
+        UnknownFrameworkError: The framework is not installed, or the plugin for it.
     """
     spec = registry.frameworks.get(framework)
     if spec is None:
         raise UnknownFrameworkError(
             f"No plugin describes the framework {framework!r}; known are {', '.join(sorted(registry.frameworks))}."
+            + (f" {remedy(registry, framework)}." if framework in FRAMEWORKS else "")
         )
     if spec.adapter not in _adapters:
-        if spec.module not in sys.modules and find_spec(spec.module) is None:
+        if not is_importable(spec.module):
             raise UnknownFrameworkError(f"{framework} is not usable here: no module {spec.module!r} is installed.")
-        load_safely()
-        _adapters[spec.adapter] = resolve(spec.adapter)()
+        try:
+            load_safely(registry)
+            _adapters[spec.adapter] = resolve(spec.adapter)()
+        except Exception as error:  # an adapter is foreign code: other frameworks shall still be usable
+            raise UnknownFrameworkError(
+                f"{framework} is not usable here: {spec.adapter} failed to load ({type(error).__name__}: {error}). "
+                f"Update or uninstall the plugin; models of other frameworks work."
+            ) from error
     return _adapters[spec.adapter]
 
 
-def is_instance(value: Any, module: str, name: str) -> bool:
-    """Whether a value is of a class that is named, not imported: of a module that is not loaded it cannot be."""
-    found = getattr(sys.modules.get(module), name, None)
-    return isinstance(found, type) and isinstance(value, found)
+def framework_named(registry: Registry, name: str) -> FrameworkSpec:
+    """The framework of that name.
+
+    Raises:
+        ArgumentError: There is none; says what it is called, or which plugin brings it.
+    """
+    known = known_frameworks(registry)
+    for spec in known.values():
+        if name in spec.aliases:
+            raise ArgumentError(f"{name!r} models are of the framework {spec.name!r}: pass {spec.name!r}.")
+    if name in registry.frameworks:
+        return registry.frameworks[name]
+    if name in known:
+        raise ArgumentError(f"Nothing installed understands {name} models: {remedy(registry, name)}.")
+    raise ArgumentError(f"There is no framework {name!r}; known are {', '.join(sorted(registry.frameworks))}.")
 
 
 def framework_of_tensor(registry: Registry, value: Any) -> str | None:
-    """The framework that a tensor belongs to; None for anything else."""
-    for spec in registry.frameworks.values():
-        if any(is_instance(value, module, name) for module, name in spec.tensor_types):
+    """The framework that a tensor belongs to; None for anything else.
+
+    Raises:
+        UnknownFrameworkError: The plugin for it is not installed.
+    """
+    for spec in known_frameworks(registry).values():
+        if any(find_type(module, name, value) for module, name in spec.tensor_types):
+            check_installed(registry, spec, f"A {type(value).__qualname__} is a tensor of {spec.name}")
             return spec.name
     return None
 
@@ -98,3 +122,36 @@ def as_tensor(
         tensor = adapter.tensor(value, model)
         return tensor if axes is None else adapter.permute(tensor, axes)
     return adapter.tensor(permute(as_array(registry, value, "an array"), axes), model)
+
+
+def known_frameworks(registry: Registry) -> dict[str, FrameworkSpec]:
+    """All frameworks that installed plugins describe, and those of the project's own plugins that are missing."""
+    return {**FRAMEWORKS, **registry.frameworks}
+
+
+def check_installed(registry: Registry, spec: FrameworkSpec, what: str) -> None:
+    """Refuses what only a plugin that is missing could understand.
+
+    Raises:
+        UnknownFrameworkError: Names the distribution to install.
+    """
+    if spec.name not in registry.frameworks:
+        raise UnknownFrameworkError(f"{what}, which nothing installed understands: {remedy(registry, spec.name)}.")
+
+
+def remedy(registry: Registry, framework: str) -> str:
+    """What to do about a framework whose plugin is missing."""
+    distribution = DISTRIBUTION_OF_FRAMEWORK[framework]
+    errors = [plugin.error for plugin in registry.broken if plugin.distribution == distribution]
+    return f"{distribution} was left out ({errors[0]})" if errors else f"pip install {distribution}"
+
+
+def find_type(module: str, name: str, value: Any) -> type | None:
+    """The class of that name, if the value is of it; of a module that is not loaded it cannot be."""
+    found = getattr(sys.modules.get(module), name, None)
+    return found if isinstance(found, type) and isinstance(value, found) else None
+
+
+def is_importable(module: str) -> bool:
+    """Whether a module is installed; it is not imported, and may be hidden (`sys.modules["module"] = None`)."""
+    return sys.modules[module] is not None if module in sys.modules else find_spec(module) is not None

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cfi_core.adapters import adapter_for
+from cfi_core.adapters import adapter_for, framework_named
 from cfi_core.attribution import Attribution
 from cfi_core.carrying import carry
 from cfi_core.checking import check, check_layer, check_names, read_inputs, run_original
 from cfi_core.detection import detect_framework, find_original, load_original
 from cfi_core.errors import ArgumentError
 from cfi_core.finding import find_methods
-from cfi_core.frameworks.base import Layer
-from cfi_core.frameworks.structure import flatten
+from cfi_core.framework.base import Layer
+from cfi_core.framework.structure import flatten
 from cfi_core.homecoming import bring_home
 from cfi_core.observing import tell_before_run
 from cfi_core.process import unchanged_process
@@ -248,12 +248,8 @@ def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None
     """
     current = registry()
     framework = detect_framework(current, model, inputs).name
-    if to == "keras":
-        raise ArgumentError("Keras models are of the framework 'tensorflow': pass to='tensorflow'.")
-    if framework == to:
+    if framework == framework_named(current, to).name:
         raise ArgumentError(f"The model already is a {to} model; there is nothing to translate.")
-    if to not in current.frameworks:
-        raise ArgumentError(f"There is no framework {to!r}; known are {', '.join(sorted(current.frameworks))}.")
     routes = choose_conversion(current, framework, to, translator)
     with unchanged_process(current):
         original = load_original(current, model, inputs)

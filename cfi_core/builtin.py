@@ -18,20 +18,18 @@ def cfi_frameworks() -> list[FrameworkSpec]:
     return [
         FrameworkSpec(
             name="numpy",
-            model_types=(
-                ("sklearn.base", "BaseEstimator"),
-                ("onnxruntime.capi.onnxruntime_inference_collection", "InferenceSession"),
-            ),
+            models="a function of numpy arrays, an estimator with predict_proba, decision_function or predict",
+            model_types=(),
             tensor_types=(),
-            adapter="cfi_core.frameworks.arrays:ArrayAdapter",
+            adapter="cfi_core.framework.arrays:ArrayAdapter",
             module="numpy",
+            model_methods=("predict_proba", "decision_function", "predict"),
             takes_functions=True,
             offers=frozenset({Need.FORWARD}),
-            without_gradients="A function of numpy arrays (an estimator, a session) has outputs only: use a "
-            "perturbation method such as feature_ablation, occlusion, lime, kernel_shap or shapley_value_sampling. "
-            "Of an ONNX Runtime session pass the .onnx file instead: it can be converted into a model with gradients. "
-            "A function of another framework's tensors is known by its inputs: pass tensors of that framework.",
-        ),
+            without_gradients="A function of numpy arrays (an estimator, too) has outputs only: use a perturbation "
+            "method such as feature_ablation, occlusion, lime, kernel_shap or shapley_value_sampling. A function of "
+            "another framework's tensors is known by its inputs: pass tensors of that framework.",
+        )
     ]
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from cfi_core.adapters import as_arrays, as_tensor, framework_of_tensor
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import ArgumentError, LayerError, ModelWarning, warn
-from cfi_core.frameworks.axes import inverse
-from cfi_core.frameworks.structure import flatten, map_structure
+from cfi_core.framework.axes import inverse
+from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.heads import at_head
 from cfi_core.records import Call, Carried, ModelAtHead, Prepared
 from cfi_core.registry import Registry

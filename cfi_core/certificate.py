@@ -33,9 +33,9 @@ from typing import Any
 import numpy as np
 
 from cfi_core.errors import NoGradientError
-from cfi_core.frameworks.axes import Permutation, permutation_at, permute, unpermute
-from cfi_core.frameworks.base import FrameworkAdapter
-from cfi_core.frameworks.structure import flatten
+from cfi_core.framework.axes import Permutation, permutation_at, permute, unpermute
+from cfi_core.framework.base import FrameworkAdapter
+from cfi_core.framework.structure import flatten
 
 OUTPUT_DOUBT, GRADIENT_DOUBT = 2e-6, 1e-5
 DOUBLE_OUTPUTS, DOUBLE_GRADIENTS = OUTPUT_DOUBT, GRADIENT_DOUBT  # in single precision they would raise no doubt either

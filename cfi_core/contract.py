@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cfi_core.specs import Head, MethodSpec
 
 if TYPE_CHECKING:
-    from cfi_core.frameworks.base import FrameworkAdapter
+    from cfi_core.framework.base import FrameworkAdapter
 
 
 class Axes(StrEnum):

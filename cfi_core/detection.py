@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cfi_core.adapters import adapter_for, framework_of_tensor, is_instance
+from cfi_core.adapters import adapter_for, check_installed, find_type, framework_of_tensor, known_frameworks
 from cfi_core.errors import UnknownFrameworkError
 from cfi_core.records import Arguments, Original
 from cfi_core.registry import Registry
@@ -38,28 +38,52 @@ def load_original(registry: Registry, model: Any, inputs: Any = None) -> Origina
 def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> FrameworkSpec:
     """The framework whose model types the model is an instance of, or whose files the path names.
 
-    Any other callable is a function of the tensors that the inputs are; of numpy arrays, if they are no tensors.
+    A model that is of several types is one of the framework with the most special type. Any other callable is a
+    function of the tensors that the inputs are; of numpy arrays, if they are no tensors.
 
     Raises:
-        UnknownFrameworkError: There is none, or more than one.
+        UnknownFrameworkError: There is none, or more than one, or the plugin for it is not installed.
     """
-    matches = [spec for spec in registry.frameworks.values() if _is_model(spec, model)]
-    if len(matches) == 1:
-        return matches[0]
-    known = ", ".join(sorted(registry.frameworks))
-    if matches:
+    matches = _matches(registry, model)
+    if len(matches) > 1:
         names = " and ".join(sorted(spec.name for spec in matches))
         raise UnknownFrameworkError(
-            f"The model ({_describe(model)}) is a model of {names} at once. A Keras model is understood with "
-            f"the tensorflow backend only: set KERAS_BACKEND=tensorflow before importing keras."
+            f"The model ({_describe(model)}) is a model of {names} at once. Pass a function that calls it: it is of "
+            f"the framework that its inputs are of."
         )
-    if callable(model) and not isinstance(model, type):
-        spec = registry.frameworks.get(_framework_of_inputs(registry, inputs) or _FUNCTIONS_FALL_TO)
-        if spec is not None and spec.takes_functions:
-            return spec
-    raise UnknownFrameworkError(
-        f"{_describe(model)} is a model of no known framework ({known}). Pass a torch.nn.Module, a Keras 3 model, "
-        f"an onnx.ModelProto, the path of an .onnx file or a function, or install a plugin for its framework."
+    if not matches and callable(model) and not isinstance(model, type):
+        name = _framework_of_inputs(registry, inputs) or _FUNCTIONS_FALL_TO
+        matches = [spec for spec in registry.frameworks.values() if spec.name == name and spec.takes_functions]
+    if not matches and not isinstance(model, type):
+        matches = [
+            spec for spec in registry.frameworks.values() if any(hasattr(model, name) for name in spec.model_methods)
+        ]
+    if not matches:
+        known = "; ".join(f"{spec.name}: {spec.models}" for spec in registry.frameworks.values() if spec.models)
+        raise UnknownFrameworkError(
+            f"{_describe(model)} is a model of no known framework. Known are {known}. Pass one of these, or install a "
+            f"plugin for its framework."
+        )
+    check_installed(registry, matches[0], f"{_describe(model)} is a model of {matches[0].name}")
+    return matches[0]
+
+
+def _matches(registry: Registry, model: Any) -> list[FrameworkSpec]:
+    known = known_frameworks(registry).values()
+    if isinstance(model, str | Path):
+        return [spec for spec in known if Path(model).suffix in spec.file_suffixes]
+    types = {spec.name: [found for pair in spec.model_types if (found := find_type(*pair, model))] for spec in known}
+    return [spec for spec in known if types[spec.name] and not _is_surpassed(spec.name, types)]
+
+
+def _is_surpassed(name: str, types: dict[str, list[type]]) -> bool:
+    """Whether another framework's type is derived from one of this framework's, and so says more of the model."""
+    return any(
+        issubclass(special, general) and special is not general
+        for other, theirs in types.items()
+        if other != name
+        for special in theirs
+        for general in types[name]
     )
 
 
@@ -75,12 +99,6 @@ def _given_inputs(arguments: Arguments, methods: Sequence[MethodSpec]) -> Any:
 def _framework_of_inputs(registry: Registry, inputs: Any) -> str | None:
     parts = inputs if isinstance(inputs, list | tuple) else (inputs,)
     return next((name for part in parts if (name := framework_of_tensor(registry, part)) is not None), None)
-
-
-def _is_model(spec: FrameworkSpec, model: Any) -> bool:
-    if isinstance(model, str | Path):
-        return Path(model).suffix in spec.file_suffixes
-    return any(is_instance(model, module, name) for module, name in spec.model_types)
 
 
 def _describe(model: Any) -> str:

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from cfi_core.attribution import Attribution, Outlets
 from cfi_core.contract import Axes, MethodResult
 from cfi_core.errors import MethodError, ModelWarning, PluginWarning, warn
-from cfi_core.frameworks.axes import Permutation, unpermute
+from cfi_core.framework.axes import Permutation, unpermute
 from cfi_core.observing import tell_after_run
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from cfi_core.adapters import is_importable
 from cfi_core.registry import PluginInfo, loaded, registry
 from cfi_core.requirements import unmet
-from cfi_core.specs import Kind, MethodSpec, ToolsetSpec, TranslatorSpec
+from cfi_core.specs import FrameworkSpec, Kind, MethodSpec, ToolsetSpec, TranslatorSpec
 
-_Spec = TypeVar("_Spec", ToolsetSpec, TranslatorSpec)
+_Spec = TypeVar("_Spec", FrameworkSpec, ToolsetSpec, TranslatorSpec)
 _Entry = TypeVar("_Entry")
 
 
@@ -22,11 +23,11 @@ class Listing(list[_Entry]):
 
 @dataclass(frozen=True)
 class Installed(Generic[_Spec]):
-    """A listed toolset or translator, and whether it can be used here.
+    """A listed framework, toolset or translator, and whether it can be used here.
 
     Attributes:
         spec: What its plugin says of it.
-        missing: PEP 508 requirements that are not met; empty if it can be used.
+        missing: What it requires and is not installed: PEP 508 requirements, or a module; empty if it can be used.
     """
 
     spec: _Spec
@@ -63,6 +64,12 @@ def methods(
         if key in (None, spec.key) and toolset in (None, spec.toolset) and kind in (None, spec.kind)
     ]
     return Listing(sorted(found, key=lambda spec: (spec.key, spec.toolset)))
+
+
+def frameworks() -> Listing[Installed[FrameworkSpec]]:
+    """All frameworks whose models plugins understand, sorted by name."""
+    specs = (spec for _, spec in sorted(registry().frameworks.items()))
+    return Listing(Installed(spec, () if is_importable(spec.module) else (spec.module,)) for spec in specs)
 
 
 def toolsets() -> Listing[Installed[ToolsetSpec]]:

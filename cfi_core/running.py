@@ -8,7 +8,7 @@ import numpy as np
 
 from cfi_core.contract import MethodRequest, MethodResult
 from cfi_core.errors import CFIError, MethodError
-from cfi_core.frameworks.base import FrameworkAdapter
+from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.specs import resolve
 
 

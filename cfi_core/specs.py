@@ -83,25 +83,38 @@ class FrameworkSpec:
 
     Attributes:
         name: `"torch"`, `"tensorflow"`, `"onnx"`, …
+        models: What its models are, in words, for listings and messages: `"a torch.nn.Module"`.
         model_types: `("module", "Class")` pairs, looked up in `sys.modules`, never imported.
-        tensor_types: Likewise, for the framework's tensors.
-        adapter: `"module:Class"` of a `cfi_core.frameworks.base.FrameworkAdapter`.
+        tensor_types: Pairs of the same kind, for the framework's tensors.
+        adapter: `"module:Class"` of a `cfi_core.framework.FrameworkAdapter`.
         module: Name that the library is imported by (several distributions may bring it).
+        model_methods: An object that has one of these methods, and is a model of no framework by its type, is one of
+            this framework.
         file_suffixes: Paths that end so are models of this framework.
+        aliases: Other names that users may take for this framework's; a message tells them the right one.
         offers: What its adapter's `runner` can do with a model: the needs that a bridge from it can meet.
         takes_functions: Whether its adapter takes plain functions of its tensors as models.
         without_gradients: What to tell a user whose method needs more than the framework offers.
+        before_use: `"module:function"`, called before the adapter of any framework is loaded: a precaution for what
+            happens when several frameworks are loaded in one process.
     """
 
     name: str
+    models: str = ""
     model_types: tuple[tuple[str, str], ...]
     tensor_types: tuple[tuple[str, str], ...]
     adapter: str
     module: str
+    model_methods: tuple[str, ...] = ()
     file_suffixes: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     offers: frozenset[Need] = RUNNABLE
     takes_functions: bool = False
     without_gradients: str = ""
+    before_use: str = ""
+
+    def __repr__(self) -> str:
+        return f"{self.name:<13} {self.adapter.partition(':')[0].partition('.')[0]:<15} {self.models or self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)

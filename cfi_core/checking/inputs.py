@@ -8,8 +8,8 @@ import numpy as np
 
 from cfi_core.adapters import as_array, as_arrays
 from cfi_core.errors import ArgumentError, CFIError, InputError
-from cfi_core.frameworks.base import FrameworkAdapter
-from cfi_core.frameworks.structure import flatten
+from cfi_core.framework.base import FrameworkAdapter
+from cfi_core.framework.structure import flatten
 from cfi_core.records import Inputs, Original
 from cfi_core.registry import Registry
 

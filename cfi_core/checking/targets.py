@@ -11,7 +11,7 @@ import numpy as np
 from cfi_core.adapters import as_array, framework_of_tensor
 from cfi_core.contract import Target
 from cfi_core.errors import ArgumentError, TargetError
-from cfi_core.frameworks.structure import flatten, is_structure, items
+from cfi_core.framework.structure import flatten, is_structure, items
 from cfi_core.registry import Registry
 
 

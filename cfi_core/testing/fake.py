@@ -8,15 +8,14 @@ with closed-form gradients, so that the whole way of a call can be tested where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
 from cfi_core.errors import TranslationError
-from cfi_core.frameworks.base import Layer, Pullback
+from cfi_core.framework import FrameworkAdapter, Layer, Pullback, Runner
 from cfi_core.hookspec import hookimpl
 from cfi_core.specs import ANY, RUNNABLE, FrameworkSpec, Head, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
 
@@ -94,8 +93,8 @@ class Print(Network):
     channel = 3
 
 
-class NetworkRunner:
-    """See `cfi_core.frameworks.base.Runner`: the network is a chain of steps, so a stage is some of them in a row."""
+class NetworkRunner(Runner):
+    """The network is a chain of steps, so a stage is some of them in a row."""
 
     def __init__(self, model: Network, layers: Sequence[str]) -> None:
         self._model = model
@@ -231,14 +230,10 @@ def as_print(request: BridgeRequest) -> Converted:
     return Converted(model, (model.input_axes,), (None,), layers)
 
 
-class NetworkAdapter:
-    """See `cfi_core.frameworks.base.FrameworkAdapter`; serves both frameworks."""
+class NetworkAdapter(FrameworkAdapter):
+    """Serves both frameworks."""
 
     name = "fake"
-
-    def load(self, model: Network) -> Network:
-        """The model."""
-        return model
 
     def twin(self, model: Network, *, share_weights: bool = True) -> Network:
         """A copy."""
@@ -255,9 +250,6 @@ class NetworkAdapter:
         """Its content."""
         return repr((model.mix.tobytes(), model.head.tobytes(), model.softmax, model.refuses, model.distorts))
 
-    def input_shapes(self, model: Network) -> None:
-        """Declares none."""
-
     def declared_integer(self, model: Network, position: int) -> bool | None:
         """Takes floating point numbers."""
         return False
@@ -266,20 +258,9 @@ class NetworkAdapter:
         """By layout."""
         return model.channel if len(shape) == 4 else None
 
-    def dims(self, model: Network, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
-        """By layout."""
-        if len(shape) != 4:
-            return ("sample", "unit")
-        names = ["sample", "height", "width"]
-        names.insert(model.channel, "channel")
-        return tuple(names)
-
     def without_softmax(self, model: Network, inputs: Sequence[Any]) -> Network | None:
         """Drops the softmax."""
         return type(model)(model.mix, model.head) if model.softmax else None
-
-    def in_double(self, model: Network) -> None:
-        """It computes in double precision already."""
 
     def outputs(self, model: Network, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """Forward pass."""
@@ -325,40 +306,10 @@ class NetworkAdapter:
         """The network opened at some of its layers."""
         return NetworkRunner(model, layers)
 
-    def share(self, tensor: np.ndarray) -> np.ndarray:
-        """The array."""
-        return np.ascontiguousarray(tensor)
-
-    def adopt(self, shared: Any, model: Any) -> np.ndarray:
-        """The array, on the same memory."""
-        return np.from_dlpack(shared)
-
-    def is_tensor(self, value: Any) -> bool:
-        """Uses numpy arrays."""
-        return False
-
-    def to_numpy(self, tensor: np.ndarray) -> np.ndarray:
-        """The array."""
-        return np.asarray(tensor)
-
     def tensor(self, value: Any, model: Any) -> np.ndarray:
         """A copy in the model's type."""
         array = np.array(value)
         return array.astype(model.mix.dtype) if np.issubdtype(array.dtype, np.floating) else array
-
-    def permute(self, tensor: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-        """A view."""
-        return np.transpose(tensor, axes)
-
-    @contextmanager
-    def seeded(self, seed: int) -> Iterator[None]:
-        """Uses numpy's generator, which core seeds."""
-        yield
-
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """Touches nothing global."""
-        yield
 
 
 def to_print(model: Painting, inputs: tuple[np.ndarray, ...]) -> Converted:

@@ -27,8 +27,8 @@ from cfi_core.certificate import (
 )
 from cfi_core.contract import BridgeRequest, Converted
 from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
-from cfi_core.frameworks.axes import permute
-from cfi_core.frameworks.base import FrameworkAdapter
+from cfi_core.framework.axes import permute
+from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.heads import at_head, place_of
 from cfi_core.layer_map import LayerMap, LayerMatch
 from cfi_core.records import Call, ModelAtHead, Prepared, Route, Translation

@@ -12,8 +12,8 @@ import numpy as np
 
 from cfi_core.certificate import Certificate, Divergence, Side, certify, computes, random_like, with_layers
 from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
-from cfi_core.frameworks.axes import Permutation, compose, permutation_at, permute
-from cfi_core.frameworks.base import FrameworkAdapter, Storable
+from cfi_core.framework.axes import Permutation, compose, permutation_at, permute
+from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.layer_map import LayerMap, find_layers, first_divergence
 from cfi_core.records import Original, Route, Translation
 from cfi_core.registry import Registry
@@ -113,7 +113,7 @@ def _reuse(job: Job, route: Route, kept: _Measured) -> Translation:
 def _make(job: Job, route: Route) -> tuple[Translation, _Measured]:
     """A new conversion, or one that was kept on disk; measured on the inputs in either case."""
     store, source = current_store(), job.original.adapter
-    content = source.content(job.original.model) if store is not None and isinstance(source, Storable) else None
+    content = source.content(job.original.model) if store is not None else None
     if store is None or content is None:
         return _run_and_measure(job, route)
     key = store_key(job.registry, content, route, job.arrays)

@@ -23,8 +23,8 @@ import xxhash
 from packaging.requirements import Requirement
 
 from cfi_core.errors import ArgumentError, TranslationWarning, warn
-from cfi_core.frameworks.axes import Permutation
-from cfi_core.frameworks.base import FrameworkAdapter, Storable
+from cfi_core.framework.axes import Permutation
+from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.records import Route
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
@@ -68,7 +68,7 @@ class Store:
     def get(self, key: str, adapter: FrameworkAdapter) -> Conversion | None:
         """The entry, if there is one that can be read."""
         entry = self.folder / key
-        if not isinstance(adapter, Storable) or not (entry / _NOTES).is_file():
+        if not adapter.can_save or not (entry / _NOTES).is_file():
             return None
         try:
             notes = json.loads((entry / _NOTES).read_text())
@@ -83,7 +83,7 @@ class Store:
         Warns:
             TranslationWarning: It cannot be written.
         """
-        if not isinstance(adapter, Storable):
+        if not adapter.can_save:
             return
         notes = {
             "input_axes": made.input_axes,

@@ -16,8 +16,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from cfi_core.errors import InputError, LayerError, NoGradientError
-from cfi_core.frameworks.arrays import ArrayAdapter
-from cfi_core.frameworks.structure import flatten
+from cfi_core.framework.arrays import ArrayAdapter
+from cfi_core.framework.structure import flatten
 
 ADAPTER = ArrayAdapter()
 
@@ -132,7 +132,7 @@ def test_what_gives_no_scores_is_refused(data: tuple[np.ndarray, np.ndarray]) ->
     soft = vote.set_params(voting="soft")
     np.testing.assert_allclose(ADAPTER.outputs(ADAPTER.load(soft), [x]).sum(1), 1)
     with pytest.raises(InputError, match="LogisticRegression is not fitted yet: call fit"):
-        ADAPTER.load(LogisticRegression())
+        ADAPTER.outputs(ADAPTER.load(LogisticRegression()), [x])
     with pytest.raises(InputError, match="LogisticRegression is a class"):
         ADAPTER.load(LogisticRegression)
     with pytest.raises(InputError, match="is no function of arrays"):

@@ -41,7 +41,7 @@ class HandModel:
 
 
 class HandRunner:
-    """Implements `cfi_core.frameworks.base.Runner`."""
+    """Implements `cfi_core.framework.base.Runner`."""
 
     def __init__(self, model: HandModel, layers: Sequence[str]) -> None:
         unknown = set(layers) - set(model.by_name)

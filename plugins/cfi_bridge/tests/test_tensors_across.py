@@ -11,8 +11,8 @@ import tensorflow as tf
 import torch
 from torch import nn
 
-from cfi_core.detection import adapter_for
-from cfi_core.frameworks.base import FrameworkAdapter
+from cfi_core.adapters import adapter_for
+from cfi_core.framework import FrameworkAdapter, hand_over
 from cfi_core.registry import registry
 
 
@@ -75,21 +75,20 @@ def test_what_tensorflow_cannot_adopt_as_it_lies_is_copied(to_tensorflow: Framew
     np.testing.assert_array_equal(to_tensorflow.adopt(line.numpy()[::-1], None), line.flip(0))
 
 
-def test_from_torch_to_numpy(to_numpy: FrameworkAdapter) -> None:
+def test_from_torch_to_numpy(to_torch: FrameworkAdapter, to_numpy: FrameworkAdapter) -> None:
     value = torch.randn(2, 3, requires_grad=True)
-    adopted = to_numpy.adopt(value, None)
-    assert adopted.ctypes.data == value.data_ptr()
+    array = hand_over(value, to_torch, to_numpy, None)
+    assert array.ctypes.data == value.data_ptr()
     for dtype in (torch.bfloat16, torch.float16, torch.bool, torch.int32):
         tensor = torch.tensor([[1.5, 0.0]]).to(dtype)
-        expected = np.float32 if dtype is torch.bfloat16 else tensor.numpy().dtype
-        assert to_numpy.adopt(tensor, None).dtype == expected
-        np.testing.assert_array_equal(to_numpy.adopt(tensor, None), tensor.float().numpy())
-    conjugate = torch.tensor([1 + 2j]).conj()
-    np.testing.assert_array_equal(to_numpy.adopt(conjugate, None), [1 - 2j])
-    assert to_numpy.share(adopted).ctypes.data == adopted.ctypes.data and to_numpy.share(adopted.T).flags.c_contiguous
+        array = hand_over(tensor, to_torch, to_numpy, None)
+        assert array.dtype == (np.float32 if dtype is torch.bfloat16 else tensor.numpy().dtype)
+        np.testing.assert_array_equal(array, tensor.float().numpy())
+    np.testing.assert_array_equal(hand_over(torch.tensor([1 + 2j]).conj(), to_torch, to_numpy, None), [1 - 2j])
+    assert to_numpy.share(array).ctypes.data == array.ctypes.data and to_numpy.share(array.T).flags.c_contiguous
 
 
-def test_from_tensorflow_to_numpy(to_numpy: FrameworkAdapter) -> None:
-    np.testing.assert_array_equal(to_numpy.adopt(tf.constant([[1.5, 2.0]]), None), [[1.5, 2.0]])
-    half = to_numpy.adopt(tf.constant([[1.5, 2.0]], tf.bfloat16), None)
+def test_from_tensorflow_to_numpy(to_tensorflow: FrameworkAdapter, to_numpy: FrameworkAdapter) -> None:
+    np.testing.assert_array_equal(hand_over(tf.constant([[1.5, 2.0]]), to_tensorflow, to_numpy, None), [[1.5, 2.0]])
+    half = hand_over(tf.constant([[1.5, 2.0]], tf.bfloat16), to_tensorflow, to_numpy, None)
     assert half.dtype == np.float32 and half.tolist() == [[1.5, 2.0]]

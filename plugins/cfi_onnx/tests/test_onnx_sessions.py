@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cfi_core.errors import InputError
-from cfi_core.frameworks.arrays import ArrayAdapter
+from cfi_onnx.sessions import SessionAdapter
 
-ADAPTER = ArrayAdapter()
+ADAPTER = SessionAdapter()
 
 
 def session(dtype: int = TensorProto.FLOAT) -> onnxruntime.InferenceSession:

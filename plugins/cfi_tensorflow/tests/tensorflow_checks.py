@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cfi_core.frameworks.base import Runner
-from cfi_core.frameworks.structure import flatten
+from cfi_core.framework.base import Runner
+from cfi_core.framework.structure import flatten
 from cfi_tensorflow.adapter import TensorFlowAdapter
 from cfi_tensorflow.runners import GraphRunner
 

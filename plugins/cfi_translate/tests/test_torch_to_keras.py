@@ -10,8 +10,8 @@ import torch
 from test_torch_export_operators import FUNCTIONS, MODULES, arrays_for, seeded
 
 import cfi_core as cfi
-from cfi_core.frameworks.axes import permute, unpermute
-from cfi_core.frameworks.structure import flatten
+from cfi_core.framework.axes import permute, unpermute
+from cfi_core.framework.structure import flatten
 from cfi_core.records import Route
 from cfi_core.registry import registry
 from cfi_core.translation.conversion import convert_along

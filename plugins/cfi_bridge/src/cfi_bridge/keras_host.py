@@ -57,7 +57,7 @@ def bridge(request: BridgeRequest) -> Converted:
     values = list(inputs)
     for stage, value in enumerate(layers):
         (activation,) = Stage(spanned, stage, (value,), number)(list(values))
-        values.append(Tap(spanned, stage, number)(activation))
+        values.append(KerasTap(spanned, stage, number)(activation))
     results = Stage(spanned, len(layers), tuple(outputs), number)(values)
     model = keras.Model(_one_or_all(inputs), _one_or_all(results), name="bridged")
     model.run_eagerly = True  # nothing is gained by a graph, and errors keep their type
@@ -110,7 +110,7 @@ class _Part(keras.layers.Layer):
         refuse_to_save(self._framework)
 
 
-class Tap(_Part):
+class KerasTap(_Part):
     """Stands for a layer of the model: its output is that layer's activation."""
 
     def __init__(self, spanned: Span, stage: int, number: int) -> None:

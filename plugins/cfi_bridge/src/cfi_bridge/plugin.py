@@ -19,7 +19,7 @@ def cfi_translators() -> Iterable[TranslatorSpec]:
             preserves=RUNNABLE,
             cost=1,
             implementation="cfi_bridge.torch_host:bridge",
-            requirements=("torch>=2.10",),
+            requirements=("cfi-torch", "torch>=2.10"),
             kind="bridge",
         ),
         TranslatorSpec(
@@ -29,7 +29,7 @@ def cfi_translators() -> Iterable[TranslatorSpec]:
             preserves=RUNNABLE,
             cost=1,
             implementation="cfi_bridge.keras_host:bridge",
-            requirements=("tensorflow>=2.18", "keras>=3.13.2"),
+            requirements=("cfi-tensorflow", "tensorflow>=2.18", "keras>=3.13.2"),
             kind="bridge",
         ),
     ]

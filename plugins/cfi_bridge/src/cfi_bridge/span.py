@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from cfi_core.contract import BridgedLayer, BridgeRequest
 from cfi_core.errors import MethodError, NoGradientError
-from cfi_core.frameworks.base import FrameworkAdapter, Runner
+from cfi_core.framework import FrameworkAdapter, Runner, hand_over
 
 Axes = tuple[int, ...] | None
 
@@ -89,7 +89,7 @@ class Span:
         """A tensor of the model's framework as one of the host's."""
         if axes is not None and not self.host_turns:
             tensor = self.source.permute(tensor, axes)
-        tensor = self.host.adopt(self.source.share(tensor), place)
+        tensor = hand_over(tensor, self.source, self.host, place)
         return self.host.permute(tensor, axes) if axes is not None and self.host_turns else tensor
 
     def layers(self, names: Sequence[str]) -> Mapping[str, BridgedLayer]:
@@ -107,7 +107,7 @@ class Span:
     def _inwards(self, tensor: Any, axes: Axes) -> Any:
         if axes is not None and self.host_turns:
             tensor = self.host.permute(tensor, _inverse(axes))
-        tensor = self.source.adopt(self.host.share(tensor), self.model)
+        tensor = hand_over(tensor, self.host, self.source, self.model)
         return self.source.permute(tensor, _inverse(axes)) if axes is not None and not self.host_turns else tensor
 
     def _all_inwards(self, values: Sequence[Any]) -> list[Any]:

@@ -31,7 +31,7 @@ def bridge(request: BridgeRequest) -> Converted:
     return Converted(model, spanned.input_axes, spanned.output_axes, spanned.layers(names))
 
 
-class Tap(nn.Identity):
+class TorchTap(nn.Identity):
     """Stands for a layer of the model: what goes through is its activation.
 
     Attributes:
@@ -67,7 +67,7 @@ class BridgedModel(nn.Module):
     def __init__(self, spanned: Span, examples: Examples) -> None:
         super().__init__()
         self._span = spanned
-        self.layers = nn.ModuleList(Tap(name) for name in spanned.runner.layers)
+        self.layers = nn.ModuleList(TorchTap(name) for name in spanned.runner.layers)
         first = examples.inputs[0]
         device = first.device if isinstance(first, Tensor) else None
         self.register_buffer("like", torch.empty(0, device=device), persistent=False)
@@ -104,11 +104,11 @@ class BridgedModel(nn.Module):
 
     def _results(self, stage: int, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         if torch.is_grad_enabled() and any(value.requires_grad for value in values):
-            return _Stage.apply(self, stage, *values)
+            return _StageFunction.apply(self, stage, *values)
         return self._span.run(stage, values, self)
 
 
-class _Stage(torch.autograd.Function):
+class _StageFunction(torch.autograd.Function):
     """One stage as a node of autograd's graph."""
 
     @staticmethod

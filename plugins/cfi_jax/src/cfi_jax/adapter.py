@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfi_core.errors import InputError
-from cfi_core.frameworks.axes import named_axes
-from cfi_core.frameworks.base import Layer
-from cfi_core.frameworks.structure import flatten, map_structure
+from cfi_core.framework.base import FrameworkAdapter, Layer
+from cfi_core.framework.structure import flatten, map_structure
 from cfi_jax import content
 from cfi_jax.logits import Logits, ends_in_softmax
 from cfi_jax.programs import (
@@ -36,8 +34,8 @@ _MODES = ("deterministic", "use_running_average")
 _NARROW = {"int64": jnp.int32, "uint64": jnp.uint32, "float64": jnp.float32}
 
 
-class JaxAdapter:
-    """See `cfi_core.frameworks.base.FrameworkAdapter`.
+class JaxAdapter(FrameworkAdapter):
+    """JAX has no global state: random numbers come from keys that the model is given.
 
     Layers are Flax modules, by dotted paths: of attributes (NNX) or of parameters (Linen). Linen modules are also found
     inside a plain function that applies them. Without `jax_enable_x64`, float64 becomes float32 as everywhere in JAX.
@@ -88,21 +86,9 @@ class JaxAdapter:
         """See `cfi_jax.content`."""
         return content.fingerprint(body(model)) + ("-logits" if isinstance(model, Logits) else "")
 
-    def input_shapes(self, model: Any) -> tuple[tuple[int | None, ...], ...] | None:
-        """JAX models declare none."""
-        return None
-
-    def declared_integer(self, model: Any, position: int) -> bool | None:
-        """JAX models declare no types."""
-        return None
-
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis, as everywhere in Flax."""
         return len(shape) - 1 if len(shape) > 2 else None
-
-    def dims(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
-        """Channels last."""
-        return named_axes(len(shape), len(shape) - 1, layer)
 
     def without_softmax(self, model: Any, inputs: Sequence[Any]) -> Any | None:
         """Recognises `jax.nn.softmax` and `jax.nn.log_softmax` (Flax has the same) in what the model computes last."""
@@ -114,9 +100,6 @@ class JaxAdapter:
         except NOT_TRACEABLE:
             return None
         return Logits(model) if found else None
-
-    def in_double(self, model: Any) -> None:
-        """JAX computes in double precision only where the whole process does."""
 
     # running
 
@@ -262,18 +245,6 @@ class JaxAdapter:
     def permute(self, tensor: Any, axes: Sequence[int]) -> jax.Array:
         """The array with its axes in another order."""
         return jnp.transpose(tensor, axes)
-
-    # process
-
-    @contextmanager
-    def seeded(self, seed: int) -> Iterator[None]:
-        """JAX has no random state: every random number comes from a key that the model is given."""
-        yield
-
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """Nothing global is changed."""
-        yield
 
 
 def _floating(outputs: Sequence[Any]) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ def cfi_frameworks() -> Iterable[FrameworkSpec]:
     return [
         FrameworkSpec(
             name="jax",
+            models="a function of JAX arrays, a Flax or Equinox module",
             model_types=(
                 ("jaxlib._jax", "PjitFunction"),
                 ("flax.nnx", "Module"),

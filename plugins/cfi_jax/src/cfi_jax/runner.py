@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from cfi_core.errors import LayerError, NoGradientError
-from cfi_core.frameworks.base import Pullback
-from cfi_core.frameworks.structure import flatten
+from cfi_core.framework.base import Pullback, Runner
+from cfi_core.framework.structure import flatten
 from cfi_jax.programs import Sightings, body, observe, program
 from cfi_jax.watch import Watch
 
@@ -24,14 +24,12 @@ _Results = tuple[jax.Array, ...]
 _SHAPES_KEPT = 8
 
 
-class JaxRunner:
-    """See `cfi_core.frameworks.base.Runner`.
+class JaxRunner(Runner):
+    """Each stage and its derivative are compiled, once for every number of samples.
 
-    Each stage and its derivative are compiled, once for every number of samples; of these, the ones used last are kept.
-    A model whose Python code asks for values cannot be compiled, and runs operation by operation.
+    Of these, the ones used last are kept. A model whose Python code asks for values cannot be compiled, and runs
+    operation by operation.
     """
-
-    layers: tuple[str, ...]
 
     def __init__(self, model: Any, inputs: Sequence[Any], layers: Sequence[str]) -> None:
         seen = observe(model, inputs)
@@ -41,7 +39,7 @@ class JaxRunner:
         self._wide = bool(jax.config.jax_enable_x64)
         self._traceable = seen.traceable
         # By stage, so that a model opened at many layers does not push its own stages out.
-        self._stages: list[OrderedDict[Any, _Stage]] = [OrderedDict() for _ in range(len(self.layers) + 1)]
+        self._stages: list[OrderedDict[Any, _Passes]] = [OrderedDict() for _ in range(len(self.layers) + 1)]
         self._keeping = Lock()
 
     def run(self, stage: int, values: Sequence[Any]) -> tuple[Any, ...]:
@@ -74,7 +72,7 @@ class JaxRunner:
 
         return results, pullback
 
-    def _stage(self, stage: int, values: Sequence[Any]) -> _Stage:
+    def _stage(self, stage: int, values: Sequence[Any]) -> _Passes:
         kept, key = self._stages[stage], tuple((value.shape, value.dtype.name) for value in values)
         made = kept.get(key)
         if made is None:
@@ -111,7 +109,7 @@ class JaxRunner:
 
 
 @dataclass(frozen=True, eq=False)
-class _Stage:
+class _Passes:
     """A stage for arrays of certain shapes.
 
     Attributes:
@@ -125,11 +123,11 @@ class _Stage:
     pull: Callable[..., _Results]
 
 
-def _uncompiled(function: Callable[..., _Results], _values: Sequence[Any]) -> _Stage:
-    return _Stage(lambda values: function(*values), partial(_linearized, function), _pulled)
+def _uncompiled(function: Callable[..., _Results], _values: Sequence[Any]) -> _Passes:
+    return _Passes(lambda values: function(*values), partial(_linearized, function), _pulled)
 
 
-def _compiled(function: Callable[..., _Results], values: Sequence[Any]) -> _Stage:
+def _compiled(function: Callable[..., _Results], values: Sequence[Any]) -> _Passes:
     traced = jax.make_jaxpr(function)(*values)
     held = traced.consts  # handed over in every call: XLA would otherwise copy the weights into its code
 
@@ -141,7 +139,7 @@ def _compiled(function: Callable[..., _Results], values: Sequence[Any]) -> _Stag
 
     # JAX keeps what it has compiled for as long as the function lives, so the pullback is a function of its own.
     pull = jax.jit(partial(_pulled), static_argnums=(2, 3))
-    return _Stage(partial(jax.jit(run), held), partial(jax.jit(linearize), held), pull)
+    return _Passes(partial(jax.jit(run), held), partial(jax.jit(linearize), held), pull)
 
 
 def _linearized(function: Callable[..., _Results], values: tuple[Any, ...]) -> tuple[_Results, Any]:

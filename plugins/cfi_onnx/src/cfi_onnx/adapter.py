@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,18 @@ import onnx
 import xxhash
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.frameworks.arrays import NumpyTensors
-from cfi_core.frameworks.axes import named_axes
-from cfi_core.frameworks.base import Layer
-from cfi_onnx.runner import OnnxRunner, Session, fixed_samples, real_inputs, refuse_gradient
+from cfi_core.framework.base import FrameworkAdapter, Layer
+from cfi_onnx.runner import OnnxRunner, fixed_samples, real_inputs, session
 
 _TO_CHANNELS_FIRST = [0, 3, 1, 2]
 _SOFTMAXES = ("Softmax", "LogSoftmax")
 
 
-class OnnxAdapter(NumpyTensors):
-    """See `cfi_core.frameworks.base.FrameworkAdapter`. Layers go by the names of their nodes."""
+class OnnxAdapter(FrameworkAdapter):
+    """Layers go by the names of their nodes. Tensors are numpy arrays, as everywhere in ONNX's runtimes."""
 
     name = "onnx"
+    can_save = True
 
     # models
 
@@ -48,10 +46,6 @@ class OnnxAdapter(NumpyTensors):
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         return copy
-
-    def in_training_mode(self, model: onnx.ModelProto) -> bool:
-        """ONNX models have no mode."""
-        return False
 
     def fingerprint(self, model: onnx.ModelProto) -> str:
         """Hash of the serialised model."""
@@ -89,10 +83,6 @@ class OnnxAdapter(NumpyTensors):
             return None
         return len(shape) - 1 if layer is None and _channels_last(model) else 1
 
-    def dims(self, model: onnx.ModelProto, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
-        """Named by the channel axis."""
-        return named_axes(len(shape), self.channel_axis(model, shape, layer=layer), layer)
-
     def without_softmax(self, model: onnx.ModelProto, inputs: Sequence[Any]) -> onnx.ModelProto | None:
         """The same graph, ending before each softmax node that makes an output."""
         makers = {output: node for node in model.graph.node for output in node.output}
@@ -105,21 +95,12 @@ class OnnxAdapter(NumpyTensors):
                 value.name = node.input[0]  # of the same shape and type
         return cut
 
-    def in_double(self, model: onnx.ModelProto) -> None:
-        """Not made: not every operator of ONNX Runtime computes in double precision."""
-
     # running
 
     def outputs(self, model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> Any:
         """Forward pass by ONNX Runtime where it is installed, by ONNX's reference evaluator otherwise."""
         results = _run(model, inputs)
         return results[0] if len(results) == 1 else tuple(results)
-
-    def vjp(
-        self, model: onnx.ModelProto, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray | None, ...]:
-        """Always refuses."""
-        refuse_gradient()
 
     # layers
 
@@ -156,16 +137,6 @@ class OnnxAdapter(NumpyTensors):
         values = dict(zip(order, _run(reader, inputs, leave_out=True), strict=True))
         return {name: values[output] for name, output in wanted.items() if isinstance(values[output], np.ndarray)}
 
-    def layer_gradients(
-        self,
-        model: onnx.ModelProto,
-        inputs: Sequence[np.ndarray],
-        cotangents: Sequence[np.ndarray],
-        names: Sequence[str] | None = None,
-    ) -> Mapping[str, np.ndarray]:
-        """Always refuses."""
-        refuse_gradient()
-
     def runner(self, model: onnx.ModelProto, inputs: Sequence[np.ndarray], layers: Sequence[str] = ()) -> OnnxRunner:
         """Sub-models with sessions of their own. A layer's activation is its node's first output.
 
@@ -187,10 +158,6 @@ class OnnxAdapter(NumpyTensors):
 
     # tensors
 
-    def is_tensor(self, value: Any) -> bool:
-        """ONNX has no tensors of its own; its runtimes take numpy arrays."""
-        return False
-
     def tensor(self, value: Any, model: Any) -> np.ndarray:
         """A fresh array in the model's floating point type."""
         array = np.array(value)
@@ -198,18 +165,6 @@ class OnnxAdapter(NumpyTensors):
             declared = [_dtype(entry) for entry in real_inputs(model)]
             return array.astype(next((dtype for dtype in declared if np.issubdtype(dtype, np.floating)), array.dtype))
         return array
-
-    # process
-
-    @contextmanager
-    def seeded(self, seed: int) -> Iterator[None]:
-        """Nothing is random here."""
-        yield
-
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """Nothing global is touched here."""
-        yield
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
@@ -235,6 +190,6 @@ def _channels_last(model: onnx.ModelProto) -> bool:
 
 
 def _run(model: onnx.ModelProto, inputs: Sequence[np.ndarray], *, leave_out: bool = False) -> list[Any]:
-    return Session(model, leave_out=leave_out).run(
+    return session(model, leave_out=leave_out)(
         dict(zip((value.name for value in real_inputs(model)), inputs, strict=True))
     )

@@ -10,10 +10,11 @@ from cfi_core.specs import FrameworkSpec, Need
 
 @hookimpl
 def cfi_frameworks() -> Iterable[FrameworkSpec]:
-    """ONNX models, in memory and in files."""
+    """ONNX models, in memory and in files, and sessions of ONNX Runtime."""
     return [
         FrameworkSpec(
             name="onnx",
+            models="an onnx.ModelProto, the path of an .onnx file",
             model_types=(("onnx", "ModelProto"),),
             tensor_types=(),
             adapter="cfi_onnx.adapter:OnnxAdapter",
@@ -22,5 +23,17 @@ def cfi_frameworks() -> Iterable[FrameworkSpec]:
             offers=frozenset({Need.FORWARD, Need.LAYER}),
             without_gradients="ONNX Runtime computes no gradients: pip install cfi-translate, which converts the model "
             "into one that has them.",
+        ),
+        FrameworkSpec(
+            name="onnxruntime",
+            models="an ONNX Runtime session",
+            model_types=(("onnxruntime.capi.onnxruntime_inference_collection", "InferenceSession"),),
+            tensor_types=(),
+            adapter="cfi_onnx.sessions:SessionAdapter",
+            module="onnxruntime",
+            offers=frozenset({Need.FORWARD}),
+            without_gradients="An ONNX Runtime session has outputs only: use a perturbation method such as "
+            "feature_ablation, occlusion, lime, kernel_shap or shapley_value_sampling, or pass the .onnx file, which "
+            "can be converted into a model with gradients.",
         ),
     ]

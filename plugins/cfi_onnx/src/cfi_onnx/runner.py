@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import onnx
 
-from cfi_core.errors import NoGradientError
-from cfi_core.frameworks.portions import Portions, one_size
+from cfi_core.framework.base import Runner
+from cfi_core.framework.portions import Portions, one_size
 from cfi_core.requirements import unmet
 
 _QUIET = 3  # errors only: a cut-out graph has parts that nothing uses, which ONNX Runtime would warn of
 
 
-class OnnxRunner:
-    """See `cfi_core.frameworks.base.Runner`. Each stage is a session, made once."""
+class OnnxRunner(Runner):
+    """Each stage is a session, made once."""
 
     def __init__(self, model: onnx.ModelProto, opened: Mapping[str, str], dtypes: Mapping[str, np.dtype[Any]]) -> None:
         """Cuts the stages out.
@@ -30,7 +30,7 @@ class OnnxRunner:
         tensors = list(opened.values())
         outputs = [value.name for value in model.graph.output]
         self._stages = [
-            _Stage(model, tensors[:i], wanted, dtypes)
+            _SubModel(model, tensors[:i], wanted, dtypes)
             for i, wanted in enumerate([*([tensor] for tensor in tensors), outputs])
         ]
 
@@ -38,38 +38,22 @@ class OnnxRunner:
         """The results of a stage."""
         return self._stages[stage].run(values)
 
-    def linearize(self, stage: int, values: Sequence[np.ndarray]) -> NoReturn:
-        """Always refuses."""
-        refuse_gradient()
 
-
-class Session:
+def session(model: onnx.ModelProto, samples: int | None = None, *, leave_out: bool = False) -> Portions:
     """A model ready to run: by ONNX Runtime where it is installed, by ONNX's reference evaluator otherwise.
 
     A model that is exported for a fixed number of samples runs on any other number in portions of that size.
+
+    Args:
+        model: The model.
+        samples: The number of samples that it takes, if its inputs do not tell and it takes no other.
+        leave_out: Outputs that cannot be had in portions are None.
     """
-
-    def __init__(self, model: onnx.ModelProto, samples: int | None = None, *, leave_out: bool = False) -> None:
-        """Makes it ready.
-
-        Args:
-            model: The model.
-            samples: The number of samples that it takes, if its inputs do not tell and it takes no other.
-            leave_out: Outputs that cannot be had in portions are None.
-        """
-        session, samples = _session(model), samples or fixed_samples(model)
-        self._run = Portions(lambda feeds: list(session.run(None, dict(feeds))), samples, leave_out=leave_out)
-
-    def run(self, feeds: Mapping[str, np.ndarray]) -> list[Any]:
-        """All outputs.
-
-        Raises:
-            InputError: The model takes another number of samples, and they cannot be computed apart.
-        """
-        return self._run(feeds)
+    evaluator, samples = _evaluator(model), samples or fixed_samples(model)
+    return Portions(lambda feeds: list(evaluator.run(None, dict(feeds))), samples, leave_out=leave_out)
 
 
-def _session(model: onnx.ModelProto) -> Any:
+def _evaluator(model: onnx.ModelProto) -> Any:
     if unmet(("onnxruntime",)):
         from onnx.reference import ReferenceEvaluator
 
@@ -87,7 +71,7 @@ def fixed_samples(model: onnx.ModelProto) -> int | None:
     return one_size(shape[0].dim_value if len(shape) else None for shape in shapes)
 
 
-class _Stage:
+class _SubModel:
     """From the model's inputs and some activations to the wanted tensors."""
 
     def __init__(
@@ -101,11 +85,11 @@ class _Stage:
         self._wanted = wanted
         self._computed = [tensor for tensor in wanted if tensor not in self._fed]
         part = _cut(model, {tensor: dtypes[tensor] for tensor in given}, self._computed)
-        self._session = Session(part, fixed_samples(model)) if self._computed else None
+        self._session = session(part, fixed_samples(model)) if self._computed else None
 
     def run(self, values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         feeds = dict(zip(self._fed, values, strict=True))
-        results = {} if self._session is None else dict(zip(self._computed, self._session.run(feeds), strict=True))
+        results = {} if self._session is None else dict(zip(self._computed, self._session(feeds), strict=True))
         # An opened layer may itself be an output; the copy keeps results apart from what is given.
         return tuple(results[name] if name in results else np.array(feeds[name]) for name in self._wanted)
 
@@ -161,11 +145,3 @@ def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The graph's inputs; older models list their weights among them."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
-
-
-def refuse_gradient() -> NoReturn:
-    """Says what to do where gradients are asked for."""
-    raise NoGradientError(
-        "ONNX models have no gradients. Use a method that needs none (such as feature_ablation, occlusion, lime or "
-        "kernel_shap), or let the model be converted (cfi-translate) into one that has them."
-    )

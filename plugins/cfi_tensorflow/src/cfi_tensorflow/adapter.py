@@ -16,12 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.errors import InputError, UnknownFrameworkError
-from cfi_core.frameworks.axes import named_axes
-from cfi_core.frameworks.base import Layer, Runner
-from cfi_core.frameworks.structure import flatten, map_structure
-from cfi_tensorflow.functions import COMPILED, FunctionModel, FunctionView
+from cfi_core.framework.base import FrameworkAdapter, Layer, Runner
+from cfi_core.framework.structure import flatten, map_structure
+from cfi_tensorflow.functions import COMPILED, FunctionView, TensorFlowFunction
 from cfi_tensorflow.keras import KerasView
-from cfi_tensorflow.logits import LogitModel, View
+from cfi_tensorflow.logits import TracedLogits, View
 from cfi_tensorflow.outputs import combination
 
 _ALIGNMENT = 64
@@ -31,14 +30,15 @@ _CPU = 1
 """DLPack's number for the kind of device."""
 
 
-class TensorFlowAdapter:
-    """See `cfi_core.frameworks.base.FrameworkAdapter`.
+class TensorFlowAdapter(FrameworkAdapter):
+    """TensorFlow's models have no mode: every call says it.
 
     Layers of Keras models go by their Keras names, inner ones as `outer/inner`; those of other models by the names of
     the operations of their graph.
     """
 
     name = "tensorflow"
+    can_save = True
 
     # models
 
@@ -46,7 +46,7 @@ class TensorFlowAdapter:
         """Checks that the model can be called and has its weights; a plain function becomes a model that calls it."""
         if isinstance(model, keras.Model):
             return _checked(model)
-        if isinstance(model, FunctionModel | LogitModel):
+        if isinstance(model, TensorFlowFunction | TracedLogits):
             return model
         if isinstance(model, COMPILED):
             return _alive(model)
@@ -69,16 +69,12 @@ class TensorFlowAdapter:
             raise InputError(f"A {type(model).__name__} cannot be called with tensors: pass a model or a function.")
         known = _function_models.get(id(model))
         if known is None or known.function is not model:
-            known = _function_models[id(model)] = FunctionModel(model)
+            known = _function_models[id(model)] = TensorFlowFunction(model)
         return known
 
     def twin(self, model: Any, *, share_weights: bool = True) -> Any:
         """A functional model around the same layers; other models are their own twins, as nothing is marked on them."""
         return _view(model).twin(share_weights=share_weights)
-
-    def in_training_mode(self, model: Any) -> bool:
-        """TensorFlow's models have no mode: every call says it."""
-        return False
 
     def fingerprint(self, model: Any) -> str:
         """Hash of weights, settings and code."""
@@ -115,10 +111,6 @@ class TensorFlowAdapter:
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis."""
         return len(shape) - 1 if len(shape) > 2 else None
-
-    def dims(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
-        """Channels last."""
-        return named_axes(len(shape), len(shape) - 1, layer)
 
     def without_softmax(self, model: Any, inputs: Sequence[Any]) -> Any | None:
         """Replaces a final softmax (layer, activation or operation), in the trace where there is no graph of layers."""
@@ -229,12 +221,9 @@ class TensorFlowAdapter:
 
     # process
 
-    @contextmanager
-    def seeded(self, seed: int) -> Iterator[None]:
-        """Seeds TensorFlow's operations inside, and restores the former state."""
-        with self.unchanged():
-            tf.random.set_seed(seed)
-            yield
+    def seed(self, seed: int) -> None:
+        """Seeds TensorFlow's operations."""
+        tf.random.set_seed(seed)
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -258,10 +247,10 @@ class TensorFlowAdapter:
 def _view(model: Any) -> View:
     if isinstance(model, keras.Model):
         return KerasView(model)
-    return model if isinstance(model, LogitModel) else FunctionView(model)
+    return model if isinstance(model, TracedLogits) else FunctionView(model)
 
 
-_function_models: WeakValueDictionary[int, FunctionModel] = WeakValueDictionary()
+_function_models: WeakValueDictionary[int, TensorFlowFunction] = WeakValueDictionary()
 """So that the same function is the same model, which core knows by its identity, as long as anybody holds it."""
 
 

@@ -20,10 +20,10 @@ import tensorflow as tf
 import xxhash
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.frameworks.base import Layer
-from cfi_core.frameworks.structure import flatten
+from cfi_core.framework.base import Layer
+from cfi_core.framework.structure import flatten
 from cfi_tensorflow.graphs import Trace, open_batch, trace
-from cfi_tensorflow.logits import LogitModel, open_graph
+from cfi_tensorflow.logits import TracedLogits, open_graph
 from cfi_tensorflow.outputs import dense, ordered
 from cfi_tensorflow.runners import EagerRunner, TapedRunner
 
@@ -40,7 +40,7 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _DEEPEST = 12
 
 
-class FunctionModel:
+class TensorFlowFunction:
     """A plain function of tensors, as a model.
 
     Attributes:
@@ -56,7 +56,7 @@ class FunctionView:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.function = model.function if isinstance(model, FunctionModel) else model
+        self.function = model.function if isinstance(model, TensorFlowFunction) else model
         self.signature = _signature(self.function)
 
     # the model
@@ -100,13 +100,13 @@ class FunctionView:
         values: Any = self._specs() or getattr(self.function, "variables", [])
         return next((value.dtype for value in values if value.dtype.is_floating), None)
 
-    def without_softmax(self, inputs: Sequence[Any]) -> LogitModel | None:
+    def without_softmax(self, inputs: Sequence[Any]) -> TracedLogits | None:
         """The traced graph without the softmax; None if there is none, or no graph."""
         traced = self._trace(inputs or None)
         logits = None if traced is None or not traced.differentiable else traced.without_softmax()
         if traced is None or logits is None or (inputs and not traced.agrees(inputs, self._outputs(inputs))):
             return None
-        return LogitModel(self, logits)
+        return TracedLogits(self, logits)
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """Calls the function, with its inputs in the order of its signature: positional ones first, then by name."""

@@ -26,17 +26,18 @@ from keras.src.models.functional import Functional
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.Variable names distributed ones, too
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.frameworks.base import Layer
-from cfi_core.frameworks.content import Content
-from cfi_core.frameworks.structure import flatten
+from cfi_core.framework.base import Layer
+from cfi_core.framework.content import Content
+from cfi_core.framework.structure import flatten
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
-from cfi_tensorflow.logits import LogitModel
+from cfi_tensorflow.logits import TracedLogits
 from cfi_tensorflow.outputs import combination, dense, ordered
 from cfi_tensorflow.runners import EagerRunner, GraphRunner, TapedRunner
 
 _SOFTMAXES = (keras.activations.softmax, keras.activations.log_softmax)
 _CALLS = ("call", "quantized_call")
 _ELSEWHERE = (keras.Variable, keras.Layer, tf.Variable, keras.Initializer, keras.regularizers.Regularizer)
+_LIBRARIES = ("keras", "tensorflow")
 _PLAIN = frozenset((int, float, bool, str, type(None)))
 _OF_EVERY_LAYER = frozenset(("build", "call_signature_parameters"))  # Keras puts them there
 _NOT_INPUTS = frozenset({"training", "mask"})
@@ -101,7 +102,7 @@ class KerasView:
 
     def fingerprint(self) -> str:
         """Hash of weights, layers, operations, their settings and functions."""
-        held = Content(lasting=False, known=_known)
+        held = Content(lasting=False, known=_known, libraries=_LIBRARIES)
         held.write(f"{type(self.model).__qualname__}:{id(type(self.model).call)}")
         for name, layer in _named_layers(self.model):
             held.write(f"{name}:{type(layer).__qualname__}:{id(type(layer).call)}")
@@ -159,7 +160,7 @@ class KerasView:
             logits = None if traced is None or not traced.differentiable else traced.without_softmax()
             if traced is None or logits is None or not traced.agrees(inputs, flatten(dense(self.run(inputs)))):
                 return None
-            return LogitModel(self, logits)
+            return TracedLogits(self, logits)
         found = [_logits(output) for output in model.outputs]
         if all(logit is None for logit in found):
             return None

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.frameworks.base import Layer
+from cfi_core.framework.base import Layer
 from cfi_tensorflow.graphs import Trace
 from cfi_tensorflow.runners import GraphRunner, TapedRunner
 
 
 class View(Protocol):
-    """What the adapter does with one kind of model; see `cfi_core.frameworks.base.FrameworkAdapter`."""
+    """What the adapter does with one kind of model; see `cfi_core.framework.base.FrameworkAdapter`."""
 
     def twin(self, *, share_weights: bool) -> Any:
         """Another model that computes the same."""
@@ -61,14 +61,14 @@ class View(Protocol):
         """The model opened at layers."""
 
 
-class LogitModel:
+class TracedLogits:
     """A model, as it was when it was traced, with the input of each final softmax for an output; it is its own view."""
 
     def __init__(self, original: View, trace: Trace) -> None:
         self._original, self._trace = original, trace
         self._fingerprint = f"{original.fingerprint()}:logits"
 
-    def twin(self, *, share_weights: bool) -> LogitModel:
+    def twin(self, *, share_weights: bool) -> TracedLogits:
         """The model itself: nothing can be marked on it.
 
         Raises:
@@ -100,10 +100,10 @@ class LogitModel:
         """As the original."""
         return self._original.floating_type()
 
-    def without_softmax(self, inputs: Sequence[Any]) -> LogitModel | None:
+    def without_softmax(self, inputs: Sequence[Any]) -> TracedLogits | None:
         """Without another softmax, if there was one behind the other."""
         trace = self._trace.without_softmax()
-        return None if trace is None else LogitModel(self, trace)
+        return None if trace is None else TracedLogits(self, trace)
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """The logits, in the structure that the original returns."""

@@ -14,6 +14,7 @@ def cfi_frameworks() -> Iterable[FrameworkSpec]:
     return [
         FrameworkSpec(
             name="tensorflow",
+            models="a Keras 3 model, a tf.Module, a tf.function, a signature of a SavedModel, a function of tf tensors",
             model_types=(
                 ("keras.src.models.model", "Model"),
                 ("tensorflow.python.module.module", "Module"),
@@ -24,6 +25,7 @@ def cfi_frameworks() -> Iterable[FrameworkSpec]:
             tensor_types=(("tensorflow.python.framework.tensor", "Tensor"), ("tensorflow", "Variable")),
             adapter="cfi_tensorflow.adapter:TensorFlowAdapter",
             module="tensorflow",
+            aliases=("keras", "tf"),
             takes_functions=True,
         )
     ]

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.eager import record  # stops all tapes; a public tape can only stop itself
 
-from cfi_core.frameworks.base import Pullback
-from cfi_core.frameworks.structure import flatten
+from cfi_core.framework.base import Pullback, Runner
+from cfi_core.framework.structure import flatten
 from cfi_tensorflow.gradients import Split, call, split
 from cfi_tensorflow.graphs import Trace
 from cfi_tensorflow.outputs import same
 
 
-class TapedRunner(ABC):
-    """See `cfi_core.frameworks.base.Runner`; gradients by `tf.GradientTape`."""
-
-    layers: tuple[str, ...]
+class TapedRunner(Runner):
+    """Gradients by `tf.GradientTape`."""
 
     @abstractmethod
     def _results(self, stage: int, values: Sequence[Any]) -> tuple[Any, ...]:

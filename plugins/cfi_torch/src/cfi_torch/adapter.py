@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.overrides import TorchFunctionMode
 
 from cfi_core.errors import InputError
-from cfi_core.frameworks.axes import named_axes
-from cfi_core.frameworks.base import Layer
-from cfi_core.frameworks.structure import flatten, map_structure
+from cfi_core.framework.base import FrameworkAdapter, Layer
+from cfi_core.framework.structure import flatten, map_structure
 from cfi_torch import content
-from cfi_torch.function import FunctionModel, function_model, modules_behind
+from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.runner import TorchRunner, freeze
+from cfi_torch.watch import TensorWatch
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
 _CONVOLUTIONS = {"conv1d": 3, "conv2d": 4, "conv3d": 5}
@@ -35,10 +34,11 @@ _FEATURES_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
 _CHANNELS_FIRST = (_ConvNd, _BatchNorm, _InstanceNorm, nn.GroupNorm, _MaxPoolNd, _AvgPoolNd, _AdaptiveAvgPoolNd)
 
 
-class TorchAdapter:
-    """See `cfi_core.frameworks.base.FrameworkAdapter`. Layers go by their dotted module names."""
+class TorchAdapter(FrameworkAdapter):
+    """Layers go by their dotted module names."""
 
     name = "torch"
+    can_save = True
 
     # models
 
@@ -95,11 +95,11 @@ class TorchAdapter:
 
         Of a function another one each time, because a change of what it holds could not be seen.
         """
-        return uuid4().hex if isinstance(model, FunctionModel) else content.fingerprint(_parts(model))
+        return uuid4().hex if isinstance(model, TorchFunction) else content.fingerprint(_parts(model))
 
     def content(self, model: nn.Module) -> str | None:
-        """Likewise by the code of the modules' classes; None for functions and for models that hold some."""
-        return None if isinstance(model, FunctionModel) else content.content(_parts(model))
+        """Hash of the same and of the code of the modules' classes; None for functions and models that hold some."""
+        return None if isinstance(model, TorchFunction) else content.content(_parts(model))
 
     def save(self, model: nn.Module, path: Path) -> None:
         """As a pickle of the module."""
@@ -109,14 +109,6 @@ class TorchAdapter:
         """From a pickle, which may run any code."""
         model: nn.Module = torch.load(path, weights_only=False)
         return model.eval()
-
-    def input_shapes(self, model: nn.Module) -> tuple[tuple[int | None, ...], ...] | None:
-        """Torch models declare none."""
-        return None
-
-    def declared_integer(self, model: nn.Module, position: int) -> bool | None:
-        """Torch models declare no types."""
-        return None
 
     def channel_axis(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """Axis 1, but the last one where features lie there.
@@ -132,10 +124,6 @@ class TorchAdapter:
             return 1 if any(isinstance(module, _ONE_DIMENSIONAL) for module in _modules(model)) else 2
         return rank - 1 if layer is not None and _is_channels_last(model, shape, layer) else 1
 
-    def dims(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
-        """Named by the channel axis."""
-        return named_axes(len(shape), self.channel_axis(model, shape, layer=layer), layer)
-
     def without_softmax(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> nn.Module | None:
         """Recognises a softmax by watching a forward pass, module or function alike.
 
@@ -143,23 +131,23 @@ class TorchAdapter:
         """
         made: dict[str, torch.Tensor] = {}
         names = [name for name, module in model.named_modules() if isinstance(module, nn.Softmax | nn.LogSoftmax)]
-        with torch.no_grad(), _SoftmaxWatch() as watch, _Taps(model, names, made.__setitem__) as taps:
+        with torch.no_grad(), _SoftmaxWatch() as watch, TensorWatch(model, names, made.__setitem__) as layers:
             outputs = flatten(model(*inputs))
         softmaxed = [output for output in outputs if watch.input_of(output) is not None]
         if not softmaxed:
             return None
         modules = [
-            name for name, result in made.items() if taps.calls[name] == 1 and any(result is out for out in softmaxed)
+            name for name, result in made.items() if layers.calls[name] == 1 and any(result is out for out in softmaxed)
         ]
         if len(modules) < len(softmaxed):
-            return LogitModel(model)
+            return WithoutSoftmax(model)
         for name in modules:
             model.set_submodule(name, nn.Identity())
         return model
 
     def in_double(self, model: nn.Module) -> nn.Module | None:
         """A copy with its weights in double precision; none of a function, whose weights cannot be seen."""
-        if any(isinstance(module, FunctionModel | torch.jit.ScriptModule) for _, module in _parts(model)):
+        if any(isinstance(module, TorchFunction | torch.jit.ScriptModule) for _, module in _parts(model)):
             return None
         kinds = {tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()}
         return self.twin(model, share_weights=False).double() if kinds == {torch.float32} else None
@@ -184,24 +172,8 @@ class TorchAdapter:
         with torch.enable_grad():
             # In-place modules at the front would fail on a leaf.
             outputs = flatten(model(*(leaf * 1 if leaf.requires_grad else leaf for leaf in leaves)))
-            pairs = [
-                (output, torch.as_tensor(cotangent, dtype=output.dtype, device=output.device))
-                for output, cotangent in zip(outputs, cotangents, strict=True)
-                if output.requires_grad
-            ]
-            if not pairs or not differentiable:
-                gradients: Iterator[Any] = iter(())
-            else:
-                total = sum((output * cotangent).sum() for output, cotangent in pairs)
-                gradients = iter(torch.autograd.grad(total, differentiable, allow_unused=True))
-        result: list[np.ndarray | None] = []
-        for leaf in leaves:
-            if not leaf.requires_grad:
-                result.append(None)
-                continue
-            gradient = next(gradients, None)
-            result.append(self.to_numpy(torch.zeros_like(leaf) if gradient is None else gradient))
-        return tuple(result)
+        found = iter(_gradients(outputs, cotangents, differentiable))
+        return tuple(self.to_numpy(next(found)) if leaf.requires_grad else None for leaf in leaves)
 
     # layers
 
@@ -237,9 +209,9 @@ class TorchAdapter:
         def keep(name: str, output: torch.Tensor) -> None:
             found[name] = np.array(self.to_numpy(output))
 
-        with torch.no_grad(), _Taps(model, names, keep) as taps:
+        with torch.no_grad(), TensorWatch(model, names, keep) as watch:
             model(*inputs)
-        return {name: value for name, value in found.items() if taps.calls[name] == 1}
+        return {name: value for name, value in found.items() if watch.calls[name] == 1}
 
     def layer_gradients(
         self,
@@ -258,21 +230,11 @@ class TorchAdapter:
             found[name] = output.clone() if output.requires_grad else output.clone().requires_grad_()
             return found[name].clone()
 
-        with torch.enable_grad(), _Taps(model, names, replace) as taps:
-            pairs = [
-                (output, torch.as_tensor(cotangent, dtype=output.dtype, device=output.device))
-                for output, cotangent in zip(flatten(model(*inputs)), cotangents, strict=True)
-                if output.requires_grad
-            ]
-        once = [name for name in found if taps.calls[name] == 1]
-        gradients: Sequence[torch.Tensor | None] = [None] * len(once)
-        if pairs and once:
-            outputs, weights = zip(*pairs, strict=True)
-            gradients = torch.autograd.grad(outputs, [found[name] for name in once], weights, allow_unused=True)
-        return {
-            name: self.to_numpy(torch.zeros_like(found[name]) if gradient is None else gradient)
-            for name, gradient in zip(once, gradients, strict=True)
-        }
+        with torch.enable_grad(), TensorWatch(model, names, replace) as watch:
+            outputs = flatten(model(*inputs))
+        once = [name for name in found if watch.calls[name] == 1]
+        gradients = _gradients(outputs, cotangents, [found[name] for name in once])
+        return {name: self.to_numpy(gradient) for name, gradient in zip(once, gradients, strict=True)}
 
     def runner(self, model: nn.Module, inputs: Sequence[torch.Tensor], layers: Sequence[str] = ()) -> TorchRunner:
         """A runner on a twin of its own."""
@@ -321,12 +283,9 @@ class TorchAdapter:
 
     # process
 
-    @contextmanager
-    def seeded(self, seed: int) -> Iterator[None]:
-        """Seeds torch inside, and restores its generators."""
-        with self.unchanged():
-            torch.manual_seed(seed)
-            yield
+    def seed(self, seed: int) -> None:
+        """Seeds all of torch's generators."""
+        torch.manual_seed(seed)
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -345,43 +304,7 @@ class TorchAdapter:
             torch.set_grad_enabled(gradient)
 
 
-class _Taps:
-    """Calls a function on the tensor that each module gives; what it returns, if anything, goes on instead."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        names: Sequence[str] | None,
-        function: Callable[[str, torch.Tensor], torch.Tensor | None],
-    ) -> None:
-        self.calls: Counter[str] = Counter()
-        self._model, self._names, self._function = model, names, function
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> _Taps:
-        for name, module in self._model.named_modules():
-            takes_hooks = not isinstance(module, torch.jit.ScriptModule)
-            if name and takes_hooks and (self._names is None or name in self._names):
-                self._handles.append(module.register_forward_hook(self._hook(name)))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _hook(self, name: str) -> Callable[..., torch.Tensor | None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            self.calls[name] += 1
-            leaves = flatten(output)
-            if len(leaves) != 1 or not isinstance(leaves[0], torch.Tensor):
-                return None
-            result = self._function(name, leaves[0])
-            return None if result is None else map_structure(lambda _: result, output)
-
-        return hook
-
-
-class LogitModel(nn.Module):
+class WithoutSoftmax(nn.Module):
     """A model with its final softmax left out: each output that a softmax made is replaced by its input.
 
     It has the layers, parameters and buffers of the model as its own, under the names that they have there.
@@ -408,14 +331,14 @@ class LogitModel(nn.Module):
 
         return map_structure(logits, outputs)
 
-    def train(self, mode: bool = True) -> LogitModel:
+    def train(self, mode: bool = True) -> WithoutSoftmax:
         """Switches the model as well, which is not among the modules of this one."""
         self._with_softmax.train(mode)
         return super().train(mode)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> LogitModel:
+    def __deepcopy__(self, memo: dict[int, Any]) -> WithoutSoftmax:
         # By way of the model, whose class may copy itself as it likes: the layers must be those that the copy runs.
-        memo[id(self)] = made = LogitModel(copy.deepcopy(self._with_softmax, memo))
+        memo[id(self)] = made = WithoutSoftmax(copy.deepcopy(self._with_softmax, memo))
         return made
 
 
@@ -451,6 +374,22 @@ class _SoftmaxWatch(TorchFunctionMode):
         return next((logits for result, logits in self._seen if result is output), None)
 
 
+def _gradients(
+    outputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray], tensors: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Of `sum(output * cotangent)` at tensors that the outputs were made from; zeros where none was."""
+    pairs = [
+        (output, torch.as_tensor(cotangent, dtype=output.dtype, device=output.device))
+        for output, cotangent in zip(outputs, cotangents, strict=True)
+        if output.requires_grad
+    ]
+    found: Sequence[torch.Tensor | None] = [None] * len(tensors)
+    if pairs and tensors:
+        results, weights = zip(*pairs, strict=True)
+        found = torch.autograd.grad(results, tensors, weights, allow_unused=True)
+    return [torch.zeros_like(each) if one is None else one for each, one in zip(tensors, found, strict=True)]
+
+
 def _example(model: Any) -> torch.Tensor | None:
     if not isinstance(model, nn.Module):
         return None
@@ -465,7 +404,7 @@ def _held(module: nn.Module) -> Iterator[torch.Tensor]:
 
 def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """All modules by name, and a model that stands beside its layers."""
-    if isinstance(model, LogitModel):
+    if isinstance(model, WithoutSoftmax):
         yield "", model._with_softmax
     yield from model.named_modules()
 
@@ -474,7 +413,7 @@ def _modules(model: nn.Module) -> Iterator[nn.Module]:
     """All modules of the model, and those that can be seen behind a function."""
     for _, module in _parts(model):
         yield module
-        if isinstance(module, FunctionModel):
+        if isinstance(module, TorchFunction):
             for behind in modules_behind(module.function):
                 yield from behind.modules()
 

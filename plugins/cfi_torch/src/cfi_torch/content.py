@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from cfi_core.frameworks.content import Content, UnseenError
+from cfi_core.framework.content import Content, UnseenError
 
+_LIBRARIES = ("torch", "torchaudio", "torchvision")
 _LEFT_OUT = ("training", "_modules", "_with_softmax")
 _CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 
@@ -32,7 +33,7 @@ def content(parts: Parts) -> str | None:
 
 def _digest(parts: Parts, *, lasting: bool) -> str:
     # A hook may collect things in what it holds, and so would look another one after each run.
-    held = Content(lasting=lasting, follow=lasting, known=_known)
+    held = Content(lasting=lasting, follow=lasting, known=_known, libraries=_LIBRARIES)
     for name, module in parts:
         kind = type(module)
         held.write(f"{name}:{held.of_class(kind) if lasting else f'{kind.__qualname__}:{id(kind.forward)}'}")

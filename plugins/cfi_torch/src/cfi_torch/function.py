@@ -15,7 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from cfi_core.errors import InputError
 
 
-class FunctionModel(nn.Module):
+class TorchFunction(nn.Module):
     """A model that calls a function. It has no layers, and what the function holds cannot be seen or copied.
 
     Attributes:
@@ -31,12 +31,12 @@ class FunctionModel(nn.Module):
         """What the function gives."""
         return self.function(*inputs)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> FunctionModel:
-        memo[id(self)] = copy = FunctionModel(self.function)
+    def __deepcopy__(self, memo: dict[int, Any]) -> TorchFunction:
+        memo[id(self)] = copy = TorchFunction(self.function)
         return copy
 
 
-def function_model(function: Any) -> FunctionModel:
+def function_model(function: Any) -> TorchFunction:
     """The function as a model.
 
     Raises:
@@ -52,7 +52,7 @@ def function_model(function: Any) -> FunctionModel:
                     f"{name or type(part).__name__!r} would be random, or change with every call. Call .eval() on it "
                     f"first, or pass the module itself."
                 )
-    return FunctionModel(function)
+    return TorchFunction(function)
 
 
 def modules_behind(function: Any) -> Iterator[nn.Module]:

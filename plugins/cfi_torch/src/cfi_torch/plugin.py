@@ -14,10 +14,12 @@ def cfi_frameworks() -> Iterable[FrameworkSpec]:
     return [
         FrameworkSpec(
             name="torch",
+            models="a torch.nn.Module, a function of torch tensors",
             model_types=(("torch.nn", "Module"),),
             tensor_types=(("torch", "Tensor"),),
             adapter="cfi_torch.adapter:TorchAdapter",
             module="torch",
             takes_functions=True,
+            before_use="cfi_torch.coexistence:load_triton",
         )
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from threading import RLock
@@ -12,14 +11,15 @@ import torch
 from torch import nn
 
 from cfi_core.errors import InputError, LayerError, MethodError
-from cfi_core.frameworks.base import Pullback
-from cfi_core.frameworks.structure import flatten, map_structure
+from cfi_core.framework.base import Pullback, Runner
+from cfi_core.framework.structure import flatten, map_structure
+from cfi_torch.watch import LayerWatch
 
 _CALLED_ONCE = "cfi.layers(model, inputs) shows an output shape for those that are"
 
 
-class TorchRunner:
-    """See `cfi_core.frameworks.base.Runner`. A stage that gives an activation ends its forward pass there.
+class TorchRunner(Runner):
+    """A stage that gives an activation ends its forward pass there.
 
     Passes on one runner wait for each other, because hooks are put on its model while one runs.
     """
@@ -130,7 +130,7 @@ class TorchRunner:
                     f"Layer {name!r} is TorchScript, which cannot be opened. Choose a layer that is a plain module; "
                     f"{_CALLED_ONCE}."
                 )
-        with torch.inference_mode(False), torch.no_grad(), _Watch(self._model, names) as watch:
+        with torch.inference_mode(False), torch.no_grad(), LayerWatch(self._model, names) as watch:
             _tensors(self._model(*(_private(value) for value in inputs)))
         for name in names:
             if watch.calls[name] != 1:
@@ -150,35 +150,7 @@ class _Reached(BaseException):
     """Ends a forward pass; a model that catches `Exception` does not hold it up."""
 
 
-class _Watch:
-    """Notes the calls and outputs of layers; every hook is taken away on leaving."""
-
-    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
-        self.calls: Counter[str] = Counter()
-        self.outputs: dict[str, Any] = {}
-        self._model, self._names = model, names
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> Any:
-        for name in self._names:
-            # Registered last, so it sees what the user's own hooks have made of the output.
-            module = self._model.get_submodule(name)
-            self._handles.append(
-                module.register_forward_hook(lambda _module, _inputs, output, name=name: self.see(name, output))
-            )
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        while self._handles:
-            self._handles.pop().remove()
-
-    def see(self, name: str, output: Any) -> Any:
-        """Called after each call of a layer; what it returns, if anything, goes on instead."""
-        self.calls[name] += 1
-        self.outputs[name] = output
-
-
-class _Hooks(_Watch):
+class _Hooks(LayerWatch):
     """Puts given activations in the place of what their layers compute, and ends the pass at a layer."""
 
     def __init__(self, model: nn.Module, given: Mapping[str, torch.Tensor], end: str | None) -> None:

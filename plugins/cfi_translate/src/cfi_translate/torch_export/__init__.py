@@ -37,7 +37,7 @@ def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
 
     Returns:
         An `onnx.ModelProto` of opset 21 with inputs `x0`, … and outputs `y0`, …, the sample axis free. The outputs are
-        the tensors of the model's output, in the order of `cfi_core.frameworks.structure.flatten`.
+        the tensors of the model's output, in the order of `cfi_core.framework.structure.flatten`.
 
     Raises:
         TranslationError: The model depends on its inputs' values or on a fixed number of samples, changes its own

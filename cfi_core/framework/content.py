@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from functools import cache, partial
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -12,8 +12,7 @@ import numpy as np
 import xxhash
 
 _WORDS = (int, float, complex, str, bytes, type(None), type(...))
-_LIBRARIES = frozenset(("builtins", "functools", "math", "operator", "numpy", "torch", "torchvision", "keras"))
-_LIBRARIES |= {"tensorflow", "torchaudio", "typing", "abc"}
+_LIBRARIES = frozenset(("abc", "builtins", "functools", "math", "numpy", "operator", "typing"))
 _DESCRIPTORS = ("__func__", "fget", "fset", "func", "__wrapped__")
 _OF_EVERY_CLASS = frozenset(("__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__"))
 _DEPTH = 60
@@ -33,7 +32,9 @@ class Content:
     functions) what stands around them. Functions that are called by name are not followed.
     """
 
-    def __init__(self, *, lasting: bool, follow: bool = True, known: Known = lambda value: None) -> None:
+    def __init__(
+        self, *, lasting: bool, follow: bool = True, known: Known = lambda value: None, libraries: Iterable[str] = ()
+    ) -> None:
         """Begins with nothing.
 
         Args:
@@ -41,9 +42,11 @@ class Content:
                 object in its place is noticed, by its identity.
             follow: Look into functions and objects; otherwise they are known by their identity.
             known: For the framework's own values words for them and, of a tensor, its bytes; None for anything else.
+            libraries: Packages, besides Python's and numpy, whose functions and classes are known by their names.
         """
         self._digest = xxhash.xxh3_128()
         self._lasting, self._follow, self._known = lasting, follow, known
+        self._libraries = _LIBRARIES.union(libraries)
         self._above: list[int] = []
         self._classes: dict[type, str] = {}
 
@@ -106,7 +109,7 @@ class Content:
         elif isinstance(value, CodeType):
             self.write(f"{value.co_code.hex()}{value.co_names}{value.co_varnames}")
             self.add(value.co_consts)
-        elif isinstance(value, FunctionType) and not _is_of_library(value):
+        elif isinstance(value, FunctionType) and not self._is_of_library(value):
             cells = [_inside(cell) for cell in value.__closure__ or ()]
             self.add([value.__code__, value.__defaults__, value.__kwdefaults__, cells])
         elif isinstance(value, partial):
@@ -137,11 +140,14 @@ class Content:
         self.write(f"{type(value).__qualname__}@{id(value)}")
 
     def _of(self, value: Any, above: list[int]) -> str:
-        part = Content(lasting=self._lasting, follow=self._follow, known=self._known)
+        part = Content(lasting=self._lasting, follow=self._follow, known=self._known, libraries=self._libraries)
         part._classes = self._classes
         part._above = above
         part.add(value)
         return part.hexdigest()
+
+    def _is_of_library(self, value: Any) -> bool:
+        return (getattr(value, "__module__", None) or "").partition(".")[0] in self._libraries
 
     def of_class(self, kind: type) -> str:
         """Name, code and values of a class and of those that it is made of, as far as they are no library's."""
@@ -149,7 +155,7 @@ class Content:
             self._classes[kind] = f"{kind.__module__}.{kind.__qualname__}"  # for a class that speaks of itself
             said = [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__]
             for base in kind.__mro__:
-                if not _is_of_library(base):
+                if not self._is_of_library(base):
                     own = {key: value for key, value in vars(base).items() if key not in _OF_EVERY_CLASS}
                     said.append(self._of({key: own[key] for key in sorted(own)}, []))  # its functions speak of it
             self._classes[kind] = ";".join(said)
@@ -166,10 +172,6 @@ def _inside(cell: CellType) -> Any:
         return cell.cell_contents
     except ValueError:  # not filled yet
         return None
-
-
-def _is_of_library(value: Any) -> bool:
-    return (getattr(value, "__module__", None) or "").partition(".")[0] in _LIBRARIES
 
 
 def _is_free_builtin(value: Any) -> bool:

@@ -1,14 +1,19 @@
-"""The one interface through which core deals with a framework."""
+"""What an adapter of a framework is: the one interface through which core deals with the framework."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, NoReturn
+from uuid import uuid4
 
 import numpy as np
+
+from cfi_core.errors import InputError, LayerError, NoGradientError
+from cfi_core.framework.axes import named_axes
 
 Pullback = Callable[[Sequence[Any | None], Sequence[bool]], tuple[Any | None, ...]]
 """From a cotangent for each result (None: zero) and a mark for each value whose gradient is wanted to the gradients,
@@ -30,7 +35,7 @@ class Layer:
     output_shape: tuple[int | None, ...] | None = None
 
 
-class Runner(Protocol):
+class Runner(ABC):
     """A model made ready to run many times in its own framework, opened at some of its layers.
 
     The model is a chain of stages. Stage `i` gives the activation of `layers[i]`, the last stage gives the outputs.
@@ -43,8 +48,9 @@ class Runner(Protocol):
         layers: Names of the opened layers, in the order in which the model computes them.
     """
 
-    layers: tuple[str, ...]
+    layers: tuple[str, ...] = ()
 
+    @abstractmethod
     def run(self, stage: int, values: Sequence[Any]) -> tuple[Any, ...]:
         """The results of a stage: one activation, or all outputs as a flat tuple. Records no gradient."""
 
@@ -52,72 +58,104 @@ class Runner(Protocol):
         """The same results, and the function that carries cotangents of them back to the values.
 
         Raises:
-            NoGradientError: The framework has no gradients.
+            NoGradientError: The framework has no gradients, which is so unless this is overridden.
         """
+        _refuse_gradients()
 
 
-@runtime_checkable
-class Storable(Protocol):
-    """What an adapter has, besides, whose models can be kept in files."""
+class FrameworkAdapter(ABC):
+    """What core can do with the models and tensors of one framework.
 
-    def content(self, model: Any) -> str | None:
-        """Like `fingerprint`, but the same in every process; None for a model of which something cannot be read."""
+    Arrays cross this interface as numpy arrays, in the axis order of the model at hand. `channel_axis`, `outputs` and
+    `runner` must be given. All else has a default, which is right where there is nothing to do: for models without
+    layers, gradients, modes, declared shapes or anything that could be marked, and for tensors that are numpy arrays.
 
-    def save(self, model: Any, path: Path) -> None:
-        """Writes a native model to one file (in any way that the framework refuses, if it does)."""
-
-    def restore(self, path: Path) -> Any:
-        """The model in that file, in inference mode."""
-
-
-class FrameworkAdapter(Protocol):
-    """What core must be able to do with the models and tensors of one framework.
-
-    Arrays cross this interface as numpy arrays, in the axis order of the model at hand.
+    Attributes:
+        name: The framework's name, for messages.
+        can_save: Whether models can be kept in files: `content`, `save` and `restore` work.
     """
 
-    name: str
+    name: ClassVar[str]
+    can_save: ClassVar[bool] = False
 
     # models
 
     def load(self, model: Any) -> Any:
-        """The model itself; for a path, the model in that file; for a plain function, a model that calls it."""
+        """The model itself; for a path, the model in that file; for a plain function, a model that calls it.
+
+        Raises:
+            InputError: It cannot be run as it is.
+        """
+        return model
 
     def twin(self, model: Any, *, share_weights: bool = True) -> Any:
         """A model that computes the same in inference mode and can be marked without a trace on `model`.
 
-        Weights are shared unless told otherwise; buffers, mode and hooks' places are its own.
+        Weights are shared unless told otherwise; buffers, mode and hooks' places are its own. By default the model
+        itself, which is right where nothing can be marked on it.
+
+        Raises:
+            InputError: It cannot be copied.
         """
+        if not share_weights:
+            raise InputError(
+                f"This method changes weights while it runs, and a {type(model).__name__} cannot be copied. Choose a "
+                f"method that changes no weights."
+            )
+        return model
 
     def in_training_mode(self, model: Any) -> bool:
         """Whether the user left the model in training mode."""
+        return False
 
     def fingerprint(self, model: Any) -> str:
         """Changes whenever a weight, a buffer or the structure of the model changes.
 
         Another one each time for a model whose contents cannot be seen: nothing made of it is kept then.
         """
+        return uuid4().hex
 
     def input_shapes(self, model: Any) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes that the model declares, sample axis first; None if it declares none."""
+        return None
 
     def declared_integer(self, model: Any, position: int) -> bool | None:
         """Whether the model declares that input as one of integers; None if it declares nothing."""
+        return None
 
+    @abstractmethod
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
-        """Which axis of an input (or of `layer`'s output) of that shape holds the channels."""
+        """Which axis of an input (or of `layer`'s output) of that shape holds the channels; None if there is none."""
 
     def dims(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> tuple[str, ...]:
         """Names of the axes of an input (or of `layer`'s output) of that shape."""
+        return named_axes(len(shape), self.channel_axis(model, shape, layer=layer), layer)
 
     def without_softmax(self, model: Any, inputs: Sequence[Any]) -> Any | None:
-        """A model that returns the logits, if the model ends in a softmax; None if it does not."""
+        """A model that returns the logits, if the model ends in a softmax; None if it does not, or none can be seen."""
+        return None
 
     def in_double(self, model: Any) -> Any | None:
         """A copy of its own that computes in double precision; None if it does already, or cannot be made to."""
+        return None
+
+    # files
+
+    def content(self, model: Any) -> str | None:
+        """Like `fingerprint`, but the same in every process; None for a model of which something cannot be read."""
+        return None
+
+    def save(self, model: Any, path: Path) -> None:
+        """Writes a native model to one file (in any way that the framework refuses, if it does)."""
+        raise NotImplementedError(f"models of {self.name} cannot be saved")
+
+    def restore(self, path: Path) -> Any:
+        """The model in that file, in inference mode."""
+        raise NotImplementedError(f"models of {self.name} cannot be saved")
 
     # running
 
+    @abstractmethod
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
         """Forward pass: numpy arrays in the structure that the model returns (array, tuple, list, dict)."""
 
@@ -127,22 +165,39 @@ class FrameworkAdapter(Protocol):
         Raises:
             NoGradientError: The framework has no gradients.
         """
+        _refuse_gradients()
+
+    @abstractmethod
+    def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> Runner:
+        """The model (a twin) opened at some layers, for inputs of the same types and shapes, but any number of samples.
+
+        Raises:
+            LayerError: A layer is not called exactly once, or does not give one tensor.
+        """
 
     # layers
 
     def layers(self, model: Any, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
         """All layers, in the order of the model; output shapes where known (with inputs: all)."""
+        return ()
 
     def layer_name(self, model: Any, reference: Any) -> str | None:
         """Name of the layer that an object or a name of the user's refers to; None if it is not of this model."""
+        return None
 
     def layer_object(self, model: Any, name: str) -> Any:
-        """The layer of that name."""
+        """The layer of that name.
+
+        Raises:
+            LayerError: Models of this framework have no layers.
+        """
+        raise LayerError(f"A {self.name} model has no layers, so none named {name!r}.")
 
     def activations(
         self, model: Any, inputs: Sequence[Any], names: Sequence[str] | None = None
     ) -> Mapping[str, np.ndarray]:
-        """Output of every layer that is called exactly once and returns one tensor."""
+        """Output of every layer (of those named) that is called exactly once and returns one tensor."""
+        return {}
 
     def layer_gradients(
         self,
@@ -156,13 +211,7 @@ class FrameworkAdapter(Protocol):
         Raises:
             NoGradientError: The framework has no gradients.
         """
-
-    def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> Runner:
-        """The model (a twin) opened at some layers, for inputs of the same types and shapes, but any number of samples.
-
-        Raises:
-            LayerError: A layer is not called exactly once, or does not give one tensor.
-        """
+        _refuse_gradients()
 
     # tensors
 
@@ -171,32 +220,72 @@ class FrameworkAdapter(Protocol):
 
         A numpy array instead, where DLPack does not know its type.
         """
+        return np.ascontiguousarray(tensor) if tensor.ndim else tensor
 
     def adopt(self, shared: Any, model: Any) -> Any:
         """A tensor, on the model's device, of what another adapter has shared; on the same memory where possible.
 
-        Nobody may write to it.
+        Nobody may write to it. See `hand_over`: what raises here is given once more, as a numpy array.
         """
+        return shared if isinstance(shared, np.ndarray) else np.from_dlpack(shared)
 
     def is_tensor(self, value: Any) -> bool:
         """Whether the value is a tensor of this framework."""
+        return isinstance(value, np.ndarray)
 
     def to_numpy(self, tensor: Any) -> np.ndarray:
         """The tensor's values; shares memory where the framework allows."""
+        return np.asarray(tensor)
 
     def tensor(self, value: Any, model: Any) -> Any:
         """A fresh tensor of the value (numpy array or own tensor) on the model's device.
 
         A floating point value takes the model's floating point type; integers stay what they are.
         """
+        return np.array(value)
 
     def permute(self, tensor: Any, axes: Sequence[int]) -> Any:
         """The tensor with its axes in another order: axis `i` of the result is axis `axes[i]`."""
+        return np.transpose(tensor, axes)
 
     # process
 
-    def seeded(self, seed: int) -> AbstractContextManager[None]:
-        """Seeds the framework's random numbers inside, and restores the generators on leaving."""
+    def seed(self, seed: int) -> None:  # noqa: B027 - nothing to do is a default too
+        """Seeds the framework's random numbers; numpy's and Python's are core's to seed."""
 
-    def unchanged(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def seeded(self, seed: int) -> Iterator[None]:
+        """Seeds inside, and restores on leaving."""
+        with self.unchanged():
+            self.seed(seed)
+            yield
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
         """Restores the framework's random state and global settings on leaving."""
+        yield
+
+
+def _refuse_gradients() -> NoReturn:
+    raise NoGradientError(
+        "The model is of a kind that has no gradients. Use a perturbation method, which needs none (such as "
+        "feature_ablation, occlusion, lime or kernel_shap), or pass the model in a framework that has them."
+    )
+
+
+def hand_over(tensor: Any, giver: FrameworkAdapter, taker: FrameworkAdapter, model: Any) -> Any:
+    """A tensor of one framework as one of another, on the same memory where possible.
+
+    Args:
+        tensor: Of the giver's framework.
+        giver: Adapter of the framework that it comes from.
+        taker: Adapter of the framework that it goes to.
+        model: Model of the taker's, on whose device it shall lie.
+    """
+    shared = giver.share(tensor)
+    try:
+        return taker.adopt(shared, model)
+    except Exception:
+        if isinstance(shared, np.ndarray):
+            raise
+        return taker.adopt(giver.to_numpy(tensor), model)

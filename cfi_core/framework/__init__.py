@@ -1,0 +1,29 @@
+"""What an adapter of a framework is made of: public, for plugins that bring one.
+
+`FrameworkAdapter` and `Runner` are what it implements. The rest helps: structures of tensors (`flatten`, `items`,
+`map_structure`), names of axes (`named_axes`), hashes of what models hold (`Content`), models with a fixed number of
+samples (`Portions`). `cfi_core.framework.arrays` has the adapter of functions of numpy arrays, to inherit from.
+"""
+
+from cfi_core.framework.axes import named_axes
+from cfi_core.framework.base import FrameworkAdapter, Layer, Pullback, Runner, hand_over
+from cfi_core.framework.content import Content, UnseenError
+from cfi_core.framework.portions import Portions, one_size
+from cfi_core.framework.structure import flatten, is_structure, items, map_structure
+
+__all__ = [
+    "Content",
+    "FrameworkAdapter",
+    "Layer",
+    "Portions",
+    "Pullback",
+    "Runner",
+    "UnseenError",
+    "flatten",
+    "hand_over",
+    "is_structure",
+    "items",
+    "map_structure",
+    "named_axes",
+    "one_size",
+]

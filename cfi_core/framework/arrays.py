@@ -1,0 +1,153 @@
+"""Functions of numpy arrays as models: Python functions, and estimators by the scores that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from cfi_core.adapters import adapter_for, framework_of_tensor
+from cfi_core.errors import InputError
+from cfi_core.framework.base import FrameworkAdapter, Runner
+from cfi_core.framework.structure import flatten, map_structure
+from cfi_core.registry import registry
+
+_SCORES = ("predict_proba", "decision_function")
+_MOST_COLOURS = 4
+
+
+class ArrayModel:
+    """A function of numpy arrays, and what is known of the arrays that it takes.
+
+    What the function holds cannot be seen, so each of these is a model of its own: nothing is ever taken for it that
+    was made for an earlier one.
+
+    Attributes:
+        function: Takes one array per input.
+        shapes: Of its inputs, sample axis first; None where nothing declares them.
+    """
+
+    def __init__(self, function: Callable[..., Any], shapes: tuple[tuple[int | None, ...], ...] | None = None) -> None:
+        self.function = function
+        self.shapes = shapes
+
+    def __call__(self, *inputs: np.ndarray) -> Any:
+        """Runs the function on copies, and copies what it gives: it may write to the ones and reuse the others.
+
+        Raises:
+            InputError: It gives nothing.
+        """
+        # Copies rather than read-only views, which compiled code (such as scikit-learn's) may refuse.
+        outputs = self.function(*(np.array(array, order="C") for array in inputs))
+        if not flatten(outputs):
+            raise InputError("The function gives nothing. It must return an array with the sample axis first.")
+        return map_structure(lambda output: np.array(_as_array(output)), outputs)
+
+
+class ArrayAdapter(FrameworkAdapter):
+    """Functions are known by their outputs only: they have neither layers nor gradients."""
+
+    name = "numpy"
+
+    def load(self, model: Any) -> ArrayModel:
+        """A function as it is; an estimator by the scores that it gives.
+
+        An estimator gives its class probabilities, or else its decision function, or else (a regressor) its
+        predictions. One that was fitted on a data frame gets data frames of the same columns.
+
+        Raises:
+            InputError: It has no scores, or is no function at all.
+        """
+        if isinstance(model, ArrayModel):
+            return model
+        if isinstance(model, type):
+            raise InputError(f"{model.__name__} is a class. Pass an instance of it, fitted.")
+        if any(hasattr(model, name) for name in _SCORES) or (hasattr(model, "predict") and not callable(model)):
+            return _estimator(model)
+        if not callable(model):
+            raise InputError(
+                f"A {type(model).__name__} is no function of arrays. Pass a function, or an estimator with "
+                f"predict_proba, decision_function or predict."
+            )
+        owner = getattr(model, "__self__", None)
+        return ArrayModel(_on_frames(model, owner), _declared_shapes(owner))
+
+    def input_shapes(self, model: ArrayModel) -> tuple[tuple[int | None, ...], ...] | None:
+        """The shape that an estimator was fitted on."""
+        return model.shapes
+
+    def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
+        """The last axis where it is short enough for colours, axis 1 otherwise."""
+        if len(shape) <= 2:
+            return None
+        last = shape[-1]
+        return len(shape) - 1 if last is not None and 0 < last <= _MOST_COLOURS else 1
+
+    def outputs(self, model: ArrayModel, inputs: Sequence[np.ndarray]) -> Any:
+        """What the function gives, as arrays."""
+        return model(*inputs)
+
+    def runner(self, model: ArrayModel, inputs: Sequence[np.ndarray], layers: Sequence[str] = ()) -> ArrayRunner:
+        """A runner of the one stage there is."""
+        for name in layers:
+            self.layer_object(model, name)  # refuses
+        return ArrayRunner(model)
+
+
+class ArrayRunner(Runner):
+    """One stage: the function."""
+
+    def __init__(self, model: ArrayModel) -> None:
+        self._model = model
+
+    def run(self, stage: int, values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """The outputs."""
+        return tuple(flatten(self._model(*values)))
+
+
+def _as_array(value: Any) -> np.ndarray:
+    """What a function gives, which may compute with tensors of any framework inside."""
+    framework = framework_of_tensor(registry(), value)
+    array = np.asarray(value) if framework is None else adapter_for(registry(), framework).to_numpy(value)
+    return array.astype(np.float32) if array.dtype.kind == "V" else array  # bfloat16 and its like, which numpy lacks
+
+
+def _estimator(estimator: Any) -> ArrayModel:
+    kind = type(estimator).__name__
+    name = next((name for name in _SCORES if hasattr(estimator, name)), "predict")
+    if name == "predict" and hasattr(estimator, "classes_"):
+        raise InputError(
+            f"The {kind} gives class labels only, which cannot be explained: it has neither predict_proba nor "
+            f"decision_function. Configure it to give probabilities (such as voting='soft' of a VotingClassifier), or "
+            f"pass a function that gives scores."
+        )
+    scores = _on_frames(getattr(estimator, name), estimator)
+
+    def scores_if_fitted(array: np.ndarray) -> Any:
+        try:
+            return scores(array)
+        except ValueError as error:
+            if type(error).__name__ != "NotFittedError":  # of whatever library
+                raise
+            raise InputError(f"The {kind} is not fitted yet: call fit before explaining it.") from error
+
+    return ArrayModel(scores_if_fitted, _declared_shapes(estimator))
+
+
+def _on_frames(scores: Callable[..., Any], owner: Any) -> Callable[..., Any]:
+    """The scores of an estimator that was fitted on a data frame, which may pick columns by their names."""
+    columns = getattr(owner, "feature_names_in_", None)
+    if columns is None:
+        return scores
+    try:
+        pandas = import_module("pandas")
+    except ImportError:
+        return scores  # fitted elsewhere; without frames it warns that the names are missing, or tells what it lacks
+    return lambda array: scores(pandas.DataFrame(array, columns=list(columns)))
+
+
+def _declared_shapes(owner: Any) -> tuple[tuple[int | None, ...], ...] | None:
+    features = getattr(owner, "n_features_in_", None)
+    return ((None, int(features)),) if isinstance(features, int | np.integer) else None

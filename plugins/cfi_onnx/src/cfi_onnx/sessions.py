@@ -1,0 +1,78 @@
+"""ONNX Runtime sessions as models: functions of numpy arrays, whose shapes and types are declared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cfi_core.errors import InputError
+from cfi_core.framework.arrays import ArrayAdapter, ArrayModel
+from cfi_core.framework.portions import Portions, one_size
+
+_TYPES: Mapping[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(float16)": np.dtype(np.float16),
+    **{f"tensor({kind}int{bits})": np.dtype(f"{kind}int{bits}") for kind in ("", "u") for bits in (8, 16, 32, 64)},
+}
+
+
+class SessionModel(ArrayModel):
+    """A session with all its outputs.
+
+    Attributes:
+        types: Of its inputs; None where numpy has none.
+    """
+
+    def __init__(self, session: Any) -> None:
+        inputs = session.get_inputs()
+        shapes = [tuple(size if isinstance(size, int) else None for size in entry.shape) for entry in inputs]
+        samples = one_size(shape[0] if shape else None for shape in shapes)
+        if samples is not None:
+            shapes = [(None, *shape[1:]) for shape in shapes]
+        super().__init__(self._run, tuple(shapes))
+        self.types = tuple(_TYPES.get(entry.type) for entry in inputs)
+        self._names = [entry.name for entry in inputs]
+        self._portions = Portions(lambda feeds: list(session.run(None, dict(feeds))), samples)
+
+    def _run(self, *arrays: np.ndarray) -> Any:
+        if len(arrays) != len(self._names):
+            raise InputError(f"The model takes {len(self._names)} inputs, but gets {len(arrays)}.")
+        fitting = map(_fitting, arrays, self.types)
+        results = self._portions(dict(zip(self._names, fitting, strict=True)))
+        return results[0] if len(results) == 1 else tuple(results)
+
+
+class SessionAdapter(ArrayAdapter):
+    """Sessions are known by their outputs only: they show neither layers nor gradients."""
+
+    name = "onnxruntime"
+
+    def load(self, model: Any) -> SessionModel:
+        """The session with all its outputs."""
+        return model if isinstance(model, SessionModel) else SessionModel(model)
+
+    def declared_integer(self, model: SessionModel, position: int) -> bool | None:
+        """Whether the session declares that input as one of integers."""
+        dtype = model.types[position] if position < len(model.types) else None
+        return None if dtype is None else bool(np.issubdtype(dtype, np.integer))
+
+    def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
+        """Axis 1, as ONNX's convolutions have it."""
+        return 1 if len(shape) > 2 else None
+
+    def tensor(self, value: Any, model: Any) -> np.ndarray:
+        """A fresh array, in the floating point type that the session declares."""
+        array = np.array(value)
+        declared = [dtype for dtype in model.types if dtype is not None and np.issubdtype(dtype, np.floating)]
+        return array.astype(declared[0]) if declared and np.issubdtype(array.dtype, np.floating) else array
+
+
+def _fitting(array: np.ndarray, dtype: np.dtype[Any] | None) -> np.ndarray:
+    """The array in the declared type, where that holds the values (or both are floating point)."""
+    if dtype is None:
+        return array
+    floating = np.issubdtype(dtype, np.floating) and np.issubdtype(array.dtype, np.floating)
+    return array.astype(dtype, copy=False) if floating or np.can_cast(array.dtype, dtype) else array

@@ -1,0 +1,166 @@
+"""What an adapter need not say: three methods make a framework whose models are explained."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cfi_core as cfi
+from cfi_core.framework import FrameworkAdapter, Pullback, Runner, hand_over
+from cfi_core.hookspec import hookimpl
+from cfi_core.specs import FrameworkSpec
+from cfi_core.testing import fake, use_plugins
+
+
+class Filter:
+    """Weighs and sums channels-first images, one class for each row of weights."""
+
+    def __init__(self, weights: np.ndarray) -> None:
+        self.weights = weights
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return np.einsum("nchw,kc->nk", images, self.weights)
+
+
+class FilterRunner(Runner):
+    def __init__(self, model: Filter) -> None:
+        self.model = model
+
+    def run(self, stage: int, values: Sequence[Any]) -> tuple[Any, ...]:
+        return (self.model(values[0]),)
+
+    def linearize(self, stage: int, values: Sequence[Any]) -> tuple[tuple[Any, ...], Pullback]:
+        def pullback(cotangents: Sequence[Any], wanted: Sequence[bool]) -> tuple[Any, ...]:
+            ones = np.ones(values[0].shape[2:])
+            return (np.einsum("nk,kc,hw->nchw", cotangents[0], self.model.weights, ones),)
+
+        return self.run(stage, values), pullback
+
+
+class FilterAdapter(FrameworkAdapter):
+    name = "filter"
+
+    def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
+        return 1 if len(shape) == 4 else None
+
+    def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
+        return model(*inputs)
+
+    def vjp(self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> tuple[Any, ...]:
+        return self.runner(model, inputs).linearize(0, inputs)[1](cotangents, [True])
+
+    def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> Runner:
+        return FilterRunner(model)
+
+
+class Plain(FilterAdapter):
+    vjp = FrameworkAdapter.vjp
+
+
+ADAPTER = Plain()
+MODEL = Filter(np.arange(6.0).reshape(2, 3))
+
+
+class Plugin:
+    @hookimpl
+    def cfi_frameworks(self) -> list[FrameworkSpec]:
+        return [
+            FrameworkSpec(
+                name="filter",
+                model_types=(("filter_plugin", "Filter"),),
+                tensor_types=(),
+                adapter="filter_plugin:FilterAdapter",
+                module="filter_plugin",
+            )
+        ]
+
+
+def test_models_of_a_new_framework_are_explained_over_a_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("filter_plugin")
+    module.Filter, module.FilterAdapter = Filter, FilterAdapter
+    monkeypatch.setitem(sys.modules, "filter_plugin", module)
+    images = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    with use_plugins(fake, fake.bridge_plugin, Plugin()):
+        result = cfi.attribute(MODEL, "press_gradient", inputs=images, target=1)
+        assert cfi.layers(MODEL) == []
+    assert result.route == ("bridge-to-print",) and result.dims == ("sample", "channel", "height", "width")
+    np.testing.assert_allclose(result.values, np.broadcast_to(MODEL.weights[1][:, None, None], images.shape))
+
+
+def test_what_cannot_be_had_is_refused() -> None:
+    x = np.ones((2, 3, 1, 1))
+    with pytest.raises(cfi.InputError, match="changes weights while it runs, and a Filter cannot be copied"):
+        ADAPTER.twin(MODEL, share_weights=False)
+    with pytest.raises(cfi.LayerError, match="A filter model has no layers, so none named 'first'"):
+        ADAPTER.layer_object(MODEL, "first")
+    for refused in (ADAPTER.vjp, ADAPTER.layer_gradients):
+        with pytest.raises(cfi.NoGradientError, match="perturbation method"):
+            refused(MODEL, [x], [x])
+    with pytest.raises(NotImplementedError):
+        ADAPTER.save(MODEL, Path("model"))
+    with pytest.raises(NotImplementedError):
+        ADAPTER.restore(Path("model"))
+    with pytest.raises(TypeError, match="abstract"):
+        type("Silent", (FrameworkAdapter,), {"name": "silent"})()
+
+
+def test_what_there_is_nothing_to_say_of() -> None:
+    assert ADAPTER.load(MODEL) is MODEL and ADAPTER.twin(MODEL) is MODEL
+    assert ADAPTER.fingerprint(MODEL) != ADAPTER.fingerprint(MODEL), "nothing is known of its contents"
+    assert not ADAPTER.in_training_mode(MODEL) and not ADAPTER.can_save and ADAPTER.content(MODEL) is None
+    assert ADAPTER.input_shapes(MODEL) is None and ADAPTER.declared_integer(MODEL, 0) is None
+    assert ADAPTER.in_double(MODEL) is None and ADAPTER.without_softmax(MODEL, []) is None
+    assert (
+        ADAPTER.layers(MODEL) == () and ADAPTER.layer_name(MODEL, "a") is None and ADAPTER.activations(MODEL, []) == {}
+    )
+    assert ADAPTER.dims(MODEL, (2, 3, 4, 5)) == ("sample", "channel", "height", "width")
+    with ADAPTER.seeded(1), ADAPTER.unchanged():
+        pass
+
+
+def test_tensors_are_arrays() -> None:
+    x = np.arange(6.0).reshape(2, 3)
+    assert ADAPTER.is_tensor(x) and ADAPTER.to_numpy(x) is x and ADAPTER.share(x) is x
+    assert ADAPTER.share(x.T).flags.c_contiguous and ADAPTER.permute(x, (1, 0)).shape == (3, 2)
+    fresh = ADAPTER.tensor(x, MODEL)
+    assert not np.shares_memory(fresh, x)
+    np.testing.assert_array_equal(fresh, x)
+
+
+class Exporting:
+    """Speaks DLPack, like a tensor of another framework."""
+
+    def __init__(self, array: np.ndarray, *, refuses: bool = False) -> None:
+        self.array, self.refuses = array, refuses
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.refuses:
+            raise BufferError("lies on another device")
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+
+class Elsewhere(Plain):
+    """Its tensors are `Exporting`."""
+
+    def share(self, tensor: Any) -> Any:
+        return tensor
+
+    def to_numpy(self, tensor: Any) -> np.ndarray:
+        return tensor.array.copy()
+
+
+def test_tensors_go_over_on_the_same_memory_or_as_a_copy() -> None:
+    x = np.arange(3.0)
+    assert np.shares_memory(hand_over(Exporting(x), Elsewhere(), ADAPTER, MODEL), x)
+    copied = hand_over(Exporting(x, refuses=True), Elsewhere(), ADAPTER, MODEL)
+    assert not np.shares_memory(copied, x)
+    np.testing.assert_array_equal(copied, x)
