@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cfi_core.specs import Head, MethodSpec
+from cfi_core.validation import NAME, PERMUTATION, anything, check, each, instance, mapping, member
 
 if TYPE_CHECKING:
     from cfi_core.frameworks.base import FrameworkAdapter
@@ -111,6 +112,9 @@ class MethodResult:
     extras: Mapping[str, Any] = field(default_factory=dict)
     applied: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check(self, values=each(anything), axes=member(Axes), extras=mapping(NAME), applied=mapping(NAME))
+
 
 @dataclass(frozen=True, eq=False)
 class BridgeRequest:
@@ -141,6 +145,9 @@ class BridgedLayer:
     name: str
     axes: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        check(self, name=NAME, axes=PERMUTATION)
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -158,3 +165,12 @@ class Converted:
     input_axes: tuple[tuple[int, ...] | None, ...] = ()
     output_axes: tuple[tuple[int, ...] | None, ...] = ()
     layers: Mapping[str, BridgedLayer] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            model=anything,
+            input_axes=each(PERMUTATION),
+            output_axes=each(PERMUTATION),
+            layers=mapping(NAME, instance(BridgedLayer)),
+        )
