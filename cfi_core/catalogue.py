@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+DISTRIBUTION_OF_FRAMEWORK: Mapping[str, str] = MappingProxyType(
+    {"torch": "cfi-torch", "tensorflow": "cfi-tensorflow", "onnx": "cfi-onnx", "jax": "cfi-jax"}
+)
+
 DISTRIBUTION_OF_TOOLSET: Mapping[str, str] = MappingProxyType(
     {"captum": "cfi-captum", "tf-keras-vis": "cfi-tfkerasvis"}
 )

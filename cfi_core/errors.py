@@ -14,7 +14,7 @@ class CFIError(Exception):
 
 
 class PluginConflictError(CFIError):
-    """Two distributions claim the same name."""
+    """Two distributions claim the name that was asked for."""
 
 
 class UnknownMethodError(CFIError):
@@ -86,7 +86,7 @@ class CFIWarning(UserWarning):
 
 
 class PluginWarning(CFIWarning):
-    """A plugin was left out because it failed to load, or an observer hook failed."""
+    """A plugin, or something that it brings, was left out, or one of its hooks failed."""
 
 
 class ChoiceWarning(CFIWarning):

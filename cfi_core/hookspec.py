@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 PROJECT = "cfi_core"
 ENTRY_POINT_GROUP = "cfi_core.plugins"
 
+CONTRACT = 1
+"""Version of what core and its plugins agree on: hooks, specs, requests and results.
+
+It counts up when a plugin that was written for the former one would no longer do right. A plugin says in its module
+which one it was built for, `CFI_CONTRACT = 1`; one that says nothing was built for the first. One that was built for
+another contract is reported and left out.
+"""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cfi_core.registry import PluginInfo, loaded, registry
-from cfi_core.requirements import unmet
+from cfi_core.registry import PluginInfo, registry
 from cfi_core.specs import Kind, MethodSpec, ToolsetSpec, TranslatorSpec
 
 _Spec = TypeVar("_Spec", ToolsetSpec, TranslatorSpec)
@@ -26,7 +25,7 @@ class Installed(Generic[_Spec]):
 
     Attributes:
         spec: What its plugin says of it.
-        missing: PEP 508 requirements that are not met; empty if it can be used.
+        missing: PEP 508 requirements that are not met, and plugins for its frameworks; empty if it can be used.
     """
 
     spec: _Spec
@@ -67,14 +66,14 @@ def methods(
 
 def toolsets() -> Listing[Installed[ToolsetSpec]]:
     """All toolsets that plugins describe, sorted by name."""
-    return Listing(Installed(spec, unmet(spec.requirements)) for _, spec in sorted(registry().toolsets.items()))
+    return Listing(Installed(spec, registry().missing(spec)) for _, spec in sorted(registry().toolsets.items()))
 
 
 def translators() -> Listing[Installed[TranslatorSpec]]:
     """All translators that plugins describe, sorted by name."""
-    return Listing(Installed(spec, unmet(spec.requirements)) for _, spec in sorted(registry().translators.items()))
+    return Listing(Installed(spec, registry().missing(spec)) for _, spec in sorted(registry().translators.items()))
 
 
 def plugins() -> Listing[PluginInfo]:
-    """All plugins found, with the error of those that were left out; works in the face of conflicts too."""
-    return Listing(loaded().plugins)
+    """All plugins found: loaded, left out and why, or switched off by `CFI_DISABLE_PLUGINS`."""
+    return Listing(registry().plugins)
