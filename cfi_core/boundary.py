@@ -7,7 +7,7 @@ Each part of a call that a plugin does has a function that enters the plugin and
 
     origin = registry.origin_of(step).label
     converted = check_converted(step, convert(step, model, examples, origin), origin, inputs=shapes)
-    converted = check_bridged(step, bridge(step, request, origin), origin, request, layers=shapes)
+    converted = check_bridged(step, build_bridge(step, request, origin), origin, request, layers=shapes)
 
 `origin` is the distribution, with its version, that brings the method or the translator: every error names it. All
 shapes are tuples, sample axis first, in the layout of the model that is run (of the model that is translated); a size
@@ -82,7 +82,7 @@ def convert(step: TranslatorSpec, model: Any, examples: tuple[Any, ...], origin:
         return resolve(step.implementation)(model, examples)
 
 
-def bridge(step: TranslatorSpec, request: BridgeRequest, origin: str) -> Converted:
+def build_bridge(step: TranslatorSpec, request: BridgeRequest, origin: str) -> Converted:
     """Builds a bridge.
 
     Raises:

@@ -68,7 +68,7 @@ def _is_of_core(value: Any) -> bool:
         is_dataclass(value)
         and not isinstance(value, type)
         and type(value).__module__.partition(".")[0] == __name__.partition(".")[0]
-        and value.__dataclass_params__.frozen
+        and value.__dataclass_params__.frozen  # type: ignore[attr-defined]
     )
 
 
