@@ -64,7 +64,7 @@ def _mentions(distribution: Distribution, group: str) -> bool:
 def _read(distribution: Distribution, group: str) -> Iterator[Announcement]:
     folder = PurePath(str(getattr(distribution, "_path", "unknown distribution"))).name
     try:
-        name, version = distribution.metadata["Name"], distribution.metadata["Version"] or ""
+        name, version = distribution.metadata.get("Name"), distribution.metadata.get("Version") or ""
     except FOREIGN as error:
         yield Announcement(folder, error=f"its metadata cannot be read ({type(error).__name__}: {error})")
         return

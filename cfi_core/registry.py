@@ -238,7 +238,7 @@ class _Loader:
         self.manager.add_hookspecs(hookspec)
         self.plugins: list[PluginInfo] = []
         self.offers: list[tuple[PluginInfo, dict[str, list[Any]]]] = []
-        self.disabled = {canonicalize_name(name) for name in os.environ.get(DISABLED, "").split(",") if name.strip()}
+        self.disabled = {canonicalize_name(name.strip()) for name in os.environ.get(DISABLED, "").split(",")} - {""}
 
     def load(self, info: PluginInfo, module: Any) -> None:
         """Registers one plugin; reports and leaves it out if anything about it fails."""

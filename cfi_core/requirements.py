@@ -30,7 +30,7 @@ def installed_distribution(name: str) -> importlib_metadata.Distribution | None:
     found: Iterable[Any] = importlib_metadata.distributions(name=name)
     for distribution in found:
         try:
-            if distribution.metadata["Name"] and distribution.version:
+            if distribution.metadata.get("Name") and distribution.version:
                 return distribution
         except FOREIGN:
             continue  # what an interrupted update leaves behind
