@@ -113,7 +113,8 @@ class MethodResult:
     applied: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check(self, values=each(anything), axes=member(Axes), extras=mapping(NAME), applied=mapping(NAME))
+        notes = mapping(NAME, frozen=False)  # as dicts, because they are written to files
+        check(self, values=each(anything), axes=member(Axes), extras=notes, applied=notes)
 
 
 @dataclass(frozen=True, eq=False)

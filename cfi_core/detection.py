@@ -46,6 +46,9 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
     matches = [spec for spec in registry.frameworks.values() if _is_model(spec, model)]
     if len(matches) == 1:
         return matches[0]
+    for contested in registry.contested_frameworks():
+        if _is_model(contested, model):
+            registry.frameworks[contested.name]  # raises: two plugins claim it
     known = ", ".join(sorted(registry.frameworks))
     if matches:
         names = " and ".join(sorted(spec.name for spec in matches))

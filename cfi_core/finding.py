@@ -72,7 +72,7 @@ def _check_toolset(registry: Registry, toolset: str) -> None:
         message += f" Did you mean {near[0]!r}?"
     if toolset in DISTRIBUTION_OF_TOOLSET:
         message += f" pip install {DISTRIBUTION_OF_TOOLSET[toolset]} brings it."
-    raise UnknownMethodError(message + _broken(registry))
+    raise UnknownMethodError(message + registry.not_loaded())
 
 
 def _unknown(registry: Registry, key: str, toolset: str | None) -> str:
@@ -96,7 +96,7 @@ def _unknown(registry: Registry, key: str, toolset: str | None) -> str:
         message += f" Nearest: {_join(near)}."
     else:
         message += f" {len(keys)} methods are offered; cfi.methods() lists them."
-    return message + _broken(registry)
+    return message + registry.not_loaded()
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

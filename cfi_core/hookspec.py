@@ -148,7 +148,8 @@ def cfi_choose_route(candidates: tuple[Route, ...], method: MethodSpec | None) -
 
     Returns:
         One of the candidates, or None to leave the choice to the next plugin. The first result that
-        is not None counts; core's own choice (the cheapest) comes last:
+        is not None counts; core's own choice (the cheapest) comes last. A policy that fails, or chooses none of the
+        candidates, is reported as a `PluginWarning`, and the next one is asked:
 
             @hookimpl
             def cfi_choose_route(candidates, method):
@@ -161,9 +162,11 @@ def cfi_before_run(plan: Plan) -> None:
     """Observer: called when a plan is about to be carried out.
 
     Args:
-        plan: What is going to happen.
+        plan: What is going to happen: a view for this observer alone, with copies in it (arrays cannot be written to).
+            For the user's own objects (the model, tensors, functions) stands a `cfi_core.views.Description`. So
+            nothing that an observer does reaches the call.
 
-    An exception raised here is reported as a `PluginWarning` and changes nothing:
+    An exception raised here is reported as a `PluginWarning` that names the distribution, and changes nothing:
 
         @hookimpl
         def cfi_before_run(plan):
@@ -176,10 +179,10 @@ def cfi_after_run(plan: Plan, attribution: Attribution) -> None:
     """Observer: called when an attribution is ready.
 
     Args:
-        plan: What was carried out.
-        attribution: The result, before the user gets it.
+        plan: What was carried out; a view, as for `cfi_before_run`.
+        attribution: The result, before the user gets it; a view in the same way. It can be printed, drawn and saved.
 
-    An exception raised here is reported as a `PluginWarning` and changes nothing:
+    An exception raised here is reported as a `PluginWarning` that names the distribution, and changes nothing:
 
         @hookimpl
         def cfi_after_run(plan, attribution):

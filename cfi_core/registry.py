@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import pluggy
 from importlib_metadata import EntryPoint
@@ -79,7 +79,7 @@ class PluginInfo:
 
 
 @dataclass(frozen=True)
-class Withdrawn:
+class Withdrawn(Generic[_Spec]):
     """A spec that cannot be used, although its plugin was loaded.
 
     Attributes:
@@ -89,7 +89,7 @@ class Withdrawn:
     """
 
     plugin: PluginInfo
-    spec: Spec
+    spec: _Spec
     reason: str
 
 
@@ -166,12 +166,12 @@ class Registry:
     plotters: Names[str, PlotterSpec]
     writers: Names[str, WriterSpec]
     origins: Mapping[tuple[str, Hashable], PluginInfo]
-    withdrawn: tuple[Withdrawn, ...] = ()
+    withdrawn: tuple[Withdrawn[Any], ...] = ()
 
-    @property
-    def broken(self) -> tuple[PluginInfo, ...]:
-        """Plugins that were left out because they failed."""
-        return tuple(plugin for plugin in self.plugins if plugin.error)
+    def not_loaded(self) -> str:
+        """A sentence about the plugins that were left out or switched off, for errors; empty if there are none."""
+        absent = [f"{plugin.label} ({plugin.state})" for plugin in self.plugins if plugin.error or plugin.disabled]
+        return f" Not loaded: {'; '.join(absent)}." if absent else ""
 
     def origin_of(self, spec: Spec) -> PluginInfo:
         """The plugin that brings a spec (or the one that a changed copy of it was made from)."""
@@ -193,8 +193,16 @@ class Registry:
 
     def _bringing(self, framework: str) -> str:
         if framework in self.frameworks.contested:
-            return f"one plugin alone for the framework {framework!r}"
+            labels = [entry.plugin.label for entry in self._withdrawn(FrameworkSpec) if entry.spec.name == framework]
+            return f"one plugin alone for the framework {framework!r} (there are {' and '.join(labels)})"
         return DISTRIBUTION_OF_FRAMEWORK.get(framework, f"a plugin for the framework {framework!r}")
+
+    def contested_frameworks(self) -> tuple[FrameworkSpec, ...]:
+        """What plugins say of the frameworks that several of them claim."""
+        return tuple(entry.spec for entry in self._withdrawn(FrameworkSpec))
+
+    def _withdrawn(self, kind: type[_Spec]) -> list[Withdrawn[_Spec]]:
+        return [entry for entry in self.withdrawn if isinstance(entry.spec, kind)]
 
     def refuse_withdrawn(self, key: str) -> None:
         """Says why a method cannot be used that plugins do offer.
@@ -203,9 +211,7 @@ class Registry:
             PluginConflictError: Its name, or its toolset's, is claimed by several plugins.
             UnknownMethodError: No plugin describes its toolset.
         """
-        reasons = dict.fromkeys(
-            entry.reason for entry in self.withdrawn if isinstance(entry.spec, MethodSpec) and entry.spec.key == key
-        )
+        reasons = dict.fromkeys(entry.reason for entry in self._withdrawn(MethodSpec) if entry.spec.key == key)
         if reasons:
             contested = any(name[0] == key for name in self.methods.contested)
             kind = PluginConflictError if contested else UnknownMethodError
@@ -296,7 +302,7 @@ class _Loader:
         # Sorted by distribution, so that nothing depends on the order in which plugins were found.
         self.offers.sort(key=lambda pair: (pair[0].distribution, pair[0].name))
         origins: dict[tuple[str, Hashable], PluginInfo] = {}
-        withdrawn: list[Withdrawn] = []
+        withdrawn: list[Withdrawn[Any]] = []
         tables = {slot.table: self._table(slot, origins, withdrawn) for slot in _SLOTS}
         tables["methods"] = _of_known_toolsets(tables["methods"], tables["toolsets"], origins, withdrawn)
         return Registry(
@@ -308,7 +314,7 @@ class _Loader:
         )
 
     def _table(
-        self, slot: _Slot, origins: dict[tuple[str, Hashable], PluginInfo], withdrawn: list[Withdrawn]
+        self, slot: _Slot, origins: dict[tuple[str, Hashable], PluginInfo], withdrawn: list[Withdrawn[Any]]
     ) -> Names[Any, Any]:
         """The specs of one kind whose names are claimed once."""
         claims: dict[Hashable, list[tuple[PluginInfo, Any]]] = defaultdict(list)
@@ -359,7 +365,7 @@ def _of_known_toolsets(
     methods: Names[Any, Any],
     toolsets: Names[Any, Any],
     origins: Mapping[tuple[str, Hashable], PluginInfo],
-    withdrawn: list[Withdrawn],
+    withdrawn: list[Withdrawn[Any]],
 ) -> Names[Any, Any]:
     """The methods whose toolset one plugin describes; the others are withdrawn."""
     known = set(toolsets)
@@ -375,7 +381,7 @@ def _of_known_toolsets(
     return Names(kept, contested)
 
 
-def _with_reasons(plugin: PluginInfo, withdrawn: Iterable[Withdrawn]) -> PluginInfo:
+def _with_reasons(plugin: PluginInfo, withdrawn: Iterable[Withdrawn[Any]]) -> PluginInfo:
     """The plugin with what of it cannot be used, which is reported."""
     reasons = tuple(dict.fromkeys(entry.reason for entry in withdrawn if entry.plugin == plugin))
     if reasons:

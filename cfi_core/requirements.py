@@ -7,10 +7,10 @@ from functools import cache
 from typing import Any
 
 import importlib_metadata
-from packaging.requirements import Requirement
 from packaging.version import InvalidVersion
 
 from cfi_core.errors import FOREIGN
+from cfi_core.validation import parse_requirement
 
 
 def unmet(requirements: Iterable[str]) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ def installed_distribution(name: str) -> importlib_metadata.Distribution | None:
 
 
 def _is_met(text: str) -> bool:
-    requirement = Requirement(text)
+    requirement = parse_requirement(text)
     if requirement.marker is not None and not requirement.marker.evaluate():
         return True
     version = version_of(requirement.name)

@@ -109,13 +109,18 @@ def but_not(rule: Rule, reserved: tuple[str, ...], reason: str) -> Rule:
 
 
 @cache
-def _parse(text: str) -> Requirement:
+def parse_requirement(text: str) -> Requirement:
+    """A PEP 508 requirement in its parts.
+
+    Raises:
+        InvalidRequirement: It is none.
+    """
     return Requirement(text)
 
 
 def _requirement(value: Any) -> str:
     try:
-        _parse(TEXT(value))
+        parse_requirement(TEXT(value))
     except InvalidRequirement as error:
         reason = str(error).splitlines()[0]
         raise Refused(f"is no PEP 508 requirement, such as 'captum>=0.8' ({reason})") from None
@@ -220,13 +225,14 @@ def pair(first: Rule, second: Rule) -> Rule:
     return check_pair
 
 
-def mapping(keys: Rule = anything, values: Rule = anything) -> Rule:
-    """A mapping, of which a frozen copy is kept."""
+def mapping(keys: Rule = anything, values: Rule = anything, *, frozen: bool = True) -> Rule:
+    """A mapping, of which a copy is kept; a frozen one, or a plain dict."""
 
     def check_mapping(value: Any) -> Mapping[Any, Any]:
         if not isinstance(value, Mapping):
             raise Refused("is no mapping")
-        return MappingProxyType({_naming(keys, key): _naming(values, entry) for key, entry in value.items()})
+        copy = {_naming(keys, key): _naming(values, entry) for key, entry in value.items()}
+        return MappingProxyType(copy) if frozen else copy
 
     return check_mapping
 

@@ -40,8 +40,9 @@ def kind_of(value: object) -> str:
 def protected(record: _Record) -> _Record:
     """A view of a record of core's, such as a `Plan` or an `Attribution`, that can be read and shown.
 
-    Arrays are copies that cannot be written to, mappings are frozen copies, lists are tuples. Objects of the user's are
-    `Description`s. The record itself is of the same class, so its properties and methods work.
+    Everything in it is a copy, as deep as it goes; arrays cannot be written to, so that who tries is told. Objects of
+    the user's (the model, tensors, functions) are `Description`s. The record itself is of the same class, so its
+    properties and methods work.
     """
     return _view(record)
 
@@ -50,15 +51,14 @@ def _view(value: Any) -> Any:
     if isinstance(value, (*_IMMUTABLE, Description)):
         return value
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        copy = np.array(value, subok=False)
-        copy.setflags(write=False)
-        return copy
+        array = np.array(value, subok=False)
+        array.setflags(write=False)
+        return array
     if isinstance(value, dict | MappingProxyType):
-        return MappingProxyType({_view(key): _view(entry) for key, entry in value.items()})
-    if type(value) in (tuple, list):
-        return tuple(map(_view, value))
-    if isinstance(value, set | frozenset):
-        return frozenset(map(_view, value))
+        entries = {_view(key): _view(entry) for key, entry in value.items()}
+        return entries if isinstance(value, dict) else MappingProxyType(entries)
+    if type(value) in (tuple, list, set, frozenset):
+        return type(value)(map(_view, value))
     return _copy(value) if _is_of_core(value) else Description(value)
 
 

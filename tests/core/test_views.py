@@ -1,5 +1,6 @@
 """Observers get copies: nothing that they do to them reaches the call, the user's objects or the result."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -94,12 +95,13 @@ def test_observers_can_read_and_show_everything_but_the_users_objects(painting, 
         seen, view = reader.seen["before"], reader.seen["attribution"]
         assert str(seen) == str(reader.seen["plan"]) == str(plan) and "Painting" in str(seen)
         assert type(seen) is type(plan) and seen.method == plan.method and seen.route.names == ("paint2print",)
-        assert seen.call.target == (3, 1) and isinstance(seen.call.exec_args, MappingProxyType)
+        assert seen.call.target == [3, 1] and isinstance(seen.call.exec_args, MappingProxyType)
         assert repr(seen.call.model) == "<cfi_core.testing.fake.Painting>"
         assert not any(value is painting for value in vars(seen.call).values())
         np.testing.assert_array_equal(view.values, result.values)
         assert not view.values.flags.writeable and view.values is not result.values
         assert str(view.certificate) == str(result.certificate) and repr(view) == repr(result)
+        assert json.loads(json.dumps(view.provenance["versions"])) == result.provenance["versions"]
         assert view.save(tmp_path / "seen.npz").exists()
 
 
