@@ -241,8 +241,6 @@ class MethodSpec:
                 refuse(self, f"{field_name} speaks of {_listed(unknown)}, which init_args and exec_args do not hold")
         if self.wraps and self.wraps not in self.init_args:
             refuse(self, f"wraps={self.wraps!r} is none of init_args ({_listed(self.init_args) or 'empty'})")
-        if twice := [name for name in self.optional if name in self.required]:
-            refuse(self, f"{_listed(twice)} cannot be both required and optional")
 
     def __repr__(self) -> str:
         optional = "".join(f", [{name}]" for name in self.optional)

@@ -48,7 +48,6 @@ CONVERTED = Converted(object())
     [
         (METHOD, {"optional": "target"}, r"MethodSpec 'stamp': optional='target' is no tuple; write \('target',\)"),
         (METHOD, {"required": ("input",)}, "holds 'input', which is none of 'inputs', 'target', 'layer', 'neuron'"),
-        (METHOD, {"optional": ("inputs",)}, "'inputs' cannot be both required and optional"),
         (METHOD, {"key": "Grad-CAM"}, "is not a key: lower-case"),
         (METHOD, {"key": 3}, "key=3 is not a key"),
         (METHOD, {"toolset": ""}, "toolset='' is not a name"),
