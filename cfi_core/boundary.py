@@ -17,14 +17,22 @@ that may be any is None, and so is a shape that is not known.
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from cfi_core.contract import Axes, BridgeRequest, Converted, MethodRequest, MethodResult
-from cfi_core.errors import FOREIGN, CFIError, MethodError, PluginWarning, TranslationError, UnknownFrameworkError, told
+from cfi_core.errors import (
+    FOREIGN,
+    CFIError,
+    MethodError,
+    PluginWarning,
+    TranslationError,
+    UnknownFrameworkError,
+    told,
+    warn,
+)
 from cfi_core.registry import PluginInfo, Registry
 from cfi_core.specs import FrameworkSpec, TranslatorSpec, resolve
 from cfi_core.validation import Refused
@@ -135,9 +143,7 @@ def _reported(hook: str, plugin: PluginInfo) -> Iterator[None]:
     try:
         yield
     except FOREIGN as error:
-        warning = PluginWarning(f"The {hook} hook of {plugin.label} failed ({told(error)}). It changes nothing.")
-        warning.__cause__ = error
-        warnings.warn(warning, stacklevel=2)
+        warn(f"The {hook} hook of {plugin.label} failed ({told(error)}). It changes nothing.", PluginWarning, error)
 
 
 # out of it again

@@ -109,12 +109,5 @@ def _plain(name: str) -> str:
     return name.casefold().replace("-", "").replace("_", "").replace(" ", "")
 
 
-def _broken(registry: Registry) -> str:
-    if not registry.broken:
-        return ""
-    reports = "; ".join(f"{plugin.label} ({plugin.error})" for plugin in registry.broken)
-    return f" Left out because they failed to load: {reports}."
-
-
 def _join(names: object) -> str:
     return ", ".join(sorted(map(str, names))) or "none"  # type: ignore[call-overload]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from packaging.utils import canonicalize_name
 from cfi_core import builtin, hookspec
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK
 from cfi_core.discovery import announcements
-from cfi_core.errors import FOREIGN, PluginConflictError, PluginWarning, UnknownMethodError, told
+from cfi_core.errors import FOREIGN, PluginConflictError, PluginWarning, UnknownMethodError, told, warn
 from cfi_core.requirements import unmet, version_of
 from cfi_core.specs import (
     ANY,
@@ -260,9 +259,10 @@ class _Loader:
                 info = replace(info, error=str(error) if isinstance(error, _Unfit) else told(error))
         self.plugins.append(info)
         if info.error:
-            _warn(
+            warn(
                 f"Plugin {info.name!r} of {info.label} was left out: {info.error}. "
                 f"Update or uninstall {info.distribution}; everything else works.",
+                PluginWarning,
                 cause,
             )
 
@@ -338,12 +338,6 @@ class _Unfit(Exception):
     """A plugin that core refuses; the message says it all."""
 
 
-def _warn(message: str, cause: BaseException | None = None) -> None:
-    warning = PluginWarning(message)
-    warning.__cause__ = cause
-    warnings.warn(warning, stacklevel=3)
-
-
 def _check_no_wrapper(module: Any, caller: pluggy.HookCaller) -> None:
     if any(entry.plugin is module and (entry.wrapper or entry.hookwrapper) for entry in caller.get_hookimpls()):
         raise _Unfit(f"its {caller.name} is a wrapper around the hooks of other plugins, which no plugin may put there")
@@ -385,7 +379,10 @@ def _with_reasons(plugin: PluginInfo, withdrawn: Iterable[Withdrawn[Any]]) -> Pl
     """The plugin with what of it cannot be used, which is reported."""
     reasons = tuple(dict.fromkeys(entry.reason for entry in withdrawn if entry.plugin == plugin))
     if reasons:
-        _warn(f"Not all that plugin {plugin.name!r} of {plugin.label} offers can be used: {'; '.join(reasons)}.")
+        warn(
+            f"Not all that plugin {plugin.name!r} of {plugin.label} offers can be used: {'; '.join(reasons)}.",
+            PluginWarning,
+        )
     return replace(plugin, withdrawn=reasons)
 
 

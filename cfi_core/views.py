@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import PurePath
@@ -57,19 +58,16 @@ def _view(value: Any) -> Any:
     if isinstance(value, dict | MappingProxyType):
         entries = {_view(key): _view(entry) for key, entry in value.items()}
         return entries if isinstance(value, dict) else MappingProxyType(entries)
+    if isinstance(value, Mapping) and _is_of_core(value):
+        return MappingProxyType({key: _view(entry) for key, entry in value.items()})
     if type(value) in (tuple, list, set, frozenset):
         return type(value)(map(_view, value))
-    return _copy(value) if _is_of_core(value) else Description(value)
+    # Models can be dataclasses too.
+    return _copy(value) if is_dataclass(value) and _is_of_core(value) else Description(value)
 
 
 def _is_of_core(value: Any) -> bool:
-    """Whether it is a frozen record of core's; models can be frozen dataclasses too."""
-    return (
-        is_dataclass(value)
-        and not isinstance(value, type)
-        and type(value).__module__.partition(".")[0] == __name__.partition(".")[0]
-        and value.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    )
+    return type(value).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _copy(record: Any) -> Any:
