@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.boundary import make_adapter
 from cfi_core.coexistence import load_safely
 from cfi_core.errors import InputError, UnknownFrameworkError
 from cfi_core.frameworks.axes import Permutation, permute
 from cfi_core.frameworks.base import FrameworkAdapter
 from cfi_core.registry import Registry
-from cfi_core.specs import resolve
 
 _adapters: dict[str, FrameworkAdapter] = {}
 
@@ -23,7 +23,7 @@ def adapter_for(registry: Registry, framework: str) -> FrameworkAdapter:
     """The adapter of a framework; imports the framework.
 
     Raises:
-        UnknownFrameworkError: The framework is not installed.
+        UnknownFrameworkError: The framework is not installed, or its adapter does not load.
     """
     spec = registry.frameworks.get(framework)
     if spec is None:
@@ -34,7 +34,7 @@ def adapter_for(registry: Registry, framework: str) -> FrameworkAdapter:
         if spec.module not in sys.modules and find_spec(spec.module) is None:
             raise UnknownFrameworkError(f"{framework} is not usable here: no module {spec.module!r} is installed.")
         load_safely()
-        _adapters[spec.adapter] = resolve(spec.adapter)()
+        _adapters[spec.adapter] = make_adapter(spec, registry.origin_of(spec).label)
     return _adapters[spec.adapter]
 
 

@@ -1,17 +1,17 @@
 """Where the code of plugins is entered and left: what it raises becomes typed errors, what it returns is checked.
 
-Each part of a call that a plugin does has a function that enters the plugin and one that checks what came back:
+Each part of a call that a plugin does has one function, which enters the plugin and checks what comes back:
 
-    origin = registry.origin_of(method).label
-    result = check_result(request, run_method(request, origin), origin, layers=shapes)
+    result = run_method(request, registry.origin_of(method).label, inputs=shapes, layers=shapes)
+    converted = run_conversion(step, model, examples, registry.origin_of(step).label)
+    converted = build_bridge(step, request, registry.origin_of(step).label, layers=shapes)
+    adapter = make_adapter(spec, registry.origin_of(spec).label)
+    for plugin, answer in ask(registry, "cfi_choose_route", candidates=routes, method=method): ...
+    observe(registry, "cfi_before_run", plan=plan)
 
-    origin = registry.origin_of(step).label
-    converted = check_converted(step, convert(step, model, examples, origin), origin, inputs=shapes)
-    converted = check_bridged(step, build_bridge(step, request, origin), origin, request, layers=shapes)
-
-`origin` is the distribution, with its version, that brings the method or the translator: every error names it. All
-shapes are tuples, sample axis first, in the layout of the model that is run (of the model that is translated); a size
-that may be any is None, and so is a shape that is not known.
+The second argument of most is the distribution, with its version, that brings the spec: every error names it. All
+shapes are tuples, sample axis first, in the layout of the model that is run (or translated); a size that may be any is
+None, and so is a shape that is not known.
 """
 
 from __future__ import annotations
@@ -65,41 +65,84 @@ def foreign(kind: type[CFIError], doing: str, advice: str, passes: type[CFIError
 # into the plugin
 
 
-def run_method(request: MethodRequest, origin: str) -> MethodResult:
+def run_method(
+    request: MethodRequest,
+    origin: str,
+    *,
+    inputs: Sequence[Shape] | None = None,
+    layers: Sequence[Shape | None] = (),
+) -> MethodResult:
     """Runs the implementation of a method.
 
+    Args:
+        request: What it is asked.
+        origin: Distribution of the method.
+        inputs: See `check_result`.
+        layers: See `check_result`.
+
     Raises:
-        MethodError: It failed, or cannot be imported.
+        MethodError: It failed, cannot be imported, or returned what does not fit the request.
         CFIError: What it raises itself of this kind.
     """
     method = request.method
     source = f" ({method.citation})" if method.citation else ""
     advice = f"Check the arguments against the toolset's documentation{source}."
     with foreign(MethodError, f"{method.key} of {method.toolset} failed in {origin}", advice):
-        return resolve(method.implementation)(request)
+        result = resolve(method.implementation)(request)
+    return check_result(request, result, origin, inputs=inputs, layers=layers)
 
 
-def convert(step: TranslatorSpec, model: Any, examples: tuple[Any, ...], origin: str) -> Converted:
+def run_conversion(
+    step: TranslatorSpec,
+    model: Any,
+    examples: tuple[Any, ...],
+    origin: str,
+    *,
+    outputs: Sequence[Shape] | None = None,
+) -> Converted:
     """Runs a conversion.
 
+    Args:
+        step: The conversion.
+        model: The model to convert.
+        examples: Arrays for its inputs.
+        origin: Distribution of the conversion.
+        outputs: See `check_converted`.
+
     Raises:
-        TranslationError: It failed, or cannot be imported.
+        TranslationError: It failed, cannot be imported, or returned what does not fit the model.
     """
     advice = "Try another translator (cfi.translators() lists them) or a toolset of the model's own framework."
     with foreign(TranslationError, f"{step.name} of {origin} failed on the model", advice, TranslationError):
-        return resolve(step.implementation)(model, examples)
+        converted = resolve(step.implementation)(model, examples)
+    return check_converted(step, converted, origin, inputs=[_shape(array) for array in examples], outputs=outputs)
 
 
-def build_bridge(step: TranslatorSpec, request: BridgeRequest, origin: str) -> Converted:
+def build_bridge(
+    step: TranslatorSpec,
+    request: BridgeRequest,
+    origin: str,
+    *,
+    outputs: Sequence[Shape] | None = None,
+    layers: Mapping[str, Shape] | None = None,
+) -> Converted:
     """Builds a bridge.
 
+    Args:
+        step: The bridge.
+        request: What it is asked.
+        origin: Distribution of the bridge.
+        outputs: See `check_bridged`.
+        layers: See `check_bridged`.
+
     Raises:
-        TranslationError: It failed, or cannot be imported.
+        TranslationError: It failed, cannot be imported, or returned what does not fit the request.
         CFIError: What it raises itself of this kind, such as a `LayerError`.
     """
     advice = "Pass translator='conversion' to convert the model instead."
     with foreign(TranslationError, f"{step.name} of {origin} failed on the model", advice):
-        return resolve(step.implementation)(request)
+        converted = resolve(step.implementation)(request)
+    return check_bridged(step, converted, origin, request, outputs=outputs, layers=layers)
 
 
 def make_adapter(spec: FrameworkSpec, origin: str) -> Any:

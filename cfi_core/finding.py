@@ -10,7 +10,6 @@ from cfi_core.catalogue import DISTRIBUTION_OF_TOOLSET, TOOLSETS_OF_METHOD
 from cfi_core.errors import ArgumentError, UnknownMethodError
 from cfi_core.records import Arguments
 from cfi_core.registry import Registry
-from cfi_core.requirements import unmet
 from cfi_core.specs import Kind, MethodSpec
 
 
@@ -27,14 +26,15 @@ def find_methods(registry: Registry, arguments: Arguments, kinds: frozenset[Kind
         _check_toolset(registry, toolset)
     named = [spec for spec in registry.methods.values() if spec.key == key and toolset in (None, spec.toolset)]
     if not named:
+        registry.refuse_withdrawn(key)
         raise UnknownMethodError(_unknown(registry, key, toolset))
     fitting = [spec for spec in named if spec.kind in kinds]
     if not fitting:
         call = "visualize_features" if named[0].kind is Kind.FEATURE_VISUALIZATION else "attribute"
         raise UnknownMethodError(f"{key!r} is a method of kind '{named[0].kind}': call cfi.{call}() for it.")
-    usable = [spec for spec in fitting if not unmet(registry.toolsets[spec.toolset].requirements)]
+    usable = [spec for spec in fitting if not registry.missing(registry.toolsets[spec.toolset])]
     if not usable:
-        missing = sorted({text for spec in fitting for text in unmet(registry.toolsets[spec.toolset].requirements)})
+        missing = sorted({text for spec in fitting for text in registry.missing(registry.toolsets[spec.toolset])})
         raise UnknownMethodError(
             f"{key!r} needs {', '.join(missing)}, which is not installed: pip install {' '.join(map(repr, missing))}."
         )

@@ -6,12 +6,13 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from threading import RLock
 
 import numpy as np
 
 from cfi_core.adapters import adapter_for
+from cfi_core.errors import UnknownFrameworkError
 from cfi_core.registry import Registry
 
 # Random generators and warning filters belong to the whole process: two calls at once would draw from each
@@ -30,7 +31,9 @@ def unchanged_process(registry: Registry) -> Iterator[None]:
         for spec in registry.frameworks.values():
             # A framework that the process has not loaded has no state that could be lost.
             if spec.module in sys.modules:
-                stack.enter_context(adapter_for(registry, spec.name).unchanged())
+                # An adapter that does not load touches nothing; it is told when a model of its framework comes.
+                with suppress(UnknownFrameworkError):
+                    stack.enter_context(adapter_for(registry, spec.name).unchanged())
         stack.enter_context(_unchanged_filters())
         try:
             yield

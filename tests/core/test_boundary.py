@@ -12,9 +12,9 @@ from cfi_core.boundary import (
     check_bridged,
     check_converted,
     check_result,
-    convert,
     foreign,
     make_adapter,
+    run_conversion,
     run_method,
 )
 from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
@@ -214,7 +214,7 @@ def entering(kind: str):
     lift = TranslatorSpec(name="lift", kind="bridge", **fields)
     return {
         cfi.MethodError: lambda: run_method(MethodRequest(method=method, model=None, inputs=()), ORIGIN),
-        cfi.TranslationError: lambda: convert(TranslatorSpec(name="unfold", **fields), None, (), ORIGIN),
+        cfi.TranslationError: lambda: run_conversion(TranslatorSpec(name="unfold", **fields), None, (), ORIGIN),
         (cfi.TranslationError,): lambda: build_bridge(lift, BRIDGED, ORIGIN),
         cfi.UnknownFrameworkError: lambda: make_adapter(framework, ORIGIN),
     }

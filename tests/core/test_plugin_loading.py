@@ -338,7 +338,7 @@ def test_the_origin_of_a_spec_is_known(registry):
 
     spec = registry.methods["press_gradient", "press"]
     assert registry.origin_of(replace(spec, needs=frozenset(Need))).label == "dist-of-cfi_core.testing.fake 1.0"
-    assert registry.origin_of(registry.plotters["matplotlib"]).distribution == "cfi-core"
+    assert registry.origin_of(registry.writers[".npz"]).distribution == "cfi-core"
     assert "not registered" in registry.origin_of(method("never", "seen")).label
 
 

@@ -95,9 +95,9 @@ def test_observers_can_read_and_show_everything_but_the_users_objects(painting, 
         seen, view = reader.seen["before"], reader.seen["attribution"]
         assert str(seen) == str(reader.seen["plan"]) == str(plan) and "Painting" in str(seen)
         assert type(seen) is type(plan) and seen.method == plan.method and seen.route.names == ("paint2print",)
-        assert seen.call.target == [3, 1] and isinstance(seen.call.exec_args, MappingProxyType)
-        assert repr(seen.call.model) == "<cfi_core.testing.fake.Painting>"
-        assert not any(value is painting for value in vars(seen.call).values())
+        assert seen.arguments.target == [3, 1] and isinstance(seen.arguments.exec_args, MappingProxyType)
+        assert repr(seen.arguments.model) == "<cfi_core.testing.fake.Painting>"
+        assert not any(value is painting for value in vars(seen.arguments).values())
         np.testing.assert_array_equal(view.values, result.values)
         assert not view.values.flags.writeable and view.values is not result.values
         assert str(view.certificate) == str(result.certificate) and repr(view) == repr(result)
