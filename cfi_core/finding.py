@@ -47,7 +47,7 @@ def _complete(registry: Registry, method: MethodSpec, arguments: Arguments) -> M
     needs = method.needs | {need for name, need in method.argument_needs.items() if given.get(name)}
     wrapped = registry.methods.get((str(given.get(method.wraps)), method.toolset)) if method.wraps else None
     if wrapped is None:
-        return replace(method, needs=needs)
+        return method if needs == method.needs else replace(method, needs=needs)
     return replace(
         method,
         kind=wrapped.kind,

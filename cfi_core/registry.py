@@ -221,7 +221,7 @@ class Registry:
 
         The functions take all arguments of the hook by keyword, and pass on those that the plugin asks for.
         """
-        owners = {_handle(plugin): plugin for plugin in self.plugins}
+        owners = {_handle(plugin): plugin for plugin in self.plugins if not plugin.error}
         found = reversed(getattr(self.manager.hook, hook).get_hookimpls())
         return tuple((owners[entry.plugin_name], _by_keyword(entry)) for entry in found)
 

@@ -5,6 +5,7 @@ import sys
 import textwrap
 from contextlib import ExitStack
 from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -148,6 +149,25 @@ def test_a_broken_plugin_is_reported_and_left_out(broken, reason, painting, imag
             cfi.attribute(painting, "no_such_method", inputs=images)
     finally:
         context.__exit__(None, None, None)
+
+
+def test_two_plugins_of_one_distribution_need_two_names(painting, images):
+    info = PluginInfo("twin", "dist-of-twins", "1.0", "twins")
+
+    class Watcher:
+        seen: ClassVar[list[str]] = []
+
+        @hookimpl
+        def cfi_before_run(self, plan):
+            self.seen.append(plan.method.key)
+
+    with pytest.warns(cfi.PluginWarning, match="dist-of-twins announces two plugins of that name"):
+        registry = load([(info, Watcher()), (info, Raising())])
+    ((owner, implementation),) = registry.implementations("cfi_before_run")
+    assert owner == info
+    with use_plugins(fake):
+        implementation(plan=cfi.plan(painting, "press_noise", inputs=images))
+    assert Watcher.seen == ["press_noise"]
 
 
 def test_the_user_can_interrupt_the_loading():
