@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.boundary import make_adapter
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, FRAMEWORKS
 from cfi_core.coexistence import load_safely
 from cfi_core.errors import ArgumentError, InputError, UnknownFrameworkError
 from cfi_core.framework.axes import Permutation, permute
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.registry import Registry
-from cfi_core.specs import FrameworkSpec, resolve
+from cfi_core.specs import FrameworkSpec
 
 _adapters: dict[str, FrameworkAdapter] = {}
 
@@ -24,7 +25,7 @@ def adapter_for(registry: Registry, framework: str) -> FrameworkAdapter:
     """The adapter of a framework; imports the framework.
 
     Raises:
-        UnknownFrameworkError: The framework is not installed, or the plugin for it.
+        UnknownFrameworkError: The framework or the plugin for it is not installed, or its adapter does not load.
     """
     spec = registry.frameworks.get(framework)
     if spec is None:
@@ -35,14 +36,8 @@ def adapter_for(registry: Registry, framework: str) -> FrameworkAdapter:
     if spec.adapter not in _adapters:
         if not is_importable(spec.module):
             raise UnknownFrameworkError(f"{framework} is not usable here: no module {spec.module!r} is installed.")
-        try:
-            load_safely(registry)
-            _adapters[spec.adapter] = resolve(spec.adapter)()
-        except Exception as error:  # an adapter is foreign code: other frameworks shall still be usable
-            raise UnknownFrameworkError(
-                f"{framework} is not usable here: {spec.adapter} failed to load ({type(error).__name__}: {error}). "
-                f"Update or uninstall the plugin; models of other frameworks work."
-            ) from error
+        load_safely(registry)
+        _adapters[spec.adapter] = make_adapter(spec, registry.origin_of(spec).label)
     return _adapters[spec.adapter]
 
 
@@ -142,8 +137,8 @@ def check_installed(registry: Registry, spec: FrameworkSpec, what: str) -> None:
 def remedy(registry: Registry, framework: str) -> str:
     """What to do about a framework whose plugin is missing."""
     distribution = DISTRIBUTION_OF_FRAMEWORK[framework]
-    errors = [plugin.error for plugin in registry.broken if plugin.distribution == distribution]
-    return f"{distribution} was left out ({errors[0]})" if errors else f"pip install {distribution}"
+    absent = [plugin for plugin in registry.plugins if plugin.distribution == distribution and not plugin.loaded]
+    return f"{distribution} was {absent[0].state}" if absent else f"pip install {distribution}"
 
 
 def find_type(module: str, name: str, value: Any) -> type | None:

@@ -193,7 +193,7 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
         call = check_layer(pending, layer)
         prepared = pending.prepared or prepare(current, call)
         carried = carry(current, call, prepared)
-        result = run(prepared.adapter, carried.request)
+        result = run(current, call, prepared, carried)
         return bring_home(current, call, prepared, carried, result)
 
 
@@ -210,7 +210,7 @@ def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | Pend
             return _wait_for_layer(current, call)
         prepared = prepare(current, call)  # 5
         carried = carry(current, call, prepared)  # 6
-        result = run(prepared.adapter, carried.request)  # 7
+        result = run(current, call, prepared, carried)  # 7
         return bring_home(current, call, prepared, carried, result)  # 8
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cfi_core.registry import Registry, loaded
+from cfi_core.registry import Registry
+from cfi_core.registry import registry as current_registry
 from cfi_core.specs import resolve
 
 
@@ -14,6 +15,6 @@ def load_safely(registry: Registry | None = None) -> None:
     Args:
         registry: What is installed; left out, that of the process.
     """
-    for spec in (loaded() if registry is None else registry).frameworks.values():
+    for spec in (current_registry() if registry is None else registry).frameworks.values():
         if spec.before_use:
             resolve(spec.before_use)()

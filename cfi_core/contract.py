@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cfi_core.specs import Head, MethodSpec
+from cfi_core.validation import NAME, PERMUTATION, anything, check, each, instance, mapping, member
 
 if TYPE_CHECKING:
     from cfi_core.framework.base import FrameworkAdapter
@@ -114,6 +115,11 @@ class MethodResult:
     applied: Mapping[str, Any] = field(default_factory=dict)
     layer: str | None = None
 
+    def __post_init__(self) -> None:
+        notes = mapping(NAME, frozen=False)  # as dicts, because they are written to files
+        layer = anything if self.layer is None else NAME
+        check(self, values=each(anything), axes=member(Axes), extras=notes, applied=notes, layer=layer)
+
 
 @dataclass(frozen=True, eq=False)
 class BridgeRequest:
@@ -144,6 +150,9 @@ class BridgedLayer:
     name: str
     axes: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        check(self, name=NAME, axes=PERMUTATION)
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -161,3 +170,12 @@ class Converted:
     input_axes: tuple[tuple[int, ...] | None, ...] = ()
     output_axes: tuple[tuple[int, ...] | None, ...] = ()
     layers: Mapping[str, BridgedLayer] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            model=anything,
+            input_axes=each(PERMUTATION),
+            output_axes=each(PERMUTATION),
+            layers=mapping(NAME, instance(BridgedLayer)),
+        )

@@ -8,13 +8,18 @@ from __future__ import annotations
 import sys
 import warnings
 
+FOREIGN = (Exception, SystemExit)
+"""What the code of plugins may raise and must not take the host down with; an interrupt by the user passes."""
+
+_LONGEST_MESSAGE = 300
+
 
 class CFIError(Exception):
     """Base class of all errors raised by CFI."""
 
 
 class PluginConflictError(CFIError):
-    """Two distributions claim the same name."""
+    """Two distributions claim the name that was asked for."""
 
 
 class UnknownMethodError(CFIError):
@@ -86,7 +91,7 @@ class CFIWarning(UserWarning):
 
 
 class PluginWarning(CFIWarning):
-    """A plugin was left out because it failed to load, or an observer hook failed."""
+    """A plugin, or something that it brings, was left out, or one of its hooks failed."""
 
 
 class ChoiceWarning(CFIWarning):
@@ -101,8 +106,23 @@ class ModelWarning(CFIWarning):
     """Something about the user's model changes what the attribution means."""
 
 
-def warn(message: str, category: type[CFIWarning]) -> None:
-    """Warns at the line of the user's that led here: the first outside CFI's packages, seen from the public call."""
+def told(error: BaseException) -> str:
+    """Kind and message of a foreign error, on one line and in short."""
+    try:
+        text = " ".join(str(error).split()) or "no message"
+    except FOREIGN:
+        text = "its message cannot be shown"
+    return f"{type(error).__name__}: {text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + '…'}"
+
+
+def warn(message: str, category: type[CFIWarning], cause: BaseException | None = None) -> None:
+    """Warns at the line of the user's that led here: the first outside CFI's packages, seen from the public call.
+
+    Args:
+        message: What to say.
+        category: The kind of warning.
+        cause: The error that led to it, which is seen where warnings are errors.
+    """
     level = depth = 2  # as `warnings.warn` counts: 1 is this function, 2 what called it
     frame = sys._getframe(1)
     while frame is not None:
@@ -110,4 +130,6 @@ def warn(message: str, category: type[CFIWarning]) -> None:
         if frame.f_globals.get("__name__", "").startswith("cfi_"):
             level = depth
         frame = frame.f_back  # type: ignore[assignment]
-    warnings.warn(message, category, stacklevel=level)
+    warning = category(message)
+    warning.__cause__ = cause
+    warnings.warn(warning, stacklevel=level)

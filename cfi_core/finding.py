@@ -10,7 +10,6 @@ from cfi_core.catalogue import DISTRIBUTION_OF_TOOLSET, TOOLSETS_OF_METHOD
 from cfi_core.errors import ArgumentError, UnknownMethodError
 from cfi_core.records import Arguments
 from cfi_core.registry import Registry
-from cfi_core.requirements import unmet
 from cfi_core.specs import Kind, MethodSpec
 
 
@@ -27,14 +26,15 @@ def find_methods(registry: Registry, arguments: Arguments, kinds: frozenset[Kind
         _check_toolset(registry, toolset)
     named = [spec for spec in registry.methods.values() if spec.key == key and toolset in (None, spec.toolset)]
     if not named:
+        registry.refuse_withdrawn(key)
         raise UnknownMethodError(_unknown(registry, key, toolset))
     fitting = [spec for spec in named if spec.kind in kinds]
     if not fitting:
         call = "visualize_features" if named[0].kind is Kind.FEATURE_VISUALIZATION else "attribute"
         raise UnknownMethodError(f"{key!r} is a method of kind '{named[0].kind}': call cfi.{call}() for it.")
-    usable = [spec for spec in fitting if not unmet(registry.toolsets[spec.toolset].requirements)]
+    usable = [spec for spec in fitting if not registry.missing(registry.toolsets[spec.toolset])]
     if not usable:
-        missing = sorted({text for spec in fitting for text in unmet(registry.toolsets[spec.toolset].requirements)})
+        missing = sorted({text for spec in fitting for text in registry.missing(registry.toolsets[spec.toolset])})
         raise UnknownMethodError(
             f"{key!r} needs {', '.join(missing)}, which is not installed: pip install {' '.join(map(repr, missing))}."
         )
@@ -48,7 +48,7 @@ def _complete(registry: Registry, method: MethodSpec, arguments: Arguments) -> M
     needs = method.needs | {need for name, need in method.argument_needs.items() if given.get(name)}
     wrapped = registry.methods.get((str(init_args.get(method.wraps)), method.toolset)) if method.wraps else None
     if wrapped is None:
-        return replace(method, needs=needs)
+        return method if needs == method.needs else replace(method, needs=needs)
     return replace(
         method,
         kind=wrapped.kind,
@@ -74,7 +74,7 @@ def _check_toolset(registry: Registry, toolset: str) -> None:
         message += f" Did you mean {near[0]!r}?"
     if toolset in DISTRIBUTION_OF_TOOLSET:
         message += f" pip install {DISTRIBUTION_OF_TOOLSET[toolset]} brings it."
-    raise UnknownMethodError(message + _broken(registry))
+    raise UnknownMethodError(message + registry.not_loaded())
 
 
 def _unknown(registry: Registry, key: str, toolset: str | None) -> str:
@@ -98,7 +98,7 @@ def _unknown(registry: Registry, key: str, toolset: str | None) -> str:
         message += f" Nearest: {_join(near)}."
     else:
         message += f" {len(keys)} methods are offered; cfi.methods() lists them."
-    return message + _broken(registry)
+    return message + registry.not_loaded()
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
@@ -109,13 +109,6 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 
 def _plain(name: str) -> str:
     return name.casefold().replace("-", "").replace("_", "").replace(" ", "")
-
-
-def _broken(registry: Registry) -> str:
-    if not registry.broken:
-        return ""
-    reports = "; ".join(f"{plugin.label} ({plugin.error})" for plugin in registry.broken)
-    return f" Left out because they failed to load: {reports}."
 
 
 def _join(names: object) -> str:

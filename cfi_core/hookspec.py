@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 PROJECT = "cfi_core"
 ENTRY_POINT_GROUP = "cfi_core.plugins"
 
+CONTRACT = 1
+"""Version of what core and its plugins agree on: hooks, specs, requests and results.
+
+It counts up when a plugin that was written for the former one would no longer do right. A plugin says in its module
+which one it was built for, `CFI_CONTRACT = 1`; one that says nothing was built for the first. One that was built for
+another contract is reported and left out.
+"""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -140,7 +148,8 @@ def cfi_choose_route(candidates: tuple[Route, ...], method: MethodSpec | None) -
 
     Returns:
         One of the candidates, or None to leave the choice to the next plugin. The first result that
-        is not None counts; core's own choice (the cheapest) comes last:
+        is not None counts; core's own choice (the cheapest) comes last. A policy that fails, or chooses none of the
+        candidates, is reported as a `PluginWarning`, and the next one is asked:
 
             @hookimpl
             def cfi_choose_route(candidates, method):
@@ -153,9 +162,11 @@ def cfi_before_run(plan: Plan) -> None:
     """Observer: called when a plan is about to be carried out.
 
     Args:
-        plan: What is going to happen.
+        plan: What is going to happen: a view for this observer alone, with copies in it (arrays cannot be written to).
+            For the user's own objects (the model, tensors, functions) stands a `cfi_core.views.Description`. So
+            nothing that an observer does reaches the call.
 
-    An exception raised here is reported as a `PluginWarning` and changes nothing:
+    An exception raised here is reported as a `PluginWarning` that names the distribution, and changes nothing:
 
         @hookimpl
         def cfi_before_run(plan):
@@ -168,10 +179,10 @@ def cfi_after_run(plan: Plan, attribution: Attribution) -> None:
     """Observer: called when an attribution is ready.
 
     Args:
-        plan: What was carried out.
-        attribution: The result, before the user gets it.
+        plan: What was carried out; a view, as for `cfi_before_run`.
+        attribution: The result, before the user gets it; a view in the same way. It can be printed, drawn and saved.
 
-    An exception raised here is reported as a `PluginWarning` and changes nothing:
+    An exception raised here is reported as a `PluginWarning` that names the distribution, and changes nothing:
 
         @hookimpl
         def cfi_after_run(plan, attribution):

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cfi_core.adapters import is_importable
-from cfi_core.registry import PluginInfo, loaded, registry
-from cfi_core.requirements import unmet
+from cfi_core.registry import PluginInfo, registry
 from cfi_core.specs import FrameworkSpec, Kind, MethodSpec, ToolsetSpec, TranslatorSpec
 
 _Spec = TypeVar("_Spec", FrameworkSpec, ToolsetSpec, TranslatorSpec)
@@ -27,7 +26,7 @@ class Installed(Generic[_Spec]):
 
     Attributes:
         spec: What its plugin says of it.
-        missing: What it requires and is not installed: PEP 508 requirements, or a module; empty if it can be used.
+        missing: PEP 508 requirements that are not met, modules, and plugins for its frameworks; empty if usable.
     """
 
     spec: _Spec
@@ -74,14 +73,14 @@ def frameworks() -> Listing[Installed[FrameworkSpec]]:
 
 def toolsets() -> Listing[Installed[ToolsetSpec]]:
     """All toolsets that plugins describe, sorted by name."""
-    return Listing(Installed(spec, unmet(spec.requirements)) for _, spec in sorted(registry().toolsets.items()))
+    return Listing(Installed(spec, registry().missing(spec)) for _, spec in sorted(registry().toolsets.items()))
 
 
 def translators() -> Listing[Installed[TranslatorSpec]]:
     """All translators that plugins describe, sorted by name."""
-    return Listing(Installed(spec, unmet(spec.requirements)) for _, spec in sorted(registry().translators.items()))
+    return Listing(Installed(spec, registry().missing(spec)) for _, spec in sorted(registry().translators.items()))
 
 
 def plugins() -> Listing[PluginInfo]:
-    """All plugins found, with the error of those that were left out; works in the face of conflicts too."""
-    return Listing(loaded().plugins)
+    """All plugins found: loaded, left out and why, or switched off by `CFI_DISABLE_PLUGINS`."""
+    return Listing(registry().plugins)

@@ -31,7 +31,8 @@ def unchanged_process(registry: Registry) -> Iterator[None]:
         for spec in registry.frameworks.values():
             # A framework that the process has not loaded has no state that could be lost.
             if spec.module in sys.modules:
-                with suppress(UnknownFrameworkError):  # nor can one be used whose adapter does not load
+                # An adapter that does not load touches nothing; it is told when a model of its framework comes.
+                with suppress(UnknownFrameworkError):
                     stack.enter_context(adapter_for(registry, spec.name).unchanged())
         stack.enter_context(_unchanged_filters())
         try:

@@ -19,6 +19,7 @@ from cfi_core.framework.base import FrameworkAdapter, Layer
 from cfi_core.framework.structure import flatten
 from cfi_core.layer_map import LayerMap
 from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Translator, TranslatorSpec
+from cfi_core.views import kind_of
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -200,7 +201,7 @@ class Plan:
         lines = [
             f"method    {self.method.key} ({self.method.kind})",
             f"toolset   {self.method.toolset}" + (f"; also offered by {', '.join(self.others)}" if self.others else ""),
-            f"model     {type(self.arguments.model).__name__}, {self.framework}",
+            f"model     {kind_of(self.arguments.model)}, {self.framework}",
             f"route     {self.route}: {self.reason}",
             f"needs     {', '.join(sorted(self.method.needs))}",
             f"head      a softmax at the end is explained at its {self.head}",

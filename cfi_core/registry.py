@@ -1,29 +1,39 @@
-"""Finds plugins, loads each on its own, and gathers what they offer into one registry."""
+"""What the plugins offer, gathered: each is loaded on its own, and what does not fit is reported and left out."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+import os
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from threading import Lock
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-import importlib_metadata
 import pluggy
+from importlib_metadata import EntryPoint
+from packaging.utils import canonicalize_name
 
 from cfi_core import builtin, hookspec
-from cfi_core.errors import PluginConflictError, PluginWarning
-from cfi_core.requirements import version_of
+from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK
+from cfi_core.discovery import announcements
+from cfi_core.errors import FOREIGN, PluginConflictError, PluginWarning, UnknownMethodError, told, warn
+from cfi_core.requirements import unmet, version_of
 from cfi_core.specs import (
+    ANY,
     FrameworkSpec,
     MethodSpec,
     PlotterSpec,
+    Spec,
     ToolsetSpec,
     TranslatorSpec,
     WriterSpec,
 )
 
+DISABLED = "CFI_DISABLE_PLUGINS"
+"""Environment variable: names of entry points or distributions, with commas between them, that are not loaded."""
+
+_Name = TypeVar("_Name")
 _Spec = TypeVar("_Spec")
 
 
@@ -37,6 +47,8 @@ class PluginInfo:
         version: Version of that distribution.
         module: Module that the entry point names.
         error: Why it was left out; empty if it was loaded.
+        disabled: Whether `CFI_DISABLE_PLUGINS` switches it off.
+        withdrawn: What of it cannot be used although it was loaded, and why.
     """
 
     name: str
@@ -44,55 +56,190 @@ class PluginInfo:
     version: str
     module: str
     error: str = ""
+    disabled: bool = False
+    withdrawn: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         """Distribution and version, for messages."""
         return f"{self.distribution} {self.version}".strip()
 
+    @property
+    def loaded(self) -> bool:
+        """Whether what it offers counts."""
+        return not (self.error or self.disabled)
+
+    @property
+    def state(self) -> str:
+        """In words, whether it was loaded."""
+        if self.disabled:
+            return f"switched off by {DISABLED}"
+        if self.error:
+            return f"left out: {self.error}"
+        return "; ".join(("loaded", *self.withdrawn))
+
+    def __repr__(self) -> str:
+        return f"{self.name:<16} {self.label:<24} {self.state}"
+
+
+@dataclass(frozen=True)
+class Withdrawn(Generic[_Spec]):
+    """A spec that cannot be used, although its plugin was loaded.
+
+    Attributes:
+        plugin: Who offers it.
+        spec: The spec.
+        reason: Why nobody can use it.
+    """
+
+    plugin: PluginInfo
+    spec: _Spec
+    reason: str
+
+
+class Names(Mapping[_Name, _Spec]):
+    """Specs by their names. Names that several plugins claim are left out; to ask for one is an error.
+
+    Args:
+        specs: By name.
+        contested: For each name that is claimed several times, who claims it.
+    """
+
+    def __init__(self, specs: Mapping[_Name, _Spec], contested: Mapping[_Name, str]) -> None:
+        self._specs, self.contested = MappingProxyType(dict(specs)), MappingProxyType(dict(contested))
+
+    def __getitem__(self, name: _Name) -> _Spec:
+        if name in self.contested:
+            raise PluginConflictError(f"{self.contested[name]}.")
+        return self._specs[name]
+
+    def __iter__(self) -> Iterator[_Name]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """What one hook brings, and the names that it claims."""
+
+    hook: str
+    table: str
+    spec: type
+    noun: str
+    names: Callable[[Any], tuple[Hashable, ...]]
+
+    def shown(self, name: Any) -> str:
+        return f"method {name[0]!r} of {name[1]!r}" if isinstance(name, tuple) else f"{self.noun} {name!r}"
+
+
+_SLOTS = (
+    _Slot("cfi_frameworks", "frameworks", FrameworkSpec, "framework", lambda spec: (spec.name,)),
+    _Slot("cfi_toolsets", "toolsets", ToolsetSpec, "toolset", lambda spec: (spec.name,)),
+    _Slot("cfi_methods", "methods", MethodSpec, "method", lambda spec: ((spec.key, spec.toolset),)),
+    _Slot("cfi_translators", "translators", TranslatorSpec, "translator", lambda spec: (spec.name,)),
+    _Slot("cfi_plotters", "plotters", PlotterSpec, "plotter", lambda spec: (spec.name,)),
+    _Slot("cfi_writers", "writers", WriterSpec, "file suffix", lambda spec: spec.suffixes),
+)
+
 
 @dataclass(frozen=True)
 class Registry:
-    """Everything that the loaded plugins offer."""
+    """Everything that the loaded plugins offer.
+
+    Attributes:
+        manager: Holds the hooks that are called while a call runs.
+        plugins: All that were found.
+        frameworks: By name.
+        toolsets: By name.
+        methods: By key and toolset.
+        translators: By name.
+        plotters: By name.
+        writers: By file suffix.
+        origins: For each of these tables and names, the plugin that brings it.
+        withdrawn: What cannot be used: names that several plugins claim, methods of a toolset that nobody describes.
+    """
 
     manager: pluggy.PluginManager
     plugins: tuple[PluginInfo, ...]
-    frameworks: Mapping[str, FrameworkSpec]
-    toolsets: Mapping[str, ToolsetSpec]
-    methods: Mapping[tuple[str, str], MethodSpec]
-    translators: Mapping[str, TranslatorSpec]
-    plotters: Mapping[str, PlotterSpec]
-    writers: Mapping[str, WriterSpec]
-    conflicts: tuple[str, ...] = ()
+    frameworks: Names[str, FrameworkSpec]
+    toolsets: Names[str, ToolsetSpec]
+    methods: Names[tuple[str, str], MethodSpec]
+    translators: Names[str, TranslatorSpec]
+    plotters: Names[str, PlotterSpec]
+    writers: Names[str, WriterSpec]
+    origins: Mapping[tuple[str, Hashable], PluginInfo]
+    withdrawn: tuple[Withdrawn[Any], ...] = ()
 
-    @property
-    def broken(self) -> tuple[PluginInfo, ...]:
-        """Plugins that were left out."""
-        return tuple(plugin for plugin in self.plugins if plugin.error)
+    def not_loaded(self) -> str:
+        """A sentence about the plugins that were left out or switched off, for errors; empty if there are none."""
+        absent = [f"{plugin.label} ({plugin.state})" for plugin in self.plugins if not plugin.loaded]
+        return f" Not loaded: {'; '.join(absent)}." if absent else ""
+
+    def origin_of(self, spec: Spec) -> PluginInfo:
+        """The plugin that brings a spec (or the one that a changed copy of it was made from)."""
+        for slot in _SLOTS:
+            if isinstance(spec, slot.spec):
+                names = ((slot.table, name) for name in slot.names(spec))
+                return next((self.origins[name] for name in names if name in self.origins), _UNKNOWN)
+        return _UNKNOWN
+
+    def missing(self, spec: ToolsetSpec | TranslatorSpec) -> tuple[str, ...]:
+        """What has to be installed before a toolset or translator can be used.
+
+        Returns:
+            Distributions that describe its frameworks, and PEP 508 requirements; empty if it can be used.
+        """
+        frameworks = (spec.framework,) if isinstance(spec, ToolsetSpec) else (spec.source, spec.target)
+        absent = [name for name in dict.fromkeys(frameworks) if name != ANY and name not in set(self.frameworks)]
+        return (*(self._bringing(name) for name in absent), *unmet(spec.requirements))
+
+    def _bringing(self, framework: str) -> str:
+        if framework in self.frameworks.contested:
+            labels = [entry.plugin.label for entry in self._withdrawn(FrameworkSpec) if entry.spec.name == framework]
+            return f"one plugin alone for the framework {framework!r} (there are {' and '.join(labels)})"
+        return DISTRIBUTION_OF_FRAMEWORK.get(framework, f"a plugin for the framework {framework!r}")
+
+    def contested_frameworks(self) -> tuple[FrameworkSpec, ...]:
+        """What plugins say of the frameworks that several of them claim."""
+        return tuple(entry.spec for entry in self._withdrawn(FrameworkSpec))
+
+    def _withdrawn(self, kind: type[_Spec]) -> list[Withdrawn[_Spec]]:
+        return [entry for entry in self.withdrawn if isinstance(entry.spec, kind)]
+
+    def refuse_withdrawn(self, key: str) -> None:
+        """Says why a method cannot be used that plugins do offer.
+
+        Raises:
+            PluginConflictError: Its name, or its toolset's, is claimed by several plugins.
+            UnknownMethodError: No plugin describes its toolset.
+        """
+        reasons = dict.fromkeys(entry.reason for entry in self._withdrawn(MethodSpec) if entry.spec.key == key)
+        if reasons:
+            contested = any(name[0] == key for name in self.methods.contested)
+            kind = PluginConflictError if contested else UnknownMethodError
+            raise kind(f"The method {key!r} cannot be used. {'; '.join(reasons)}.")
+
+    def implementations(self, hook: str) -> tuple[tuple[PluginInfo, Callable[..., Any]], ...]:
+        """Who implements a hook, and how; the one that pluggy would ask first in front.
+
+        The functions take all arguments of the hook by keyword, and pass on those that the plugin asks for.
+        """
+        owners = {_handle(plugin): plugin for plugin in self.plugins if not plugin.error}
+        found = reversed(getattr(self.manager.hook, hook).get_hookimpls())
+        return tuple((owners[entry.plugin_name], _by_keyword(entry)) for entry in found)
 
 
-@dataclass
-class _Offer:
-    """All specs of one plugin, gathered before any of them counts."""
-
-    frameworks: list[FrameworkSpec] = field(default_factory=list)
-    toolsets: list[ToolsetSpec] = field(default_factory=list)
-    methods: list[MethodSpec] = field(default_factory=list)
-    translators: list[TranslatorSpec] = field(default_factory=list)
-    plotters: list[PlotterSpec] = field(default_factory=list)
-    writers: list[WriterSpec] = field(default_factory=list)
+_UNKNOWN = PluginInfo("unknown", "a plugin that is not registered", "", "")
 
 
-_HOOKS: Mapping[str, tuple[str, type]] = MappingProxyType(
-    {
-        "cfi_frameworks": ("frameworks", FrameworkSpec),
-        "cfi_toolsets": ("toolsets", ToolsetSpec),
-        "cfi_methods": ("methods", MethodSpec),
-        "cfi_translators": ("translators", TranslatorSpec),
-        "cfi_plotters": ("plotters", PlotterSpec),
-        "cfi_writers": ("writers", WriterSpec),
-    }
-)
+def _by_keyword(implementation: pluggy.HookImpl) -> Callable[..., Any]:
+    return lambda **given: implementation.function(*(given[name] for name in implementation.argnames))
+
+
+def _handle(plugin: PluginInfo) -> str:
+    return f"{plugin.distribution}:{plugin.name}"
 
 
 class _Loader:
@@ -100,80 +247,158 @@ class _Loader:
         self.manager = pluggy.PluginManager(hookspec.PROJECT)
         self.manager.add_hookspecs(hookspec)
         self.plugins: list[PluginInfo] = []
-        self.offers: list[tuple[PluginInfo, _Offer]] = []
+        self.offers: list[tuple[PluginInfo, dict[str, list[Any]]]] = []
+        self.disabled = {canonicalize_name(name.strip()) for name in os.environ.get(DISABLED, "").split(",")} - {""}
 
     def load(self, info: PluginInfo, module: Any) -> None:
         """Registers one plugin; reports and leaves it out if anything about it fails."""
-        name = f"{info.distribution}:{info.name}"
-        try:
-            if isinstance(module, importlib_metadata.EntryPoint):
-                module = module.load()
-            self.manager.register(module, name=name)
-            self.manager.check_pending()
-            offer = self._gather(module)
-        except Exception as error:  # noqa: BLE001 - a plugin is foreign code: whatever it raises must not take the host down
-            if self.manager.has_plugin(name):
-                self.manager.unregister(name=name)
-            info = replace(info, error=f"{type(error).__name__}: {error}")
-            warnings.warn(
+        if {canonicalize_name(info.name), canonicalize_name(info.distribution)} & self.disabled:
+            self.plugins.append(replace(info, disabled=True, error=""))
+            return
+        cause: BaseException | None = None
+        if not info.error:
+            try:
+                self._accept(info, module.load() if isinstance(module, EntryPoint) else module)
+            except FOREIGN as error:
+                cause = error
+                info = replace(info, error=str(error) if isinstance(error, _Unfit) else told(error))
+        self.plugins.append(info)
+        if info.error:
+            warn(
                 f"Plugin {info.name!r} of {info.label} was left out: {info.error}. "
                 f"Update or uninstall {info.distribution}; everything else works.",
                 PluginWarning,
-                stacklevel=2,
+                cause,
             )
-        else:
-            self.offers.append((info, offer))
-        self.plugins.append(info)
 
-    def _gather(self, module: Any) -> _Offer:
-        offer = _Offer()
-        for hook, (attribute, spec_type) in _HOOKS.items():
-            for implementation in getattr(self.manager.hook, hook).get_hookimpls():
-                if implementation.plugin is not module:
-                    continue
-                specs = list(implementation.function())
-                for spec in specs:
-                    if not isinstance(spec, spec_type):
-                        raise TypeError(f"{hook} returned {spec!r}, which is no {spec_type.__name__}")
-                getattr(offer, attribute).extend(specs)
+    def _accept(self, info: PluginInfo, module: Any) -> None:
+        """Takes what the plugin offers, or leaves no trace of it."""
+        _check_contract(module)
+        if self.manager.has_plugin(_handle(info)):
+            raise _Unfit(f"{info.distribution} announces two plugins of that name")
+        try:
+            self.manager.register(module, name=_handle(info))
+            self.manager.check_pending()
+            for caller in self.manager.get_hookcallers(module) or ():
+                _check_no_wrapper(module, caller)
+            self.offers.append((info, self._gather(module)))
+        except FOREIGN:
+            if self.manager.has_plugin(_handle(info)):
+                self.manager.unregister(name=_handle(info))
+            raise
+
+    def _gather(self, module: Any) -> dict[str, list[Any]]:
+        offer: dict[str, list[Any]] = {}
+        for slot in _SLOTS:
+            specs: list[Any] = []
+            for implementation in getattr(self.manager.hook, slot.hook).get_hookimpls():
+                if implementation.plugin is module:
+                    specs.extend(implementation.function())
+            for spec in specs:
+                if not isinstance(spec, slot.spec):
+                    raise TypeError(f"{slot.hook} returned {spec!r}, which is no {slot.spec.__name__}")
+            names = [name for spec in specs for name in slot.names(spec)]
+            if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+                raise _Unfit(f"{slot.hook} returned the {slot.shown(twice[0])} twice")
+            offer[slot.table] = specs
         return offer
 
     def registry(self) -> Registry:
-        conflicts: list[str] = []
-
-        def merge(what: str, entries: Iterable[tuple[PluginInfo, Any, _Spec]]) -> Mapping[Any, _Spec]:
-            merged: dict[Any, _Spec] = {}
-            owners: dict[Any, PluginInfo] = {}
-            for info, name, spec in entries:
-                if name in merged:
-                    conflicts.append(
-                        f"{what} {name!r} is claimed by {owners[name].label} and by {info.label}; "
-                        f"uninstall one of the two"
-                    )
-                    continue
-                merged[name], owners[name] = spec, info
-            return MappingProxyType(merged)
-
         # Sorted by distribution, so that nothing depends on the order in which plugins were found.
-        offers = sorted(self.offers, key=lambda pair: (pair[0].distribution, pair[0].name))
+        self.offers.sort(key=lambda pair: (pair[0].distribution, pair[0].name))
+        origins: dict[tuple[str, Hashable], PluginInfo] = {}
+        withdrawn: list[Withdrawn[Any]] = []
+        tables = {slot.table: self._table(slot, origins, withdrawn) for slot in _SLOTS}
+        tables["methods"] = _of_known_toolsets(tables["methods"], tables["toolsets"], origins, withdrawn)
         return Registry(
             manager=self.manager,
-            plugins=tuple(self.plugins),
-            frameworks=merge("Framework", ((i, s.name, s) for i, o in offers for s in o.frameworks)),
-            toolsets=merge("Toolset", ((i, s.name, s) for i, o in offers for s in o.toolsets)),
-            methods=merge("Method", ((i, (s.key, s.toolset), s) for i, o in offers for s in o.methods)),
-            translators=merge("Translator", ((i, s.name, s) for i, o in offers for s in o.translators)),
-            plotters=merge("Plotter", ((i, s.name, s) for i, o in offers for s in o.plotters)),
-            writers=merge("File suffix", ((i, x, s) for i, o in offers for s in o.writers for x in s.suffixes)),
-            conflicts=tuple(conflicts),
+            plugins=tuple(_with_reasons(plugin, withdrawn) for plugin in self.plugins),
+            origins=MappingProxyType(origins),
+            withdrawn=tuple(withdrawn),
+            **tables,
         )
+
+    def _table(
+        self, slot: _Slot, origins: dict[tuple[str, Hashable], PluginInfo], withdrawn: list[Withdrawn[Any]]
+    ) -> Names[Any, Any]:
+        """The specs of one kind whose names are claimed once."""
+        claims: dict[Hashable, list[tuple[PluginInfo, Any]]] = defaultdict(list)
+        for info, offer in self.offers:
+            for spec in offer[slot.table]:
+                for name in slot.names(spec):
+                    claims[name].append((info, spec))
+        specs: dict[Hashable, Any] = {}
+        contested: dict[Hashable, str] = {}
+        for name, claimants in claims.items():
+            if len(claimants) == 1:
+                origins[slot.table, name], specs[name] = claimants[0]
+                continue
+            labels = " and by ".join(info.label for info, _ in claimants)
+            contested[name] = f"The {slot.shown(name)} is claimed by {labels}; uninstall one of them, or set {DISABLED}"
+            withdrawn.extend(Withdrawn(info, spec, contested[name]) for info, spec in claimants)
+        return Names(specs, contested)
+
+
+class _Unfit(Exception):
+    """A plugin that core refuses; the message says it all."""
+
+
+def _check_no_wrapper(module: Any, caller: pluggy.HookCaller) -> None:
+    if any(entry.plugin is module and (entry.wrapper or entry.hookwrapper) for entry in caller.get_hookimpls()):
+        raise _Unfit(f"its {caller.name} is a wrapper around the hooks of other plugins, which no plugin may put there")
+
+
+def _check_contract(module: Any) -> None:
+    built_for = getattr(module, "CFI_CONTRACT", 1)
+    if type(built_for) is not int:
+        raise _Unfit(f"its CFI_CONTRACT is {built_for!r}, which is no whole number")
+    if built_for != hookspec.CONTRACT:
+        raise _Unfit(
+            f"it was built for contract {built_for} between cfi-core and its plugins, and this cfi-core "
+            f"({version_of('cfi-core')}) has contract {hookspec.CONTRACT}"
+            + ("; it needs a newer cfi-core" if built_for > hookspec.CONTRACT else "")
+        )
+
+
+def _of_known_toolsets(
+    methods: Names[Any, Any],
+    toolsets: Names[Any, Any],
+    origins: Mapping[tuple[str, Hashable], PluginInfo],
+    withdrawn: list[Withdrawn[Any]],
+) -> Names[Any, Any]:
+    """The methods whose toolset one plugin describes; the others are withdrawn."""
+    known = set(toolsets)
+    kept, contested = {}, dict(methods.contested)
+    for name, spec in methods.items():
+        if spec.toolset in known:
+            kept[name] = spec
+            continue
+        if spec.toolset in toolsets.contested:
+            contested[name] = toolsets.contested[spec.toolset]
+        reason = contested.get(name, f"No installed plugin describes the toolset {spec.toolset!r}")
+        withdrawn.append(Withdrawn(origins["methods", name], spec, reason))
+    return Names(kept, contested)
+
+
+def _with_reasons(plugin: PluginInfo, withdrawn: Iterable[Withdrawn[Any]]) -> PluginInfo:
+    """The plugin with what of it cannot be used, which is reported."""
+    reasons = tuple(dict.fromkeys(entry.reason for entry in withdrawn if entry.plugin == plugin))
+    if reasons:
+        warn(
+            f"Not all that plugin {plugin.name!r} of {plugin.label} offers can be used: {'; '.join(reasons)}.",
+            PluginWarning,
+        )
+    return replace(plugin, withdrawn=reasons)
 
 
 def load(plugins: Iterable[tuple[PluginInfo, Any]]) -> Registry:
     """Builds a registry of core's own plugin and the given ones.
 
     Args:
-        plugins: Pairs of what is known of a plugin, and its entry point or module.
+        plugins: Pairs of what is known of a plugin, and its entry point or module (None, if it has an error).
+
+    Warns:
+        PluginWarning: A plugin, or something that it offers, was left out.
     """
     loader = _Loader()
     loader.load(PluginInfo("core", "cfi-core", version_of("cfi-core"), builtin.__name__), builtin)
@@ -182,40 +407,35 @@ def load(plugins: Iterable[tuple[PluginInfo, Any]]) -> Registry:
     return loader.registry()
 
 
-def installed() -> list[tuple[PluginInfo, importlib_metadata.EntryPoint]]:
+def installed() -> list[tuple[PluginInfo, EntryPoint | None]]:
     """The plugins that installed distributions announce, each once."""
-    found: dict[tuple[str, str], tuple[PluginInfo, importlib_metadata.EntryPoint]] = {}
-    for point in importlib_metadata.entry_points(group=hookspec.ENTRY_POINT_GROUP):
-        name = point.dist.name if point.dist else "unknown distribution"
-        info = PluginInfo(point.name, name, point.dist.version if point.dist else "", point.value)
-        # An editable install can be announced by two metadata folders of one distribution.
-        found.setdefault((name, point.value), (info, point))
-    return list(found.values())
+    return [
+        (
+            PluginInfo(
+                point.name if point else "unknown",
+                found.distribution,
+                found.version,
+                point.value if point else "",
+                found.error,
+            ),
+            point,
+        )
+        for found in announcements(hookspec.ENTRY_POINT_GROUP)
+        for point in (found.entry_point,)
+    ]
 
 
 _lock = Lock()
 _registry: Registry | None = None
 
 
-def loaded() -> Registry:
-    """The registry of this process, whatever state it is in; plugins are loaded on first use."""
+def registry() -> Registry:
+    """The registry of this process; plugins are loaded on first use."""
     global _registry
     with _lock:
         if _registry is None:
             _registry = load(installed())
         return _registry
-
-
-def registry() -> Registry:
-    """The registry of this process.
-
-    Raises:
-        PluginConflictError: Two distributions claim one name.
-    """
-    current = loaded()
-    if current.conflicts:
-        raise PluginConflictError("; ".join(current.conflicts) + ".")
-    return current
 
 
 def replace_registry(new: Registry | None) -> Registry | None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 import importlib_metadata
-from packaging.requirements import Requirement
+from packaging.version import InvalidVersion
+
+from cfi_core.errors import FOREIGN
+from cfi_core.validation import parse_requirement
 
 
 def unmet(requirements: Iterable[str]) -> tuple[str, ...]:
@@ -17,15 +21,28 @@ def unmet(requirements: Iterable[str]) -> tuple[str, ...]:
 @cache
 def version_of(distribution: str) -> str:
     """Version of an installed distribution; empty if it is not installed."""
-    try:
-        return importlib_metadata.version(distribution) or ""
-    except importlib_metadata.PackageNotFoundError:
-        return ""
+    found = installed_distribution(distribution)
+    return "" if found is None else found.version
+
+
+def installed_distribution(name: str) -> importlib_metadata.Distribution | None:
+    """The distribution of that name that comes first on `sys.path`, folders with damaged metadata left out."""
+    found: Iterable[Any] = importlib_metadata.distributions(name=name)
+    for distribution in found:
+        try:
+            if distribution.metadata.get("Name") and distribution.version:
+                return distribution
+        except FOREIGN:
+            continue  # what an interrupted update leaves behind
+    return None
 
 
 def _is_met(text: str) -> bool:
-    requirement = Requirement(text)
+    requirement = parse_requirement(text)
     if requirement.marker is not None and not requirement.marker.evaluate():
         return True
     version = version_of(requirement.name)
-    return bool(version) and requirement.specifier.contains(version, prereleases=True)
+    try:
+        return bool(version) and requirement.specifier.contains(version, prereleases=True)
+    except InvalidVersion:
+        return False

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cfi_core.boundary import ask
 from cfi_core.catalogue import DISTRIBUTION_OF_TRANSLATOR
 from cfi_core.errors import ChoiceWarning, PluginWarning, RouteError, warn
 from cfi_core.records import Choice, Original, Route
 from cfi_core.registry import Registry
-from cfi_core.requirements import unmet
 from cfi_core.specs import ANY, MethodSpec, Need, Translator, TranslatorSpec
 
 KINDS = ("conversion", "bridge")
@@ -52,7 +52,7 @@ def _filter(
     paths: list[Route],
 ) -> tuple[Route, ...]:
     """Those of the paths that can be used and keep the needs, in the order to try them; an error if there is none."""
-    available = [path for path in paths if not any(unmet(step.requirements) for step in path.translators)]
+    available = [path for path in paths if not any(registry.missing(step) for step in path.translators)]
     serving = [path for path in available if needs <= path.preserves]
     if serving:
         return tuple(sorted(serving, key=lambda path: (path.rank, path.names)))
@@ -67,7 +67,7 @@ def _filter(
             missing,
         )
     if paths:
-        wanting = sorted({text for path in paths for step in path.translators for text in unmet(step.requirements)})
+        wanting = sorted({text for path in paths for step in path.translators for text in registry.missing(step)})
         raise RouteError(f"{start} can be used: {', '.join(wanting)} not installed. Install it with pip.")
     if translator and _paths(registry, source, target):
         ways = "; ".join(str(path) for path in _paths(registry, source, target))
@@ -83,7 +83,7 @@ def _filter(
 def _way_out(registry: Registry, source: str, target: str, needs: frozenset[Need], translator: Translator) -> str:
     """What a user can do whose routes do not keep what the method needs."""
     others = [path for path in _paths(registry, source, target) if needs <= path.preserves]
-    usable = [path for path in others if not any(unmet(step.requirements) for step in path.translators)]
+    usable = [path for path in others if not any(registry.missing(step) for step in path.translators)]
     if usable:
         best = min(usable, key=lambda path: (path.rank, path.names))
         return f"There is {best}: leave translator= out, or pass translator={list(best.names)!r}."
@@ -178,18 +178,14 @@ def _order(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | N
 
 def _policy(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | None) -> Route:
     """Asks the policy hook; a policy that fails or invents a route is reported and passed over."""
-    try:
-        chosen = registry.manager.hook.cfi_choose_route(candidates=routes, method=method)
-    except Exception as error:  # noqa: BLE001 - a policy is foreign code: it must not take the host down
-        warn(f"A cfi_choose_route hook failed: {error!r}; the cheapest route is taken.", PluginWarning)
-        return routes[0]
-    if chosen not in routes:
+    for plugin, chosen in ask(registry, "cfi_choose_route", candidates=routes, method=method):
+        if chosen in routes:
+            return chosen
         warn(
-            f"A cfi_choose_route hook chose {chosen}, which is none of the candidates; the cheapest route is taken.",
+            f"The cfi_choose_route hook of {plugin.label} chose {chosen}, which is none of the candidates.",
             PluginWarning,
         )
-        return routes[0]
-    return chosen
+    return routes[0]
 
 
 def _paths(registry: Registry, source: str, target: str, seen: tuple[str, ...] = ()) -> list[Route]:

@@ -1,4 +1,4 @@
-"""Step 7 of a call: run the method."""
+"""Step 7 of a call: run the method, and check what it gives before anything is labelled."""
 
 from __future__ import annotations
 
@@ -6,28 +6,32 @@ import random
 
 import numpy as np
 
-from cfi_core.contract import MethodRequest, MethodResult
-from cfi_core.errors import CFIError, MethodError
-from cfi_core.framework.base import FrameworkAdapter
-from cfi_core.specs import resolve
+from cfi_core.boundary import Shape, run_method
+from cfi_core.contract import MethodResult
+from cfi_core.framework.axes import Permutation
+from cfi_core.records import Call, Carried, Prepared
+from cfi_core.registry import Registry
 
 
-def run(adapter: FrameworkAdapter, request: MethodRequest) -> MethodResult:
+def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) -> MethodResult:
     """Runs the method with all random generators seeded.
 
     Raises:
-        MethodError: The toolset failed; its own error is the cause.
+        MethodError: The toolset failed (its own error is the cause), or gave what does not fit the request.
     """
-    method = request.method
+    request, origin = carried.request, registry.origin_of(call.plan.method).label
     np.random.seed(request.seed % 2**32)  # toolsets draw from numpy's global generator
     random.seed(request.seed)
-    with adapter.seeded(request.seed):
-        try:
-            return resolve(method.implementation)(request)
-        except CFIError:
-            raise
-        except Exception as error:  # a toolset is foreign code and may raise anything
-            raise MethodError(
-                f"{method.key} of {method.toolset} failed: {type(error).__name__}: {error} "
-                f"Check the arguments against the toolset's documentation ({method.citation})."
-            ) from error
+    layers = [_permuted(call.layer_shapes.get(name), prepared.layer_axes(name)) for name in call.plan.layers]
+    with prepared.adapter.seeded(request.seed):
+        return run_method(request, origin, inputs=_input_shapes(call, prepared), layers=layers)
+
+
+def _input_shapes(call: Call, prepared: Prepared) -> list[Shape]:
+    """Shapes of the inputs of the model that runs; where the method makes them, of any number of samples."""
+    shapes = [array.shape if call.inputs.given else (None, *array.shape[1:]) for array in call.inputs.arrays]
+    return [_permuted(shape, prepared.input_axes(i)) or () for i, shape in enumerate(shapes)]
+
+
+def _permuted(shape: Shape | None, axes: Permutation) -> Shape | None:
+    return shape if shape is None or axes is None else tuple(shape[axis] for axis in axes)

@@ -1,4 +1,4 @@
-"""The frozen records that plugins return from their hooks.
+"""The frozen records that plugins return from their hooks; each checks itself (`cfi_core.validation`) when it is made.
 
 Implementations are named by `"module:attribute"` strings and imported on first use,
 so that listing what is installed imports no framework.
@@ -6,12 +6,36 @@ so that listing what is installed imports no framework.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
+
+from cfi_core.validation import (
+    COST,
+    FLAG,
+    IDENTIFIER,
+    KEY,
+    MODULE,
+    NAME,
+    REFERENCE,
+    REQUIREMENT,
+    SUFFIX,
+    TEXT,
+    but_not,
+    check,
+    each,
+    instance,
+    mapping,
+    member,
+    members,
+    one_of,
+    optional,
+    pair,
+    refuse,
+)
 
 
 class Need(StrEnum):
@@ -63,6 +87,8 @@ class Role(StrEnum):
 Translator = str | Sequence[str] | None
 """What users may write in `translator=`: a name, a kind (`"conversion"`, `"bridge"`), a list of names, or nothing."""
 
+TRANSLATOR_KINDS = ("conversion", "bridge")
+
 UNIFORM_ARGUMENTS = ("inputs", "target", "layer", "neuron", "baselines")
 
 
@@ -75,6 +101,9 @@ RUNNABLE = frozenset({Need.FORWARD, Need.INPUT_GRADIENT, Need.LAYER, Need.LAYER_
 
 def _no_mapping() -> Mapping[str, Any]:
     return MappingProxyType({})
+
+
+_FRAMEWORK = but_not(NAME, (ANY,), "stands for every framework, which only the source of a bridge can be")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +145,25 @@ class FrameworkSpec:
     def __repr__(self) -> str:
         return f"{self.name:<13} {self.adapter.partition(':')[0].partition('.')[0]:<15} {self.models or self.name}"
 
+    def __post_init__(self) -> None:
+        types = each(pair(MODULE, IDENTIFIER))
+        check(
+            self,
+            name=_FRAMEWORK,
+            models=TEXT,
+            model_types=types,
+            tensor_types=types,
+            adapter=REFERENCE,
+            module=MODULE,
+            model_methods=each(IDENTIFIER),
+            file_suffixes=each(SUFFIX),
+            aliases=each(_FRAMEWORK),
+            offers=members(Need),
+            takes_functions=FLAG,
+            without_gradients=TEXT,
+            before_use=optional(REFERENCE),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ToolsetSpec:
@@ -132,6 +180,9 @@ class ToolsetSpec:
     framework: str
     requirements: tuple[str, ...] = ()
     homepage: str = ""
+
+    def __post_init__(self) -> None:
+        check(self, name=NAME, framework=_FRAMEWORK, requirements=each(REQUIREMENT), homepage=TEXT)
 
     def __repr__(self) -> str:
         return f"{self.name:<13} for {self.framework} models, {self.homepage}"
@@ -155,8 +206,7 @@ class Defaults:
     toolset: Mapping[str, Any] = field(default_factory=_no_mapping)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "raw", MappingProxyType(dict(self.raw)))
-        object.__setattr__(self, "toolset", MappingProxyType(dict(self.toolset)))
+        check(self, raw=mapping(IDENTIFIER), toolset=mapping(IDENTIFIER))
 
     def chosen(self, name: str) -> Mapping[str, Any]:
         """The set of that name: `"raw"` or `"toolset"`."""
@@ -226,6 +276,37 @@ class MethodSpec:
         of_exec = {name: value for name, value in settings.items() if name not in self.init_args}
         return MappingProxyType({**of_init, **init_args}), MappingProxyType({**of_exec, **exec_args})
 
+    def __post_init__(self) -> None:
+        uniform = each(one_of(*UNIFORM_ARGUMENTS))
+        check(
+            self,
+            key=KEY,
+            toolset=NAME,
+            kind=member(Kind),
+            needs=members(Need),
+            implementation=REFERENCE,
+            citation=TEXT,
+            required=uniform,
+            optional=uniform,
+            init_args=each(IDENTIFIER),
+            exec_args=each(IDENTIFIER),
+            roles=mapping(IDENTIFIER, member(Role)),
+            head=member(Head),
+            alters_model=FLAG,
+            native_only=each(IDENTIFIER),
+            argument_needs=mapping(IDENTIFIER, member(Need)),
+            wraps=optional(IDENTIFIER),
+            defaults=instance(Defaults),
+        )
+        own = {*self.init_args, *self.exec_args}
+        spoken_of = {name: getattr(self, name) for name in ("roles", "native_only", "argument_needs")}
+        spoken_of["defaults"] = [*self.defaults.raw, *self.defaults.toolset]
+        for name, arguments in spoken_of.items():
+            if unknown := sorted(set(arguments) - own):
+                refuse(self, f"{name} speaks of {_listed(unknown)}, which init_args and exec_args do not hold")
+        if self.wraps and self.wraps not in self.init_args:
+            refuse(self, f"wraps={self.wraps!r} is none of init_args ({_listed(self.init_args) or 'empty'})")
+
     def __repr__(self) -> str:
         optional = "".join(f", [{name}]" for name in self.optional)
         return f"{self.key:<28} {self.toolset:<13} {self.kind:<21} {', '.join(self.required)}{optional}"
@@ -256,6 +337,23 @@ class TranslatorSpec:
     requirements: tuple[str, ...] = ()
     kind: str = "conversion"
 
+    def __post_init__(self) -> None:
+        check(
+            self,
+            name=but_not(NAME, TRANSLATOR_KINDS, "is what translator= calls a kind, so nobody could ask for it"),
+            source=NAME,
+            target=_FRAMEWORK,
+            preserves=members(Need),
+            cost=COST,
+            implementation=REFERENCE,
+            requirements=each(REQUIREMENT),
+            kind=one_of(*TRANSLATOR_KINDS),
+        )
+        if self.kind == "conversion" and self.source == ANY:
+            refuse(self, f"source={ANY!r} stands for every framework, which only the source of a bridge can be")
+        if self.kind == "conversion" and self.source == self.target:
+            refuse(self, f"it leads from {self.source!r} to itself; only a bridge may")
+
     def __repr__(self) -> str:
         source = "any framework" if self.source == ANY else self.source
         return f"{self.name:<18} {source} → {self.target}, {self.kind}"
@@ -277,6 +375,9 @@ class PlotterSpec:
     accepts: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        check(self, name=NAME, implementation=REFERENCE, accepts=each(NAME), requirements=each(REQUIREMENT))
+
 
 @dataclass(frozen=True, kw_only=True)
 class WriterSpec:
@@ -293,6 +394,16 @@ class WriterSpec:
     suffixes: tuple[str, ...]
     implementation: str
     requirements: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check(self, name=NAME, suffixes=each(SUFFIX), implementation=REFERENCE, requirements=each(REQUIREMENT))
+
+
+Spec = FrameworkSpec | ToolsetSpec | MethodSpec | TranslatorSpec | PlotterSpec | WriterSpec
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def resolve(implementation: str) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cfi_core.registry import PluginInfo, Registry, installed, load, loaded, replace_registry
+from cfi_core.registry import PluginInfo, Registry, installed, load, registry, replace_registry
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def use_plugins(*modules: Any, with_installed: bool = False) -> Iterator[Registr
     ]
     former = replace_registry(load([*(installed() if with_installed else []), *given]))
     try:
-        yield loaded()
+        yield registry()
     finally:
         replace_registry(former)
 

@@ -1,6 +1,9 @@
-"""Tests that a plugin inherits: what core expects of every toolset and every translator.
+"""Tests that a plugin inherits: what core expects of a plugin, and of every toolset, translator and bridge.
 
-from cfi_core.testing.conformance import ToolsetConformance
+from cfi_core.testing.conformance import PluginConformance, ToolsetConformance
+
+class TestMyPlugin(PluginConformance):
+    plugin = my_plugin.plugin
 
 class TestMyToolset(ToolsetConformance):
     toolset = "my-toolset"
@@ -9,7 +12,7 @@ class TestMyToolset(ToolsetConformance):
         return ...                      # native to the toolset's framework
 
     def make_inputs(self):
-        return numpy_array              # sample axis first, at least two samples
+        return numpy_array              # sample axis first, two samples or more, no two axes of one size
 
     arguments = {"my_method": {"target": 0}}   # for each method key, what cfi.attribute needs besides the inputs
 """
@@ -17,19 +20,157 @@ class TestMyToolset(ToolsetConformance):
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 
 import cfi_core as cfi
 from cfi_core.adapters import adapter_for
-from cfi_core.contract import MethodRequest
+from cfi_core.boundary import build_bridge, run_method
+from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK
+from cfi_core.contract import BridgeRequest, MethodRequest
 from cfi_core.detection import detect_framework
-from cfi_core.registry import registry
-from cfi_core.running import run
-from cfi_core.specs import UNIFORM_ARGUMENTS, Kind, resolve
+from cfi_core.discovery import announcements
+from cfi_core.errors import FOREIGN, PluginWarning, told
+from cfi_core.framework.base import FrameworkAdapter
+from cfi_core.framework.structure import flatten
+from cfi_core.hookspec import ENTRY_POINT_GROUP
+from cfi_core.registry import PluginInfo, Registry, registry
+from cfi_core.requirements import unmet
+from cfi_core.specs import (
+    ANY,
+    FrameworkSpec,
+    Kind,
+    MethodSpec,
+    PlotterSpec,
+    ToolsetSpec,
+    TranslatorSpec,
+    WriterSpec,
+    resolve,
+)
+from cfi_core.testing import use_plugins
+
+
+class PluginConformance(ABC):
+    """What a plugin announces and offers, before any model comes into it.
+
+    Attributes:
+        plugin: The plugin's module (or an object with hook implementations).
+        beside: Plugins that bring what this one builds on, such as the toolset that its methods belong to.
+        distribution: Name of the installed distribution that announces it; empty if it is not installed.
+    """
+
+    plugin: ClassVar[Any]
+    beside: ClassVar[tuple[Any, ...]] = ()
+    distribution: ClassVar[str] = ""
+
+    def loaded(self) -> tuple[Registry, PluginInfo]:
+        """The plugin, loaded beside nothing but those that it builds on."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PluginWarning)  # the tests tell what it says
+            with use_plugins(*self.beside, self.plugin) as current:
+                return current, current.plugins[-1]
+
+    def test_it_loads(self) -> None:
+        """It was built for this contract, its hooks are core's, and its specs hold what they should."""
+        _, plugin = self.loaded()
+        assert not plugin.error, f"core leaves the plugin out: {plugin.error}"
+
+    def test_all_that_it_offers_can_be_used(self) -> None:
+        """Its names are its own, and its methods belong to toolsets that somebody describes."""
+        _, plugin = self.loaded()
+        assert not plugin.withdrawn, f"core withdraws a part of it: {'; '.join(plugin.withdrawn)}"
+
+    def test_its_frameworks_are_known(self) -> None:
+        """Toolsets and translators name frameworks that it, one beside it, or a plugin of the project describes."""
+        current, _ = self.loaded()
+        known = {ANY, *current.frameworks, *DISTRIBUTION_OF_FRAMEWORK}
+        for spec in self._offered(current):
+            if isinstance(spec, ToolsetSpec | TranslatorSpec):
+                named = (spec.framework,) if isinstance(spec, ToolsetSpec) else (spec.source, spec.target)
+                for name in named:
+                    assert name in known, f"{spec.name} names the framework {name!r}; known are {sorted(known)}"
+
+    def test_its_implementations_exist_and_take_what_core_passes(self) -> None:
+        """Those whose requirements are installed."""
+        current, _ = self.loaded()
+        for spec in self._offered(current):
+            reference, arguments = _entrance(current, spec)
+            if not reference:
+                continue
+            try:
+                implementation = resolve(reference)
+            except FOREIGN as error:
+                raise AssertionError(f"{reference!r} of {spec!r} cannot be imported: {told(error)}") from error
+            assert callable(implementation), f"{reference!r} of {spec!r} cannot be called"
+            try:
+                inspect.signature(implementation).bind(*[None] * arguments)
+            except TypeError as error:
+                raise AssertionError(f"{reference!r} cannot be called with {arguments} arguments: {error}") from error
+
+    def test_importing_it_imports_no_framework(self) -> None:
+        """Listing what is installed stays quick; implementations are named by strings."""
+        if not isinstance(self.plugin, ModuleType):
+            return
+        name = self.plugin.__name__
+        current, _ = self.loaded()
+        heavy = {spec.module for spec in current.frameworks.values()} | set(DISTRIBUTION_OF_FRAMEWORK)
+        script = f"""
+            import sys, cfi_core.testing
+            before = set(sys.modules)
+            sys.path[:] = {sys.path!r}
+            import {name}
+            print(*sorted({heavy - {name}!r} & set(sys.modules) - before))
+        """
+        ran = subprocess.run([sys.executable, "-c", inspect.cleandoc(script)], capture_output=True, text=True)
+        assert ran.returncode == 0, f"{name} cannot be imported by itself: {ran.stderr.strip()}"
+        assert not ran.stdout.strip(), f"importing {name} imports {ran.stdout.strip()}"
+
+    def test_it_is_announced(self) -> None:
+        """An entry point of its distribution names it."""
+        if not self.distribution:
+            return
+        found = [entry for entry in announcements(ENTRY_POINT_GROUP) if entry.distribution == self.distribution]
+        points = [entry.entry_point for entry in found if entry.entry_point is not None]
+        assert any(point.load() is self.plugin for point in points), (
+            f"no entry point of {self.distribution} names the plugin: {found}"
+        )
+
+    def _offered(self, current: Registry) -> Iterator[Any]:
+        tables: tuple[Mapping[Any, Any], ...] = (
+            current.frameworks,
+            current.toolsets,
+            current.methods,
+            current.translators,
+            current.plotters,
+            current.writers,
+        )
+        mine = current.plugins[-1]
+        for table in tables:
+            yield from (spec for spec in table.values() if current.origin_of(spec).name == mine.name)
+
+
+def _entrance(current: Registry, spec: Any) -> tuple[str, int]:
+    """What core imports for a spec, and how many arguments it passes; nothing where something is not installed."""
+    match spec:
+        case FrameworkSpec() if find_spec(spec.module.partition(".")[0]) is not None:
+            return spec.adapter, 0
+        case MethodSpec() if not current.missing(current.toolsets[spec.toolset]):
+            return spec.implementation, 1
+        case TranslatorSpec() if not current.missing(spec):
+            return spec.implementation, 1 if spec.kind == "bridge" else 2
+        case PlotterSpec() if not unmet(spec.requirements):
+            return spec.implementation, 1
+        case WriterSpec() if not unmet(spec.requirements):
+            return spec.implementation, 2
+    return "", 0
 
 
 class ToolsetConformance(ABC):
@@ -44,58 +185,78 @@ class ToolsetConformance(ABC):
 
     @abstractmethod
     def make_inputs(self) -> np.ndarray:
-        """Two samples or more, in the model's axis order, best not square."""
+        """Two samples or more, in the model's axis order, with no two axes of one size."""
 
     def test_specs_are_complete(self) -> None:
-        """Implementations exist, citations are given, argument names are understood."""
-        for method in cfi.methods(toolset=self.toolset):
-            assert list(inspect.signature(resolve(method.implementation)).parameters), method.key
+        """There are methods, and each cites where it comes from."""
+        methods = cfi.methods(toolset=self.toolset)
+        assert methods, f"no plugin offers a method of {self.toolset!r}"
+        for method in methods:
             assert method.citation, f"{method.key} cites nothing"
-            assert set(method.required) | set(method.optional) <= set(UNIFORM_ARGUMENTS), method.key
-            assert set(method.roles) <= {*method.init_args, *method.exec_args, *UNIFORM_ARGUMENTS}, method.key
 
     def test_arguments_are_given_for_every_method(self) -> None:
         """No method is left untested."""
-        assert set(self.arguments) == {method.key for method in cfi.methods(toolset=self.toolset)}
+        offered = {method.key for method in cfi.methods(toolset=self.toolset)}
+        assert set(self.arguments) == offered, f"without arguments: {sorted(offered - set(self.arguments))}"
+
+    def test_the_inputs_tell_axes_and_samples_apart(self) -> None:
+        """A transposed value, or one sample for all, would go unnoticed otherwise."""
+        _check_examples(self.make_inputs())
 
     def test_every_method_runs_and_leaves_the_model_as_it_was(self) -> None:
         """Values are finite, named by axes, repeatable by seed; the model's content is unchanged."""
         model, inputs = self.make_model(), self.make_inputs()
-        adapter = adapter_for(registry(), detect_framework(registry(), model).name)
+        adapter = _adapter_of(model)
         before, given = adapter.fingerprint(model), inputs.copy()
         for method in cfi.methods(toolset=self.toolset):
+            given_arguments = dict(inputs=inputs, seed=1, **self.arguments[method.key])
             if method.kind is Kind.FEATURE_VISUALIZATION:
-                result: Any = cfi.visualize_features(
-                    model, method.key, self.toolset, inputs=inputs, seed=1, **self.arguments[method.key]
-                )
+                results = [cfi.visualize_features(model, method.key, self.toolset, **given_arguments)]
             else:
-                call = dict(inputs=inputs, seed=1, **self.arguments[method.key])
-                result = cfi.attribute(model, method.key, self.toolset, **call)
-                again = cfi.attribute(model, method.key, self.toolset, **call)
-                assert isinstance(result, cfi.Attribution) and isinstance(again, cfi.Attribution), method.key
-                for (values, _), (repeated, _) in zip(result.parts, again.parts, strict=True):
-                    np.testing.assert_allclose(values, repeated, rtol=1e-5, atol=1e-7, err_msg=method.key)
-            for values, dims in result.parts:
-                assert values.ndim == len(dims), method.key
-                assert np.isfinite(values).all(), method.key
-            assert result.route == (), method.key
-            assert result.provenance["applied"] is not None
+                results = [self._attribute(model, method.key, given_arguments) for _ in range(2)]
             assert adapter.fingerprint(model) == before, f"{method.key} changed the model"
             np.testing.assert_array_equal(inputs, given, err_msg=f"{method.key} changed the inputs")
+            for (values, dims), (repeated, _) in zip(results[0].parts, results[-1].parts, strict=True):
+                assert values.ndim == len(dims), method.key
+                assert np.isfinite(values).all(), method.key
+                np.testing.assert_allclose(
+                    values, repeated, rtol=1e-5, atol=1e-7, err_msg=f"{method.key} gives other values with one seed"
+                )
+            assert results[0].route == (), method.key
+            assert results[0].provenance["applied"] is not None
+
+    def _attribute(self, model: Any, key: str, arguments: Mapping[str, Any]) -> cfi.Attribution:
+        result = cfi.attribute(model, key, self.toolset, **arguments)
+        assert isinstance(result, cfi.Attribution), f"{key} needs a layer: give one in arguments"
+        return result
 
     def test_failures_are_typed(self) -> None:
         """Whatever the toolset raises reaches the user as an error of CFI."""
-        method = next(m for m in cfi.methods(toolset=self.toolset) if m.kind is Kind.ATTRIBUTION)
-        adapter = adapter_for(registry(), registry().toolsets[self.toolset].framework)
+        method = cfi.methods(toolset=self.toolset)[0]
         try:
-            run(adapter, MethodRequest(method=method, model=object(), inputs=(object(),)))
+            run_method(MethodRequest(method=method, model=object(), inputs=(np.zeros((2, 3)),)), self.toolset)
         except cfi.CFIError:
             return
         raise AssertionError(f"{method.key} accepted an object that is no model")
 
 
+def _check_examples(inputs: np.ndarray) -> None:
+    assert len(inputs) >= 2, f"inputs of shape {inputs.shape} hold one sample; make two or more"
+    assert len(set(inputs.shape)) == inputs.ndim, (
+        f"inputs of shape {inputs.shape} have axes of one size; make them all different, so that none can be swapped"
+    )
+
+
+def _assert_close(found: np.ndarray, expected: np.ndarray, what: str) -> None:
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4, err_msg=f"{what} is another one")
+
+
+def _adapter_of(model: Any) -> FrameworkAdapter:
+    return adapter_for(registry(), detect_framework(registry(), model).name)
+
+
 class TranslatorConformance(ABC):
-    """A route, on a model and inputs of its source framework."""
+    """A route of conversions, on a model and inputs of its source framework."""
 
     target: ClassVar[str]
     translator: ClassVar[str | list[str]]
@@ -106,11 +267,15 @@ class TranslatorConformance(ABC):
 
     @abstractmethod
     def make_inputs(self) -> np.ndarray:
-        """Two samples or more, in the model's axis order, best not square."""
+        """Two samples or more, in the model's axis order, with no two axes of one size."""
 
     def translation(self) -> cfi.Translation:
         """The translated model."""
         return cfi.translate(self.make_model(), self.target, inputs=self.make_inputs(), translator=self.translator)
+
+    def test_the_inputs_tell_axes_and_samples_apart(self) -> None:
+        """A permutation that is told wrongly would go unnoticed otherwise."""
+        _check_examples(self.make_inputs())
 
     def test_it_is_faithful(self) -> None:
         """The certificate says so, and it measured something."""
@@ -121,7 +286,7 @@ class TranslatorConformance(ABC):
     def test_other_batch_sizes_work(self) -> None:
         """The number of samples is not baked in."""
         model, inputs = self.make_model(), self.make_inputs()
-        source = adapter_for(registry(), detect_framework(registry(), model).name)
+        source = _adapter_of(model)
         target = adapter_for(registry(), self.target)
         translation = cfi.translate(model, self.target, inputs=inputs, translator=self.translator)
         for samples in (1, 5):
@@ -130,7 +295,7 @@ class TranslatorConformance(ABC):
             turned = batch if axes is None else np.transpose(batch, axes)
             ours = source.outputs(source.twin(model), [source.tensor(batch, model)])
             theirs = target.outputs(translation.model, [target.tensor(turned, translation.model)])
-            np.testing.assert_allclose(np.ravel(ours), np.ravel(theirs), rtol=1e-3, atol=1e-4)
+            _assert_close(np.ravel(theirs), np.ravel(ours), f"the output for {samples} samples")
 
     def test_layers_are_found(self) -> None:
         """At least one layer has a counterpart, and matches name layers of the translated model."""
@@ -142,7 +307,63 @@ class TranslatorConformance(ABC):
     def test_the_model_is_unchanged(self) -> None:
         """Translating leaves the original as it was."""
         model = self.make_model()
-        adapter = adapter_for(registry(), detect_framework(registry(), model).name)
+        adapter = _adapter_of(model)
         before = adapter.fingerprint(model)
         cfi.translate(model, self.target, inputs=self.make_inputs(), translator=self.translator)
         assert adapter.fingerprint(model) == before
+
+
+class BridgeConformance(ABC):
+    """A bridge, on a model and inputs of some framework that can be run."""
+
+    translator: ClassVar[str]
+
+    @abstractmethod
+    def make_model(self) -> Any:
+        """A small model, of another framework than the bridge leads to."""
+
+    @abstractmethod
+    def make_inputs(self) -> np.ndarray:
+        """Two samples or more, in the model's axis order, with no two axes of one size."""
+
+    def test_the_inputs_tell_axes_and_samples_apart(self) -> None:
+        """A permutation that is told wrongly would go unnoticed otherwise."""
+        _check_examples(self.make_inputs())
+
+    def test_it_opens_the_layers_that_are_asked_for_and_computes_the_same(self) -> None:
+        """Outputs, and activations at no layer, each alone, and all at once."""
+        step, model, inputs = registry().translators[self.translator], self.make_model(), self.make_inputs()
+        source = _adapter_of(model)
+        target = adapter_for(registry(), step.target)
+        twin = source.twin(model)
+        tensors = (source.tensor(inputs, twin),)
+        outputs, activations = flatten(source.outputs(twin, tensors)), source.activations(twin, tensors)
+        shapes = {name: value.shape for name, value in activations.items()}
+        for names in ((), *((name,) for name in activations), tuple(activations)):
+            request = BridgeRequest(source, source.twin(model), tensors, names)
+            bridged = build_bridge(
+                step, request, self.translator, outputs=[output.shape for output in outputs], layers=shapes
+            )
+            given = [target.tensor(_turned(inputs, bridged.input_axes, 0), bridged.model)]
+            found = flatten(target.outputs(bridged.model, given))
+            for position, output in enumerate(outputs):
+                expected = _turned(output, bridged.output_axes, position)
+                _assert_close(found[position], expected, f"output {position}")
+            layers = target.activations(bridged.model, given, [layer.name for layer in bridged.layers.values()])
+            for name, layer in bridged.layers.items():
+                expected = _turned(activations[name], (layer.axes,), 0)
+                _assert_close(layers[layer.name], expected, f"layer {name!r}")
+
+    def test_the_model_is_unchanged(self) -> None:
+        """A bridge leaves the original as it was."""
+        step, model = registry().translators[self.translator], self.make_model()
+        source = _adapter_of(model)
+        before = source.fingerprint(model)
+        tensors = (source.tensor(self.make_inputs(), model),)
+        build_bridge(step, BridgeRequest(source, source.twin(model), tensors), self.translator)
+        assert source.fingerprint(model) == before, f"{self.translator} changed the model"
+
+
+def _turned(array: np.ndarray, permutations: Sequence[Any], position: int) -> np.ndarray:
+    axes = permutations[position] if permutations else None
+    return array if axes is None else np.transpose(array, axes)

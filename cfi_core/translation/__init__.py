@@ -37,7 +37,7 @@ def prepare(registry: Registry, call: Call) -> Prepared:
 
     def attempt(route: Route) -> Prepared:
         if route.bridge:
-            return bridge(call, adapter, route)
+            return bridge(registry, call, adapter, route)
         job = Job(registry, original, adapter, call.inputs.arrays, tuple(call.output_arrays))
         translation = convert(job, route)
         return Prepared(adapter, translation.model, translation)

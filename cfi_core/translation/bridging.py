@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.boundary import build_bridge
 from cfi_core.certificate import (
     FLOOR_FACTOR,
     GRADIENT_TOLERANCE,
@@ -32,7 +33,8 @@ from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.heads import at_head, place_of
 from cfi_core.layer_map import LayerMap, LayerMatch
 from cfi_core.records import Call, ModelAtHead, Prepared, Route, Translation
-from cfi_core.specs import Need, resolve
+from cfi_core.registry import Registry
+from cfi_core.specs import Need
 from cfi_core.translation.cache import cache, cache_key, digest_of
 
 _SAMPLES = 2
@@ -45,12 +47,14 @@ class _Span:
     """What a bridge is built for.
 
     Attributes:
+        registry: What is installed.
         call: The call.
         adapter: Adapter of the framework that the model shall run inside.
         route: The bridge.
         layers: Names of the layers in the user's model that it opens.
     """
 
+    registry: Registry
     call: Call
     adapter: FrameworkAdapter
     route: Route
@@ -87,10 +91,11 @@ class _Bridge:
         self.evidence[digest] = evidence
 
 
-def bridge(call: Call, adapter: FrameworkAdapter, route: Route) -> Prepared:
+def bridge(registry: Registry, call: Call, adapter: FrameworkAdapter, route: Route) -> Prepared:
     """The model, bridged for one call, or by an earlier one on the same unchanged model.
 
     Args:
+        registry: What is installed.
         call: The call after step 4.
         adapter: Adapter of the framework that the model shall run inside.
         route: A bridge.
@@ -100,7 +105,7 @@ def bridge(call: Call, adapter: FrameworkAdapter, route: Route) -> Prepared:
         UnfaithfulTranslationError: The bridge does not compute what the model does.
         TranslationError: The bridge fails on the model.
     """
-    span = _Span(call, adapter, route, tuple(dict.fromkeys((*call.plan.layers, *call.mentioned))))
+    span = _Span(registry, call, adapter, route, tuple(dict.fromkeys((*call.plan.layers, *call.mentioned))))
     original, arrays = call.original, call.inputs.arrays
     names = (*route.names, place_of(call), str(span.gradients), *span.layers)
     key = cache_key(original.adapter.fingerprint(original.model), original.model, names, arrays)
@@ -130,17 +135,8 @@ def _build(span: _Span) -> _Bridge:
     examples = tuple(
         original.adapter.tensor(np.resize(array, (_SAMPLES, *array.shape[1:])), original.model) for array in span.arrays
     )
-    try:
-        request = BridgeRequest(original.adapter, head.model, examples, span.layers)
-        return _Bridge(head, resolve(step.implementation)(request))
-    except CFIError:
-        raise
-    except Exception as error:  # a bridge is a plugin's work, and runs the user's model: both may raise anything
-        text = str(error).strip().splitlines()
-        raise TranslationError(
-            f"{step.name} failed on the model ({type(error).__name__}: {text[0] if text else 'no message'}). "
-            f"Pass translator='conversion' to convert the model instead."
-        ) from error
+    request, origin = BridgeRequest(original.adapter, head.model, examples, span.layers), span.registry.origin_of(step)
+    return _Bridge(head, build_bridge(step, request, origin.label, layers=span.call.layer_shapes))
 
 
 def _measure(span: _Span, converted: Converted, head: ModelAtHead) -> tuple[Certificate, LayerMap]:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.boundary import run_conversion
 from cfi_core.certificate import Certificate, Divergence, Side, certify, computes, random_like, with_layers
 from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
 from cfi_core.framework.axes import Permutation, compose, permutation_at, permute
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.layer_map import LayerMap, find_layers, first_divergence
 from cfi_core.records import Original, Route, Translation
-from cfi_core.registry import Registry
-from cfi_core.specs import TranslatorSpec, resolve
+from cfi_core.registry import Registry, registry
 from cfi_core.translation.cache import cache, cache_key, digest_of
 from cfi_core.translation.store import Conversion, current_store, store_key
 
@@ -192,24 +192,11 @@ def convert_along(route: Route, model: Any, arrays: Sequence[np.ndarray]) -> Con
     output_axes: tuple[Permutation, ...] = ()
     for step in route.translators:
         permuted = tuple(permute(example, axes) for example, axes in zip(examples, input_axes, strict=True))
-        converted = _run_translator(step, model, permuted)
+        converted = run_conversion(step, model, permuted, registry().origin_of(step).label)
         model = converted.model
         input_axes = _compose_all(input_axes, converted.input_axes)
         output_axes = _compose_all(output_axes, converted.output_axes)
     return Conversion(model, input_axes, output_axes)
-
-
-def _run_translator(step: TranslatorSpec, model: Any, examples: tuple[np.ndarray, ...]) -> Any:
-    try:
-        return resolve(step.implementation)(model, examples)
-    except TranslationError:
-        raise
-    except Exception as error:  # a translator is foreign code and may raise anything
-        text = str(error).strip().splitlines()
-        raise TranslationError(
-            f"{step.name} failed on the model ({type(error).__name__}: {text[0] if text else 'no message'}). "
-            f"Try another translator (cfi.translators() lists them) or a toolset of the model's own framework."
-        ) from error
 
 
 def _compose_all(first: Sequence[Permutation], then: Sequence[Permutation]) -> tuple[Permutation, ...]:

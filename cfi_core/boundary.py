@@ -1,0 +1,420 @@
+"""Where the code of plugins is entered and left: what it raises becomes typed errors, what it returns is checked.
+
+Each part of a call that a plugin does has one function, which enters the plugin and checks what comes back:
+
+    result = run_method(request, registry.origin_of(method).label, inputs=shapes, layers=shapes)
+    converted = run_conversion(step, model, examples, registry.origin_of(step).label)
+    converted = build_bridge(step, request, registry.origin_of(step).label, layers=shapes)
+    adapter = make_adapter(spec, registry.origin_of(spec).label)
+    for plugin, answer in ask(registry, "cfi_choose_route", candidates=routes, method=method): ...
+    observe(registry, "cfi_before_run", plan=plan)
+
+The second argument of most is the distribution, with its version, that brings the spec: every error names it. All
+shapes are tuples, sample axis first, in the layout of the model that is run (or translated); a size that may be any is
+None, and so is a shape that is not known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from cfi_core.contract import Axes, BridgeRequest, Converted, MethodRequest, MethodResult
+from cfi_core.errors import (
+    FOREIGN,
+    CFIError,
+    MethodError,
+    PluginWarning,
+    TranslationError,
+    UnknownFrameworkError,
+    told,
+    warn,
+)
+from cfi_core.registry import PluginInfo, Registry
+from cfi_core.specs import FrameworkSpec, TranslatorSpec, resolve
+from cfi_core.validation import Refused
+from cfi_core.views import protected
+
+Shape = tuple[int | None, ...]
+
+_OF_LAYERS = (Axes.LAYER, Axes.LAYER_MAP)
+_REAL = re.compile(r"\b(bool|u?int\d+|b?float\d+\w*)\b")
+
+
+@contextmanager
+def foreign(kind: type[CFIError], doing: str, advice: str, passes: type[CFIError] = CFIError) -> Iterator[None]:
+    """Turns whatever the code of a plugin raises into one kind of error; an interrupt by the user passes.
+
+    Args:
+        kind: The error to raise, with the plugin's own as its cause.
+        doing: Begins the message: what failed, and in which distribution.
+        advice: Ends it.
+        passes: Errors that the plugin may raise itself.
+    """
+    try:
+        yield
+    except passes:
+        raise
+    except FOREIGN as error:
+        raise kind(f"{doing} ({told(error)}). {advice}") from error
+
+
+# into the plugin
+
+
+def run_method(
+    request: MethodRequest,
+    origin: str,
+    *,
+    inputs: Sequence[Shape] | None = None,
+    layers: Sequence[Shape | None] = (),
+) -> MethodResult:
+    """Runs the implementation of a method.
+
+    Args:
+        request: What it is asked.
+        origin: Distribution of the method.
+        inputs: See `check_result`.
+        layers: See `check_result`.
+
+    Raises:
+        MethodError: It failed, cannot be imported, or returned what does not fit the request.
+        CFIError: What it raises itself of this kind.
+    """
+    method = request.method
+    source = f" ({method.citation})" if method.citation else ""
+    advice = f"Check the arguments against the toolset's documentation{source}."
+    with foreign(MethodError, f"{method.key} of {method.toolset} failed in {origin}", advice):
+        result = resolve(method.implementation)(request)
+    return check_result(request, result, origin, inputs=inputs, layers=layers)
+
+
+def run_conversion(
+    step: TranslatorSpec,
+    model: Any,
+    examples: tuple[Any, ...],
+    origin: str,
+    *,
+    outputs: Sequence[Shape] | None = None,
+) -> Converted:
+    """Runs a conversion.
+
+    Args:
+        step: The conversion.
+        model: The model to convert.
+        examples: Arrays for its inputs.
+        origin: Distribution of the conversion.
+        outputs: See `check_converted`.
+
+    Raises:
+        TranslationError: It failed, cannot be imported, or returned what does not fit the model.
+    """
+    advice = "Try another translator (cfi.translators() lists them) or a toolset of the model's own framework."
+    with foreign(TranslationError, f"{step.name} of {origin} failed on the model", advice, TranslationError):
+        converted = resolve(step.implementation)(model, examples)
+    return check_converted(step, converted, origin, inputs=[_shape(array) for array in examples], outputs=outputs)
+
+
+def build_bridge(
+    step: TranslatorSpec,
+    request: BridgeRequest,
+    origin: str,
+    *,
+    outputs: Sequence[Shape] | None = None,
+    layers: Mapping[str, Shape] | None = None,
+) -> Converted:
+    """Builds a bridge.
+
+    Args:
+        step: The bridge.
+        request: What it is asked.
+        origin: Distribution of the bridge.
+        outputs: See `check_bridged`.
+        layers: See `check_bridged`.
+
+    Raises:
+        TranslationError: It failed, cannot be imported, or returned what does not fit the request.
+        CFIError: What it raises itself of this kind, such as a `LayerError`.
+    """
+    advice = "Pass translator='conversion' to convert the model instead."
+    with foreign(TranslationError, f"{step.name} of {origin} failed on the model", advice):
+        converted = resolve(step.implementation)(request)
+    return check_bridged(step, converted, origin, request, outputs=outputs, layers=layers)
+
+
+def make_adapter(spec: FrameworkSpec, origin: str) -> Any:
+    """Imports a framework's adapter.
+
+    Raises:
+        UnknownFrameworkError: It cannot be imported or made.
+    """
+    advice = f"Models of {spec.name} cannot be used until {origin} is updated or uninstalled; all others can."
+    with foreign(UnknownFrameworkError, f"The adapter of {spec.name} in {origin} does not load", advice):
+        return resolve(spec.adapter)()
+
+
+def ask(registry: Registry, hook: str, **arguments: Any) -> Iterator[tuple[PluginInfo, Any]]:
+    """What plugins answer to a hook, one after the other, None left out; core's own answer comes last.
+
+    Warns:
+        PluginWarning: One of them failed; the next is asked.
+    """
+    for plugin, implementation in registry.implementations(hook):
+        answer = None
+        with _reported(hook, plugin):
+            answer = implementation(**arguments)
+        if answer is not None:
+            yield plugin, answer
+
+
+def observe(registry: Registry, hook: str, **records: Any) -> None:
+    """Shows records to all observers, to each a view of its own (`cfi_core.views.protected`).
+
+    Warns:
+        PluginWarning: An observer failed, which changes nothing.
+    """
+    for plugin, implementation in registry.implementations(hook):
+        with _reported(hook, plugin):
+            implementation(**{name: protected(record) for name, record in records.items()})
+
+
+@contextmanager
+def _reported(hook: str, plugin: PluginInfo) -> Iterator[None]:
+    try:
+        yield
+    except FOREIGN as error:
+        warn(f"The {hook} hook of {plugin.label} failed ({told(error)}). It changes nothing.", PluginWarning, error)
+
+
+# out of it again
+
+
+def check_result(
+    request: MethodRequest,
+    result: Any,
+    origin: str,
+    *,
+    inputs: Sequence[Shape] | None = None,
+    layers: Sequence[Shape | None] = (),
+) -> MethodResult:
+    """Checks what a method returned, before anything is labelled.
+
+    Args:
+        request: What the method was asked.
+        result: What it returned.
+        origin: Distribution of the method.
+        inputs: Shapes of the inputs of the model that ran; None: those of the request. Without inputs in the request
+            (feature visualization), the shapes that the model declares, with None for the number of samples.
+        layers: Shape of the output of each layer in `request.layer`, None where it is not known: the layer is called
+            several times, or gives several tensors.
+
+    Returns:
+        The result.
+
+    Raises:
+        MethodError: It is no `MethodResult`; it holds another number of values than there are inputs or layers, values
+            that are no tensors of real numbers, or values of another shape than their axes have.
+    """
+    method = request.method
+    shapes = [_shape(tensor) for tensor in request.inputs] if inputs is None else list(inputs)
+    advice = f"Leave out own arguments that change the result's form; if there are none, report it to {origin}."
+    with _refusals(MethodError, f"{method.key} of {method.toolset} ({origin}) returned", advice):
+        _instance(result, MethodResult)
+        places = _places(request, result.axes, shapes, _read_layers(request, layers))
+        if len(result.values) != len(places) and (None not in places or len(result.values) < len(places)):
+            noun = "layer" if result.axes in _OF_LAYERS else "input"
+            raise Refused(f"{_count(len(result.values), 'value')} for {_count(len(places), noun)}")
+        if len(result.values) != len(places):  # of the several tensors of a layer
+            places = [None] * len(result.values)
+        for position, (value, place) in enumerate(zip(result.values, places, strict=True)):
+            _check_value(value, place, f"value {position}" if len(places) > 1 else "a value", result.axes)
+        return result
+
+
+def check_converted(
+    step: TranslatorSpec,
+    converted: Any,
+    origin: str,
+    *,
+    inputs: Sequence[Shape],
+    outputs: Sequence[Shape] | None = None,
+) -> Converted:
+    """Checks what a conversion returned.
+
+    Args:
+        step: The conversion.
+        converted: What it returned.
+        origin: Its distribution.
+        inputs: Shapes of the examples that it was given.
+        outputs: Shapes of the model's outputs, flat; None where they are not known.
+
+    Returns:
+        What was returned.
+
+    Raises:
+        TranslationError: It is no `Converted`, or its permutations do not fit the inputs and outputs.
+    """
+    with _refusals(TranslationError, f"{step.name} ({origin}) returned", f"Report it to {origin}."):
+        _check_model(converted, inputs, outputs)
+        if converted.layers:
+            raise Refused("layers, which only a bridge is asked for")
+        return converted
+
+
+def check_bridged(
+    step: TranslatorSpec,
+    converted: Any,
+    origin: str,
+    request: BridgeRequest,
+    *,
+    outputs: Sequence[Shape] | None = None,
+    layers: Mapping[str, Shape] | None = None,
+) -> Converted:
+    """Checks what a bridge returned.
+
+    Args:
+        step: The bridge.
+        converted: What it returned.
+        origin: Its distribution.
+        request: What it was asked.
+        outputs: Shapes of the model's outputs, flat; None where they are not known.
+        layers: Shapes of the outputs of the layers that were asked for, where they are known.
+
+    Returns:
+        What was returned.
+
+    Raises:
+        TranslationError: It is no `Converted`, its permutations do not fit inputs, outputs and layers, or it holds
+            other layers than those that were asked for.
+    """
+    advice = f"Pass translator='conversion' to convert the model instead, and report it to {origin}."
+    with _refusals(TranslationError, f"{step.name} ({origin}) returned", advice):
+        _check_model(converted, [_shape(tensor) for tensor in request.inputs], outputs)
+        asked, given = set(request.layers), set(converted.layers)
+        if asked - given:
+            raise Refused(f"no layer for {_names(asked - given)}, which was asked for")
+        if given - asked:
+            raise Refused(f"layers for {_names(given - asked)}, which nobody asked for")
+        for name, layer in converted.layers.items():
+            shape = (layers or {}).get(name)
+            if shape is not None:
+                _check_axes(layer.axes, shape, f"layer {name!r}")
+        return converted
+
+
+@contextmanager
+def _refusals(kind: type[CFIError], doing: str, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except Refused as refusal:
+        raise kind(f"{doing} {refusal}. It is not used. {advice}") from None
+
+
+def _instance(value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise Refused(f"a {type(value).__name__} where a {kind.__name__} is expected")
+
+
+def _check_model(converted: Any, inputs: Sequence[Shape], outputs: Sequence[Shape] | None) -> None:
+    _instance(converted, Converted)
+    if converted.model is None:
+        raise Refused("no model")
+    _check_permutations(converted.input_axes, inputs, "input")
+    for position, axes in enumerate(converted.input_axes):
+        if axes and axes[0] != 0:
+            raise Refused(f"axes {axes} of input {position}, which move the samples away from the first axis")
+    if outputs is not None:
+        _check_permutations(converted.output_axes, outputs, "output")
+
+
+def _check_permutations(permutations: Sequence[Any], shapes: Sequence[Shape], noun: str) -> None:
+    """Nothing at all stands for: all unchanged."""
+    if not permutations:
+        return
+    if len(permutations) != len(shapes):
+        raise Refused(f"{noun}_axes for {_count(len(permutations), noun)}, where there are {len(shapes)}")
+    for position, (axes, shape) in enumerate(zip(permutations, shapes, strict=True)):
+        _check_axes(axes, shape, f"{noun} {position}")
+
+
+def _check_axes(axes: Any, shape: Shape, place: str) -> None:
+    if axes is not None and len(axes) != len(shape):
+        raise Refused(f"axes {axes} of {place}, which has {_count(len(shape), 'axis', 'axes')}")
+
+
+def _read_layers(request: MethodRequest, layers: Sequence[Shape | None]) -> list[Shape | None]:
+    """Shapes of what is read at the layers; not known where an own argument asks for another place than the output."""
+    own = {**request.init_args, **request.exec_args}
+    elsewhere = any(own.get(name) for name in request.method.native_only)
+    return [None] * len(request.layer) if elsewhere or not layers else list(layers)
+
+
+def _places(
+    request: MethodRequest, axes: Axes, inputs: Sequence[Shape], layers: Sequence[Shape | None]
+) -> list[Shape | None]:
+    """The shape of each value that is expected; None where it is not known."""
+    if axes in _OF_LAYERS and not layers:
+        raise Refused(f"values with the axes of a layer ({axes!r}), but it was asked for none")
+    if axes is Axes.LAYER:
+        return list(layers)
+    if axes is Axes.LAYER_MAP:
+        if len(layers) > 1 or layers[0] is None:
+            return [None] * len(layers)
+        return [_without_channels(layers[0], request.layer_channel_axis, "the layer's output")]
+    if axes is Axes.INPUT:
+        return list(inputs) or [None]
+    if not request.channel_axis:  # without inputs in the request it is not known
+        return [None] * max(1, len(inputs))
+    return [
+        _without_channels(shape, channel, f"input {position}")
+        for position, (shape, channel) in enumerate(zip(inputs, request.channel_axis, strict=True))
+    ]
+
+
+def _without_channels(shape: Shape, channel: int | None, place: str) -> Shape:
+    if channel is None:
+        raise Refused(f"a map without channels, but {place} of shape {shape} has no channel axis to leave out")
+    return (*shape[:channel], *shape[channel + 1 :])
+
+
+def _check_value(value: Any, expected: Shape | None, name: str, axes: Axes) -> None:
+    shape = getattr(value, "shape", None)
+    if shape is None or not _REAL.search(str(getattr(value, "dtype", ""))):
+        raise Refused(f"{name} that is no tensor of real numbers ({_described(value)})")
+    actual = _shape(value)
+    if not actual:
+        raise Refused(f"{name} without axes, where the first one holds the samples")
+    if expected is None or _fits(actual, expected):
+        return
+    reason = f"{name} of shape {actual}, where '{axes}' has shape {expected}"
+    if Counter(actual) == Counter(expected):
+        reason += ": its axes are in another order"
+    elif _fits(actual[1:], expected[1:]):
+        reason += f": it has {actual[0]} for {expected[0]} samples"
+    raise Refused(reason)
+
+
+def _fits(actual: Shape, expected: Shape) -> bool:
+    return len(actual) == len(expected) and all(
+        size in (None, other) for other, size in zip(actual, expected, strict=True)
+    )
+
+
+def _shape(tensor: Any) -> Shape:
+    return tuple(None if size is None else int(size) for size in tensor.shape)
+
+
+def _described(value: Any) -> str:
+    dtype = getattr(value, "dtype", None)
+    return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"
+
+
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def _names(names: set[str]) -> str:
+    return ", ".join(map(repr, sorted(names)))
