@@ -21,7 +21,7 @@ def cfi_frameworks() -> list[FrameworkSpec]:
             models="a function of numpy arrays, an estimator with predict_proba, decision_function or predict",
             model_types=(),
             tensor_types=(),
-            adapter="cfi_core.framework.arrays:ArrayAdapter",
+            adapter="cfi_core.arrays:ArrayAdapter",
             module="numpy",
             model_methods=("predict_proba", "decision_function", "predict"),
             takes_functions=True,

@@ -2,7 +2,7 @@
 
 `FrameworkAdapter` and `Runner` are what it implements. The rest helps: structures of tensors (`flatten`, `items`,
 `map_structure`), names of axes (`named_axes`), hashes of what models hold (`Content`), models with a fixed number of
-samples (`Portions`). `cfi_core.framework.arrays` has the adapter of functions of numpy arrays, to inherit from.
+samples (`Portions`). `cfi_core.arrays` has the adapter of functions of numpy arrays, to inherit from.
 """
 
 from cfi_core.framework.axes import named_axes

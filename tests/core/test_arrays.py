@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from cfi_core.arrays import ArrayAdapter
 from cfi_core.errors import InputError, LayerError, NoGradientError
-from cfi_core.framework.arrays import ArrayAdapter
 from cfi_core.framework.structure import flatten
 
 ADAPTER = ArrayAdapter()

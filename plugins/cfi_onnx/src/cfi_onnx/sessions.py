@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.arrays import ArrayAdapter, ArrayModel
 from cfi_core.errors import InputError
-from cfi_core.framework.arrays import ArrayAdapter, ArrayModel
 from cfi_core.framework.portions import Portions, one_size
 
 _TYPES: Mapping[str, np.dtype[Any]] = {
