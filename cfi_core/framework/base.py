@@ -60,7 +60,7 @@ class Runner(ABC):
         Raises:
             NoGradientError: The framework has no gradients, which is so unless this is overridden.
         """
-        _refuse_gradients()
+        _refuse_gradients("This model has")
 
 
 class FrameworkAdapter(ABC):
@@ -165,7 +165,7 @@ class FrameworkAdapter(ABC):
         Raises:
             NoGradientError: The framework has no gradients.
         """
-        _refuse_gradients()
+        _refuse_gradients(f"{self.name} models have")
 
     @abstractmethod
     def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> Runner:
@@ -211,7 +211,7 @@ class FrameworkAdapter(ABC):
         Raises:
             NoGradientError: The framework has no gradients.
         """
-        _refuse_gradients()
+        _refuse_gradients(f"{self.name} models have")
 
     # tensors
 
@@ -266,10 +266,10 @@ class FrameworkAdapter(ABC):
         yield
 
 
-def _refuse_gradients() -> NoReturn:
+def _refuse_gradients(who: str) -> NoReturn:
     raise NoGradientError(
-        "The model is of a kind that has no gradients. Use a perturbation method, which needs none (such as "
-        "feature_ablation, occlusion, lime or kernel_shap), or pass the model in a framework that has them."
+        f"{who} no gradients. Use a perturbation method, which needs none (such as feature_ablation, occlusion, lime "
+        f"or kernel_shap), or pass the model in a framework that has them."
     )
 
 
