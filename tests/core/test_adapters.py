@@ -57,9 +57,7 @@ def test_an_adapter_that_cannot_be_loaded_stops_nobody_else(careful: Careful, im
     generator = np.random.default_rng(1)
     painting = Painting(generator.normal(size=(4, 3)), generator.normal(size=(5, 4)))
     with use_plugins(fake, careful) as registry:
-        with pytest.raises(
-            cfi.UnknownFrameworkError, match=r"The adapter of torn in .* does not load"
-        ):
+        with pytest.raises(cfi.UnknownFrameworkError, match=r"The adapter of torn in .* does not load"):
             adapter_for(registry, "torn")
         result = cfi.attribute(painting, "press_gradient", inputs=images, target=0)
     assert result.values.shape == images.shape
