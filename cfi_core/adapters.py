@@ -121,13 +121,14 @@ def as_tensor(
 
 def known_frameworks(registry: Registry) -> dict[str, FrameworkSpec]:
     """All frameworks that installed plugins describe, and those of the project's own plugins that are missing."""
-    return {**FRAMEWORKS, **registry.frameworks}
+    return {**FRAMEWORKS, **registry.contested_frameworks(), **registry.frameworks}
 
 
 def check_installed(registry: Registry, spec: FrameworkSpec, what: str) -> None:
-    """Refuses what only a plugin that is missing could understand.
+    """Refuses what only a plugin that is missing could understand, or what two plugins claim.
 
     Raises:
+        PluginConflictError: Two plugins claim the framework.
         UnknownFrameworkError: Names the distribution to install.
     """
     if spec.name not in registry.frameworks:

@@ -156,6 +156,16 @@ def make_adapter(spec: FrameworkSpec, origin: str) -> Any:
         return resolve(spec.adapter)()
 
 
+def take_precaution(spec: FrameworkSpec, plugin: PluginInfo) -> None:
+    """Calls a framework's `before_use`.
+
+    Warns:
+        PluginWarning: It failed, or cannot be imported; other frameworks are loaded without it.
+    """
+    with _reported(f"The precaution for {spec.name}", plugin):
+        resolve(spec.before_use)()
+
+
 def ask(registry: Registry, hook: str, **arguments: Any) -> Iterator[tuple[PluginInfo, Any]]:
     """What plugins answer to a hook, one after the other, None left out; core's own answer comes last.
 
@@ -164,7 +174,7 @@ def ask(registry: Registry, hook: str, **arguments: Any) -> Iterator[tuple[Plugi
     """
     for plugin, implementation in registry.implementations(hook):
         answer = None
-        with _reported(hook, plugin):
+        with _reported(f"The {hook} hook", plugin):
             answer = implementation(**arguments)
         if answer is not None:
             yield plugin, answer
@@ -177,16 +187,16 @@ def observe(registry: Registry, hook: str, **records: Any) -> None:
         PluginWarning: An observer failed, which changes nothing.
     """
     for plugin, implementation in registry.implementations(hook):
-        with _reported(hook, plugin):
+        with _reported(f"The {hook} hook", plugin):
             implementation(**{name: protected(record) for name, record in records.items()})
 
 
 @contextmanager
-def _reported(hook: str, plugin: PluginInfo) -> Iterator[None]:
+def _reported(what: str, plugin: PluginInfo) -> Iterator[None]:
     try:
         yield
     except FOREIGN as error:
-        warn(f"The {hook} hook of {plugin.label} failed ({told(error)}). It changes nothing.", PluginWarning, error)
+        warn(f"{what} of {plugin.label} failed ({told(error)}). It changes nothing.", PluginWarning, error)
 
 
 # out of it again
@@ -209,7 +219,7 @@ def check_result(
         inputs: Shapes of the inputs of the model that ran; None: those of the request. Without inputs in the request
             (feature visualization), the shapes that the model declares, with None for the number of samples.
         layers: Shape of the output of each layer in `request.layer`, None where it is not known: the layer is called
-            several times, or gives several tensors.
+            several times, or gives several tensors. Nor is it known where the toolset chose the layer itself.
 
     Returns:
         The result.
@@ -223,7 +233,8 @@ def check_result(
     advice = f"Leave out own arguments that change the result's form; if there are none, report it to {origin}."
     with _refusals(MethodError, f"{method.key} of {method.toolset} ({origin}) returned", advice):
         _instance(result, MethodResult)
-        places = _places(request, result.axes, shapes, _read_layers(request, layers))
+        read = _read_layers(request, layers) if result.layer is None else [None]
+        places = _places(request, result.axes, shapes, read)
         if len(result.values) != len(places) and (None not in places or len(result.values) < len(places)):
             noun = "layer" if result.axes in _OF_LAYERS else "input"
             raise Refused(f"{_count(len(result.values), 'value')} for {_count(len(places), noun)}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cfi_core.boundary import take_precaution
 from cfi_core.registry import Registry
 from cfi_core.registry import registry as current_registry
-from cfi_core.specs import resolve
 
 
 def load_safely(registry: Registry | None = None) -> None:
@@ -15,6 +15,7 @@ def load_safely(registry: Registry | None = None) -> None:
     Args:
         registry: What is installed; left out, that of the process.
     """
-    for spec in (current_registry() if registry is None else registry).frameworks.values():
+    current = current_registry() if registry is None else registry
+    for spec in current.frameworks.values():
         if spec.before_use:
-            resolve(spec.before_use)()
+            take_precaution(spec, current.origin_of(spec))

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cfi_core.specs import Head, MethodSpec
-from cfi_core.validation import NAME, PERMUTATION, anything, check, each, instance, mapping, member
+from cfi_core.validation import NAME, PERMUTATION, anything, check, each, instance, mapping, member, nothing_or
 
 if TYPE_CHECKING:
     from cfi_core.framework.base import FrameworkAdapter
@@ -117,7 +117,7 @@ class MethodResult:
 
     def __post_init__(self) -> None:
         notes = mapping(NAME, frozen=False)  # as dicts, because they are written to files
-        layer = anything if self.layer is None else NAME
+        layer = nothing_or(NAME)
         check(self, values=each(anything), axes=member(Axes), extras=notes, applied=notes, layer=layer)
 
 

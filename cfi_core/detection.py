@@ -44,9 +44,6 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
     Raises:
         UnknownFrameworkError: There is none, or more than one, or the plugin for it is not installed.
     """
-    for contested in registry.contested_frameworks():
-        if _types(contested, model):
-            registry.frameworks[contested.name]  # raises: two plugins claim it
     matches = _matches(registry, model)
     if len(matches) > 1:
         names = " and ".join(sorted(spec.name for spec in matches))
@@ -75,13 +72,8 @@ def _matches(registry: Registry, model: Any) -> list[FrameworkSpec]:
     known = known_frameworks(registry).values()
     if isinstance(model, str | Path):
         return [spec for spec in known if Path(model).suffix in spec.file_suffixes]
-    types = {spec.name: _types(spec, model) for spec in known}
+    types = {spec.name: [found for pair in spec.model_types if (found := find_type(*pair, model))] for spec in known}
     return [spec for spec in known if types[spec.name] and not _is_surpassed(spec.name, types)]
-
-
-def _types(spec: FrameworkSpec, model: Any) -> list[type]:
-    """Those of the framework's model types that the model is of."""
-    return [found for pair in spec.model_types if (found := find_type(*pair, model))]
 
 
 def _is_surpassed(name: str, types: dict[str, list[type]]) -> bool:

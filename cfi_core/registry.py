@@ -201,9 +201,18 @@ class Registry:
             return f"one plugin alone for the framework {framework!r} (there are {' and '.join(labels)})"
         return DISTRIBUTION_OF_FRAMEWORK.get(framework, f"a plugin for the framework {framework!r}")
 
-    def contested_frameworks(self) -> tuple[FrameworkSpec, ...]:
-        """What plugins say of the frameworks that several of them claim."""
-        return tuple(entry.spec for entry in self._withdrawn(FrameworkSpec))
+    def contested_frameworks(self) -> dict[str, FrameworkSpec]:
+        """The frameworks that several plugins claim, each with all that they say of its models and tensors."""
+        merged: dict[str, FrameworkSpec] = {}
+        for spec in (entry.spec for entry in self._withdrawn(FrameworkSpec)):
+            other = merged.get(spec.name, spec)
+            merged[spec.name] = replace(
+                spec,
+                model_types=(*other.model_types, *spec.model_types),
+                tensor_types=(*other.tensor_types, *spec.tensor_types),
+                file_suffixes=(*other.file_suffixes, *spec.file_suffixes),
+            )
+        return merged
 
     def _withdrawn(self, kind: type[_Spec]) -> list[Withdrawn[_Spec]]:
         return [entry for entry in self.withdrawn if isinstance(entry.spec, kind)]

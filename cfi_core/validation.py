@@ -97,6 +97,11 @@ def optional(rule: Rule) -> Rule:
     return lambda value: value if value == "" and isinstance(value, str) else rule(value)
 
 
+def nothing_or(rule: Rule) -> Rule:
+    """None, or what another rule lets pass."""
+    return lambda value: None if value is None else rule(value)
+
+
 def but_not(rule: Rule, reserved: tuple[str, ...], reason: str) -> Rule:
     """What another rule lets pass, some words excepted."""
 

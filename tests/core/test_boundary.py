@@ -1,6 +1,7 @@
 """What plugins return is checked against what was asked for before it is labelled; what they raise is typed."""
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -76,6 +77,7 @@ LAYER = (2, 5, 7, 4)
         # A layer that gives several tensors, or is read at its input, has no known shape.
         (at_layer(), result((2, 6), (1, 2, 6), axes=Axes.LAYER), {"layers": [None]}),
         (at_layer(channel=None), result((2, 5), axes=Axes.LAYER_MAP), {"layers": [None]}),
+        (request(), replace(result((2, 8, 8, 3), axes=Axes.LAYER), layer="chosen"), {}),
         (at_layer(exec_args={"at_input": True}), result((2, 8, 8, 3), axes=Axes.LAYER), {"layers": [LAYER]}),
     ],
 )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import cfi_core as cfi
+from cfi_core.coexistence import load_safely
 from cfi_core.hookspec import CONTRACT, hookimpl
 from cfi_core.registry import PluginInfo, load
 from cfi_core.requirements import unmet
@@ -269,7 +270,14 @@ def test_a_translator_that_two_plugins_claim(claiming, painting, images):
 def test_a_framework_that_two_plugins_claim(claiming, painting, images):
     registry = claiming(
         frameworks=[
-            FrameworkSpec(name="print", model_types=(), tensor_types=(), adapter="x:Y", module="cfi_core.testing.fake")
+            FrameworkSpec(
+                name="print",
+                model_types=(),
+                tensor_types=(),
+                adapter="x:Y",
+                module="cfi_core.testing.fake",
+                file_suffixes=(".print",),
+            )
         ]
     )
     with pytest.raises(cfi.PluginConflictError, match=f"framework 'print' is {BOTH}"):
@@ -281,8 +289,9 @@ def test_a_framework_that_two_plugins_claim(claiming, painting, images):
         cfi.UnknownMethodError, match=rf"one plugin alone for the framework 'print' \(there are {labels}"
     ):
         cfi.attribute(painting, "press_gradient", inputs=images, target=0)
-    with pytest.raises(cfi.PluginConflictError, match=f"framework 'print' is {BOTH}"):
-        cfi.layers(Print(painting.mix, painting.head))
+    for model in (Print(painting.mix, painting.head), "sheet.print"):
+        with pytest.raises(cfi.PluginConflictError, match=f"framework 'print' is {BOTH}"):
+            cfi.layers(model)
     assert [layer.name for layer in cfi.layers(painting)] == ["mix", "relu", "pool", "head"]
 
 
@@ -351,6 +360,15 @@ def test_an_adapter_that_does_not_load_stops_its_framework_only(monkeypatch, pai
         ) as caught:
             cfi.layers(Sculpture())
         assert isinstance(caught.value.__cause__, ImportError)
+
+
+def test_a_precaution_that_fails_is_reported_and_stops_nobody(painting, images):
+    fields = {"model_types": (), "tensor_types": (), "adapter": "x:Y", "module": "no_clay"}
+    spec = FrameworkSpec(name="clay", before_use="no_kiln:cool", **fields)
+    with use_plugins(Claims(frameworks=[spec]), fake) as registry:
+        with pytest.warns(cfi.PluginWarning, match=r"precaution for clay of dist-of-Claims 1\.0 failed .*no_kiln"):
+            load_safely(registry)
+        assert cfi.attribute(painting, "press_noise", inputs=images).values.shape == images.shape
 
 
 def test_the_origin_of_a_spec_is_known(registry):

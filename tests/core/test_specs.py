@@ -9,6 +9,7 @@ import pytest
 from cfi_core.contract import Axes, BridgedLayer, Converted, MethodResult
 from cfi_core.specs import (
     ANY,
+    Defaults,
     FrameworkSpec,
     Head,
     Kind,
@@ -66,6 +67,8 @@ CONVERTED = Converted(object())
         (METHOD, {"roles": ("images",)}, "is no mapping"),
         (METHOD, {"native_only": ("side",)}, "native_only speaks of 'side'"),
         (METHOD, {"argument_needs": {"side": Need.MODULES}}, "argument_needs speaks of 'side'"),
+        (METHOD, {"defaults": {"raw": {}}}, "is no Defaults"),
+        (METHOD, {"defaults": Defaults(toolset={"abs": True})}, "defaults speaks of 'abs', which init_args"),
         (METHOD, {"wraps": "images"}, r"wraps='images' is none of init_args \('ink', 'method'\)"),
         (METHOD, {"alters_model": "no"}, "is neither True nor False"),
         (METHOD, {"citation": None}, "is not a string"),
@@ -84,6 +87,8 @@ CONVERTED = Converted(object())
         (TRANSLATOR, {"preserves": None}, "is no set"),
         (FRAMEWORK, {"model_types": ("paper.models", "Sheet")}, "holds 'paper.models', which is no pair"),
         (FRAMEWORK, {"model_types": (("paper:models", "Sheet"),)}, "is not the name of a module"),
+        (FRAMEWORK, {"aliases": "sheet"}, r"write \('sheet',\)"),
+        (FRAMEWORK, {"before_use": "folds.flatten"}, "is not of the form 'module:attribute'"),
         (FRAMEWORK, {"module": "paper-models"}, "is not the name of a module"),
         (FRAMEWORK, {"file_suffixes": ("onnx",)}, "is not a suffix: a dot"),
         (FRAMEWORK, {"offers": {"forward"}}, "is no member of Need"),
@@ -98,6 +103,7 @@ CONVERTED = Converted(object())
         (BridgedLayer("conv"), {"axes": (0, 1.0)}, "is no permutation of axes"),
         (MethodResult((), Axes.INPUT), {"axes": "outputs"}, "is no member of Axes, such as Axes.INPUT"),
         (MethodResult((), Axes.INPUT), {"values": np.zeros((2, 3))}, r"of shape \(2, 3\)> is no tuple; write"),
+        (MethodResult((), Axes.LAYER), {"layer": ""}, "is not a name"),
         (MethodResult((), Axes.INPUT), {"extras": [("delta", 1)]}, "is no mapping"),
     ],
 )
@@ -106,7 +112,7 @@ def test_a_field_that_does_not_hold_what_it_should_is_refused(spec, changes, mat
         replace(spec, **changes)
 
 
-@pytest.mark.parametrize("spec", [FRAMEWORK, TOOLSET, METHOD, TRANSLATOR, PLOTTER, WRITER, CONVERTED])
+@pytest.mark.parametrize("spec", [FRAMEWORK, TOOLSET, METHOD, TRANSLATOR, PLOTTER, WRITER, CONVERTED, Defaults()])
 def test_every_field_has_a_rule(spec):
     """None takes whatever comes, but the model that a translator makes."""
     for entry in fields(spec):
