@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from cfi_core.attribution import Attribution, Outlets
 from cfi_core.contract import Axes, MethodResult
-from cfi_core.errors import MethodError, ModelWarning, PluginWarning, warn
+from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, told, warn
 from cfi_core.framework.axes import Permutation, unpermute
 from cfi_core.observing import tell_after_run
 from cfi_core.records import Call, Carried, Prepared
@@ -212,5 +212,5 @@ def _draw(attribution: Attribution, plot: bool | str | Path) -> None:
         shell = sys.modules.get("IPython")
         if shell is not None and shell.get_ipython() is not None:
             shell.display.display(figure)
-    except Exception as error:  # noqa: BLE001 - a plotter is foreign code, and the attribution must not be lost
-        warn(f"The attribution could not be drawn: {error}", PluginWarning)
+    except FOREIGN as error:  # the attribution must not be lost with it
+        warn(f"The attribution could not be drawn ({told(error)}).", PluginWarning, error)

@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from threading import Lock
+from threading import RLock
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -434,16 +434,27 @@ def installed() -> list[tuple[PluginInfo, EntryPoint | None]]:
     ]
 
 
-_lock = Lock()
+_lock = RLock()
+_loading = False
 _registry: Registry | None = None
 
 
 def registry() -> Registry:
-    """The registry of this process; plugins are loaded on first use."""
-    global _registry
+    """The registry of this process; plugins are loaded on first use.
+
+    Raises:
+        RuntimeError: A plugin asks for it while it is being loaded itself.
+    """
+    global _registry, _loading
     with _lock:
+        if _loading:
+            raise RuntimeError("a plugin cannot ask what is installed while plugins are being loaded")
         if _registry is None:
-            _registry = load(installed())
+            _loading = True
+            try:
+                _registry = load(installed())
+            finally:
+                _loading = False
         return _registry
 
 

@@ -179,10 +179,11 @@ def _order(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | N
 def _policy(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | None) -> Route:
     """Asks the policy hook; a policy that fails or invents a route is reported and passed over."""
     for plugin, chosen in ask(registry, "cfi_choose_route", candidates=routes, method=method):
-        if chosen in routes:
+        if isinstance(chosen, Route) and chosen in routes:
             return chosen
+        shown = str(chosen) if isinstance(chosen, Route) else f"a {type(chosen).__name__}"
         warn(
-            f"The cfi_choose_route hook of {plugin.label} chose {chosen}, which is none of the candidates.",
+            f"The cfi_choose_route hook of {plugin.label} chose {shown}, which is none of the candidates.",
             PluginWarning,
         )
     return routes[0]

@@ -386,13 +386,16 @@ def test_a_policy_plugin_chooses_the_route_and_a_bad_one_is_passed_over(painting
 
         @hookimpl
         def cfi_choose_route(self, candidates, method):
-            return self.answer or candidates[-1]
+            return candidates[-1] if self.answer is None else self.answer
 
     with use_plugins(fake, Policy()):
         assert cfi.plan(painting, "press_gradient", inputs=images).route.names == ("paint2print",)
         Policy.answer = "a route of my own"
         with pytest.warns(cfi.PluginWarning, match="dist-of-Policy.* none of the candidates"):
             cfi.plan(painting, "press_gradient", inputs=images)
+        Policy.answer = np.zeros(3)
+        with pytest.warns(cfi.PluginWarning, match="chose a ndarray, which is none of the candidates"):
+            assert cfi.plan(painting, "press_gradient", inputs=images).route.names == ("paint2print",)
         Policy.answer = property(lambda self: sys.exit())
         with pytest.warns(cfi.PluginWarning, match="dist-of-Policy.*SystemExit"):
             assert cfi.plan(painting, "press_gradient", inputs=images).route.names == ("paint2print",)
@@ -435,6 +438,7 @@ def test_one_bad_distribution_never_stops_the_rest(tmp_path):
     modules = {
         "broken": "raise ImportError('compiled for another python')\n",
         "leaving": "import sys; sys.exit('not on this machine')\n",
+        "curious": "import cfi_core; cfi_core.methods()\n",
         "unreadable": "raise AssertionError('nobody imports this')\n",
         "good": toolset,
     }
@@ -458,6 +462,7 @@ def test_one_bad_distribution_never_stops_the_rest(tmp_path):
         assert found["cfi-good"] == ""
         assert "compiled for another python" in found["cfi-broken"]
         assert "SystemExit: not on this machine" in found["cfi-leaving"]
+        assert "cannot ask what is installed while plugins are being loaded" in found["cfi-curious"]
         assert "entry_points.txt cannot be read (UnicodeDecodeError" in found["cfi-unreadable"]
         text = " ".join(str(warning.message) for warning in caught)
         assert all(f"of cfi-{{name}} 1.0 was left out" in text for name in ("broken", "leaving", "unreadable")), text
