@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cfi_core.specs import Head, MethodSpec
-from cfi_core.validation import NAME, PERMUTATION, anything, check, each, instance, mapping, member, nothing_or
+from cfi_core.validation import Checked, Name, Notes, Permuted
 
 if TYPE_CHECKING:
     from cfi_core.framework.base import FrameworkAdapter
@@ -77,7 +77,7 @@ class MethodRequest:
         exec_args: The toolset's call arguments, carried.
         seed: Seeds every random number of the run; the global generators are already seeded with it.
         channel_axis: Position of the channel axis of each input (None where it has none).
-        layer_channel_axis: Likewise for the layer's output.
+        layer_channel_axis: Position of the channel axis of the layer's output.
         head: Where a softmax head is explained in this run (the spec's choice, or the user's).
     """
 
@@ -97,7 +97,7 @@ class MethodRequest:
 
 
 @dataclass(frozen=True)
-class MethodResult:
+class MethodResult(Checked):
     """What a method gave.
 
     Attributes:
@@ -111,14 +111,9 @@ class MethodResult:
 
     values: tuple[Any, ...]
     axes: Axes
-    extras: Mapping[str, Any] = field(default_factory=dict)
-    applied: Mapping[str, Any] = field(default_factory=dict)
-    layer: str | None = None
-
-    def __post_init__(self) -> None:
-        notes = mapping(NAME, frozen=False)  # as dicts, because they are written to files
-        layer = nothing_or(NAME)
-        check(self, values=each(anything), axes=member(Axes), extras=notes, applied=notes, layer=layer)
+    extras: Notes = field(default_factory=dict)
+    applied: Notes = field(default_factory=dict)
+    layer: Name | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +134,7 @@ class BridgeRequest:
 
 
 @dataclass(frozen=True)
-class BridgedLayer:
+class BridgedLayer(Checked):
     """A layer of the new model that stands for one of the original.
 
     Attributes:
@@ -147,35 +142,23 @@ class BridgedLayer:
         axes: Permutation from the original's axes of its output; None: unchanged.
     """
 
-    name: str
-    axes: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        check(self, name=NAME, axes=PERMUTATION)
+    name: Name
+    axes: Permuted = None
 
 
 @dataclass(frozen=True)
-class Converted:
+class Converted(Checked):
     """What one translator made.
 
     Attributes:
         model: The model in the translator's target framework.
         input_axes: For each input, the permutation that was applied to its axes:
             axis `i` of the new input is axis `input_axes[i]` of the old one. None: unchanged.
-        output_axes: Likewise for each output.
+        output_axes: For each output, the permutation that was applied to its axes.
         layers: Of a bridge: the layers that were asked for, by their names in the original.
     """
 
     model: Any
-    input_axes: tuple[tuple[int, ...] | None, ...] = ()
-    output_axes: tuple[tuple[int, ...] | None, ...] = ()
-    layers: Mapping[str, BridgedLayer] = field(default_factory=lambda: MappingProxyType({}))
-
-    def __post_init__(self) -> None:
-        check(
-            self,
-            model=anything,
-            input_axes=each(PERMUTATION),
-            output_axes=each(PERMUTATION),
-            layers=mapping(NAME, instance(BridgedLayer)),
-        )
+    input_axes: tuple[Permuted, ...] = ()
+    output_axes: tuple[Permuted, ...] = ()
+    layers: Mapping[Name, BridgedLayer] = field(default_factory=lambda: MappingProxyType({}))

@@ -11,30 +11,21 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 from cfi_core.validation import (
-    COST,
-    FLAG,
-    IDENTIFIER,
-    KEY,
-    MODULE,
-    NAME,
-    REFERENCE,
-    REQUIREMENT,
-    SUFFIX,
-    TEXT,
-    but_not,
-    check,
-    each,
-    instance,
-    mapping,
-    member,
-    members,
+    Checked,
+    Identifier,
+    Key,
+    Module,
+    Name,
+    OptionalIdentifier,
+    OptionalReference,
+    Reference,
+    Requires,
+    Suffix,
+    name_but,
     one_of,
-    optional,
-    pair,
-    refuse,
 )
 
 
@@ -103,11 +94,13 @@ def _no_mapping() -> Mapping[str, Any]:
     return MappingProxyType({})
 
 
-_FRAMEWORK = but_not(NAME, (ANY,), "stands for every framework, which only the source of a bridge can be")
+_Framework = Annotated[str, name_but((ANY,), "stands for every framework, which only the source of a bridge can be")]
+_Translator = Annotated[str, name_but(TRANSLATOR_KINDS, "is what translator= calls a kind, so nobody could ask for it")]
+_Uniform = Annotated[str, one_of(*UNIFORM_ARGUMENTS)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrameworkSpec:
+class FrameworkSpec(Checked):
     """A library that models live in.
 
     Attributes:
@@ -128,45 +121,26 @@ class FrameworkSpec:
             happens when several frameworks are loaded in one process.
     """
 
-    name: str
+    name: _Framework
     models: str = ""
-    model_types: tuple[tuple[str, str], ...]
-    tensor_types: tuple[tuple[str, str], ...]
-    adapter: str
-    module: str
-    model_methods: tuple[str, ...] = ()
-    file_suffixes: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
+    model_types: tuple[tuple[Module, Identifier], ...]
+    tensor_types: tuple[tuple[Module, Identifier], ...]
+    adapter: Reference
+    module: Module
+    model_methods: tuple[Identifier, ...] = ()
+    file_suffixes: tuple[Suffix, ...] = ()
+    aliases: tuple[_Framework, ...] = ()
     offers: frozenset[Need] = RUNNABLE
     takes_functions: bool = False
     without_gradients: str = ""
-    before_use: str = ""
+    before_use: OptionalReference = ""
 
     def __repr__(self) -> str:
         return f"{self.name:<13} {self.adapter.partition(':')[0].partition('.')[0]:<15} {self.models or self.name}"
 
-    def __post_init__(self) -> None:
-        types = each(pair(MODULE, IDENTIFIER))
-        check(
-            self,
-            name=_FRAMEWORK,
-            models=TEXT,
-            model_types=types,
-            tensor_types=types,
-            adapter=REFERENCE,
-            module=MODULE,
-            model_methods=each(IDENTIFIER),
-            file_suffixes=each(SUFFIX),
-            aliases=each(_FRAMEWORK),
-            offers=members(Need),
-            takes_functions=FLAG,
-            without_gradients=TEXT,
-            before_use=optional(REFERENCE),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class ToolsetSpec:
+class ToolsetSpec(Checked):
     """A library of introspection methods that is bound to one framework.
 
     Attributes:
@@ -176,20 +150,17 @@ class ToolsetSpec:
         homepage: Where its users read about it.
     """
 
-    name: str
-    framework: str
-    requirements: tuple[str, ...] = ()
+    name: Name
+    framework: _Framework
+    requirements: tuple[Requires, ...] = ()
     homepage: str = ""
-
-    def __post_init__(self) -> None:
-        check(self, name=NAME, framework=_FRAMEWORK, requirements=each(REQUIREMENT), homepage=TEXT)
 
     def __repr__(self) -> str:
         return f"{self.name:<13} for {self.framework} models, {self.homepage}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Defaults:
+class Defaults(Checked):
     """Two sets of settings of one method: what a call gets where the user says nothing.
 
     Both map names of `init_args` or `exec_args` without a uniform meaning to values. Where the sets differ, so do the
@@ -202,11 +173,8 @@ class Defaults:
         toolset: Give what the toolset's own users get who write none of these settings.
     """
 
-    raw: Mapping[str, Any] = field(default_factory=_no_mapping)
-    toolset: Mapping[str, Any] = field(default_factory=_no_mapping)
-
-    def __post_init__(self) -> None:
-        check(self, raw=mapping(IDENTIFIER), toolset=mapping(IDENTIFIER))
+    raw: Mapping[Identifier, Any] = field(default_factory=_no_mapping)
+    toolset: Mapping[Identifier, Any] = field(default_factory=_no_mapping)
 
     def chosen(self, name: str) -> Mapping[str, Any]:
         """The set of that name: `"raw"` or `"toolset"`."""
@@ -222,7 +190,7 @@ DEFAULTS = ("raw", "toolset")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodSpec:
+class MethodSpec(Checked):
     """One introspection method of one toolset.
 
     Attributes:
@@ -249,22 +217,22 @@ class MethodSpec:
         defaults: Settings that apply where the user gives none: raw, and those of the toolset.
     """
 
-    key: str
-    toolset: str
+    key: Key
+    toolset: Name
     kind: Kind
     needs: frozenset[Need]
-    implementation: str
+    implementation: Reference
     citation: str = ""
-    required: tuple[str, ...] = ("inputs",)
-    optional: tuple[str, ...] = ()
-    init_args: tuple[str, ...] = ()
-    exec_args: tuple[str, ...] = ()
-    roles: Mapping[str, Role] = field(default_factory=_no_mapping)
+    required: tuple[_Uniform, ...] = ("inputs",)
+    optional: tuple[_Uniform, ...] = ()
+    init_args: tuple[Identifier, ...] = ()
+    exec_args: tuple[Identifier, ...] = ()
+    roles: Mapping[Identifier, Role] = field(default_factory=_no_mapping)
     head: Head = Head.OUTPUT
     alters_model: bool = False
-    native_only: tuple[str, ...] = ()
-    argument_needs: Mapping[str, Need] = field(default_factory=_no_mapping)
-    wraps: str = ""
+    native_only: tuple[Identifier, ...] = ()
+    argument_needs: Mapping[Identifier, Need] = field(default_factory=_no_mapping)
+    wraps: OptionalIdentifier = ""
     defaults: Defaults = field(default_factory=Defaults)
 
     def complete(
@@ -277,35 +245,15 @@ class MethodSpec:
         return MappingProxyType({**of_init, **init_args}), MappingProxyType({**of_exec, **exec_args})
 
     def __post_init__(self) -> None:
-        uniform = each(one_of(*UNIFORM_ARGUMENTS))
-        check(
-            self,
-            key=KEY,
-            toolset=NAME,
-            kind=member(Kind),
-            needs=members(Need),
-            implementation=REFERENCE,
-            citation=TEXT,
-            required=uniform,
-            optional=uniform,
-            init_args=each(IDENTIFIER),
-            exec_args=each(IDENTIFIER),
-            roles=mapping(IDENTIFIER, member(Role)),
-            head=member(Head),
-            alters_model=FLAG,
-            native_only=each(IDENTIFIER),
-            argument_needs=mapping(IDENTIFIER, member(Need)),
-            wraps=optional(IDENTIFIER),
-            defaults=instance(Defaults),
-        )
+        super().__post_init__()
         own = {*self.init_args, *self.exec_args}
         spoken_of = {name: getattr(self, name) for name in ("roles", "native_only", "argument_needs")}
         spoken_of["defaults"] = [*self.defaults.raw, *self.defaults.toolset]
         for name, arguments in spoken_of.items():
             if unknown := sorted(set(arguments) - own):
-                refuse(self, f"{name} speaks of {_listed(unknown)}, which init_args and exec_args do not hold")
+                self.refuse(f"{name} speaks of {_listed(unknown)}, which init_args and exec_args do not hold")
         if self.wraps and self.wraps not in self.init_args:
-            refuse(self, f"wraps={self.wraps!r} is none of init_args ({_listed(self.init_args) or 'empty'})")
+            self.refuse(f"wraps={self.wraps!r} is none of init_args ({_listed(self.init_args) or 'empty'})")
 
     def __repr__(self) -> str:
         optional = "".join(f", [{name}]" for name in self.optional)
@@ -313,7 +261,7 @@ class MethodSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslatorSpec:
+class TranslatorSpec(Checked):
     """An edge from one framework to another.
 
     Attributes:
@@ -328,31 +276,21 @@ class TranslatorSpec:
         kind: `"conversion"` (builds a native model) or `"bridge"` (runs the original inside).
     """
 
-    name: str
-    source: str
-    target: str
+    name: _Translator
+    source: Name
+    target: _Framework
     preserves: frozenset[Need]
     cost: float
-    implementation: str
-    requirements: tuple[str, ...] = ()
-    kind: str = "conversion"
+    implementation: Reference
+    requirements: tuple[Requires, ...] = ()
+    kind: Annotated[str, one_of(*TRANSLATOR_KINDS)] = "conversion"
 
     def __post_init__(self) -> None:
-        check(
-            self,
-            name=but_not(NAME, TRANSLATOR_KINDS, "is what translator= calls a kind, so nobody could ask for it"),
-            source=NAME,
-            target=_FRAMEWORK,
-            preserves=members(Need),
-            cost=COST,
-            implementation=REFERENCE,
-            requirements=each(REQUIREMENT),
-            kind=one_of(*TRANSLATOR_KINDS),
-        )
+        super().__post_init__()
         if self.kind == "conversion" and self.source == ANY:
-            refuse(self, f"source={ANY!r} stands for every framework, which only the source of a bridge can be")
+            self.refuse(f"source={ANY!r} stands for every framework, which only the source of a bridge can be")
         if self.kind == "conversion" and self.source == self.target:
-            refuse(self, f"it leads from {self.source!r} to itself; only a bridge may")
+            self.refuse(f"it leads from {self.source!r} to itself; only a bridge may")
 
     def __repr__(self) -> str:
         source = "any framework" if self.source == ANY else self.source
@@ -360,7 +298,7 @@ class TranslatorSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotterSpec:
+class PlotterSpec(Checked):
     """Draws attributions.
 
     Attributes:
@@ -370,17 +308,14 @@ class PlotterSpec:
         requirements: PEP 508 requirements.
     """
 
-    name: str
-    implementation: str
-    accepts: tuple[str, ...] = ()
-    requirements: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check(self, name=NAME, implementation=REFERENCE, accepts=each(NAME), requirements=each(REQUIREMENT))
+    name: Name
+    implementation: Reference
+    accepts: tuple[Name, ...] = ()
+    requirements: tuple[Requires, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class WriterSpec:
+class WriterSpec(Checked):
     """Writes attributions to files.
 
     Attributes:
@@ -390,13 +325,10 @@ class WriterSpec:
         requirements: PEP 508 requirements.
     """
 
-    name: str
-    suffixes: tuple[str, ...]
-    implementation: str
-    requirements: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check(self, name=NAME, suffixes=each(SUFFIX), implementation=REFERENCE, requirements=each(REQUIREMENT))
+    name: Name
+    suffixes: tuple[Suffix, ...]
+    implementation: Reference
+    requirements: tuple[Requires, ...] = ()
 
 
 Spec = FrameworkSpec | ToolsetSpec | MethodSpec | TranslatorSpec | PlotterSpec | WriterSpec

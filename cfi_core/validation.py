@@ -1,10 +1,13 @@
-"""Rules for what the records of plugins may hold; each kind of field is described once.
+"""Rules for what the records of plugins may hold; they stand in the annotations of the records' fields.
 
 A rule takes a value and returns what the record keeps of it (mutable collections are copied into frozen ones), or
-raises `Refused` with the reason. `check` applies one rule to each field of a frozen dataclass:
+raises `Refused` with the reason. Most rules follow from a field's type; `Annotated` adds one:
 
-    def __post_init__(self) -> None:
-        check(self, name=NAME, requirements=each(REQUIREMENT), needs=members(Need))
+    @dataclass(frozen=True)
+    class ToolsetSpec(Checked):
+        name: Name                                # Annotated[str, NAME]
+        requirements: tuple[Requires, ...] = ()
+        kind: Kind = Kind.LAYER
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import fields
 from enum import Enum
 from functools import cache
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -28,30 +31,57 @@ class Refused(Exception):
     """A value that a rule does not let pass; core shows it as a `ValueError` that names record and field."""
 
 
-def check(record: Any, **rules: Rule) -> None:
-    """Checks every field of a frozen dataclass, and puts frozen copies in the place of mutable collections.
+class Checked:
+    """A frozen dataclass that checks its fields by the rules of their annotations when it is made.
 
     Raises:
         ValueError: A field does not hold what its rule asks for; names record, field and value.
     """
-    for entry in fields(record):
-        value = getattr(record, entry.name)
-        try:
-            kept = rules[entry.name](value)
-        except Refused as refusal:
-            raise ValueError(f"{_title(record)}: {entry.name}={_shown(value)} {refusal}.") from None
-        if kept is not value:
-            object.__setattr__(record, entry.name, kept)
+
+    def __post_init__(self) -> None:
+        for name, rule in _rules_of(type(self)).items():  # type: ignore[arg-type] # a class is hashable
+            value = getattr(self, name)
+            try:
+                kept = rule(value)
+            except Refused as refusal:
+                self.refuse(f"{name}={_shown(value)} {refusal}")
+            else:
+                if kept is not value:
+                    object.__setattr__(self, name, kept)
+
+    def refuse(self, reason: str) -> None:
+        """Raises what a field that holds something else raises, for fields that do not fit each other."""
+        name = getattr(self, "key", None) or getattr(self, "name", None)
+        title = f"{type(self).__name__} {name!r}" if isinstance(name, str) else type(self).__name__
+        raise ValueError(f"{title}: {reason}.") from None
 
 
-def refuse(record: Any, reason: str) -> None:
-    """Raises what `check` does, for fields that do not fit each other."""
-    raise ValueError(f"{_title(record)}: {reason}.")
+@cache
+def _rules_of(kind: Any) -> dict[str, Rule]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {entry.name: _rule_of(hints[entry.name]) for entry in fields(kind)}
 
 
-def _title(record: Any) -> str:
-    name = getattr(record, "key", None) or getattr(record, "name", None)
-    return f"{type(record).__name__} {name!r}" if isinstance(name, str) else type(record).__name__
+def _rule_of(hint: Any) -> Rule:
+    """The rule that follows from an annotation."""
+    if get_origin(hint) is Annotated:
+        rule: Rule = hint.__metadata__[0]
+        return rule
+    if hint is Any:
+        return _anything
+    if isinstance(hint, type) and hint in _PLAIN:
+        return _PLAIN[hint]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        return _each(_rule_of(arguments[0])) if arguments[-1] is Ellipsis else _pair(*map(_rule_of, arguments))
+    if origin is frozenset:
+        return _members(arguments[0])
+    if NoneType in arguments:
+        (other,) = (one for one in arguments if one is not NoneType)
+        return _nothing_or(_rule_of(other))
+    if origin is Mapping:
+        return copied(_rule_of(arguments[0]), _rule_of(arguments[1]), MappingProxyType)
+    return _member(hint) if issubclass(hint, Enum) else _instance(hint)
 
 
 def _shown(value: Any) -> str:
@@ -64,8 +94,7 @@ def _shown(value: Any) -> str:
 # one value
 
 
-def anything(value: Any) -> Any:
-    """No rule."""
+def _anything(value: Any) -> Any:
     return value
 
 
@@ -80,56 +109,23 @@ def _matching(pattern: str, description: str) -> Rule:
     return rule
 
 
-_IDENTIFIER = r"[^\W\d]\w*"
-_DOTTED = rf"{_IDENTIFIER}(\.{_IDENTIFIER})*"
-
-TEXT = _matching(r"(?s).*", "a string")
-NAME = _matching(r"\S(.*\S)?", "a name: a string that neither is empty nor begins or ends with a space")
-KEY = _matching(r"[a-z][a-z0-9_]*", "a key: lower-case letters, digits and underscores, such as 'grad_cam'")
-IDENTIFIER = _matching(_IDENTIFIER, "the name of an argument or class")
-MODULE = _matching(_DOTTED, "the name of a module")
-REFERENCE = _matching(rf"{_DOTTED}:{_IDENTIFIER}", "of the form 'module:attribute'")
-SUFFIX = _matching(r"\.[^\s./\\A-Z]+", "a suffix: a dot, then lower-case characters without another dot")
-
-
-def optional(rule: Rule) -> Rule:
-    """The empty string, or what another rule lets pass."""
-    return lambda value: value if value == "" and isinstance(value, str) else rule(value)
-
-
-def nothing_or(rule: Rule) -> Rule:
-    """None, or what another rule lets pass."""
-    return lambda value: None if value is None else rule(value)
-
-
-def but_not(rule: Rule, reserved: tuple[str, ...], reason: str) -> Rule:
-    """What another rule lets pass, some words excepted."""
-
-    def check_word(value: Any) -> Any:
-        if value in reserved:
-            raise Refused(reason)
-        return rule(value)
-
-    return check_word
+def _requirement(value: Any) -> str:
+    try:
+        parse_requirement(_PLAIN[str](value))
+    except InvalidRequirement as error:
+        reason = str(error).splitlines()[0]
+        raise Refused(f"is no PEP 508 requirement, such as 'numpy>=1.26' ({reason})") from None
+    return str(value)
 
 
 @cache
 def parse_requirement(text: str) -> Requirement:
-    """A PEP 508 requirement in its parts.
+    """A PEP 508 requirement.
 
     Raises:
         InvalidRequirement: It is none.
     """
     return Requirement(text)
-
-
-def _requirement(value: Any) -> str:
-    try:
-        parse_requirement(TEXT(value))
-    except InvalidRequirement as error:
-        reason = str(error).splitlines()[0]
-        raise Refused(f"is no PEP 508 requirement, such as 'numpy>=1.26' ({reason})") from None
-    return str(value)
 
 
 def _flag(value: Any) -> bool:
@@ -138,7 +134,7 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _cost(value: Any) -> float:
+def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise Refused("is no number of 0 or more")
     return value
@@ -147,16 +143,32 @@ def _cost(value: Any) -> float:
 def _permutation(value: Any) -> tuple[int, ...] | None:
     if value is None:
         return None
-    axes = each(anything)(value)
+    axes = _each(_anything)(value)
     if not all(type(axis) is int for axis in axes) or sorted(axes) != list(range(len(axes))):
         raise Refused(f"is no permutation of axes: it must hold each of 0 to {len(axes) - 1} once, or be None")
     return axes
 
 
-REQUIREMENT: Rule = _requirement
-FLAG: Rule = _flag
-COST: Rule = _cost
-PERMUTATION: Rule = _permutation
+_PLAIN: Mapping[type, Rule] = {str: _matching(r"(?s).*", "a string"), bool: _flag, float: _number}
+_IDENTIFIER = r"[^\W\d]\w*"
+_DOTTED = rf"{_IDENTIFIER}(\.{_IDENTIFIER})*"
+_NAME = _matching(r"\S(.*\S)?", "a name: a string that neither is empty nor begins or ends with a space")
+_REFERENCE = rf"{_DOTTED}:{_IDENTIFIER}"
+
+Name = Annotated[str, _NAME]
+Key = Annotated[
+    str, _matching(r"[a-z][a-z0-9_]*", "a key: lower-case letters, digits and underscores, such as 'grad_cam'")
+]
+Identifier = Annotated[str, _matching(_IDENTIFIER, "the name of an argument or class")]
+OptionalIdentifier = Annotated[str, _matching(f"({_IDENTIFIER})?", "the name of an argument, or empty")]
+Module = Annotated[str, _matching(_DOTTED, "the name of a module")]
+Reference = Annotated[str, _matching(_REFERENCE, "of the form 'module:attribute'")]
+OptionalReference = Annotated[str, _matching(f"({_REFERENCE})?", "of the form 'module:attribute', or empty")]
+Suffix = Annotated[
+    str, _matching(r"\.[^\s./\\A-Z]+", "a suffix: a dot, then lower-case characters without another dot")
+]
+Requires = Annotated[str, _requirement]
+Permuted = Annotated[tuple[int, ...] | None, _permutation]
 
 
 def one_of(*choices: str) -> Rule:
@@ -170,7 +182,18 @@ def one_of(*choices: str) -> Rule:
     return rule
 
 
-def member(kind: type[Enum]) -> Rule:
+def name_but(reserved: tuple[str, ...], reason: str) -> Rule:
+    """A name, some words excepted."""
+
+    def rule(value: Any) -> Any:
+        if value in reserved:
+            raise Refused(reason)
+        return _NAME(value)
+
+    return rule
+
+
+def _member(kind: type[Enum]) -> Rule:
     """A member of an enum; its value alone is refused, so that a slip of the pen is one."""
 
     def rule(value: Any) -> Enum:
@@ -181,9 +204,7 @@ def member(kind: type[Enum]) -> Rule:
     return rule
 
 
-def instance(kind: type) -> Rule:
-    """An instance of a class."""
-
+def _instance(kind: type) -> Rule:
     def rule(value: Any) -> Any:
         if not isinstance(value, kind):
             raise Refused(f"is no {kind.__name__}")
@@ -192,10 +213,14 @@ def instance(kind: type) -> Rule:
     return rule
 
 
+def _nothing_or(rule: Rule) -> Rule:
+    return lambda value: None if value is None else rule(value)
+
+
 # several values
 
 
-def each(rule: Rule) -> Rule:
+def _each(rule: Rule) -> Rule:
     """A tuple (or list) of values of one kind; one value alone is refused, with the tuple that was meant."""
 
     def check_each(value: Any) -> tuple[Any, ...]:
@@ -207,9 +232,8 @@ def each(rule: Rule) -> Rule:
     return check_each
 
 
-def members(kind: type[Enum]) -> Rule:
-    """A set of members of an enum."""
-    rule = member(kind)
+def _members(kind: type[Enum]) -> Rule:
+    rule = _member(kind)
 
     def check_members(value: Any) -> frozenset[Any]:
         if not isinstance(value, AbstractSet):
@@ -219,9 +243,7 @@ def members(kind: type[Enum]) -> Rule:
     return check_members
 
 
-def pair(first: Rule, second: Rule) -> Rule:
-    """A tuple of two values."""
-
+def _pair(first: Rule, second: Rule) -> Rule:
     def check_pair(value: Any) -> tuple[Any, Any]:
         if not isinstance(value, tuple | list) or len(value) != 2:
             raise Refused("is no pair")
@@ -230,16 +252,19 @@ def pair(first: Rule, second: Rule) -> Rule:
     return check_pair
 
 
-def mapping(keys: Rule = anything, values: Rule = anything, *, frozen: bool = True) -> Rule:
-    """A mapping, of which a copy is kept; a frozen one, or a plain dict."""
+def copied(keys: Rule, values: Rule, into: Callable[[dict[Any, Any]], Mapping[Any, Any]]) -> Rule:
+    """A mapping, of which a copy is kept."""
 
     def check_mapping(value: Any) -> Mapping[Any, Any]:
         if not isinstance(value, Mapping):
             raise Refused("is no mapping")
-        copy = {_naming(keys, key): _naming(values, entry) for key, entry in value.items()}
-        return MappingProxyType(copy) if frozen else copy
+        return into({_naming(keys, key): _naming(values, entry) for key, entry in value.items()})
 
     return check_mapping
+
+
+Notes = Annotated[Mapping[str, Any], copied(_NAME, _anything, dict)]
+"""Named notes, kept as a dict, because they are written to files."""
 
 
 def _naming(rule: Rule, entry: Any) -> Any:
