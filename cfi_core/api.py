@@ -8,6 +8,7 @@ from typing import Any
 
 from cfi_core.adapters import adapter_for, framework_named
 from cfi_core.attribution import Attribution
+from cfi_core.boundary import observe
 from cfi_core.carrying import carry
 from cfi_core.checking import check, check_layer, check_names, read_inputs, run_original
 from cfi_core.detection import detect_framework, find_original, load_original
@@ -16,7 +17,6 @@ from cfi_core.finding import find_methods
 from cfi_core.framework.base import Layer
 from cfi_core.framework.structure import flatten
 from cfi_core.homecoming import bring_home
-from cfi_core.observing import tell_before_run
 from cfi_core.process import unchanged_process
 from cfi_core.records import Arguments, Call, PendingLayer, Plan, Translation
 from cfi_core.registry import Registry, registry
@@ -205,7 +205,7 @@ def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | Pend
         original = find_original(current, arguments, methods)  # 2
         choice = choose(current, methods, original, arguments.translator)  # 3
         call = check(current, arguments, original, choice)  # 4
-        tell_before_run(current, call.plan)
+        observe(current, "cfi_before_run", plan=call.plan)
         if call.plan.needs_layer:
             return _wait_for_layer(current, call)
         prepared = prepare(current, call)  # 5

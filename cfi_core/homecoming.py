@@ -12,10 +12,10 @@ import numpy as np
 from packaging.requirements import Requirement
 
 from cfi_core.attribution import Attribution, Outlets
+from cfi_core.boundary import observe
 from cfi_core.contract import Axes, MethodResult
 from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, told, warn
 from cfi_core.framework.axes import Permutation, unpermute
-from cfi_core.observing import tell_after_run
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
@@ -58,7 +58,7 @@ def bring_home(
         input_dims=tuple(original.adapter.dims(original.model, array.shape) for array in inputs),
         outlets=Outlets(registry.plotters, registry.writers),
     )
-    tell_after_run(registry, plan, attribution)
+    observe(registry, "cfi_after_run", plan=plan, attribution=attribution)
     if plan.arguments.plot:
         _draw(attribution, plan.arguments.plot)
     return attribution
