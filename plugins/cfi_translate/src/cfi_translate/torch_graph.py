@@ -12,8 +12,9 @@ from torch import fx, nn
 
 from cfi_translate.names import unique
 
-# Names that the code of a module uses otherwise.
+# Names that the code of a module uses otherwise, and those that a module has already.
 _RESERVED = ("torch", "slice", "getattr", "device", "inf", "nan")
+_OWN = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph())))
 
 
 class TorchGraph:
@@ -28,7 +29,7 @@ class TorchGraph:
         self._root = nn.Module()
         self._graph = fx.Graph()
         self._name = re.sub(r"\W+", "_", name) or "Converted"
-        self._taken: set[str] = set()
+        self._kept: set[str] = set()
         self._arguments = {"self", *_RESERVED}
 
     def input(self, name: str) -> fx.Node:
@@ -38,21 +39,40 @@ class TorchGraph:
         self._arguments |= {str(node.target), node.name}
         return node
 
-    def module(self, name: str, module: nn.Module, *arguments: Any) -> fx.Node:
-        """Calls a module, under its name or, where that is taken, under a numbered one.
+    def reserve(self, path: str) -> None:
+        """Keeps a path for the module that comes with `reserved=True`."""
+        self._kept.add(path)
+
+    def attach(self, path: str, module: nn.Module, reserved: bool = False) -> str:
+        """Puts a module in.
 
         Args:
-            name: Dots stand between containers; what an attribute cannot hold becomes `_`.
-            module: In inference mode; a module that is called twice is put in twice, by `again`.
-            arguments: Nodes, and whatever else the module takes.
-        """
-        target = self._place(name)
-        self._put(target, module)
-        return self._graph.call_module(target, arguments)
+            path: Dots stand between containers; what an attribute cannot hold becomes `_`.
+            module: In inference mode.
+            reserved: Whether it is the one that the path is reserved for.
 
-    def again(self, node: fx.Node, *arguments: Any) -> fx.Node:
-        """Calls the module of a node once more: its weights are shared, and so is its name."""
-        return self._graph.call_module(node.target, arguments)
+        Returns:
+            The path under which it stands, numbered where the wanted one is taken.
+        """
+        path = self._free(path, reserved)
+        container, name = self._container(path)
+        container.add_module(name, module)
+        return path
+
+    def held(self, path: str) -> nn.Module | None:
+        """The module of that path; None if there is none."""
+        try:
+            return self._root.get_submodule(path)
+        except AttributeError:
+            return None
+
+    def call(self, path: str, *arguments: Any) -> fx.Node:
+        """Calls a module that stands in the graph; several calls share its weights and its name."""
+        return self._graph.call_module(path, arguments)
+
+    def is_called(self, path: str) -> bool:
+        """Whether the module of that path has been called."""
+        return any(node.op == "call_module" and node.target == path for node in self._graph.nodes)
 
     def function(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> fx.Node:
         """Calls a function of torch or of the `operator` module."""
@@ -62,11 +82,25 @@ class TorchGraph:
         """Calls a method of the first argument, a tensor."""
         return self._graph.call_method(method, arguments, options)
 
-    def constant(self, name: str, value: torch.Tensor) -> fx.Node:
+    def constant(self, path: str, value: torch.Tensor) -> fx.Node:
         """A tensor that is no parameter."""
-        *path, last = self._place(name).split(".")
-        self._container(path).register_buffer(last, value)
-        return self._graph.get_attr(".".join([*path, last]))
+        path = self._free(path)
+        container, name = self._container(path)
+        container.register_buffer(name, value)
+        return self._graph.get_attr(path)
+
+    def parameter(self, path: str, value: torch.Tensor) -> fx.Node:
+        """A tensor that can be trained, or a constant where it is of integers."""
+        if not value.is_floating_point():
+            return self.constant(path, value)
+        path = self._free(path)
+        container, name = self._container(path)
+        container.register_parameter(name, nn.Parameter(value))
+        return self._graph.get_attr(path)
+
+    def again(self, node: fx.Node) -> fx.Node:
+        """Reads the parameter or constant of a node once more."""
+        return self._graph.get_attr(str(node.target))
 
     def finish(self, outputs: Sequence[fx.Node]) -> fx.GraphModule:
         """The module, in inference mode.
@@ -83,33 +117,32 @@ class TorchGraph:
         made.delete_all_unused_submodules()
         return made.eval()
 
-    def _place(self, name: str) -> str:
-        wanted = ".".join(_identifier(part) for part in name.split("."))
-        target = unique(wanted, self._taken | self._attributes(wanted.rpartition(".")[0]))
-        # A module inside another one takes the name of the outer one too.
-        self._taken.update(target[:end] for end in (*(m.start() for m in re.finditer(r"\.", target)), len(target)))
-        return target
+    def _free(self, path: str, reserved: bool = False) -> str:
+        wanted = ".".join(identifier(part) for part in path.split("."))
+        free, number = wanted, 0
+        while self._is_taken(free) or (free in self._kept and not (reserved and free == wanted)):
+            number += 1
+            free = f"{wanted}_{number}"
+        return free
 
-    def _attributes(self, path: str) -> set[str]:
-        """What the container of that path has already, such as the weights of a module that contains others."""
-        try:
-            module = self._root.get_submodule(path)
-        except AttributeError:
-            return set()
-        names = (*module._parameters, *module._buffers, *vars(module))
-        return {f"{path}.{name}" if path else name for name in names}
+    def _is_taken(self, path: str) -> bool:
+        """Whether a module stands there, or the module around it has such an attribute, as layers have weights."""
+        held: Any = self._root
+        for name in path.split("."):
+            if not hasattr(held, name):
+                return False
+            held = getattr(held, name)
+        return True
 
-    def _put(self, target: str, module: nn.Module) -> None:
-        *path, last = target.split(".")
-        self._container(path).add_module(last, module)
-
-    def _container(self, path: Sequence[str]) -> nn.Module:
+    def _container(self, path: str) -> tuple[nn.Module, str]:
         module = self._root
-        for part in path:
+        *containers, name = path.split(".")
+        for part in containers:
             if part not in module._modules:
-                module.add_module(part, nn.Module())
+                # An identity, so that the output of a whole container can pass through it.
+                module.add_module(part, nn.Identity())
             module = module.get_submodule(part)
-        return module
+        return module, name
 
 
 def _argument(name: str) -> str:
@@ -117,10 +150,8 @@ def _argument(name: str) -> str:
     return name if name.isidentifier() and not iskeyword(name) else f"input_{name}"
 
 
-def _identifier(part: str) -> str:
-    name = re.sub(r"\W+", "_", part)
+def identifier(name: str) -> str:
+    """A name as one of an attribute of a module."""
+    name = re.sub(r"\W+", "_", name)
     # A number is a name in a container, such as `layer1.0`; attributes of modules are not to be hidden.
-    return f"{name}_" if iskeyword(name) or hasattr(fx.GraphModule, name) or name in _OWN or not name else name
-
-
-_OWN = {"training", "graph", "code"}
+    return f"{name}_" if iskeyword(name) or name in _OWN or not name else name

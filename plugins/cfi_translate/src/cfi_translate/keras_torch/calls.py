@@ -1,26 +1,27 @@
-"""One call of a Keras layer or operation, as the functions that translate it are given it."""
+"""One call of a Keras layer or operation, and the table of the functions that convert such calls.
+
+`op` is the call and `to` the torch graph (`walk.KerasWalk`). The operands are the arguments of the layer's own `call`,
+or of the operation's, in their order and without `training`: a `Laid` for each tensor of the model, constants as they
+are, lists as lists.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+import keras
 
-from cfi_core.errors import TranslationError
-from cfi_translate.failures import NEXT_STEP
-from cfi_translate.keras_torch.builder import Builder, identifier
-from cfi_translate.keras_torch.values import Flattened, Shape, Value, plain_axes
-
-if TYPE_CHECKING:
-    from cfi_translate.keras_torch.walk import Walk
-
-NAME = "keras-torch"
+from cfi_translate.grammar import Operators, Refusal, require
+from cfi_translate.keras_torch.laid import Flattened, Laid, Shape, plain_axes
+from cfi_translate.torch_graph import identifier
 
 
 @dataclass(frozen=True)
-class Spec:
+class OutputSpec:
     """Shape and type that Keras says an output has."""
 
     shape: Shape
@@ -28,57 +29,33 @@ class Spec:
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
-    """One call.
+class LayerCall:
+    """A layer or operation of Keras, called once.
 
     Attributes:
-        walk: Translates calls inside this one.
         operation: The Keras layer or operation.
         path: Its name in the torch model.
-        args: Positional arguments, with a `Value` for each tensor of the graph.
-        kwargs: Arguments by keyword, likewise.
         outputs: What Keras says of each output.
     """
 
-    walk: Walk
     operation: Any
     path: str
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    outputs: tuple[Spec, ...]
+    outputs: tuple[OutputSpec, ...] = ()
 
     @property
-    def builder(self) -> Builder:
-        """What writes the torch graph."""
-        return self.walk.builder
+    def is_layer(self) -> bool:
+        """Whether it is a layer, not an operation of `keras.ops`."""
+        return isinstance(self.operation, keras.Layer)
 
     @property
-    def input(self) -> Value:
-        """The one tensor that a layer is called with."""
-        first = self.args[0] if self.args else next(iter(self.kwargs.values()), None)
-        if isinstance(first, list | tuple) and len(first) == 1:
-            first = first[0]
-        if not isinstance(first, Value):
-            raise self.refusal("it is not called with one tensor")
-        return first
+    def kind(self) -> str:
+        """Name of its class."""
+        return type(self.operation).__name__
 
     @property
-    def inputs(self) -> tuple[Value, ...]:
-        """The tensors of a layer that takes a list."""
-        values = self.args[0] if len(self.args) == 1 else self.args
-        values = values if isinstance(values, list | tuple) else (values,)
-        if not all(isinstance(value, Value) for value in values):
-            raise self.refusal("it is called with something else than tensors of the model")
-        return tuple(values)
-
-    @property
-    def output(self) -> Spec:
+    def output(self) -> OutputSpec:
         """What Keras says of the first output."""
         return self.outputs[0]
-
-    def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument, by position or keyword."""
-        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
     def child(self, name: str) -> str:
         """Path of something inside the layer."""
@@ -89,77 +66,82 @@ class Call:
         node: Any,
         axes: Sequence[int] | None = None,
         position: int = 0,
-        mask: Value | None = None,
+        mask: Laid | None = None,
         flattened: Flattened | None = None,
-    ) -> Value:
-        """An output as a value; in Keras's axes unless `axes` are given."""
+    ) -> Laid:
+        """An output; in Keras's axes unless `axes` are given."""
         spec = self.outputs[position]
         axes = plain_axes(len(spec.shape)) if axes is None else tuple(axes)
-        return Value(node, spec.shape, axes, spec.dtype, mask, flattened)
+        return Laid(node, spec.shape, axes, spec.dtype, mask, flattened)
 
-    def refusal(self, reason: str) -> TranslationError:
-        """An error that names the layer or operation."""
-        return refusal(self.operation, reason)
-
-    def require(self, condition: bool, reason: str) -> None:
-        """Refuses the call unless the condition holds."""
-        if not condition:
-            raise self.refusal(reason)
-
-    def number(self, value: Any) -> np.ndarray | None:
-        """A constant argument as an array; None if it is no constant."""
-        return constant_array(value)
+    def results(self, nodes: Sequence[Any]) -> list[Laid]:
+        """All outputs, in Keras's axes."""
+        return [self.result(node, position=position) for position, node in enumerate(nodes)]
 
 
-def refusal(operation: Any, reason: str) -> TranslationError:
-    """An error that names a layer or operation."""
-    import keras
-
-    kind = "layer" if isinstance(operation, keras.Layer) else "operation"
-    named = f"{type(operation).__name__} {operation.name!r}"
-    return TranslationError(f"{NAME} cannot translate {kind} {named}: {reason}. {NEXT_STEP}")
+def _describe(op: LayerCall) -> str:
+    return f"{'layer' if op.is_layer else 'operation'} {op.kind} {op.operation.name!r}"
 
 
-def constant_array(value: Any) -> np.ndarray | None:
-    """A number, array, variable or tensor as an array; None for anything else."""
-    import keras
-    import tensorflow as tf
-
-    if isinstance(value, bool | int | float | np.ndarray | np.generic):
-        return np.asarray(value)
-    if isinstance(value, keras.Variable):
-        return keras.ops.convert_to_numpy(value)
-    if isinstance(value, tf.Variable) or (isinstance(value, tf.Tensor) and not tf.is_symbolic_tensor(value)):
-        return value.numpy()
-    if isinstance(value, list | tuple) and value and all(constant_array(one) is not None for one in value):
-        return np.asarray(value)
-    return None
+operator = Operators("keras-torch", _describe)
+"""By `module.Class` below `keras.src`, such as `layers.Conv2D` or `ops.Add`: the first part of its module alone."""
 
 
-Translate = Callable[[Call], Any]
-TRANSLATIONS: dict[str, Translate] = {}
+def name_of(operation: Any) -> str:
+    """The name under which the table has an operation's exact class; empty for classes that Keras does not have."""
+    parts = type(operation).__module__.split(".")
+    known = parts[:2] == ["keras", "src"] and len(parts) > 2
+    return f"{parts[2]}.{type(operation).__name__}" if known else ""
 
 
-def translates(*names: str) -> Callable[[Translate], Translate]:
-    """Registers a function for Keras classes.
+def operands_of(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The arguments of a call by position; None for those left out, up to the last that is given."""
+    names, variadic = _parameters(operation.__class__)
+    given = {name: value for name, value in kwargs.items() if name != "training"}
+    if variadic:
+        return [*args, *given.values()]
+    given |= {name: value for name, value in zip(names, args, strict=False) if name != "training"}
+    last = max((position for position, name in enumerate(names) if name in given), default=-1)
+    operands = [given.get(name) for name in names[: last + 1] if name != "training"]
+    if isinstance(operation, keras.Layer) and isinstance(operands[0], list | tuple) and len(operands[0]) == 1:
+        operands[0] = operands[0][0]
+    return operands
 
-    Args:
-        names: `module.Class` below `keras.src`, such as `layers.convolutional.conv2d.Conv2D`; or just `layers.Conv2D`,
-            `ops.Add`: the class's name with the first part of its module.
+
+@functools.cache
+def _parameters(kind: Any) -> tuple[tuple[str, ...], bool]:
+    """Names of the parameters of a class's `call`, and whether it takes any number."""
+    parameters = list(inspect.signature(kind.call).parameters.values())[1:]
+    variadic = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters)
+    return tuple(one.name for one in parameters), variadic
+
+
+def tensors(given: Any) -> list[Laid]:
+    """The tensors of an operation that takes a list of them.
+
+    Raises:
+        Refusal: There is something else among them.
     """
-
-    def register(function: Translate) -> Translate:
-        for name in names:
-            TRANSLATIONS[name] = function
-        return function
-
-    return register
+    listed = list(given) if isinstance(given, list | tuple) else [given]
+    require(all(isinstance(one, Laid) for one in listed), "a constant is among its tensors")
+    return listed
 
 
-def translation_of(operation: Any) -> Translate | None:
-    """The function for an operation's exact class; None for classes that Keras does not have."""
-    kind = type(operation)
-    parts = kind.__module__.split(".")
-    if parts[:2] != ["keras", "src"] or len(parts) < 3:
-        return None
-    return TRANSLATIONS.get(f"{parts[2]}.{kind.__name__}")
+def tensor(given: Any, what: str = "input") -> Laid:
+    """An operand that has to be a tensor of the model.
+
+    Raises:
+        Refusal: It is a constant, or left out.
+    """
+    if not isinstance(given, Laid):
+        raise Refusal(f"its {what} is no tensor of the model")
+    return given
+
+
+def optional(given: Any, what: str) -> Laid | None:
+    """An operand that is a tensor of the model or left out.
+
+    Raises:
+        Refusal: It is a constant.
+    """
+    return None if given is None else tensor(given, what)

@@ -15,26 +15,12 @@ from keras.src.backend.common import global_state
 from keras.src.backend.common.variables import Variable
 from keras.src.ops.function import Function
 
-from cfi_translate.keras_torch.calls import refusal
-from cfi_translate.keras_torch.values import Value
+from cfi_translate.grammar import Refusal, require
+from cfi_translate.keras_torch.laid import Laid
 
 _BINARY = (
-    "add",
-    "sub",
-    "mul",
-    "truediv",
-    "floordiv",
-    "mod",
-    "pow",
-    "matmul",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "and",
-    "or",
-    "xor",
+    *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"),
+    *("ne", "lt", "le", "gt", "ge", "and", "or", "xor"),
 )
 _lock = threading.Lock()
 _tracing = 0
@@ -48,38 +34,37 @@ def traced_graph(
 
     Args:
         function: Such as a layer's `call`.
-        args: Positional arguments, with a `Value` for each tensor.
-        kwargs: Arguments by keyword, likewise.
-        owner: The layer that it belongs to.
+        args: Positional arguments, with a `Laid` for each tensor.
+        kwargs: Arguments by keyword, with a `Laid` for each tensor.
+        owner: The layer that it belongs to, if there is one.
 
     Returns:
         The `keras.Function` of its values; and, if it gives back some of its inputs as they are, None and which.
 
     Raises:
-        TranslationError: It draws random numbers, or gives no tensors.
+        Refusal: It draws random numbers, or gives no tensors.
     """
     inputs: list[Any] = []
 
     def symbolic(leaf: Any) -> Any:
-        if not isinstance(leaf, Value):
+        if not isinstance(leaf, Laid):
             return leaf
         inputs.append(keras.KerasTensor(leaf.shape, leaf.dtype))
         return inputs[-1]
 
-    # In the order of keras.tree.flatten, in which the caller lists the values.
+    # In the order of keras.tree.flatten, in which the caller lists the tensors.
     symbolic_args, symbolic_kwargs = keras.tree.map_structure(symbolic, (args, dict(kwargs)))
     with unchanged(owner) as drew, symbolic_arithmetic():
         result = function(*symbolic_args, **symbolic_kwargs)
-        if drew():
-            raise refusal(owner, "it draws random numbers in inference")
+        require(not drew(), "it draws random numbers in inference")
         outputs = keras.tree.flatten(result)
-        if not outputs or not all(isinstance(output, keras.KerasTensor) for output in outputs):
-            raise refusal(owner, "its call gives something else than tensors that depend on its inputs")
+        known = outputs and all(isinstance(output, keras.KerasTensor) for output in outputs)
+        require(known, "its call gives something else than tensors that depend on its inputs")
         positions = [next((i for i, one in enumerate(inputs) if one is output), None) for output in outputs]
         if None not in positions:
             return None, tuple(position for position in positions if position is not None)
         if any(position is not None for position in positions):
-            raise refusal(owner, "its call gives back one of its inputs among other tensors")
+            raise Refusal("its call gives back one of its inputs among other tensors")
         return Function(inputs, outputs), ()
 
 

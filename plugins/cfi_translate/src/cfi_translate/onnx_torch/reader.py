@@ -137,7 +137,7 @@ class Reader:
 
     def module(self, op: Operation, module: nn.Module, *arguments: Any, suffix: str = "") -> fx.Node:
         """Calls a module, under the name of the operation."""
-        return self.graph.module(f"{op.name}{suffix}", module, *arguments)
+        return self.graph.call(self.graph.attach(f"{op.name}{suffix}", module), *arguments)
 
     def function(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> fx.Node:
         """Calls a function of torch."""

@@ -1,0 +1,248 @@
+"""Convolutions of all kinds, padding and cropping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from cfi_translate.grammar import require
+from cfi_translate.keras_torch.calls import LayerCall, operator
+from cfi_translate.keras_torch.graph import LaidGraph
+from cfi_translate.keras_torch.laid import Laid, channels_first
+from cfi_translate.keras_torch.operators.activation import activated
+from cfi_translate.keras_torch.walk import KerasWalk
+from cfi_translate.keras_torch.weights import bias_of, make, tensor_of
+
+_CONVOLUTION = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_ZERO_PADDING = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)
+
+Pads = tuple[tuple[int, int], ...]
+
+
+def spatial(op: LayerCall, to: LaidGraph, x: Laid) -> Laid:
+    """The input of an operation on images, its channels second, whatever `data_format` says Keras has."""
+    return to.lay(x, spatial_axes(op, x.rank))
+
+
+def spatial_axes(op: LayerCall, rank: int) -> tuple[int, ...]:
+    """The layout that `spatial` gives."""
+    first = getattr(op.operation, "data_format", "channels_last") == "channels_first"
+    return tuple(range(rank)) if first else channels_first(rank)
+
+
+def same_pads(sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int]) -> Pads:
+    """What Keras's 'same' adds before and after each axis."""
+    pads = []
+    for size, width, stride, rate in zip(sizes, kernel, strides, dilation, strict=True):
+        total = max((-(-size // stride) - 1) * stride + (width - 1) * rate + 1 - size, 0)
+        pads.append((total // 2, total - total // 2))
+    return tuple(pads)
+
+
+def torch_order(pads: Pads) -> tuple[int, ...]:
+    """As torch's padding modules take them: the last axis first."""
+    return tuple(amount for pair in reversed(pads) for amount in pair)
+
+
+def _padded(op: LayerCall, to: KerasWalk, node: Any, pads: Pads, suffix: str = "_pad") -> Any:
+    """Zeros around the axes after the first two; nothing where none are wanted."""
+    if not any(amount for pair in pads for amount in pair):
+        return node
+    return to.module(op, _ZERO_PADDING[len(pads) - 1](torch_order(pads)), node, suffix=suffix)
+
+
+def _pads(layer: Any, sizes: Sequence[int]) -> Pads:
+    kernel, dilation = layer.kernel_size, layer.dilation_rate
+    if layer.padding == "valid":
+        return ((0, 0),) * len(kernel)
+    if layer.padding == "causal":
+        return tuple(((width - 1) * rate, 0) for width, rate in zip(kernel, dilation, strict=True))
+    require(layer.padding == "same", f"its padding is {layer.padding!r}")
+    return same_pads(sizes, kernel, layer.strides, dilation)
+
+
+# What a convolution adds on both sides itself, and the channels that go in.
+_MakeModule = Callable[[tuple[int, ...], int], nn.Module]
+
+
+def _convolved(op: LayerCall, to: KerasWalk, inputs: Laid, module: _MakeModule) -> Laid:
+    """Calls the layer's module, after padding that it cannot do itself."""
+    x = spatial(op, to, inputs)
+    pads = _pads(op.operation, x.extents)
+    symmetric = all(before == after for before, after in pads)
+    own = tuple(before if symmetric else 0 for before, _ in pads)
+    node = x.node if symmetric else _padded(op, to, x.node, pads)
+    path = to.shared(op, lambda: module(own, x.channels))
+    held = to.held(path)
+    # The padding is part of the module, so a shared layer must need the same each time.
+    found = next(one for one in held.modules() if isinstance(one, _CONVOLUTION)) if held is not None else None
+    _require_same(found is not None and tuple(found.padding) == own)
+    return activated(op, to, op.result(to.call(path, node), x.axes))
+
+
+def _require_same(same: bool) -> None:
+    require(same, "it is shared by inputs of different sizes, which need different padding")
+
+
+def _module(
+    weight: torch.Tensor, bias: torch.Tensor | None, strides: Any, padding: Any, dilation: Any, groups: int = 1
+) -> nn.Module:
+    filters, channels, *kernel = weight.shape
+    return make(
+        _CONVOLUTION[len(kernel) - 1],
+        channels * groups,
+        filters,
+        tuple(kernel),
+        stride=tuple(strides),
+        padding=padding,
+        dilation=tuple(dilation),
+        groups=groups,
+        bias=bias is not None,
+        tensors={"weight": weight, "bias": bias},
+    )
+
+
+def _kernel(layer: Any, kernel: Any) -> torch.Tensor:
+    """Filters × channels × sizes."""
+    return tensor_of(kernel, axes=(layer.rank + 1, layer.rank, *range(layer.rank)))
+
+
+def _depthwise_module(
+    layer: Any, kernel: Any, bias: torch.Tensor | None, padding: tuple[int, ...], channels: int
+) -> nn.Module:
+    weight = tensor_of(kernel, axes=(layer.rank, layer.rank + 1, *range(layer.rank)))
+    weight = weight.reshape(-1, 1, *layer.kernel_size)
+    return _module(weight, bias, layer.strides, padding, layer.dilation_rate, groups=channels)
+
+
+@operator("layers.Conv1D", "layers.Conv2D", "layers.Conv3D")
+def convolution(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
+    """A Conv module."""
+    layer = op.operation
+
+    def module(padding: tuple[int, ...], channels: int) -> nn.Module:
+        weight = _kernel(layer, layer.kernel)
+        return _module(weight, bias_of(layer), layer.strides, padding, layer.dilation_rate, layer.groups)
+
+    return _convolved(op, to, inputs, module)
+
+
+@operator("layers.DepthwiseConv1D", "layers.DepthwiseConv2D")
+def depthwise(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
+    """A Conv module with a group for each channel."""
+    layer = op.operation
+
+    def module(padding: tuple[int, ...], channels: int) -> nn.Module:
+        return _depthwise_module(layer, layer.kernel, bias_of(layer), padding, channels)
+
+    return _convolved(op, to, inputs, module)
+
+
+@operator("layers.SeparableConv1D", "layers.SeparableConv2D")
+def separable(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
+    """Two Conv modules in a container, depthwise and pointwise."""
+    layer, ones = op.operation, (1,) * op.operation.rank
+
+    def module(padding: tuple[int, ...], channels: int) -> nn.Module:
+        both = nn.Sequential()
+        both.add_module("depthwise", _depthwise_module(layer, layer.depthwise_kernel, None, padding, channels))
+        pointwise = _kernel(layer, layer.pointwise_kernel)
+        both.add_module("pointwise", _module(pointwise, bias_of(layer), ones, (0,) * layer.rank, ones))
+        return both
+
+    return _convolved(op, to, inputs, module)
+
+
+@operator("layers.Conv1DTranspose", "layers.Conv2DTranspose", "layers.Conv3DTranspose")
+def transposed(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
+    """A ConvTranspose module; what torch cannot cut off on one side alone is cropped afterwards."""
+    layer, x = op.operation, spatial(op, to, inputs)
+    require(getattr(layer, "groups", 1) == 1, "torch and Keras group transposed convolutions differently")
+    axes = spatial_axes(op, x.rank)
+    wanted = tuple(op.output.shape[axis] or 0 for axis in axes[2:])
+    settings = zip(x.extents, wanted, layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
+    padding, extra, cropped = zip(*(_transposed_padding(layer.padding, *one) for one in settings), strict=True)
+
+    def weights() -> nn.Module:
+        return make(
+            _TRANSPOSED[layer.rank - 1],
+            x.channels,
+            layer.filters,
+            tuple(layer.kernel_size),
+            stride=tuple(layer.strides),
+            padding=padding,
+            output_padding=extra,
+            dilation=tuple(layer.dilation_rate),
+            bias=layer.use_bias,
+            tensors={"weight": _kernel(layer, layer.kernel), "bias": bias_of(layer)},
+        )
+
+    path = to.shared(op, weights)
+    made = to.held(path)
+    _require_same(made is not None and (made.padding, made.output_padding) == (padding, extra))
+    node = _padded(op, to, to.call(path, x.node), tuple((0, amount) for amount in cropped), "_crop")
+    return activated(op, to, op.result(node, axes))
+
+
+def _transposed_padding(
+    padding: str, size: int, wanted: int, width: int, stride: int, rate: int
+) -> tuple[int, int, int]:
+    """Padding and output padding of torch's along one axis, and what is added (below 0: cut off) at the end."""
+    width = (width - 1) * rate + 1
+    full = (size - 1) * stride + width
+    total = max((-(-wanted // stride) - 1) * stride + width - wanted, 0)
+    before = total // 2 if padding == "same" else 0
+    missing = wanted - (full - 2 * before)
+    if missing < 0 and before + missing < 0:
+        before, missing = 0, wanted - full
+    require(missing < max(stride, rate), "torch has no such output padding")
+    return before, max(missing, 0), min(missing, 0)
+
+
+@operator("layers.ZeroPadding1D", "layers.ZeroPadding2D", "layers.ZeroPadding3D")
+def zero_padding(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
+    """A ZeroPad module."""
+    return _bordered(op, to, spatial(op, to, inputs), op.operation.padding, 1)
+
+
+@operator("layers.Cropping1D", "layers.Cropping2D", "layers.Cropping3D")
+def cropping(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
+    """A ZeroPad module with negative amounts."""
+    return _bordered(op, to, spatial(op, to, inputs), op.operation.cropping, -1)
+
+
+@operator("layers.CenterCrop")
+def center_crop(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
+    """A ZeroPad module with negative amounts; an image that is too small would be enlarged."""
+    layer, x = op.operation, to.cast(spatial(op, to, inputs), op.output.dtype)
+    spare = [size - kept for size, kept in zip(x.extents, (layer.height, layer.width), strict=True)]
+    require(min(spare) >= 0, "it enlarges its input")
+    return _bordered(op, to, x, [(one // 2, one - one // 2) for one in spare], -1)
+
+
+def _bordered(op: LayerCall, to: KerasWalk, x: Laid, amounts: Any, sign: int) -> Laid:
+    pairs = (amounts,) if x.rank == 3 else amounts
+    pads = tuple((sign * before, sign * after) for before, after in pairs)
+    return op.result(to.module(op, _ZERO_PADDING[x.rank - 3](torch_order(pads)), x.node), x.axes)
+
+
+@operator("ops.ExtractPatches")
+def extract_patches(op: LayerCall, to: KerasWalk, images: Laid) -> Laid:
+    """The values of each window in a row: rows, columns, channels."""
+    own = op.operation
+    require(len(own.size) == 2, "its patches have three axes")
+    x = spatial(op, to, images)
+    kernel, strides, rates = (
+        (one, one) if isinstance(one, int) else tuple(one) for one in (own.size, own.strides, own.dilation_rate)
+    )
+    pads = same_pads(x.extents, kernel, strides, rates) if own.padding == "same" else ((0, 0), (0, 0))
+    node = _padded(op, to, x.node, pads)
+    node = to.function(torch.nn.functional.unfold, node, kernel, dilation=rates, stride=strides)
+    rows, columns = (op.output.shape[axis] for axis in spatial_axes(op, 4)[2:])
+    node = to.function(torch.reshape, node, (-1, x.channels, *kernel, rows, columns))
+    node = to.function(torch.permute, node, (0, 2, 3, 1, 4, 5))
+    return op.result(to.function(torch.flatten, node, 1, 3), spatial_axes(op, 4))
