@@ -59,12 +59,18 @@ class TorchGraph:
         container.add_module(name, module)
         return path
 
-    def held(self, path: str) -> nn.Module | None:
-        """The module of that path; None if there is none."""
-        try:
-            return self._root.get_submodule(path)
-        except AttributeError:
-            return None
+    def holds(self, path: str) -> bool:
+        """Whether a module stands there, or the module around it has such an attribute, as layers have weights."""
+        held: Any = self._root
+        for name in path.split("."):
+            if not hasattr(held, name):
+                return False
+            held = getattr(held, name)
+        return True
+
+    def held(self, path: str) -> nn.Module:
+        """The module that stands there."""
+        return self._root.get_submodule(path)
 
     def call(self, path: str, *arguments: Any) -> fx.Node:
         """Calls a module that stands in the graph; several calls share its weights and its name."""
@@ -120,19 +126,10 @@ class TorchGraph:
     def _free(self, path: str, reserved: bool = False) -> str:
         wanted = ".".join(identifier(part) for part in path.split("."))
         free, number = wanted, 0
-        while self._is_taken(free) or (free in self._kept and not (reserved and free == wanted)):
+        while self.holds(free) or (free in self._kept and not (reserved and free == wanted)):
             number += 1
             free = f"{wanted}_{number}"
         return free
-
-    def _is_taken(self, path: str) -> bool:
-        """Whether a module stands there, or the module around it has such an attribute, as layers have weights."""
-        held: Any = self._root
-        for name in path.split("."):
-            if not hasattr(held, name):
-                return False
-            held = getattr(held, name)
-        return True
 
     def _container(self, path: str) -> tuple[nn.Module, str]:
         module = self._root

@@ -15,7 +15,7 @@ from cfi_core.contract import Converted
 from cfi_translate.failures import failure
 from cfi_translate.keras_torch import NAME
 from cfi_translate.keras_torch.laid import Laid, channels_first, plain_axes
-from cfi_translate.keras_torch.walk import KerasWalk, graph_of, input_shape, nodes_of
+from cfi_translate.keras_torch.walk import KerasWalk, graph_of, nodes_of
 
 _SEQUENCE_CONVOLUTIONS = frozenset(
     (
@@ -54,7 +54,7 @@ def converted(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
 def _placeholder(to: KerasWalk, position: int, array: np.ndarray, tensor: Any, function: Any) -> Laid:
     name = f"x{position}" if tensor is None else tensor.name
     node = to.input(name)
-    shape = input_shape(array)
+    shape = (None, *array.shape[1:])
     axes = channels_first(array.ndim)
     if array.ndim == 3 and (function is None or not _convolves(function, tensor)):
         axes = plain_axes(3)

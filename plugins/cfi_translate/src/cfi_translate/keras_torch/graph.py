@@ -58,12 +58,12 @@ class LaidGraph(TorchGraph):
     def marker(self, op: LayerCall, node: Any, suffix: str = "") -> Any:
         """Gives the output of a layer a module of its own, so that it can be found under the layer's name."""
         path = f"{op.path}{suffix}"
-        held = self.held(path)
         if not op.is_layer or not path:
             return node
-        if held is None:
+        if not self.holds(path):
             return self.module(op, nn.Identity(), node, suffix=suffix)
-        return self.call(path, node) if type(held) is nn.Identity and not self.is_called(path) else node
+        is_free = type(self.held(path)) is nn.Identity and not self.is_called(path)
+        return self.call(path, node) if is_free else node
 
     def buffer(self, path: str, array: np.ndarray) -> Any:
         """A constant array, under a free name."""

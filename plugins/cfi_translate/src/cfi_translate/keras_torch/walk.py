@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import keras
-import numpy as np
 from keras.src.models.functional import Functional
 from keras.src.ops.function import Function
 
@@ -17,7 +16,7 @@ from cfi_core.errors import CFIError
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.keras_torch.calls import LayerCall, OutputSpec, name_of, operands_of, operator
 from cfi_translate.keras_torch.graph import LaidGraph
-from cfi_translate.keras_torch.laid import Flattened, Laid, Shape, laid_in
+from cfi_translate.keras_torch.laid import Flattened, Laid, laid_in
 from cfi_translate.keras_torch.masks import hand_on, with_mask
 from cfi_translate.keras_torch.tracing import traced_graph
 from cfi_translate.torch_graph import identifier
@@ -260,8 +259,3 @@ def nodes_of(function: Any) -> Iterator[Any]:
     """The calls in a graph, each after those whose results it takes."""
     for depth in sorted(function._nodes_by_depth, reverse=True):
         yield from (node for node in function._nodes_by_depth[depth] if not node.is_input)
-
-
-def input_shape(array: np.ndarray) -> Shape:
-    """Shape of an example with the number of samples left open."""
-    return (None, *array.shape[1:])

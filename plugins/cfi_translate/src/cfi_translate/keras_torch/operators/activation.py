@@ -98,7 +98,7 @@ def _rectifier(own: Any) -> nn.Module:
     return nn.Threshold(threshold, 0.0)
 
 
-# Layers and operations that have settings of their own.
+# Layers and operations with settings of their own.
 _WITH_SETTINGS: dict[tuple[str, ...], Callable[[Any], nn.Module]] = {
     ("layers.ReLU", "activations.ReLU"): _rectifier,
     ("layers.LeakyReLU", "ops.LeakyRelu"): lambda own: nn.LeakyReLU(float(own.negative_slope)),
@@ -107,24 +107,24 @@ _WITH_SETTINGS: dict[tuple[str, ...], Callable[[Any], nn.Module]] = {
     ("ops.Gelu",): lambda own: nn.GELU("tanh" if own.approximate else "none"),
     ("ops.HardShrink",): lambda own: nn.Hardshrink(float(own.threshold)),
     ("ops.SoftShrink",): lambda own: nn.Softshrink(float(own.threshold)),
-    ("activations.Mish",): lambda _: nn.Mish(),
 }
 
 
-def _elementwise(module: Callable[[Any], nn.Module], op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
+def _with_settings(module: Callable[[Any], nn.Module], op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
     return x.like(to.module(op, module(op.operation), x.node))
 
 
-def _without_settings(make_module: Callable[[], nn.Module], _: Any) -> nn.Module:
-    return make_module()
+def _plain(module: Callable[[], nn.Module], op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
+    return x.like(to.module(op, module(), x.node))
 
 
 for _names, _module in _WITH_SETTINGS.items():
-    operator(*_names)(partial(_elementwise, _module))
+    operator(*_names)(partial(_with_settings, _module))
 for _name, _make in _ELEMENTWISE.items():
-    _class = "ops." + "".join(part.capitalize() for part in _name.split("_"))
-    if _class not in operator:
-        operator(_class)(partial(_elementwise, partial(_without_settings, _make)))
+    _operation = "ops." + "".join(part.capitalize() for part in _name.split("_"))
+    if _operation not in operator:
+        operator(_operation)(partial(_plain, _make))
+operator("activations.Mish")(partial(_plain, nn.Mish))
 
 
 @operator("layers.PReLU")

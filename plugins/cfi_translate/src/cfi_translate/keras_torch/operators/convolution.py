@@ -77,15 +77,14 @@ def _convolved(op: LayerCall, to: KerasWalk, inputs: Laid, module: _MakeModule) 
     own = tuple(before if symmetric else 0 for before, _ in pads)
     node = x.node if symmetric else _padded(op, to, x.node, pads)
     path = to.shared(op, lambda: module(own, x.channels))
-    held = to.held(path)
-    # The padding is part of the module, so a shared layer must need the same each time.
-    found = next(one for one in held.modules() if isinstance(one, _CONVOLUTION)) if held is not None else None
-    _require_same(found is not None and tuple(found.padding) == own)
+    convolution = next(one for one in to.held(path).modules() if isinstance(one, _CONVOLUTION))
+    _require_same(convolution.padding, own)
     return activated(op, to, op.result(to.call(path, node), x.axes))
 
 
-def _require_same(same: bool) -> None:
-    require(same, "it is shared by inputs of different sizes, which need different padding")
+def _require_same(held: Any, wanted: Any) -> None:
+    """Padding is part of the module, so a shared layer must need the same each time."""
+    require(held == wanted, "it is shared by inputs of different sizes, which need different padding")
 
 
 def _module(
@@ -183,7 +182,7 @@ def transposed(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
 
     path = to.shared(op, weights)
     made = to.held(path)
-    _require_same(made is not None and (made.padding, made.output_padding) == (padding, extra))
+    _require_same((made.padding, made.output_padding), (padding, extra))
     node = _padded(op, to, to.call(path, x.node), tuple((0, amount) for amount in cropped), "_crop")
     return activated(op, to, op.result(node, axes))
 

@@ -20,21 +20,26 @@ from cfi_translate.keras_torch.weights import constant_array
 
 Function = Callable[..., Any]
 
-# At ties the whole gradient goes to the first, as in TensorFlow; torch.maximum halves it.
-_MAXIMUM, _MINIMUM = torch.clamp_min, torch.clamp_max
-_ARITHMETIC: dict[str, Function] = {
+
+def _same(*names: str) -> dict[str, Function]:
+    """Operations that torch has under the same name."""
+    return {name: getattr(torch, name.lower()) for name in names}
+
+
+_ARITHMETIC = {
     "Add": torch.add,
     "Subtract": torch.sub,
     "Multiply": torch.mul,
     "Divide": torch.div,
     "TrueDivide": torch.div,
     "Power": torch.pow,
-    "Maximum": _MAXIMUM,
-    "Minimum": _MINIMUM,
-    "FloorDivide": torch.floor_divide,
     "Arctan2": torch.atan2,
+    # At ties the whole gradient goes to the first, as in TensorFlow; torch.maximum halves it.
+    "Maximum": torch.clamp_min,
+    "Minimum": torch.clamp_max,
+    "FloorDivide": torch.floor_divide,
 }
-_OF_TENSORS = frozenset((_MAXIMUM, _MINIMUM, torch.atan2))
+_OF_TENSORS = frozenset((torch.clamp_min, torch.clamp_max, torch.atan2))
 _COMPARISONS: dict[str, Function] = {
     "Greater": torch.gt,
     "GreaterEqual": torch.ge,
@@ -46,53 +51,21 @@ _COMPARISONS: dict[str, Function] = {
     "LogicalOr": torch.logical_or,
     "LogicalXor": torch.logical_xor,
 }
-_MERGING: dict[str, Function] = {
-    "Add": torch.add,
-    "Subtract": torch.sub,
-    "Multiply": torch.mul,
-    "Maximum": _MAXIMUM,
-    "Minimum": _MINIMUM,
-}
+_MERGING = {name: _ARITHMETIC[name] for name in ("Add", "Subtract", "Multiply", "Maximum", "Minimum")}
+_MERGING["Average"] = torch.add
 # Keras computes these in floating point, also of integers.
-_OF_FLOATS: dict[str, Function] = {
-    "Exp": torch.exp,
-    "Exp2": torch.exp2,
-    "Expm1": torch.expm1,
-    "Log": torch.log,
-    "Log1p": torch.log1p,
-    "Log2": torch.log2,
-    "Log10": torch.log10,
-    "Sqrt": torch.sqrt,
-    "Rsqrt": torch.rsqrt,
-    "Reciprocal": torch.reciprocal,
-    "Sin": torch.sin,
-    "Cos": torch.cos,
-    "Tan": torch.tan,
-    "Arcsin": torch.asin,
-    "Arccos": torch.acos,
-    "Arctan": torch.atan,
-    "Sinh": torch.sinh,
-    "Cosh": torch.cosh,
-    "Arcsinh": torch.asinh,
-    "Arccosh": torch.acosh,
-    "Arctanh": torch.atanh,
-    "Erf": torch.erf,
-    "Erfc": torch.erfc,
+_OF_FLOATS = {
+    **_same("Exp", "Exp2", "Expm1", "Log", "Log1p", "Log2", "Log10", "Sqrt", "Rsqrt", "Reciprocal", "Erf", "Erfc"),
+    **_same("Sin", "Cos", "Tan", "Arcsin", "Arccos", "Arctan"),
+    **_same("Sinh", "Cosh", "Arcsinh", "Arccosh", "Arctanh"),
     "Fabs": torch.abs,
 }
-_OF_ANY: dict[str, Function] = {
+_OF_ANY = {
+    **_same("Square", "Trunc", "Sign", "Floor", "Ceil", "Round"),
+    **_same("Isfinite", "Isnan", "Isinf"),
     "Negative": torch.neg,
     "Absolute": torch.abs,
-    "Square": torch.square,
-    "Trunc": torch.trunc,
-    "Sign": torch.sign,
-    "Floor": torch.floor,
-    "Ceil": torch.ceil,
-    "Round": torch.round,
     "LogicalNot": torch.logical_not,
-    "Isfinite": torch.isfinite,
-    "Isnan": torch.isnan,
-    "Isinf": torch.isinf,
     "StopGradient": torch.detach,
 }
 _FILLED: dict[str, Function] = {"OnesLike": torch.ones_like, "ZerosLike": torch.zeros_like}
@@ -123,22 +96,26 @@ def _combined(op: LayerCall, to: KerasWalk, function: Function, operands: Sequen
     return op.result(to.function(function, *nodes), axes, flattened=None if full is None else full.flattened)
 
 
-def constant_operand(op: LayerCall, to: KerasWalk, operand: Any, axes: tuple[int, ...], dtype: str | None) -> Any:
+def constant_operand(
+    op: LayerCall, to: KerasWalk, operand: Any, axes: tuple[int, ...] | None, dtype: str | None
+) -> Any:
     """A constant operand in a layout: a buffer, or a parameter where it is a trainable variable.
 
     Args:
         op: The operation.
         to: What is built.
         operand: Number, array, variable or tensor.
-        axes: The layout of the result.
+        axes: The layout of the result; None for that of the operand itself.
         dtype: Type of a number or array; None leaves it as it is.
 
     Raises:
         Refusal: It is none of these, or has more axes than the layout.
     """
-    array, rank = constant_array(operand), len(axes)
+    array = constant_array(operand)
     if array is None:
         raise Refusal("one of its operands is neither a tensor of the model nor a constant")
+    axes = plain_axes(array.ndim) if axes is None else axes
+    rank = len(axes)
     require(array.ndim <= rank, "a constant has more axes than the result")
     shape = (1,) * (rank - array.ndim) + array.shape
     laid = array.reshape(shape).transpose(axes)
@@ -209,6 +186,8 @@ def _filled(function: Function, op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
 def _pairwise(function: Function, op: LayerCall, to: KerasWalk, inputs: Any) -> Laid:
     values = _expanded(op, to, inputs)
     node = reduce(lambda one, other: to.function(function, one, other), [x.node for x in values])
+    if op.kind == "Average":
+        node = to.function(torch.div, node, len(values))
     return op.result(to.marker(op, node), values[0].axes, flattened=values[0].flattened)
 
 
@@ -222,15 +201,6 @@ for _functions, _converter, _module in (
 ):
     for _name, _function in _functions.items():
         operator(f"{_module}.{_name}")(partial(_converter, _function))
-
-
-@operator("layers.Average")
-def average(op: LayerCall, to: KerasWalk, inputs: Any) -> Laid:
-    """The mean of the inputs."""
-    values = _expanded(op, to, inputs)
-    total = reduce(lambda one, other: to.function(torch.add, one, other), [x.node for x in values])
-    node = to.marker(op, to.function(torch.div, total, len(values)))
-    return op.result(node, values[0].axes, flattened=values[0].flattened)
 
 
 def _expanded(op: LayerCall, to: KerasWalk, inputs: Any) -> list[Laid]:

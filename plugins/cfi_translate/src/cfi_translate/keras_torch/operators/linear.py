@@ -13,11 +13,11 @@ from torch import nn
 
 from cfi_translate.grammar import require
 from cfi_translate.keras_torch.calls import LayerCall, operator, tensors
-from cfi_translate.keras_torch.laid import Laid, plain_axes
+from cfi_translate.keras_torch.laid import Laid
 from cfi_translate.keras_torch.operators.activation import activated
 from cfi_translate.keras_torch.operators.elementwise import constant_operand
 from cfi_translate.keras_torch.walk import KerasWalk
-from cfi_translate.keras_torch.weights import bias_of, constant_array, make, tensor_of
+from cfi_translate.keras_torch.weights import bias_of, make, tensor_of
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
@@ -139,12 +139,8 @@ def einsum(op: LayerCall, to: KerasWalk, *operands: Any) -> Laid:
 
 def _factors(op: LayerCall, to: KerasWalk, operands: Sequence[Any]) -> list[Any]:
     """The operands of a product, in Keras's order of axes and the type of the result."""
-    dtype, nodes = op.output.dtype, []
-    for operand in operands:
-        if isinstance(operand, Laid):
-            nodes.append(to.plain(to.cast(operand, dtype)).node)
-        else:
-            array = constant_array(operand)
-            rank = 0 if array is None else array.ndim
-            nodes.append(constant_operand(op, to, operand, plain_axes(rank), dtype))
-    return nodes
+    dtype = op.output.dtype
+    return [
+        to.plain(to.cast(one, dtype)).node if isinstance(one, Laid) else constant_operand(op, to, one, None, dtype)
+        for one in operands
+    ]

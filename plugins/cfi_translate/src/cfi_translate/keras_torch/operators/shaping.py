@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from cfi_translate.grammar import Refusal, require
-from cfi_translate.keras_torch.calls import LayerCall, operator, tensors
+from cfi_translate.grammar import require
+from cfi_translate.keras_torch.calls import LayerCall, name_of, operator, tensors
 from cfi_translate.keras_torch.laid import Flattened, Laid, axes_of, channels_first, plain_axes, same_memory
 from cfi_translate.keras_torch.walk import KerasWalk
 
 
-@operator("layers.Reshape", "ops.Reshape")
+@operator("layers.Reshape", "ops.Reshape", "ops.Ravel")
 def reshape(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
     """A reshape in Keras's order of the values, without a transpose where axes of size 1 allow it."""
     shape: tuple[int | None, ...] = (None, *op.output.shape[1:]) if op.is_layer else op.output.shape
@@ -30,12 +30,6 @@ def reshape(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
         axes = channels_first(len(shape))
     node = to.reshape(x.node, tuple(shape[axis] for axis in axes))
     return op.result(to.marker(op, node), axes)
-
-
-@operator("ops.Ravel")
-def ravel(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
-    """All values of all samples in one row."""
-    raise Refusal("it mixes samples")
 
 
 @operator("layers.Flatten")
@@ -53,38 +47,21 @@ def flatten(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     return op.result(node, flattened=Flattened(x.shape, x.axes))
 
 
-def _transposed(op: LayerCall, to: KerasWalk, x: Laid, order: Sequence[int]) -> Laid:
-    """Another meaning for the same axes; nothing is moved until it has to be."""
-    x = to.unscrambled(x)
-    return op.result(to.marker(op, x.node), tuple(list(order).index(axis) for axis in x.axes))
+# What becomes of an array whose sizes are the numbers of its axes.
+_MOVED: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
+    "layers.Permute": lambda own, array: array.transpose(0, *own.dims),
+    "ops.Transpose": lambda own, array: array.transpose(own.axes),
+    "ops.Swapaxes": lambda own, array: array.swapaxes(own.axis1, own.axis2),
+    "ops.Moveaxis": lambda own, array: np.moveaxis(array, own.source, own.destination),
+}
 
 
-@operator("layers.Permute")
-def permute(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
-    """The axes after that of the samples in another order."""
-    return _transposed(op, to, inputs, (0, *op.operation.dims))
-
-
-@operator("ops.Transpose")
+@operator(*_MOVED)
 def transpose(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
-    """All axes in another order."""
-    return _transposed(op, to, x, [axis % x.rank for axis in op.operation.axes or reversed(range(x.rank))])
-
-
-@operator("ops.Swapaxes")
-def swap_axes(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
-    """Two axes exchanged."""
-    order = list(range(x.rank))
-    one, other = op.operation.axis1, op.operation.axis2
-    order[one], order[other] = order[other], order[one]
-    return _transposed(op, to, x, order)
-
-
-@operator("ops.Moveaxis")
-def move_axis(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
-    """Axes put elsewhere."""
-    order = np.moveaxis(np.empty(range(x.rank)), op.operation.source, op.operation.destination).shape
-    return _transposed(op, to, x, order)
+    """Another meaning for the same axes; nothing is moved until it has to be."""
+    order = _MOVED[name_of(op.operation)](op.operation, np.empty(range(x.rank))).shape
+    x = to.unscrambled(x)
+    return op.result(to.marker(op, x.node), tuple(order.index(axis) for axis in x.axes))
 
 
 @operator("ops.ExpandDims")
