@@ -56,6 +56,14 @@ def examples(model: Any, *sizes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     return tuple(generator.standard_normal((SAMPLES, *shape)).astype("float32") for shape in shapes)
 
 
+def sequence(model: Any, with_gaps: bool) -> np.ndarray:
+    """Samples of a sequence; with gaps of zeros, for masks, at the end, at the start and in between."""
+    (array,) = examples(model)
+    if with_gaps:
+        array[0, 4:] = array[1, :2] = array[1, 4] = array[2, 1:] = 0
+    return array
+
+
 def relative(actual: np.ndarray, wanted: np.ndarray) -> float:
     assert actual.shape == wanted.shape
     size = float(np.linalg.norm(wanted))
@@ -192,6 +200,33 @@ def attention_of_few_keys(x: Any) -> Any:
     return ops.dot_product_attention(query, key, value, mask=mask, scale=0.3)
 
 
+def positions(x: Any) -> Any:
+    """Single positions, ranges and repetitions of them."""
+    y = ops.take(x, [0, 2, -1], axis=1) + ops.take(x, 3, axis=1)[:, None] + ops.unstack(x, axis=1)[2][:, None]
+    y = ops.tile(ops.repeat(y, 2, axis=2), (1, 2, 1))
+    return ops.tril(y[:, 1:, ..., None][..., 0]) + ops.triu(y[:, :-1], 1)
+
+
+def comparisons(x: Any) -> Any:
+    one = ops.logical_and(x > 0.1, ops.logical_not(x >= x * x))
+    other = ops.logical_or(ops.less(x, 0.5), ops.logical_xor(x < 2, ops.not_equal(x, 0)))
+    y = ops.where(one, x, 0.0) + ops.cast(other, "float32") * ops.floor_divide(x, 0.3)
+    some, each = ops.any(x > 0, axis=1, keepdims=True), ops.all(x > -9, axis=2)[..., None]
+    return y + ops.floor_divide(3.0, x) + ops.cast(ops.logical_and(some, each), "float32")
+
+
+def lengths_and_powers(x: Any) -> Any:
+    y = ops.normalize(x, axis=1) / ops.norm(x, axis=-1, keepdims=True) + 2.0 / (x + 9.0) - (1.0 - x) ** 2 + 2.0**x
+    return y + ops.var(x, axis=(1, 2), keepdims=True) * ops.cast(ops.argmin(x, axis=2), "float32")[..., None]
+
+
+def activation_operations(x: Any) -> Any:
+    plain = ("relu", "relu6", "sigmoid", "hard_sigmoid", "tanh", "softplus", "softsign", "silu", "hard_silu", "selu")
+    y = sum(getattr(ops, name)(x) for name in (*plain, "log_sigmoid", "tanh_shrink", "hard_tanh", "log_softmax"))
+    y = y + ops.gelu(x) + ops.gelu(x, approximate=False) + ops.elu(x, 0.5) + ops.celu(x, 0.6) + ops.leaky_relu(x, 0.1)
+    return y + ops.hard_shrink(x, 0.2) + ops.soft_shrink(x, 0.3) + L.Softmax()(x, mask=x > 0)
+
+
 def counted(x: Any) -> Any:
     """Integers, which Keras keeps in 32 bits."""
     signs = ops.cast(ops.sign(x), "int32")
@@ -290,6 +325,10 @@ CASES: dict[str, Callable[[], Any]] = {
     "attention of few keys": lambda: functional(attention_of_few_keys, SIGNAL),
     "counted": lambda: functional(counted, IMAGE),
     "rarer operations": lambda: functional(rarer_operations, IMAGE),
+    "positions": lambda: functional(positions, SIGNAL),
+    "comparisons": lambda: functional(comparisons, SIGNAL),
+    "lengths and powers": lambda: functional(lengths_and_powers, SIGNAL),
+    "activation operations": lambda: functional(activation_operations, SIGNAL),
     "patches": lambda: functional(patches("valid"), IMAGE),
     "patches that overlap": lambda: functional(patches("same", strides=2), IMAGE),
     "patches with gaps": lambda: functional(patches("valid", strides=1, dilation_rate=2), IMAGE),
@@ -309,6 +348,7 @@ CASES: dict[str, Callable[[], Any]] = {
         lambda: L.BatchNormalization(scale=False, axis=1),
         lambda: L.LayerNormalization(axis=(1, 2, 3), center=False),
         lambda: L.RMSNormalization(),
+        lambda: L.RMSNormalization(axis=[2, 3]),
         lambda: L.UnitNormalization(),
     ),
     "norm of rows": one_layer(ROW, lambda: L.Dense(4), lambda: L.BatchNormalization(center=False), lambda: L.Dense(2)),

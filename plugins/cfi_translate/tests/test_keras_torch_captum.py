@@ -74,7 +74,7 @@ def test_rules_attach_as_to_a_network_written_by_hand(method):
         options = {"baselines": torch.full_like(x, 0.2).detach()} if method.startswith("DeepLift") else {}
         values.append(getattr(captum.attr, method)(module).attribute(x, target=2, **options).detach().numpy())
     assert np.abs(values[1]).max() > 0
-    assert relative(values[0], values[1]) < 1e-5
+    assert relative(values[0], values[1]) <= (1e-7 if method == "LRP" else 0)
 
 
 def test_guided_backpropagation_is_not_the_plain_gradient():

@@ -37,7 +37,6 @@ _ARITHMETIC = {
     # At ties the whole gradient goes to the first, as in TensorFlow; torch.maximum halves it.
     "Maximum": torch.clamp_min,
     "Minimum": torch.clamp_max,
-    "FloorDivide": torch.floor_divide,
 }
 _OF_TENSORS = frozenset((torch.clamp_min, torch.clamp_max, torch.atan2))
 _COMPARISONS: dict[str, Function] = {
@@ -132,7 +131,6 @@ def constant_operand(
 
 
 def _arithmetic(function: Function, op: LayerCall, to: KerasWalk, x1: Any, x2: Any) -> Laid:
-    require(op.kind != "FloorDivide" or "float" in op.output.dtype, "integers are divided in another way")
     for x, other, swapped in ((x1, x2, False), (x2, x1, True)):
         number = _number(x, other, op.output.dtype)
         if number is None or function in _OF_TENSORS or (swapped and function is torch.pow):
@@ -141,6 +139,14 @@ def _arithmetic(function: Function, op: LayerCall, to: KerasWalk, x1: Any, x2: A
         node = _with_number(to, function, x.node, number, swapped)
         return op.result(node, x.axes, flattened=x.flattened)
     return _combined(op, to, function, (x1, x2), op.output.dtype)
+
+
+@operator("ops.FloorDivide")
+def floor_divide(op: LayerCall, to: KerasWalk, x1: Any, x2: Any) -> Laid:
+    """The quotient rounded down, as TensorFlow has it: torch.floor_divide rounds otherwise, and has no gradient."""
+    require("float" in op.output.dtype, "integers are divided in another way")
+    quotient = _combined(op, to, torch.div, (x1, x2), op.output.dtype)
+    return quotient.like(to.function(torch.floor, quotient.node))
 
 
 def _number(x: Any, other: Any, dtype: str) -> Any:
@@ -152,12 +158,10 @@ def _number(x: Any, other: Any, dtype: str) -> Any:
 
 
 def _with_number(to: KerasWalk, function: Function, node: Any, number: Any, swapped: bool) -> Any:
-    if not swapped or function in (torch.add, torch.mul):
-        return to.function(function, node, number)
     plain: dict[Function, Function] = {torch.sub: python.sub, torch.div: python.truediv}
-    if function not in plain:
-        raise Refusal("a constant is its first operand")
-    return to.function(plain[function], number, node)
+    if swapped and function in plain:
+        return to.function(plain[function], number, node)
+    return to.function(function, node, number)
 
 
 def _comparison(function: Function, op: LayerCall, to: KerasWalk, x1: Any, x2: Any) -> Laid:

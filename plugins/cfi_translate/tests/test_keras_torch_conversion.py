@@ -225,6 +225,7 @@ REFUSED = {
     "Resizing": (lambda: L.Resizing(4, 4, antialias=True), "aliasing"),
     "ReLU": (lambda: L.ReLU(threshold=0.5, negative_slope=0.1), "settings together"),
     "Lambda": (lambda: L.Lambda(lambda x: ops.reshape(x, (-1, 4))), "mixes samples"),
+    "LayerNormalization": (lambda: L.LayerNormalization(axis=[-1, 2]), "axes are not the last"),
     "Sparsemax": (lambda: L.Activation("sparsemax"), "cannot be traced"),
 }
 

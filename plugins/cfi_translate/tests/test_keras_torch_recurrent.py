@@ -1,4 +1,4 @@
-"""Recurrent layers, attention and masks, against Keras itself."""
+"""Recurrent layers and masks, against Keras itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as L
-from keras_torch_cases import difference, functional, one_layer, randomised
+from keras_torch_cases import difference, functional, one_layer, randomised, sequence
 
 from cfi_core.errors import TranslationError
 from cfi_translate.keras_torch import convert
@@ -18,17 +18,6 @@ def recurrent_states(x):
     steps, hidden, cell = L.LSTM(4, return_sequences=True, return_state=True)(x)
     gated, state = L.GRU(4, return_state=True)(steps)
     return [steps, cell, L.LSTM(4)(x, initial_state=[hidden, cell]), gated, state]
-
-
-def attention(mask=False, dropout=0.0, **options):
-    def build():
-        def through(x):
-            y = L.Masking()(x) if mask else x
-            return L.Dense(3)(L.MultiHeadAttention(2, 3, dropout=dropout)(y, y, **options))
-
-        return functional(through, SHAPE)
-
-    return build
 
 
 def distributed(x):
@@ -65,26 +54,14 @@ CASES = {
         lambda: L.Bidirectional(L.GRU(2)),
     ),
     "masked mean": one_layer(SHAPE, L.Masking, lambda: L.Dense(4), L.GlobalAveragePooling1D),
-    "attention": attention(),
-    "attention, masked": attention(mask=True),
-    "attention, masked, dropout": attention(mask=True, dropout=0.1),
-    "attention, causal": attention(mask=True, use_causal_mask=True),
-    "attention scores": attention(return_attention_scores=False),
-    "scores": lambda: functional(lambda x: L.MultiHeadAttention(2, 3)(x, x, return_attention_scores=True), SHAPE),
     "time distributed": lambda: functional(distributed, (4, 8, 9, 2)),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_sequence_layer_computes_what_keras_computes(name):
+def test_recurrent_layer_computes_what_keras_computes(name):
     model = randomised(CASES[name]())
-    generator = np.random.default_rng(3)
-    array = generator.standard_normal((3, *model.inputs[0].shape[1:])).astype("float32")
-    if "mask" in name or "causal" in name:
-        array[0, 4:] = 0  # at the end, at the start and in between
-        array[1, :2] = array[1, 4] = 0
-        array[2, 1:] = 0
-    measured = difference(model, (array,))
+    measured = difference(model, (sequence(model, with_gaps="mask" in name),))
     assert measured.outputs < 5e-6 and measured.gradients < 5e-5
 
 
@@ -116,4 +93,12 @@ def test_tokens_with_padding():
 def test_recurrent_layers_that_torch_lacks_are_refused(layer, reason):
     model = one_layer(SHAPE, layer)()
     with pytest.raises(TranslationError, match=reason):
+        convert(model, (np.zeros((2, *SHAPE), "float32"),))
+
+
+@pytest.mark.parametrize("layer", [L.LSTM(3), L.Bidirectional(L.GRU(3)), L.Softmax(1), L.GlobalAveragePooling1D()])
+def test_a_mask_that_is_a_constant_is_refused(layer):
+    mask = np.ones((2, SHAPE[0]), bool)
+    model = functional(lambda x: layer(x, mask=mask), SHAPE)
+    with pytest.raises(TranslationError, match="its mask is no"):
         convert(model, (np.zeros((2, *SHAPE), "float32"),))
