@@ -67,7 +67,7 @@ def test_modules_that_are_not_called_are_left_out():
     path = graph.attach("used", nn.ReLU())
     assert not graph.is_called(path) and graph.holds(unused) and not graph.holds("other")
     y = graph.call(path, x)
-    assert graph.is_called(path) and isinstance(graph.held(path), nn.ReLU)
+    assert graph.is_called(path) and isinstance(graph.get(path), nn.ReLU)
     assert [name for name, _ in graph.finish([y]).named_children()] == ["used"]
 
 

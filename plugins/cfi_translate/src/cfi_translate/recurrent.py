@@ -33,7 +33,7 @@ def reorder_gates(kind: str, weight: _Weight, source: str, target: str) -> _Weig
         kind: "LSTM", "GRU" or "RNN".
         weight: numpy array or torch tensor whose first axis lists the gates, one block of rows for each.
         source: "torch", "keras" or "onnx".
-        target: Likewise one of these.
+        target: The other of these names.
     """
     gates = GATES[kind][source]
     order = [gates.index(gate) for gate in GATES[kind][target]]

@@ -68,7 +68,7 @@ class TorchGraph:
             held = getattr(held, name)
         return True
 
-    def held(self, path: str) -> nn.Module:
+    def get(self, path: str) -> nn.Module:
         """The module that stands there."""
         return self._root.get_submodule(path)
 

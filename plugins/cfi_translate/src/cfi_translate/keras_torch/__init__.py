@@ -31,6 +31,6 @@ def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
         TranslationError: It names the layer or operation that cannot be translated, and the reason.
     """
     load_safely()
-    from cfi_translate.keras_torch.conversion import converted
+    from cfi_translate.keras_torch.conversion import convert_model
 
-    return converted(model, inputs)
+    return convert_model(model, inputs)

@@ -32,7 +32,7 @@ _TRANSPARENT = frozenset(
 )
 
 
-def converted(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
+def convert_model(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     """See `cfi_translate.keras_torch.convert`."""
     if not isinstance(model, keras.Model):
         raise failure(NAME, f"takes Keras models, and this is a {type(model).__name__}")
@@ -45,7 +45,7 @@ def converted(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
         _placeholder(to, position, array, tensor, function)
         for position, (array, tensor) in enumerate(zip(inputs, tensors, strict=True))
     ]
-    outputs = [to.unscrambled(x) for x in to.model(model, given)]
+    outputs = [to.unscramble(x) for x in to.model(model, given)]
     outputs = [x if x.axes[:1] in ((), (0,)) else to.plain(x) for x in outputs]
     module = to.finish([x.node for x in outputs])
     return Converted(module, tuple(map(_permutation, given)), tuple(map(_permutation, outputs)))

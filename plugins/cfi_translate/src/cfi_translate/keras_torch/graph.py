@@ -44,16 +44,16 @@ class LaidGraph(TorchGraph):
         """
         return self.call(self.attach(f"{op.path}{suffix}", module, reserved=op.is_layer and not suffix), *nodes)
 
-    def shared(self, op: LayerCall, make: Callable[[], nn.Module]) -> str:
+    def share(self, op: LayerCall, make: Callable[[], nn.Module]) -> str:
         """Path of the module of a layer with weights; made at the layer's first call, used again afterwards."""
         key = (id(op.operation), op.path.rpartition(".")[2])
         if key not in self._shared:
             self._shared[key] = (self.attach(op.path, make(), reserved=True), op.operation)
         return self._shared[key][0]
 
-    def weighted(self, op: LayerCall, make: Callable[[], nn.Module], *nodes: Any) -> Any:
+    def call_shared(self, op: LayerCall, make: Callable[[], nn.Module], *nodes: Any) -> Any:
         """Calls the module of a layer with weights."""
-        return self.call(self.shared(op, make), *nodes)
+        return self.call(self.share(op, make), *nodes)
 
     def marker(self, op: LayerCall, node: Any, suffix: str = "") -> Any:
         """Gives the output of a layer a module of its own, so that it can be found under the layer's name."""
@@ -62,7 +62,7 @@ class LaidGraph(TorchGraph):
             return node
         if not self.holds(path):
             return self.module(op, nn.Identity(), node, suffix=suffix)
-        is_free = type(self.held(path)) is nn.Identity and not self.is_called(path)
+        is_free = type(self.get(path)) is nn.Identity and not self.is_called(path)
         return self.call(path, node) if is_free else node
 
     def buffer(self, path: str, array: np.ndarray) -> Any:
@@ -90,7 +90,7 @@ class LaidGraph(TorchGraph):
     def lay(self, x: Laid, axes: Sequence[int]) -> Laid:
         """The tensor with its axes in another order."""
         axes = tuple(axes)
-        x = self.unscrambled(x)
+        x = self.unscramble(x)
         if x.axes == axes:
             return x
         key = (x.node, axes)
@@ -112,18 +112,18 @@ class LaidGraph(TorchGraph):
 
     def last(self, x: Laid) -> Laid:
         """The tensor with Keras's last axis as its last; the others may stand in any order."""
-        x = self.unscrambled(x)
+        x = self.unscramble(x)
         return x if x.axes[-1] == x.rank - 1 else self.plain(x)
 
     def together(self, values: Sequence[Laid]) -> list[Laid]:
         """Tensors of one rank in one layout: that of the first that is not Keras's, so that images stay as they are."""
         if all(x.flattened is not None and x.flattened == values[0].flattened for x in values):
             return list(values)
-        values = [self.unscrambled(x) for x in values]
+        values = [self.unscramble(x) for x in values]
         axes = next((x.axes for x in values if not x.is_plain), plain_axes(values[0].rank))
         return [self.lay(x, axes) for x in values]
 
-    def unscrambled(self, x: Laid) -> Laid:
+    def unscramble(self, x: Laid) -> Laid:
         """The tensor with flattened features in Keras's order; axes may stand in any."""
         flattened = x.flattened
         if flattened is None:

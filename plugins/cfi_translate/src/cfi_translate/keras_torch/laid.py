@@ -74,7 +74,7 @@ class Laid:
         return replace(self, node=node, dtype=dtype or self.dtype, mask=None)
 
 
-def laid_in(structure: Any) -> list[Laid]:
+def tensors_in(structure: Any) -> list[Laid]:
     """The tensors in nested lists, tuples and dictionaries, in Keras's order."""
     return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, Laid)]
 

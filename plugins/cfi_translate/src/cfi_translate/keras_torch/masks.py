@@ -13,7 +13,7 @@ from keras.src.ops.function import Function
 
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.keras_torch.graph import LaidGraph
-from cfi_translate.keras_torch.laid import Laid, laid_in, plain_axes
+from cfi_translate.keras_torch.laid import Laid, plain_axes, tensors_in
 
 # Layers whose call takes a mask that changes what they compute in inference, and whose translation heeds it.
 _HEED = frozenset(("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "GlobalAveragePooling1D", "Softmax"))
@@ -34,7 +34,7 @@ def with_mask(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     if not isinstance(operation, keras.Layer) or isinstance(operation, Function | keras.Sequential):
         return given
     kind = type(operation).__name__
-    masked = any(x.mask is not None for x in laid_in((args, given)))
+    masked = any(x.mask is not None for x in tensors_in((args, given)))
     if not masked or kind in _IGNORE or not getattr(operation, "_call_has_mask_arg", False):
         return given
     require(kind in _HEED, "it heeds the mask of its input, and there is no translation of that")
@@ -72,12 +72,12 @@ def hand_on(operation: Any, to: LaidGraph, inputs: Sequence[Laid], results: list
 def _either(to: LaidGraph, masks: Sequence[Laid]) -> Laid:
     """Where one of the masks leaves a step."""
 
-    def joined(one: Laid, other: Laid) -> Laid:
+    def join(one: Laid, other: Laid) -> Laid:
         if one is other:
             return one
         return Laid(to.function(torch.logical_or, one.node, other.node), one.shape, plain_axes(one.rank), "bool")
 
-    return reduce(joined, masks)
+    return reduce(join, masks)
 
 
 def mask_node(to: LaidGraph, mask: Any) -> Any:

@@ -27,7 +27,7 @@ _tracing = 0
 _methods: dict[str, Any] = {}
 
 
-def traced_graph(
+def trace(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], owner: Any
 ) -> tuple[Any, tuple[int, ...]]:
     """Runs a function on symbolic tensors.
@@ -129,7 +129,7 @@ def symbolic_arithmetic() -> Iterator[None]:
 
 def _leaving_to_symbols(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     @functools.wraps(method)
-    def computed(variable: Any, other: Any) -> Any:
+    def compute(variable: Any, other: Any) -> Any:
         return NotImplemented if isinstance(other, keras.KerasTensor) else method(variable, other)
 
-    return computed
+    return compute

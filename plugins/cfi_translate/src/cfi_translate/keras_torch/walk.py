@@ -16,9 +16,9 @@ from cfi_core.errors import CFIError
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.keras_torch.calls import LayerCall, OutputSpec, name_of, operands_of, operator
 from cfi_translate.keras_torch.graph import LaidGraph
-from cfi_translate.keras_torch.laid import Flattened, Laid, laid_in
+from cfi_translate.keras_torch.laid import Flattened, Laid, tensors_in
 from cfi_translate.keras_torch.masks import hand_on, with_mask
-from cfi_translate.keras_torch.tracing import traced_graph
+from cfi_translate.keras_torch.tracing import trace
 from cfi_translate.torch_graph import identifier
 
 
@@ -53,13 +53,13 @@ class KerasWalk(LaidGraph):
         Raises:
             TranslationError: It names the layer or operation that cannot be converted.
         """
-        with _named(LayerCall(model, "")):
+        with _name_refusals(LayerCall(model, "")):
             _check_types(model)
             function = graph_of(model)
             if function is not None:
                 return self._graph_of_calls(function, inputs, "")
             args = (inputs[0],) if len(inputs) == 1 else (list(inputs),)
-            return self._traced(LayerCall(model, ""), args, {})
+            return self._trace_layer(LayerCall(model, ""), args, {})
 
     def layer(self, layer: Any, path: str, x: Laid) -> Laid:
         """Converts the call of a layer inside another one that gives one tensor for one.
@@ -139,23 +139,23 @@ class KerasWalk(LaidGraph):
             specs: What Keras says of its outputs; asked for if not given.
         """
         op = LayerCall(operation, path, specs)
-        with _named(op):
+        with _name_refusals(op):
             require(not kwargs.get("training"), "it is called with training=True")
             if op.is_layer:
                 _check_types(operation)
                 args, kwargs = self._autocast(operation, args, kwargs)
             kwargs = with_mask(operation, args, kwargs)
             if graph_of(operation) is not None:
-                return self._nested(op, args, kwargs)
+                return self._enter(op, args, kwargs)
             if name_of(operation) not in operator:
                 require(op.is_layer, "there is no translation of it")
-                return self._traced(op, args, kwargs)
-            op = op if specs else replace(op, outputs=_asked(operation, args, kwargs))
+                return self._trace_layer(op, args, kwargs)
+            op = op if specs else replace(op, outputs=_ask_outputs(operation, args, kwargs))
             result = operator.convert(name_of(operation), op, self, *operands_of(operation, args, kwargs))
             results = list(result) if isinstance(result, list | tuple) else [result]
             for x, spec in zip(results, op.outputs, strict=True):
                 require(x.rank == len(spec.shape), f"its output has the shape {spec.shape}, not {x.shape}")
-            return hand_on(operation, self, laid_in(args), results)
+            return hand_on(operation, self, tensors_in(args), results)
 
     def _autocast(
         self, layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -171,16 +171,16 @@ class KerasWalk(LaidGraph):
         cast_args, cast_kwargs = keras.tree.map_structure(cast, (args, dict(kwargs)))
         return cast_args, cast_kwargs
 
-    def _nested(self, op: LayerCall, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Laid]:
+    def _enter(self, op: LayerCall, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Laid]:
         tensors = keras.tree.flatten(args[0] if args else next(iter(kwargs.values())))
         known = all(isinstance(tensor, Laid) for tensor in tensors)
         require(known, "it is called with something else than tensors of the model")
-        return self._marked(op, self._graph_of_calls(graph_of(op.operation), tensors, f"{op.path}."))
+        return self._mark(op, self._graph_of_calls(graph_of(op.operation), tensors, f"{op.path}."))
 
-    def _traced(self, op: LayerCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Laid]:
+    def _trace_layer(self, op: LayerCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Laid]:
         """A layer that is not Keras's own, or for which there is no translation: by what its `call` does."""
         call = op.operation.call
-        given = laid_in((args, kwargs))
+        given = tensors_in((args, kwargs))
         masked = "mask" in kwargs or any(x.mask is not None for x in given)
         require(not masked, "it gets a mask, and there is no translation of it")
         if "training" in inspect.signature(call).parameters:
@@ -189,9 +189,9 @@ class KerasWalk(LaidGraph):
         graph, order = _trace(call, args, kwargs, op.operation, reason)
         if graph is None:
             return [replace(given[position], mask=None) for position in order]
-        return self._marked(op, self._graph_of_calls(graph, given, f"{op.path}." if op.path else ""))
+        return self._mark(op, self._graph_of_calls(graph, given, f"{op.path}." if op.path else ""))
 
-    def _marked(self, op: LayerCall, results: list[Laid]) -> list[Laid]:
+    def _mark(self, op: LayerCall, results: list[Laid]) -> list[Laid]:
         if len(results) > 1:
             return results
         return [replace(results[0], node=self.marker(op, results[0].node))]
@@ -205,7 +205,7 @@ class KerasWalk(LaidGraph):
 
 
 @contextmanager
-def _named(op: LayerCall) -> Iterator[None]:
+def _name_refusals(op: LayerCall) -> Iterator[None]:
     """Has refusals name the layer or operation."""
     try:
         yield
@@ -216,9 +216,9 @@ def _named(op: LayerCall) -> Iterator[None]:
 def _trace(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], owner: Any, reason: str
 ) -> tuple[Any, tuple[int, ...]]:
-    """See `traced_graph`; whatever the function raises becomes a refusal with that reason."""
+    """See `trace`; whatever the function raises becomes a refusal with that reason."""
     try:
-        return traced_graph(function, args, kwargs, owner)
+        return trace(function, args, kwargs, owner)
     except (CFIError, Refusal):
         raise
     except Exception as error:  # the function may be the user's: anything may come out of it
@@ -226,7 +226,7 @@ def _trace(
         raise Refusal(f"{reason} ({type(error).__name__}: {first})") from error
 
 
-def _asked(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[OutputSpec, ...]:
+def _ask_outputs(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[OutputSpec, ...]:
     """What Keras says of the outputs of a call."""
 
     def symbolic(leaf: Any) -> Any:

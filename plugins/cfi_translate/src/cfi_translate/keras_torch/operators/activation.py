@@ -43,12 +43,12 @@ _ELEMENTWISE: dict[str, Callable[[], nn.Module]] = {
 _ALONG_AN_AXIS: dict[str, Callable[[int], nn.Module]] = {"softmax": nn.Softmax, "log_softmax": nn.LogSoftmax}
 
 
-def activated(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
+def activate(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
     """What a layer's own activation makes of its result."""
-    return _activate(op, to, op.operation.activation, x, "_activation")
+    return _apply(op, to, op.operation.activation, x, "_activation")
 
 
-def _activate(op: LayerCall, to: KerasWalk, activation: Any, x: Laid, suffix: str) -> Laid:
+def _apply(op: LayerCall, to: KerasWalk, activation: Any, x: Laid, suffix: str) -> Laid:
     """An activation, given as Keras has it in a layer's `activation`, as a new module."""
     if activation is None or activation is keras.activations.linear:
         return x
@@ -57,7 +57,7 @@ def _activate(op: LayerCall, to: KerasWalk, activation: Any, x: Laid, suffix: st
         if name in _ELEMENTWISE:
             return x.like(to.module(op, _ELEMENTWISE[name](), x.node, suffix=suffix))
         if name in _ALONG_AN_AXIS:
-            return _along(op, to, _ALONG_AN_AXIS[name], -1, x, suffix)
+            return _softmax_along(op, to, _ALONG_AN_AXIS[name], -1, x, suffix)
         if name == "exponential":
             return x.like(to.function(torch.exp, x.node))
     if isinstance(activation, keras.Layer):
@@ -66,11 +66,11 @@ def _activate(op: LayerCall, to: KerasWalk, activation: Any, x: Laid, suffix: st
     return to.activation(activation, f"{op.path}{suffix}", x, op.operation)
 
 
-def _along(
+def _softmax_along(
     op: LayerCall, to: KerasWalk, kind: Callable[[int], nn.Module], axis: Any, x: Laid, suffix: str = ""
 ) -> Laid:
     """A softmax along one axis of Keras's."""
-    x = to.unscrambled(x)
+    x = to.unscramble(x)
     return x.like(to.module(op, kind(x.at(_single(axis, x))), x.node, suffix=suffix))
 
 
@@ -83,7 +83,7 @@ def _single(axis: Any, x: Laid) -> int:
 @operator("layers.Activation")
 def activation_layer(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     """The activation under the layer's own name."""
-    result = _activate(op, to, op.operation.activation, inputs, "")
+    result = _apply(op, to, op.operation.activation, inputs, "")
     return result if result is not inputs else inputs.like(to.marker(op, inputs.node))
 
 
@@ -138,7 +138,7 @@ def prelu(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     def weights() -> nn.Module:
         return make(nn.PReLU, slopes, tensors={"weight": tensor_of(alpha, slopes)})
 
-    return x.like(to.weighted(op, weights, x.node))
+    return x.like(to.call_shared(op, weights, x.node))
 
 
 @operator("layers.Softmax", "ops.Softmax")
@@ -146,7 +146,7 @@ def softmax(op: LayerCall, to: KerasWalk, x: Laid, mask: Any = None) -> Laid:
     """Softmax along an axis, or over what a mask leaves."""
     mask = optional(mask, "mask")
     if mask is None:
-        return _along(op, to, nn.Softmax, op.operation.axis, x)
+        return _softmax_along(op, to, nn.Softmax, op.operation.axis, x)
     x, axis = to.plain(x), _single(op.operation.axis, x)
     require(mask.rank <= x.rank and mask.dtype == "bool", "its mask does not fit")
     hidden = to.function(torch.logical_not, to.plain(mask).node)
@@ -158,4 +158,4 @@ def softmax(op: LayerCall, to: KerasWalk, x: Laid, mask: Any = None) -> Laid:
 @operator("ops.LogSoftmax")
 def log_softmax(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
     """Logarithm of the softmax along an axis."""
-    return _along(op, to, nn.LogSoftmax, op.operation.axis, x)
+    return _softmax_along(op, to, nn.LogSoftmax, op.operation.axis, x)

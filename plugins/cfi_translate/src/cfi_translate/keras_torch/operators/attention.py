@@ -38,14 +38,16 @@ def multi_head_attention(
     require(getattr(layer, "_sliding_window", None) is None, "it has a sliding window")
     require(query_mask is None, "it is given a mask of its queries")
     masks = [
-        _unsqueezed(to, query.mask, -1),
-        _unsqueezed(to, value.mask if value_mask is None else tensor(value_mask, "value mask"), -2),
-        _unsqueezed(to, key.mask if key_mask is None and key is not value else optional(key_mask, "key mask"), -2),
-        _causal(op, to, query, key) if use_causal_mask else None,
+        _unsqueeze(to, query.mask, -1),
+        _unsqueeze(to, value.mask if value_mask is None else tensor(value_mask, "value mask"), -2),
+        _unsqueeze(to, key.mask if key_mask is None and key is not value else optional(key_mask, "key mask"), -2),
     ]
-    mask = _joined(to, [one for one in masks if one is not None], optional(attention_mask, "attention mask"))
+    if use_causal_mask:
+        triangle = np.tril(np.ones((1, query.shape[1] or 0, key.shape[1] or 0), bool))
+        masks.append(to.buffer(f"{op.path}.causal_mask", triangle))
+    mask = _join(to, [one for one in masks if one is not None], optional(attention_mask, "attention mask"))
     projections = ((layer._query_dense, query), (layer._key_dense, key), (layer._value_dense, value))
-    q, k, v = (to.function(torch.transpose, _projected(op, to, *one), 1, 2) for one in projections)
+    q, k, v = (to.function(torch.transpose, _project(op, to, *one), 1, 2) for one in projections)
     q = to.function(torch.mul, q, float(layer._inverse_sqrt_key_dim))
     scores = to.function(torch.matmul, q, to.function(torch.transpose, k, 2, 3))
     weights = _weights(op, to, scores, mask, bool(return_attention_scores))
@@ -57,7 +59,7 @@ def multi_head_attention(
     return [result, op.result(weights, position=1)] if return_attention_scores else result
 
 
-def _projected(op: LayerCall, to: KerasWalk, projection: Any, x: Laid) -> Any:
+def _project(op: LayerCall, to: KerasWalk, projection: Any, x: Laid) -> Any:
     """Samples × steps × heads × features."""
     plain = Laid(to.plain(x).node, x.shape, (0, 1, 2), x.dtype)
     return to.plain(to.layer(projection, op.child(projection.name), plain)).node
@@ -77,17 +79,12 @@ def _weights(op: LayerCall, to: KerasWalk, scores: Any, mask: Any, scores_wanted
     return to.module(op, nn.Dropout(dropout), weights, suffix=".dropout") if dropout > 0 else weights
 
 
-def _unsqueezed(to: KerasWalk, mask: Laid | None, axis: int) -> Any:
+def _unsqueeze(to: KerasWalk, mask: Laid | None, axis: int) -> Any:
     """A mask of steps as one of query steps × key steps."""
     return None if mask is None else to.function(torch.unsqueeze, to.plain(mask).node, axis)
 
 
-def _causal(op: LayerCall, to: KerasWalk, query: Laid, key: Laid) -> Any:
-    triangle = np.tril(np.ones((1, query.shape[1] or 0, key.shape[1] or 0), bool))
-    return to.buffer(f"{op.path}.causal_mask", triangle)
-
-
-def _joined(to: KerasWalk, parts: list[Any], attention_mask: Laid | None) -> Any:
+def _join(to: KerasWalk, parts: list[Any], attention_mask: Laid | None) -> Any:
     """What may attend to what: samples × heads (1) × query steps × key steps; None if everything may."""
     if attention_mask is not None:
         require(attention_mask.rank in (3, 4), "its attention mask has other axes than query steps, key steps")

@@ -12,7 +12,7 @@ from cfi_translate.grammar import require
 from cfi_translate.keras_torch.calls import LayerCall, operator
 from cfi_translate.keras_torch.graph import LaidGraph
 from cfi_translate.keras_torch.laid import Laid, channels_first
-from cfi_translate.keras_torch.operators.activation import activated
+from cfi_translate.keras_torch.operators.activation import activate
 from cfi_translate.keras_torch.walk import KerasWalk
 from cfi_translate.keras_torch.weights import bias_of, make, tensor_of
 
@@ -23,13 +23,13 @@ _ZERO_PADDING = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)
 Pads = tuple[tuple[int, int], ...]
 
 
-def spatial(op: LayerCall, to: LaidGraph, x: Laid) -> Laid:
+def as_images(op: LayerCall, to: LaidGraph, x: Laid) -> Laid:
     """The input of an operation on images, its channels second, whatever `data_format` says Keras has."""
-    return to.lay(x, spatial_axes(op, x.rank))
+    return to.lay(x, image_axes(op, x.rank))
 
 
-def spatial_axes(op: LayerCall, rank: int) -> tuple[int, ...]:
-    """The layout that `spatial` gives."""
+def image_axes(op: LayerCall, rank: int) -> tuple[int, ...]:
+    """The layout that `as_images` gives."""
     first = getattr(op.operation, "data_format", "channels_last") == "channels_first"
     return tuple(range(rank)) if first else channels_first(rank)
 
@@ -48,7 +48,7 @@ def torch_order(pads: Pads) -> tuple[int, ...]:
     return tuple(amount for pair in reversed(pads) for amount in pair)
 
 
-def _padded(op: LayerCall, to: KerasWalk, node: Any, pads: Pads, suffix: str = "_pad") -> Any:
+def _pad(op: LayerCall, to: KerasWalk, node: Any, pads: Pads, suffix: str = "_pad") -> Any:
     """Zeros around the axes after the first two; nothing where none are wanted."""
     if not any(amount for pair in pads for amount in pair):
         return node
@@ -69,17 +69,17 @@ def _pads(layer: Any, sizes: Sequence[int]) -> Pads:
 _MakeModule = Callable[[tuple[int, ...], int], nn.Module]
 
 
-def _convolved(op: LayerCall, to: KerasWalk, inputs: Laid, module: _MakeModule) -> Laid:
+def _convolve(op: LayerCall, to: KerasWalk, inputs: Laid, module: _MakeModule) -> Laid:
     """Calls the layer's module, after padding that it cannot do itself."""
-    x = spatial(op, to, inputs)
+    x = as_images(op, to, inputs)
     pads = _pads(op.operation, x.extents)
     symmetric = all(before == after for before, after in pads)
     own = tuple(before if symmetric else 0 for before, _ in pads)
-    node = x.node if symmetric else _padded(op, to, x.node, pads)
-    path = to.shared(op, lambda: module(own, x.channels))
-    convolution = next(one for one in to.held(path).modules() if isinstance(one, _CONVOLUTION))
+    node = x.node if symmetric else _pad(op, to, x.node, pads)
+    path = to.share(op, lambda: module(own, x.channels))
+    convolution = next(one for one in to.get(path).modules() if isinstance(one, _CONVOLUTION))
     _require_same(convolution.padding, own)
-    return activated(op, to, op.result(to.call(path, node), x.axes))
+    return activate(op, to, op.result(to.call(path, node), x.axes))
 
 
 def _require_same(held: Any, wanted: Any) -> None:
@@ -127,22 +127,22 @@ def convolution(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
         weight = _kernel(layer, layer.kernel)
         return _module(weight, bias_of(layer), layer.strides, padding, layer.dilation_rate, layer.groups)
 
-    return _convolved(op, to, inputs, module)
+    return _convolve(op, to, inputs, module)
 
 
 @operator("layers.DepthwiseConv1D", "layers.DepthwiseConv2D")
-def depthwise(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
+def depthwise_convolution(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     """A Conv module with a group for each channel."""
     layer = op.operation
 
     def module(padding: tuple[int, ...], channels: int) -> nn.Module:
         return _depthwise_module(layer, layer.kernel, bias_of(layer), padding, channels)
 
-    return _convolved(op, to, inputs, module)
+    return _convolve(op, to, inputs, module)
 
 
 @operator("layers.SeparableConv1D", "layers.SeparableConv2D")
-def separable(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
+def separable_convolution(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     """Two Conv modules in a container, depthwise and pointwise."""
     layer, ones = op.operation, (1,) * op.operation.rank
 
@@ -153,15 +153,15 @@ def separable(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
         both.add_module("pointwise", _module(pointwise, bias_of(layer), ones, (0,) * layer.rank, ones))
         return both
 
-    return _convolved(op, to, inputs, module)
+    return _convolve(op, to, inputs, module)
 
 
 @operator("layers.Conv1DTranspose", "layers.Conv2DTranspose", "layers.Conv3DTranspose")
-def transposed(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
+def transposed_convolution(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     """A ConvTranspose module; what torch cannot cut off on one side alone is cropped afterwards."""
-    layer, x = op.operation, spatial(op, to, inputs)
+    layer, x = op.operation, as_images(op, to, inputs)
     require(getattr(layer, "groups", 1) == 1, "torch and Keras group transposed convolutions differently")
-    axes = spatial_axes(op, x.rank)
+    axes = image_axes(op, x.rank)
     wanted = tuple(op.output.shape[axis] or 0 for axis in axes[2:])
     settings = zip(x.extents, wanted, layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
     padding, extra, cropped = zip(*(_transposed_padding(layer.padding, *one) for one in settings), strict=True)
@@ -180,11 +180,11 @@ def transposed(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
             tensors={"weight": _kernel(layer, layer.kernel), "bias": bias_of(layer)},
         )
 
-    path = to.shared(op, weights)
-    made = to.held(path)
+    path = to.share(op, weights)
+    made = to.get(path)
     _require_same((made.padding, made.output_padding), (padding, extra))
-    node = _padded(op, to, to.call(path, x.node), tuple((0, amount) for amount in cropped), "_crop")
-    return activated(op, to, op.result(node, axes))
+    node = _pad(op, to, to.call(path, x.node), tuple((0, amount) for amount in cropped), "_crop")
+    return activate(op, to, op.result(node, axes))
 
 
 def _transposed_padding(
@@ -205,25 +205,25 @@ def _transposed_padding(
 @operator("layers.ZeroPadding1D", "layers.ZeroPadding2D", "layers.ZeroPadding3D")
 def zero_padding(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     """A ZeroPad module."""
-    return _bordered(op, to, spatial(op, to, inputs), op.operation.padding, 1)
+    return _add_borders(op, to, as_images(op, to, inputs), op.operation.padding, 1)
 
 
 @operator("layers.Cropping1D", "layers.Cropping2D", "layers.Cropping3D")
 def cropping(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     """A ZeroPad module with negative amounts."""
-    return _bordered(op, to, spatial(op, to, inputs), op.operation.cropping, -1)
+    return _add_borders(op, to, as_images(op, to, inputs), op.operation.cropping, -1)
 
 
 @operator("layers.CenterCrop")
 def center_crop(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     """A ZeroPad module with negative amounts; an image that is too small would be enlarged."""
-    layer, x = op.operation, to.cast(spatial(op, to, inputs), op.output.dtype)
+    layer, x = op.operation, to.cast(as_images(op, to, inputs), op.output.dtype)
     spare = [size - kept for size, kept in zip(x.extents, (layer.height, layer.width), strict=True)]
     require(min(spare) >= 0, "it enlarges its input")
-    return _bordered(op, to, x, [(one // 2, one - one // 2) for one in spare], -1)
+    return _add_borders(op, to, x, [(one // 2, one - one // 2) for one in spare], -1)
 
 
-def _bordered(op: LayerCall, to: KerasWalk, x: Laid, amounts: Any, sign: int) -> Laid:
+def _add_borders(op: LayerCall, to: KerasWalk, x: Laid, amounts: Any, sign: int) -> Laid:
     pairs = (amounts,) if x.rank == 3 else amounts
     pads = tuple((sign * before, sign * after) for before, after in pairs)
     return op.result(to.module(op, _ZERO_PADDING[x.rank - 3](torch_order(pads)), x.node), x.axes)
@@ -234,14 +234,14 @@ def extract_patches(op: LayerCall, to: KerasWalk, images: Laid) -> Laid:
     """The values of each window in a row: rows, columns, channels."""
     own = op.operation
     require(len(own.size) == 2, "its patches have three axes")
-    x = spatial(op, to, images)
+    x = as_images(op, to, images)
     kernel, strides, rates = (
         (one, one) if isinstance(one, int) else tuple(one) for one in (own.size, own.strides, own.dilation_rate)
     )
     pads = same_pads(x.extents, kernel, strides, rates) if own.padding == "same" else ((0, 0), (0, 0))
-    node = _padded(op, to, x.node, pads)
+    node = _pad(op, to, x.node, pads)
     node = to.function(torch.nn.functional.unfold, node, kernel, dilation=rates, stride=strides)
-    rows, columns = (op.output.shape[axis] for axis in spatial_axes(op, 4)[2:])
+    rows, columns = (op.output.shape[axis] for axis in image_axes(op, 4)[2:])
     node = to.function(torch.reshape, node, (-1, x.channels, *kernel, rows, columns))
     node = to.function(torch.permute, node, (0, 2, 3, 1, 4, 5))
-    return op.result(to.function(torch.flatten, node, 1, 3), spatial_axes(op, 4))
+    return op.result(to.function(torch.flatten, node, 1, 3), image_axes(op, 4))

@@ -70,7 +70,7 @@ _OF_ANY = {
 _FILLED: dict[str, Function] = {"OnesLike": torch.ones_like, "ZerosLike": torch.zeros_like}
 
 
-def _combined(op: LayerCall, to: KerasWalk, function: Function, operands: Sequence[Any], dtype: str | None) -> Laid:
+def _combine(op: LayerCall, to: KerasWalk, function: Function, operands: Sequence[Any], dtype: str | None) -> Laid:
     """A function of several operands that broadcast against each other.
 
     Args:
@@ -84,7 +84,7 @@ def _combined(op: LayerCall, to: KerasWalk, function: Function, operands: Sequen
     values = [to.cast(one, dtype) if dtype else one for one in operands if isinstance(one, Laid)]
     constants = [constant_array(one) for one in operands if not isinstance(one, Laid)]
     if any(array is not None and array.ndim > 0 for array in constants):
-        values = [to.unscrambled(x) for x in values]
+        values = [to.unscramble(x) for x in values]
     values = to.together(values) if all(x.rank == rank for x in values) else [to.plain(x) for x in values]
     full = next((x for x in values if x.rank == rank), None)
     axes = plain_axes(rank) if full is None else full.axes
@@ -138,14 +138,14 @@ def _arithmetic(function: Function, op: LayerCall, to: KerasWalk, x1: Any, x2: A
         x = to.cast(x, op.output.dtype)
         node = _with_number(to, function, x.node, number, swapped)
         return op.result(node, x.axes, flattened=x.flattened)
-    return _combined(op, to, function, (x1, x2), op.output.dtype)
+    return _combine(op, to, function, (x1, x2), op.output.dtype)
 
 
 @operator("ops.FloorDivide")
 def floor_divide(op: LayerCall, to: KerasWalk, x1: Any, x2: Any) -> Laid:
     """The quotient rounded down, as TensorFlow has it: torch.floor_divide rounds otherwise, and has no gradient."""
     require("float" in op.output.dtype, "integers are divided in another way")
-    quotient = _combined(op, to, torch.div, (x1, x2), op.output.dtype)
+    quotient = _combine(op, to, torch.div, (x1, x2), op.output.dtype)
     return quotient.like(to.function(torch.floor, quotient.node))
 
 
@@ -166,7 +166,7 @@ def _with_number(to: KerasWalk, function: Function, node: Any, number: Any, swap
 
 def _comparison(function: Function, op: LayerCall, to: KerasWalk, x1: Any, x2: Any) -> Laid:
     dtype = keras.backend.result_type(*(_type_of(one) for one in (x1, x2)))
-    return _combined(op, to, function, (x1, x2), dtype)
+    return _combine(op, to, function, (x1, x2), dtype)
 
 
 def _type_of(operand: Any) -> Any:
@@ -183,12 +183,12 @@ def _of_any(function: Function, op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
     return x.like(to.function(function, x.node), op.output.dtype)
 
 
-def _filled(function: Function, op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
+def _fill(function: Function, op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
     return to.cast(x.like(to.function(function, x.node)), op.output.dtype)
 
 
-def _pairwise(function: Function, op: LayerCall, to: KerasWalk, inputs: Any) -> Laid:
-    values = _expanded(op, to, inputs)
+def _merge(function: Function, op: LayerCall, to: KerasWalk, inputs: Any) -> Laid:
+    values = _expand(op, to, inputs)
     node = reduce(lambda one, other: to.function(function, one, other), [x.node for x in values])
     if op.kind == "Average":
         node = to.function(torch.div, node, len(values))
@@ -200,22 +200,22 @@ for _functions, _converter, _module in (
     (_COMPARISONS, _comparison, "ops"),
     (_OF_FLOATS, _of_floats, "ops"),
     (_OF_ANY, _of_any, "ops"),
-    (_FILLED, _filled, "ops"),
-    (_MERGING, _pairwise, "layers"),
+    (_FILLED, _fill, "ops"),
+    (_MERGING, _merge, "layers"),
 ):
     for _name, _function in _functions.items():
         operator(f"{_module}.{_name}")(partial(_converter, _function))
 
 
-def _expanded(op: LayerCall, to: KerasWalk, inputs: Any) -> list[Laid]:
+def _expand(op: LayerCall, to: KerasWalk, inputs: Any) -> list[Laid]:
     """The inputs of a layer in one layout; Keras puts missing axes after that of the samples, where all have one."""
     values, rank = tensors(inputs), len(op.output.shape)
 
-    def expanded(x: Laid) -> Laid:
+    def expand(x: Laid) -> Laid:
         shape = (x.shape[0], *(1,) * (rank - x.rank), *x.shape[1:])
         return Laid(to.reshape(to.plain(x).node, shape), shape, plain_axes(rank), x.dtype)
 
-    return to.together(values if len({x.rank for x in values}) == 1 else [expanded(x) for x in values])
+    return to.together(values if len({x.rank for x in values}) == 1 else [expand(x) for x in values])
 
 
 @operator("ops.Where")
@@ -226,7 +226,7 @@ def where(op: LayerCall, to: KerasWalk, condition: Any, x1: Any = None, x2: Any 
     typed = [
         to.cast(one, dtype) if isinstance(one, Laid) else np.asarray(constant_array(one), dtype) for one in (x1, x2)
     ]
-    return _combined(op, to, torch.where, (to.cast(condition, "bool"), *typed), None)
+    return _combine(op, to, torch.where, (to.cast(condition, "bool"), *typed), None)
 
 
 @operator("ops.Clip")

@@ -28,7 +28,7 @@ def embedding(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     def weights() -> nn.Module:
         return make(nn.Embedding, *table.shape, tensors={"weight": tensor_of(table)})
 
-    node = to.weighted(op, weights, to.method("long", x.node))
+    node = to.call_shared(op, weights, to.method("long", x.node))
     mask = Laid(to.function(torch.ne, x.node, 0), x.shape, x.axes, "bool") if layer.mask_zero else None
     return op.result(node, mask=mask)
 
@@ -36,7 +36,7 @@ def embedding(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
 @operator("ops.Split")
 def split(op: LayerCall, to: KerasWalk, x: Laid) -> list[Laid]:
     """A tensor in parts."""
-    x = to.unscrambled(x)
+    x = to.unscramble(x)
     axis, at, results = op.operation.axis % x.rank, 0, []
     for position, spec in enumerate(op.outputs):
         size = spec.shape[axis]
@@ -82,7 +82,7 @@ def _axes(op: LayerCall, x: Laid, samples: str) -> tuple[int, ...]:
 @operator("ops.Roll")
 def roll(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
     """Values moved along some axes; those that leave at one end come back at the other."""
-    x, shift = to.unscrambled(x), op.operation.shift
+    x, shift = to.unscramble(x), op.operation.shift
     axes = _axes(op, x, "it mixes samples")
     shifts = tuple(shift) if isinstance(shift, list | tuple) else (shift,) * len(axes)
     require(len(shifts) == len(axes) and all(isinstance(one, int) for one in shifts), "its shift is not constant")
@@ -92,7 +92,7 @@ def roll(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
 @operator("ops.Flip")
 def flip(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
     """The order along some axes reversed."""
-    x = to.unscrambled(x)
+    x = to.unscramble(x)
     axes = _axes(op, x, "it reverses the samples")
     return x.like(to.function(torch.flip, x.node, tuple(x.at(axis) for axis in axes)))
 
@@ -111,10 +111,10 @@ def take(op: LayerCall, to: KerasWalk, x: Any, indices: Any) -> Laid:
     if positions.ndim == 0:
         return op.result(to.function(torch.select, x.node, axis, int(positions)))
     require(positions.ndim == 1, "its positions have several axes")
-    return op.result(_selected(op, to, x.node, axis, positions % size, "indices"))
+    return op.result(_select(op, to, x.node, axis, positions % size, "indices"))
 
 
-def _selected(op: LayerCall, to: KerasWalk, node: Any, axis: int, positions: np.ndarray, name: str) -> Any:
+def _select(op: LayerCall, to: KerasWalk, node: Any, axis: int, positions: np.ndarray, name: str) -> Any:
     index = to.buffer(f"{op.path}_{name}", positions.astype(np.int64))
     return to.function(torch.index_select, node, axis, index)
 
@@ -122,11 +122,11 @@ def _selected(op: LayerCall, to: KerasWalk, node: Any, axis: int, positions: np.
 @operator("ops.Pad")
 def pad(op: LayerCall, to: KerasWalk, x: Any, constant_values: Any = None) -> Laid:
     """Values around a tensor."""
-    mode, x = op.operation.mode, to.unscrambled(tensor(x))
+    mode, x = op.operation.mode, to.unscramble(tensor(x))
     widths = _widths(op.operation.pad_width, x.rank)
     require(len(widths) == x.rank and not any(widths[0]), "it pads the samples")
     if mode in ("reflect", "symmetric"):
-        return _mirrored(op, to, x, widths)
+        return _mirror(op, to, x, widths)
     require(mode == "constant", f"its mode is {mode!r}")
     filling = constant_array(0 if constant_values is None else constant_values)
     if filling is None or filling.size != 1:
@@ -143,12 +143,12 @@ def _widths(given: Any, rank: int) -> list[tuple[int, int]]:
     return pairs * rank if len(pairs) == 1 else pairs
 
 
-def _mirrored(op: LayerCall, to: KerasWalk, x: Laid, widths: Sequence[tuple[int, int]]) -> Laid:
+def _mirror(op: LayerCall, to: KerasWalk, x: Laid, widths: Sequence[tuple[int, int]]) -> Laid:
     node = x.node
     for axis, pair in enumerate(widths):
         if any(pair):
             order = np.pad(np.arange(x.shape[axis] or 0), pair, mode=op.operation.mode)
-            node = _selected(op, to, node, x.at(axis), order, f"axis{axis}")
+            node = _select(op, to, node, x.at(axis), order, f"axis{axis}")
     return op.result(node, x.axes)
 
 

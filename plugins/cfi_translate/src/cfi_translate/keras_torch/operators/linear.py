@@ -14,7 +14,7 @@ from torch import nn
 from cfi_translate.grammar import require
 from cfi_translate.keras_torch.calls import LayerCall, operator, tensors
 from cfi_translate.keras_torch.laid import Laid
-from cfi_translate.keras_torch.operators.activation import activated
+from cfi_translate.keras_torch.operators.activation import activate
 from cfi_translate.keras_torch.operators.elementwise import constant_operand
 from cfi_translate.keras_torch.walk import KerasWalk
 from cfi_translate.keras_torch.weights import bias_of, make, tensor_of
@@ -42,10 +42,10 @@ def dense(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
         weight = tensor_of(layer.kernel, *sizes, units, axes=axes).reshape(units, features)
         return _linear(weight, bias_of(layer))
 
-    path = to.shared(op, weights)
+    path = to.share(op, weights)
     same = to.feature_orders.setdefault(path, x.flattened) == x.flattened
     require(same, "it is shared by tensors whose features stand in different orders")
-    return activated(op, to, op.result(to.call(path, x.node), x.axes))
+    return activate(op, to, op.result(to.call(path, x.node), x.axes))
 
 
 @operator("layers.EinsumDense")
@@ -69,10 +69,10 @@ def einsum_dense(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     node = x.node
     if len(contracted) > 1:
         node = to.function(torch.flatten, node, x.rank - len(contracted))
-    node = to.weighted(op, weights, node)
+    node = to.call_shared(op, weights, node)
     if len(made) > 1:
         node = to.module(op, nn.Unflatten(-1, shape), node, suffix="_unflatten")
-    return activated(op, to, op.result(node))
+    return activate(op, to, op.result(node))
 
 
 def _letters(equation: str) -> tuple[str, str, str]:

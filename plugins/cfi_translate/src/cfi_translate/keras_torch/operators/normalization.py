@@ -57,7 +57,7 @@ def batch_normalization(op: LayerCall, to: KerasWalk, inputs: Laid, mask: Any = 
             tensors=_affine(layer, (x.channels,)) | statistics,
         )
 
-    return x.like(to.weighted(op, weights, x.node))
+    return x.like(to.call_shared(op, weights, x.node))
 
 
 @operator("layers.GroupNormalization")
@@ -75,7 +75,7 @@ def group_normalization(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
             tensors=_affine(layer, (x.channels,)),
         )
 
-    return x.like(to.weighted(op, weights, x.node))
+    return x.like(to.call_shared(op, weights, x.node))
 
 
 def _last_axes(op: LayerCall, to: KerasWalk, x: Laid) -> tuple[Laid, tuple[int, ...]]:
@@ -103,7 +103,7 @@ def layer_normalization(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
             tensors=tensors if layer.center else {"weight": tensors["weight"]},
         )
 
-    return x.like(to.weighted(op, weights, x.node))
+    return x.like(to.call_shared(op, weights, x.node))
 
 
 @operator("layers.RMSNormalization")
@@ -115,7 +115,7 @@ def rms_normalization(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     def weights() -> nn.Module:
         return make(nn.RMSNorm, shape, eps=layer.epsilon, tensors={"weight": tensor_of(layer.scale)})
 
-    return x.like(to.weighted(op, weights, x.node))
+    return x.like(to.call_shared(op, weights, x.node))
 
 
 @operator("layers.Normalization")
@@ -126,7 +126,7 @@ def normalization(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     mean = np.asarray(layer.mean, inputs.dtype if "float" in inputs.dtype else layer.compute_dtype)
     least = np.asarray(keras.config.epsilon(), mean.dtype)
     deviation = np.maximum(np.sqrt(np.asarray(layer.variance, mean.dtype)), least)
-    x = to.cast(to.unscrambled(inputs), layer.compute_dtype)
+    x = to.cast(to.unscramble(inputs), layer.compute_dtype)
     mean_node = to.operand(f"{op.path}.mean", mean, x)
     deviation_node = to.operand(f"{op.path}.deviation", deviation, x)
     if layer.invert:
@@ -140,7 +140,7 @@ def normalization(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
 def rescaling(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     """Multiplies by a constant and adds another."""
     layer = op.operation
-    x = to.cast(to.unscrambled(inputs), layer.compute_dtype)
+    x = to.cast(to.unscramble(inputs), layer.compute_dtype)
     scale, offset = (
         to.operand(f"{op.path}.{name}", np.asarray(getattr(layer, name), layer.compute_dtype), x)
         for name in ("scale", "offset")

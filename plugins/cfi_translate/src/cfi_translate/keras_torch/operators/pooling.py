@@ -13,7 +13,7 @@ from torch import nn
 from cfi_translate.grammar import require
 from cfi_translate.keras_torch.calls import LayerCall, operator, optional
 from cfi_translate.keras_torch.laid import Laid
-from cfi_translate.keras_torch.operators.convolution import Pads, same_pads, spatial, torch_order
+from cfi_translate.keras_torch.operators.convolution import Pads, as_images, same_pads, torch_order
 from cfi_translate.keras_torch.walk import KerasWalk
 
 _MAXIMUM = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
@@ -26,7 +26,7 @@ _ADAPTIVE_MAXIMUM = (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxP
 @operator("layers.MaxPooling1D", "layers.MaxPooling2D", "layers.MaxPooling3D")
 def max_pooling(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     """A MaxPool module; padded with minus infinity where its own padding cannot do it."""
-    x = spatial(op, to, inputs)
+    x = as_images(op, to, inputs)
     kernel, strides, pads = _window(op.operation, x.extents)
     symmetric, node, at = _symmetric(x.extents, kernel, strides, pads), x.node, len(kernel) - 1
     if symmetric is None:
@@ -39,7 +39,7 @@ def max_pooling(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
 @operator("layers.AveragePooling1D", "layers.AveragePooling2D", "layers.AveragePooling3D")
 def average_pooling(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     """An AvgPool module that counts no padding; weighted afterwards where its own padding cannot do it."""
-    x = spatial(op, to, inputs)
+    x = as_images(op, to, inputs)
     kernel, strides, pads = _window(op.operation, x.extents)
     symmetric, rank = _symmetric(x.extents, kernel, strides, pads), len(kernel)
     if symmetric is not None:
@@ -103,28 +103,28 @@ def global_average(op: LayerCall, to: KerasWalk, inputs: Laid, mask: Any = None)
     mask = optional(mask, "mask")
     if mask is not None:
         return _masked_average(op, to, inputs, mask)
-    x = spatial(op, to, inputs)
-    return _without_space(op, to, x, _ADAPTIVE_AVERAGE[x.rank - 3](1))
+    x = as_images(op, to, inputs)
+    return _drop_space(op, to, x, _ADAPTIVE_AVERAGE[x.rank - 3](1))
 
 
 @operator("layers.GlobalMaxPooling1D", "layers.GlobalMaxPooling2D", "layers.GlobalMaxPooling3D")
 def global_maximum(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     """A MaxPool over everything, then Flatten."""
-    x = spatial(op, to, inputs)
-    return _without_space(op, to, x, _MAXIMUM[x.rank - 3](x.extents))
+    x = as_images(op, to, inputs)
+    return _drop_space(op, to, x, _MAXIMUM[x.rank - 3](x.extents))
 
 
-def _adaptive(modules: Sequence[Any], op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
-    x, size = spatial(op, to, inputs), op.operation.output_size
+def _adaptive_pool(modules: Sequence[Any], op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
+    x, size = as_images(op, to, inputs), op.operation.output_size
     module = modules[x.rank - 3](size if isinstance(size, int) else tuple(size))
     return op.result(to.module(op, module, x.node), x.axes)
 
 
 for _kind, _modules in (("Average", _ADAPTIVE_AVERAGE), ("Max", _ADAPTIVE_MAXIMUM)):
-    operator(*(f"layers.Adaptive{_kind}Pooling{rank}D" for rank in (1, 2, 3)))(partial(_adaptive, _modules))
+    operator(*(f"layers.Adaptive{_kind}Pooling{rank}D" for rank in (1, 2, 3)))(partial(_adaptive_pool, _modules))
 
 
-def _without_space(op: LayerCall, to: KerasWalk, x: Laid, module: nn.Module) -> Laid:
+def _drop_space(op: LayerCall, to: KerasWalk, x: Laid, module: nn.Module) -> Laid:
     node = to.module(op, module, x.node)
     if op.operation.keepdims:
         return op.result(node, x.axes)

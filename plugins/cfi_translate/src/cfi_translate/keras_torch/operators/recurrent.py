@@ -49,7 +49,7 @@ def recurrent(op: LayerCall, to: KerasWalk, sequences: Laid, initial_state: Any 
     given = initial_state if isinstance(initial_state, list | tuple) else [initial_state]
     states = [to.plain(tensor(state, "initial state")).node for state in given if state is not None]
     if layer.go_backwards:
-        node, left = _flipped(to, node), _flipped(to, left)
+        node, left = _flip(to, node), _flip(to, left)
     steps = _run(op, to, node, left, states)
     outputs = [to.marker(op, steps.all if layer.return_sequences else steps.last, suffix="_output")]
     return op.results([*outputs, *steps.states] if layer.return_state else outputs)
@@ -70,9 +70,9 @@ def bidirectional(
         one, other = _both_ways(op, to, node)
     else:
         one = _run(forward, to, node, left, ())
-        other = _run(backward, to, _flipped(to, node), _flipped(to, left), ())
-        other = Steps(_flipped(to, other.all), other.last, other.states)
-    outputs = _merged(op, to, [one.all, other.all] if layer.return_sequences else [one.last, other.last])
+        other = _run(backward, to, _flip(to, node), _flip(to, left), ())
+        other = Steps(_flip(to, other.all), other.last, other.states)
+    outputs = _merge(op, to, [one.all, other.all] if layer.return_sequences else [one.last, other.last])
     return op.results([*outputs, *one.states, *other.states] if layer.return_state else outputs)
 
 
@@ -88,7 +88,7 @@ def _run(op: LayerCall, to: KerasWalk, node: Any, mask: Any, states: Sequence[An
     """
     layer, cell = op.operation, _cell(op.operation)
     is_lstm = _KINDS[type(cell)] == "LSTM"
-    path = to.shared(op, lambda: _module([cell]))
+    path = to.share(op, lambda: _module([cell]))
     if mask is not None:
         require(not layer.return_state or not is_lstm, "torch gives no cell state of a masked step")
         require(not states, "it is called with a mask and an initial state")
@@ -121,7 +121,7 @@ def _masked_steps(to: KerasWalk, everything: Any, mask: Any, zero_output: bool) 
 def _both_ways(op: LayerCall, to: KerasWalk, node: Any) -> tuple[Steps, Steps]:
     cells = [_cell(op.operation.forward_layer), _cell(op.operation.backward_layer)]
     is_lstm, units = _KINDS[type(cells[0])] == "LSTM", cells[0].units
-    made = to.weighted(op, lambda: _module(cells), node)
+    made = to.call_shared(op, lambda: _module(cells), node)
     everything, final = (to.function(python.getitem, made, position) for position in (0, 1))
     one, other = (to.function(torch.narrow, everything, 2, start, units) for start in (0, units))
     first, second = (_states(to, is_lstm, final, direction) for direction in (0, 1))
@@ -136,7 +136,7 @@ def _states(to: KerasWalk, is_lstm: bool, final: Any, direction: int) -> tuple[A
     return tuple(to.function(torch.select, one, 0, direction) for one in both)
 
 
-def _merged(op: LayerCall, to: KerasWalk, nodes: list[Any]) -> list[Any]:
+def _merge(op: LayerCall, to: KerasWalk, nodes: list[Any]) -> list[Any]:
     """The outputs of both directions as Keras joins them."""
     mode = op.operation.merge_mode
     if mode is None:
@@ -196,7 +196,7 @@ def _module(cells: Sequence[Any]) -> nn.Module:
     return make(_MODULES[kind], cell.kernel.shape[0], cell.units, tensors=tensors, **options)
 
 
-def _flipped(to: KerasWalk, node: Any) -> Any:
+def _flip(to: KerasWalk, node: Any) -> Any:
     """A sequence, or a mask of one, from its end to its start; None stays None."""
     return None if node is None else to.function(torch.flip, node, (1,))
 

@@ -15,9 +15,9 @@ from cfi_translate.keras_torch.laid import Laid, axes_of
 from cfi_translate.keras_torch.walk import KerasWalk
 
 
-def _reduced(function: Callable[..., Any], options: dict[str, Any], op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
+def _reduce(function: Callable[..., Any], options: dict[str, Any], op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
     """A reduction over some axes; the layout of the others stays."""
-    x = to.unscrambled(x)
+    x = to.unscramble(x)
     if op.output.dtype != "bool":
         x = to.cast(x, op.output.dtype)
     axes, keep = axes_of(op.operation.axis, x.rank), bool(op.operation.keepdims)
@@ -43,7 +43,7 @@ for _name, _function, _options in (
     ("Any", torch.any, {}),
     ("All", torch.all, {}),
 ):
-    operator(f"ops.{_name}")(partial(_reduced, _function, _options))
+    operator(f"ops.{_name}")(partial(_reduce, _function, _options))
 
 
 @operator("ops.Prod")

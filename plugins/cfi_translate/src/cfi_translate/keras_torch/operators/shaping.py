@@ -60,7 +60,7 @@ _MOVED: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
 def transpose(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
     """Another meaning for the same axes; nothing is moved until it has to be."""
     order = _MOVED[name_of(op.operation)](op.operation, np.empty(range(x.rank))).shape
-    x = to.unscrambled(x)
+    x = to.unscramble(x)
     return op.result(to.marker(op, x.node), tuple(order.index(axis) for axis in x.axes))
 
 
@@ -86,7 +86,7 @@ def squeeze(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
 def concatenate(op: LayerCall, to: KerasWalk, xs: Any) -> Laid:
     """Tensors one after the other."""
     values = [x if op.is_layer else to.cast(x, op.output.dtype) for x in tensors(xs)]
-    values = to.together([to.unscrambled(x) for x in values])
+    values = to.together([to.unscramble(x) for x in values])
     node = to.function(torch.cat, [x.node for x in values], values[0].at(op.operation.axis))
     return op.result(to.marker(op, node), values[0].axes)
 
