@@ -278,11 +278,11 @@ FUNCTIONS: dict[str, tuple] = {
     "products of matrices added": (lambda x, y: torch.baddbmm(x[..., :5], x, y.mT, beta=2, alpha=0.5), STEPS, STEPS),
     "interpolated": (lambda x: x.lerp(x * 2, 0.3) + torch.lerp(x, x.square(), x.sigmoid()), ROW),
     "bounds": (lambda x: x.clamp_max(0.3) + x.clip(-1, 1) + F.threshold(x, 0.1, 20.0) + F.relu6(x * 9), ROW),
-    "outer product": (lambda x: torch.outer(x[:, 0], x[0]), ROW),
+    "outer product": (lambda x: torch.outer(x[:, 0], TABLE[0]), ROW),
     "moved": (lambda x: (x.movedim((1, 2), (2, 1)), x.narrow(1, 2, 3), x[:, :, 0, 0].t().T), IMAGE),
     "deviations": (lambda x: (*torch.std_mean(x, 1), *torch.var_mean(x, 2), x.std((2, 3), correction=0)), IMAGE),
     "similarity": (lambda x: F.cosine_similarity(x, x * 2 + 1, 1) + F.pairwise_distance(x, x * 2), ROW),
-    "changed by rules": (lambda x: (x * 1).addcmul_(x, x) + (x * 1).fill_(x.sum()), ROW),
+    "changed by rules": (lambda x: (x * 1).addcmul_(x, x).clamp_min_(x.mean(1, keepdim=True)), ROW),
     "with statistics": (
         lambda x: (
             torch.native_layer_norm(x, (7,), None, None, 0.1)[0],
@@ -331,6 +331,7 @@ REFUSED = {
     ),
     "indices of pooling": (nn.MaxPool2d(2, return_indices=True).eval(), IMAGE, "indices"),
     "unknown operator": (lambda x: torch.fft.fft(x).real, ROW, "aten::"),
+    "taken apart into what is unknown": (lambda x: torch.hypot(x, x + 1), ROW, "hypot in aten::hypot"),
     "no tensor": (lambda x: (x, 3), ROW, "returns int"),
     "bfloat16": (lambda x: x.to(torch.bfloat16), ROW, "bfloat16"),
 }

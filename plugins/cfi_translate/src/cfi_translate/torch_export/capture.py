@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
+from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from cfi_core.adapters import adapter_for
 from cfi_core.framework.structure import flatten
 from cfi_core.registry import registry
 from cfi_translate.failures import failure
+from cfi_translate.grammar import Refusal, require
 from cfi_translate.torch_export import NAME, attention_modules, normalization_modules
 from cfi_translate.workarounds import quiet
 
@@ -122,8 +124,8 @@ def without_work_in_place(program: Any) -> Captured:
             raise failure(NAME, "could not take the captured graph apart", error) from error
 
 
-def take_apart(node: fx.Node, operator: Any) -> fx.Graph | None:
-    """What torch's own rule for an operator makes of it where it stands; None if there is no rule.
+def take_apart(node: fx.Node, operator: Any) -> fx.Graph:
+    """What torch's own rule for an operator makes of it where it stands.
 
     To let `run_decompositions` do that takes several times as long, because it goes through the whole program.
 
@@ -133,9 +135,13 @@ def take_apart(node: fx.Node, operator: Any) -> fx.Graph | None:
 
     Returns:
         A graph whose placeholders are the node's inputs, in the order of `node.all_input_nodes`.
+
+    Raises:
+        Refusal: There is no rule, or none for these inputs.
     """
-    rules = torch.export.default_decompositions()
-    rule: Any = rules[operator] if operator in rules else operator  # which may be made of others itself
+    # Those for exporting keep more operators whole; an operator without any rule may yet be made of others.
+    rules, for_export = get_decompositions([operator]), torch.export.default_decompositions()
+    rule: Any = for_export[operator] if operator in for_export else rules.get(operator, operator)
 
     def run(*tensors: Any) -> Any:
         given = dict(zip(node.all_input_nodes, tensors, strict=True))
@@ -145,9 +151,10 @@ def take_apart(node: fx.Node, operator: Any) -> fx.Graph | None:
     with _exporting, _undisturbed():
         try:
             graph = make_fx(run)(*(one.meta["val"] for one in node.all_input_nodes)).graph
-        except Exception:  # the rules run through all layers of torch, and some have none for these operands
-            return None
-    return None if any(one.target == operator for one in graph.nodes) else graph
+        except Exception as error:  # the rules run through all layers of torch
+            raise Refusal("the operator is not supported") from error
+    require(all(one.target != operator for one in graph.nodes), "the operator is not supported")
+    return graph
 
 
 def _without_wrapper(name: str) -> str:

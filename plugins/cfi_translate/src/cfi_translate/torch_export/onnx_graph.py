@@ -38,17 +38,10 @@ class Like:
     dtype: torch.dtype
 
 
-@dataclass(frozen=True, eq=False)
-class OnnxValue:
-    """A value of the ONNX graph.
+class _Known:
+    """What has a shape and a type."""
 
-    Attributes:
-        name: Its name there.
-        like: Its shape and type: a tensor of torch.export's, without data, or a `Like`; None inside an operator.
-    """
-
-    name: str
-    like: Any = None
+    like: Any
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -62,7 +55,20 @@ class OnnxValue:
 
 
 @dataclass(frozen=True, eq=False)
-class Filled:
+class OnnxValue(_Known):
+    """A value of the ONNX graph.
+
+    Attributes:
+        name: Its name there.
+        like: Its shape and type: a tensor of torch.export's, without data, or a `Like`; None inside an operator.
+    """
+
+    name: str
+    like: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Filled(_Known):
     """A tensor of one number whose size follows the number of samples; written when something needs it.
 
     Attributes:
@@ -73,24 +79,9 @@ class Filled:
     number: float
     like: Any
 
-    @property
-    def shape(self) -> tuple[Any, ...]:
-        """Sizes, some of them symbols."""
-        return tuple(self.like.shape)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of its elements."""
-        return self.like.dtype
-
-
-class Unread:
-    """A further result of an operator that is not computed; an error if anything reads it."""
-
-    shape: tuple[int, ...] = ()
-
-
-UNREAD = Unread()
+UNREAD = object()
+"""A further result of an operator that is not computed; an error if anything reads it."""
 
 
 class OnnxGraph:

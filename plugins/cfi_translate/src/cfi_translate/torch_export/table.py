@@ -12,11 +12,11 @@ from cfi_translate.torch_export import NAME
 
 
 @dataclass(frozen=True)
-class TorchOperator:
+class TorchOp:
     """An operator of a captured graph.
 
     Attributes:
-        name: Its schema's, such as `aten::add.Tensor`.
+        name: Its schema's, such as `aten::add.Tensor`, for messages.
         path: The dotted path of the module that it came from; empty if it is in none.
         result: What torch.export has for what it gives: one tensor without data, or several.
     """
@@ -36,7 +36,7 @@ class TorchOperator:
         return self.result.dtype
 
 
-def describe(op: TorchOperator) -> str:
+def describe(op: TorchOp) -> str:
     """How messages name an operator."""
     return f"{op.name} of {op.path!r}" if op.path else op.name
 
@@ -45,5 +45,5 @@ operator = Operators(NAME, describe)
 """Names are those of `torch.ops.aten`, with their overload unless it is the default one: `conv2d`, `add.Tensor`.
 
 Operands are all arguments of the schema, in its order, with the defaults filled in: values of the ONNX graph, constants
-(tensors), numbers. Where an operator has no function, torch's own rule for it is followed where there is one.
+(tensors), numbers. Where an operator has no function, torch's own rule for it is followed (`capture.take_apart`).
 """

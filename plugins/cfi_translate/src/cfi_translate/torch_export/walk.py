@@ -13,10 +13,11 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Graph, Node, map_arg
 from torch.utils._pytree import tree_flatten
 
+from cfi_translate.grammar import Refusal
 from cfi_translate.torch_export.capture import Captured, take_apart
-from cfi_translate.torch_export.onnx_graph import Filled, OnnxGraph, OnnxValue, Unread
+from cfi_translate.torch_export.onnx_graph import UNREAD, Filled, OnnxGraph, OnnxValue
 from cfi_translate.torch_export.operators import operator
-from cfi_translate.torch_export.table import TorchOperator
+from cfi_translate.torch_export.table import TorchOp
 
 # What these check was found true while capturing, or does not change what is computed.
 _CHECKS = {
@@ -55,7 +56,7 @@ def walk(captured: Captured, to: OnnxGraph) -> list[Any]:
     specs = captured.program.graph_signature.output_specs
     given = [one for spec, one in zip(specs, outputs, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
     for position, output in enumerate(given):
-        _check_is_computed(TorchOperator(f"the output {position}"), [output])
+        _check_is_computed(TorchOp(f"the output {position}"), [output])
     return given
 
 
@@ -64,11 +65,11 @@ class _Walk:
 
     Attributes:
         known: What each node gives; begins with the placeholders.
-        inside: The module that all of the nodes come from; None if the nodes tell.
+        inside: The operator that is taken apart; None for the captured graph.
     """
 
     def __init__(
-        self, captured: Captured, graph: Graph, to: OnnxGraph, known: dict[Node, Any], inside: str | None = None
+        self, captured: Captured, graph: Graph, to: OnnxGraph, known: dict[Node, Any], inside: TorchOp | None = None
     ) -> None:
         self.captured = captured
         self.graph = graph
@@ -92,7 +93,7 @@ class _Walk:
             if node.op == "call_function":
                 self.known[node] = self._call(node)
             elif node.op != "placeholder":
-                raise operator.refusal(TorchOperator(str(node.target), module_path(node)), "it is control flow")
+                raise operator.refusal(TorchOp(str(node.target), module_path(node)), "it is control flow")
         raise AssertionError("a captured graph has an output")
 
     def _resolve(self, arguments: Any) -> Any:
@@ -107,10 +108,11 @@ class _Walk:
             return list(self._resolve(node.args))
         if isinstance(result, torch.SymInt | int | float | bool):
             return result
-        op = TorchOperator(str(getattr(target, "name", lambda: target)()), self._path(node), result)
+        name = str(getattr(target, "name", lambda: target)())
+        op = TorchOp(name if self.inside is None else f"{name} in {self.inside.name}", self._path(node), result)
         if not isinstance(target, torch._ops.OpOverload):
             raise operator.refusal(op, "it is control flow, or switches a mode of torch inside the model")
-        if op.name in _CHECKS:
+        if name in _CHECKS:
             return None
         if isinstance(result, torch.SymFloat | torch.SymBool):
             raise operator.refusal(op, "it computes with the number of samples")
@@ -129,21 +131,22 @@ class _Walk:
             self.known[node.args[0]] = written
         return written
 
-    def _write(self, node: Node, op: TorchOperator, operands: dict[str, Any]) -> Any:
+    def _write(self, node: Node, op: TorchOp, operands: dict[str, Any]) -> Any:
         """Writes an operator, or what torch's own rule makes of it."""
         self.to.path = op.path
         target = _out_of_place(node.target)
         name = target.name().removeprefix("aten::")
         if name in operator:
             return _with_meta(operator.convert(name, op, self.to, *operands.values()), op.result)
-        parts = take_apart(node, target)
-        if parts is None:
-            raise operator.refusal(op, "the operator is not supported")
+        try:
+            parts = take_apart(node, target)
+        except Refusal as error:
+            raise operator.refusal(op, str(error)) from error
         known = dict(zip(parts.find_nodes(op="placeholder"), map(self.known.get, node.all_input_nodes), strict=True))
-        return _with_meta(_Walk(self.captured, parts, self.to, known, op.path).run(), op.result)
+        return _with_meta(_Walk(self.captured, parts, self.to, known, op).run(), op.result)
 
     def _compute(
-        self, node: Node, op: TorchOperator, arguments: Any, keywords: Any, changed: list[Any]
+        self, node: Node, op: TorchOp, arguments: Any, keywords: Any, changed: list[Any]
     ) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """What follows from weights alone is computed now."""
         if any(one.untyped_storage().data_ptr() in self.state for one in changed):
@@ -158,7 +161,7 @@ class _Walk:
     def _path(self, node: Node) -> str:
         """The module of a node: one that is never called, where the module around it uses its weight directly."""
         if self.inside is not None:
-            return self.inside
+            return self.inside.path
         path = module_path(node)
         weights = [self.captured.names.get(one.name, "") for one in node.all_input_nodes]
         holders = [name.removesuffix(".weight") for name in weights if name.endswith(".weight")]
@@ -202,16 +205,16 @@ def activation_modules(program: Any) -> set[str]:
     return found
 
 
-def _check_not_random(op: TorchOperator, target: Any, operands: dict[str, Any]) -> None:
+def _check_not_random(op: TorchOp, target: Any, operands: dict[str, Any]) -> None:
     if torch.Tag.nondeterministic_seeded not in target.tags or operands.get("train", operands.get("training")) is False:
         return
     without_dropout = "dropout_p" in operands and not operands["dropout_p"]
-    if not without_dropout and op.name not in _RECURRENT:
+    if not without_dropout and target.name() not in _RECURRENT:
         raise operator.refusal(op, "its result is random")
 
 
-def _check_is_computed(op: TorchOperator, values: list[Any]) -> None:
-    if any(isinstance(one, Unread) for one in values):
+def _check_is_computed(op: TorchOp, values: list[Any]) -> None:
+    if any(one is UNREAD for one in values):
         raise operator.refusal(op, "it reads the statistics or indices that a layer gives besides its output")
 
 

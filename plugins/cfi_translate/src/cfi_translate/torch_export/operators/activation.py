@@ -9,63 +9,54 @@ import torch
 from cfi_translate.grammar import Converter, require
 from cfi_translate.torch_export.onnx_graph import OnnxGraph, OnnxValue
 from cfi_translate.torch_export.operators.elementwise import unary
-from cfi_translate.torch_export.table import TorchOperator, operator
+from cfi_translate.torch_export.table import TorchOp, operator
 
-_PLAIN = {
-    "relu": "Relu",
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "hardswish": "HardSwish",
-    "selu": "Selu",
-    "mish": "Mish",
-}
-for _name, _kind in _PLAIN.items():
-    operator(_name)(unary(_kind))
+for _name in ("relu", "sigmoid", "tanh", "selu", "mish"):
+    operator(_name)(unary(_name.capitalize()))
+operator("hardswish")(unary("HardSwish"))
 operator("hardsigmoid")(unary("HardSigmoid", alpha=1 / 6, beta=0.5))
 
 
 @operator("silu")
-def silu(op: TorchOperator, to: OnnxGraph, x: Any) -> OnnxValue:
+def silu(op: TorchOp, to: OnnxGraph, x: Any) -> OnnxValue:
     return to.node("Mul", x, to.node("Sigmoid", x))
 
 
 @operator("gelu")
-def gelu(op: TorchOperator, to: OnnxGraph, x: Any, approximate: str) -> OnnxValue:
+def gelu(op: TorchOp, to: OnnxGraph, x: Any, approximate: str) -> OnnxValue:
     return to.node("Gelu", x, approximate=approximate)
 
 
 @operator("leaky_relu")
-def leaky_relu(op: TorchOperator, to: OnnxGraph, x: Any, slope: float) -> OnnxValue:
+def leaky_relu(op: TorchOp, to: OnnxGraph, x: Any, slope: float) -> OnnxValue:
     return to.node("LeakyRelu", x, alpha=float(slope))
 
 
 @operator("elu")
-def elu(op: TorchOperator, to: OnnxGraph, x: Any, alpha: float, scale: float, input_scale: float) -> OnnxValue:
+def elu(op: TorchOp, to: OnnxGraph, x: Any, alpha: float, scale: float, input_scale: float) -> OnnxValue:
     require(scale == 1 and input_scale == 1, "it is scaled")
     return to.node("Elu", x, alpha=float(alpha))
 
 
 @operator("celu")
-def celu(op: TorchOperator, to: OnnxGraph, x: Any, alpha: float) -> OnnxValue:
+def celu(op: TorchOp, to: OnnxGraph, x: Any, alpha: float) -> OnnxValue:
     return to.node("Celu", x, alpha=float(alpha))
 
 
 @operator("prelu")
-def prelu(op: TorchOperator, to: OnnxGraph, x: OnnxValue, slope: Any) -> OnnxValue:
+def prelu(op: TorchOp, to: OnnxGraph, x: OnnxValue, slope: Any) -> OnnxValue:
     require(isinstance(slope, torch.Tensor), "its slope is computed")
     return to.node("PRelu", x, slope.reshape(-1, *(1,) * (len(x.shape) - 2)) if len(x.shape) > 2 else slope)
 
 
 @operator("rrelu")
-def rrelu(
-    op: TorchOperator, to: OnnxGraph, x: Any, lower: float, upper: float, training: bool, generator: Any
-) -> OnnxValue:
+def rrelu(op: TorchOp, to: OnnxGraph, x: Any, lower: float, upper: float, training: bool, generator: Any) -> OnnxValue:
     require(not training, "its result is random")
     return to.node("LeakyRelu", x, alpha=(lower + upper) / 2)
 
 
 @operator("softplus")
-def softplus(op: TorchOperator, to: OnnxGraph, x: Any, beta: float, threshold: float) -> OnnxValue:
+def softplus(op: TorchOp, to: OnnxGraph, x: Any, beta: float, threshold: float) -> OnnxValue:
     scaled = to.scale(x, beta, op.dtype)
     soft = to.scale(to.node("Softplus", scaled), 1 / beta, op.dtype)
     if threshold >= 20:  # beyond it both agree to the last bit of a float32
@@ -74,22 +65,22 @@ def softplus(op: TorchOperator, to: OnnxGraph, x: Any, beta: float, threshold: f
 
 
 @operator("log_sigmoid")
-def log_sigmoid(op: TorchOperator, to: OnnxGraph, x: Any) -> OnnxValue:
+def log_sigmoid(op: TorchOp, to: OnnxGraph, x: Any) -> OnnxValue:
     return to.node("Neg", to.node("Softplus", to.node("Neg", x)))
 
 
 @operator("hardshrink")
-def hard_shrink(op: TorchOperator, to: OnnxGraph, x: Any, threshold: float) -> OnnxValue:
+def hard_shrink(op: TorchOp, to: OnnxGraph, x: Any, threshold: float) -> OnnxValue:
     return to.node("Shrink", x, lambd=float(threshold), bias=0.0)
 
 
 @operator("softshrink")
-def soft_shrink(op: TorchOperator, to: OnnxGraph, x: Any, threshold: float) -> OnnxValue:
+def soft_shrink(op: TorchOp, to: OnnxGraph, x: Any, threshold: float) -> OnnxValue:
     return to.node("Shrink", x, lambd=float(threshold), bias=float(threshold))
 
 
 def _softmax(kind: str) -> Converter:
-    def convert(op: TorchOperator, to: OnnxGraph, x: Any, axis: int, dtype: Any = None) -> OnnxValue:
+    def convert(op: TorchOp, to: OnnxGraph, x: Any, axis: int, dtype: Any = None) -> OnnxValue:
         return to.node(kind, to.cast(x, op.dtype), axis=axis)
 
     return convert

@@ -9,12 +9,12 @@ import torch
 
 from cfi_translate.grammar import require
 from cfi_translate.torch_export.onnx_graph import Filled, OnnxGraph, OnnxValue
-from cfi_translate.torch_export.table import TorchOperator, operator
+from cfi_translate.torch_export.table import TorchOp, operator
 
 
 @operator("scaled_dot_product_attention")
 def attention(
-    op: TorchOperator,
+    op: TorchOp,
     to: OnnxGraph,
     query: Any,
     key: Any,

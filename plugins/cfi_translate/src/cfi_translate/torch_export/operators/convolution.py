@@ -9,22 +9,14 @@ import torch
 
 from cfi_translate.grammar import require
 from cfi_translate.torch_export.onnx_graph import OnnxGraph, OnnxValue
-from cfi_translate.torch_export.table import TorchOperator, operator
+from cfi_translate.torch_export.table import TorchOp, operator
 
 _PADDING = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 @operator("conv1d", "conv2d", "conv3d", "conv1d.padding", "conv2d.padding", "conv3d.padding")
 def convolution(
-    op: TorchOperator,
-    to: OnnxGraph,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
+    op: TorchOp, to: OnnxGraph, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> OnnxValue:
     kernel = list(weight.shape[2:])
     require(len(x.shape) == len(kernel) + 2, "its input has no sample axis")
@@ -41,7 +33,7 @@ def convolution(
 
 @operator("conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input")
 def transposed_convolution(
-    op: TorchOperator,
+    op: TorchOp,
     to: OnnxGraph,
     x: Any,
     weight: Any,
@@ -70,7 +62,7 @@ def transposed_convolution(
 
 @operator("convolution")
 def any_convolution(
-    op: TorchOperator,
+    op: TorchOp,
     to: OnnxGraph,
     x: Any,
     weight: Any,
@@ -88,22 +80,8 @@ def any_convolution(
 
 
 @operator("pad", "constant_pad_nd")
-def pad(op: TorchOperator, to: OnnxGraph, x: Any, padding: Sequence[int], *how: Any) -> Any:
+def pad(op: TorchOp, to: OnnxGraph, x: Any, padding: Sequence[int], *how: Any) -> Any:
     mode, value = how if len(how) == 2 else ("constant", how[0])
-    return _pad(to, x, padding, mode, value)
-
-
-@operator("reflection_pad1d", "reflection_pad2d", "reflection_pad3d")
-def reflect(op: TorchOperator, to: OnnxGraph, x: Any, padding: Sequence[int]) -> Any:
-    return _pad(to, x, padding, "reflect", None)
-
-
-@operator("replication_pad1d", "replication_pad2d", "replication_pad3d")
-def replicate(op: TorchOperator, to: OnnxGraph, x: Any, padding: Sequence[int]) -> Any:
-    return _pad(to, x, padding, "replicate", None)
-
-
-def _pad(to: OnnxGraph, x: Any, padding: Sequence[int], mode: str, value: Any) -> Any:
     known = mode in _PADDING and not any(isinstance(one, torch.SymInt) for one in padding)
     require(known, "its padding is computed, or of an unknown mode")
     if not any(padding):

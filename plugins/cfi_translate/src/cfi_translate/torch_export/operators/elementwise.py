@@ -8,35 +8,12 @@ from typing import Any
 import torch
 
 from cfi_translate.grammar import Converter, require
-from cfi_translate.torch_export.onnx_graph import UNREAD, OnnxGraph, OnnxValue
-from cfi_translate.torch_export.table import TorchOperator, operator
+from cfi_translate.torch_export.onnx_graph import OnnxGraph, OnnxValue
+from cfi_translate.torch_export.table import TorchOp, operator
 
-_UNARY = {
-    "exp": "Exp",
-    "log": "Log",
-    "sqrt": "Sqrt",
-    "abs": "Abs",
-    "neg": "Neg",
-    "reciprocal": "Reciprocal",
-    "sin": "Sin",
-    "cos": "Cos",
-    "tan": "Tan",
-    "asin": "Asin",
-    "acos": "Acos",
-    "atan": "Atan",
-    "sinh": "Sinh",
-    "cosh": "Cosh",
-    "asinh": "Asinh",
-    "acosh": "Acosh",
-    "atanh": "Atanh",
-    "erf": "Erf",
-    "floor": "Floor",
-    "ceil": "Ceil",
-    "round": "Round",
-    "sign": "Sign",
-    "logical_not": "Not",
-    "bitwise_not": "Not",
-}
+_UNARY = (
+    "abs acos acosh asin asinh atan atanh ceil cos cosh erf exp floor log neg reciprocal round sign sin sinh sqrt tan"
+)
 _ARITHMETIC = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div"}
 _COMPARISONS = {"gt": "Greater", "ge": "GreaterOrEqual", "lt": "Less", "le": "LessOrEqual", "eq": "Equal"}
 _LOGIC = {"and": "And", "or": "Or", "xor": "Xor"}
@@ -45,19 +22,19 @@ _LOGIC = {"and": "And", "or": "Or", "xor": "Xor"}
 def unary(kind: str, **attributes: Any) -> Converter:
     """The function of an operator of one tensor that ONNX has too."""
 
-    def convert(op: TorchOperator, to: OnnxGraph, x: Any) -> OnnxValue:
+    def convert(op: TorchOp, to: OnnxGraph, x: Any) -> OnnxValue:
         return to.node(kind, to.cast(x, op.dtype), **attributes)
 
     return convert
 
 
-def promote(op: TorchOperator, to: OnnxGraph, *operands: Any) -> list[Any]:
+def promote(op: TorchOp, to: OnnxGraph, *operands: Any) -> list[Any]:
     """The operands in the type in which torch computes the result."""
     return [to.cast(one, op.dtype) for one in operands]
 
 
 def _arithmetic(kind: str) -> Converter:
-    def convert(op: TorchOperator, to: OnnxGraph, first: Any, second: Any, alpha: Any = 1) -> OnnxValue:
+    def convert(op: TorchOp, to: OnnxGraph, first: Any, second: Any, alpha: Any = 1) -> OnnxValue:
         require(op.dtype != torch.bool, "it computes with truth values")
         first, second = promote(op, to, first, second)
         return to.node(kind, first, to.scale(second, alpha, op.dtype))
@@ -66,7 +43,7 @@ def _arithmetic(kind: str) -> Converter:
 
 
 def _comparison(kind: str, *, negated: bool = False) -> Converter:
-    def convert(op: TorchOperator, to: OnnxGraph, first: Any, second: Any) -> OnnxValue:
+    def convert(op: TorchOp, to: OnnxGraph, first: Any, second: Any) -> OnnxValue:
         dtype = torch.result_type(_example(first), _example(second))
         require(dtype != torch.bool or kind == "Equal", "it orders truth values")
         compared = to.node(kind, to.cast(first, dtype), to.cast(second, dtype))
@@ -83,7 +60,7 @@ def _example(operand: Any) -> Any:
 
 
 def _logic(kind: str) -> Converter:
-    def convert(op: TorchOperator, to: OnnxGraph, first: Any, second: Any) -> OnnxValue:
+    def convert(op: TorchOp, to: OnnxGraph, first: Any, second: Any) -> OnnxValue:
         truths = all(getattr(one, "dtype", torch.bool) == torch.bool for one in (first, second))
         require(truths, "it takes bits of numbers")
         return to.node(kind, to.cast(first, torch.bool), to.cast(second, torch.bool))
@@ -91,8 +68,9 @@ def _logic(kind: str) -> Converter:
     return convert
 
 
-for _name, _kind in _UNARY.items():
-    operator(_name)(unary(_kind))
+for _name in _UNARY.split():
+    operator(_name)(unary(_name.capitalize()))
+operator("logical_not", "bitwise_not")(unary("Not"))
 for _name, _kind in _ARITHMETIC.items():
     operator(f"{_name}.Tensor", f"{_name}.Scalar")(_arithmetic(_kind))
 operator("maximum")(_arithmetic("Max"))
@@ -105,14 +83,14 @@ for _name, _kind in _LOGIC.items():
 
 
 @operator("div.Tensor_mode", "div.Scalar_mode")
-def round_quotient(op: TorchOperator, to: OnnxGraph, first: Any, second: Any, rounding: str | None) -> OnnxValue:
+def round_quotient(op: TorchOp, to: OnnxGraph, first: Any, second: Any, rounding: str | None) -> OnnxValue:
     # torch rounds by way of the remainder: 1.0 // 0.1 is 9, where the quotient rounds to 10.
     require(rounding is None, "it rounds the quotient")
     return to.node("Div", *promote(op, to, first, second))
 
 
 @operator("pow.Tensor_Scalar", "pow.Tensor_Tensor", "pow.Scalar")
-def power(op: TorchOperator, to: OnnxGraph, base: Any, exponent: Any) -> OnnxValue:
+def power(op: TorchOp, to: OnnxGraph, base: Any, exponent: Any) -> OnnxValue:
     require(op.dtype.is_floating_point, "it is a power of integers")
     if exponent == 2 and not isinstance(exponent, torch.Tensor):
         (base,) = promote(op, to, base)
@@ -121,17 +99,17 @@ def power(op: TorchOperator, to: OnnxGraph, base: Any, exponent: Any) -> OnnxVal
 
 
 @operator("rsqrt")
-def reciprocal_root(op: TorchOperator, to: OnnxGraph, x: Any) -> OnnxValue:
+def reciprocal_root(op: TorchOp, to: OnnxGraph, x: Any) -> OnnxValue:
     return to.node("Reciprocal", to.node("Sqrt", to.cast(x, op.dtype)))
 
 
 @operator("log1p")
-def log_of_one_more(op: TorchOperator, to: OnnxGraph, x: Any) -> OnnxValue:
+def log_of_one_more(op: TorchOp, to: OnnxGraph, x: Any) -> OnnxValue:
     return to.node("Log", to.node("Add", to.cast(x, op.dtype), to.scalar(1, op.dtype)))
 
 
 def _logarithm(base: float) -> Converter:
-    def convert(op: TorchOperator, to: OnnxGraph, x: Any) -> OnnxValue:
+    def convert(op: TorchOp, to: OnnxGraph, x: Any) -> OnnxValue:
         return to.scale(to.node("Log", to.cast(x, op.dtype)), 1 / math.log(base), op.dtype)
 
     return convert
@@ -142,31 +120,31 @@ operator("log10")(_logarithm(10))
 
 
 @operator("expm1")
-def exponential_less_one(op: TorchOperator, to: OnnxGraph, x: Any) -> OnnxValue:
+def exponential_less_one(op: TorchOp, to: OnnxGraph, x: Any) -> OnnxValue:
     half = to.scale(to.cast(x, op.dtype), 0.5, op.dtype)
     twice = to.scale(to.node("Exp", half), 2, op.dtype)
     return to.node("Mul", twice, to.node("Sinh", half))  # the difference from 1 would lose what is small
 
 
 @operator("trunc")
-def whole_part(op: TorchOperator, to: OnnxGraph, x: Any) -> Any:
+def whole_part(op: TorchOp, to: OnnxGraph, x: Any) -> Any:
     if not x.dtype.is_floating_point:
         return x
     return to.node("Mul", to.node("Sign", x), to.node("Floor", to.node("Abs", x)))
 
 
 @operator("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
-def choose(op: TorchOperator, to: OnnxGraph, condition: Any, first: Any, second: Any) -> OnnxValue:
+def choose(op: TorchOp, to: OnnxGraph, condition: Any, first: Any, second: Any) -> OnnxValue:
     return to.node("Where", to.cast(condition, torch.bool), *promote(op, to, first, second))
 
 
 @operator("isnan")
-def is_nan(op: TorchOperator, to: OnnxGraph, x: Any) -> OnnxValue:
+def is_nan(op: TorchOp, to: OnnxGraph, x: Any) -> OnnxValue:
     return to.node("IsNaN", x)
 
 
 @operator("clamp", "clamp.Tensor", "clamp_min", "clamp_min.Tensor", "hardtanh")
-def clamp(op: TorchOperator, to: OnnxGraph, x: Any, low: Any, high: Any = None) -> Any:
+def clamp(op: TorchOp, to: OnnxGraph, x: Any, low: Any, high: Any = None) -> Any:
     x, *bounds = (None if one is None else to.cast(one, op.dtype) for one in (x, low, high))
     if not any(len(getattr(one, "shape", ())) for one in bounds):
         return to.node("Clip", x, *bounds)
@@ -176,22 +154,16 @@ def clamp(op: TorchOperator, to: OnnxGraph, x: Any, low: Any, high: Any = None) 
 
 
 @operator("to.dtype", "to.dtype_layout", "to.device", "to.other", "_to_copy", "type_as")
-def convert_type(op: TorchOperator, to: OnnxGraph, x: Any, *_: Any) -> Any:
+def convert_type(op: TorchOp, to: OnnxGraph, x: Any, *_: Any) -> Any:
     return to.cast(x, op.dtype)
 
 
 @operator("contiguous", "clone", "detach", "alias", "lift_fresh_copy", "lift_fresh", "positive", "resolve_conj")
-def identity(op: TorchOperator, to: OnnxGraph, x: Any, *_: Any) -> Any:
+def identity(op: TorchOp, to: OnnxGraph, x: Any, *_: Any) -> Any:
     return x
 
 
 @operator("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-def dropout(op: TorchOperator, to: OnnxGraph, x: Any, probability: float, training: bool) -> Any:
+def dropout(op: TorchOp, to: OnnxGraph, x: Any, probability: float, training: bool) -> Any:
     require(not training, "its result is random")
     return x
-
-
-@operator("native_dropout")
-def native_dropout(op: TorchOperator, to: OnnxGraph, x: Any, probability: float, training: bool | None) -> list[Any]:
-    require(training is False, "its result is random")
-    return [x, UNREAD]

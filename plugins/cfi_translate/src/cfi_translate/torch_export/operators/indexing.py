@@ -8,32 +8,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from cfi_translate.grammar import Converter, require
+from cfi_translate.grammar import Converter, Refusal, require
 from cfi_translate.torch_export.onnx_graph import Filled, OnnxGraph, OnnxValue
 from cfi_translate.torch_export.operators.shaping import reshape, same_size
-from cfi_translate.torch_export.table import TorchOperator, operator
+from cfi_translate.torch_export.table import TorchOp, operator
 
 _END = np.iinfo(np.int64).max
 
 
 @operator("embedding")
-def embedding(op: TorchOperator, to: OnnxGraph, weight: Any, indices: Any, *_: Any) -> OnnxValue:
+def embedding(op: TorchOp, to: OnnxGraph, weight: Any, indices: Any, *_: Any) -> OnnxValue:
     return to.node("Gather", weight, indices, axis=0)
 
 
-@operator("select.int")
-def select(op: TorchOperator, to: OnnxGraph, x: Any, axis: int, index: Any) -> OnnxValue:
+@operator("select.int", "index_select")
+def select(op: TorchOp, to: OnnxGraph, x: Any, axis: int, index: Any) -> OnnxValue:
     require(not isinstance(index, torch.SymInt), "its index follows the number of samples")
-    return to.node("Gather", x, index, axis=axis % len(x.shape))
+    return to.node("Gather", x, index, axis=axis % max(1, len(x.shape)))
 
 
 @operator("unbind.int")
-def unbind(op: TorchOperator, to: OnnxGraph, x: Any, axis: int) -> list[Any]:
+def unbind(op: TorchOp, to: OnnxGraph, x: Any, axis: int) -> list[Any]:
     return [to.node("Gather", x, position, axis=axis % len(x.shape)) for position in range(len(op.result))]
 
 
 @operator("slice.Tensor")
-def take_slice(op: TorchOperator, to: OnnxGraph, x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
+def take_slice(op: TorchOp, to: OnnxGraph, x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     axis %= len(x.shape)
     if step == 1 and same_size(x.shape[axis], op.shape[axis]):
         return x
@@ -42,7 +42,7 @@ def take_slice(op: TorchOperator, to: OnnxGraph, x: Any, axis: int, start: Any, 
 
 
 @operator("roll")
-def roll(op: TorchOperator, to: OnnxGraph, x: Any, shifts: Sequence[int], axes: Sequence[int] = ()) -> Any:
+def roll(op: TorchOp, to: OnnxGraph, x: Any, shifts: Sequence[int], axes: Sequence[int] = ()) -> Any:
     require(axes, "it rolls the flattened tensor")
     for shift, axis in zip(shifts, axes, strict=True):
         size = op.shape[axis]
@@ -56,33 +56,28 @@ def roll(op: TorchOperator, to: OnnxGraph, x: Any, shifts: Sequence[int], axes: 
 
 
 @operator("flip")
-def flip(op: TorchOperator, to: OnnxGraph, x: Any, axes: Sequence[int]) -> OnnxValue:
+def flip(op: TorchOp, to: OnnxGraph, x: Any, axes: Sequence[int]) -> OnnxValue:
     backwards, before_first = [-1] * len(axes), [np.iinfo(np.int64).min] * len(axes)
     return to.node("Slice", x, backwards, before_first, [axis % len(x.shape) for axis in axes], backwards)
 
 
 @operator("tril")
-def lower_triangle(op: TorchOperator, to: OnnxGraph, x: Any, diagonal: int = 0) -> OnnxValue:
+def lower_triangle(op: TorchOp, to: OnnxGraph, x: Any, diagonal: int = 0) -> OnnxValue:
     return to.node("Trilu", x, diagonal, upper=0)
 
 
 @operator("triu")
-def upper_triangle(op: TorchOperator, to: OnnxGraph, x: Any, diagonal: int = 0) -> OnnxValue:
+def upper_triangle(op: TorchOp, to: OnnxGraph, x: Any, diagonal: int = 0) -> OnnxValue:
     return to.node("Trilu", x, diagonal, upper=1)
 
 
-@operator("index_select")
-def index_select(op: TorchOperator, to: OnnxGraph, x: Any, axis: int, index: Any) -> OnnxValue:
-    return to.node("Gather", x, index, axis=axis % max(1, len(x.shape)))
-
-
 @operator("gather")
-def gather(op: TorchOperator, to: OnnxGraph, x: Any, axis: int, index: Any, sparse: bool = False) -> OnnxValue:
+def gather(op: TorchOp, to: OnnxGraph, x: Any, axis: int, index: Any, sparse: bool = False) -> OnnxValue:
     return to.node("GatherElements", x, index, axis=axis % max(1, len(x.shape)))
 
 
 @operator("index.Tensor")
-def index(op: TorchOperator, to: OnnxGraph, x: Any, indices: Sequence[Any]) -> OnnxValue:
+def index(op: TorchOp, to: OnnxGraph, x: Any, indices: Sequence[Any]) -> OnnxValue:
     given = [axis for axis, one in enumerate(indices) if one is not None]
     truths = any(indices[axis].dtype in (torch.bool, torch.uint8) for axis in given)
     require(not truths, "how many elements it selects depends on their values")
@@ -105,19 +100,8 @@ def index(op: TorchOperator, to: OnnxGraph, x: Any, indices: Sequence[Any]) -> O
     return to.node("Gather", flat, joined, axis=given[0])
 
 
-@operator("select_scatter")
-def select_scatter(op: TorchOperator, to: OnnxGraph, x: Any, source: Any, axis: int, index: Any) -> OnnxValue:
-    size = x.shape[axis]
-    require(not any(isinstance(one, torch.SymInt) for one in (size, index)), "it replaces a sample")
-    axis, index = axis % len(x.shape), index % int(size)
-    row = to.node("Unsqueeze", to.cast(source, op.dtype), [axis])
-    return _replace(to, x, row, axis, index, index + 1)
-
-
 @operator("slice_scatter")
-def slice_scatter(
-    op: TorchOperator, to: OnnxGraph, x: Any, source: Any, axis: int, start: Any, end: Any, step: int
-) -> Any:
+def slice_scatter(op: TorchOp, to: OnnxGraph, x: Any, source: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     axis %= len(x.shape)
     size = x.shape[axis]
     if step == 1 and not isinstance(source, Filled) and same_size(size, source.shape[axis]):
@@ -125,28 +109,23 @@ def slice_scatter(
     fixed = step == 1 and not any(isinstance(one, torch.SymInt) for one in (size, start, end))
     require(fixed, "it replaces samples, or every other element")
     first, last, _ = slice(start, end).indices(int(size))
-    return _replace(to, x, to.cast(source, op.dtype), axis, first, last)
-
-
-def _replace(to: OnnxGraph, x: Any, part: Any, axis: int, start: int, end: int) -> OnnxValue:
-    """The tensor with what lies from `start` to `end` replaced."""
-    parts = [part]
-    if start > 0:
-        parts.insert(0, to.node("Slice", x, [0], [start], [axis]))
-    if end < int(x.shape[axis]):
-        parts.append(to.node("Slice", x, [end], [_END], [axis]))
+    parts = [to.cast(source, op.dtype)]
+    if first > 0:
+        parts.insert(0, to.node("Slice", x, [0], [first], [axis]))
+    if last < size:
+        parts.append(to.node("Slice", x, [last], [_END], [axis]))
     return parts[0] if len(parts) == 1 else to.node("Concat", *parts, axis=axis)
 
 
 @operator("topk")
-def largest(op: TorchOperator, to: OnnxGraph, x: Any, k: Any, axis: int, largest: bool, ordered: bool) -> list[Any]:
+def largest(op: TorchOp, to: OnnxGraph, x: Any, k: Any, axis: int, largest: bool, ordered: bool) -> list[Any]:
     # Not ordered, torch promises no order; any will do.
     require(isinstance(k, int), "it takes as many elements as follow the number of samples")
     return _order(to, x, k, axis, largest)
 
 
 @operator("sort")
-def sort(op: TorchOperator, to: OnnxGraph, x: Any, axis: int = -1, descending: bool = False) -> list[Any]:
+def sort(op: TorchOp, to: OnnxGraph, x: Any, axis: int = -1, descending: bool = False) -> list[Any]:
     size = x.shape[axis] if x.shape else 1
     require(isinstance(size, int), "it puts the samples in order")
     return _order(to, x, size, axis, descending)
@@ -158,9 +137,9 @@ def _order(to: OnnxGraph, x: Any, k: int, axis: int, largest: bool) -> list[Any]
 
 
 def _position(kind: str) -> Converter:
-    def convert(op: TorchOperator, to: OnnxGraph, x: Any, axis: int | None = None, keep: bool = False) -> OnnxValue:
-        require(axis is not None, "it looks for one element among all samples")
-        assert axis is not None
+    def convert(op: TorchOp, to: OnnxGraph, x: Any, axis: int | None = None, keep: bool = False) -> OnnxValue:
+        if axis is None:
+            raise Refusal("it looks for one element among all samples")
         return to.node(kind, x, axis=axis % max(1, len(x.shape)), keepdims=int(keep))
 
     return convert

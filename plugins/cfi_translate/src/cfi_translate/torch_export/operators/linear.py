@@ -9,11 +9,11 @@ import torch
 
 from cfi_translate.grammar import require
 from cfi_translate.torch_export.onnx_graph import OnnxGraph, OnnxValue
-from cfi_translate.torch_export.table import TorchOperator, operator
+from cfi_translate.torch_export.table import TorchOp, operator
 
 
 @operator("linear")
-def linear(op: TorchOperator, to: OnnxGraph, x: Any, weight: Any, bias: Any) -> OnnxValue:
+def linear(op: TorchOp, to: OnnxGraph, x: Any, weight: Any, bias: Any) -> OnnxValue:
     require(len(weight.shape) == 2, "its weight is no matrix")
     if len(x.shape) == 2:
         return to.node("Gemm", x, weight, bias, transB=1)
@@ -24,18 +24,16 @@ def linear(op: TorchOperator, to: OnnxGraph, x: Any, weight: Any, bias: Any) -> 
 
 @operator("addmm")
 def scaled_product(
-    op: TorchOperator, to: OnnxGraph, bias: Any, first: Any, second: Any, beta: float, alpha: float
+    op: TorchOp, to: OnnxGraph, bias: Any, first: Any, second: Any, beta: float, alpha: float
 ) -> OnnxValue:
     return to.node("Gemm", first, second, bias, beta=float(beta), alpha=float(alpha))
 
 
 @operator("matmul", "mm", "bmm", "mv", "dot")
-def product(op: TorchOperator, to: OnnxGraph, first: Any, second: Any) -> OnnxValue:
+def product(op: TorchOp, to: OnnxGraph, first: Any, second: Any) -> OnnxValue:
     return to.node("MatMul", first, second)
 
 
 @operator("einsum")
-def sum_of_products(
-    op: TorchOperator, to: OnnxGraph, equation: str, tensors: Sequence[Any], path: Any = None
-) -> OnnxValue:
+def sum_of_products(op: TorchOp, to: OnnxGraph, equation: str, tensors: Sequence[Any], path: Any = None) -> OnnxValue:
     return to.node("Einsum", *tensors, equation=equation)

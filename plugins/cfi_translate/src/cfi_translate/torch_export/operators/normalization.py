@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from cfi_translate.grammar import Converter, require
+from cfi_translate.grammar import require
 from cfi_translate.torch_export.normalization_modules import BATCH_NORM
 from cfi_translate.torch_export.onnx_graph import UNREAD, OnnxGraph, OnnxValue
-from cfi_translate.torch_export.table import TorchOperator, operator
+from cfi_translate.torch_export.table import TorchOp, operator
 
 
 @operator(BATCH_NORM)
 def by_statistics(
-    op: TorchOperator, to: OnnxGraph, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, eps: float
+    op: TorchOp, to: OnnxGraph, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, eps: float
 ) -> OnnxValue:
     """Batch normalization by learnt statistics."""
     weight, bias = _fill_in(x, weight, bias, tuple(mean.shape))
@@ -23,7 +23,7 @@ def by_statistics(
 
 @operator("batch_norm")
 def batch_normalization(
-    op: TorchOperator,
+    op: TorchOp,
     to: OnnxGraph,
     x: Any,
     weight: Any,
@@ -42,14 +42,14 @@ def batch_normalization(
 
 @operator("_native_batch_norm_legit_no_training")
 def batch_normalization_in_inference(
-    op: TorchOperator, to: OnnxGraph, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, _: Any, eps: float
+    op: TorchOp, to: OnnxGraph, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, _: Any, eps: float
 ) -> list[Any]:
     return [by_statistics(op, to, x, weight, bias, mean, variance, eps), UNREAD, UNREAD]
 
 
 @operator("layer_norm")
 def layer_normalization(
-    op: TorchOperator, to: OnnxGraph, x: Any, shape: Any, weight: Any, bias: Any, eps: float, *_: Any
+    op: TorchOp, to: OnnxGraph, x: Any, shape: Any, weight: Any, bias: Any, eps: float, *_: Any
 ) -> OnnxValue:
     weight = _fill_in(x, weight, None, tuple(shape))[0]
     return to.node("LayerNormalization", x, weight, bias, axis=-len(shape), epsilon=eps)
@@ -57,7 +57,7 @@ def layer_normalization(
 
 @operator("group_norm")
 def group_normalization(
-    op: TorchOperator, to: OnnxGraph, x: Any, groups: int, weight: Any, bias: Any, eps: float, *_: Any
+    op: TorchOp, to: OnnxGraph, x: Any, groups: int, weight: Any, bias: Any, eps: float, *_: Any
 ) -> OnnxValue:
     weight, bias = _fill_in(x, weight, bias, (x.shape[1],))
     return to.node("GroupNormalization", x, weight, bias, num_groups=groups, epsilon=eps)
@@ -65,7 +65,7 @@ def group_normalization(
 
 @operator("instance_norm")
 def instance_normalization(
-    op: TorchOperator,
+    op: TorchOp,
     to: OnnxGraph,
     x: Any,
     weight: Any,
@@ -81,35 +81,6 @@ def instance_normalization(
         return by_statistics(op, to, x, weight, bias, mean, variance, eps)
     weight, bias = _fill_in(x, weight, bias, (x.shape[1],))
     return to.node("InstanceNormalization", x, weight, bias, epsilon=eps)
-
-
-def _with_statistics(convert: Converter) -> Converter:
-    """The function of an operator that gives the statistics too."""
-
-    def convert_first(op: TorchOperator, to: OnnxGraph, *operands: Any) -> list[Any]:
-        return [convert(op, to, *operands), UNREAD, UNREAD]
-
-    return convert_first
-
-
-operator("native_batch_norm")(_with_statistics(batch_normalization))
-operator("native_layer_norm")(_with_statistics(layer_normalization))
-
-
-@operator("native_group_norm")
-def native_group_normalization(
-    op: TorchOperator,
-    to: OnnxGraph,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    samples: Any,
-    channels: int,
-    pixels: int,
-    groups: int,
-    eps: float,
-) -> list[Any]:
-    return [group_normalization(op, to, x, groups, weight, bias, eps), UNREAD, UNREAD]
 
 
 def _fill_in(x: OnnxValue, weight: Any, bias: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:

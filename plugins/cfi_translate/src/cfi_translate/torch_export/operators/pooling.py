@@ -13,19 +13,12 @@ import torch
 from cfi_translate.grammar import require
 from cfi_translate.torch_export.onnx_graph import UNREAD, OnnxGraph, OnnxValue
 from cfi_translate.torch_export.operators.convolution import each
-from cfi_translate.torch_export.table import TorchOperator, operator
+from cfi_translate.torch_export.table import TorchOp, operator
 
 
 @operator("max_pool1d", "max_pool2d", "max_pool3d")
 def max_pooling(
-    op: TorchOperator,
-    to: OnnxGraph,
-    x: OnnxValue,
-    kernel: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    ceil_mode: bool,
+    op: TorchOp, to: OnnxGraph, x: OnnxValue, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> OnnxValue:
     kernel, stride, padding, dilation = _settings(x, kernel, stride, padding, dilation)
     extra = _extra(op, x, kernel, stride, padding, dilation)
@@ -39,13 +32,13 @@ def max_pooling(
 
 
 @operator("max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool1d_with_indices")
-def max_pooling_with_indices(op: TorchOperator, to: OnnxGraph, x: OnnxValue, *settings: Any) -> list[Any]:
+def max_pooling_with_indices(op: TorchOp, to: OnnxGraph, x: OnnxValue, *settings: Any) -> list[Any]:
     return [max_pooling(op, to, x, *settings), UNREAD]
 
 
 @operator("avg_pool1d", "avg_pool2d", "avg_pool3d")
 def average_pooling(
-    op: TorchOperator,
+    op: TorchOp,
     to: OnnxGraph,
     x: OnnxValue,
     kernel: Any,
@@ -76,7 +69,7 @@ _ADAPTIVE_AVERAGE = ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg
 
 
 @operator(*_ADAPTIVE_AVERAGE, "_adaptive_avg_pool2d", "_adaptive_avg_pool3d")
-def adaptive_average_pooling(op: TorchOperator, to: OnnxGraph, x: OnnxValue, size: Sequence[int]) -> OnnxValue:
+def adaptive_average_pooling(op: TorchOp, to: OnnxGraph, x: OnnxValue, size: Sequence[int]) -> OnnxValue:
     sizes = _fixed_sizes(x, len(size))
     if all(one == 1 for one in size):
         return to.node("GlobalAveragePool", x)
@@ -93,7 +86,7 @@ def adaptive_average_pooling(op: TorchOperator, to: OnnxGraph, x: OnnxValue, siz
 
 
 @operator("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
-def adaptive_max_pooling(op: TorchOperator, to: OnnxGraph, x: OnnxValue, size: Sequence[int]) -> list[Any]:
+def adaptive_max_pooling(op: TorchOp, to: OnnxGraph, x: OnnxValue, size: Sequence[int]) -> list[Any]:
     sizes = _fixed_sizes(x, len(size))
     if all(one == 1 for one in size):
         return [to.node("GlobalMaxPool", x), UNREAD]
@@ -114,7 +107,7 @@ def _settings(x: OnnxValue, kernel: Any, stride: Any, padding: Any, dilation: An
     return kernel, each(stride, axes) or kernel, each(padding, axes), each(dilation, axes)
 
 
-def _extra(op: TorchOperator, x: OnnxValue, kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
+def _extra(op: TorchOp, x: OnnxValue, kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
     """How far the last windows reach beyond the padding, where sizes are rounded up."""
     result = op.result[0] if isinstance(op.result, tuple | list) else op.result
     sizes = _fixed_sizes(x, len(kernel)), result.shape[2:]

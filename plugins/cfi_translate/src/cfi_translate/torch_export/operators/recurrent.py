@@ -9,7 +9,7 @@ import torch
 
 from cfi_translate.grammar import Converter, require
 from cfi_translate.torch_export.onnx_graph import Filled, OnnxGraph, OnnxValue
-from cfi_translate.torch_export.table import TorchOperator, operator
+from cfi_translate.torch_export.table import TorchOp, operator
 
 # Where ONNX's gates stand among torch's: torch orders input, forget, cell, output (LSTM) and reset, update, new (GRU).
 _GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
@@ -19,7 +19,7 @@ def _layers(kind: str, activation: str | None = None) -> Converter:
     """The function of the layers of a recurrent module, one ONNX operator each."""
 
     def convert(
-        op: TorchOperator,
+        op: TorchOp,
         to: OnnxGraph,
         x: Any,
         initial: Any,

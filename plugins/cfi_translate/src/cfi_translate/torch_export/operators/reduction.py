@@ -8,20 +8,16 @@ import torch
 
 from cfi_translate.grammar import Converter, require
 from cfi_translate.torch_export.onnx_graph import OnnxGraph, OnnxValue
-from cfi_translate.torch_export.table import TorchOperator, operator
+from cfi_translate.torch_export.table import TorchOp, operator
 
-_ALONG_AXES = {
-    "mean.dim": "ReduceMean",
-    "sum.dim_IntList": "ReduceSum",
-    "amax": "ReduceMax",
-    "amin": "ReduceMin",
-    "logsumexp": "ReduceLogSumExp",
-    "prod.dim_int": "ReduceProd",
-    # of truth values
-    "any.dim": "ReduceMax",
-    "all.dim": "ReduceMin",
+_REDUCTIONS = {
+    "ReduceMean": ("mean", "mean.dim"),
+    "ReduceSum": ("sum", "sum.dim_IntList"),
+    "ReduceProd": ("prod", "prod.dim_int"),
+    "ReduceMax": ("max", "amax", "any", "any.dim"),
+    "ReduceMin": ("min", "amin", "all", "all.dim"),
+    "ReduceLogSumExp": ("logsumexp",),
 }
-_WHOLE = {"mean": "Mean", "sum": "Sum", "prod": "Prod", "max": "Max", "min": "Min", "any": "Max", "all": "Min"}
 
 
 def _axes(x: Any, axes: Any) -> list[int]:
@@ -32,28 +28,20 @@ def _axes(x: Any, axes: Any) -> list[int]:
 
 
 def _reduction(kind: str) -> Converter:
-    def convert(op: TorchOperator, to: OnnxGraph, x: Any, axes: Any = None, keep: bool = False, _: Any = None) -> Any:
+    def convert(op: TorchOp, to: OnnxGraph, x: Any, *how: Any) -> Any:
+        axes, keep = how[:2] if len(how) > 1 else (None, False)  # a type may follow, or stand alone
         x = to.cast(x, op.dtype)
         return to.node(kind, x, _axes(x, axes), keepdims=int(keep)) if len(x.shape) else x
 
     return convert
 
 
-def _whole(kind: str) -> Converter:
-    def convert(op: TorchOperator, to: OnnxGraph, x: Any, dtype: Any = None) -> Any:
-        return _reduction(kind)(op, to, x)
-
-    return convert
-
-
-for _name, _kind in _ALONG_AXES.items():
-    operator(_name)(_reduction(_kind))
-for _name, _kind in _WHOLE.items():
-    operator(_name)(_whole(f"Reduce{_kind}"))
+for _kind, _names in _REDUCTIONS.items():
+    operator(*_names)(_reduction(_kind))
 
 
 def _extremum(kind: str) -> Converter:
-    def convert(op: TorchOperator, to: OnnxGraph, x: Any, axis: int, keep: bool = False) -> list[OnnxValue]:
+    def convert(op: TorchOp, to: OnnxGraph, x: Any, axis: int, keep: bool = False) -> list[OnnxValue]:
         (axis,) = _axes(x, axis) or (0,)
         return [
             to.node(f"Reduce{kind}", x, [axis], keepdims=int(keep)),
@@ -68,12 +56,12 @@ operator("min.dim")(_extremum("Min"))
 
 
 @operator("var.correction")
-def variance(op: TorchOperator, to: OnnxGraph, x: Any, axes: Any, correction: Any, keep: bool) -> OnnxValue:
+def variance(op: TorchOp, to: OnnxGraph, x: Any, axes: Any, correction: Any, keep: bool) -> OnnxValue:
     return _variance(to, x, axes, correction, keep)
 
 
 @operator("var_mean.correction")
-def variance_and_mean(op: TorchOperator, to: OnnxGraph, x: Any, axes: Any, correction: Any, keep: bool) -> list[Any]:
+def variance_and_mean(op: TorchOp, to: OnnxGraph, x: Any, axes: Any, correction: Any, keep: bool) -> list[Any]:
     mean = to.node("ReduceMean", x, _axes(x, axes), keepdims=int(keep))
     return [_variance(to, x, axes, correction, keep), mean]
 
@@ -93,12 +81,12 @@ def _variance(to: OnnxGraph, x: Any, axes: Any, correction: Any, keep: bool) -> 
 
 @operator("linalg_vector_norm")
 def norm(
-    op: TorchOperator, to: OnnxGraph, x: Any, order: Any, axes: Any = None, keep: bool = False, dtype: Any = None
+    op: TorchOp, to: OnnxGraph, x: Any, order: Any, axes: Any = None, keep: bool = False, dtype: Any = None
 ) -> OnnxValue:
     require(order in (1, 2), f"it is a norm of order {order}")
     return to.node(f"ReduceL{order:.0f}", to.cast(x, op.dtype), _axes(x, axes), keepdims=int(keep))
 
 
 @operator("cumsum")
-def cumulative_sum(op: TorchOperator, to: OnnxGraph, x: Any, axis: int, dtype: Any = None) -> OnnxValue:
+def cumulative_sum(op: TorchOp, to: OnnxGraph, x: Any, axis: int, dtype: Any = None) -> OnnxValue:
     return to.node("CumSum", to.cast(x, op.dtype), axis % max(1, len(x.shape)))

@@ -9,14 +9,14 @@ import torch
 
 from cfi_translate.grammar import require
 from cfi_translate.torch_export.onnx_graph import Filled, OnnxGraph, OnnxValue
-from cfi_translate.torch_export.table import TorchOperator, operator
+from cfi_translate.torch_export.table import TorchOp, operator
 
 _RESHAPING = ("view", "reshape", "_unsafe_view", "flatten.using_ints", "unflatten.int", "unsqueeze", "squeeze")
 _SPLITTING = ("split.Tensor", "split_with_sizes", "split.sizes", "chunk", "unsafe_chunk", "unsafe_split.Tensor")
 
 
 @operator(*_RESHAPING, "squeeze.dim", "squeeze.dims", "view_as", "reshape_as")
-def reshape_as_computed(op: TorchOperator, to: OnnxGraph, x: Any, *_: Any) -> Any:
+def reshape_as_computed(op: TorchOp, to: OnnxGraph, x: Any, *_: Any) -> Any:
     """Whatever torch computed as the new shape."""
     return reshape(to, x, op.shape)
 
@@ -52,13 +52,13 @@ def _same_shape(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
 
 
 @operator("permute")
-def permute(op: TorchOperator, to: OnnxGraph, x: Any, axes: Sequence[int]) -> Any:
+def permute(op: TorchOp, to: OnnxGraph, x: Any, axes: Sequence[int]) -> Any:
     order = [axis % len(axes) for axis in axes]
     return x if order == list(range(len(order))) else to.node("Transpose", x, perm=order)
 
 
 @operator("transpose.int", "swapaxes", "swapdims")
-def transpose(op: TorchOperator, to: OnnxGraph, x: Any, first: int, second: int) -> Any:
+def transpose(op: TorchOp, to: OnnxGraph, x: Any, first: int, second: int) -> Any:
     axes = list(range(len(x.shape)))
     if axes:
         axes[first], axes[second] = axes[second], axes[first]
@@ -66,28 +66,21 @@ def transpose(op: TorchOperator, to: OnnxGraph, x: Any, first: int, second: int)
 
 
 @operator(*_SPLITTING, "tensor_split.sections")
-def split(op: TorchOperator, to: OnnxGraph, x: Any, size: Any, axis: int) -> list[Any]:
+def split(op: TorchOp, to: OnnxGraph, x: Any, size: Any, axis: int) -> list[Any]:
     axis %= len(x.shape)
     sizes = [part.shape[axis] for part in op.result]
     return [x] if len(sizes) == 1 else list(to.node_with(len(sizes), "Split", x, to.sizes(sizes), axis=axis))
 
 
 @operator("cat", "concat")
-def concatenate(op: TorchOperator, to: OnnxGraph, tensors: Sequence[Any], axis: int = 0) -> Any:
+def concatenate(op: TorchOp, to: OnnxGraph, tensors: Sequence[Any], axis: int = 0) -> Any:
     # torch still lets empty tensors of one axis be joined to anything.
     parts = [to.cast(one, op.dtype) for one in tensors if tuple(one.shape) != (0,)]
     return parts[0] if len(parts) == 1 else to.node("Concat", *parts, axis=axis % len(op.shape))
 
 
-@operator("stack")
-def stack(op: TorchOperator, to: OnnxGraph, tensors: Sequence[Any], axis: int = 0) -> OnnxValue:
-    axis %= len(op.shape)
-    parts = [to.node("Unsqueeze", to.cast(one, op.dtype), [axis]) for one in tensors]
-    return to.node("Concat", *parts, axis=axis)
-
-
 @operator("expand", "expand_as", "broadcast_to")
-def expand(op: TorchOperator, to: OnnxGraph, x: Any, *_: Any) -> Any:
+def expand(op: TorchOp, to: OnnxGraph, x: Any, *_: Any) -> Any:
     if _same_shape(tuple(x.shape), op.shape):
         return x
     old = (1,) * (len(op.shape) - len(x.shape)) + tuple(x.shape)
@@ -96,7 +89,7 @@ def expand(op: TorchOperator, to: OnnxGraph, x: Any, *_: Any) -> Any:
 
 
 @operator("repeat", "tile")
-def repeat(op: TorchOperator, to: OnnxGraph, x: Any, times: Sequence[Any]) -> Any:
+def repeat(op: TorchOp, to: OnnxGraph, x: Any, times: Sequence[Any]) -> Any:
     times = [1] * (len(x.shape) - len(times)) + list(times)
     added = len(times) - len(x.shape)
     if added:
@@ -105,38 +98,33 @@ def repeat(op: TorchOperator, to: OnnxGraph, x: Any, times: Sequence[Any]) -> An
 
 
 @operator("pixel_shuffle")
-def pixel_shuffle(op: TorchOperator, to: OnnxGraph, x: Any, factor: int) -> OnnxValue:
+def pixel_shuffle(op: TorchOp, to: OnnxGraph, x: Any, factor: int) -> OnnxValue:
     images = len(x.shape) == 4 and not any(isinstance(one, torch.SymInt) for one in x.shape[1:])
     require(images, "its input is no batch of images")
     return to.node("DepthToSpace", x, blocksize=factor, mode="CRD")
 
 
 @operator("copy")
-def copy(op: TorchOperator, to: OnnxGraph, x: Any, source: Any, *_: Any) -> Any:
+def copy(op: TorchOp, to: OnnxGraph, x: Any, source: Any, *_: Any) -> Any:
     return expand(op, to, to.cast(source, op.dtype))
 
 
 @operator("zeros", "zeros_like", "new_zeros")
-def zeros(op: TorchOperator, to: OnnxGraph, *_: Any) -> Any:
+def zeros(op: TorchOp, to: OnnxGraph, *_: Any) -> Any:
     return _fill(op, 0)
 
 
 @operator("ones", "ones_like", "new_ones")
-def ones(op: TorchOperator, to: OnnxGraph, *_: Any) -> Any:
+def ones(op: TorchOp, to: OnnxGraph, *_: Any) -> Any:
     return _fill(op, 1)
 
 
 @operator("full", "full_like", "fill.Scalar")
-def full(op: TorchOperator, to: OnnxGraph, shape: Any, value: Any, *_: Any) -> Any:
+def full(op: TorchOp, to: OnnxGraph, shape: Any, value: Any, *_: Any) -> Any:
     return _fill(op, value)
 
 
-@operator("new_full")
-def new_full(op: TorchOperator, to: OnnxGraph, x: Any, shape: Any, value: Any, *_: Any) -> Any:
-    return _fill(op, value)
-
-
-def _fill(op: TorchOperator, number: Any) -> Any:
+def _fill(op: TorchOp, number: Any) -> Any:
     """The result of the operator at hand, which is one number everywhere."""
     require(isinstance(number, int | float), "its value is computed")
     if any(isinstance(one, torch.SymInt) for one in op.shape):
