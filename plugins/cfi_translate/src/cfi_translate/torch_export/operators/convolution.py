@@ -32,18 +32,8 @@ def convolution(
 
 
 @operator("conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input")
-def transposed_convolution(
-    op: TorchOp,
-    to: OnnxGraph,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: int,
-    dilation: Any,
-) -> OnnxValue:
+def transposed_convolution(op: TorchOp, to: OnnxGraph, x: Any, weight: Any, bias: Any, *settings: Any) -> OnnxValue:
+    stride, padding, output_padding, groups, dilation = settings
     kernel = list(weight.shape[2:])
     require(len(x.shape) == len(kernel) + 2, "its input has no sample axis")
     return to.node(
@@ -61,19 +51,8 @@ def transposed_convolution(
 
 
 @operator("convolution")
-def any_convolution(
-    op: TorchOp,
-    to: OnnxGraph,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    output_padding: Any,
-    groups: int,
-) -> OnnxValue:
+def any_convolution(op: TorchOp, to: OnnxGraph, x: Any, weight: Any, bias: Any, *settings: Any) -> OnnxValue:
+    stride, padding, dilation, transposed, output_padding, groups = settings
     if transposed:
         return transposed_convolution(op, to, x, weight, bias, stride, padding, output_padding, groups, dilation)
     return convolution(op, to, x, weight, bias, stride, padding, dilation, groups)

@@ -23,18 +23,9 @@ def by_statistics(
 
 @operator("batch_norm")
 def batch_normalization(
-    op: TorchOp,
-    to: OnnxGraph,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    mean: Any,
-    variance: Any,
-    training: bool,
-    momentum: float,
-    eps: float,
-    *_: Any,
+    op: TorchOp, to: OnnxGraph, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, *settings: Any
 ) -> OnnxValue:
+    training, _momentum, eps, _fast = settings
     learnt = not training and mean is not None and variance is not None
     require(learnt, "it normalizes by the statistics of its batch, not by learnt ones")
     return by_statistics(op, to, x, weight, bias, mean, variance, eps)
@@ -65,18 +56,9 @@ def group_normalization(
 
 @operator("instance_norm")
 def instance_normalization(
-    op: TorchOp,
-    to: OnnxGraph,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    mean: Any,
-    variance: Any,
-    use_input: bool,
-    momentum: float,
-    eps: float,
-    *_: Any,
+    op: TorchOp, to: OnnxGraph, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, *settings: Any
 ) -> OnnxValue:
+    use_input, _momentum, eps, _fast = settings
     if not use_input:
         return by_statistics(op, to, x, weight, bias, mean, variance, eps)
     weight, bias = _fill_in(x, weight, bias, (x.shape[1],))
