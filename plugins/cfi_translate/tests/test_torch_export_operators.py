@@ -98,6 +98,7 @@ MODULES = {
     "weight_norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(8, 3)), ROW),
     "PixelShuffle": (lambda: nn.Sequential(nn.Conv2d(6, 12, 1), nn.PixelShuffle(2)), IMAGE),
     "PixelUnshuffle": (lambda: nn.Sequential(nn.Conv2d(6, 2, (2, 2)), nn.PixelUnshuffle(2)), IMAGE),
+    "Fold": (lambda: nn.Fold((5, 6), (2, 3), dilation=(2, 1), padding=(1, 0), stride=(1, 2)), (12, 10)),
     "ChannelShuffle": (lambda: nn.ChannelShuffle(3), IMAGE),
 }
 for _size in (1, 3, 4, 9, 12, (2, 5)):
@@ -281,6 +282,7 @@ FUNCTIONS: dict[str, tuple] = {
     "outer product": (lambda x: torch.outer(x[:, 0], TABLE[0]), ROW),
     "moved": (lambda x: (x.movedim((1, 2), (2, 1)), x.narrow(1, 2, 3), x[:, :, 0, 0].t().T), IMAGE),
     "deviations": (lambda x: (*torch.std_mean(x, 1), *torch.var_mean(x, 2), x.std((2, 3), correction=0)), IMAGE),
+    "unfolded and folded": (lambda x: F.fold(F.unfold(x, 3, padding=1, stride=2) * 2, (9, 7), 3, 1, 1, 2), IMAGE),
     "similarity": (lambda x: F.cosine_similarity(x, x * 2 + 1, 1) + F.pairwise_distance(x, x * 2), ROW),
     "changed by rules": (lambda x: (x * 1).addcmul_(x, x).clamp_min_(x.mean(1, keepdim=True)), ROW),
     "with statistics": (

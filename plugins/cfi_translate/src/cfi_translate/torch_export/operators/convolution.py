@@ -58,6 +58,15 @@ def any_convolution(op: TorchOp, to: OnnxGraph, x: Any, weight: Any, bias: Any, 
     return convolution(op, to, x, weight, bias, stride, padding, dilation, groups)
 
 
+@operator("col2im")
+def fold(
+    op: TorchOp, to: OnnxGraph, x: Any, size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any
+) -> OnnxValue:
+    require(len(x.shape) == 3, "its input has no sample axis")
+    settings = {"dilations": list(dilation), "pads": list(padding) * 2, "strides": list(stride)}
+    return to.node("Col2Im", x, list(size), list(kernel), **settings)
+
+
 @operator("pad", "constant_pad_nd")
 def pad(op: TorchOp, to: OnnxGraph, x: Any, padding: Sequence[int], *how: Any) -> Any:
     mode, value = how if len(how) == 2 else ("constant", how[0])
