@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 from collections.abc import Iterator, Sequence
@@ -124,6 +125,11 @@ def without_work_in_place(program: Any) -> Captured:
             raise failure(NAME, "could not take the captured graph apart", error) from error
 
 
+@functools.cache  # it looks through all operators that there are
+def _rules_for_export() -> Any:
+    return torch.export.default_decompositions()
+
+
 def take_apart(node: fx.Node, operator: Any) -> fx.Graph:
     """What torch's own rule for an operator makes of it where it stands.
 
@@ -140,7 +146,7 @@ def take_apart(node: fx.Node, operator: Any) -> fx.Graph:
         Refusal: There is no rule, or none for these inputs.
     """
     # Those for exporting keep more operators whole; an operator without any rule may yet be made of others.
-    rules, for_export = get_decompositions([operator]), torch.export.default_decompositions()
+    rules, for_export = get_decompositions([operator]), _rules_for_export()
     rule: Any = for_export[operator] if operator in for_export else rules.get(operator, operator)
 
     def run(*tensors: Any) -> Any:
