@@ -7,6 +7,7 @@ of the time that capturing a DenseNet takes.
 from __future__ import annotations
 
 import types
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,12 +21,7 @@ _LIBRARY.define(
 
 
 def _compute(
-    x: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    mean: torch.Tensor,
-    variance: torch.Tensor,
-    eps: float,
+    x: torch.Tensor, weight: Any, bias: Any, mean: torch.Tensor, variance: torch.Tensor, eps: float
 ) -> torch.Tensor:
     return functional.batch_norm(x, mean, variance, weight, bias, eps=eps)
 

@@ -82,6 +82,7 @@ class _Walk:
                 self.sharing.setdefault(storage, []).append(node)
 
     def run(self) -> Any:
+        """Writes all operators; what the graph gives."""
         for node in self.order:
             if node.op == "output":
                 return self._resolve(node.args[0])
