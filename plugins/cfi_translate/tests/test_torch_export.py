@@ -142,6 +142,15 @@ def test_functions_of_a_weight_bear_the_name_of_its_module() -> None:
     assert names == ["inner", "Relu", "inner_1", "called", "Gemm"]
 
 
+def test_what_torch_takes_apart_bears_the_name_of_its_module() -> None:
+    model = made(lambda: nn.Sequential(nn.Linear(4, 4), nn.RMSNorm(4), nn.GLU()))
+    exported = convert(model, (ROWS,)).model
+    names = [node.name for node in exported.graph.node]
+    assert names[0] == "0" and "1" in names
+    assert all(name.split(".")[0] in "012" for name in names)
+    assert difference(model, exported, ROWS) < 1e-6
+
+
 class Marked(nn.Module):
     """Writes to its input, keeps what it saw, and has frozen and shared weights."""
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from cfi_core.errors import TranslationError
 from cfi_core.framework.structure import flatten
 from cfi_translate.torch_export import convert
+from cfi_translate.torch_export.operators import operator
 
 IMAGE, SIGNAL, VOLUME, ROW, STEPS = (6, 9, 7), (6, 11), (4, 5, 6, 7), (8,), (5, 8)
 
@@ -97,6 +98,7 @@ MODULES = {
     "weight_norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(8, 3)), ROW),
     "PixelShuffle": (lambda: nn.Sequential(nn.Conv2d(6, 12, 1), nn.PixelShuffle(2)), IMAGE),
     "PixelUnshuffle": (lambda: nn.Sequential(nn.Conv2d(6, 2, (2, 2)), nn.PixelUnshuffle(2)), IMAGE),
+    "Fold": (lambda: nn.Fold((5, 6), (2, 3), dilation=(2, 1), padding=(1, 0), stride=(1, 2)), (12, 10)),
     "ChannelShuffle": (lambda: nn.ChannelShuffle(3), IMAGE),
 }
 for _size in (1, 3, 4, 9, 12, (2, 5)):
@@ -272,6 +274,26 @@ FUNCTIONS: dict[str, tuple] = {
     "in place twice": (in_place_twice, ROW),
     "filled by samples": (filled_by_samples, ROW),
     "taken apart": (lambda x: torch.special.xlog1py(x.abs(), x.abs()) + F.huber_loss(x, x * 2, reduction="none"), ROW),
+    "reversed": (lambda x: torch.rsub(x, 2, alpha=3) + torch.rsub(x, x * 2), ROW),
+    "products added": (lambda x: torch.addcmul(x, x, x + 1, value=0.5) + torch.addcdiv(x, x, x.abs() + 1), ROW),
+    "products of matrices added": (lambda x, y: torch.baddbmm(x[..., :5], x, y.mT, beta=2, alpha=0.5), STEPS, STEPS),
+    "interpolated": (lambda x: x.lerp(x * 2, 0.3) + torch.lerp(x, x.square(), x.sigmoid()), ROW),
+    "bounds": (lambda x: x.clamp_max(0.3) + x.clip(-1, 1) + F.threshold(x, 0.1, 20.0) + F.relu6(x * 9), ROW),
+    "outer product": (lambda x: torch.outer(x[:, 0], TABLE[0]), ROW),
+    "moved": (lambda x: (x.movedim((1, 2), (2, 1)), x.narrow(1, 2, 3), x[:, :, 0, 0].t().T), IMAGE),
+    "deviations": (lambda x: (*torch.std_mean(x, 1), *torch.var_mean(x, 2), x.std((2, 3), correction=0)), IMAGE),
+    "unfolded and folded": (lambda x: F.fold(F.unfold(x, 3, padding=1, stride=2) * 2, (9, 7), 3, 1, 1, 2), IMAGE),
+    "similarity": (lambda x: F.cosine_similarity(x, x * 2 + 1, 1) + F.pairwise_distance(x, x * 2), ROW),
+    "changed by rules": (lambda x: (x * 1).addcmul_(x, x).clamp_min_(x.mean(1, keepdim=True)), ROW),
+    "with statistics": (
+        lambda x: (
+            torch.native_layer_norm(x, (7,), None, None, 0.1)[0],
+            torch.native_group_norm(x, None, None, x.shape[0], 6, 63, 3, 0.1)[0],
+            torch.native_batch_norm(x, None, None, TABLE[:6, 0], TABLE[:6, 1].abs(), False, 0.1, 0.1)[0],
+            torch.native_dropout(x, 0.5, False)[0],
+        ),
+        IMAGE,
+    ),
     "the input": (lambda x: (x, x, x * 2), ROW),
     "a constant": (lambda x: (x.sum(1), torch.ones(3)), ROW),
     "one tensor twice": (lambda x: [x.relu()] * 2, ROW),
@@ -311,6 +333,7 @@ REFUSED = {
     ),
     "indices of pooling": (nn.MaxPool2d(2, return_indices=True).eval(), IMAGE, "indices"),
     "unknown operator": (lambda x: torch.fft.fft(x).real, ROW, "aten::"),
+    "taken apart into what is unknown": (lambda x: torch.hypot(x, x + 1), ROW, "hypot in aten::hypot"),
     "no tensor": (lambda x: (x, 3), ROW, "returns int"),
     "bfloat16": (lambda x: x.to(torch.bfloat16), ROW, "bfloat16"),
 }
@@ -325,8 +348,13 @@ def test_refusal(name: str, capfd: pytest.CaptureFixture) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_writers_take_the_arguments_of_their_operators() -> None:
-    from cfi_translate.torch_export.operators import WRITERS
+def schema_of(name: str) -> torch.FunctionSchema:
+    """Of an operator of the installed torch; AttributeError where it has none of that name."""
+    namespace, _, name = name.rpartition("::")
+    packet, _, overload = name.partition(".")
+    return getattr(getattr(getattr(torch.ops, namespace or "aten"), packet), overload or "default")._schema
 
-    for operator, writer in WRITERS.items():
-        inspect.signature(writer).bind(None, *operator._schema.arguments)
+
+@pytest.mark.parametrize("name", operator)
+def test_torch_has_the_operator_and_its_arguments_are_the_operands(name: str) -> None:
+    inspect.signature(operator[name]).bind(None, None, *schema_of(name).arguments)

@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers, ops
 
 from cfi_translate.onnx_keras.building import Builder, Handler
-from cfi_translate.onnx_keras.tensors import Tensor, Unsupported, channels_last
+from cfi_translate.onnx_keras.tensors import Tensor, Unsupported, channels_last, identity
 from cfi_translate.onnx_keras.weights import made_with
 from cfi_translate.program import Operation
 
@@ -216,4 +216,19 @@ def _begins(operation: Operation, whole: Sequence[int], target: Sequence[int]) -
     return [total // 2 if automatic == "SAME_UPPER" else total - total // 2 for total in totals]
 
 
-OPERATORS: dict[str, Handler] = {"Conv": _conv, "ConvTranspose": _conv_transpose}
+def _fold(builder: Builder, operation: Operation) -> Tensor:
+    if not hasattr(ops, "fold"):
+        raise Unsupported("this version of Keras has no fold")
+    sizes, kernel = (tuple(builder.array(operation.input(at), "list of sizes").tolist()) for at in (1, 2))
+    if len(sizes) != 2:
+        raise Unsupported("Keras folds two axes")
+    strides, dilations = spatial(operation, "strides", 2), spatial(operation, "dilations", 2)
+    (top, bottom), (left, right) = pads(operation, sizes, kernel, strides, dilations)
+    if (top, left) != (bottom, right):
+        raise Unsupported("Keras folds with the same padding on both sides")
+    columns = builder.plain(operation.input(0), operation.name)
+    made = ops.fold(columns, sizes, kernel, dilations, (top, left), strides)
+    return Tensor(builder.named(made, operation.name), identity(4))
+
+
+OPERATORS: dict[str, Handler] = {"Conv": _conv, "ConvTranspose": _conv_transpose, "Col2Im": _fold}

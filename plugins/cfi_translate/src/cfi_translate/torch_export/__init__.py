@@ -5,13 +5,13 @@ divide, and it records a run where this proves that any number of samples will d
 proves it too, but takes several times as long and breaks layers apart. Both leave sizes to be computed by the graph.
 The captured graph itself still has one operator for each layer (`linear`, `lstm`, `scaled_dot_product_attention`),
 knows which module each came from, and is there in a second or two: so it is walked once, and each operator written as
-the ONNX operators that a person would choose. An operator without a writer is first taken apart by torch's own
-decompositions, then refused.
+the ONNX operators that a person would choose. An operator without a function of ours is taken apart by torch's
+own rule where it stands, or refused.
 
 - `capture`: from a module to the graph.
 - `walk`: through the graph, computing what depends on weights alone; undoes work in place.
-- `emitter`: the ONNX graph being written.
-- `registry` and the modules of operators beside it: what each operator becomes.
+- `onnx_graph`: the ONNX graph being written.
+- `table` and the modules of `operators`: what each operator becomes.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
+from torch._decomp import get_decompositions
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from cfi_core.adapters import adapter_for
 from cfi_core.framework.structure import flatten
-from cfi_torch.adapter import TorchAdapter
+from cfi_core.registry import registry
 from cfi_translate.failures import failure
+from cfi_translate.grammar import Refusal, require
 from cfi_translate.torch_export import NAME, attention_modules, normalization_modules
 from cfi_translate.workarounds import quiet
 
@@ -63,7 +68,7 @@ def capture(model: Any, arrays: Sequence[np.ndarray]) -> Captured:
     Raises:
         TranslationError: The model is too large or cannot be captured for any number of samples.
     """
-    adapter = TorchAdapter()
+    adapter = adapter_for(registry(), "torch")
     twin = adapter.twin(adapter.load(model))
     held = [*twin.parameters(), *twin.buffers()]
     size = sum(tensor.numel() * tensor.element_size() for tensor in held)
@@ -80,11 +85,15 @@ def capture(model: Any, arrays: Sequence[np.ndarray]) -> Captured:
             program = torch.export.export(Flat(twin).eval(), tuple(tensors), dynamic_shapes=(shapes,), strict=False)
         except Exception as error:  # capturing runs the user's code: anything may come out of it
             raise failure(NAME, f"could not capture {type(model).__name__}", error) from error
-    return captured(program)
+    return look_up(program)
 
 
-def captured(program: Any) -> Captured:
-    """Looks up what the placeholders of a program hold."""
+def look_up(program: Any) -> Captured:
+    """Looks up what the placeholders of a program hold.
+
+    Raises:
+        TranslationError: The model changes its own buffers, or holds something else than tensors.
+    """
     signature = program.graph_signature
     if signature.buffers_to_mutate:
         changed = ", ".join(sorted(_without_wrapper(name) for name in signature.buffers_to_mutate.values()))
@@ -103,19 +112,55 @@ def captured(program: Any) -> Captured:
     return Captured(program, state, names)
 
 
-def decomposed(program: Any, operators: Sequence[Any] = ()) -> Captured:
-    """The same program without work in place, and with these operators taken apart by torch's own rules."""
-    table = torch.export.default_decompositions()
+def without_work_in_place(program: Any) -> Captured:
+    """The same program as torch writes it where every operator gives a new value.
+
+    Raises:
+        TranslationError: Torch cannot.
+    """
     with _exporting, _undisturbed():
         try:
-            return captured(program.run_decompositions({one: table[one] for one in operators if one in table}))
+            return look_up(program.run_decompositions({}))
         except Exception as error:  # the decompositions run through all layers of torch
             raise failure(NAME, "could not take the captured graph apart", error) from error
 
 
-def can_decompose(operator: Any) -> bool:
-    """Whether torch knows how to take an operator apart."""
-    return operator in torch.export.default_decompositions()
+@functools.cache  # it looks through all operators that there are
+def _rules_for_export() -> Any:
+    return torch.export.default_decompositions()
+
+
+def take_apart(node: fx.Node, operator: Any) -> fx.Graph:
+    """What torch's own rule for an operator makes of it where it stands.
+
+    To let `run_decompositions` do that takes several times as long, because it goes through the whole program.
+
+    Args:
+        node: A call.
+        operator: What it calls, or the operator that computes the same and changes none of its operands.
+
+    Returns:
+        A graph whose placeholders are the node's inputs, in the order of `node.all_input_nodes`.
+
+    Raises:
+        Refusal: There is no rule, or none for these inputs.
+    """
+    # Those for exporting keep more operators whole; an operator without any rule may yet be made of others.
+    rules, for_export = get_decompositions([operator]), _rules_for_export()
+    rule: Any = for_export[operator] if operator in for_export else rules.get(operator, operator)
+
+    def run(*tensors: Any) -> Any:
+        given = dict(zip(node.all_input_nodes, tensors, strict=True))
+        arguments, keywords = fx.map_arg((node.args, node.kwargs), given.__getitem__)
+        return rule(*arguments, **keywords)
+
+    with _exporting, _undisturbed():
+        try:
+            graph = make_fx(run)(*(one.meta["val"] for one in node.all_input_nodes)).graph
+        except Exception as error:  # the rules run through all layers of torch
+            raise Refusal("the operator is not supported") from error
+    require(all(one.target != operator for one in graph.nodes), "the operator is not supported")
+    return graph
 
 
 def _without_wrapper(name: str) -> str:

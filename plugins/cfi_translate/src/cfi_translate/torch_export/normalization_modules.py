@@ -7,6 +7,7 @@ of the time that capturing a DenseNet takes.
 from __future__ import annotations
 
 import types
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,29 +20,24 @@ _LIBRARY.define(
 )
 
 
-def _computed(
-    x: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    mean: torch.Tensor,
-    variance: torch.Tensor,
-    eps: float,
+def _compute(
+    x: torch.Tensor, weight: Any, bias: Any, mean: torch.Tensor, variance: torch.Tensor, eps: float
 ) -> torch.Tensor:
     return functional.batch_norm(x, mean, variance, weight, bias, eps=eps)
 
 
-def _known(x: torch.Tensor, *given: torch.Tensor | float | None) -> torch.Tensor:
-    """What is known of the result; takes what `_computed` takes."""
+def _infer(x: torch.Tensor, *given: torch.Tensor | float | None) -> torch.Tensor:
+    """What is known of the result; takes what `_compute` takes."""
     for one in given:
         if isinstance(one, torch.Tensor) and one.shape != x.shape[1:2]:
             raise RuntimeError(f"batch normalisation of {x.shape[1]} channels by {len(one)} numbers")
     return torch.empty_like(x)
 
 
-_LIBRARY.impl("batch_norm", _computed, "CompositeExplicitAutograd")
-torch.library.register_fake("cfi_translate::batch_norm", _known, lib=_LIBRARY)
-BATCH_NORM = torch.ops.cfi_translate.batch_norm.default
+_LIBRARY.impl("batch_norm", _compute, "CompositeExplicitAutograd")
+BATCH_NORM = "cfi_translate::batch_norm"
 """The operator: tensor, weight, bias, mean, variance, epsilon."""
+torch.library.register_fake(BATCH_NORM, _infer, lib=_LIBRARY)
 
 
 def simplify(model: nn.Module) -> None:
@@ -57,4 +53,5 @@ def _forward(module: nn.modules.batchnorm._BatchNorm, x: torch.Tensor) -> torch.
     if x.dtype != module.running_mean.dtype:
         return type(module).forward(module, x)
     module._check_input_dim(x)
-    return BATCH_NORM(x, module.weight, module.bias, module.running_mean, module.running_var, module.eps)
+    given = module.weight, module.bias, module.running_mean, module.running_var, module.eps
+    return torch.ops.cfi_translate.batch_norm(x, *given)

@@ -6,77 +6,73 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, helper
+from onnx import ModelProto, ValueInfoProto, helper
 
 from cfi_core.contract import Converted
 from cfi_translate.failures import failure
+from cfi_translate.grammar import Refusal
 from cfi_translate.names import rename_nodes
 from cfi_translate.passes import remove_dead_nodes
 from cfi_translate.program import MODULE_END
 from cfi_translate.torch_export import NAME
-from cfi_translate.torch_export.capture import Captured, can_decompose, capture, decomposed
-from cfi_translate.torch_export.emitter import IR_VERSION, OPSET, SEPARATOR, Emitter, value_info, write_constant
-from cfi_translate.torch_export.walk import NeedsDecomposition, activation_modules, walk
-
-_MOST_DECOMPOSITIONS = 5
+from cfi_translate.torch_export.capture import Captured, capture, without_work_in_place
+from cfi_translate.torch_export.onnx_graph import IR_VERSION, OPSET, SEPARATOR, OnnxGraph, value_info, write_constant
+from cfi_translate.torch_export.walk import WorkInPlace, activation_modules, walk
 
 
 def translate(model: Any, inputs: Sequence[np.ndarray]) -> Converted:
     """Does what `cfi_translate.torch_export.convert` promises."""
     captured = capture(model, inputs)
-    functional = False
-    for _ in range(_MOST_DECOMPOSITIONS):
+    try:
+        exported = _write(captured)
+    except WorkInPlace:
         try:
-            exported, count = _written(captured)
-            break
-        except NeedsDecomposition as needed:
-            lost = [one for one in needed.operators if not can_decompose(one)]
-            if lost and functional:
-                names = ", ".join(sorted(str(one.name()) for one in lost))
-                raise failure(NAME, f"knows no translation of {names}") from None
-            captured, functional = decomposed(captured.program, needed.operators), True
-    else:
-        raise failure(NAME, "could not take the captured graph apart")
-    return Converted(exported, (None,) * len(inputs), (None,) * count)
+            exported = _write(without_work_in_place(captured.program))
+        except WorkInPlace as error:
+            raise failure(NAME, str(error)) from None
+    return Converted(exported, (None,) * len(inputs), (None,) * len(exported.graph.output))
 
 
-def _written(captured: Captured) -> tuple[ModelProto, int]:
-    emitter = Emitter()
-    outputs = walk(captured, emitter)
-    given = [node.meta["val"] for node in captured.program.graph.nodes if node.op == "placeholder"]
-    given = given[len(captured.state) :]
-    infos = []
-    made = {name for node in emitter.nodes for name in node.output}
-    names: dict[str, str] = {}
-    for position, output in enumerate(outputs):
-        emitter.begin(f"the output {position}", "", None)
-        name = emitter.name(output)
-        if name not in made or name in names:  # an input, a constant, or an output that is there already
-            name = emitter.op("Identity", output).name
-        names[name] = f"y{position}"
-        infos.append(value_info(f"y{position}", getattr(output, "like", output), emitter))
-    _rename(emitter, names)
+def _write(captured: Captured) -> ModelProto:
+    graph = OnnxGraph()
+    outputs = walk(captured, graph)
     exported = ModelProto(ir_version=IR_VERSION, producer_name=NAME)
     exported.opset_import.append(helper.make_opsetid("", OPSET))
     exported.graph.name = "model"
-    exported.graph.node.extend(emitter.nodes)
-    exported.graph.input.extend(value_info(f"x{i}", like, emitter) for i, like in enumerate(given))
-    exported.graph.output.extend(infos)
+    try:
+        exported.graph.output.extend(_write_outputs(graph, outputs))
+        inputs = captured.program.graph.find_nodes(op="placeholder")[len(captured.state) :]
+        exported.graph.input.extend(value_info(f"x{i}", one.meta["val"], graph) for i, one in enumerate(inputs))
+    except Refusal as error:
+        raise failure(NAME, f"cannot translate the model's inputs and outputs: {error}") from None
+    exported.graph.node.extend(graph.nodes)
     remove_dead_nodes(exported)
     _leave_out_unread_outputs(exported)
     read = {name for node in exported.graph.node for name in node.input}
-    for name, value in emitter.constants.items():
+    for name, value in graph.constants.items():
         if name in read:
             write_constant(exported.graph.initializer.add(), name, value)
     _name_nodes(exported, captured)
-    return exported, len(outputs)
+    return exported
 
 
-def _rename(emitter: Emitter, names: dict[str, str]) -> None:
-    for node in emitter.nodes:
+def _write_outputs(graph: OnnxGraph, outputs: Sequence[Any]) -> list[ValueInfoProto]:
+    """Gives the outputs their names, `y0` and so on."""
+    graph.path = ""
+    infos = []
+    made = {name for node in graph.nodes for name in node.output}
+    names: dict[str, str] = {}
+    for position, output in enumerate(outputs):
+        name = graph.name(output)
+        if name not in made or name in names:  # an input, a constant, or an output that is there already
+            name = graph.node("Identity", output).name
+        names[name] = f"y{position}"
+        infos.append(value_info(f"y{position}", getattr(output, "like", output), graph))
+    for node in graph.nodes:
         for values in (node.input, node.output):
             for position, name in enumerate(values):
                 values[position] = names.get(name, name)
+    return infos
 
 
 def _name_nodes(model: ModelProto, captured: Captured) -> None:

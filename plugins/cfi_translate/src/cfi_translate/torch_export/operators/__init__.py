@@ -1,26 +1,19 @@
-"""What each operator of torch becomes in ONNX."""
+"""What each operator of torch becomes in ONNX, kind by kind."""
 
-from cfi_translate.torch_export.operators import (
-    arithmetic,
+from cfi_translate.torch_export.operators import (  # noqa: F401 - importing them registers their operators
+    activation,
     attention,
-    layers,
+    convolution,
+    elementwise,
+    indexing,
+    linear,
+    normalization,
     pooling,
     recurrent,
-    reductions,
+    reduction,
     resizing,
-    shapes,
+    shaping,
 )
-from cfi_translate.torch_export.operators.registry import WRITERS, Writer
+from cfi_translate.torch_export.table import operator
 
-__all__ = [
-    "WRITERS",
-    "Writer",
-    "arithmetic",
-    "attention",
-    "layers",
-    "pooling",
-    "recurrent",
-    "reductions",
-    "resizing",
-    "shapes",
-]
+__all__ = ["operator"]
