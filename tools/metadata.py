@@ -4,9 +4,9 @@
     python tools/metadata.py 0.2.0      # gives all of them a new version
     python tools/metadata.py --check    # says which files differ
 
-The facts stand once, in the core's `pyproject.toml`, between two marks. Every distribution holds a copy as plain text, so
-that it can be built and read by itself. The distributions require each other from this version on, up to the next minor
-one.
+The facts stand once, in the core's `pyproject.toml`, between two marks. Every distribution holds a copy as plain text,
+so that it can be built and read by itself. The distributions require each other from this version on, up to the next
+minor one.
 """
 
 from __future__ import annotations
