@@ -86,7 +86,7 @@ def check(found: Distribution, known: Mapping[str, Distribution], settings: Mapp
     outside = set().union(*everything.values()) - modules
     if found.name == "cfi-core":
         layers = [layer.split() for layer in settings["core"]]
-        yield from rising(between(found.package, arrows), layers)
+        yield from (f"{found.package}: {fault}" for fault in rising(between(found.package, arrows), layers))
         required = {split(text)[0].replace("-", "_") for text in found.requirements(found.extras)}
         yield from foreign(found.package, outside, required | set(settings["optional"]))
     else:
