@@ -325,6 +325,7 @@ class TranslatorSpec:
         implementation: `"module:function"`; of a conversion called as `function(model, inputs)`, of a bridge with a
             `BridgeRequest`; returns `Converted`.
         requirements: PEP 508 requirements.
+        extra: What pip installs to meet them, where that is an extra of its distribution (`"my-plugin[library]"`).
         kind: `"conversion"` (builds a native model) or `"bridge"` (runs the original inside).
     """
 
@@ -335,6 +336,7 @@ class TranslatorSpec:
     cost: float
     implementation: str
     requirements: tuple[str, ...] = ()
+    extra: str = ""
     kind: str = "conversion"
 
     def __post_init__(self) -> None:
