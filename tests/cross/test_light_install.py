@@ -1,4 +1,4 @@
-"""Without the extra of cfi-translate: what only another library could serve is refused with the line that installs it."""
+"""Without the extra of cfi-translate, what only another library could serve is refused with the line to install it."""
 
 import subprocess
 import sys
