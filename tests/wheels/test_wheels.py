@@ -22,7 +22,7 @@ FOLDER = Path(os.environ["CFI_WHEELS"])
 
 # What a user asks for, and which distributions of this project that brings.
 WANTED = ("cfi-core", "cfi-captum")
-BROUGHT = {"cfi-core", "cfi-captum", "cfi-torch"} & DISTRIBUTIONS.keys()
+BROUGHT = {"cfi-core", "cfi-captum", "cfi-torch", "cfi-matplotlib"}
 STAYS_AWAY = {"tensorflow", "keras", "tf-keras-vis", "onnx", "onnxruntime", "jax", "torchvision", "tf2onnx"}
 
 SCRIPT = """
