@@ -9,6 +9,7 @@ from cfi_core.specs import Need, TranslatorSpec
 from cfi_core.testing import fake, use_plugins
 from cfi_core.testing.fake import Painting
 
+
 class Library:
     """A translator of a library that is not installed, beside those of the fake plugin."""
 
