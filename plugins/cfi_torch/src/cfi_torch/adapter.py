@@ -249,6 +249,8 @@ class TorchAdapter(FrameworkAdapter):
 
     def adopt(self, shared: Any, model: Any) -> torch.Tensor:
         """A tensor on the same memory, unless the model is on another device or DLPack does not know the type."""
+        if isinstance(shared, np.ndarray) and min(shared.strides, default=0) < 0:
+            shared = shared.copy()  # torch before 2.14 ends the process over an axis that runs backwards
         try:
             tensor = shared.detach() if isinstance(shared, torch.Tensor) else torch.from_dlpack(shared)
         except Exception:  # noqa: BLE001 - every framework refuses in its own way, and a copy serves as well
