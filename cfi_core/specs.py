@@ -349,6 +349,7 @@ class TranslatorSpec:
             cost=COST,
             implementation=REFERENCE,
             requirements=each(REQUIREMENT),
+            extra=optional(REQUIREMENT),
             kind=one_of(*TRANSLATOR_KINDS),
         )
         if self.kind == "conversion" and self.source == ANY:
