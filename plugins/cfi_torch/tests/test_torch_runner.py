@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 import cfi_core as cfi
 from cfi_core.errors import LayerError
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import flatten
 from cfi_torch.adapter import TorchAdapter
 from cfi_torch.runner import TorchRunner
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cfi_core.errors import TranslationError
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import flatten
 from cfi_translate.torch_export import convert
 
 IMAGE, SIGNAL, VOLUME, ROW, STEPS = (6, 9, 7), (6, 11), (4, 5, 6, 7), (8,), (5, 8)

@@ -19,8 +19,7 @@ from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.overrides import TorchFunctionMode
 
 from cfi_core.errors import InputError
-from cfi_core.framework.base import FrameworkAdapter, Layer
-from cfi_core.framework.structure import flatten, map_structure
+from cfi_core.framework import FrameworkAdapter, Layer, flatten, map_structure
 from cfi_torch import content
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.runner import TorchRunner, freeze

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import flatten
 from cfi_torch.adapter import TorchAdapter
 from cfi_translate.failures import failure
 from cfi_translate.torch_export import NAME, attention_modules, normalization_modules
