@@ -4,16 +4,11 @@ import subprocess
 import sys
 
 SCRIPT = """
-import importlib_metadata
+from cfi_core import requirements
 
-version = importlib_metadata.version
-
-def absent(name):
-    if name in ("onnx2keras", "onnx2torch", "tf2onnx", "torchvision"):
-        raise importlib_metadata.PackageNotFoundError(name)
-    return version(name)
-
-importlib_metadata.version = absent
+found = requirements.version_of
+absent = ("onnx2keras", "onnx2torch", "tf2onnx", "torchvision")
+requirements.version_of = lambda name: "" if name in absent else found(name)
 
 import numpy as np
 import tensorflow as tf
