@@ -3,24 +3,28 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --no-compile
-PACKAGES := . plugins/cfi_torch plugins/cfi_tensorflow plugins/cfi_onnx plugins/cfi_captum plugins/cfi_tfkerasvis plugins/cfi_translate plugins/cfi_bridge
-METADATA := $(addsuffix /pyproject.toml,$(PACKAGES)) constraints.txt
+RUN := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python
+METADATA := pyproject.toml $(wildcard plugins/*/pyproject.toml) constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint dist clean
 
 demo: $(VENV)/.demo  ## explains two real models across frameworks and writes demo-output/
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.tox-installed  ## every environment of tox.ini
-	$(BIN)/tox run $(TOX_ARGS)
+test: $(VENV)/.tox-installed  ## every environment of tox.ini, and how long each took
+	@mkdir -p .tox
+	$(BIN)/tox run --result-json .tox/result.json $(TOX_ARGS); status=$$?; \
+	$(BIN)/python tools/minutes.py .tox/result.json; exit $$status
 
-lint: $(VENV)/.tox-installed  ## ruff and mypy only
+lint: $(VENV)/.tox-installed  ## style, types and who imports whom
 	$(BIN)/tox run -e lint
+
+dist: $(VENV)/.tox-installed  ## the wheel and the sdist of every distribution, into dist/
+	$(BIN)/python tools/dist.py dist
 
 clean:  ## removes everything that the other targets made
 	rm -rf $(VENV) .tox demo-output build dist .mypy_cache .ruff_cache .pytest_cache
-	find cfi_core plugins tests examples benchmarks \( -name __pycache__ -o -name '*.egg-info' -o -name build \) -prune -exec rm -rf {} +
+	find cfi_core plugins tests examples benchmarks tools \( -name __pycache__ -o -name '*.egg-info' -o -name build \) -prune -exec rm -rf {} +
 	rm -rf *.egg-info
 
 $(BIN)/python:
@@ -30,9 +34,11 @@ $(BIN)/python:
 
 # The stamps are newer than what they were made from, so that a second call installs nothing.
 $(VENV)/.tox-installed: constraints.txt | $(BIN)/python
-	$(PIP) tox
+	$(RUN) -m pip install --quiet --no-compile tox build 'setuptools>=77'
 	@touch $@
 
 $(VENV)/.demo: $(METADATA) examples/requirements.txt | $(BIN)/python
-	$(PIP) $(addprefix -e ,$(PACKAGES)) -r examples/requirements.txt
+	$(RUN) -m pip install --quiet --no-compile 'setuptools>=77' -r examples/requirements.txt
+	$(RUN) tools/install.py --quiet --no-compile --no-build-isolation \
+		cfi-captum cfi-tfkerasvis cfi-bridge 'cfi-translate[libraries]'
 	@touch $@

@@ -6,6 +6,8 @@ attribution = cfi.attribute(torch_model, "grad_cam", "tf-keras-vis", inputs=imag
 attribution.plot()
 """
 
+from importlib.metadata import version as _version
+
 from cfi_core.api import (
     attribute,
     finish_execution_with_layer,
@@ -43,6 +45,8 @@ from cfi_core.listing import frameworks, methods, plugins, toolsets, translators
 from cfi_core.records import PendingLayer, Plan, Translation
 from cfi_core.translation.cache import forget_translations
 from cfi_core.translation.store import keep_translations
+
+__version__ = _version("cfi-core")
 
 __all__ = [
     "ArgumentError",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cfi_core.boundary import ask
-from cfi_core.catalogue import DISTRIBUTION_OF_TRANSLATOR
+from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, DISTRIBUTION_OF_TRANSLATOR
 from cfi_core.errors import ChoiceWarning, PluginWarning, RouteError, warn
 from cfi_core.records import Choice, Original, Route
 from cfi_core.registry import Registry
@@ -52,7 +52,7 @@ def _filter(
     paths: list[Route],
 ) -> tuple[Route, ...]:
     """Those of the paths that can be used and keep the needs, in the order to try them; an error if there is none."""
-    available = [path for path in paths if not any(registry.missing(step) for step in path.translators)]
+    available = [path for path in paths if not _lacking(registry, path)]
     serving = [path for path in available if needs <= path.preserves]
     if serving:
         return tuple(sorted(serving, key=lambda path: (path.rank, path.names)))
@@ -67,8 +67,11 @@ def _filter(
             missing,
         )
     if paths:
-        wanting = sorted({text for path in paths for step in path.translators for text in registry.missing(step)})
-        raise RouteError(f"{start} can be used: {', '.join(wanting)} not installed. Install it with pip.")
+        nearest = _nearest(registry, paths)
+        raise RouteError(
+            f"{start} can be used: {nearest} lacks {', '.join(_lacking(registry, nearest))}."
+            + _pip_line(registry, nearest)
+        )
     if translator and _paths(registry, source, target):
         ways = "; ".join(str(path) for path in _paths(registry, source, target))
         brings = sorted(
@@ -80,10 +83,41 @@ def _filter(
     raise RouteError(f"{start}: no installed translator leads there. pip install {distributions} brings one.")
 
 
+def _lacking(registry: Registry, path: Route) -> tuple[str, ...]:
+    """What has to be installed before a route can be used."""
+    return tuple(dict.fromkeys(text for step in path.translators for text in registry.missing(step)))
+
+
+def _nearest(registry: Registry, paths: Sequence[Route]) -> Route:
+    """The route that lacks the least, the cheapest of several."""
+    return min(paths, key=lambda path: (len(_lacking(registry, path)), path.rank, path.names))
+
+
+def _pip_line(registry: Registry, path: Route) -> str:
+    """A sentence with the line that installs what a route lacks; nothing where no distribution is known to bring it."""
+    wanted: dict[str, None] = {}
+    for step in path.translators:
+        for text in registry.missing(step):
+            if text not in step.requirements and text not in DISTRIBUTION_OF_FRAMEWORK.values():
+                return ""
+            wanted[step.extra if step.extra and text in step.requirements else text] = None
+    return f" pip install {' '.join(map(repr, wanted))} brings it."
+
+
+def way_to_install(registry: Registry, route: Route) -> str:
+    """Which conversion would lead where a route leads if what it lacks were installed, as a sentence; or nothing."""
+    paths = _paths(registry, route.translators[0].source, route.translators[-1].target)
+    lacking = [path for path in paths if not path.bridge and _lacking(registry, path)]
+    if not lacking:
+        return ""
+    nearest = _nearest(registry, lacking)
+    return f"There is another way, {nearest}, which is not installed.{_pip_line(registry, nearest)}"
+
+
 def _way_out(registry: Registry, source: str, target: str, needs: frozenset[Need], translator: Translator) -> str:
     """What a user can do whose routes do not keep what the method needs."""
     others = [path for path in _paths(registry, source, target) if needs <= path.preserves]
-    usable = [path for path in others if not any(registry.missing(step) for step in path.translators)]
+    usable = [path for path in others if not _lacking(registry, path)]
     if usable:
         best = min(usable, key=lambda path: (path.rank, path.names))
         return f"There is {best}: leave translator= out, or pass translator={list(best.names)!r}."

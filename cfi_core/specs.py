@@ -21,6 +21,7 @@ from cfi_core.validation import (
     Name,
     OptionalIdentifier,
     OptionalReference,
+    OptionalRequires,
     Reference,
     Requires,
     Suffix,
@@ -273,6 +274,7 @@ class TranslatorSpec(Checked):
         implementation: `"module:function"`; of a conversion called as `function(model, inputs)`, of a bridge with a
             `BridgeRequest`; returns `Converted`.
         requirements: PEP 508 requirements.
+        extra: What pip installs to meet them, where that is an extra of its distribution (`"my-plugin[library]"`).
         kind: `"conversion"` (builds a native model) or `"bridge"` (runs the original inside).
     """
 
@@ -283,6 +285,7 @@ class TranslatorSpec(Checked):
     cost: float
     implementation: Reference
     requirements: tuple[Requires, ...] = ()
+    extra: OptionalRequires = ""
     kind: Annotated[str, one_of(*TRANSLATOR_KINDS)] = "conversion"
 
     def __post_init__(self) -> None:

@@ -168,6 +168,7 @@ Suffix = Annotated[
     str, _matching(r"\.[^\s./\\A-Z]+", "a suffix: a dot, then lower-case characters without another dot")
 ]
 Requires = Annotated[str, _requirement]
+OptionalRequires = Annotated[str, lambda value: value if value == "" else _requirement(value)]
 Permuted = Annotated[tuple[int, ...] | None, _permutation]
 
 

@@ -11,6 +11,7 @@ from cfi_core.adapters import adapter_for
 from cfi_core.errors import TranslationError, TranslationWarning, UnfaithfulTranslationError, warn
 from cfi_core.records import Call, Prepared, Route, Translation
 from cfi_core.registry import Registry
+from cfi_core.routing import way_to_install
 from cfi_core.translation.bridging import bridge
 from cfi_core.translation.conversion import Job, convert
 
@@ -42,7 +43,7 @@ def prepare(registry: Registry, call: Call) -> Prepared:
         translation = convert(job, route)
         return Prepared(adapter, translation.model, translation)
 
-    return replace(_first_faithful(plan.routes, attempt), seconds=perf_counter() - started)
+    return replace(_first_faithful(registry, plan.routes, attempt), seconds=perf_counter() - started)
 
 
 def translate_model(job: Job, routes: Sequence[Route]) -> Translation:
@@ -55,10 +56,10 @@ def translate_model(job: Job, routes: Sequence[Route]) -> Translation:
     Warns:
         TranslationWarning: A route failed and the next one was taken.
     """
-    return _first_faithful(routes, lambda route: convert(job, route, keep=False))
+    return _first_faithful(job.registry, routes, lambda route: convert(job, route, keep=False))
 
 
-def _first_faithful(routes: Sequence[Route], attempt: Callable[[Route], _Result]) -> _Result:
+def _first_faithful(registry: Registry, routes: Sequence[Route], attempt: Callable[[Route], _Result]) -> _Result:
     failures: list[TranslationError] = []
     for route in routes:
         try:
@@ -69,9 +70,11 @@ def _first_faithful(routes: Sequence[Route], attempt: Callable[[Route], _Result]
         if failures:
             warn(f"{' '.join(map(str, failures))} Taken instead: {route}.", TranslationWarning)
         return result
-    if len(failures) == 1:
+    hint = way_to_install(registry, routes[0])
+    if len(failures) == 1 and not hint:
         raise failures[0]
-    report = " ".join(f"[{route}] {failure}" for route, failure in zip(routes, failures, strict=True))
+    reports = [f"[{route}] {failure}" for route, failure in zip(routes, failures, strict=True)]
+    report = " ".join([*reports, hint]).rstrip()
     unfaithful = next((failure for failure in failures if isinstance(failure, UnfaithfulTranslationError)), None)
     if unfaithful is not None:
         raise UnfaithfulTranslationError(report, unfaithful.certificate) from failures[0]

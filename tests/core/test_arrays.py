@@ -17,7 +17,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from cfi_core.arrays import ArrayAdapter
 from cfi_core.errors import InputError, LayerError, NoGradientError
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import flatten
 
 ADAPTER = ArrayAdapter()
 

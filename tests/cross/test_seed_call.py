@@ -68,6 +68,19 @@ def test_the_seed_call_as_written(torch_model, digits):
     assert apart(expected, attribution.values) < 1e-4
     uniform = cfi.attribute(torch_model, "grad_cam", "tf-keras-vis", inputs=images, target=list(labels), layer="conv2")
     np.testing.assert_array_equal(uniform.values, attribution.values)
+    # The same call over the converters of other libraries, which the first report of this project named.
+    chain = cfi.attribute(
+        torch_model,
+        method_key="grad_cam",
+        toolset="tf-keras-vis",
+        init_args={"layer": torch_model.conv2},
+        exec_args={"score": CategoricalScore(list(labels)), "seed_input": images, "normalize_cam": False},
+        translator=["torch-onnx", "onnx2keras"],
+    )
+    assert chain.route == ("torch-onnx", "onnx2keras")
+    assert chain.certificate.faithful
+    assert (chain.dims, chain.layer) == (attribution.dims, attribution.layer)
+    assert apart(expected, chain.values) < 1e-4
 
 
 def test_the_mirrored_call(digits):
@@ -95,6 +108,18 @@ def test_the_mirrored_call(digits):
     # Completeness (Sundararajan 2017): the attributions sum to the change of the probability.
     change = model.predict(images, verbose=0) - model.predict(np.zeros_like(images), verbose=0)
     np.testing.assert_allclose(attribution.values.sum((1, 2, 3)), change[range(len(labels)), labels], atol=0.02)
+    chain = cfi.attribute(
+        model,
+        method_key="integrated_gradients",
+        toolset="captum",
+        exec_args={"inputs": images, "target": labels, "n_steps": 60, "return_convergence_delta": True},
+        translator=["tf2onnx", "onnx2torch"],
+    )
+    assert chain.route == ("tf2onnx", "onnx2torch")
+    assert chain.certificate.faithful
+    assert chain.dims == attribution.dims
+    assert apart(attribution.values, chain.values) < 1e-4
+    np.testing.assert_allclose(chain.extras["convergence_delta"], attribution.extras["convergence_delta"], atol=1e-5)
     cam = cfi.attribute(model, "grad_cam", "captum", inputs=images, target=labels, layer=model.get_layer("conv2"))
     own = cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=images, target=labels, layer="conv2")
     assert cam.dims == own.dims == ("sample", "height", "width")

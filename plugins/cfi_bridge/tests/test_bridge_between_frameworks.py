@@ -17,7 +17,7 @@ from cfi_bridge import keras_host, torch_host
 from cfi_core.adapters import adapter_for
 from cfi_core.contract import BridgeRequest, Converted
 from cfi_core.errors import LayerError
-from cfi_core.framework.base import FrameworkAdapter
+from cfi_core.framework import FrameworkAdapter
 from cfi_core.registry import registry
 
 SHAPE = (6, 4)  # of the images: not square

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cfi_core.framework.base import Runner
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import Runner, flatten
 from cfi_tensorflow.adapter import TensorFlowAdapter
 from cfi_tensorflow.runners import GraphRunner
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow_checks import ADAPTER, apart, chain, check, random, tokens
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import flatten
 from cfi_tensorflow.runners import EagerRunner
 
 

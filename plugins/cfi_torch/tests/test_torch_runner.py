@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import cfi_core as cfi
 from cfi_core.errors import LayerError
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import flatten
 from cfi_torch.adapter import TorchAdapter
 from cfi_torch.runner import TorchRunner
 
@@ -610,10 +609,32 @@ def test_recurrent_and_tied_weights() -> None:
     assert not any(weight.requires_grad for weight in runner._model.cell._flat_weights)
 
 
-def test_resnet18() -> None:
-    model = torchvision.models.resnet18(weights=None).eval()
-    runner = agree(model, [torch.randn(2, 3, 64, 64)], ["layer4", "layer2.0.conv1"], rtol=1e-4, atol=1e-4)
-    assert runner.layers == ("layer2.0.conv1", "layer4")
+class Block(nn.Module):
+    """Two convolutions with batch norms, one ReLU that is used twice, and a way around them."""
+
+    def __init__(self, before: int, after: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after)
+        self.conv2, self.bn2 = nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after)
+        self.around = nn.Identity() if before == after else nn.Conv2d(before, after, 1, stride, bias=False)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(inner + self.around(x))
+
+
+def test_a_residual_network() -> None:
+    parts = OrderedDict(
+        stem=nn.Sequential(nn.Conv2d(3, 8, 7, 2, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)),
+        layer1=nn.Sequential(Block(8, 8), Block(8, 8)),
+        layer2=nn.Sequential(Block(8, 16, 2), Block(16, 16)),
+        layer3=nn.Sequential(Block(16, 32, 2), Block(32, 32)),
+        head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)),
+    )
+    model = nn.Sequential(parts).eval()
+    runner = agree(model, [torch.randn(2, 3, 64, 64)], ["layer3", "layer2.0.conv1"], rtol=1e-4, atol=1e-4)
+    assert runner.layers == ("layer2.0.conv1", "layer3")
 
 
 def test_a_compiled_model_is_the_module_that_was_compiled() -> None:

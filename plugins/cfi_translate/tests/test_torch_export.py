@@ -17,7 +17,7 @@ import torchvision.models as zoo
 from torch import nn
 
 from cfi_core.errors import TranslationError
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import flatten
 from cfi_translate.torch_export import convert
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cfi_core.errors import TranslationError
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import flatten
 from cfi_translate.torch_export import convert
 from cfi_translate.torch_export.operators import operator
 

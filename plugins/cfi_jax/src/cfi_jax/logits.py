@@ -11,7 +11,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from cfi_core.errors import InputError
-from cfi_core.framework.structure import flatten, map_structure
+from cfi_core.framework import flatten, map_structure
 
 
 @dataclass(frozen=True, eq=False, repr=False)

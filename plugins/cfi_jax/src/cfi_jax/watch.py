@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.extend.core import get_opaque_trace_state
 
-from cfi_core.framework.structure import flatten, map_structure
+from cfi_core.framework import flatten, map_structure
 
 _classes = RLock()
 

@@ -24,7 +24,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from cfi_core.attribution import Attribution
+from cfi_core import Attribution
 from cfi_core.errors import PlotError
 from cfi_core.specs import Kind
 

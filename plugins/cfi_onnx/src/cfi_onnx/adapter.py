@@ -11,7 +11,7 @@ import onnx
 import xxhash
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework.base import FrameworkAdapter, Layer
+from cfi_core.framework import FrameworkAdapter, Layer
 from cfi_onnx.runner import OnnxRunner, fixed_samples, real_inputs, session
 
 _TO_CHANNELS_FIRST = [0, 3, 1, 2]

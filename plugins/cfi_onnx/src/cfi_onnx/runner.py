@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from cfi_core.framework.base import Runner
-from cfi_core.framework.portions import Portions, one_size
+from cfi_core.framework import Portions, Runner, one_size
 from cfi_core.requirements import unmet
 
 _QUIET = 3  # errors only: a cut-out graph has parts that nothing uses, which ONNX Runtime would warn of

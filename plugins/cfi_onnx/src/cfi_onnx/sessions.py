@@ -9,7 +9,7 @@ import numpy as np
 
 from cfi_core.arrays import ArrayAdapter, ArrayModel
 from cfi_core.errors import InputError
-from cfi_core.framework.portions import Portions, one_size
+from cfi_core.framework import Portions, one_size
 
 _TYPES: Mapping[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),

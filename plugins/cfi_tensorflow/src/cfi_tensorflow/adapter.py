@@ -16,8 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.errors import InputError, UnknownFrameworkError
-from cfi_core.framework.base import FrameworkAdapter, Layer, Runner
-from cfi_core.framework.structure import flatten, map_structure
+from cfi_core.framework import FrameworkAdapter, Layer, Runner, flatten, map_structure
 from cfi_tensorflow.functions import COMPILED, FunctionView, TensorFlowFunction
 from cfi_tensorflow.keras import KerasView
 from cfi_tensorflow.logits import TracedLogits, View

@@ -20,8 +20,7 @@ import tensorflow as tf
 import xxhash
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework.base import Layer
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import Layer, flatten
 from cfi_tensorflow.graphs import Trace, open_batch, trace
 from cfi_tensorflow.logits import TracedLogits, open_graph
 from cfi_tensorflow.outputs import dense, ordered

@@ -21,7 +21,7 @@ from tensorflow.python.eager import wrap_function  # the public wrap_function tr
 from tensorflow.python.framework import ops  # the only place where a registered gradient can be looked up
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from cfi_core.framework.structure import flatten, map_structure
+from cfi_core.framework import flatten, map_structure
 from cfi_tensorflow.gradients import calls_functions
 from cfi_tensorflow.outputs import dense, same
 

@@ -26,9 +26,7 @@ from keras.src.models.functional import Functional
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.Variable names distributed ones, too
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework.base import Layer
-from cfi_core.framework.content import Content
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import Content, Layer, flatten
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import TracedLogits
 from cfi_tensorflow.outputs import combination, dense, ordered

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework.base import Layer
+from cfi_core.framework import Layer
 from cfi_tensorflow.graphs import Trace
 from cfi_tensorflow.runners import GraphRunner, TapedRunner
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.errors import InputError
-from cfi_core.framework.structure import map_structure
+from cfi_core.framework import map_structure
 
 _TOLERANCE = {tf.float16: 1e-2, tf.bfloat16: 1e-1}  # some units in the last place
 _FINE = 1e-5

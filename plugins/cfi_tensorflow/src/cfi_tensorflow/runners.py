@@ -10,8 +10,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.eager import record  # stops all tapes; a public tape can only stop itself
 
-from cfi_core.framework.base import Pullback, Runner
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import Pullback, Runner, flatten
 from cfi_tensorflow.gradients import Split, call, split
 from cfi_tensorflow.graphs import Trace
 from cfi_tensorflow.outputs import same

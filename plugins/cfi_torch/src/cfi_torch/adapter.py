@@ -19,8 +19,7 @@ from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.overrides import TorchFunctionMode
 
 from cfi_core.errors import InputError
-from cfi_core.framework.base import FrameworkAdapter, Layer
-from cfi_core.framework.structure import flatten, map_structure
+from cfi_core.framework import FrameworkAdapter, Layer, flatten, map_structure
 from cfi_torch import content
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.runner import TorchRunner, freeze
@@ -249,6 +248,8 @@ class TorchAdapter(FrameworkAdapter):
 
     def adopt(self, shared: Any, model: Any) -> torch.Tensor:
         """A tensor on the same memory, unless the model is on another device or DLPack does not know the type."""
+        if isinstance(shared, np.ndarray) and min(shared.strides, default=0) < 0:
+            shared = shared.copy()  # torch before 2.14 ends the process over an axis that runs backwards
         try:
             tensor = shared.detach() if isinstance(shared, torch.Tensor) else torch.from_dlpack(shared)
         except Exception:  # noqa: BLE001 - every framework refuses in its own way, and a copy serves as well

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cfi_core.framework.content import Content, UnseenError
+from cfi_core.framework import Content, UnseenError
 
 _LIBRARIES = ("torch", "torchaudio", "torchvision")
 _LEFT_OUT = ("training", "_modules", "_with_softmax")

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from cfi_core.errors import InputError, LayerError, MethodError
-from cfi_core.framework.base import Pullback, Runner
-from cfi_core.framework.structure import flatten, map_structure
+from cfi_core.framework import Pullback, Runner, flatten, map_structure
 from cfi_torch.watch import LayerWatch
 
 _CALLED_ONCE = "cfi.layers(model, inputs) shows an output shape for those that are"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cfi_core.framework.structure import flatten, map_structure
+from cfi_core.framework import flatten, map_structure
 
 
 class LayerWatch:

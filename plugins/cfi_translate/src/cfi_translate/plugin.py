@@ -9,13 +9,17 @@ from cfi_core.specs import Need, TranslatorSpec
 
 _ALL_NEEDS = frozenset(Need)
 _TORCH = "torch>=2.10"
-_KERAS = ("tensorflow>=2.18", "keras>=3.13.2")
+_KERAS = ("tensorflow>=2.20", "keras>=3.13.2")
 _ONNX = ("onnx>=1.21", "onnxruntime>=1.20")
+_LIBRARIES = "cfi-translate[libraries]"
 
 
 @hookimpl
 def cfi_translators() -> Iterable[TranslatorSpec]:
-    """Our own converters, and more expensive ones by other libraries: through ONNX, one translator for each step."""
+    """Our own converters, and more expensive ones by other libraries: through ONNX, one translator for each step.
+
+    The other libraries are an extra of this distribution.
+    """
     return [
         TranslatorSpec(
             name="keras-torch",
@@ -70,6 +74,7 @@ def cfi_translators() -> Iterable[TranslatorSpec]:
             cost=10,
             implementation="cfi_translate.onnx_to_keras:convert",
             requirements=("onnx2keras>=0.0.25", *_KERAS, *_ONNX),
+            extra=_LIBRARIES,
         ),
         TranslatorSpec(
             name="tf2onnx",
@@ -79,6 +84,7 @@ def cfi_translators() -> Iterable[TranslatorSpec]:
             cost=10,
             implementation="cfi_translate.tf_to_onnx:convert",
             requirements=("tf2onnx>=1.17", *_KERAS, *_ONNX),
+            extra=_LIBRARIES,
         ),
         TranslatorSpec(
             name="keras-onnx-export",
@@ -88,6 +94,7 @@ def cfi_translators() -> Iterable[TranslatorSpec]:
             cost=15,
             implementation="cfi_translate.keras_export:convert",
             requirements=("tf2onnx>=1.17", *_KERAS, *_ONNX),
+            extra=_LIBRARIES,
         ),
         TranslatorSpec(
             name="onnx2torch",
@@ -97,5 +104,6 @@ def cfi_translators() -> Iterable[TranslatorSpec]:
             cost=10,
             implementation="cfi_translate.onnx_to_torch:convert",
             requirements=("onnx2torch>=1.5.15", "torchvision>=0.25", _TORCH, *_ONNX),
+            extra=_LIBRARIES,
         ),
     ]

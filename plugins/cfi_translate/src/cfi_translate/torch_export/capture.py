@@ -18,11 +18,12 @@ from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from cfi_core.adapters import adapter_for
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import flatten
 from cfi_core.registry import registry
 from cfi_translate.failures import failure
 from cfi_translate.grammar import Refusal, require
-from cfi_translate.torch_export import NAME, attention_modules, normalization_modules
+from cfi_translate.torch_export import attention_modules, normalization_modules
+from cfi_translate.translators import TORCH_EXPORT
 from cfi_translate.workarounds import quiet
 
 _WEIGHTS_LIMIT = 2**31
@@ -43,7 +44,9 @@ class Flat(nn.Module):
         outputs = flatten(self.model(*inputs))
         for output in outputs:
             if not isinstance(output, torch.Tensor):
-                raise failure(NAME, f"takes models that return tensors, and this one returns {type(output).__name__}")
+                raise failure(
+                    TORCH_EXPORT, f"takes models that return tensors, and this one returns {type(output).__name__}"
+                )
         return tuple(outputs)
 
 
@@ -73,7 +76,7 @@ def capture(model: Any, arrays: Sequence[np.ndarray]) -> Captured:
     held = [*twin.parameters(), *twin.buffers()]
     size = sum(tensor.numel() * tensor.element_size() for tensor in held)
     if size >= _WEIGHTS_LIMIT:
-        raise failure(NAME, f"is limited to 2 GiB of weights and this model has {size / 2**30:.1f} GiB")
+        raise failure(TORCH_EXPORT, f"is limited to 2 GiB of weights and this model has {size / 2**30:.1f} GiB")
     attention_modules.simplify(twin)
     normalization_modules.simplify(twin)
     tensors = [_example(array, held) for array in arrays]
@@ -84,7 +87,7 @@ def capture(model: Any, arrays: Sequence[np.ndarray]) -> Captured:
         try:
             program = torch.export.export(Flat(twin).eval(), tuple(tensors), dynamic_shapes=(shapes,), strict=False)
         except Exception as error:  # capturing runs the user's code: anything may come out of it
-            raise failure(NAME, f"could not capture {type(model).__name__}", error) from error
+            raise failure(TORCH_EXPORT, f"could not capture {type(model).__name__}", error) from error
     return look_up(program)
 
 
@@ -97,7 +100,7 @@ def look_up(program: Any) -> Captured:
     signature = program.graph_signature
     if signature.buffers_to_mutate:
         changed = ", ".join(sorted(_without_wrapper(name) for name in signature.buffers_to_mutate.values()))
-        raise failure(NAME, f"cannot translate a model that changes its own buffers ({changed})")
+        raise failure(TORCH_EXPORT, f"cannot translate a model that changes its own buffers ({changed})")
     state: dict[str, torch.Tensor] = {}
     names: dict[str, str] = {}
     for spec in signature.input_specs:
@@ -106,7 +109,9 @@ def look_up(program: Any) -> Captured:
         holder = program.state_dict if spec.target in program.state_dict else program.constants
         value = holder[spec.target]
         if not isinstance(value, torch.Tensor):
-            raise failure(NAME, f"cannot translate the {type(value).__name__} {spec.target!r} that the model holds")
+            raise failure(
+                TORCH_EXPORT, f"cannot translate the {type(value).__name__} {spec.target!r} that the model holds"
+            )
         state[spec.arg.name] = value.detach()
         names[spec.arg.name] = _without_wrapper(spec.target)
     return Captured(program, state, names)
@@ -122,7 +127,7 @@ def without_work_in_place(program: Any) -> Captured:
         try:
             return look_up(program.run_decompositions({}))
         except Exception as error:  # the decompositions run through all layers of torch
-            raise failure(NAME, "could not take the captured graph apart", error) from error
+            raise failure(TORCH_EXPORT, "could not take the captured graph apart", error) from error
 
 
 @functools.cache  # it looks through all operators that there are

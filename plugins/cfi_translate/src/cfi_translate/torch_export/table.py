@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cfi_translate.grammar import Operators
-from cfi_translate.torch_export import NAME
+from cfi_translate.translators import TORCH_EXPORT
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def describe(op: TorchOp) -> str:
     return f"{op.name} of {op.path!r}" if op.path else op.name
 
 
-operator = Operators(NAME, describe)
+operator = Operators(TORCH_EXPORT, describe)
 """Names are those of `torch.ops.aten`, with their overload unless it is the default one: `conv2d`, `add.Tensor`.
 
 Operands are all arguments of the schema, in its order, with the defaults filled in: values of the ONNX graph, constants

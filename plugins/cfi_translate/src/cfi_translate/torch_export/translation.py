@@ -14,10 +14,10 @@ from cfi_translate.grammar import Refusal
 from cfi_translate.names import rename_nodes
 from cfi_translate.passes import remove_dead_nodes
 from cfi_translate.program import MODULE_END
-from cfi_translate.torch_export import NAME
 from cfi_translate.torch_export.capture import Captured, capture, without_work_in_place
 from cfi_translate.torch_export.onnx_graph import IR_VERSION, OPSET, SEPARATOR, OnnxGraph, value_info, write_constant
 from cfi_translate.torch_export.walk import WorkInPlace, activation_modules, walk
+from cfi_translate.translators import TORCH_EXPORT
 
 
 def translate(model: Any, inputs: Sequence[np.ndarray]) -> Converted:
@@ -29,14 +29,14 @@ def translate(model: Any, inputs: Sequence[np.ndarray]) -> Converted:
         try:
             exported = _write(without_work_in_place(captured.program))
         except WorkInPlace as error:
-            raise failure(NAME, str(error)) from None
+            raise failure(TORCH_EXPORT, str(error)) from None
     return Converted(exported, (None,) * len(inputs), (None,) * len(exported.graph.output))
 
 
 def _write(captured: Captured) -> ModelProto:
     graph = OnnxGraph()
     outputs = walk(captured, graph)
-    exported = ModelProto(ir_version=IR_VERSION, producer_name=NAME)
+    exported = ModelProto(ir_version=IR_VERSION, producer_name=TORCH_EXPORT)
     exported.opset_import.append(helper.make_opsetid("", OPSET))
     exported.graph.name = "model"
     try:
@@ -44,7 +44,7 @@ def _write(captured: Captured) -> ModelProto:
         inputs = captured.program.graph.find_nodes(op="placeholder")[len(captured.state) :]
         exported.graph.input.extend(value_info(f"x{i}", one.meta["val"], graph) for i, one in enumerate(inputs))
     except Refusal as error:
-        raise failure(NAME, f"cannot translate the model's inputs and outputs: {error}") from None
+        raise failure(TORCH_EXPORT, f"cannot translate the model's inputs and outputs: {error}") from None
     exported.graph.node.extend(graph.nodes)
     remove_dead_nodes(exported)
     _leave_out_unread_outputs(exported)
