@@ -255,6 +255,12 @@ def patches(padding: str, **settings: Any) -> Callable[[Any], Any]:
     return lambda x: L.Dense(3)(ops.image.extract_patches(x, (2, 3), padding=padding, **settings))
 
 
+def folded(x: Any) -> Any:
+    """Columns of overlapping windows and back, in versions of Keras that have it."""
+    columns = ops.unfold(x, (2, 3), dilation=(2, 1), padding=(1, 0), stride=(1, 2))
+    return ops.fold(ops.tanh(columns), x.shape[2:], (2, 3), (2, 1), (1, 0), (1, 2)) * x
+
+
 def ones_at_the_largest(x: Any) -> Any:
     return ops.sum(ops.one_hot(ops.argmax(x, axis=-1), 4, axis=1) * ops.moveaxis(x, -1, 1), axis=(2, 3))
 
@@ -332,6 +338,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "patches": lambda: functional(patches("valid"), IMAGE),
     "patches that overlap": lambda: functional(patches("same", strides=2), IMAGE),
     "patches with gaps": lambda: functional(patches("valid", strides=1, dilation_rate=2), IMAGE),
+    **({"folded": lambda: functional(folded, IMAGE)} if hasattr(ops, "fold") else {}),
     "ones at the largest": lambda: functional(ones_at_the_largest, IMAGE),
     "weight before tensor": one_layer(ROW, lambda: L.Dense(4), lambda: WeightFirst(), lambda: L.Dense(2)),
     "additive attention": lambda: functional(lambda x: L.AdditiveAttention()([L.Dense(5)(x), L.Dense(5)(x)]), SIGNAL),

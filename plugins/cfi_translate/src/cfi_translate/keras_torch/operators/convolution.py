@@ -229,6 +229,22 @@ def _add_borders(op: LayerCall, to: KerasWalk, x: Laid, amounts: Any, sign: int)
     return op.result(to.module(op, _ZERO_PADDING[x.rank - 3](torch_order(pads)), x.node), x.axes)
 
 
+@operator("ops.Unfold")
+def unfold(op: LayerCall, to: KerasWalk, images: Laid) -> Laid:
+    """An Unfold module; Keras too has the channels second here, whatever `data_format` says."""
+    own = op.operation
+    module = nn.Unfold(own.kernel_size, own.dilation, own.padding, own.stride)
+    return op.result(to.module(op, module, to.plain(images).node))
+
+
+@operator("ops.Fold")
+def fold(op: LayerCall, to: KerasWalk, columns: Laid) -> Laid:
+    """A Fold module."""
+    own = op.operation
+    module = nn.Fold(own.output_size, own.kernel_size, own.dilation, own.padding, own.stride)
+    return op.result(to.module(op, module, to.plain(columns).node))
+
+
 @operator("ops.ExtractPatches")
 def extract_patches(op: LayerCall, to: KerasWalk, images: Laid) -> Laid:
     """The values of each window in a row: rows, columns, channels."""
