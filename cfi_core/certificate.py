@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.errors import NoGradientError
-from cfi_core.framework.axes import Permutation, permutation_at, permute, unpermute
+from cfi_core.framework.axes import Arrays, Permutation, permutation_at, permute_all, unpermute
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.framework.structure import flatten
 
@@ -70,7 +70,7 @@ class Side:
     input_axes: tuple[Permutation, ...] = ()
     output_axes: tuple[Permutation, ...] = ()
 
-    def without_softmax(self, arrays: Sequence[np.ndarray]) -> Side | None:
+    def without_softmax(self, arrays: Arrays) -> Side | None:
         """The same without a final softmax; None if there is none."""
         model = self.adapter.without_softmax(self.adapter.twin(self.model), self.tensors(arrays))
         return None if model is None else replace(self, model=model)
@@ -81,38 +81,31 @@ class Side:
         model = self.adapter.in_double(self.model)
         return None if model is None else replace(self, model=model)
 
-    def outputs(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def outputs(self, arrays: Arrays) -> list[np.ndarray]:
         """Outputs for inputs in the user's axes, in the user's axes."""
         outputs = flatten(self.adapter.outputs(self.model, self.tensors(arrays)))
         return [unpermute(output, permutation_at(self.output_axes, i)) for i, output in enumerate(outputs)]
 
-    def gradients(self, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def gradients(self, arrays: Arrays, cotangents: Arrays) -> list[np.ndarray]:
         """Input gradients of the combination of outputs, all in the user's axes; integer inputs have none."""
-        turned = [permute(value, permutation_at(self.output_axes, i)) for i, value in enumerate(cotangents)]
-        gradients = self.adapter.vjp(self.model, self.tensors(arrays), turned)
-        return [
-            unpermute(gradient, permutation_at(self.input_axes, i))
-            for i, gradient in enumerate(gradients)
-            if gradient is not None
-        ]
+        cotangents = permute_all(cotangents, self.output_axes)
+        gradients = enumerate(self.adapter.vjp(self.model, self.tensors(arrays), cotangents))
+        return [unpermute(one, permutation_at(self.input_axes, i)) for i, one in gradients if one is not None]
 
-    def activations(self, arrays: Sequence[np.ndarray], names: Sequence[str] | None = None) -> Mapping[str, np.ndarray]:
+    def activations(self, arrays: Arrays, names: Sequence[str] | None = None) -> Mapping[str, np.ndarray]:
         """Activations of the layers (all, or those named), in the model's own axes."""
         return self.adapter.activations(self.model, self.tensors(arrays), names)
 
     def layer_gradients(
-        self, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray], names: Sequence[str] | None = None
+        self, arrays: Arrays, cotangents: Arrays, names: Sequence[str] | None = None
     ) -> Mapping[str, np.ndarray]:
         """Gradients of the combination of outputs at the layers (all, or those named), in the model's own axes."""
-        turned = [permute(value, permutation_at(self.output_axes, i)) for i, value in enumerate(cotangents)]
-        return self.adapter.layer_gradients(self.model, self.tensors(arrays), turned, names)
+        cotangents = permute_all(cotangents, self.output_axes)
+        return self.adapter.layer_gradients(self.model, self.tensors(arrays), cotangents, names)
 
-    def tensors(self, arrays: Sequence[np.ndarray]) -> list[Any]:
+    def tensors(self, arrays: Arrays) -> list[Any]:
         """Tensors for this model, of arrays in the user's axes."""
-        return [
-            self.adapter.tensor(permute(array, permutation_at(self.input_axes, i)), self.model)
-            for i, array in enumerate(arrays)
-        ]
+        return [self.adapter.tensor(array, self.model) for array in permute_all(arrays, self.input_axes)]
 
 
 @dataclass(frozen=True)
@@ -199,16 +192,9 @@ class Certificate:
         return not self.faults
 
     def __str__(self) -> str:
-        outputs = max((measurement.output_difference for measurement in self.measurements), default=np.inf)
-        gradients = [m.gradient_difference for m in self.measurements if m.gradient_difference is not None]
-        text = f"{'faithful' if self.faithful else 'UNFAITHFUL'}: outputs differ by {outputs:.1e}"
-        if gradients:
-            text += f", input gradients by {max(gradients):.1e}"
+        text = f"{'faithful' if self.faithful else 'UNFAITHFUL'}: {_largest_of(self.measurements, 'differ by')}"
         if self.in_double:
-            double = max(measurement.output_difference for measurement in self.in_double)
-            text += f" (in double precision: outputs by {double:.1e}"
-            gradients = [m.gradient_difference for m in self.in_double if m.gradient_difference is not None]
-            text += f", input gradients by {max(gradients):.1e})" if gradients else ")"
+            text += f" (in double precision: {_largest_of(self.in_double, 'by')})"
         if self.gradient_floor is not None:
             text += f" (rounding floor of the model: {self.gradient_floor:.1e})"
         if self.layers_total:
@@ -219,36 +205,34 @@ class Certificate:
 
     def report(self) -> str:
         """All measurements, one to a line."""
-        rows = [("", "samples", "outputs", "largest", "top class", "gradients", "cosine")]
-        for measurement, kind in (
-            *((one, "") for one in self.measurements),
-            *((one, ", in double precision") for one in self.in_double),
-        ):
-            gradient, cosine = measurement.gradient_difference, measurement.gradient_cosine
-            rows.append(
-                (
-                    measurement.samples_of + kind,
-                    str(measurement.samples),
-                    f"{measurement.output_difference:.1e}",
-                    f"{measurement.largest_difference:.1e}",
-                    f"{measurement.top_class_agreement:.0%}",
-                    "-" if gradient is None else f"{gradient:.1e}",
-                    "-" if cosine is None else f"{cosine:.6f}",
-                )
-            )
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        table = [
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        ]
-        return "\n".join([str(self), *table])
+        rows: list[tuple[str, ...]] = [("", "samples", "outputs", "largest", "top class", "gradients", "cosine")]
+        rows += [_row(one) for one in self.measurements]
+        rows += [_row(one, ", in double precision") for one in self.in_double]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join([str(self), *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)])
+
+
+def _largest_of(measurements: Sequence[Measurement], verb: str) -> str:
+    outputs = max((one.output_difference for one in measurements), default=np.inf)
+    gradients = [one.gradient_difference for one in measurements if one.gradient_difference is not None]
+    return f"outputs {verb} {outputs:.1e}" + (f", input gradients by {max(gradients):.1e}" if gradients else "")
+
+
+def _row(measurement: Measurement, precision: str = "") -> tuple[str, ...]:
+    gradient, cosine = measurement.gradient_difference, measurement.gradient_cosine
+    return (
+        measurement.samples_of + precision,
+        str(measurement.samples),
+        f"{measurement.output_difference:.1e}",
+        f"{measurement.largest_difference:.1e}",
+        f"{measurement.top_class_agreement:.0%}",
+        "-" if gradient is None else f"{gradient:.1e}",
+        "-" if cosine is None else f"{cosine:.6f}",
+    )
 
 
 def certify(
-    original: Side,
-    translated: Side,
-    arrays: Sequence[np.ndarray],
-    seed: int = 0,
-    earlier: Certificate | None = None,
+    original: Side, translated: Side, arrays: Arrays, seed: int = 0, earlier: Certificate | None = None
 ) -> Certificate:
     """Compares two models.
 
@@ -261,76 +245,71 @@ def certify(
             differences like those that were rounding then are.
 
     Returns:
-        The certificate, without its layer counts.
+        The certificate, with the earlier one's counts of layers or none.
     """
     generator = np.random.default_rng(seed)
-    pair = _Pair(original, translated, *_before_softmax(original, translated, arrays))
-    judge = _Judge(pair, generator, NO_ROUNDING if earlier is None else earlier.rounding)
-    judge.look_at(arrays, _YOURS)
+    pair = _before_softmax(original, translated, [array[:1] for array in arrays])
+    expected = NO_ROUNDING if earlier is None else earlier.rounding
+    certificate = _judge(pair, arrays, _YOURS, generator, expected)
     if earlier is not None:
-        return judge.certificate(earlier)
+        return _join(certificate, _of_random(earlier))
     # A model may take a fixed number of samples.
     for samples in dict.fromkeys((PROBES, len(arrays[0]))):
         noise = random_like(arrays, samples, generator)
         if computes(original, noise):
-            judge.look_at(noise, _RANDOM)
-            break
-    else:
-        judge.notes.append("not compared on random inputs, which the original itself does not take")
-    return judge.certificate()
+            return _join(certificate, _judge(pair, noise, _RANDOM, generator, expected))
+    note = "not compared on random inputs, which the original itself does not take"
+    return replace(certificate, notes=(*certificate.notes, note))
 
 
-class _Judge:
-    """Measures on one set of samples after another, and notes what speaks against the translation."""
+def _judge(
+    pair: _Pair, samples: Arrays, label: str, generator: np.random.Generator, expected: tuple[float, float]
+) -> Certificate:
+    """What one set of samples says, where differences like those expected are rounding."""
+    compared = _compare(pair, samples, label, generator)
+    measurement, notes = compared.measurement, compared.notes
+    certificate = Certificate((measurement,), notes=notes, rounding=expected)
+    if not measurement.output_difference <= MOST_OUTPUT_ROUNDING:  # also NaN
+        own = _own_rounding(pair, compared)
+        return replace(certificate, faults=(_outputs_differ(measurement, MOST_OUTPUT_ROUNDING, own),))
+    if not _in_doubt(measurement, expected):
+        return certificate
+    found = _measure_in_double(pair, compared, generator)
+    if found is None:
+        notes = (*notes, f"{_IN_SINGLE} on {label}: one of the models has no other")
+        faults, floor = _beyond_rounding(pair, compared, generator)
+        return replace(certificate, gradient_floor=floor, faults=faults, notes=notes)
+    return replace(
+        certificate,
+        gradient_floor=found.gradient_floor,
+        in_double=(found.measurement,),
+        faults=_faults_in_double(found),
+        rounding=_larger(expected, measurement) if label == _YOURS else expected,
+    )
 
-    def __init__(self, pair: _Pair, generator: np.random.Generator, rounding: tuple[float, float]) -> None:
-        self.notes: list[str] = []
-        self._pair, self._generator = pair, generator
-        self._doubles = _Doubles(pair)
-        self._expected = self._rounding = rounding
-        self._measurements: list[Measurement] = []
-        self._in_double: list[Measurement] = []
-        self._faults: list[str] = []
-        self._floors: list[float] = []
 
-    def look_at(self, samples: Sequence[np.ndarray], label: str) -> None:
-        compared = _compare(self._pair, samples, label, self._generator)
-        measurement = compared.measurement
-        self._measurements.append(measurement)
-        self.notes.extend([compared.note] if compared.note and compared.note not in self.notes else [])
-        if not measurement.output_difference <= MOST_OUTPUT_ROUNDING:  # also NaN
-            own = self._doubles.own_rounding(compared)
-            self._faults.append(_outputs_differ(measurement, MOST_OUTPUT_ROUNDING, own))
-            return
-        if not _in_doubt(measurement, self._expected):
-            return
-        found = self._doubles.measure(compared, self._generator)
-        if found is None:
-            self.notes.append(f"{_IN_SINGLE} on {label}: one of the models has no other")
-            self._faults.extend(_beyond_rounding(self._pair, compared, self._generator, self._floors))
-            return
-        self._in_double.append(found.measurement)
-        self._floors.append(found.gradient_floor)
-        self._faults.extend(_faults_in_double(label, found))
-        if label == _YOURS:
-            self._rounding = _larger(self._rounding, measurement)
+def _of_random(certificate: Certificate) -> Certificate:
+    """What a certificate of a faithful translation says about random inputs; their rounding floor is everybody's."""
+    return replace(
+        certificate,
+        measurements=tuple(one for one in certificate.measurements if one.samples_of == _RANDOM),
+        in_double=tuple(one for one in certificate.in_double if one.samples_of == _RANDOM),
+        notes=tuple(note for note in certificate.notes if _RANDOM in note),
+    )
 
-    def certificate(self, earlier: Certificate | None = None) -> Certificate:
-        """Of all that was looked at, and of what an earlier certificate says about random inputs."""
-        of_random, in_double, floors, notes = [], [], [*self._floors], [*self.notes]
-        if earlier is not None:
-            of_random = [one for one in earlier.measurements if one.samples_of == _RANDOM]
-            in_double = [one for one in earlier.in_double if one.samples_of == _RANDOM]
-            floors += [] if earlier.gradient_floor is None else [earlier.gradient_floor]
-            notes += [note for note in earlier.notes if _RANDOM in note and note not in notes]
-        return Certificate(
-            (*self._measurements, *of_random),
-            max(floors, default=None),
-            (*self._in_double, *in_double),
-            tuple(self._faults),
-            tuple(notes),
-            rounding=self._rounding,
-        )
+
+def _join(yours: Certificate, random: Certificate) -> Certificate:
+    """Both sets of samples."""
+    floors = [one.gradient_floor for one in (yours, random) if one.gradient_floor is not None]
+    return replace(
+        random,
+        measurements=(*yours.measurements, *random.measurements),
+        gradient_floor=max(floors, default=None),
+        in_double=(*yours.in_double, *random.in_double),
+        faults=(*yours.faults, *random.faults),
+        notes=tuple(dict.fromkeys((*yours.notes, *random.notes))),
+        rounding=yours.rounding,
+    )
 
 
 def _in_doubt(measurement: Measurement, rounding: tuple[float, float]) -> bool:
@@ -354,85 +333,64 @@ class _Precise:
     gradient_floor: float
 
 
-class _Doubles:
-    """Both models in double precision, made when they are first asked for."""
+def _measure_in_double(pair: _Pair, compared: _Comparison, generator: np.random.Generator) -> _Precise | None:
+    """The same measurement in double precision on the samples that differ most, and the original's rounding.
 
-    def __init__(self, pair: _Pair) -> None:
-        self._single = pair
-        self._pair: _Pair | None = None
-        self._asked = False
-
-    def measure(self, compared: _Comparison, generator: np.random.Generator) -> _Precise | None:
-        """The same measurement in double precision on the samples that differ most, and the original's rounding.
-
-        None where a model cannot be run so, or where the copy in double precision is not the model: its outputs are
-        others than rounding explains.
-        """
-        try:
-            chosen = _most_different(compared)
-            few = _in_double(compared.samples, chosen)
-            pair = self._pair_of(few)
-            if pair is None:
-                return None
-            precise = _compare(pair, few, compared.measurement.samples_of, generator)
-            if any(output.dtype != np.float64 for output in (*precise.outputs, *precise.other_outputs)):
-                return None
-            own, other = (
-                relative_difference(double, [output[chosen] for output in single])
-                for double, single in (
-                    (precise.outputs, compared.outputs),
-                    (precise.other_outputs, compared.other_outputs),
-                )
-            )
-            if not max(own, other) <= MOST_OUTPUT_ROUNDING:
-                return None
-            if precise.gradients is None and compared.gradients is not None:
-                return None
-            return _Precise(precise.measurement, own, self._gradient_floor(precise))
-        except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way and at any point
+    None where a model cannot be run so, or where the copy in double precision is not the model: its outputs are
+    others than rounding explains.
+    """
+    try:
+        if pair.in_double is None:
             return None
+        chosen = _most_different(compared)
+        samples = _in_double([array[chosen] for array in compared.samples])
+        precise = _compare(pair.in_double, samples, compared.measurement.samples_of, generator)
+        own, other = (_rounding(*both, chosen) for both in zip(precise.outputs, compared.outputs, strict=True))
+        lacks_gradients = precise.gradients is None and compared.gradients is not None
+        if lacks_gradients or not max(own, other) <= MOST_OUTPUT_ROUNDING:
+            return None
+        return _Precise(precise.measurement, own, _gradient_floor(pair, precise))
+    except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way and at any point
+        return None
 
-    def own_rounding(self, compared: _Comparison) -> float:
-        """How far the original's outputs in single precision are from those in double precision; 0 if not known."""
-        try:
-            chosen = _most_different(compared)
-            original = self._single.original.in_double
-            if original is None:
-                return 0.0
-            precise = original.outputs(_in_double(compared.samples, chosen))
-            if any(output.dtype != np.float64 for output in precise):
-                return 0.0
-            return relative_difference(precise, [output[chosen] for output in compared.outputs])
-        except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way
+
+def _own_rounding(pair: _Pair, compared: _Comparison) -> float:
+    """How far the original's outputs in single precision are from those in double precision; 0 if not known."""
+    try:
+        original = pair.models[0].in_double
+        if original is None:
             return 0.0
-
-    def _gradient_floor(self, precise: _Comparison) -> float:
-        """How far the original's gradients in single precision are from those in double precision."""
-        if not precise.gradients:
-            return 0.0
-        cotangents = [value.astype(np.float32) for value in precise.cotangents]
-        return relative_difference(precise.gradients, self._single.original_head.gradients(precise.samples, cotangents))
-
-    def _pair_of(self, arrays: Sequence[np.ndarray]) -> _Pair | None:
-        if not self._asked:
-            self._asked = True
-            original, translated = self._single.original.in_double, self._single.translated.in_double
-            if original is not None and translated is not None:
-                self._pair = _Pair(original, translated, *_before_softmax(original, translated, arrays))
-        return self._pair
+        chosen = _most_different(compared)
+        precise = original.outputs(_in_double([array[chosen] for array in compared.samples]))
+        return _rounding(precise, compared.outputs[0], chosen)
+    except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way
+        return 0.0
 
 
-def _in_double(arrays: Sequence[np.ndarray], chosen: Sequence[int]) -> list[np.ndarray]:
+def _rounding(precise: Arrays, single: Arrays, chosen: Sequence[int]) -> float:
+    """How far outputs in single precision are from those that a copy gives for some of the samples."""
+    if any(output.dtype != np.float64 for output in precise):
+        raise TypeError("the copy does not compute in double precision")
+    return relative_difference(precise, [output[chosen] for output in single])
+
+
+def _gradient_floor(pair: _Pair, precise: _Comparison) -> float:
+    """How far the original's gradients in single precision are from those in double precision."""
+    if precise.gradients is None:
+        return 0.0
+    cotangents = [value.astype(np.float32) for value in precise.cotangents]
+    return relative_difference(precise.gradients[0], pair.heads[0].gradients(precise.samples, cotangents))
+
+
+def _in_double(arrays: Arrays) -> list[np.ndarray]:
     """Samples that both precisions hold exactly."""
-    few = [array[chosen] for array in arrays]
-    return [array.astype(np.float32).astype(np.float64) if _is_floating(array) else array for array in few]
+    return [array.astype(np.float32).astype(np.float64) if _is_floating(array) else array for array in arrays]
 
 
 def _most_different(compared: _Comparison) -> list[int]:
     """Positions of the samples whose outputs, and of those whose gradients differ most."""
     chosen: set[int] = set()
-    both = ((compared.outputs, compared.other_outputs), (compared.gradients or [], compared.other_gradients or []))
-    for arrays, others in both:
+    for arrays, others in (compared.outputs, compared.gradients or ([], [])):
         apart = np.zeros(len(arrays[0]) if arrays else 0)
         for a, b in zip(arrays, others, strict=True):
             distances = np.linalg.norm((a - b).reshape(len(a), -1).astype(np.float64), axis=1)
@@ -441,40 +399,42 @@ def _most_different(compared: _Comparison) -> list[int]:
     return sorted(chosen)
 
 
-def _faults_in_double(label: str, found: _Precise) -> list[str]:
+def _faults_in_double(found: _Precise) -> tuple[str, ...]:
     measured = found.measurement
     rows = (
-        ("outputs", DOUBLE_OUTPUTS, found.output_rounding, measured.output_difference),
-        ("input gradients", DOUBLE_GRADIENTS, found.gradient_floor, measured.gradient_difference),
+        ("outputs", max(DOUBLE_OUTPUTS, CONSTANTS * found.output_rounding), measured.output_difference),
+        ("input gradients", max(DOUBLE_GRADIENTS, CONSTANTS * found.gradient_floor), measured.gradient_difference),
     )
-    faults = []
-    for what, least, rounding, difference in rows:
-        tolerance = max(least, CONSTANTS * rounding)
-        if difference is not None and not difference <= tolerance:
-            faults.append(
-                f"{what} on {label} differ by {difference:.1e} in double precision (tolerance {tolerance:.0e})"
-            )
-    return faults
+    return tuple(
+        f"{what} on {measured.samples_of} differ by {difference:.1e} in double precision (tolerance {tolerance:.0e})"
+        for what, tolerance, difference in rows
+        if difference is not None and not difference <= tolerance
+    )
 
 
 def _beyond_rounding(
-    pair: _Pair, compared: _Comparison, generator: np.random.Generator, floors: list[float]
-) -> list[str]:
-    """Faults by the tolerance of single precision, or by the rounding floor, which is noted."""
-    measurement = compared.measurement
-    label, difference = measurement.samples_of, measurement.gradient_difference
-    if not measurement.output_difference <= OUTPUT_TOLERANCE:
-        return [_outputs_differ(measurement, OUTPUT_TOLERANCE)]
-    if difference is None or difference <= GRADIENT_TOLERANCE:
-        return []
-    floor = _rounding_floor(pair.original_head, _first(compared.samples), compared.cotangents, generator)
-    floors.append(floor)
+    pair: _Pair, compared: _Comparison, generator: np.random.Generator
+) -> tuple[tuple[str, ...], float | None]:
+    """Faults by the tolerance of single precision, or by the rounding floor, which is told if it was measured."""
+    if not compared.measurement.output_difference <= OUTPUT_TOLERANCE:
+        return (_outputs_differ(compared.measurement, OUTPUT_TOLERANCE),), None
+    return _gradients_beyond_rounding(pair, compared, generator, GRADIENT_TOLERANCE)
+
+
+def _gradients_beyond_rounding(
+    pair: _Pair, compared: _Comparison, generator: np.random.Generator, tolerance: float
+) -> tuple[tuple[str, ...], float | None]:
+    label, difference = compared.measurement.samples_of, compared.measurement.gradient_difference
+    if difference is None or difference <= tolerance:
+        return (), None
+    floor = _rounding_floor(pair.heads[0], _first(compared.samples), compared.cotangents, generator)
     if difference <= min(FLOOR_FACTOR * floor, MOST_ROUNDING):
-        return []
-    return [
+        return (), floor
+    fault = (
         f"input gradients on {label} differ by {difference:.1e} (tolerance {GRADIENT_TOLERANCE:.0e}, rounding floor "
         f"{floor:.1e})"
-    ]
+    )
+    return (fault,), floor
 
 
 def _outputs_differ(measurement: Measurement, tolerance: float, own: float = 0.0) -> str:
@@ -487,7 +447,7 @@ def _outputs_differ(measurement: Measurement, tolerance: float, own: float = 0.0
 
 
 def certify_bridge(
-    original: Side, bridged: Side, arrays: Sequence[np.ndarray], seed: int = 0, *, gradients: bool = True
+    original: Side, bridged: Side, arrays: Arrays, seed: int = 0, *, gradients: bool = True
 ) -> Certificate:
     """Compares a model with itself inside another framework.
 
@@ -501,29 +461,16 @@ def certify_bridge(
         seed: Seeds the random combination of outputs.
         gradients: Whether gradients are needed, and so compared.
     """
-    generator = np.random.default_rng(seed)
-    pair = _Pair(original, bridged, original, bridged)
-    compared = _compare(pair, arrays, "your inputs", generator, gradients=gradients)
-    measurement, note = compared.measurement, compared.note
-    faults = []
-    floor = None
-    tolerance = bridge_tolerance(compared.outputs)
-    if not measurement.output_difference <= tolerance:
-        faults.append(
-            f"outputs on your inputs differ by {measurement.output_difference:.1e} (tolerance {tolerance:.0e})"
-        )
-    difference = measurement.gradient_difference
-    if difference is not None and not difference <= max(GRADIENT_TOLERANCE, tolerance):
-        floor = _rounding_floor(original, arrays, compared.cotangents, generator)
-        if not difference <= min(FLOOR_FACTOR * floor, MOST_ROUNDING):
-            faults.append(
-                f"input gradients on your inputs differ by {difference:.1e} (tolerance {GRADIENT_TOLERANCE:.0e}, "
-                f"rounding floor {floor:.1e})"
-            )
-    return Certificate((measurement,), floor, (), tuple(faults), (note,) if note else ())
+    generator, pair = np.random.default_rng(seed), _Pair((original, bridged), (original, bridged))
+    compared = _compare(pair, arrays, _YOURS, generator, gradients=gradients)
+    tolerance = bridge_tolerance(compared.outputs[0])
+    faults, floor = _gradients_beyond_rounding(pair, compared, generator, max(GRADIENT_TOLERANCE, tolerance))
+    if not compared.measurement.output_difference <= tolerance:
+        faults = (_outputs_differ(compared.measurement, tolerance), *faults)
+    return Certificate((compared.measurement,), floor, faults=faults, notes=compared.notes)
 
 
-def bridge_tolerance(outputs: Sequence[np.ndarray]) -> float:
+def bridge_tolerance(outputs: Arrays) -> float:
     """Relative difference that a compiled run of the same model may have from an eager one."""
     return max([BRIDGE_TOLERANCE, *(8 * _rounding_unit(output) for output in outputs)])
 
@@ -532,28 +479,40 @@ def _rounding_unit(values: np.ndarray) -> float:
     """Relative distance of neighbouring values of the type that the values were computed in."""
     if values.dtype == np.float32 and not (np.ascontiguousarray(values).view(np.uint32) & 0xFFFF).any():
         return 2.0**-8  # bfloat16, which reaches numpy as float32
-    return float(np.finfo(values.dtype).eps) if np.issubdtype(values.dtype, np.floating) else 0.0
+    return float(np.finfo(values.dtype).eps) if _is_floating(values) else 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """Both models, and both without a final softmax, where both end in one."""
+    """The original and the translated model, and both without a final softmax, where both end in one.
 
-    original: Side
-    translated: Side
-    original_head: Side
-    translated_head: Side
+    Attributes:
+        models: Both.
+        heads: Both, without a softmax.
+        example: One sample that they take.
+    """
+
+    models: tuple[Side, Side]
+    heads: tuple[Side, Side]
+    example: Arrays = ()
+
+    @cached_property
+    def in_double(self) -> _Pair | None:
+        """Both in double precision, made when they are first asked for; None if one of them cannot be."""
+        original, translated = (side.in_double for side in self.models)
+        if original is None or translated is None:
+            return None
+        return _before_softmax(original, translated, _in_double(self.example))
 
 
-def _before_softmax(original: Side, translated: Side, arrays: Sequence[np.ndarray]) -> tuple[Side, Side]:
+def _before_softmax(original: Side, translated: Side, example: Arrays) -> _Pair:
     """A saturated softmax has no gradient left to compare, and many methods explain what comes before it."""
-    heads = [side.without_softmax([array[:1] for array in arrays]) for side in (original, translated)]
-    if heads[0] is None or heads[1] is None:
-        return original, translated
-    return heads[0], heads[1]
+    models = original, translated
+    cut, other_cut = (side.without_softmax(example) for side in models)
+    return _Pair(models, models if cut is None or other_cut is None else (cut, other_cut), example)
 
 
-def computes(side: Side, arrays: Sequence[np.ndarray]) -> bool:
+def computes(side: Side, arrays: Arrays) -> bool:
     """Whether the model takes these inputs and gives finite outputs for them."""
     try:
         return all(bool(np.isfinite(output).all()) for output in side.outputs(arrays))
@@ -565,21 +524,16 @@ def _is_floating(array: np.ndarray) -> bool:
     return bool(np.issubdtype(array.dtype, np.floating))
 
 
-def _first(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _first(arrays: Arrays) -> list[np.ndarray]:
     return [array[:GRADIENT_SAMPLES] for array in arrays]
 
 
-def with_layers(certificate: Certificate, found: int, total: int, difference: float | None = None) -> Certificate:
-    """The certificate with what was found out about layers."""
-    return replace(certificate, layers_found=found, layers_total=total, layer_difference=difference)
-
-
-def random_like(arrays: Sequence[np.ndarray], samples: int, generator: np.random.Generator) -> list[np.ndarray]:
+def random_like(arrays: Arrays, samples: int, generator: np.random.Generator) -> list[np.ndarray]:
     """Random inputs of the same type, mean, spread and range; integers are drawn from the values that occur."""
     drawn = []
     for array in arrays:
         shape = (samples, *array.shape[1:])
-        if not np.issubdtype(array.dtype, np.floating):
+        if not _is_floating(array):
             drawn.append(generator.choice(array.ravel(), shape))
         elif array.std() > 0:
             noise = generator.normal(float(array.mean()), float(array.std()), shape)
@@ -591,77 +545,67 @@ def random_like(arrays: Sequence[np.ndarray], samples: int, generator: np.random
 
 @dataclass(frozen=True, eq=False)
 class _Comparison:
-    """What both models gave for the same samples.
+    """What the original and the translated model gave for the same samples.
 
     Attributes:
         samples: The inputs.
-        outputs: The original's outputs.
-        other_outputs: The translated model's outputs.
-        cotangents: Of the combination of outputs whose gradients were taken.
-        gradients: The original's input gradients of the first samples; None if not measurable.
-        other_gradients: The translated model's.
+        outputs: Of both.
         measurement: How far all of it is apart.
-        note: What could not be measured.
+        cotangents: Of the combination of outputs whose gradients were taken.
+        gradients: Input gradients of both, of the first samples; None if not measurable.
+        notes: What could not be measured.
     """
 
-    samples: Sequence[np.ndarray]
-    outputs: list[np.ndarray]
-    other_outputs: list[np.ndarray]
-    cotangents: list[np.ndarray]
-    gradients: list[np.ndarray] | None
-    other_gradients: list[np.ndarray] | None
+    samples: Arrays
+    outputs: tuple[Arrays, Arrays]
     measurement: Measurement
-    note: str
+    cotangents: Arrays = ()
+    gradients: tuple[Arrays, Arrays] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def _compare(
-    pair: _Pair,
-    arrays: Sequence[np.ndarray],
-    label: str,
-    generator: np.random.Generator,
-    *,
-    gradients: bool = True,
+    pair: _Pair, arrays: Arrays, label: str, generator: np.random.Generator, *, gradients: bool = True
 ) -> _Comparison:
-    outputs, other_outputs = pair.original.outputs(arrays), pair.translated.outputs(arrays)
-    shapes, other_shapes = [output.shape for output in outputs], [output.shape for output in other_outputs]
+    outputs, others = both = pair.models[0].outputs(arrays), pair.models[1].outputs(arrays)
+    shapes, other_shapes = ([output.shape for output in given] for given in both)
     if shapes != other_shapes:
-        note = f"outputs have shapes {other_shapes} instead of {shapes}"
         nothing = Measurement(label, len(arrays[0]), np.inf, np.inf, 0.0, None, None)
-        return _Comparison(arrays, outputs, other_outputs, [], None, None, nothing, note)
-    first = _first(arrays)
-    known = pair.original_head is pair.original and len(arrays[0]) <= GRADIENT_SAMPLES
+        note = f"outputs have shapes {other_shapes} instead of {shapes}"
+        return _Comparison(arrays, both, nothing, notes=(note,))
+    known = pair.heads is pair.models and len(arrays[0]) <= GRADIENT_SAMPLES
     # Scaled, so that no output is too small to count.
     cotangents = [
         (generator.standard_normal(output[:GRADIENT_SAMPLES].shape) / (float(output.std()) or 1.0)).astype(output.dtype)
-        for output in (outputs if known else pair.original_head.outputs(first))
+        for output in (outputs if known else pair.heads[0].outputs(_first(arrays)))
     ]
-    gradient, other, note = None, None, ""
-    try:
-        if not gradients:
-            raise NoGradientError("the method needs none")
-        gradient = pair.original_head.gradients(first, cotangents)
-        other = pair.translated_head.gradients(first, cotangents)
-    except NoGradientError as error:
-        gradient, note = None, f"input gradients not compared ({error})"
-    if not gradient or other is None or len(gradient) != len(other):
-        gradient, other = None, None
-    elif not any(part.any() for part in gradient):
+    found, note = None, "input gradients not compared (the method needs none)"
+    if gradients:
+        found, note = _input_gradients(pair, _first(arrays), cotangents)
+    if found is not None and not any(part.any() for part in found[0]):
         note = f"the input gradient vanishes on {label}"
     measurement = Measurement(
         label,
         len(arrays[0]),
-        relative_difference(outputs, other_outputs),
-        max(float(np.abs(a - b).max()) for a, b in zip(outputs, other_outputs, strict=True)),
-        float(np.mean([np.mean(_top(a) == _top(b)) for a, b in zip(outputs, other_outputs, strict=True)])),
-        None if gradient is None or other is None else relative_difference(gradient, other),
-        None if gradient is None or other is None else _cosine(gradient, other),
+        relative_difference(outputs, others),
+        max(float(np.abs(a - b).max()) for a, b in zip(outputs, others, strict=True)),
+        float(np.mean([np.mean(_top(a) == _top(b)) for a, b in zip(outputs, others, strict=True)])),
+        None if found is None else relative_difference(*found),
+        None if found is None else _cosine(*found),
     )
-    return _Comparison(arrays, outputs, other_outputs, cotangents, gradient, other, measurement, note)
+    return _Comparison(arrays, both, measurement, cotangents, found, (note,) if note else ())
 
 
-def _rounding_floor(
-    original: Side, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray], generator: np.random.Generator
-) -> float:
+def _input_gradients(pair: _Pair, arrays: Arrays, cotangents: Arrays) -> tuple[tuple[Arrays, Arrays] | None, str]:
+    """Of both models; None if not measurable, and why."""
+    try:
+        gradients, others = (side.gradients(arrays, cotangents) for side in pair.heads)
+    except NoGradientError as error:
+        return None, f"input gradients not compared ({error})"
+    return ((gradients, others) if gradients and len(gradients) == len(others) else None), ""
+
+
+def _rounding_floor(original: Side, arrays: Arrays, cotangents: Arrays, generator: np.random.Generator) -> float:
     """Largest relative change of the gradient when the outputs move by no more than rounding moves them."""
     outputs, gradient = original.outputs(arrays), original.gradients(arrays, cotangents)
     # Rounding happens in every layer, and moving the inputs stands for all of it: they are moved by as many units
@@ -678,17 +622,17 @@ def _rounding_floor(
     )
 
 
-def _move(arrays: Sequence[np.ndarray], steps: float, generator: np.random.Generator) -> list[np.ndarray]:
+def _move(arrays: Arrays, steps: float, generator: np.random.Generator) -> list[np.ndarray]:
     """Inputs moved up or down, at random, by some units in the last place."""
     return [
         array + steps * np.spacing(np.abs(array)) * generator.choice([-1, 1], array.shape).astype(array.dtype)
-        if np.issubdtype(array.dtype, np.floating)
+        if _is_floating(array)
         else array
         for array in arrays
     ]
 
 
-def relative_difference(reference: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
+def relative_difference(reference: Arrays, other: Arrays) -> float:
     """L2 norm of the difference over the L2 norm of the reference, for the array where it is largest."""
     return max(_relative(a, b) for a, b in zip(reference, other, strict=True))
 
@@ -699,14 +643,10 @@ def _relative(reference: np.ndarray, other: np.ndarray) -> float:
     return distance / norm if norm > 0 else (0.0 if distance == 0 else np.inf)
 
 
-def _cosine(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
-    x, y = _join(a), _join(b)
+def _cosine(a: Arrays, b: Arrays) -> float:
+    x, y = (np.concatenate([np.asarray(one, dtype=np.float64).ravel() for one in arrays]) for arrays in (a, b))
     norms = float(np.linalg.norm(x) * np.linalg.norm(y))
     return float(x @ y) / norms if norms > 0 else float(np.array_equal(x, y))
-
-
-def _join(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.asarray(array, dtype=np.float64).ravel() for array in arrays])
 
 
 def _top(output: np.ndarray) -> np.ndarray:

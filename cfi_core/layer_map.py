@@ -20,6 +20,7 @@ import numpy as np
 
 from cfi_core.certificate import FLOOR_FACTOR, Certificate, Divergence, Side, relative_difference
 from cfi_core.errors import NoGradientError
+from cfi_core.framework.axes import Arrays, Permutation, permute
 
 ACTIVATION_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-2
@@ -87,36 +88,59 @@ class LayerMap:
 
 
 @dataclass(frozen=True, eq=False)
-class _Reading:
-    """What was read at the layers of one model; no gradients where the framework has none."""
+class Reading:
+    """What was read at the layers of one model.
+
+    Attributes:
+        activations: By the layers' names.
+        gradients: Of the outputs at the layers; none where the framework has none, or none were asked for.
+    """
 
     activations: Mapping[str, np.ndarray]
     gradients: Mapping[str, np.ndarray]
+
+    def gradient_difference(self, name: str, other: Reading, counterpart: str, axes: Permutation) -> float | None:
+        """Relative difference of the gradients at a layer and its counterpart; None if one of them is not known."""
+        if name not in self.gradients or counterpart not in other.gradients:
+            return None
+        return relative_difference([permute(self.gradients[name], axes)], [other.gradients[counterpart]])
+
+
+def read_layers(side: Side, arrays: Arrays, cotangents: Arrays, names: Sequence[str] | None = None) -> Reading:
+    """Activations at layers (all, or those named), and gradients if cotangents of the outputs are given.
+
+    Raises:
+        NoGradientError: The framework has none.
+    """
+    gradients = side.layer_gradients(arrays, cotangents, names) if cotangents else {}
+    return Reading(side.activations(arrays, names), gradients)
+
+
+def _read(side: Side, arrays: Arrays, cotangents: Arrays) -> Reading:
+    try:
+        return read_layers(side, arrays, cotangents)
+    except NoGradientError:
+        return read_layers(side, arrays, ())
 
 
 class _Candidates:
     """Layers of the translated model, by the size and the norm of their activations."""
 
-    def __init__(self, reading: _Reading) -> None:
-        names: dict[tuple[int, ...], list[str]] = defaultdict(list)
-        for name, value in reading.activations.items():
+    def __init__(self, activations: Mapping[str, np.ndarray]) -> None:
+        self._classes: dict[tuple[int, ...], list[tuple[str, float]]] = defaultdict(list)
+        for name, value in activations.items():
             if not np.iscomplexobj(value):
-                names[_shape_class(value)].append(name)
-        self._classes = {
-            shape: (found, np.array([_norm(reading.activations[name]) for name in found]))
-            for shape, found in names.items()
-        }
+                self._classes[_shape_class(value)].append((name, _norm(value)))
 
     def like(self, value: np.ndarray) -> list[str]:
         """Those that may be the layer of this activation."""
         if not np.issubdtype(value.dtype, np.floating):
             return []
-        names, norms = self._classes.get(_shape_class(value), ([], np.empty(0)))
-        alike = np.isclose(norms, _norm(value), rtol=1e-2, atol=1e-12)
-        return [names[position] for position in np.flatnonzero(alike)]
+        norm, candidates = _norm(value), self._classes[_shape_class(value)]
+        return [name for name, other in candidates if abs(other - norm) <= 1e-12 + 1e-2 * norm]
 
 
-def find_layers(original: Side, translated: Side, arrays: Sequence[np.ndarray], certificate: Certificate) -> LayerMap:
+def find_layers(original: Side, translated: Side, arrays: Arrays, certificate: Certificate) -> LayerMap:
     """Which layer is which; in double precision where rounding moves gradients so far that they do not tell.
 
     Args:
@@ -140,7 +164,7 @@ def find_layers(original: Side, translated: Side, arrays: Sequence[np.ndarray], 
     return map_layers(original, translated, arrays, certificate.gradient_floor or 0.0) if found is None else found
 
 
-def map_layers(original: Side, translated: Side, arrays: Sequence[np.ndarray], rounding_floor: float = 0.0) -> LayerMap:
+def map_layers(original: Side, translated: Side, arrays: Arrays, rounding_floor: float = 0.0) -> LayerMap:
     """Compares the layers of two models.
 
     Args:
@@ -153,21 +177,16 @@ def map_layers(original: Side, translated: Side, arrays: Sequence[np.ndarray], r
     cotangents = [generator.standard_normal(output.shape) for output in original.outputs(arrays)]
     reading, other = _read(original, arrays, cotangents), _read(translated, arrays, cotangents)
     tolerance = max(GRADIENT_TOLERANCE, FLOOR_FACTOR * rounding_floor)
-    candidates = _Candidates(other)
+    candidates = _Candidates(other.activations)
     order = {name: position for position, name in enumerate(other.activations)}
     matches: dict[str, LayerMatch] = {}
     uncertain = []
     earliest = 0
     for name, value in reading.activations.items():
         channel = original.adapter.channel_axis(original.model, value.shape, layer=name)
-        alike = [
-            match
-            for candidate in candidates.like(value)
-            if (match := _match(name, candidate, reading, other, channel)) is not None
-        ]
-        found = [
-            match for match in alike if match.gradient_difference is None or match.gradient_difference <= tolerance
-        ]
+        matched = [_match(name, candidate, reading, other, channel) for candidate in candidates.like(value)]
+        alike = [match for match in matched if match is not None]
+        found = [match for match in alike if (match.gradient_difference or 0.0) <= tolerance]
         if not found:
             uncertain.extend([name] if alike else [])
             continue
@@ -179,7 +198,7 @@ def map_layers(original: Side, translated: Side, arrays: Sequence[np.ndarray], r
     return LayerMap(MappingProxyType(matches), tuple(reading.activations), tuple(uncertain))
 
 
-def first_divergence(original: Side, translated: Side, arrays: Sequence[np.ndarray]) -> Divergence | None:
+def first_divergence(original: Side, translated: Side, arrays: Arrays) -> Divergence | None:
     """The first layer of the original that has a namesake in the translated model which gives something else.
 
     A layer that no other is named after proves nothing, and one whose values are found anywhere is right so far.
@@ -187,18 +206,13 @@ def first_divergence(original: Side, translated: Side, arrays: Sequence[np.ndarr
     activations, others = original.activations(arrays), translated.activations(arrays)
     namesakes = {tuple(_parts(name)): name for name in others}
     for name, value in activations.items():
-        if not np.issubdtype(value.dtype, np.floating):
+        namesake = namesakes.get(tuple(_parts(name)))
+        if namesake is None or not np.issubdtype(value.dtype, np.floating):
             continue
         channel = original.adapter.channel_axis(original.model, value.shape, layer=name)
-        namesake = namesakes.get(tuple(_parts(name)))
-        if namesake is None:
-            continue
         apart = _distance(value, others[namesake], channel)
-        if apart <= DIVERGENCE:
-            continue
-        if any(_distance(value, other, channel) <= DIVERGENCE for other in others.values()):
-            continue
-        return Divergence(name, namesake, apart)
+        if apart > DIVERGENCE and all(_distance(value, other, channel) > DIVERGENCE for other in others.values()):
+            return Divergence(name, namesake, apart)
     return None
 
 
@@ -209,18 +223,11 @@ def _distance(value: np.ndarray, other: np.ndarray, channel: int | None) -> floa
     return min((one for one in distances if np.isfinite(one)), default=float("inf"))
 
 
-def _read(side: Side, arrays: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]) -> _Reading:
-    try:
-        return _Reading(side.activations(arrays), side.layer_gradients(arrays, cotangents))
-    except NoGradientError:
-        return _Reading(side.activations(arrays), {})
-
-
 def _shape_class(value: np.ndarray) -> tuple[int, ...]:
     return (value.shape[0], *sorted(value.shape[1:])) if value.ndim else ()
 
 
-def _match(name: str, candidate: str, reading: _Reading, other: _Reading, channel: int | None) -> LayerMatch | None:
+def _match(name: str, candidate: str, reading: Reading, other: Reading, channel: int | None) -> LayerMatch | None:
     """The candidate with the first order of axes in which it has the activation; None if there is none."""
     value, activation = reading.activations[name], other.activations[candidate]
     for axes in _orders(value, channel):
@@ -228,14 +235,10 @@ def _match(name: str, candidate: str, reading: _Reading, other: _Reading, channe
         if turned.shape != activation.shape:
             continue
         difference = relative_difference([turned], [activation])
-        if not difference <= ACTIVATION_TOLERANCE:
-            continue
-        gradient, other_gradient = reading.gradients.get(name), other.gradients.get(candidate)
-        gradient_difference = None
-        if gradient is not None and other_gradient is not None:
-            gradient_difference = relative_difference([np.transpose(gradient, axes)], [other_gradient])
-        same = axes == tuple(range(value.ndim))
-        return LayerMatch(candidate, None if same else axes, difference, gradient_difference)
+        if difference <= ACTIVATION_TOLERANCE:
+            gradient_difference = reading.gradient_difference(name, other, candidate, axes)
+            same = axes == tuple(range(value.ndim))
+            return LayerMatch(candidate, None if same else axes, difference, gradient_difference)
     return None
 
 
@@ -243,13 +246,11 @@ def _orders(value: np.ndarray, channel: int | None) -> list[tuple[int, ...]]:
     """Axis orders to try: first unchanged and with the channel axis moved, then all others."""
     rank = value.ndim
     same = tuple(range(rank))
-    if rank <= 2:
-        return [same]
     orders = [same]
-    if channel is not None:
+    if rank > 2 and channel is not None:
         rest = [axis for axis in same[1:] if axis != channel]
         orders += [(0, channel, *rest), (0, *rest, channel)]
-    if rank <= 4:
+    if 2 < rank <= 4:
         orders += [(0, *order) for order in permutations(same[1:])]
     return list(dict.fromkeys(orders))
 

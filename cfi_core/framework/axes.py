@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+Arrays = Sequence[np.ndarray]
+"""One for each input, output or layer."""
+
 Permutation = tuple[int, ...] | None
 """Axis `i` of the new array is axis `permutation[i]` of the old one; None where the axes stay as they are."""
 
@@ -33,6 +36,11 @@ def named_axes(rank: int, channel: int | None, layer: str | None = None) -> tupl
 def permute(array: np.ndarray, permutation: Permutation) -> np.ndarray:
     """The array with its axes in the new order."""
     return array if permutation is None else np.transpose(array, permutation)
+
+
+def permute_all(arrays: Arrays, permutations: Sequence[Permutation]) -> list[np.ndarray]:
+    """Each array with its axes in its new order."""
+    return [permute(array, permutation_at(permutations, i)) for i, array in enumerate(arrays)]
 
 
 def unpermute(array: np.ndarray, permutation: Permutation) -> np.ndarray:

@@ -7,10 +7,9 @@ gradient at each of these layers, against the model in its own framework.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
@@ -24,14 +23,13 @@ from cfi_core.certificate import (
     bridge_tolerance,
     certify_bridge,
     relative_difference,
-    with_layers,
 )
 from cfi_core.contract import BridgeRequest, Converted
 from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
 from cfi_core.framework.axes import permute
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.heads import at_head, place_of
-from cfi_core.layer_map import LayerMap, LayerMatch
+from cfi_core.layer_map import LayerMap, LayerMatch, read_layers
 from cfi_core.records import Call, ModelAtHead, Prepared, Route, Translation
 from cfi_core.registry import Registry
 from cfi_core.specs import Need
@@ -79,16 +77,13 @@ class _Span:
 
 @dataclass(frozen=True, eq=False)
 class _Bridge:
-    """A bridge, and the evidence for the inputs that it was measured on last."""
+    """A bridge, and the evidence for the inputs that it was measured on last, with the digest of these."""
 
     head: ModelAtHead
     converted: Converted
-    evidence: dict[str, tuple[Certificate, LayerMap]] = field(default_factory=dict)
-
-    def keep(self, digest: str, evidence: tuple[Certificate, LayerMap]) -> None:
-        """Keeps the evidence for the latest inputs; several methods in a row explain the same ones."""
-        self.evidence.clear()
-        self.evidence[digest] = evidence
+    certificate: Certificate
+    layer_map: LayerMap
+    digest: str
 
 
 def bridge(registry: Registry, call: Call, adapter: FrameworkAdapter, route: Route) -> Prepared:
@@ -111,35 +106,34 @@ def bridge(registry: Registry, call: Call, adapter: FrameworkAdapter, route: Rou
     key = cache_key(original.adapter.fingerprint(original.model), original.model, names, arrays)
     digest = digest_of((*arrays, *call.output_arrays))
     built: _Bridge | None = cache.get(key)
-    if built is not None and digest not in built.evidence:
+    if built is not None and built.digest != digest:
         try:
             # Against the model as it is now: what its fingerprint does not show may have changed.
-            built.keep(digest, _measure(span, built.converted, span.cut()))
+            built = _measure(span, built.converted, span.cut(), digest)
+            cache.put(key, original.model, built)
         except UnfaithfulTranslationError:
             built = None
     if built is None:
-        built = _build(span)
-        built.keep(digest, _measure(span, built.converted, built.head))
+        head = span.cut()
+        built = _measure(span, _build(span, head), head, digest)
         if original.adapter.fingerprint(original.model) == key[0]:  # another one each time for what cannot be seen
             cache.put(key, original.model, built)
-    certificate, layer_map = built.evidence[digest]
     made = built.converted
-    translation = Translation(made.model, route, certificate, layer_map, made.input_axes, made.output_axes)
+    translation = Translation(made.model, route, built.certificate, built.layer_map, made.input_axes, made.output_axes)
     return Prepared(adapter, made.model, translation, built.head)
 
 
-def _build(span: _Span) -> _Bridge:
-    original, head = span.call.original, span.cut()
-    step = span.route.translators[0]
+def _build(span: _Span, head: ModelAtHead) -> Converted:
+    original, step = span.call.original, span.route.translators[0]
     # Two samples of the user's inputs (or one of them twice), as fresh tensors.
     examples = tuple(
         original.adapter.tensor(np.resize(array, (_SAMPLES, *array.shape[1:])), original.model) for array in span.arrays
     )
-    request, origin = BridgeRequest(original.adapter, head.model, examples, span.layers), span.registry.origin_of(step)
-    return _Bridge(head, build_bridge(step, request, origin.label, layers=span.call.layer_shapes))
+    request = BridgeRequest(original.adapter, head.model, examples, span.layers)
+    return build_bridge(step, request, span.registry.origin_of(step).label, layers=span.call.layer_shapes)
 
 
-def _measure(span: _Span, converted: Converted, head: ModelAtHead) -> tuple[Certificate, LayerMap]:
+def _measure(span: _Span, converted: Converted, head: ModelAtHead, digest: str) -> _Bridge:
     """The evidence that the bridge computes what the model at its head does, or a refusal."""
     arrays, adapter, names = span.arrays, span.call.original.adapter, ", ".join(span.route.names)
     original = Side(adapter, adapter.twin(head.model))
@@ -169,8 +163,8 @@ def _measure(span: _Span, converted: Converted, head: ModelAtHead) -> tuple[Cert
             f"convert the model instead.",
             certificate,
         )
-    layer_map = LayerMap(MappingProxyType(dict(matches)), span.layers)
-    return with_layers(certificate, len(matches), len(span.layers)), layer_map
+    certificate = replace(certificate, layers_found=len(matches), layers_total=len(span.layers))
+    return _Bridge(head, converted, certificate, LayerMap(MappingProxyType(matches), span.layers), digest)
 
 
 def _faults_of_layers(matches: Mapping[str, LayerMatch], tolerance: float, gradient_tolerance: float) -> list[str]:
@@ -186,33 +180,20 @@ def _faults_of_layers(matches: Mapping[str, LayerMatch], tolerance: float, gradi
     ]
 
 
-def _match_layers(span: _Span, original: Side, bridged: Side, converted: Converted) -> Mapping[str, LayerMatch]:
+def _match_layers(span: _Span, original: Side, bridged: Side, converted: Converted) -> dict[str, LayerMatch]:
     """How far activation and gradient at each opened layer are apart in the two frameworks."""
-    counterparts = {name: converted.layers[name].name for name in span.layers}
-    activations = original.activations(span.arrays, span.layers)
-    others = bridged.activations(span.arrays, list(counterparts.values()))
-    gradients, other_gradients = _gradients_at_layers(span, original, bridged, list(counterparts.values()))
-    matches = {}
-    for name, counterpart in counterparts.items():
-        axes = converted.layers[name].axes
-        difference = relative_difference([permute(activations[name], axes)], [others[counterpart]])
-        apart = None
-        if name in gradients and counterpart in other_gradients:
-            apart = relative_difference([permute(gradients[name], axes)], [other_gradients[counterpart]])
-        matches[name] = LayerMatch(counterpart, axes, difference, apart)
-    return matches
-
-
-def _gradients_at_layers(
-    span: _Span, original: Side, bridged: Side, counterparts: Sequence[str]
-) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Of one random combination of the outputs, in both frameworks; nothing if the method needs none."""
-    if not span.gradients:
-        return {}, {}
+    opened = {name: converted.layers[name] for name in span.layers}
     generator = np.random.default_rng(_SEED)
-    outputs = original.outputs(span.arrays)
-    cotangents = [generator.standard_normal(output.shape).astype(output.dtype) for output in outputs]
-    return (
-        original.layer_gradients(span.arrays, cotangents, span.layers),
-        bridged.layer_gradients(span.arrays, cotangents, counterparts),
-    )
+    cotangents = [
+        generator.standard_normal(output.shape).astype(output.dtype)
+        for output in (original.outputs(span.arrays) if span.gradients else ())
+    ]
+    reading = read_layers(original, span.arrays, cotangents, span.layers)
+    other = read_layers(bridged, span.arrays, cotangents, [layer.name for layer in opened.values()])
+    matches = {}
+    for name, layer in opened.items():
+        turned = permute(reading.activations[name], layer.axes)
+        difference = relative_difference([turned], [other.activations[layer.name]])
+        gradient_difference = reading.gradient_difference(name, other, layer.name, layer.axes)
+        matches[name] = LayerMatch(layer.name, layer.axes, difference, gradient_difference)
+    return matches

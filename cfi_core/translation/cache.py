@@ -38,12 +38,13 @@ class Cache:
         with self._lock:
             # A model whose weights have changed will not come back to its former content: one entry for each
             # model, route and shape is enough.
+            is_new = key not in self._entries
             for former in [other for other in self._entries if other[1:] == key[1:]]:
                 del self._entries[former]
             self._entries[key] = value
             while len(self._entries) > _CAPACITY:
                 self._entries.popitem(last=False)
-        if _identity(model):
+        if is_new and _identity(model):
             weakref.finalize(model, self._forget, key).atexit = False
 
     def __len__(self) -> int:

@@ -14,14 +14,13 @@ import stat
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xxhash
 from packaging.requirements import Requirement
 
+from cfi_core.contract import Converted
 from cfi_core.errors import ArgumentError, TranslationWarning, warn
 from cfi_core.framework.axes import Permutation
 from cfi_core.framework.base import FrameworkAdapter
@@ -31,15 +30,6 @@ from cfi_core.requirements import version_of
 
 _NOTES, _MODEL = "translation.json", "model"
 _VARIABLE = "CFI_TRANSLATIONS"
-
-
-@dataclass(frozen=True, eq=False)
-class Conversion:
-    """A converted model, and the permutations of its axes from those of the original."""
-
-    model: Any
-    input_axes: tuple[Permutation, ...]
-    output_axes: tuple[Permutation, ...]
 
 
 class Store:
@@ -65,7 +55,7 @@ class Store:
                 )
         self.folder = folder
 
-    def get(self, key: str, adapter: FrameworkAdapter) -> Conversion | None:
+    def get(self, key: str, adapter: FrameworkAdapter) -> Converted | None:
         """The entry, if there is one that can be read."""
         entry = self.folder / key
         if not adapter.can_save or not (entry / _NOTES).is_file():
@@ -73,11 +63,11 @@ class Store:
         try:
             notes = json.loads((entry / _NOTES).read_text())
             model = adapter.restore(entry / _MODEL)
-            return Conversion(model, _read_permutations(notes["input_axes"]), _read_permutations(notes["output_axes"]))
+            return Converted(model, _read_permutations(notes["input_axes"]), _read_permutations(notes["output_axes"]))
         except Exception:  # noqa: BLE001 - files may be damaged in any way; the model is converted anew
             return None
 
-    def put(self, key: str, adapter: FrameworkAdapter, made: Conversion) -> None:
+    def put(self, key: str, adapter: FrameworkAdapter, made: Converted) -> None:
         """Writes an entry, whole or not at all.
 
         Warns:
@@ -85,10 +75,7 @@ class Store:
         """
         if not adapter.can_save:
             return
-        notes = {
-            "input_axes": made.input_axes,
-            "output_axes": made.output_axes,
-        }
+        notes = {"input_axes": made.input_axes, "output_axes": made.output_axes}
         try:
             with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as folder:
                 entry = Path(folder) / key
