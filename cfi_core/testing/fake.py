@@ -16,8 +16,11 @@ import numpy as np
 from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
 from cfi_core.errors import TranslationError
 from cfi_core.framework import FrameworkAdapter, Layer, Pullback, Runner
+from cfi_core.framework.axes import unpermute
 from cfi_core.hookspec import hookimpl
 from cfi_core.specs import ANY, RUNNABLE, FrameworkSpec, Head, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
+
+STEPS = ("mix", "relu", "pool", "head")
 
 
 class Network:
@@ -41,12 +44,17 @@ class Network:
         self.mix, self.head, self.softmax = mix, head, softmax
         self.refuses, self.distorts, self.training = refuses, distorts, False
 
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What it does to images, one after the other."""
+        return (*STEPS, "softmax") if self.softmax else STEPS
+
     def layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """All activations."""
-        mixed = np.moveaxis(np.moveaxis(images, self.channel, -1) @ self.mix.T, -1, self.channel)
-        relu = np.maximum(mixed, 0)
-        pooled = relu.mean(axis=self.spatial)
-        return {"mix": mixed, "relu": relu, "pool": pooled, "head": pooled @ self.head.T}
+        activations, value = {}, images
+        for step in STEPS:
+            activations[step] = value = self.forward(step, value)
+        return activations
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Logits, or probabilities."""
@@ -68,17 +76,38 @@ class Network:
 
     def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
         """Gradient of `sum(output * cotangent)` at the input and at every layer, in closed form."""
-        activations = self.layers(images)
-        head = cotangent
-        if self.softmax:
-            output = self.normalise(activations["head"])
-            head = output * (cotangent - (output * cotangent).sum(axis=1, keepdims=True))
-        pool = head @ self.head
-        size = np.prod([images.shape[axis] for axis in self.spatial])
-        relu = np.broadcast_to(np.expand_dims(pool / size, self.spatial), activations["relu"].shape)
-        mix = relu * (activations["mix"] > 0)
-        image = np.moveaxis(np.moveaxis(mix, self.channel, -1) @ self.mix, -1, self.channel)
-        return {"input": image, "mix": mix, "relu": relu, "pool": pool, "head": head}
+        values = {"input": images, **self.layers(images)}
+        gradients, gradient = {"head": cotangent}, cotangent
+        for (name, value), step in reversed(list(zip(values.items(), self.steps, strict=False))):
+            gradients[name] = gradient = self.backward(step, value, gradient)
+        return gradients
+
+    def forward(self, step: str, value: np.ndarray) -> np.ndarray:
+        """What a step makes of a value."""
+        if step == "mix":
+            return self._along_channels(value, self.mix.T)
+        if step == "relu":
+            return np.maximum(value, 0)
+        if step == "pool":
+            return np.asarray(value.mean(axis=self.spatial))
+        return value @ self.head.T if step == "head" else self.normalise(value)
+
+    def backward(self, step: str, value: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
+        """Gradient at the value that a step was given."""
+        if step == "mix":
+            return self._along_channels(cotangent, self.mix)
+        if step == "relu":
+            return cotangent * (value > 0)
+        if step == "pool":
+            size = np.prod([value.shape[axis] for axis in self.spatial])
+            return np.broadcast_to(np.expand_dims(cotangent / size, self.spatial), value.shape)
+        if step == "head":
+            return cotangent @ self.head
+        output = self.normalise(value)
+        return output * (cotangent - (output * cotangent).sum(axis=1, keepdims=True))
+
+    def _along_channels(self, images: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        return np.moveaxis(np.moveaxis(images, self.channel, -1) @ matrix, -1, self.channel)
 
 
 class Painting(Network):
@@ -98,15 +127,11 @@ class NetworkRunner(Runner):
 
     def __init__(self, model: Network, layers: Sequence[str]) -> None:
         self._model = model
-        self._steps = ("mix", "relu", "pool", "head", *(("softmax",) if model.softmax else ()))
-        self.layers = tuple(name for name in self._steps if name in layers)
+        self.layers = tuple(name for name in model.steps if name in layers)
 
     def run(self, stage: int, values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """From the latest value onwards."""
-        value = values[-1]
-        for step in self._span(stage):
-            value = self._forward(step, value)
-        return (value,)
+        return self.linearize(stage, values)[0]
 
     def linearize(self, stage: int, values: Sequence[np.ndarray]) -> tuple[tuple[np.ndarray, ...], Pullback]:
         """Keeps what every step was given."""
@@ -114,113 +139,78 @@ class NetworkRunner(Runner):
         value, others = values[-1], len(values) - 1
         for step in self._span(stage):
             kept.append((step, value))
-            value = self._forward(step, value)
+            value = self._model.forward(step, value)
 
         def pullback(cotangents: Sequence[Any], wanted: Sequence[bool]) -> tuple[np.ndarray | None, ...]:
             gradient = np.zeros_like(value) if cotangents[0] is None else cotangents[0]
             for step, before in reversed(kept):
-                gradient = self._backward(step, before, gradient)
+                gradient = self._model.backward(step, before, gradient)
             return (*[None] * others, gradient if wanted[-1] else None)
 
         return (value,), pullback
 
     def _span(self, stage: int) -> tuple[str, ...]:
-        start = self._steps.index(self.layers[stage - 1]) + 1 if stage else 0
-        stop = self._steps.index(self.layers[stage]) + 1 if stage < len(self.layers) else len(self._steps)
-        return self._steps[start:stop]
-
-    def _forward(self, step: str, value: np.ndarray) -> np.ndarray:
-        model = self._model
-        if step == "mix":
-            return np.moveaxis(np.moveaxis(value, model.channel, -1) @ model.mix.T, -1, model.channel)
-        if step == "relu":
-            return np.maximum(value, 0)
-        if step == "pool":
-            return np.asarray(value.mean(axis=model.spatial))
-        return value @ model.head.T if step == "head" else model.normalise(value)
-
-    def _backward(self, step: str, before: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
-        model = self._model
-        if step == "mix":
-            return np.moveaxis(np.moveaxis(cotangent, model.channel, -1) @ model.mix, -1, model.channel)
-        if step == "relu":
-            return cotangent * (before > 0)
-        if step == "pool":
-            size = np.prod([before.shape[axis] for axis in model.spatial])
-            return np.broadcast_to(np.expand_dims(cotangent / size, model.spatial), before.shape)
-        if step == "head":
-            return cotangent @ model.head
-        output = model.normalise(before)
-        return output * (cotangent - (output * cotangent).sum(axis=1, keepdims=True))
+        steps = self._model.steps
+        start = steps.index(self.layers[stage - 1]) + 1 if stage else 0
+        return steps[start : steps.index(self.layers[stage]) + 1] if stage < len(self.layers) else steps[start:]
 
 
 class BridgedPrint(Print):
     """A model of any framework, run as if it were a print."""
 
     def __init__(self, request: BridgeRequest) -> None:
-        adapter, model, inputs = request.adapter, request.model, request.inputs
-        self._runner = adapter.runner(model, inputs, request.layers)
-        self._adapter, self._source, self.training, self.softmax = adapter, model, False, False
-        self.input_axes = self._to_last(adapter.channel_axis(model, inputs[0].shape), len(inputs[0].shape))
-        values = list(inputs)
-        self.axes = {}
-        for stage, name in enumerate(self._runner.layers):
-            values.extend(self._runner.run(stage, values))
-            rank = len(values[-1].shape)
-            self.axes[name] = self._to_last(adapter.channel_axis(model, values[-1].shape, layer=name), rank)
-        outputs = adapter.to_numpy(self._runner.run(len(self.axes), values)[0])
+        self._adapter, self._original = request.adapter, request.model
+        self._runner = request.adapter.runner(request.model, request.inputs, request.layers)
+        first, *activations, outputs = self._run(request.inputs[0])
+        self.input_axes = self._to_last(first)
+        self.axes = {
+            name: self._to_last(value, name) for name, value in zip(self._runner.layers, activations, strict=True)
+        }
         # What the adapter reads off a print: its floating point type and its number of classes.
-        self.mix, self.head = np.zeros((1, 1), outputs.dtype), np.zeros((outputs.shape[1], 1), outputs.dtype)
-
-    @staticmethod
-    def _to_last(channel: int | None, rank: int) -> tuple[int, ...]:
-        rest = [axis for axis in range(rank) if axis != channel]
-        return (*rest, channel) if channel is not None else tuple(rest)
+        array = request.adapter.to_numpy(outputs)
+        super().__init__(np.zeros((1, 1), array.dtype), np.zeros((array.shape[1], 1), array.dtype))
 
     def layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """The layers that were asked for."""
-        return self._pass(images)[0]
+        _, *activations, _ = self._run(self._enter(images))
+        return self._leave(self.axes, activations)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """What the model gives."""
-        return self._pass(images)[1]
+        return self._adapter.to_numpy(self._run(self._enter(images))[-1])
 
     def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
         """By the pullbacks of all stages, the last one first."""
-        values, pullbacks = [self._enter(images, self.input_axes)], []
+        values, pullbacks = [self._enter(images)], []
         for stage in range(len(self.axes) + 1):
             results, pullback = self._runner.linearize(stage, values)
             pullbacks.append(pullback)
             values.extend(results)
-        names = ["input", *self._runner.layers]
-        axes = [self.input_axes, *self.axes.values()]
-        totals: list[Any] = [None] * len(names)
-        total: Any = self._adapter.tensor(cotangent, self._source)
+        gradients = [None] * len(pullbacks) + [self._adapter.tensor(cotangent, self._original)]
         for stage in reversed(range(len(pullbacks))):
-            parts = pullbacks[stage]([total], [True] * (stage + 1))
-            totals[: stage + 1] = [
-                old if part is None else part if old is None else old + part
-                for old, part in zip(totals, parts, strict=False)
-            ]
-            total = totals[stage]
-        return {
-            name: np.transpose(self._adapter.to_numpy(gradient), order)
-            for name, gradient, order in zip(names, totals, axes, strict=True)
-        }
+            for position, part in enumerate(pullbacks[stage]([gradients[stage + 1]], [True] * (stage + 1))):
+                if part is not None:
+                    gradients[position] = part if gradients[position] is None else gradients[position] + part
+        return self._leave({"input": self.input_axes, **self.axes}, gradients[:-1])
 
-    def _pass(self, images: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        values = [self._enter(images, self.input_axes)]
-        for stage in range(len(self.axes) + 1):
+    def _run(self, inputs: Any) -> list[Any]:
+        """The inputs, the activations and the outputs."""
+        values = [inputs]
+        for stage in range(len(self._runner.layers) + 1):
             values.extend(self._runner.run(stage, values))
-        arrays = [self._adapter.to_numpy(value) for value in values[1:]]
-        activations = {
-            name: np.transpose(array, self.axes[name])
-            for name, array in zip(self._runner.layers, arrays[:-1], strict=True)
-        }
-        return activations, arrays[-1]
+        return values
 
-    def _enter(self, images: np.ndarray, axes: Sequence[int]) -> Any:
-        return self._adapter.tensor(np.transpose(images, np.argsort(axes)), self._source)
+    def _to_last(self, value: Any, layer: str | None = None) -> tuple[int, ...]:
+        channel = self._adapter.channel_axis(self._original, value.shape, layer=layer)
+        rest = [axis for axis in range(len(value.shape)) if axis != channel]
+        return (*rest, channel) if channel is not None else tuple(rest)
+
+    def _enter(self, images: np.ndarray) -> Any:
+        return self._adapter.tensor(unpermute(images, self.input_axes), self._original)
+
+    def _leave(self, axes: Mapping[str, tuple[int, ...]], values: Sequence[Any]) -> dict[str, np.ndarray]:
+        arrays = (self._adapter.to_numpy(value) for value in values)
+        return {name: np.transpose(array, axes[name]) for name, array in zip(axes, arrays, strict=True)}
 
 
 def as_print(request: BridgeRequest) -> Converted:
@@ -275,11 +265,11 @@ class NetworkAdapter(FrameworkAdapter):
     def layers(self, model: Network, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
         """The four layers."""
         shapes = {name: value.shape[1:] for name, value in model.layers(inputs[0]).items()} if inputs else {}
-        return tuple(Layer(name, name.title(), shapes.get(name)) for name in ("mix", "relu", "pool", "head"))
+        return tuple(Layer(name, name.title(), shapes.get(name)) for name in STEPS)
 
     def layer_name(self, model: Network, reference: Any) -> str | None:
         """Layers are names."""
-        return reference if reference in ("mix", "relu", "pool", "head") else None
+        return reference if reference in STEPS else None
 
     def layer_object(self, model: Network, name: str) -> str:
         """Layers are names."""

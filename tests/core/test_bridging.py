@@ -117,9 +117,9 @@ def test_the_bridge_is_kept_until_the_model_changes(painting, images, monkeypatc
 class _Crooked(fake.NetworkRunner):
     """Carries gradients back wrongly."""
 
-    def _backward(self, step, before, cotangent):
-        gradient = super()._backward(step, before, cotangent)
-        return gradient[:, ::-1] if step == "mix" else gradient
+    def linearize(self, stage, values):
+        results, pullback = super().linearize(stage, values)
+        return results, lambda *given: tuple(gradient[:, ::-1] for gradient in pullback(*given))
 
 
 def test_a_wrong_gradient_is_caught_and_the_conversion_taken(painting, images, monkeypatch):
@@ -197,12 +197,9 @@ class _HiddenRunner(fake.NetworkRunner):
         super().__init__(model, layers)
         self._scale = _Hidden.scale[0]
 
-    def _forward(self, step, value):
-        return super()._forward(step, value * self._scale if step == "mix" else value)
-
-    def _backward(self, step, before, cotangent):
-        gradient = super()._backward(step, before * self._scale if step == "mix" else before, cotangent)
-        return gradient * self._scale if step == "mix" else gradient
+    def linearize(self, stage, values):
+        results, pullback = super().linearize(stage, (values[0] * self._scale,))
+        return results, lambda *given: (pullback(*given)[0] * self._scale,)
 
 
 @pytest.mark.parametrize("softmax", [False, True])
