@@ -131,7 +131,7 @@ class Route:
         return " → ".join(frameworks) + f" ({', '.join(self.names)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Choice:
     """What will run, and where (after step 3).
 
@@ -151,7 +151,7 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(Choice):
     """What a call will do: print it to read it.
 
     Attributes:
@@ -168,12 +168,7 @@ class Plan:
         own_target: The target is named in the toolset's own words (a score function).
     """
 
-    method: MethodSpec
     framework: str
-    toolset_framework: str
-    routes: tuple[Route, ...]
-    reason: str
-    others: tuple[str, ...]
     head: Head
     layers: tuple[str, ...]
     needs_layer: bool

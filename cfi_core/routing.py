@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from cfi_core.boundary import ask
@@ -32,55 +32,56 @@ def find_routes(
         RouteError: There is none; says whether a need, a requirement or a plugin is missing.
     """
     _check_wish(registry, translator)
-    if source == target:
-        bridges = [path for path in _bridges_within(registry, source) if _fits_wish(path, translator)]
-        if translator is not None and bridges:
-            return _filter(registry, source, target, needs, translator, bridges)
+    known = _bridges_within(registry, source) if source == target else _paths(registry, source, target)
+    paths = [path for path in known if _fits_wish(path, translator)]
+    if source == target and (translator is None or not paths):
         if translator is None or translator in KINDS:
             return (Route(),)
         raise RouteError(f"The model already is a {source} model: translator={translator!r} has no place here.")
-    paths = [path for path in _paths(registry, source, target) if _fits_wish(path, translator)]
-    return _filter(registry, source, target, needs, translator, paths)
+    available = [path for path in paths if not _lacking(registry, path)]
+    serving = [path for path in available if needs <= path.preserves]
+    if not serving:
+        raise _refusal(registry, source, target, needs, translator, paths, available)
+    return tuple(sorted(serving, key=_order_to_try))
 
 
-def _filter(
+def _order_to_try(path: Route) -> tuple[tuple[int, float], tuple[str, ...]]:
+    return path.rank, path.names
+
+
+def _refusal(
     registry: Registry,
     source: str,
     target: str,
     needs: frozenset[Need],
     translator: Translator,
-    paths: list[Route],
-) -> tuple[Route, ...]:
-    """Those of the paths that can be used and keep the needs, in the order to try them; an error if there is none."""
-    available = [path for path in paths if not _lacking(registry, path)]
-    serving = [path for path in available if needs <= path.preserves]
-    if serving:
-        return tuple(sorted(serving, key=lambda path: (path.rank, path.names)))
-    wish = f" with translator={translator!r}" if translator else ""
-    start = f"No route from {source} to {target}{wish}"
+    paths: Sequence[Route],
+    available: Sequence[Route],
+) -> RouteError:
+    """Says why none of the paths that fit the wish, and of those that are available, will do."""
+    start = f"No route from {source} to {target}" + (f" with translator={translator!r}" if translator else "")
     if available:
         missing = min((needs - path.preserves for path in available), key=len)
-        raise RouteError(
+        return RouteError(
             f"{start} preserves what the method needs: missing {_names(missing)} "
-            f"(tried {'; '.join(str(path) for path in available)}). "
-            + _way_out(registry, source, target, needs, translator),
+            f"(tried {'; '.join(map(str, available))}). {_way_out(registry, source, target, needs)}",
             missing,
         )
     if paths:
         nearest = _nearest(registry, paths)
-        raise RouteError(
-            f"{start} can be used: {nearest} lacks {', '.join(_lacking(registry, nearest))}."
-            + _pip_line(registry, nearest)
-        )
-    if translator and _paths(registry, source, target):
-        ways = "; ".join(str(path) for path in _paths(registry, source, target))
-        brings = sorted(
-            {place for name, place in DISTRIBUTION_OF_TRANSLATOR.items() if name.startswith(str(translator))}
-        )
-        hint = f" pip install {' or '.join(brings)} brings one." if brings else ""
-        raise RouteError(f"{start}. There are: {ways}.{hint}")
-    distributions = " or ".join(sorted(set(DISTRIBUTION_OF_TRANSLATOR.values())))
-    raise RouteError(f"{start}: no installed translator leads there. pip install {distributions} brings one.")
+        lacking = ", ".join(_lacking(registry, nearest))
+        return RouteError(f"{start} can be used: {nearest} lacks {lacking}.{_pip_line(registry, nearest)}")
+    others = _paths(registry, source, target)
+    if translator and others:
+        named = [name for name in DISTRIBUTION_OF_TRANSLATOR if name.startswith(str(translator))]
+        hint = f" pip install {_distributions(named)} brings one." if named else ""
+        return RouteError(f"{start}. There are: {'; '.join(map(str, others))}.{hint}")
+    install = f"pip install {_distributions(DISTRIBUTION_OF_TRANSLATOR)} brings one."
+    return RouteError(f"{start}: no installed translator leads there. {install}")
+
+
+def _distributions(translators: Iterable[str]) -> str:
+    return " or ".join(sorted({DISTRIBUTION_OF_TRANSLATOR[name] for name in translators}))
 
 
 def _lacking(registry: Registry, path: Route) -> tuple[str, ...]:
@@ -114,17 +115,17 @@ def way_to_install(registry: Registry, route: Route) -> str:
     return f"There is another way, {nearest}, which is not installed.{_pip_line(registry, nearest)}"
 
 
-def _way_out(registry: Registry, source: str, target: str, needs: frozenset[Need], translator: Translator) -> str:
+def _way_out(registry: Registry, source: str, target: str, needs: frozenset[Need]) -> str:
     """What a user can do whose routes do not keep what the method needs."""
-    others = [path for path in _paths(registry, source, target) if needs <= path.preserves]
+    paths = _paths(registry, source, target)
+    others = [path for path in paths if needs <= path.preserves]
     usable = [path for path in others if not _lacking(registry, path)]
     if usable:
-        best = min(usable, key=lambda path: (path.rank, path.names))
+        best = min(usable, key=_order_to_try)
         return f"There is {best}: leave translator= out, or pass translator={list(best.names)!r}."
-    hint = registry.frameworks[source].without_gradients if source in registry.frameworks else ""
-    if hint:
+    if source in registry.frameworks and (hint := registry.frameworks[source].without_gradients):
         return hint
-    if not others and not any(path for path in _paths(registry, source, target) if not path.bridge):
+    if not others and all(path.bridge for path in paths):
         conversions = ", ".join(sorted(set(DISTRIBUTION_OF_TRANSLATOR.values())))
         return f"A conversion might: pip install {conversions}. Or choose another method."
     return "Choose another translator or method."
@@ -201,26 +202,20 @@ def choose_conversion(registry: Registry, source: str, target: str, translator: 
             f"translator={translator!r} is a bridge: it runs the model where it lives, for one call of cfi.attribute, "
             f"and makes no {target} model. Pass translator='conversion' or leave it out."
         )
-    routes = tuple(route for route in routes if not route.bridge)
-    return _order(registry, routes, None)
+    return _order(registry, tuple(route for route in routes if not route.bridge), None)
 
 
 def _order(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | None) -> tuple[Route, ...]:
-    first = _policy(registry, routes, method)
-    return (first, *(route for route in routes if route != first))
-
-
-def _policy(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | None) -> Route:
-    """Asks the policy hook; a policy that fails or invents a route is reported and passed over."""
+    """The policy hook's choice in front; a policy that fails or invents a route is reported and passed over."""
     for plugin, chosen in ask(registry, "cfi_choose_route", candidates=routes, method=method):
         if isinstance(chosen, Route) and chosen in routes:
-            return chosen
+            return (chosen, *(route for route in routes if route != chosen))
         shown = str(chosen) if isinstance(chosen, Route) else f"a {type(chosen).__name__}"
         warn(
             f"The cfi_choose_route hook of {plugin.label} chose {shown}, which is none of the candidates.",
             PluginWarning,
         )
-    return routes[0]
+    return routes
 
 
 def _paths(registry: Registry, source: str, target: str, seen: tuple[str, ...] = ()) -> list[Route]:

@@ -44,12 +44,8 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
             )
     layers = layer_names(original, arguments.layer)
     return Plan(
-        method=method,
+        **vars(choice),
         framework=original.framework,
-        toolset_framework=choice.toolset_framework,
-        routes=choice.routes,
-        reason=choice.reason,
-        others=choice.others,
         head=_head(arguments, method),
         layers=layers,
         needs_layer="layer" in method.required and not layers,

@@ -33,10 +33,10 @@ def read_inputs(registry: Registry, original: Original, value: Any) -> Inputs:
             f"The model has {len(declared)} inputs, but {len(parts)} were given. "
             f"Pass {'one array' if len(declared) == 1 else f'a tuple of {len(declared)} arrays'} as inputs."
         )
-    arrays = [as_array(registry, part, f"inputs[{i}]" if len(parts) > 1 else "inputs") for i, part in enumerate(parts)]
+    names = [f"inputs[{i}]" if len(parts) > 1 else "inputs" for i in range(len(parts))]
+    arrays = [as_array(registry, part, name) for part, name in zip(parts, names, strict=True)]
     tensors = []
-    for position, (part, array) in enumerate(zip(parts, arrays, strict=True)):
-        name = f"inputs[{position}]" if len(parts) > 1 else "inputs"
+    for position, (name, part, array) in enumerate(zip(names, parts, arrays, strict=True)):
         if declared is not None:
             _check_shape(name, array.shape, declared[position])
         integer = adapter.declared_integer(model, position)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from cfi_core.boundary import build_bridge
+from cfi_core.boundary import build_bridge, foreign
 from cfi_core.certificate import (
     FLOOR_FACTOR,
     GRADIENT_TOLERANCE,
@@ -25,7 +25,7 @@ from cfi_core.certificate import (
     relative_difference,
 )
 from cfi_core.contract import BridgeRequest, Converted
-from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
+from cfi_core.errors import TranslationError, UnfaithfulTranslationError
 from cfi_core.framework.axes import permute
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.heads import at_head, place_of
@@ -139,17 +139,11 @@ def _measure(span: _Span, converted: Converted, head: ModelAtHead, digest: str) 
     original = Side(adapter, adapter.twin(head.model))
     twin = span.adapter.twin(converted.model)
     bridged = Side(span.adapter, twin, converted.input_axes, converted.output_axes)
-    try:
+    advice = "Pass translator='conversion' to convert the model instead."
+    with foreign(TranslationError, f"The model run by {names} fails on your inputs", advice):
         certificate = certify_bridge(original, bridged, arrays, _SEED, gradients=span.gradients)
         matches = _match_layers(span, original, bridged, converted) if span.layers else {}
         tolerance = bridge_tolerance(original.outputs(arrays))
-    except CFIError:
-        raise
-    except Exception as error:  # the user's model and both frameworks may raise anything
-        raise TranslationError(
-            f"The model run by {names} fails on your inputs: {type(error).__name__}: {error}. "
-            f"Pass translator='conversion' to convert the model instead."
-        ) from error
     unmeasured = [name for name, match in matches.items() if match.gradient_difference is None]
     if unmeasured and span.gradients:
         note = f"the gradient at {', '.join(map(repr, unmeasured))} could not be compared"
@@ -159,8 +153,7 @@ def _measure(span: _Span, converted: Converted, head: ModelAtHead, digest: str) 
     if faults:
         raise UnfaithfulTranslationError(
             f"The model run by {names} computes something else than by itself: {'; '.join(faults)}. "
-            f"Does it compute the same twice (randomness, a state that it keeps)? Pass translator='conversion' to "
-            f"convert the model instead.",
+            f"Does it compute the same twice (randomness, a state that it keeps)? {advice}",
             certificate,
         )
     certificate = replace(certificate, layers_found=len(matches), layers_total=len(span.layers))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.boundary import run_conversion
+from cfi_core.boundary import foreign, run_conversion
 from cfi_core.certificate import Certificate, Divergence, Side, certify, computes, random_like
 from cfi_core.contract import Converted
 from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
@@ -137,15 +137,9 @@ def _certify(
     route: Route, original: Side, translated: Side, arrays: Arrays, earlier: Certificate | None = None
 ) -> Certificate:
     """Measures, and refuses a model that computes something else (or does not run at all)."""
-    try:
+    doing = f"The model made by {', '.join(route.names)} does not run on your inputs"
+    with foreign(TranslationError, doing, "Try another translator (cfi.translators() lists them)."):
         certificate = certify(original, translated, arrays, _CERTIFICATE_SEED, earlier)
-    except CFIError:
-        raise
-    except Exception as error:  # the translated model is a translator's work and may raise anything
-        raise TranslationError(
-            f"The model made by {', '.join(route.names)} does not run on your inputs: {type(error).__name__}: {error}. "
-            f"Try another translator (cfi.translators() lists them)."
-        ) from error
     if not certificate.faithful:
         certificate = replace(certificate, divergence=_find_divergence(original, translated, arrays))
         where = f"; {certificate.divergence}" if certificate.divergence else ""
