@@ -14,7 +14,7 @@ import numpy as np
 from cfi_core.adapters import as_arrays, as_tensor, framework_of_tensor
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import ArgumentError, LayerError, ModelWarning, warn
-from cfi_core.framework.axes import inverse
+from cfi_core.framework.axes import Permutation, inverse
 from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.heads import at_head
 from cfi_core.records import Call, Carried, ModelAtHead, Prepared
@@ -106,30 +106,23 @@ class _Carrier:
             return carried
         if target.function is not None:
             return replace(carried, function=self._of_original_axes(target.function, axes))
-        if target.index is None:
-            return carried
         if target.per_sample:
             return replace(carried, index=tuple(carry_index(index, axes) for index in target.index))  # type: ignore[arg-type]
-        return replace(carried, index=carry_index(target.index, axes))  # type: ignore[arg-type]
+        return carried if target.index is None else replace(carried, index=carry_index(target.index, axes))  # type: ignore[arg-type]
 
     def _of_original_outputs(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """The user's function, given the translated model's outputs in the user's axes and structure."""
 
         def carried(outputs: Any) -> Any:
-            turned = iter(
-                [
-                    leaf if (axes := self.prepared.output_axes(i)) is None else self._permute(leaf, inverse(axes))
-                    for i, leaf in enumerate(flatten(outputs))
-                ]
-            )
+            leaves = enumerate(flatten(outputs))
+            turned = (self._unpermute(leaf, self.prepared.output_axes(i)) for i, leaf in leaves)
             return function(map_structure(lambda _: next(turned), self.call.outputs))
 
         return carried
 
-    def _of_original_axes(self, function: Callable[[Any], Any], axes: Sequence[int]) -> Callable[[Any], Any]:
+    def _of_original_axes(self, function: Callable[[Any], Any], axes: Permutation) -> Callable[[Any], Any]:
         """The user's function of one tensor, given it in the user's axes."""
-        back = inverse(axes)
-        return lambda tensor: function(self._permute(tensor, back))
+        return lambda tensor: function(self._unpermute(tensor, axes))
 
     def unit(self) -> tuple[Any, int | None]:
         """The neuron in the layout of the model that runs, and the layer's channel axis there."""
@@ -247,8 +240,8 @@ class _Carrier:
     def _tensor(self, value: Any, axes: Sequence[int] | None) -> Any:
         return as_tensor(self.registry, self.prepared.adapter, self.model, value, axes)
 
-    def _permute(self, tensor: Any, axes: Sequence[int]) -> Any:
-        return self.prepared.adapter.permute(tensor, axes)
+    def _unpermute(self, tensor: Any, axes: Permutation) -> Any:
+        return tensor if axes is None else self.prepared.adapter.permute(tensor, inverse(axes))
 
 
 def carry_index(index: tuple[int, ...], axes: Sequence[int] | None) -> tuple[int, ...]:

@@ -274,18 +274,13 @@ def _judge(
         return replace(certificate, faults=(_outputs_differ(measurement, MOST_OUTPUT_ROUNDING, own),))
     if not _in_doubt(measurement, expected):
         return certificate
-    found = _measure_in_double(pair, compared, generator)
-    if found is None:
+    precise = _judge_in_double(pair, compared, generator)
+    if precise is None:
         notes = (*notes, f"{_IN_SINGLE} on {label}: one of the models has no other")
         faults, floor = _beyond_rounding(pair, compared, generator)
         return replace(certificate, gradient_floor=floor, faults=faults, notes=notes)
-    return replace(
-        certificate,
-        gradient_floor=found.gradient_floor,
-        in_double=(found.measurement,),
-        faults=_faults_in_double(found),
-        rounding=_larger(expected, measurement) if label == _YOURS else expected,
-    )
+    rounding = _larger(expected, measurement) if label == _YOURS else expected
+    return replace(precise, measurements=(measurement,), notes=notes, rounding=rounding)
 
 
 def _of_random(certificate: Certificate) -> Certificate:
@@ -324,16 +319,7 @@ def _larger(rounding: tuple[float, float], measurement: Measurement) -> tuple[fl
     return max(rounding[0], measurement.output_difference), max(rounding[1], measurement.gradient_difference or 0.0)
 
 
-@dataclass(frozen=True)
-class _Precise:
-    """A measurement in double precision, and how far the original's outputs and gradients in single one are from it."""
-
-    measurement: Measurement
-    output_rounding: float
-    gradient_floor: float
-
-
-def _measure_in_double(pair: _Pair, compared: _Comparison, generator: np.random.Generator) -> _Precise | None:
+def _judge_in_double(pair: _Pair, compared: _Comparison, generator: np.random.Generator) -> Certificate | None:
     """The same measurement in double precision on the samples that differ most, and the original's rounding.
 
     None where a model cannot be run so, or where the copy in double precision is not the model: its outputs are
@@ -349,7 +335,8 @@ def _measure_in_double(pair: _Pair, compared: _Comparison, generator: np.random.
         lacks_gradients = precise.gradients is None and compared.gradients is not None
         if lacks_gradients or not max(own, other) <= MOST_OUTPUT_ROUNDING:
             return None
-        return _Precise(precise.measurement, own, _gradient_floor(pair, precise))
+        floor, measurement = _gradient_floor(pair, precise), precise.measurement
+        return Certificate((), floor, (measurement,), _faults_in_double(measurement, own, floor))
     except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way and at any point
         return None
 
@@ -399,11 +386,10 @@ def _most_different(compared: _Comparison) -> list[int]:
     return sorted(chosen)
 
 
-def _faults_in_double(found: _Precise) -> tuple[str, ...]:
-    measured = found.measurement
+def _faults_in_double(measured: Measurement, output_rounding: float, gradient_floor: float) -> tuple[str, ...]:
     rows = (
-        ("outputs", max(DOUBLE_OUTPUTS, CONSTANTS * found.output_rounding), measured.output_difference),
-        ("input gradients", max(DOUBLE_GRADIENTS, CONSTANTS * found.gradient_floor), measured.gradient_difference),
+        ("outputs", max(DOUBLE_OUTPUTS, CONSTANTS * output_rounding), measured.output_difference),
+        ("input gradients", max(DOUBLE_GRADIENTS, CONSTANTS * gradient_floor), measured.gradient_difference),
     )
     return tuple(
         f"{what} on {measured.samples_of} differ by {difference:.1e} in double precision (tolerance {tolerance:.0e})"

@@ -131,14 +131,12 @@ def _check_plot(registry: Registry, plot: bool | str | Path) -> None:
 
 
 def _check_differentiable(plan: Plan, inputs: Inputs) -> None:
-    if Need.INPUT_GRADIENT not in plan.method.needs:
-        return
-    for array in inputs.arrays:
-        if not np.issubdtype(array.dtype, np.floating):
-            raise InputError(
-                f"{plan.method.key} differentiates with respect to the inputs, and {array.dtype} inputs have no "
-                f"gradient. Explain a layer instead (for example layer_integrated_gradients at the embedding)."
-            )
+    integers = [array.dtype for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
+    if integers and Need.INPUT_GRADIENT in plan.method.needs:
+        raise InputError(
+            f"{plan.method.key} differentiates with respect to the inputs, and {integers[0]} inputs have no "
+            f"gradient. Explain a layer instead (for example layer_integrated_gradients at the embedding)."
+        )
 
 
 def _check_like_inputs(registry: Registry, plan: Plan, inputs: Inputs) -> None:

@@ -161,16 +161,13 @@ def _measure(span: _Span, converted: Converted, head: ModelAtHead, digest: str) 
 
 
 def _faults_of_layers(matches: Mapping[str, LayerMatch], tolerance: float, gradient_tolerance: float) -> list[str]:
-    faults = [
-        f"layer {name!r} differs by {match.difference:.1e}"
+    rows = [(f"layer {name!r}", match.difference, tolerance) for name, match in matches.items()]
+    rows += [
+        (f"the gradient at layer {name!r}", match.gradient_difference, gradient_tolerance)
         for name, match in matches.items()
-        if not match.difference <= tolerance
+        if match.gradient_difference is not None
     ]
-    return faults + [
-        f"the gradient at layer {name!r} differs by {match.gradient_difference:.1e}"
-        for name, match in matches.items()
-        if match.gradient_difference is not None and not match.gradient_difference <= gradient_tolerance
-    ]
+    return [f"{what} differs by {apart:.1e}" for what, apart, most in rows if not apart <= most]
 
 
 def _match_layers(span: _Span, original: Side, bridged: Side, converted: Converted) -> dict[str, LayerMatch]:

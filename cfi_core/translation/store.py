@@ -84,8 +84,11 @@ class Store:
                 (entry / _NOTES).write_text(json.dumps(notes, indent=1))
                 with contextlib.suppress(FileNotFoundError):
                     (self.folder / key).replace(Path(folder) / "former")
-                with contextlib.suppress(FileExistsError):  # another process was quicker
-                    _rename(entry, self.folder / key)
+                try:
+                    entry.rename(self.folder / key)
+                except OSError:
+                    if not (self.folder / key).is_dir():  # otherwise another process was quicker
+                        raise
         except Exception as error:  # noqa: BLE001 - disks fill up, and a model may refuse to be saved in any way
             warn(
                 f"The conversion could not be kept in {self.folder} ({type(error).__name__}: {error}). Free the disk, "
@@ -135,15 +138,6 @@ def current_store() -> Store | None:
 
 
 _store: Store | str | None = os.environ.get(_VARIABLE, "")
-
-
-def _rename(folder: Path, target: Path) -> None:
-    try:
-        folder.rename(target)
-    except OSError as error:
-        if target.is_dir():
-            raise FileExistsError(target) from error
-        raise
 
 
 def _read_permutations(values: Sequence[Sequence[int] | None]) -> tuple[Permutation, ...]:
