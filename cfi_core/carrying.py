@@ -106,9 +106,11 @@ class _Carrier:
             return carried
         if target.function is not None:
             return replace(carried, function=self._of_original_axes(target.function, axes))
+        if target.index is None:
+            return carried
         if target.per_sample:
             return replace(carried, index=tuple(carry_index(index, axes) for index in target.index))  # type: ignore[arg-type]
-        return carried if target.index is None else replace(carried, index=carry_index(target.index, axes))  # type: ignore[arg-type]
+        return replace(carried, index=carry_index(target.index, axes))  # type: ignore[arg-type]
 
     def _of_original_outputs(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """The user's function, given the translated model's outputs in the user's axes and structure."""
