@@ -29,8 +29,8 @@ def sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
     """
     lifted: dict[str, Any] = {name: getattr(arguments, name) for name in UNIFORM_ARGUMENTS}
     origin = {name: name for name, value in lifted.items() if value is not None}
-    init_args = _lift(arguments.init_args or {}, "init_args", method.init_args, method, lifted, origin)
-    exec_args = _lift(arguments.exec_args or {}, "exec_args", method.exec_args, method, lifted, origin)
+    init_args = _lift("init_args", arguments, method, lifted, origin)
+    exec_args = _lift("exec_args", arguments, method, lifted, origin)
     is_visualization = method.kind is Kind.FEATURE_VISUALIZATION
     if is_visualization and (lifted["layer"] is None) != (lifted["neuron"] is None):
         raise ArgumentError("A layer is visualised by one of its channels or units: pass both layer= and neuron=.")
@@ -60,37 +60,29 @@ def has_own_target(method: MethodSpec, own: Mapping[str, Any]) -> bool:
 
 
 def _lift(
-    given: Mapping[str, Any],
-    where: str,
-    names: tuple[str, ...],
-    method: MethodSpec,
-    lifted: dict[str, Any],
-    origin: dict[str, str],
+    where: str, arguments: Arguments, method: MethodSpec, lifted: dict[str, Any], origin: dict[str, str]
 ) -> Mapping[str, Any]:
-    rest: dict[str, Any] = {}
-    for name, value in given.items():
-        role = method.roles.get(name)
-        uniform: str | None = role.value if role is not None and role.value in UNIFORM_ARGUMENTS else None
-        if uniform is None and role is None and name in UNIFORM_ARGUMENTS and name not in names:
-            uniform = name
-        if uniform is None and name not in names:
-            raise ArgumentError(_unknown(name, where, names, method))
-        if uniform is None:
+    """Moves those own words (of constructor or call) that have a uniform meaning to where they mean it."""
+    names, rest = getattr(method, where), {}
+    for name, value in getattr(arguments, where).items():
+        meaning = str(method.roles.get(name, "" if name in names else name))
+        if meaning not in UNIFORM_ARGUMENTS:
+            if name not in names:
+                raise ArgumentError(_unknown(name, where, method))
             rest[name] = value
         elif value is not None:
-            if uniform in origin:
+            if meaning in origin:
                 raise ArgumentError(
-                    f"{uniform!r} is given twice: as {origin[uniform]!r} and as {where}[{name!r}]. Keep one of them."
+                    f"{meaning!r} is given twice: as {origin[meaning]!r} and as {where}[{name!r}]. Keep one of them."
                 )
-            lifted[uniform], origin[uniform] = value, f"{where}[{name!r}]"
+            lifted[meaning], origin[meaning] = value, f"{where}[{name!r}]"
     return MappingProxyType(rest)
 
 
-def _unknown(name: str, where: str, names: tuple[str, ...], method: MethodSpec) -> str:
+def _unknown(name: str, where: str, method: MethodSpec) -> str:
     message = f"{method.key} of {method.toolset} takes no {where}[{name!r}]."
-    other = "exec_args" if where == "init_args" else "init_args"
-    others = method.exec_args if where == "init_args" else method.init_args
-    if name in others:
+    names, other = getattr(method, where), "exec_args" if where == "init_args" else "init_args"
+    if name in getattr(method, other):
         return f"{message} It belongs into {other}."
     near = get_close_matches(name, names, n=3)
     if near:
