@@ -71,11 +71,6 @@ def framework_of_tensor(registry: Registry, value: Any) -> str | None:
     return None
 
 
-def is_array(registry: Registry, value: Any) -> bool:
-    """Whether the value is a numpy array or a tensor of a known framework."""
-    return isinstance(value, np.ndarray) or framework_of_tensor(registry, value) is not None
-
-
 def as_array(registry: Registry, value: Any, name: str) -> np.ndarray:
     """The values as a numpy array.
 
@@ -103,9 +98,9 @@ def as_array(registry: Registry, value: Any, name: str) -> np.ndarray:
 
 def as_arrays(registry: Registry, value: Any) -> tuple[Any, ...]:
     """One entry for each model input: a tuple or list of arrays is several inputs, anything else one."""
-    if isinstance(value, list | tuple) and value and all(is_array(registry, entry) for entry in value):
-        return tuple(value)
-    return (value,)
+    parts = value if isinstance(value, list | tuple) else ()
+    several = all(isinstance(part, np.ndarray) or framework_of_tensor(registry, part) is not None for part in parts)
+    return tuple(parts) if parts and several else (value,)
 
 
 def as_tensor(

@@ -10,6 +10,7 @@ import numpy as np
 
 from cfi_core.adapters import adapter_for, framework_of_tensor
 from cfi_core.errors import InputError
+from cfi_core.framework.axes import Arrays
 from cfi_core.framework.base import FrameworkAdapter, Runner
 from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.registry import registry
@@ -85,11 +86,11 @@ class ArrayAdapter(FrameworkAdapter):
         last = shape[-1]
         return len(shape) - 1 if last is not None and 0 < last <= _MOST_COLOURS else 1
 
-    def outputs(self, model: ArrayModel, inputs: Sequence[np.ndarray]) -> Any:
+    def outputs(self, model: ArrayModel, inputs: Arrays) -> Any:
         """What the function gives, as arrays."""
         return model(*inputs)
 
-    def runner(self, model: ArrayModel, inputs: Sequence[np.ndarray], layers: Sequence[str] = ()) -> ArrayRunner:
+    def runner(self, model: ArrayModel, inputs: Arrays, layers: Sequence[str] = ()) -> ArrayRunner:
         """A runner of the one stage there is."""
         for name in layers:
             self.layer_object(model, name)  # refuses
@@ -102,7 +103,7 @@ class ArrayRunner(Runner):
     def __init__(self, model: ArrayModel) -> None:
         self._model = model
 
-    def run(self, stage: int, values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    def run(self, stage: int, values: Arrays) -> tuple[np.ndarray, ...]:
         """The outputs."""
         return tuple(flatten(self._model(*values)))
 

@@ -279,7 +279,8 @@ def _judge(
         notes = (*notes, f"{_IN_SINGLE} on {label}: one of the models has no other")
         faults, floor = _beyond_rounding(pair, compared, generator)
         return replace(certificate, gradient_floor=floor, faults=faults, notes=notes)
-    rounding = _larger(expected, measurement) if label == _YOURS else expected
+    seen = (measurement.output_difference, measurement.gradient_difference or 0.0) if label == _YOURS else NO_ROUNDING
+    rounding = (max(expected[0], seen[0]), max(expected[1], seen[1]))
     return replace(precise, measurements=(measurement,), notes=notes, rounding=rounding)
 
 
@@ -313,10 +314,6 @@ def _in_doubt(measurement: Measurement, rounding: tuple[float, float]) -> bool:
     gradients_up_to = max(GRADIENT_DOUBT, min(SIMILAR * rounding[1], MOST_SIMILAR))
     # Written so that NaN is a doubt.
     return not measurement.output_difference <= outputs_up_to or not (gradient is None or gradient <= gradients_up_to)
-
-
-def _larger(rounding: tuple[float, float], measurement: Measurement) -> tuple[float, float]:
-    return max(rounding[0], measurement.output_difference), max(rounding[1], measurement.gradient_difference or 0.0)
 
 
 def _judge_in_double(pair: _Pair, compared: _Comparison, generator: np.random.Generator) -> Certificate | None:

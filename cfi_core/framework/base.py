@@ -13,7 +13,7 @@ from uuid import uuid4
 import numpy as np
 
 from cfi_core.errors import InputError, LayerError, NoGradientError
-from cfi_core.framework.axes import named_axes
+from cfi_core.framework.axes import Arrays, named_axes
 
 Pullback = Callable[[Sequence[Any | None], Sequence[bool]], tuple[Any | None, ...]]
 """From a cotangent for each result (None: zero) and a mark for each value whose gradient is wanted to the gradients,
@@ -159,7 +159,7 @@ class FrameworkAdapter(ABC):
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
         """Forward pass: numpy arrays in the structure that the model returns (array, tuple, list, dict)."""
 
-    def vjp(self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray | None, ...]:
+    def vjp(self, model: Any, inputs: Sequence[Any], cotangents: Arrays) -> tuple[np.ndarray | None, ...]:
         """Gradient of `sum(output * cotangent)` with respect to each input; None for an integer input.
 
         Raises:
@@ -200,11 +200,7 @@ class FrameworkAdapter(ABC):
         return {}
 
     def layer_gradients(
-        self,
-        model: Any,
-        inputs: Sequence[Any],
-        cotangents: Sequence[np.ndarray],
-        names: Sequence[str] | None = None,
+        self, model: Any, inputs: Sequence[Any], cotangents: Arrays, names: Sequence[str] | None = None
     ) -> Mapping[str, np.ndarray]:
         """Gradient of `sum(output * cotangent)` with respect to the output of each such layer.
 

@@ -16,7 +16,7 @@ import numpy as np
 from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
 from cfi_core.errors import TranslationError
 from cfi_core.framework import FrameworkAdapter, Layer, Pullback, Runner
-from cfi_core.framework.axes import unpermute
+from cfi_core.framework.axes import Arrays, unpermute
 from cfi_core.hookspec import hookimpl
 from cfi_core.specs import ANY, RUNNABLE, FrameworkSpec, Head, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
 
@@ -129,11 +129,11 @@ class NetworkRunner(Runner):
         self._model = model
         self.layers = tuple(name for name in model.steps if name in layers)
 
-    def run(self, stage: int, values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    def run(self, stage: int, values: Arrays) -> tuple[np.ndarray, ...]:
         """From the latest value onwards."""
         return self.linearize(stage, values)[0]
 
-    def linearize(self, stage: int, values: Sequence[np.ndarray]) -> tuple[tuple[np.ndarray, ...], Pullback]:
+    def linearize(self, stage: int, values: Arrays) -> tuple[tuple[np.ndarray, ...], Pullback]:
         """Keeps what every step was given."""
         kept: list[tuple[str, np.ndarray]] = []
         value, others = values[-1], len(values) - 1
@@ -252,13 +252,11 @@ class NetworkAdapter(FrameworkAdapter):
         """Drops the softmax."""
         return type(model)(model.mix, model.head) if model.softmax else None
 
-    def outputs(self, model: Network, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    def outputs(self, model: Network, inputs: Arrays) -> np.ndarray:
         """Forward pass."""
         return model(*inputs)
 
-    def vjp(
-        self, model: Network, inputs: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray, ...]:
+    def vjp(self, model: Network, inputs: Arrays, cotangents: Arrays) -> tuple[np.ndarray, ...]:
         """Closed form."""
         return (model.gradients(inputs[0], cotangents[0])["input"],)
 
@@ -276,23 +274,19 @@ class NetworkAdapter(FrameworkAdapter):
         return name
 
     def activations(
-        self, model: Network, inputs: Sequence[np.ndarray], names: Sequence[str] | None = None
+        self, model: Network, inputs: Arrays, names: Sequence[str] | None = None
     ) -> Mapping[str, np.ndarray]:
         """All of them."""
         return {name: value for name, value in model.layers(inputs[0]).items() if names is None or name in names}
 
     def layer_gradients(
-        self,
-        model: Network,
-        inputs: Sequence[np.ndarray],
-        cotangents: Sequence[np.ndarray],
-        names: Sequence[str] | None = None,
+        self, model: Network, inputs: Arrays, cotangents: Arrays, names: Sequence[str] | None = None
     ) -> Mapping[str, np.ndarray]:
         """Closed form."""
         gradients = model.gradients(inputs[0], cotangents[0])
         return {k: v for k, v in gradients.items() if k != "input" and (names is None or k in names)}
 
-    def runner(self, model: Network, inputs: Sequence[np.ndarray], layers: Sequence[str] = ()) -> NetworkRunner:
+    def runner(self, model: Network, inputs: Arrays, layers: Sequence[str] = ()) -> NetworkRunner:
         """The network opened at some of its layers."""
         return NetworkRunner(model, layers)
 

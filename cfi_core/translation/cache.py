@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
 from threading import RLock
 from typing import Any
 
 import numpy as np
 import xxhash
+
+from cfi_core.framework.axes import Arrays
 
 Key = tuple[str, int, tuple[str, ...], tuple[tuple[tuple[int, ...], str], ...]]
 
@@ -60,13 +61,13 @@ class Cache:
             self._entries.pop(key, None)
 
 
-def cache_key(fingerprint: str, model: Any, names: tuple[str, ...], arrays: Sequence[np.ndarray]) -> Key:
+def cache_key(fingerprint: str, model: Any, names: tuple[str, ...], arrays: Arrays) -> Key:
     """What must be equal for a kept entry to serve: content, object, way of translation, shapes and types."""
     signature = tuple((array.shape[1:], array.dtype.str) for array in arrays)
     return (fingerprint, _identity(model), names, signature)
 
 
-def digest_of(arrays: Sequence[np.ndarray]) -> str:
+def digest_of(arrays: Arrays) -> str:
     """Of inputs and outputs: a model that has changed unnoticed gives itself away by its outputs."""
     digest = xxhash.xxh3_128()
     for array in arrays:

@@ -16,13 +16,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import xxhash
 from packaging.requirements import Requirement
 
 from cfi_core.contract import Converted
 from cfi_core.errors import ArgumentError, TranslationWarning, warn
-from cfi_core.framework.axes import Permutation
+from cfi_core.framework.axes import Arrays, Permutation
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.records import Route
 from cfi_core.registry import Registry
@@ -97,7 +96,7 @@ class Store:
             )
 
 
-def store_key(registry: Registry, content: str, route: Route, arrays: Sequence[np.ndarray]) -> str:
+def store_key(registry: Registry, content: str, route: Route, arrays: Arrays) -> str:
     """What must be equal for an entry to serve."""
     required = [Requirement(one).name for step in route.translators for one in step.requirements]
     parts = (
