@@ -12,9 +12,9 @@ demo: $(VENV)/.demo  ## explains two real models across frameworks and writes de
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.tox-installed  ## every environment of tox.ini, and how long each took
-	@mkdir -p .tox
+	@mkdir -p .tox && rm -f .tox/result.json
 	$(BIN)/tox run --result-json .tox/result.json $(TOX_ARGS); status=$$?; \
-	$(BIN)/python tools/minutes.py .tox/result.json; exit $$status
+	test ! -f .tox/result.json || $(BIN)/python tools/minutes.py .tox/result.json; exit $$status
 
 lint: $(VENV)/.tox-installed  ## style, types and who imports whom
 	$(BIN)/tox run -e lint

@@ -501,7 +501,8 @@ def test_another_thread_may_run_the_model_meanwhile() -> None:
 
 
 def test_pullbacks_may_be_asked_for_in_several_threads() -> None:
-    runner = ADAPTER.runner(residual(), [random(2, 12, 10, 3)], ["sum"])
+    model = residual()  # a runner does not keep the model alive
+    runner = ADAPTER.runner(model, [random(2, 12, 10, 3)], ["sum"])
     given = random(2, 12, 10, 3)
     activation = runner.run(0, [given])[0]
     found: list[tuple[int, Any]] = []

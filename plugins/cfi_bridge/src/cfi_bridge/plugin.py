@@ -29,7 +29,7 @@ def cfi_translators() -> Iterable[TranslatorSpec]:
             preserves=RUNNABLE,
             cost=1,
             implementation="cfi_bridge.keras_host:bridge",
-            requirements=("cfi-tensorflow", "tensorflow>=2.20", "keras>=3.13.2"),
+            requirements=("cfi-tensorflow", "tensorflow>=2.20", "keras>=3.14"),
             kind="bridge",
         ),
     ]

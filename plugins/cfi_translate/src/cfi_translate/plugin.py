@@ -9,7 +9,7 @@ from cfi_core.specs import Need, TranslatorSpec
 
 _ALL_NEEDS = frozenset(Need)
 _TORCH = "torch>=2.10"
-_KERAS = ("tensorflow>=2.20", "keras>=3.13.2")
+_KERAS = ("tensorflow>=2.20", "keras>=3.14")
 _ONNX = ("onnx>=1.21", "onnxruntime>=1.20")
 _LIBRARIES = "cfi-translate[libraries]"
 
