@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
 
 Shape = tuple[int | None, ...]
 
@@ -133,6 +134,18 @@ def replace_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
     kept = list(nodes)
     del model.graph.node[:]
     model.graph.node.extend(kept)
+
+
+def inline_constants(model: ModelProto) -> None:
+    """Constant nodes become initialisers."""
+    kept = []
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            (value,) = ReferenceEvaluator(node).run(None, {})
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), node.output[0]))
+        else:
+            kept.append(node)
+    replace_nodes(model, kept)
 
 
 def rename_value(model: ModelProto, old: str, new: str) -> None:

@@ -21,9 +21,11 @@ from cfi_translate.graph import (
     add_constant,
     attribute,
     graph_inputs,
+    inline_constants,
     replace_nodes,
     set_attributes,
 )
+from cfi_translate.reading import free_batch_axis
 
 _FOLDED_SIZE_LIMIT = 2**26
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -80,18 +82,6 @@ def use_opset(model: ModelProto, translator: str, opsets: tuple[int, int], prefe
         raise failure(
             translator, f"needs opset {lowest} to {highest}; this model has {version} and does not convert", error
         ) from error
-
-
-def inline_constants(model: ModelProto) -> None:
-    """Constant nodes become initialisers."""
-    kept = []
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            (value,) = ReferenceEvaluator(node).run(None, {})
-            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), node.output[0]))
-        else:
-            kept.append(node)
-    replace_nodes(model, kept)
 
 
 def remove_identities(model: ModelProto, translator: str) -> None:
@@ -184,35 +174,6 @@ def fold_constants(model: ModelProto) -> None:
             constants[name] = np.asarray(result)
             model.graph.initializer.append(numpy_helper.from_array(np.asarray(result), name))
     replace_nodes(model, kept)
-
-
-def free_batch_axis(model: ModelProto, inputs: Sequence[np.ndarray]) -> None:
-    """Makes the first axis of every input and output symbolic, and repairs reshapes with a baked batch size."""
-    graph = Graph(model)
-    baked = {
-        one.type.tensor_type.shape.dim[0].dim_value
-        for one in model.graph.input
-        if len(one.type.tensor_type.shape.dim) > 0 and one.type.tensor_type.shape.dim[0].dim_value > 0
-    } or {array.shape[0] for array in inputs if array.ndim}
-    for node in model.graph.node:
-        target = graph.constant(node, 1) if node.op_type == "Reshape" else None
-        source = graph.shape(node.input[0]) if target is not None else None
-        if target is None or target.size < 1 or source is None or len(source) < 1 or None in source[1:]:
-            continue
-        per_sample = int(np.prod([size for size in source[1:] if size is not None]))
-        new_per_sample = int(np.prod(target[1:]))
-        if source[0] not in (None, *baked):
-            continue  # its first axis is not the samples: a 1 in the target is then just a 1
-        if int(target[0]) in baked and (new_per_sample == per_sample or -1 in target[1:]):
-            free = target.copy()
-            free[0] = 0 if -1 in target[1:] else -1
-            node.input[1] = add_constant(model, f"{node.output[0]}_shape", free)
-    for value in (*model.graph.input, *model.graph.output):
-        shape = value.type.tensor_type.shape
-        if len(shape.dim):
-            shape.dim[0].Clear()
-            shape.dim[0].dim_param = "batch"
-    del model.graph.value_info[:]
 
 
 def freeze_sizes(model: ModelProto, inputs: Sequence[np.ndarray]) -> None:

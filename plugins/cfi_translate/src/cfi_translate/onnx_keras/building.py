@@ -20,7 +20,9 @@ from cfi_translate.names import unique
 from cfi_translate.onnx_keras import NAME
 from cfi_translate.onnx_keras.keras_faults import add
 from cfi_translate.onnx_keras.tensors import Axes, Tensor, Unsupported, channels_last, identity
-from cfi_translate.program import Operation, Program, Value, read, repeats
+from cfi_translate.program import Operation, Program, Value
+from cfi_translate.reading import read
+from cfi_translate.rewriting import rewrite
 
 Built = Tensor | Sequence[Tensor | None]
 Handler = Callable[["Builder", Operation], Built]
@@ -37,12 +39,11 @@ def build(model: ModelProto, inputs: Sequence[np.ndarray]) -> Converted:
     Raises:
         TranslationError: An operator, or a way to use it, is not supported.
     """
-    from cfi_translate.onnx_keras.fusion import fused
     from cfi_translate.onnx_keras.layouts import input_layouts
     from cfi_translate.onnx_keras.operators import OPERATORS
 
     _check(model)
-    program = fused(read(model, inputs, NAME, OPERATORS.__contains__))
+    program = rewrite(read(model, inputs, NAME, OPERATORS.__contains__))
     builder = Builder(program, inputs, input_layouts(program))
     for operation in program.operations:
         builder.step(operation, OPERATORS)
@@ -326,12 +327,17 @@ class Builder:
             if operation.ends_module and len(wanted) == 1:
                 self._tensors[wanted[0]] = self._as_layer(self._tensors[wanted[0]], operation)
         except Unsupported as error:
-            raise refusal(NAME, operation.node, str(error)) from error
+            raise failure(
+                NAME, f"cannot translate operator {operation.kind} (node {operation.name!r}): {error}"
+            ) from error
         except TranslationError:
             raise
         except Exception as error:
             reason = str(error).strip().splitlines()[:1] or ["no message"]
-            raise refusal(NAME, operation.node, f"Keras refuses it ({reason[0][:200]})") from error
+            raise failure(
+                NAME,
+                f"cannot translate operator {operation.kind} (node {operation.name!r}): Keras refuses it ({reason[0][:200]})",
+            ) from error
 
     def _as_layer(self, tensor: Tensor, operation: Operation) -> Tensor:
         """The output of a module as that of a layer: where it comes from none, of an Identity layer of that name."""
@@ -377,17 +383,11 @@ class Builder:
 
 def _per_sample(value: Value) -> tuple[int, np.ndarray] | None:
     """The axis along which a known array repeats for each sample, and the array for one sample."""
-    if value.varying is None or value.shape is None or value.shape.count(None) != 1:
+    if value.shape is None or value.shape.count(None) != 1:
         return None
     axis = value.shape.index(None)
-    first = value.varying[0].take([0], axis)
-    if value.multiples.get(axis) != 1 or any(
-        one.shape[:axis] + one.shape[axis + 1 :] != first.shape[:axis] + first.shape[axis + 1 :]
-        or not repeats(one, first)
-        for one in value.varying
-    ):
-        return None
-    return axis, first
+    first = value.repeated_along(axis)
+    return None if first is None else (axis, first)
 
 
 def _sizes(shape: Sequence[int | None]) -> list[int]:

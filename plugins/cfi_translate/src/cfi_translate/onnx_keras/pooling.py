@@ -140,7 +140,8 @@ def _global(average: bool) -> Handler:
     def pooled(builder: Builder, operation: Operation) -> Tensor:
         value, sizes = _image(builder, operation)
         tensor = Tensor(value, channels_last(len(sizes) + 2))
-        return global_pooled(builder, tensor, operation.name, average=average, keepdims=True)
+        keepdims = bool(operation.attributes.get("keepdims", 1))
+        return global_pooled(builder, tensor, operation.name, average=average, keepdims=keepdims)
 
     return pooled
 

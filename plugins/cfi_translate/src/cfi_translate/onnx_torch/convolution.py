@@ -157,7 +157,7 @@ def _transposed_window(
 
 def replace_attributes(op: Operation, **attributes: Any) -> Operation:
     """The operation with other attributes."""
-    return Operation(op.kind, op.name, op.version, op.inputs, op.outputs, {**op.attributes, **attributes}, op.node)
+    return Operation(op.kind, op.name, op.version, op.inputs, op.outputs, {**op.attributes, **attributes})
 
 
 @operator("Col2Im")

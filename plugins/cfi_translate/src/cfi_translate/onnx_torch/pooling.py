@@ -187,7 +187,9 @@ def _global_pool(op: Operation, to: Reader) -> fx.Node:
     makers = _GLOBAL_AVERAGE if op.kind == "GlobalAveragePool" else _GLOBAL_MAXIMUM
     if rank not in makers:
         raise refuse(op, f"torch has no such pooling over {rank} spatial axes")
-    return to.module(op, makers[rank](1), to.tensor(op.input(0)))
+    if op.attributes.get("keepdims", 1):
+        return to.module(op, makers[rank](1), to.tensor(op.input(0)))
+    return to.module(op, nn.Flatten(), to.module(op, makers[rank](1), to.tensor(op.input(0)), suffix=".pool"))
 
 
 @operator("GlobalLpPool")

@@ -11,7 +11,6 @@ import torch
 from torch import fx, nn
 
 from cfi_core.errors import TranslationError
-from cfi_translate.failures import refusal
 from cfi_translate.program import Operation, Program, Value
 from cfi_translate.torch_graph import TorchGraph
 
@@ -174,7 +173,9 @@ def tensor(array: np.ndarray) -> torch.Tensor:
 
 def refuse(op: Operation, reason: str) -> TranslationError:
     """The error for an operator that does not come out right."""
-    return refusal(NAME, op.node, reason)
+    from cfi_translate.failures import NEXT_STEP
+
+    return TranslationError(f"{NAME} cannot translate operator {op.kind} (node {op.name!r}): {reason}. {NEXT_STEP}")
 
 
 def torch_type(value: Value) -> torch.dtype:

@@ -28,10 +28,11 @@ from cfi_translate.onnx_torch import (  # noqa: F401 - importing them registers 
     sampling,
     shaping,
 )
-from cfi_translate.onnx_torch.editing import needed
-from cfi_translate.onnx_torch.patterns import simplify
 from cfi_translate.onnx_torch.reader import DTYPES, HANDLERS, NAME, Reader, refuse, torch_type
-from cfi_translate.program import Operation, Program, Value, read
+from cfi_translate.program import Operation, Program, Value, needed
+from cfi_translate.reading import read
+from cfi_translate.rewriting import IN_ANY_LAYOUT, rewrite
+from cfi_translate.rewriting.channels_first import to_channels_first
 
 _WIDE = {np.dtype(np.uint16), np.dtype(np.uint32)}
 _LONG = np.dtype(np.uint64)
@@ -64,9 +65,10 @@ def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     """
     _refuse_disputed(model)
     program = read(model, inputs, NAME, known=HANDLERS.__contains__)
-    input_axes = simplify(program)
+    program, input_axes = to_channels_first(rewrite(program, IN_ANY_LAYOUT))
+    program = rewrite(program)
     reader = Reader(program, model.graph.name)
-    for operation in needed(program.operations, program.outputs):
+    for operation in needed(program.operations, program.outputs, lambda op, position, value: not value.is_leaf):
         _translate(operation, reader)
     module = reader.graph.finish([reader.tensor(value) for value in program.outputs])
     _probe(module, program, inputs, input_axes)

@@ -8,12 +8,14 @@ channels-first.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from cfi_translate.onnx_torch.editing import constant, needed, operation
-from cfi_translate.program import Operation, Program, Value
+from cfi_translate.program import Operation, Program, Value, constant, needed
+from cfi_translate.rewriting.editor import operation
+from cfi_translate.rewriting.matching import reduced_axes
 
 Order = tuple[int, ...]
 
@@ -29,8 +31,12 @@ _TOGETHER = {
 _REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ReduceSumSquare"}
 
 
-def to_channels_first(program: Program) -> tuple[Order | None, ...]:
-    """Moves and cancels transposes; returns the order in which the axes of each input come now."""
+def to_channels_first(program: Program) -> tuple[Program, tuple[Order | None, ...]]:
+    """Moves and cancels transposes.
+
+    Returns:
+        The program, and the order in which the axes of each of its inputs come now (None: as before).
+    """
     best = _Sinking(program, {}).result
     turned: dict[Value, Value] = {}
     axes: dict[Value, Order] = {}
@@ -38,15 +44,13 @@ def to_channels_first(program: Program) -> tuple[Order | None, ...]:
         if value.rank not in (3, 4, 5) or value in program.outputs:
             continue
         order = (0, value.rank - 1, *range(1, value.rank - 1))
-        other = _permuted(value.name, value, order)
+        other = _permute(value.name, value, order)
         tried = _Sinking(program, {**turned, value: other}).result
         if _transposes(tried) < _transposes(best):
             best = tried
             turned[value], axes[value] = other, order
-    program.operations = tuple(best)
-    found = tuple(axes.get(value) for value in program.inputs)
-    program.inputs = tuple(turned.get(value, value) for value in program.inputs)
-    return found
+    inputs = tuple(turned.get(value, value) for value in program.inputs)
+    return replace(program, operations=tuple(best), inputs=inputs), tuple(axes.get(one) for one in program.inputs)
 
 
 def _transposes(operations: Sequence[Operation]) -> int:
@@ -58,7 +62,7 @@ def inverse(order: Order) -> Order:
     return tuple(int(one) for one in np.argsort(order))
 
 
-def _permuted(name: str, value: Value, order: Order) -> Value:
+def _permute(name: str, value: Value, order: Order) -> Value:
     """A value whose axis `i` is axis `order[i]` of another."""
     shape = None if value.shape is None else tuple(value.shape[axis] for axis in order)
     back = inverse(order)
@@ -95,28 +99,31 @@ class _Sinking:
         self._pending = dict.fromkeys(inputs)
         for one in program.operations:
             self._step(one)
-        self.result = needed(self._made, [self._same.get(value, value) for value in program.outputs])
+        outputs = [self._same.get(value, value) for value in program.outputs]
+        self.result = needed(self._made, outputs, lambda op, position, value: not value.is_leaf)
 
     def _step(self, op: Operation) -> None:
         inputs = [None if value is None else self._same.get(value, value) for value in op.inputs]
-        op = operation(op, op.kind, inputs, op.outputs)
+        op = replace(op, inputs=tuple(inputs))
         for value in dict.fromkeys(value for value in inputs if value in self._pending):
             # Whoever wants an input as it was gets it transposed back.
             assert value is not None
             del self._pending[value]
             source, order = self._turned[value]
-            self._emit(operation(op, "Transpose", [source], [value], {"perm": order}, f"{value.name}_transpose"))
+            self._emit(
+                operation("Transpose", op, [source], outputs=[value], name=f"{value.name}_transpose", perm=order)
+            )
         if op.kind == "Transpose" and self._transpose(op):
             return
         mover = self._mover(op)
         if mover is None or not mover(op):
-            self._emit(self._joined(op))
+            self._emit(self._join(op))
 
     def _emit(self, op: Operation) -> None:
         self._made.append(op)
         self._makers.update({value: op for value in op.outputs if value is not None})
 
-    def _joined(self, op: Operation) -> Operation:
+    def _join(self, op: Operation) -> Operation:
         """A reshape of a reshape is a reshape."""
         kinds = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
         if op.kind not in kinds or op.inputs[0] is None or op.output.shape is None:
@@ -124,7 +131,7 @@ class _Sinking:
         before = self._makers.get(op.inputs[0])
         if before is None or before.kind not in kinds:
             return op
-        return operation(op, "Reshape", [before.inputs[0]], op.outputs)
+        return operation("Reshape", op, [before.inputs[0]])
 
     def _transpose(self, op: Operation) -> bool:
         value = op.inputs[0]
@@ -137,12 +144,12 @@ class _Sinking:
             self._same[op.output] = source
             return True
         if _is_reshape(source, total):
-            self._emit(self._joined(operation(op, "Reshape", [source], op.outputs)))
+            self._emit(self._join(operation("Reshape", op, [source])))
             if total != tuple(range(value.rank)):
                 self._turned[op.output] = (source, total)
             return True
         self._turned[op.output] = (source, total)
-        self._emit(operation(op, "Transpose", [source], op.outputs, {"perm": total}))
+        self._emit(operation("Transpose", op, [source], perm=total))
         return True
 
     def _mover(self, op: Operation) -> Callable[[Operation], bool] | None:
@@ -202,19 +209,21 @@ class _Sinking:
             return constant(f"{value.name}_transposed", full.transpose(inverse(order)))
         if value.rank != len(order) or _size(value) >= largest:
             return None
-        back = _permuted(f"{value.name}_back", value, inverse(order))
-        self._transpose(
-            operation(op, "Transpose", [value], [back], {"perm": inverse(order)}, name=f"{op.name}_transpose")
-        )
+        back = _permute(f"{value.name}_back", value, inverse(order))
+        name = f"{op.name}_transpose"
+        self._transpose(operation("Transpose", op, [value], outputs=[back], name=name, perm=inverse(order)))
         return self._same.get(back, back)
 
     def _sink(self, op: Operation, sources: Sequence[Value | None], order: Order, **attributes: Any) -> None:
         """The operation on what its inputs are transposes of, and the transpose behind it."""
-        inner = _permuted(f"{op.output.name}_channels_first", op.output, inverse(order))
-        self._emit(operation(op, op.kind, sources, [inner], attributes))
+        inner = _permute(f"{op.output.name}_channels_first", op.output, inverse(order))
+        self._emit(replace(op, inputs=tuple(sources), outputs=(inner,), attributes={**op.attributes, **attributes}))
         self._turned[op.output] = (inner, order)
-        kind = "Reshape" if _is_reshape(inner, order) else "Transpose"
-        self._emit(operation(op, kind, [inner], [op.output], {"perm": order}, f"{op.name}_transpose"))
+        name = f"{op.name}_transpose"
+        if _is_reshape(inner, order):
+            self._emit(operation("Reshape", op, [inner], outputs=[op.output], name=name))
+        else:
+            self._emit(operation("Transpose", op, [inner], outputs=[op.output], name=name, perm=order))
 
     def _along_axis(self, op: Operation) -> bool:
         order = self._order(op, op.inputs)
@@ -231,11 +240,10 @@ class _Sinking:
         return True
 
     def _reduce(self, op: Operation) -> bool:
-        value, axes = op.inputs[0], _axes(op)
+        value, axes = op.inputs[0], reduced_axes(op)
         if value is None or value not in self._turned or axes is None:
             return False
         source, order = self._turned[value]
-        axes = [axis % len(order) for axis in axes]
         inner_axes = sorted(order[axis] for axis in axes)
         places = constant(f"{op.name}.axes", np.array(inner_axes, np.int64))
         is_input = "axes" not in op.attributes
@@ -247,7 +255,7 @@ class _Sinking:
         kept = [order[axis] for axis in range(len(order)) if axis not in axes]
         if kept != sorted(kept):
             return False
-        self._emit(operation(op, op.kind, sources, op.outputs, attributes))
+        self._emit(replace(op, inputs=tuple(sources), attributes={**op.attributes, **attributes}))
         return True
 
     def _pad(self, op: Operation) -> bool:
@@ -269,11 +277,3 @@ class _Sinking:
 def _size(value: Value) -> int:
     """Number of elements for one sample."""
     return int(np.prod([size for size in value.shape or () if size is not None]))
-
-
-def _axes(op: Operation) -> list[int] | None:
-    if op.attributes.get("axes") is not None:
-        return list(op.attributes["axes"])
-    given = op.input(1)
-    known = None if given is None else given.constant
-    return None if known is None or not known.size else [int(one) for one in known]
