@@ -13,10 +13,9 @@ from onnx import ModelProto
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_translate.failures import failure, refusal, typed
-from cfi_translate.graph import NHWC_TO_NCHW, Graph, rename_value
+from cfi_translate.graph import NHWC_TO_NCHW, Graph, inline_constants, rename_value
 from cfi_translate.names import from_keras, rename_nodes
 from cfi_translate.passes import (
-    inline_constants,
     mean_to_pooling,
     remove_dead_nodes,
     remove_identities,

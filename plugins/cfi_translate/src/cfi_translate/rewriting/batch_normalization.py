@@ -12,21 +12,22 @@ from cfi_translate.rewriting.editor import ProgramEditor, operation
 from cfi_translate.rewriting.matching import per_channel
 
 
-def scale_to_batch_normalization(first: Operation, editor: ProgramEditor) -> None:
+def scale_to_batch_normalization(factor: Operation, editor: ProgramEditor) -> None:
     """`x · a + b`, `(x + b) · a` or `x · a`."""
-    scale, shift = per_channel(first, "Mul", "Div"), per_channel(first, "Add", "Sub")
-    if scale is not None:
-        follower = editor.only_user(first.output, "Add", "Sub")
-        behind = per_channel(follower, "Add", "Sub")
-        if follower is not None and behind is not None and behind[0] is first.output:
-            _replace(follower, scale[0], scale[1], behind[1], editor)
-        else:
-            _replace(first, scale[0], scale[1], np.zeros_like(scale[1]), editor)
-    elif shift is not None:
-        follower = editor.only_user(first.output, "Mul", "Div")
-        behind = per_channel(follower, "Mul", "Div")
-        if follower is not None and behind is not None and behind[0] is first.output:
-            _replace(follower, shift[0], behind[1], shift[1] * behind[1], editor)
+    scale = per_channel(factor, "Mul", "Div")
+    if scale is None:
+        return
+    data, scales = scale
+    behind, before = editor.only_user(factor.output, "Add", "Sub"), editor.maker(data, "Add", "Sub")
+    shift = per_channel(behind, "Add", "Sub")
+    if behind is not None and shift is not None and shift[0] is factor.output:
+        _replace(behind, data, scales, shift[1], editor)
+        return
+    shift = per_channel(before, "Add", "Sub")
+    if before is not None and shift is not None and editor.only_within([before], factor):
+        _replace(factor, shift[0], scales, shift[1] * scales, editor)
+        return
+    _replace(factor, data, scales, np.zeros_like(scales), editor)
 
 
 def shift_to_batch_normalization(shift: Operation, editor: ProgramEditor) -> None:

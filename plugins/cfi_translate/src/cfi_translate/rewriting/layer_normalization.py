@@ -20,7 +20,8 @@ def join_layer_normalization(divide: Operation, editor: ProgramEditor) -> None:
     shape = tuple(size for size in data.shape[axes[0] :] if size is not None)
     if len(shape) < len(axes) or not editor.only_within(inner, divide):
         return
-    last, weights = divide, []
+    last = divide
+    weights: list[np.ndarray] = []
     for kind in ("Mul", "Add"):
         follower = editor.only_user(last.output, kind)
         given = None if follower is None else array_beside(follower, last.output, shape)
