@@ -102,11 +102,15 @@ def test_tokens_with_padding():
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (lambda: L.GRU(3, reset_after=False), "resets after"),
-        (lambda: L.LSTM(3, activation="relu"), "tanh activations"),
-        (lambda: L.LSTM(3, recurrent_activation="hard_sigmoid"), "sigmoid gates"),
+        (lambda: L.GRU(3, reset_after=False), "reset_after=True"),
+        (lambda: L.LSTM(3, activation="relu"), "tanh activations, not sigmoid, relu, relu"),
+        (
+            lambda: L.LSTM(3, recurrent_activation="hard_sigmoid"),
+            "sigmoid gates.* not hard_sigmoid",
+        ),
         (lambda: L.RNN(keras.layers.StackedRNNCells([L.LSTMCell(3)])), "StackedRNNCells"),
         (lambda: L.SimpleRNN(3, activation="gelu"), "tanh and relu"),
+        (lambda: L.SimpleRNN(3, activation=lambda x: x), "not another <lambda>"),
     ],
 )
 def test_recurrent_layers_that_torch_lacks_are_refused(layer, reason):

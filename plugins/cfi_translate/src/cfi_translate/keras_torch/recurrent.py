@@ -18,8 +18,10 @@ from torch import nn
 from cfi_translate.keras_torch.builder import make, tensor_of
 from cfi_translate.keras_torch.calls import Call, translates
 from cfi_translate.keras_torch.values import Value
+from cfi_translate.recurrent import RecurrentCell, reorder_gates
 
-_GATES = {"LSTMCell": 4, "GRUCell": 3, "SimpleRNNCell": 1}
+_KINDS = {keras.layers.LSTMCell: "LSTM", keras.layers.GRUCell: "GRU", keras.layers.SimpleRNNCell: "RNN"}
+_MODULES = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def run(call: Call, layer: Any, path: str, node: Any, mask: Any, states: tuple[A
     """
     builder, cell = call.builder, _cell(call, layer)
     kind = type(cell).__name__
-    name = builder.shared(layer, path, lambda: _module(call, [cell]))
+    name = builder.shared(layer, path, lambda: _module([cell]))
     if mask is not None:
         order = builder.function(torch.argsort, builder.function(torch.logical_not, mask), dim=1, stable=True)
         node = builder.function(torch.take_along_dim, node, builder.function(torch.unsqueeze, order, -1), 1)
@@ -123,7 +125,7 @@ def run(call: Call, layer: Any, path: str, node: Any, mask: Any, states: tuple[A
 def _both_ways(call: Call, forward: Any, backward: Any, value: Value) -> tuple[Steps, Steps]:
     builder, kind, units = call.builder, type(forward.cell).__name__, forward.cell.units
     cells = [_cell(call, forward), _cell(call, backward)]
-    name = builder.shared(call.operation, call.path, lambda: _module(call, cells))
+    name = builder.shared(call.operation, call.path, lambda: _module(cells))
     made = builder.call(name, value.node)
     everything, final = (builder.function(operator.getitem, made, position) for position in (0, 1))
     one = builder.function(torch.narrow, everything, 2, 0, units)
@@ -157,21 +159,19 @@ def _cell(call: Call, layer: Any) -> Any:
     """The layer's cell, if torch has the same."""
     call.require(isinstance(layer, keras.layers.RNN), f"{type(layer).__name__} is no recurrent layer")
     cell = layer.cell
-    kind = type(cell).__name__
-    known = {"LSTMCell": keras.layers.LSTMCell, "GRUCell": keras.layers.GRUCell}
-    known["SimpleRNNCell"] = keras.layers.SimpleRNNCell
-    call.require(known.get(kind) is type(cell), f"torch has no recurrent layer like its {kind}")
+    kind = _KINDS.get(type(cell))
+    if kind is None:
+        raise call.refusal(f"torch has no recurrent layer like its {type(cell).__name__}")
     call.require(not layer.stateful, "it is stateful")
-    if kind == "SimpleRNNCell":
-        call.require(
-            cell.activation in (keras.activations.tanh, keras.activations.relu),
-            "torch has tanh and relu recurrent layers only",
-        )
-        return cell
-    call.require(cell.activation is keras.activations.tanh, "torch's recurrent layers have tanh activations")
-    call.require(cell.recurrent_activation is keras.activations.sigmoid, "torch's recurrent layers have sigmoid gates")
-    call.require(kind != "GRUCell" or cell.reset_after, "torch's GRU resets after the matrix product only")
+    gates = () if kind == "RNN" else (_name(cell.recurrent_activation),)
+    states = (_name(cell.activation),) * (2 if kind == "LSTM" else 1)
+    RecurrentCell(kind, (*gates, *states), kind == "GRU" and cell.reset_after).require_in_torch()
     return cell
+
+
+def _name(activation: Any) -> str:
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return name if activation is getattr(keras.activations, name, None) else f"another {name}"
 
 
 def _alike(forward: Any, backward: Any) -> bool:
@@ -180,33 +180,26 @@ def _alike(forward: Any, backward: Any) -> bool:
     return type(one) is type(other) and all(getattr(one, name, None) == getattr(other, name, None) for name in same)
 
 
-def _module(call: Call, cells: Sequence[Any]) -> nn.Module:
+def _module(cells: Sequence[Any]) -> nn.Module:
     """The torch module of one cell, or of one for each direction."""
     cell = cells[0]
-    kind = type(cell).__name__
+    kind = _KINDS[type(cell)]
     tensors: dict[str, torch.Tensor | None] = {}
     for one, suffix in zip(cells, ("", "_reverse"), strict=False):
-        kernel, recurrent_kernel = tensor_of(one.kernel, axes=(1, 0)), tensor_of(one.recurrent_kernel, axes=(1, 0))
-        tensors[f"weight_ih_l0{suffix}"] = _ordered(kind, kernel)
-        tensors[f"weight_hh_l0{suffix}"] = _ordered(kind, recurrent_kernel)
+        given = {
+            "weight_ih": tensor_of(one.kernel, axes=(1, 0)),
+            "weight_hh": tensor_of(one.recurrent_kernel, axes=(1, 0)),
+        }
         if one.use_bias:
             bias = tensor_of(one.bias)
             inner, outer = (bias[0], bias[1]) if bias.ndim == 2 else (bias, torch.zeros_like(bias))
-            tensors[f"bias_ih_l0{suffix}"] = _ordered(kind, inner)
-            tensors[f"bias_hh_l0{suffix}"] = _ordered(kind, outer)
+            given |= {"bias_ih": inner, "bias_hh": outer}
+        for name, tensor in given.items():
+            tensors[f"{name}_l0{suffix}"] = reorder_gates(kind, tensor, "keras", "torch")
     options: dict[str, Any] = {"bias": cell.use_bias, "batch_first": True, "bidirectional": len(cells) == 2}
-    if kind == "SimpleRNNCell":
+    if kind == "RNN":
         options["nonlinearity"] = cell.activation.__name__
-    made = {"LSTMCell": nn.LSTM, "GRUCell": nn.GRU, "SimpleRNNCell": nn.RNN}[kind]
-    return make(made, cell.kernel.shape[0], cell.units, tensors=tensors, **options)
-
-
-def _ordered(kind: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Keras's GRU has the update gate first, torch's the reset gate; the LSTMs agree."""
-    if kind != "GRUCell":
-        return tensor.contiguous()
-    update, reset, new = tensor.chunk(3)
-    return torch.cat([reset, update, new])
+    return make(_MODULES[kind], cell.kernel.shape[0], cell.units, tensors=tensors, **options)
 
 
 def _mask_node(call: Call, mask: Any) -> Any:

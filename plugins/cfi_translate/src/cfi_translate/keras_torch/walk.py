@@ -14,6 +14,7 @@ from keras.src.models.functional import Functional
 from keras.src.ops.function import Function
 
 from cfi_core.errors import CFIError
+from cfi_translate.grammar import Refusal
 from cfi_translate.keras_torch.builder import Builder, identifier
 from cfi_translate.keras_torch.calls import Call, Spec, refusal, translation_of
 from cfi_translate.keras_torch.tracing import traced_graph
@@ -142,7 +143,10 @@ class Walk:
         if specs is None:
             specs = self._specs(operation, args, kwargs)
         call = Call(self, operation, path, tuple(args), kwargs, specs)
-        result = translate(call)
+        try:
+            result = translate(call)
+        except Refusal as error:
+            raise call.refusal(str(error)) from error
         results = list(result) if isinstance(result, list | tuple) else [result]
         for value, spec in zip(results, specs, strict=True):
             if value.rank != len(spec.shape):

@@ -16,6 +16,7 @@ from onnx import ModelProto
 from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
 from cfi_translate.failures import failure, refusal
+from cfi_translate.grammar import Refusal
 from cfi_translate.names import unique
 from cfi_translate.onnx_keras import NAME
 from cfi_translate.onnx_keras.keras_faults import add
@@ -326,7 +327,7 @@ class Builder:
                 self._tensors[value] = _checked(made, value)
             if operation.ends_module and len(wanted) == 1:
                 self._tensors[wanted[0]] = self._as_layer(self._tensors[wanted[0]], operation)
-        except Unsupported as error:
+        except (Unsupported, Refusal) as error:
             raise failure(
                 NAME, f"cannot translate operator {operation.kind} (node {operation.name!r}): {error}"
             ) from error

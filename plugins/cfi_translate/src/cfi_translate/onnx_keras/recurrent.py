@@ -10,13 +10,10 @@ from keras import layers, ops
 
 from cfi_translate.onnx_keras.building import Builder, Handler
 from cfi_translate.onnx_keras.tensors import Tensor, Unsupported
-from cfi_translate.program import Operation, Value
+from cfi_translate.program import Operation
+from cfi_translate.recurrent import RecurrentCell, cells_of_onnx, initial_states, keras_bias, reorder_gates
 
-# Position of Keras's gates among those of ONNX.
-_GATES = {"LSTM": (0, 2, 3, 1), "GRU": (0, 1, 2), "RNN": (0,)}
-_DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 _LAYERS = {"LSTM": layers.LSTM, "GRU": layers.GRU, "RNN": layers.SimpleRNN}
-_KNOWN = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu", "Softsign": "softsign", "Softplus": "softplus"}
 
 
 def _recurrent(builder: Builder, operation: Operation) -> Sequence[Tensor | None]:
@@ -26,26 +23,18 @@ def _recurrent(builder: Builder, operation: Operation) -> Sequence[Tensor | None
         raise Unsupported("only sequences with the time first are supported")
     if str(source.dtype) not in ("float32", "float64"):
         raise Unsupported(f"{source.dtype} is not supported")
-    if operation.attributes.get("clip") or operation.attributes.get("input_forget", 0):
-        raise Unsupported("clipped or coupled gates are not supported")
-    if any(operation.attributes.get(one) for one in ("activation_alpha", "activation_beta")):
-        raise Unsupported("activations with settings of their own are not supported")
-    if operation.input(7) is not None and _any(operation.input(7)):
-        raise Unsupported("peepholes are not supported")
     time = source.shape[0]
-    lengths = operation.input(4)
-    if lengths is not None and (lengths.uniform is None or int(lengths.uniform) != time):
-        raise Unsupported("sequences of different lengths are not supported")
+    cells = cells_of_onnx(operation.kind, operation.attributes, time, operation.input(4), operation.input(7))
     direction = operation.attributes.get("direction", "forward")
-    directions = 2 if direction == "bidirectional" else 1
+    directions = len(cells)
     value = builder.laid(builder.tensor(source), (1, 0, 2), name)
     states = _initial(builder, operation, directions)
     made = []
     for at in range(directions):
         backwards = direction == "reverse" or at == 1
         own = builder.name(name) if directions == 1 else ("forward", "backward")[at]
-        made.append(_layer(operation, at, own, str(source.dtype), backwards=backwards))
-    weights = [_weights(builder, operation, at) for at in range(directions)]
+        made.append(_layer(operation, cells[at], own, str(source.dtype), backwards=backwards))
+    weights = [_weights(builder, operation, at, cells[at]) for at in range(directions)]
     if directions == 1:
         sequence, *last = made[0](value, initial_state=states[0])
         if direction == "reverse":
@@ -71,19 +60,10 @@ def _recurrent(builder: Builder, operation: Operation) -> Sequence[Tensor | None
     return results
 
 
-def _any(value: Value | None) -> bool:
-    return value is not None and (value.uniform is None or bool(value.uniform))
-
-
-def _layer(operation: Operation, at: int, name: str, dtype: str, *, backwards: bool) -> Any:
-    kind = operation.kind
-    count = len(_DEFAULTS[kind])
-    given = operation.attributes.get("activations")
-    chosen = tuple(given[at * count : (at + 1) * count]) if given else _DEFAULTS[kind]
-    if not set(chosen) <= set(_KNOWN) or (kind == "LSTM" and chosen[1] != chosen[2]):
-        raise Unsupported(f"the activations {', '.join(chosen)} are not supported")
+def _layer(operation: Operation, cell: RecurrentCell, name: str, dtype: str, *, backwards: bool) -> Any:
+    cell.require_in_keras()
     settings: dict[str, Any] = {
-        "activation": _KNOWN[chosen[-1]],
+        "activation": cell.activations[-1],
         "go_backwards": backwards,
         "return_sequences": True,
         "return_state": True,
@@ -92,21 +72,18 @@ def _layer(operation: Operation, at: int, name: str, dtype: str, *, backwards: b
         "kernel_initializer": "zeros",
         "recurrent_initializer": "zeros",
     }
-    if kind != "RNN":
-        settings["recurrent_activation"] = _KNOWN[chosen[0]]
-    if kind == "GRU":
-        settings["reset_after"] = bool(operation.attributes.get("linear_before_reset", 0))
-    return _LAYERS[kind](operation.attributes["hidden_size"], **settings)
+    if cell.kind != "RNN":
+        settings["recurrent_activation"] = cell.activations[0]
+    if cell.kind == "GRU":
+        settings["reset_after"] = cell.reset_after
+    return _LAYERS[cell.kind](operation.attributes["hidden_size"], **settings)
 
 
-def _weights(builder: Builder, operation: Operation, at: int) -> list[np.ndarray]:
+def _weights(builder: Builder, operation: Operation, at: int, cell: RecurrentCell) -> list[np.ndarray]:
     """Kernel, recurrent kernel and bias in Keras's order of gates."""
-    gates = _GATES[operation.kind]
-    hidden = operation.attributes["hidden_size"]
 
     def ordered(array: np.ndarray) -> np.ndarray:
-        parts = [array[gate * hidden : (gate + 1) * hidden] for gate in gates]
-        return np.concatenate(parts).T
+        return reorder_gates(cell.kind, array, "onnx", "keras")
 
     kernel = builder.array(operation.input(1), "weight")[at]
     recurrent = builder.array(operation.input(2), "weight")[at]
@@ -114,18 +91,15 @@ def _weights(builder: Builder, operation: Operation, at: int) -> list[np.ndarray
         biases = np.zeros((2, len(kernel)), kernel.dtype)
     else:
         biases = builder.array(operation.input(3), "bias")[at].reshape(2, -1)
-    first, second = (ordered(one) for one in biases)
-    separate = operation.kind == "GRU" and operation.attributes.get("linear_before_reset", 0)
-    return [ordered(kernel), ordered(recurrent), np.stack([first, second]) if separate else first + second]
+    bias = keras_bias(ordered(biases[0]), ordered(biases[1]), cell.reset_after)
+    return [ordered(kernel).T, ordered(recurrent).T, bias]
 
 
 def _initial(builder: Builder, operation: Operation, directions: int) -> list[Any]:
     """The first states of each direction, None for zeros."""
-    given = [operation.input(5), operation.input(6)] if operation.kind == "LSTM" else [operation.input(5)]
-    if not any(_any(one) for one in given):
+    given = initial_states(operation.kind, operation.input(5), operation.input(6))
+    if not given:
         return [None] * directions
-    if any(one is None for one in given):
-        raise Unsupported("giving one of the two first states is not supported")
     laid = [builder.laid(builder.tensor(one), (1, 0, 2), operation.name) for one in given]
     return [[one[:, at] for one in laid] for at in range(directions)]
 

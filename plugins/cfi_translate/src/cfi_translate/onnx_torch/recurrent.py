@@ -10,25 +10,26 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from cfi_translate.grammar import require
 from cfi_translate.onnx_torch.reader import Reader, fixed, operator, refuse, shape_of
 from cfi_translate.program import Operation, Value
+from cfi_translate.recurrent import GATES, RecurrentCell, cells_of_onnx, initial_states, reorder_gates
 
-# Where torch's gates stand among ONNX's.
-_GATES = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
-_ACTIVATIONS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
 _SUFFIXES = ("_l0", "_l0_reverse")
 
 
 @operator("LSTM", "GRU", "RNN")
 def _recurrent(op: Operation, to: Reader) -> tuple[fx.Node | None, ...]:
     value, weight, recurrence, bias = op.inputs[0], op.inputs[1], op.inputs[2], op.input(3)
-    _refuse_special(op)
-    direction = op.attributes.get("direction", "forward")
-    directions, rows, features = fixed(op, shape_of(op, weight))
-    hidden = rows // len(_GATES[op.kind])
     first = bool(op.attributes.get("layout", 0))
     time = 1 if first else 0
-    module = _module(op, features, hidden, directions, first, bias is not None)
+    cell, *others = cells_of_onnx(op.kind, op.attributes, shape_of(op, value)[time], op.input(4), op.input(7))
+    cell.require_in_torch()
+    require(all(other == cell for other in others), "its directions have different activations")
+    direction = op.attributes.get("direction", "forward")
+    directions, rows, features = fixed(op, shape_of(op, weight))
+    hidden = rows // len(GATES[op.kind]["onnx"])
+    module = _module(cell, features, hidden, directions, first, bias is not None)
     for number in range(directions):
         _give_weights(op, to, module, number, weight, recurrence, bias)
     data = to.tensor(value)
@@ -53,37 +54,11 @@ def _with_directions(to: Reader, output: fx.Node, directions: int, hidden: int, 
     return split if first else to.function(torch.transpose, split, 1, 2)
 
 
-def _refuse_special(op: Operation) -> None:
-    given = op.attributes
-    if given.get("clip"):
-        raise refuse(op, "torch does not clip inside the cell")
-    if given.get("input_forget"):
-        raise refuse(op, "torch's forget gate is its own")
-    if op.kind == "LSTM" and op.input(7) is not None and op.inputs[7] is not None and op.inputs[7].uniform != 0:
-        raise refuse(op, "torch has no peepholes")
-    if op.kind == "GRU" and not given.get("linear_before_reset"):
-        raise refuse(op, "torch applies the reset gate after the product (linear_before_reset=1) and not before")
-    plain = list(_ACTIVATIONS[op.kind])
-    number = 2 if given.get("direction") == "bidirectional" else 1
-    # The default of RNN names two, also for one direction.
-    activations = [one.lower() for one in given.get("activations", ())][: number * len(plain)]
-    if activations and activations != plain * number and not (op.kind == "RNN" and activations == ["relu"] * number):
-        raise refuse(op, f"torch's cell has no activations {', '.join(given['activations'])}")
-    lengths = op.input(4)
-    if lengths is not None:
-        steps = shape_of(op, op.input(0))[1 if given.get("layout") else 0]
-        if lengths.uniform is None or steps is None or int(lengths.uniform) != steps:
-            raise refuse(op, "its sequences are not known to have all the same length")
-
-
-def _module(op: Operation, features: int, hidden: int, directions: int, first: bool, bias: bool) -> nn.Module:
+def _module(cell: RecurrentCell, features: int, hidden: int, directions: int, first: bool, bias: bool) -> nn.Module:
     options: dict[str, Any] = {"bias": bias, "batch_first": first, "bidirectional": directions == 2, "device": "meta"}
-    if op.kind == "LSTM":
-        return nn.LSTM(features, hidden, **options)
-    if op.kind == "GRU":
-        return nn.GRU(features, hidden, **options)
-    relu = any(one.lower() == "relu" for one in op.attributes.get("activations", ()))
-    return nn.RNN(features, hidden, nonlinearity="relu" if relu else "tanh", **options)
+    if cell.kind == "RNN":
+        return nn.RNN(features, hidden, nonlinearity=cell.activations[0], **options)
+    return {"LSTM": nn.LSTM, "GRU": nn.GRU}[cell.kind](features, hidden, **options)
 
 
 def _give_weights(
@@ -95,14 +70,8 @@ def _give_weights(
     recurrence: Value | None,
     bias: Value | None,
 ) -> None:
-    gates = _GATES[op.kind]
-
     def ordered(part: slice) -> Callable[[np.ndarray], np.ndarray]:
-        def change(array: np.ndarray) -> np.ndarray:
-            parts = np.split(array[number][part], len(gates))
-            return np.concatenate([parts[gate] for gate in gates])
-
-        return change
+        return lambda array: reorder_gates(op.kind, array[number][part], "onnx", "torch")
 
     given = {"weight_ih": (weight, slice(None)), "weight_hh": (recurrence, slice(None))}
     if bias is not None:
@@ -118,12 +87,9 @@ def _give_weights(
 
 def _states(op: Operation, to: Reader, first: bool) -> Any:
     """Initial states as torch takes them; None where they are zero."""
-    values = [op.input(5), op.input(6)] if op.kind == "LSTM" else [op.input(5)]
-    if all(one is None or one.uniform == 0 for one in values):
+    nodes = [to.tensor(one) for one in initial_states(op.kind, op.input(5), op.input(6))]
+    if not nodes:
         return None
-    if any(one is None for one in values):
-        raise refuse(op, "it has one of its two initial states")
-    nodes = [to.tensor(one) for one in values]
     if first:
         nodes = [to.function(torch.transpose, one, 0, 1) for one in nodes]
     return tuple(nodes) if op.kind == "LSTM" else nodes[0]

@@ -12,6 +12,7 @@ from torch import fx
 
 from cfi_core.contract import Converted
 from cfi_translate.failures import failure, refusal, typed
+from cfi_translate.grammar import Refusal
 from cfi_translate.graph import attribute
 from cfi_translate.onnx_torch import (  # noqa: F401 - importing them registers their operators
     activation,
@@ -90,6 +91,8 @@ def _translate(operation: Operation, reader: Reader) -> None:
     originals = _with_signed_inputs(operation, reader)
     try:
         result = handler(operation, reader)
+    except Refusal as error:
+        raise refuse(operation, str(error)) from error
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, RuntimeError) as error:
         raise refuse(operation, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
     for value, node in originals.items():

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from cfi_translate.recurrent import reorder_gates
 from cfi_translate.torch_export.emitter import Emitter, Filled, Value
 from cfi_translate.torch_export.operators.registry import Writer, writes
-
-# Where ONNX's gates stand among torch's: torch orders input, forget, cell, output (LSTM) and reset, update, new (GRU).
-_GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 
 
 def _layers(kind: str, activation: str | None = None) -> Writer:
@@ -83,9 +81,7 @@ writes("rnn_relu.input")(_layers("RNN", "Relu"))
 
 
 def _ordered(kind: str, weight: torch.Tensor) -> torch.Tensor:
-    """The blocks of the gates in ONNX's order."""
-    gates = weight.detach().chunk(len(_GATES[kind]))
-    return torch.cat([gates[one] for one in _GATES[kind]])
+    return reorder_gates(kind, weight.detach(), "torch", "onnx")
 
 
 def _start(emit: Emitter, state: Any, first: int, directions: int, layers: int) -> Any:
