@@ -159,6 +159,11 @@ class Operation:
         return tuple(one for one in self.outputs if one is not None)
 
 
+def describe(operation: Operation) -> str:
+    """How messages name an operation."""
+    return f"operator {operation.kind} (node {operation.name!r})"
+
+
 @dataclass(eq=False)
 class Program:
     """The operations of a model in the order in which they run, without those whose results are known.

@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 
 from cfi_core.errors import TranslationError
 from cfi_translate.failures import NEXT_STEP, failure, refusal
-from cfi_translate.graph import add_constant, graph_inputs, inferred_shapes, inline_constants, replace_nodes
+from cfi_translate.graph import add_constant, attribute, graph_inputs, inferred_shapes, inline_constants, replace_nodes
 from cfi_translate.program import (
     MODULE_END,
     SAMPLES,
@@ -90,6 +90,7 @@ def read(
     kept = [one for one in model.graph.input if one.name in taken]
     del model.graph.input[:]
     model.graph.input.extend(kept)
+    _refuse_disputed(model, translator)
     model = _expanded(model, known)
     _inline_branches(model)
     inline_constants(model)
@@ -237,6 +238,13 @@ def _inline_branches(model: ModelProto) -> None:
     if changed:
         inline_constants(model)
         _inline_branches(model)
+
+
+def _refuse_disputed(model: ModelProto, translator: str) -> None:
+    """Refuses what ONNX defines by other operators, and ONNX Runtime computes otherwise."""
+    for node in model.graph.node:
+        if node.op_type == "Attention" and len(node.output) > 3 and node.output[3] and attribute(node, "is_causal", 0):
+            raise refusal(translator, node, "ONNX and ONNX Runtime differ in the scores of what the mask hides")
 
 
 def _check(model: ModelProto, translator: str) -> None:

@@ -11,25 +11,10 @@ from onnx import ModelProto
 from torch import fx
 
 from cfi_core.contract import Converted
-from cfi_translate.failures import failure, refusal, typed
-from cfi_translate.grammar import Refusal
-from cfi_translate.graph import attribute
-from cfi_translate.onnx_torch import (  # noqa: F401 - importing them registers their operators
-    activation,
-    convolution,
-    elementwise,
-    indexing,
-    linear,
-    normalization,
-    pooling,
-    quantization,
-    recurrent,
-    reduction,
-    resizing,
-    sampling,
-    shaping,
-)
-from cfi_translate.onnx_torch.reader import DTYPES, HANDLERS, NAME, Reader, refuse, torch_type
+from cfi_translate.failures import failure, typed
+from cfi_translate.onnx_torch import operators
+from cfi_translate.onnx_torch.builder import DTYPES, TorchBuilder, torch_type
+from cfi_translate.onnx_torch.table import NAME, operator
 from cfi_translate.program import Operation, Program, Value, needed
 from cfi_translate.reading import read
 from cfi_translate.rewriting import IN_ANY_LAYOUT, rewrite
@@ -46,6 +31,8 @@ _ANY_BITS = {
 }
 _OWN_TYPES = {"Cast", "CastLike", "BitCast", "Identity", "Shape", "Size"}
 _MOST_PROBED = 4
+
+assert operators  # importing them fills the table
 
 
 @typed(NAME)
@@ -64,83 +51,64 @@ def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     Raises:
         TranslationError: An operator, a type or a size is not known to come out right.
     """
-    _refuse_disputed(model)
-    program = read(model, inputs, NAME, known=HANDLERS.__contains__)
-    program, input_axes = to_channels_first(rewrite(program, IN_ANY_LAYOUT))
+    program = rewrite(read(model, inputs, NAME, known=operator.__contains__), IN_ANY_LAYOUT)
+    program, input_axes = to_channels_first(program)
     program = rewrite(program)
-    reader = Reader(program, model.graph.name)
+    builder = TorchBuilder(program)
     for operation in needed(program.operations, program.outputs, lambda op, position, value: not value.is_leaf):
-        _translate(operation, reader)
-    module = reader.graph.finish([reader.tensor(value) for value in program.outputs])
+        _convert(operation, builder)
+    module = builder.graph.finish([builder.tensor(value) for value in program.outputs])
     _probe(module, program, inputs, input_axes)
     return Converted(module, input_axes, (None,) * len(program.outputs))
 
 
-def _refuse_disputed(model: ModelProto) -> None:
-    """Refuses what ONNX Runtime computes otherwise than ONNX defines it."""
-    for node in model.graph.node:
-        if node.op_type == "Attention" and len(node.output) > 3 and node.output[3] and attribute(node, "is_causal", 0):
-            raise refusal(NAME, node, "ONNX and ONNX Runtime differ in the scores of what the mask hides")
-
-
-def _translate(operation: Operation, reader: Reader) -> None:
-    handler = HANDLERS.get(operation.kind)
-    if handler is None:
-        raise refuse(operation, "the operator is not supported")
-    _check_types(operation)
-    originals = _with_signed_inputs(operation, reader)
-    try:
-        result = handler(operation, reader)
-    except Refusal as error:
-        raise refuse(operation, str(error)) from error
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, RuntimeError) as error:
-        raise refuse(operation, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+def _convert(operation: Operation, to: TorchBuilder) -> None:
+    reason = _refused_type(operation)
+    if reason is not None:
+        raise operator.refusal(operation, reason)
+    originals = _give_signed_inputs(operation, to)
+    result = operator.convert(operation.kind, operation, to, *operation.inputs)
     for value, node in originals.items():
-        reader.put(value, node)
+        to.put(value, node)
     results = result if isinstance(result, tuple) else (result,)
     for position, made in enumerate(operation.outputs):
         if made is None:
             continue
         if position >= len(results) or results[position] is None:
-            raise refuse(operation, f"its output {position} is not supported")
-        reader.put(made, _unsigned_again(operation, made, results[position], reader))
+            raise operator.refusal(operation, f"its output {position} is not supported")
+        to.put(made, _unsigned_again(operation, made, results[position], to))
 
 
-def _check_types(operation: Operation) -> None:
-    for value in (*operation.inputs, *operation.outputs):
-        if value is None:
-            continue
+def _refused_type(operation: Operation) -> str | None:
+    """Why torch does not compute with values of the operation's types."""
+    for value in (*operation.operands, *operation.results):
         if value.dtype is None:
-            raise refuse(operation, f"{value.name!r} is not known to be a tensor")
+            return f"{value.name!r} is not known to be a tensor"
         if value.dtype not in DTYPES:
-            raise refuse(operation, f"values of type {value.dtype} are not supported")
+            return f"values of type {value.dtype} are not supported"
         if value.dtype == _LONG and operation.kind not in _ANY_BITS | _OWN_TYPES:
-            raise refuse(operation, "torch does not compute with unsigned integers of 64 bits")
+            return "torch does not compute with unsigned integers of 64 bits"
+    return None
 
 
-def _with_signed_inputs(operation: Operation, reader: Reader) -> dict[Value, fx.Node]:
+def _give_signed_inputs(operation: Operation, to: TorchBuilder) -> dict[Value, fx.Node]:
     """Gives the operation signed integers for unsigned ones, with which torch does not compute."""
     originals: dict[Value, fx.Node] = {}
     if operation.kind in _OWN_TYPES:
         return originals
-    for value in dict.fromkeys(one for one in operation.inputs if one is not None):
-        if value.dtype not in _WIDE and value.dtype != _LONG:
-            continue
-        if value.is_constant and not reader.has(value):
-            continue
-        node = reader.tensor(value)
-        originals[value] = node
-        how = "view" if value.dtype == _LONG else "to"
-        reader.put(value, reader.method(how, node, torch.int64))
+    for value in operation.operands:
+        if value.dtype in _WIDE or value.dtype == _LONG:
+            originals[value] = to.tensor(value)
+            to.put(value, to.method("view" if value.dtype == _LONG else "to", value, torch.int64))
     return originals
 
 
-def _unsigned_again(operation: Operation, value: Value, node: Any, reader: Reader) -> fx.Node:
+def _unsigned_again(operation: Operation, value: Value, node: Any, to: TorchBuilder) -> fx.Node:
     if operation.kind in _OWN_TYPES:
         return node
     if value.dtype in _WIDE:
-        return reader.method("to", node, torch_type(value))
-    return reader.method("view", node, torch.uint64) if value.dtype == _LONG else node
+        return to.cast(node, torch_type(value))
+    return to.method("view", node, torch.uint64) if value.dtype == _LONG else node
 
 
 def _probe(
@@ -164,7 +132,6 @@ def _probe(
             raise failure(NAME, f"made {result.dtype} of the output {value.name!r}, which is {value.dtype}")
         if value.shape is None:
             continue
-        expected = tuple(value.shape)
-        found = tuple(result.shape)
+        expected, found = tuple(value.shape), tuple(result.shape)
         if len(found) != len(expected) or any(a not in (None, b) for a, b in zip(expected, found, strict=True)):
             raise failure(NAME, f"made shape {found} of the output {value.name!r}, which is {expected}")
