@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def softmax_axes(op: Operation, data: Value) -> tuple[int, ...]:
     return tuple(range(first, rank)) if op.version < 13 and rank else (first,)
 
 
-def clip_bounds(op: Operation, low: Value | None, high: Value | None) -> tuple[object, object]:
+def clip_bounds(op: Operation, low: Value | None, high: Value | None) -> tuple[Any, Any]:
     """Lower and upper bound: a number where it is constant, None where there is none, a value otherwise."""
     if op.version < 11:
         largest = float(np.finfo(np.float32).max)

@@ -115,8 +115,8 @@ def clip(op: Operation, to: TorchBuilder, data: Value, low: Value | None = None,
         return _clip_to_tensors(to, data, least, most)
     if data.is_float and least == 0 and most in (None, 6):
         return to.module(op, nn.ReLU() if most is None else nn.ReLU6(), data)
-    if data.is_float and least is not None and most is not None and least < most:  # type: ignore[operator]
-        return to.module(op, nn.Hardtanh(least, most), data)  # type: ignore[arg-type]
+    if data.is_float and least is not None and most is not None and least < most:
+        return to.module(op, nn.Hardtanh(least, most), data)
     return to.function(torch.clamp, data, least, most)
 
 
@@ -126,7 +126,7 @@ def _clip_to_tensors(to: TorchBuilder, data: Any, least: Any, most: Any) -> fx.N
         if bound is not None:
             full = bound if isinstance(bound, Value) else to.function(torch.full_like, data, bound)
             data = to.function(function, data, full)
-    return data  # type: ignore[no-any-return]
+    return data
 
 
 @operator("Softmax", "LogSoftmax", "Hardmax")

@@ -59,7 +59,7 @@ def _resize(op: Operation, to: TorchBuilder, data: Value, resized: dict[int, Res
         if (beyond := outside(one)).any():
             where = to.buffer(f"{op.name}.outside", beyond.reshape(along(axis, rank)))
             result = to.function(torch.where, where, one.how.outside, result)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def _native(resized: dict[int, ResizedAxis], rank: int) -> nn.Module | None:
