@@ -16,7 +16,7 @@ from onnx import NodeProto
 
 from cfi_translate.failures import refusal
 from cfi_translate.keras_layers import LowestPadding2D
-from cfi_translate.passes import same_total
+from cfi_translate.semantics.windows import same_total
 
 NAME = "onnx2keras"
 FIRST = "channels_first"
@@ -56,7 +56,8 @@ def _pads(attributes: Mapping[str, Any]) -> Pads:
 
 def _is_same(tensor: Any, pads: Pads, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> bool:
     """Whether TensorFlow's "same" pads exactly so, for the (fixed) size of this input."""
-    totals = [same_total(int(tensor.shape[2 + i]), kernel[i], strides[i], dilations[i]) for i in range(2)]
+    extents = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
+    totals = [same_total(int(tensor.shape[2 + i]), extents[i], strides[i]) for i in range(2)]
     return pads == tuple((total // 2, total - total // 2) for total in totals)
 
 

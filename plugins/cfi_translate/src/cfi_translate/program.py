@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 Shape = tuple[int | None, ...]
 Attributes = Mapping[str, Any]
@@ -159,9 +159,11 @@ class Operation:
         return tuple(one for one in self.outputs if one is not None)
 
 
-def describe(operation: Operation) -> str:
-    """How messages name an operation."""
-    return f"operator {operation.kind} (node {operation.name!r})"
+def describe(node: NodeProto | Operation) -> str:
+    """How messages name a node."""
+    if isinstance(node, Operation):
+        return f"operator {node.kind} (node {node.name!r})"
+    return f"operator {node.op_type} (node {node.name or node.output[0]!r})"
 
 
 @dataclass(eq=False)

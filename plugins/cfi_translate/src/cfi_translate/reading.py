@@ -18,8 +18,17 @@ from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_he
 from onnx.reference import ReferenceEvaluator
 
 from cfi_core.errors import TranslationError
-from cfi_translate.failures import NEXT_STEP, failure, refusal
-from cfi_translate.graph import add_constant, attribute, graph_inputs, inferred_shapes, inline_constants, replace_nodes
+from cfi_translate.failures import failure, refusal
+from cfi_translate.grammar import NEXT_STEP
+from cfi_translate.graph import (
+    add_constant,
+    attribute,
+    graph_inputs,
+    inferred_shapes,
+    inline_constants,
+    remove_identities,
+    replace_nodes,
+)
 from cfi_translate.program import (
     MODULE_END,
     SAMPLES,
@@ -95,6 +104,7 @@ def read(
     _inline_branches(model)
     inline_constants(model)
     _check(model, translator)
+    remove_identities(model, translator)
     _name_nodes(model)
     # Inputs of different lengths have no sample axis in common.
     if inputs and all(array.ndim for array in inputs) and len({len(array) for array in inputs}) == 1:

@@ -10,7 +10,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from cfi_translate.names import unique
-from cfi_translate.program import Operation, Program, Shape, Value
+from cfi_translate.program import Operation, Program, Shape, Value, constant
 
 _GLOBAL_POOLING = ("GlobalAveragePool", "GlobalMaxPool")
 
@@ -67,9 +67,11 @@ class _Names:
         self._names: dict[Value, str] = {}
         self._taken: set[str] = set()
         for value in (*program.inputs, *program.outputs):
-            self._names.setdefault(value, value.name)
             self._taken.add(value.name)
-            self._initialise(value)
+            self._add(value, value.name)
+        for operation in program.operations:
+            for value in operation.results:
+                self[value]
 
     def new(self, wanted: str) -> str:
         """A name that nothing has yet."""
@@ -81,25 +83,26 @@ class _Names:
         if value is None:
             return ""
         if value not in self._names:
-            self._names[value] = self.new(value.name)
-            self._initialise(value)
+            self._add(value, self.new(value.name))
         return self._names[value]
 
-    def _initialise(self, value: Value) -> None:
-        source = value.source
-        if source is None and (source := _reshaping_sizes(value)) is None:
+    def _add(self, value: Value, name: str) -> None:
+        if value in self._names:
             return
-        if isinstance(source, TensorProto):
+        self._names[value] = name
+        if isinstance(value.source, TensorProto):
             tensor = TensorProto()
-            tensor.CopyFrom(source)
-        else:
-            tensor = numpy_helper.from_array(source)
-        tensor.name = self._names[value]
-        self.initialisers.append(tensor)
+            tensor.CopyFrom(value.source)
+            tensor.name = name
+            self.initialisers.append(tensor)
+        elif value.source is not None:
+            self.initialisers.append(numpy_helper.from_array(value.source, name))
 
 
 def _lower(operation: Operation) -> Iterator[Operation]:
     """Operations as ONNX defines them: a bias of MatMul, and axes that pooling drops, are operations of their own."""
+    shape = operation.input(1) if operation.kind == "Reshape" else None
+    sizes = None if shape is None or shape.is_constant else _reshaping_sizes(shape)
     inner = Value(f"{operation.name}.inner", operation.output.dtype)
     if operation.kind == "MatMul" and len(operation.inputs) > 2:
         data, weight, bias = operation.inputs
@@ -108,6 +111,8 @@ def _lower(operation: Operation) -> Iterator[Operation]:
     elif operation.kind in _GLOBAL_POOLING and not operation.attributes.get("keepdims", 1):
         yield replace(operation, name=f"{operation.name}.pool", outputs=(inner,))
         yield replace(operation, kind="Flatten", inputs=(inner,), attributes={"axis": 1})
+    elif sizes is not None:
+        yield replace(operation, inputs=(operation.inputs[0], constant(f"{operation.name}.shape", sizes)))
     else:
         yield operation
 
@@ -115,7 +120,8 @@ def _lower(operation: Operation) -> Iterator[Operation]:
 def _node(operation: Operation, names: _Names, opset: int) -> NodeProto:
     inputs, outputs = ([names[one] for one in ends] for ends in (operation.inputs, operation.outputs))
     node = helper.make_node(operation.kind, inputs, outputs, operation.name)
-    for name, kind in onnx.defs.get_schema(operation.kind, opset, "").attributes.items():
+    types = onnx.defs.get_schema(operation.kind, opset, "").attributes if operation.attributes else {}
+    for name, kind in types.items():
         value = operation.attributes.get(name)
         if isinstance(value, np.ndarray):
             value = numpy_helper.from_array(value)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfi_core.errors import TranslationError
-from cfi_translate.failures import NEXT_STEP
+from cfi_translate.grammar import NEXT_STEP
 from cfi_translate.keras_torch.builder import Builder, identifier
 from cfi_translate.keras_torch.values import Flattened, Shape, Value, plain_axes
 

@@ -40,10 +40,6 @@ class TorchBuilder:
         """Says which node makes a value."""
         self._nodes[value] = node
 
-    def has(self, value: Value) -> bool:
-        """Whether a node makes the value already."""
-        return value in self._nodes
-
     def tensor(self, value: Value | None) -> fx.Node:
         """The node of a value; a constant becomes a buffer."""
         if value is None:
@@ -70,10 +66,9 @@ class TorchBuilder:
             return self.tensor(value)
         largest = -1 if beside.known or beside.rank is None else beside.rank
         constant, one = value.constant, value.per_sample
-        if one is not None and not self.has(value) and 0 < value.rank <= largest:
-            # Broadcasting is for each sample anyway.
-            if shape_of(beside)[-value.rank] is None:
-                return self.buffer(value.name, one)
+        is_broadcast = 0 < value.rank <= largest and shape_of(beside)[-value.rank] is None
+        if one is not None and is_broadcast and value not in self._nodes:
+            return self.buffer(value.name, one)  # broadcasting is for each sample anyway
         if constant is None or constant.size != 1 or value.rank > largest or constant.dtype.kind not in "fiub":
             return self.tensor(value)
         return constant.reshape(()).item()

@@ -26,7 +26,7 @@ from cfi_translate.rewriting.pooling import mean_to_pooling
 
 Rule = Callable[[Operation, ProgramEditor], None]
 
-IN_ANY_LAYOUT: tuple[Rule, ...] = (join_activation, join_layer_normalization, bias_into_product, product_to_gemm)
+IN_ANY_LAYOUT: tuple[Rule, ...] = (join_activation, join_layer_normalization, product_to_gemm, bias_into_product)
 """Rules that do not ask which axis has the channels."""
 
 RULES: tuple[Rule, ...] = (

@@ -13,17 +13,22 @@ from cfi_translate.rewriting.matching import array_beside, per_channel
 
 def bias_into_product(product: Operation, editor: ProgramEditor) -> None:
     """`x · W + b`, where `W` is a constant matrix and `b` has a number for each of its columns."""
-    if product.kind != "MatMul" or len(product.inputs) > 2:
-        return
-    weight, follower = product.inputs[1], editor.only_user(product.output, "Add")
-    if follower is None or weight is None or not weight.is_constant or not weight.is_float or weight.rank != 2:
-        return
-    if product.output.rank is None or product.output.rank != follower.output.rank:
-        return
+    found = None if len(product.inputs) > 2 else added_row(product, editor)
+    if found is not None:
+        _replace(product, *found, editor)
+
+
+def added_row(product: Operation, editor: ProgramEditor) -> tuple[Operation, np.ndarray] | None:
+    """What adds a number for each column to a product with a constant matrix, and these numbers."""
+    weight = product.inputs[1] if product.kind == "MatMul" else None
+    if weight is None or not weight.is_constant or not weight.is_float or weight.rank != 2:
+        return None
+    follower = editor.only_user(product.output, "Add")
+    if follower is None or product.output.rank is None or product.output.rank != follower.output.rank:
+        return None
     features = tuple(size for size in (weight.shape or ())[1:] if size is not None)
-    bias = array_beside(follower, product.output, features)
-    if bias is not None:
-        _replace(product, follower, bias, editor)
+    row = array_beside(follower, product.output, features)
+    return None if row is None else (follower, row)
 
 
 def bias_into_convolution(convolution: Operation, editor: ProgramEditor) -> None:

@@ -66,13 +66,6 @@ class ProgramEditor:
         self._remove(old, *new)
         self._prune(old)
 
-    def substitute(self, value: Value, other: Value) -> None:
-        """Gives another value to all that take one."""
-        for user in tuple(self._users.get(value, ())):
-            inputs = tuple(other if one is value else one for one in user.inputs)
-            self._remove(user, Operation(**{**vars(user), "inputs": inputs}))
-        self._prune_maker(value)
-
     def _add(self, operation: Operation) -> None:
         for value in operation.operands:
             self._users.setdefault(value, {})[operation] = None
@@ -89,13 +82,10 @@ class ProgramEditor:
 
     def _prune(self, gone: Operation) -> None:
         for value in gone.operands:
-            self._prune_maker(value)
-
-    def _prune_maker(self, value: Value) -> None:
-        maker = self._makers.get(value)
-        if maker is not None and not any(self._users.get(one) or one in self._outputs for one in maker.results):
-            self._remove(maker)
-            self._prune(maker)
+            maker = self._makers.get(value)
+            if maker is not None and not any(self._users.get(one) or one in self._outputs for one in maker.results):
+                self._remove(maker)
+                self._prune(maker)
 
 
 def operation(

@@ -10,6 +10,8 @@ import numpy as np
 from cfi_translate.program import Operation
 from cfi_translate.rewriting.editor import ProgramEditor
 from cfi_translate.rewriting.matching import number
+from cfi_translate.semantics.values import fixed
+from cfi_translate.semantics.windows import window_of
 
 _FILLS = {"Conv": 0.0, "AveragePool": 0.0, "MaxPool": -np.inf}
 
@@ -34,6 +36,19 @@ def padding_into_window(pad: Operation, editor: ProgramEditor) -> None:
     if follower.kind == "AveragePool":
         settings["count_include_pad"] = 1
     editor.replace(follower, replace(follower, inputs=(pad.inputs[0], *follower.inputs[1:]), attributes=settings))
+
+
+def explicit_padding(window: Operation, editor: ProgramEditor) -> None:
+    """Padding that follows the size of the data becomes numbers, where the size is known."""
+    if window.kind not in _FILLS or (window.attributes.get("auto_pad") or "NOTSET") == "NOTSET":
+        return
+    data, weight = window.inputs[0], window.input(1)
+    kernel = window.attributes.get("kernel_shape") or ((weight and weight.shape) or ())[2:]
+    if data is None or data.shape is None or None in data.shape[2:] or not kernel or None in kernel:
+        return
+    area = window_of(window, fixed(kernel), data.shape[2:])
+    settings = {**window.attributes, "auto_pad": "NOTSET", "pads": (*area.begin, *area.end)}
+    editor.replace(window, replace(window, attributes=settings))
 
 
 def _spatial_pads(pad: Operation) -> list[int] | None:

@@ -12,7 +12,7 @@ import torch
 from onnx import NodeProto, TensorProto, helper
 
 from cfi_core.errors import TranslationError
-from cfi_translate.failures import NEXT_STEP
+from cfi_translate.grammar import NEXT_STEP
 from cfi_translate.torch_export import NAME
 
 OPSET = 21

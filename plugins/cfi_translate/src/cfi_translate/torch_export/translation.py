@@ -10,8 +10,8 @@ from onnx import ModelProto, helper
 
 from cfi_core.contract import Converted
 from cfi_translate.failures import failure
+from cfi_translate.graph import remove_dead_nodes
 from cfi_translate.names import rename_nodes
-from cfi_translate.passes import remove_dead_nodes
 from cfi_translate.program import MODULE_END
 from cfi_translate.torch_export import NAME
 from cfi_translate.torch_export.capture import Captured, can_decompose, capture, decomposed

@@ -1,7 +1,6 @@
 """Layers with weights: linear, convolution, normalisation, embedding."""
 
 # What a function writes is said by its decorator.
-# ruff: noqa: D103
 
 from __future__ import annotations
 

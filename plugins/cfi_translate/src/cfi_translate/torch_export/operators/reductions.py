@@ -1,7 +1,6 @@
 """Operators that summarise along axes."""
 
 # What a function writes is said by its decorator.
-# ruff: noqa: D103
 
 from __future__ import annotations
 

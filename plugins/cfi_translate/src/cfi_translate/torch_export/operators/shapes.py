@@ -1,7 +1,6 @@
 """Operators that move elements: reshaping, transposing, selecting, joining; and those that do nothing in inference."""
 
 # What a function writes is said by its decorator.
-# ruff: noqa: D103
 
 from __future__ import annotations
 
