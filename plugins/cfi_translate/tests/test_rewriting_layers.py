@@ -22,6 +22,13 @@ def test_over_all_of_space_it_is_pooling(kind: str, pooling: str, keepdims: int)
     assert [(one.kind, one.name, one.attributes["keepdims"]) for one in operations] == [(pooling, "y", keepdims)]
 
 
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_over_one_axis_that_stays_it_is_no_pooling(keepdims: int) -> None:
+    signals = normal(3, 4, 6)
+    model = graph(f"y = ReduceMean <keepdims = {keepdims}> (x, axes)", signals, {"axes": np.array([2])})
+    assert kinds(rewritten(model, signals, mean_to_pooling)) == ["ReduceMean" if keepdims else "GlobalAveragePool"]
+
+
 @pytest.mark.parametrize(
     ("kind", "axes", "x"),
     [

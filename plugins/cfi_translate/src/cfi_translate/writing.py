@@ -19,15 +19,14 @@ def needs_values(operation: Operation, position: int, value: Value) -> bool:
     """Whether an operation needs an input to be computed: the shape of a Reshape can say what follows the samples."""
     if value.is_constant:
         return False
-    return operation.kind != "Reshape" or position != 1 or _reshaping_sizes(value) is None
+    return operation.kind != "Reshape" or position != 1 or _reshaping_sizes(value.sizes) is None
 
 
-def _reshaping_sizes(value: Value) -> np.ndarray | None:
-    """The sizes that Reshape takes, where one of them follows the number of samples."""
-    sizes = value.sizes
-    if sizes is None or sizes.count(None) != 1:
+def _reshaping_sizes(sizes: Shape | None) -> np.ndarray | None:
+    """What Reshape takes for these sizes, if at most one of them follows the number of samples."""
+    if sizes is None or sizes.count(None) > 1:
         return None
-    if -1 in sizes:  # of which there may be only one; 0 copies the first axis
+    if -1 in sizes and None in sizes:  # there may be only one -1; 0 copies the first axis
         return np.array([0, *sizes[1:]], np.int64) if sizes[0] is None else None
     return np.array([-1 if one is None else one for one in sizes], np.int64)
 
@@ -101,8 +100,9 @@ class _Names:
 
 def _lower(operation: Operation) -> Iterator[Operation]:
     """Operations as ONNX defines them: a bias of MatMul, and axes that pooling drops, are operations of their own."""
-    shape = operation.input(1) if operation.kind == "Reshape" else None
-    sizes = None if shape is None or shape.is_constant else _reshaping_sizes(shape)
+    sizes, shape = None, operation.input(1)
+    if operation.kind == "Reshape" and (shape is None or not shape.is_constant):
+        sizes = _reshaping_sizes(operation.output.shape if shape is None else shape.sizes)
     inner = Value(f"{operation.name}.inner", operation.output.dtype)
     if operation.kind == "MatMul" and len(operation.inputs) > 2:
         data, weight, bias = operation.inputs

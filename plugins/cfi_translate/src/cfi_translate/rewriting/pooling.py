@@ -12,10 +12,14 @@ _KINDS = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
 
 
 def mean_to_pooling(reduction: Operation, editor: ProgramEditor) -> None:
-    """A reduction over all axes behind the channels, which may drop them (`keepdims`)."""
+    """A reduction over all axes behind the channels, which may drop them (`keepdims`).
+
+    Over a single axis that stays, it is a statistic of a normalisation or a softmax rather than pooling.
+    """
     kind, data = _KINDS.get(reduction.kind), reduction.input(0)
     if kind is None or data is None or data.shape is None or data.dtype != np.float32:
         return
-    rank = len(data.shape)
-    if rank in (3, 4, 5) and data.shape[1] is not None and reduced_axes(reduction) == tuple(range(2, rank)):
-        editor.replace(reduction, operation(kind, reduction, [data], keepdims=reduction.attributes["keepdims"]))
+    rank, keepdims = len(data.shape), reduction.attributes["keepdims"]
+    is_pooling = rank in (4, 5) or (rank == 3 and reduction.kind == "ReduceMean" and not keepdims)
+    if is_pooling and data.shape[1] is not None and reduced_axes(reduction) == tuple(range(2, rank)):
+        editor.replace(reduction, operation(kind, reduction, [data], keepdims=keepdims))
