@@ -171,9 +171,8 @@ def transposed_window(
     for axis in range(rank):
         total = area.strides[axis] * (sizes[axis] - 1) + added[axis] + area.extent[axis] - wanted[axis]
         require(total >= 0 or mode != "NOTSET", "its output is larger than what its input reaches")
-        # Against the wording of the specification, and with ONNX Runtime, the smaller half stands in front unless
-        # the mode is SAME_LOWER.
-        halves = sorted((max(total, 0) // 2, max(total, 0) - max(total, 0) // 2), reverse=mode == "SAME_LOWER")
+        # ONNX Runtime cuts the larger half off in front unless the mode is SAME_UPPER.
+        halves = sorted((max(total, 0) // 2, max(total, 0) - max(total, 0) // 2), reverse=mode != "SAME_UPPER")
         begin.append(halves[0])
         end.append(halves[1])
     return area.padded(begin, end), added
