@@ -97,9 +97,10 @@ def _check_types(program: Program) -> None:
 
 
 def _check(program: Program) -> None:
-    from cfi_translate.keras_converters import CONVERTERS, FLATTEN_CHANNELS_LAST, OWN_CONVERTERS_OF_ONNX2KERAS
+    from cfi_translate.keras_converters import FLATTEN_CHANNELS_LAST, OWN_CONVERTERS_OF_ONNX2KERAS
+    from cfi_translate.keras_converters import operator as table
 
-    supported = {*CONVERTERS, *OWN_CONVERTERS_OF_ONNX2KERAS}
+    supported = {*table, *OWN_CONVERTERS_OF_ONNX2KERAS}
     require_computed_outputs(program, NAME)
     for operation in program.operations:
         if operation.kind not in supported:
