@@ -495,8 +495,8 @@ def test_guided_backpropagation_and_replaced_softmax() -> None:
     ("node", "reason"),
     [
         (helper.make_node("MaxPool", ["x"], ["y"], "n", kernel_shape=[2, 2], dilations=[2, 2]), "dilations"),
-        (helper.make_node("Det", ["x"], ["y"], "n"), "no counterpart"),
-        (helper.make_node("LpPool", ["x"], ["y"], "n", kernel_shape=[2, 2]), "no counterpart"),
+        (helper.make_node("Det", ["x"], ["y"], "n"), "not supported"),
+        (helper.make_node("LpPool", ["x"], ["y"], "n", kernel_shape=[2, 2]), "not supported"),
     ],
 )
 def test_refusals_name_operator_and_node(node: onnx.NodeProto, reason: str) -> None:

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cfi_translate.passes import free_batch_axis
 from cfi_translate.program import repeats
+from cfi_translate.reading import free_batch_axis
 
 
 def computed(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from translate_cases import difference, images, in_onnxruntime, permuted
 
 from cfi_translate.keras_torch.tracing import symbolic_arithmetic
 from cfi_translate.names import from_keras
-from cfi_translate.program import SHAPED_LIKE_INPUT
+from cfi_translate.reading import SHAPED_LIKE_INPUT
 from cfi_translate.workarounds import converting_onnx_to_keras, converting_tensorflow, quiet
 
 NHWC = (0, 2, 3, 1)

@@ -11,12 +11,11 @@ from onnx import NodeProto
 
 from cfi_core.contract import Converted
 from cfi_core.errors import CFIError, TranslationError
-from cfi_translate.graph import describe
+from cfi_translate.grammar import NEXT_STEP
+from cfi_translate.program import Operation, describe
 
-NEXT_STEP = "Try another translator (cfi.translators() lists them), or a toolset of the model's own framework."
 
-
-def refusal(translator: str, node: NodeProto, reason: str) -> TranslationError:
+def refusal(translator: str, node: NodeProto | Operation, reason: str) -> TranslationError:
     """An error that names the operator, the node and the translator."""
     return TranslationError(f"{translator} cannot translate {describe(node)}: {reason}. {NEXT_STEP}")
 

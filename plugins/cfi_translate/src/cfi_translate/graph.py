@@ -1,93 +1,21 @@
-"""Looking things up in an ONNX graph, and changing it node by node."""
+"""Changes of an ONNX graph, node by node: what exporters leave behind, and names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import ModelProto, NodeProto, helper, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
 
-Shape = tuple[int | None, ...]
+from cfi_translate.failures import refusal
+from cfi_translate.names import unique
+from cfi_translate.program import MODULE_END, Shape
 
 NCHW_TO_NHWC = (0, 2, 3, 1)
 NHWC_TO_NCHW = (0, 3, 1, 2)
-
-
-class Graph:
-    """An index over a model: who makes a value, who reads it, its constant or its shape.
-
-    The index is taken once; build a new one after the model has changed.
-
-    Attributes:
-        model: The indexed model.
-        constants: Values of the initialisers.
-        producers: The node that makes each value.
-        consumers: The nodes that read each value.
-        outputs: Names of the graph's outputs.
-    """
-
-    def __init__(self, model: ModelProto) -> None:
-        self.model = model
-        self.constants = _Constants(model.graph.initializer)
-        self.producers = {name: node for node in model.graph.node for name in node.output if name}
-        self.consumers: dict[str, list[NodeProto]] = {}
-        for node in model.graph.node:
-            for name in node.input:
-                self.consumers.setdefault(name, []).append(node)
-        self.outputs = [one.name for one in model.graph.output]
-        self._shapes: dict[str, Shape] | None = None
-
-    def shape(self, name: str) -> Shape | None:
-        """Inferred shape of a value; None for its unknown sizes, None if its rank is unknown."""
-        if name in self.constants:
-            return self.constants.shape(name)
-        if self._shapes is None:
-            self._shapes = inferred_shapes(self.model)
-        return self._shapes.get(name)
-
-    def rank(self, name: str) -> int | None:
-        """Number of axes of a value, where known."""
-        shape = self.shape(name)
-        return None if shape is None else len(shape)
-
-    def only_consumer(self, name: str) -> NodeProto | None:
-        """The one node that reads the value; None if there are more, or if it is an output."""
-        consumers = self.consumers.get(name, [])
-        return consumers[0] if len(consumers) == 1 and name not in self.outputs else None
-
-    def constant(self, node: NodeProto, position: int) -> np.ndarray | None:
-        """Value of a node's input, if it is given and constant."""
-        if len(node.input) <= position:
-            return None
-        return self.constants.get(node.input[position])
-
-
-class _Constants(Mapping[str, np.ndarray]):
-    """Values of initialisers, unpacked when they are asked for."""
-
-    def __init__(self, initialisers: Iterable[TensorProto]) -> None:
-        self._packed = {one.name: one for one in initialisers}
-        self._values: dict[str, np.ndarray] = {}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._values:
-            self._values[name] = numpy_helper.to_array(self._packed[name])
-        return self._values[name]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Sizes of a value, which need not be unpacked for them."""
-        return tuple(self._packed[name].dims)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._packed
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._packed)
-
-    def __len__(self) -> int:
-        return len(self._packed)
 
 
 def inferred_shapes(model: ModelProto) -> dict[str, Shape]:
@@ -109,23 +37,11 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     return default
 
 
-def set_attributes(node: NodeProto, **values: Any) -> None:
-    """Sets attributes of a node; a value of None removes the attribute."""
-    kept = [one for one in node.attribute if one.name not in values]
-    del node.attribute[:]
-    node.attribute.extend(kept)
-    node.attribute.extend(helper.make_attribute(name, value) for name, value in values.items() if value is not None)
-
-
 def add_constant(model: ModelProto, name: str, value: np.ndarray) -> str:
     """Adds an initialiser under a name that is still free, and returns that name."""
-    taken = {one.name for one in model.graph.initializer}
-    unique, number = name, 0
-    while unique in taken:
-        number += 1
-        unique = f"{name}_{number}"
-    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), unique))
-    return unique
+    name = unique(name, {one.name for one in model.graph.initializer})
+    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name))
+    return name
 
 
 def replace_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
@@ -133,6 +49,93 @@ def replace_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
     kept = list(nodes)
     del model.graph.node[:]
     model.graph.node.extend(kept)
+
+
+def inline_constants(model: ModelProto) -> None:
+    """Constant nodes become initialisers."""
+    kept = []
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            (value,) = ReferenceEvaluator(node).run(None, {})
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), node.output[0]))
+        else:
+            kept.append(node)
+    replace_nodes(model, kept)
+
+
+def remove_dead_nodes(model: ModelProto) -> None:
+    """Removes nodes and initialisers that no output depends on."""
+    needed = {one.name for one in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    replace_nodes(model, reversed(kept))
+    initialisers = [one for one in model.graph.initializer if one.name in needed]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(initialisers)
+
+
+def remove_identities(model: ModelProto, translator: str) -> None:
+    """Removes Identity, inference-mode Dropout, and casts of a value to the type that it has.
+
+    What a module of the original computes stays, and so does an Identity between an input and an output of the graph.
+
+    Raises:
+        TranslationError: A Dropout is in training mode.
+    """
+    outputs = {one.name for one in model.graph.output}
+    read = outputs.union(*(node.input for node in model.graph.node))
+    producers = {name: node for node in model.graph.node for name in node.output if name}
+    types = _element_types(model) if any(node.op_type == "Cast" for node in model.graph.node) else {}
+    constants = {one.name: one for one in model.graph.initializer}
+    renamed: dict[str, str] = {}
+
+    def does_nothing(node: NodeProto) -> bool:
+        if any(one.key == MODULE_END for one in node.metadata_props):
+            return False
+        if node.op_type == "Dropout":
+            _refuse_training(node, constants, translator)
+            is_known = len(node.input) < 3 or node.input[2] in constants
+            return is_known and not read.intersection(node.output[1:])
+        is_same = types.get(node.input[0]) == attribute(node, "to") if node.op_type == "Cast" else False
+        return is_same or node.op_type == "Identity"
+
+    def is_removed(node: NodeProto) -> bool:
+        if not node.input or not does_nothing(node):
+            return False
+        source, target = renamed.get(node.input[0], node.input[0]), node.output[0]
+        if target not in outputs:
+            renamed[target] = source
+            return True
+        producer = producers.get(source)
+        if producer is None or source in outputs or source in renamed.values():
+            return False
+        # The output keeps its name: what made the source now makes the output.
+        producer.output[list(producer.output).index(source)] = target
+        renamed[source] = target
+        return True
+
+    kept = [node for node in model.graph.node if not is_removed(node)]
+    for node in kept:
+        for position, name in enumerate(node.input):
+            node.input[position] = renamed.get(name, name)
+    replace_nodes(model, kept)
+
+
+def _refuse_training(dropout: NodeProto, constants: dict[str, onnx.TensorProto], translator: str) -> None:
+    given = [numpy_helper.to_array(constants[name]) if name in constants else None for name in dropout.input]
+    ratio, training = (*given, None, None)[1:3]
+    if training is not None and bool(training) and (ratio is None or ratio != 0):
+        raise refusal(translator, dropout, "it is in training mode; export the model in inference mode")
+
+
+def _element_types(model: ModelProto) -> dict[str, int]:
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    types = {one.name: one.type.tensor_type.elem_type for one in values}
+    return types | {one.name: one.data_type for one in graph.initializer}
 
 
 def rename_value(model: ModelProto, old: str, new: str) -> None:
@@ -147,18 +150,7 @@ def rename_value(model: ModelProto, old: str, new: str) -> None:
             value.name = new
 
 
-def describe(node: NodeProto) -> str:
-    """How messages name a node."""
-    return f"operator {node.op_type} (node {node.name or node.output[0]!r})"
-
-
 def graph_inputs(model: ModelProto) -> list[onnx.ValueInfoProto]:
     """The inputs that a caller must give: those without an initialiser."""
     initialised = {one.name for one in model.graph.initializer}
     return [one for one in model.graph.input if one.name not in initialised]
-
-
-def output_axes(model: ModelProto, permutation: Sequence[int]) -> tuple[tuple[int, ...] | None, ...]:
-    """The permutation for each output that has as many axes, None for the others."""
-    graph = Graph(model)
-    return tuple(tuple(permutation) if graph.rank(name) == len(permutation) else None for name in graph.outputs)

@@ -1,361 +1,301 @@
 """Operators as native Keras layers, in the place of onnx2keras's own converters.
 
-Each function has the signature that onnx2keras calls its converters with. The graph is built channels-first and
-onnx2keras then rebuilds every layer channels-last. Which fault of onnx2keras each one repairs stands in
-`workarounds.py`.
+`op` is the node and `to` makes the layers that are named after it. The operands are what onnx2keras has made of the
+node's inputs: Keras tensors, and arrays of constants. The graph is built channels-first and onnx2keras then rebuilds
+every layer channels-last. Which fault of onnx2keras each function repairs stands in `workarounds.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
+from keras import layers
 from onnx import NodeProto
 
-from cfi_translate.failures import refusal
+from cfi_translate.grammar import Operators, require
 from cfi_translate.keras_layers import LowestPadding2D
-from cfi_translate.passes import same_total
+from cfi_translate.program import Operation, describe, plain
+from cfi_translate.semantics.windows import Window, window_of
 
 NAME = "onnx2keras"
 FIRST = "channels_first"
+FLATTEN_CHANNELS_LAST = "FlattenChannelsLast"
+"""Our own operator: joins the axes of an image channels-last."""
 
-Layers = dict[str, Any]
-Converter = Callable[[NodeProto, Mapping[str, Any], Layers, dict[str, Any], str, Any], None]
-Build = Callable[[NodeProto, Mapping[str, Any], list[Any], str], Any]
-Pads = tuple[tuple[int, int], tuple[int, int]]
+OWN_CONVERTERS_OF_ONNX2KERAS = ("Relu", "Sigmoid", "Tanh")
+"""Operators that onnx2keras converts to the native layer by itself."""
+
+operator = Operators(NAME, describe)
 
 
-def _converter(build: Build) -> Converter:
-    """A converter from a function that maps the node's input values to its output tensor."""
+@dataclass(frozen=True)
+class LayerMaker:
+    """Makes layers that are named after a node, and calls them."""
 
-    def convert(
-        node: NodeProto,
-        attributes: Mapping[str, Any],
-        layers: Layers,
-        functions: dict[str, Any],
-        output: str,
-        name: Any,
-    ) -> None:
-        layer_name = name[0] if isinstance(name, list) else name
-        values = [layers[one] if one else None for one in node.input]
-        layers[output] = build(node, attributes, values, layer_name)
+    name: str
 
-    return convert
+    def __call__(self, make: Callable[..., Any], value: Any, *settings: Any, suffix: str = "", **options: Any) -> Any:
+        """The output of a new layer."""
+        return make(*settings, name=f"{self.name}{suffix}", **options)(value)
+
+    def with_weights(self, layer: Any, value: Any, *weights: np.ndarray | None) -> Any:
+        """The output of a layer that has these weights, without those that are None."""
+        result = layer(value)
+        layer.set_weights([one for one in weights if one is not None])
+        return result
+
+
+Converter = Callable[[NodeProto, Mapping[str, Any], dict[str, Any], dict[str, Any], str, Any], None]
+
+
+def converters() -> dict[str, Converter]:
+    """The functions of the table with the signature with which onnx2keras calls its own."""
+    return dict.fromkeys(operator, _convert)
+
+
+def _convert(
+    node: NodeProto,
+    attributes: Mapping[str, Any],
+    made: dict[str, Any],
+    functions: dict[str, Any],
+    output: str,
+    name: Any,
+) -> None:
+    settings = {key: plain(value) for key, value in attributes.items()}
+    operation = Operation(node.op_type, node.name, 0, (), (), settings)
+    maker = LayerMaker(name[0] if isinstance(name, list) else name)
+    values = [made[one] if one else None for one in node.input]
+    made[output] = operator.convert(node.op_type, operation, maker, *values)
 
 
 def _is_constant(value: Any) -> bool:
     return isinstance(value, np.ndarray | np.generic)
 
 
-def _pads(attributes: Mapping[str, Any]) -> Pads:
-    top, left, bottom, right = attributes.get("pads") or (0, 0, 0, 0)
-    return (top, bottom), (left, right)
+def _sizes(tensor: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in tensor.shape[2:])
 
 
-def _is_same(tensor: Any, pads: Pads, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> bool:
+def _is_same(area: Window, tensor: Any) -> bool:
     """Whether TensorFlow's "same" pads exactly so, for the (fixed) size of this input."""
-    totals = [same_total(int(tensor.shape[2 + i]), kernel[i], strides[i], dilations[i]) for i in range(2)]
-    return pads == tuple((total // 2, total - total // 2) for total in totals)
+    return area == area.padded_alike(_sizes(tensor))
 
 
-def _conv(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    tensor, kernel, bias = (*values, None)[:3]
-    if not _is_constant(kernel) or (bias is not None and not _is_constant(bias)) or kernel.ndim != 4:
-        raise refusal(NAME, node, "only two-dimensional convolutions with constant weights are supported")
-    groups = attributes.get("group", 1)
-    strides = tuple(attributes.get("strides") or (1, 1))
-    dilations = tuple(attributes.get("dilations") or (1, 1))
-    if max(strides) > 1 and max(dilations) > 1:
-        raise refusal(NAME, node, "TensorFlow has no convolution with both strides and dilations")
+@operator("Conv")
+def convolution(op: Operation, to: LayerMaker, tensor: Any, kernel: Any, bias: Any = None) -> Any:
+    possible = _is_constant(kernel) and (bias is None or _is_constant(bias)) and kernel.ndim == 4
+    require(possible, "only two-dimensional convolutions with constant weights are supported")
     filters, per_group, *size = kernel.shape
-    pads, padding = _pads(attributes), "valid"
-    if _is_same(tensor, pads, size, strides, dilations):
-        padding = "same"
-    elif any(map(any, pads)):
-        tensor = keras.layers.ZeroPadding2D(pads, data_format=FIRST, name=f"{name}.pad")(tensor)
-    if not any(map(any, pads)):
-        padding = "valid"
+    area, groups = window_of(op, size, _sizes(tensor)), op.attributes["group"]
+    possible = max(area.strides) == 1 or not area.is_dilated
+    require(possible, "TensorFlow has no convolution with both strides and dilations")
+    padding = "same" if area.is_padded and _is_same(area, tensor) else "valid"
+    if area.is_padded and padding == "valid":
+        tensor = to(layers.ZeroPadding2D, tensor, area.pairs, data_format=FIRST, suffix=".pad")
     settings = {
-        "kernel_size": tuple(size),
-        "strides": strides,
+        "kernel_size": area.kernel,
+        "strides": area.strides,
         "padding": padding,
-        "dilation_rate": dilations,
+        "dilation_rate": area.dilations,
         "use_bias": bias is not None,
         "data_format": FIRST,
-        "name": name,
+        "name": to.name,
     }
-    if per_group == 1 and groups > 1 and strides[0] == strides[1]:
-        layer = keras.layers.DepthwiseConv2D(
-            depth_multiplier=filters // groups, depthwise_initializer="zeros", **settings
-        )
+    if per_group == 1 and groups > 1 and area.strides[0] == area.strides[1]:
+        layer = layers.DepthwiseConv2D(depth_multiplier=filters // groups, depthwise_initializer="zeros", **settings)
         weight = kernel.transpose(2, 3, 0, 1).reshape(*size, groups, filters // groups)
     else:
-        layer = keras.layers.Conv2D(filters, groups=groups, kernel_initializer="zeros", **settings)
+        layer = layers.Conv2D(filters, groups=groups, kernel_initializer="zeros", **settings)
         weight = kernel.transpose(2, 3, 1, 0)
-    result = layer(tensor)
-    layer.set_weights([weight] if bias is None else [weight, bias])
-    return result
+    return to.with_weights(layer, tensor, weight, bias)
 
 
-def _pooling(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    (tensor,) = values
-    kernel = tuple(attributes["kernel_shape"])
-    if len(kernel) != 2 or any(one != 1 for one in attributes.get("dilations") or ()):
-        raise refusal(NAME, node, "only two-dimensional pooling without dilations is supported")
-    strides = tuple(attributes.get("strides") or (1, 1))
-    pads, padding = _pads(attributes), "valid"
-    average = node.op_type == "AveragePool"
-    if attributes.get("ceil_mode"):
-        pads, partial = _with_ceiling(tensor, pads, kernel, strides)
-        if partial and average:
-            raise refusal(NAME, node, "an average over the partial windows of ceil_mode is not supported")
-    if any(map(any, pads)):
-        counts_padding = average and attributes.get("count_include_pad", 0)
-        if not counts_padding and _is_same(tensor, pads, kernel, strides, (1, 1)):
-            padding = "same"
-        elif average and not counts_padding:
-            raise refusal(NAME, node, "an average that leaves out this padding is not supported")
-        else:
-            pad = keras.layers.ZeroPadding2D if average else LowestPadding2D
-            tensor = pad(pads, data_format=FIRST, name=f"{name}.pad")(tensor)
-    pool = keras.layers.AveragePooling2D if average else keras.layers.MaxPooling2D
-    return pool(kernel, strides=strides, padding=padding, data_format=FIRST, name=name)(tensor)
+@operator("MaxPool", "AveragePool")
+def pooling(op: Operation, to: LayerMaker, tensor: Any) -> Any:
+    is_average, sizes = op.kind == "AveragePool", _sizes(tensor)
+    area = window_of(op, op.attributes["kernel_shape"], sizes)
+    possible = area.rank == 2 and not area.is_dilated
+    require(possible, "only two-dimensional pooling without dilations is supported")
+    whole = area.rounded_up(sizes) if op.attributes["ceil_mode"] else area
+    possible = whole == area or not is_average
+    require(possible, "an average over the partial windows of ceil_mode is not supported")
+    padding = "valid"
+    if whole.is_padded:
+        counts_padding = is_average and op.attributes["count_include_pad"]
+        is_same = not counts_padding and _is_same(whole, tensor)
+        possible = is_same or not is_average or counts_padding
+        require(possible, "an average that leaves out this padding is not supported")
+        if not is_same:
+            pad = layers.ZeroPadding2D if is_average else LowestPadding2D
+            tensor = to(pad, tensor, whole.pairs, data_format=FIRST, suffix=".pad")
+        padding = "same" if is_same else "valid"
+    pool = layers.AveragePooling2D if is_average else layers.MaxPooling2D
+    return to(pool, tensor, area.kernel, strides=area.strides, padding=padding, data_format=FIRST)
 
 
-def _with_ceiling(tensor: Any, pads: Pads, kernel: Sequence[int], strides: Sequence[int]) -> tuple[Pads, bool]:
-    """Padding with which the last, partial windows are whole; and whether there are any."""
-    ends = []
-    for axis in range(2):
-        size = int(tensor.shape[2 + axis]) + sum(pads[axis])
-        steps = -(-(size - kernel[axis]) // strides[axis])
-        if steps * strides[axis] >= int(tensor.shape[2 + axis]) + pads[axis][0]:
-            steps -= 1  # a window must not begin in the padding at the end
-        ends.append(max(steps * strides[axis] + kernel[axis] - size, 0))
-    (top, bottom), (left, right) = pads
-    return ((top, bottom + ends[0]), (left, right + ends[1])), any(ends)
+@operator("GlobalAveragePool", "GlobalMaxPool")
+def global_pooling(op: Operation, to: LayerMaker, tensor: Any) -> Any:
+    pool = layers.GlobalAveragePooling2D if op.kind == "GlobalAveragePool" else layers.GlobalMaxPooling2D
+    return to(pool, tensor, keepdims=True, data_format=FIRST)
 
 
-def _global_pooling(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    average = node.op_type == "GlobalAveragePool"
-    pool = keras.layers.GlobalAveragePooling2D if average else keras.layers.GlobalMaxPooling2D
-    return pool(keepdims=True, data_format=FIRST, name=name)(values[0])
-
-
-def _flatten(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    tensor = values[0]
-    if attributes.get("axis", 1) != 1:
-        raise refusal(NAME, node, "only a Flatten that keeps the first axis is supported")
-    if len(tensor.shape) == 4 and tuple(tensor.shape[2:]) != (1, 1):
+@operator("Flatten", FLATTEN_CHANNELS_LAST)
+def flatten(op: Operation, to: LayerMaker, tensor: Any) -> Any:
+    require(op.attributes.get("axis", 1) == 1, "only a Flatten that keeps the first axis is supported")
+    is_image = len(tensor.shape) == 4 and tuple(tensor.shape[2:]) != (1, 1)
+    if is_image and op.kind == "Flatten":
         # After the change of the axis order the same Permute brings the channels to the front again.
-        tensor = keras.layers.Permute((3, 1, 2), name=f"{name}.channels_first")(tensor)
+        tensor = to(layers.Permute, tensor, (3, 1, 2), suffix=".channels_first")
     # Keras's Flatten reorders channels-first images by itself; this one is to join the axes as they are.
-    return keras.layers.Flatten(data_format="channels_last", name=name)(tensor)
+    return to(layers.Flatten, tensor, data_format="channels_last")
 
 
-def _flatten_channels_last(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    return keras.layers.Flatten(data_format="channels_last", name=name)(values[0])
-
-
-def _dense(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    tensor, weight, bias = (*values, None)[:3]
-    if not _is_constant(weight) or weight.ndim != 2 or len(tensor.shape) != 2 or attributes.get("transA", 0):
-        raise refusal(NAME, node, "only a product of samples in rows with a constant matrix is supported")
-    matrix = weight.T if attributes.get("transB", 0) else weight
-    if bias is not None and (not _is_constant(bias) or bias.size not in (1, matrix.shape[1])):
-        raise refusal(NAME, node, "only a constant bias for each column is supported")
-    layer = keras.layers.Dense(matrix.shape[1], use_bias=bias is not None, kernel_initializer="zeros", name=name)
-    result = layer(tensor)
-    weights = [matrix * np.float32(attributes.get("alpha", 1.0))]
+@operator("Gemm", "MatMul")
+def dense(op: Operation, to: LayerMaker, tensor: Any, weight: Any, bias: Any = None) -> Any:
+    settings = op.attributes
+    possible = _is_constant(weight) and weight.ndim == 2 and len(tensor.shape) == 2 and not settings.get("transA")
+    require(possible, "only a product of samples in rows with a constant matrix is supported")
+    matrix = weight.T if settings.get("transB") else weight
+    units = matrix.shape[1]
+    possible = bias is None or (_is_constant(bias) and bias.size in (1, units))
+    require(possible, "only a constant bias for each column is supported")
     if bias is not None:
-        full = np.broadcast_to(bias.reshape(-1), (matrix.shape[1],))
-        weights.append(full * np.float32(attributes.get("beta", 1.0)))
-    layer.set_weights(weights)
-    return result
+        bias = np.broadcast_to(bias.reshape(-1), (units,)) * np.float32(settings["beta"])
+    layer = layers.Dense(units, use_bias=bias is not None, kernel_initializer="zeros", name=to.name)
+    return to.with_weights(layer, tensor, matrix * np.float32(settings.get("alpha", 1.0)), bias)
 
 
-def _softmax(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    (tensor,) = values
+@operator("Softmax", "LogSoftmax")
+def softmax(op: Operation, to: LayerMaker, tensor: Any) -> Any:
     rank = len(tensor.shape)
-    axis = attributes.get("axis", -1) % rank
-    if axis != 1:
-        raise refusal(NAME, node, "only a softmax over classes (axis 1) is supported")
-    if node.op_type == "LogSoftmax":
-        if rank != 2:
-            raise refusal(NAME, node, "only a log-softmax of rank 2 is supported")
-        return keras.layers.Activation("log_softmax", name=name)(tensor)
-    return keras.layers.Softmax(axis=1 if rank == 4 else -1, name=name)(tensor)
+    require(op.attributes["axis"] % rank == 1, "only a softmax over classes (axis 1) is supported")
+    if op.kind == "Softmax":
+        return to(layers.Softmax, tensor, axis=1 if rank == 4 else -1)
+    require(rank == 2, "only a log-softmax of rank 2 is supported")
+    return to(layers.Activation, tensor, "log_softmax")
 
 
-def _clip(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    bounds: list[float | None] = [attributes.get("min"), attributes.get("max")]
-    for position in (1, 2):
-        if len(values) > position and values[position] is not None:
-            if not _is_constant(values[position]):
-                raise refusal(NAME, node, "only constant bounds are supported")
-            bounds[position - 1] = float(values[position].reshape(()))
+@operator("Clip")
+def clip(op: Operation, to: LayerMaker, tensor: Any, low: Any = None, high: Any = None) -> Any:
+    require(all(one is None or _is_constant(one) for one in (low, high)), "only constant bounds are supported")
+    given = (op.attributes.get("min") if low is None else low, op.attributes.get("max") if high is None else high)
+    bounds = [None if one is None else float(np.reshape(one, ())) for one in given]
     if bounds == [-1, 1]:
-        return keras.layers.Activation("hard_tanh", name=name)(values[0])
-    if bounds[0] != 0:
-        raise refusal(NAME, node, "only the lower bound 0, or bounds -1 and 1, are supported")
-    return keras.layers.ReLU(max_value=bounds[1], name=name)(values[0])
+        return to(layers.Activation, tensor, "hard_tanh")
+    require(bounds[0] == 0, "only the lower bound 0, or bounds -1 and 1, are supported")
+    return to(layers.ReLU, tensor, max_value=bounds[1])
 
 
-def _activation(keras_name: str) -> Build:
-    def build(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-        return keras.layers.Activation(keras_name, name=name)(values[0])
-
-    return build
+@operator("Elu")
+def elu(op: Operation, to: LayerMaker, tensor: Any) -> Any:
+    return to(layers.ELU, tensor, alpha=op.attributes["alpha"])
 
 
-def _elu(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    return keras.layers.ELU(alpha=attributes.get("alpha", 1.0), name=name)(values[0])
+@operator("LeakyRelu")
+def leaky_relu(op: Operation, to: LayerMaker, tensor: Any) -> Any:
+    return to(layers.LeakyReLU, tensor, negative_slope=op.attributes["alpha"])
 
 
-def _leaky_relu(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    return keras.layers.LeakyReLU(negative_slope=attributes.get("alpha", 0.01), name=name)(values[0])
+@operator("Selu")
+def selu(op: Operation, to: LayerMaker, tensor: Any) -> Any:
+    is_usual = np.allclose((op.attributes["alpha"], op.attributes["gamma"]), (1.67326324, 1.05070102), rtol=1e-6)
+    require(is_usual, "Keras has SELU with the standard alpha and gamma only")
+    return to(layers.Activation, tensor, "selu")
 
 
-def _selu(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    alpha, gamma = attributes.get("alpha", 1.67326324), attributes.get("gamma", 1.05070102)
-    if not np.isclose(alpha, 1.67326324, rtol=1e-6) or not np.isclose(gamma, 1.05070102, rtol=1e-6):
-        raise refusal(NAME, node, "Keras has SELU with the standard alpha and gamma only")
-    return keras.layers.Activation("selu", name=name)(values[0])
+@operator("HardSigmoid")
+def hard_sigmoid(op: Operation, to: LayerMaker, tensor: Any) -> Any:
+    is_usual = np.isclose(op.attributes["alpha"], 1 / 6, rtol=1e-5) and op.attributes["beta"] == 0.5
+    require(is_usual, "Keras has a hard sigmoid with alpha 1/6 and beta 1/2 only")
+    return to(layers.Activation, tensor, "hard_sigmoid")
 
 
-def _hard_sigmoid(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    alpha, beta = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
-    if not np.isclose(alpha, 1 / 6, rtol=1e-5) or beta != 0.5:
-        raise refusal(NAME, node, "Keras has a hard sigmoid with alpha 1/6 and beta 1/2 only")
-    return keras.layers.Activation("hard_sigmoid", name=name)(values[0])
+_BY_NAME = {"Exp": "exponential", "Softplus": "softplus", "Softsign": "softsign"}
 
 
-def _arithmetic(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
+@operator(*_BY_NAME)
+def by_name(op: Operation, to: LayerMaker, tensor: Any) -> Any:
+    return to(layers.Activation, tensor, _BY_NAME[op.kind])
+
+
+_MERGING = {"Add": layers.Add, "Sum": layers.Add, "Mul": layers.Multiply, "Sub": layers.Subtract}
+
+
+@operator("Add", "Sum", "Sub", "Mul", "Div")
+def arithmetic(op: Operation, to: LayerMaker, *values: Any) -> Any:
     constants = [value for value in values if _is_constant(value)]
     if not constants:
-        if len({len(value.shape) for value in values}) != 1:
-            raise refusal(NAME, node, "operands of different rank are not supported")
-        layer = {"Add": "Add", "Sum": "Add", "Mul": "Multiply", "Sub": "Subtract"}.get(node.op_type)
-        if layer is None or (node.op_type == "Sub" and len(values) != 2):
-            raise refusal(NAME, node, "Keras has no layer for it")
-        return getattr(keras.layers, layer)(name=name)(values)
-    if len(values) != 2 or len(constants) != 1 or constants[0].size != 1:
-        raise refusal(NAME, node, "only constants with one value, or one for each channel, are supported")
-    constant, first = float(constants[0].reshape(())), _is_constant(values[0])
+        require(len({len(value.shape) for value in values}) == 1, "operands of different rank are not supported")
+        possible = op.kind in _MERGING and (op.kind != "Sub" or len(values) == 2)
+        require(possible, "Keras has no layer for it")
+        return to(_MERGING[op.kind], list(values))
+    possible = len(values) == 2 and len(constants) == 1 and constants[0].size == 1
+    require(possible, "only constants with one value, or one for each channel, are supported")
+    number, is_first = float(constants[0].reshape(())), _is_constant(values[0])
+    possible = op.kind != "Div" or (number != 0 and not is_first)
+    require(possible, "division by the tensor, or by 0, is not supported")
     scale, offset = {
-        ("Add", False): (1.0, constant),
-        ("Add", True): (1.0, constant),
-        ("Sub", False): (1.0, -constant),
-        ("Sub", True): (-1.0, constant),
-        ("Mul", False): (constant, 0.0),
-        ("Mul", True): (constant, 0.0),
-        ("Div", False): (1 / constant if constant else np.inf, 0.0),
-    }.get((node.op_type, first), (np.inf, 0.0))
-    if not np.isfinite(scale):
-        raise refusal(NAME, node, "division by the tensor, or by 0, is not supported")
-    return keras.layers.Rescaling(scale, offset, name=name)(values[1] if first else values[0])
+        "Mul": (number, 0.0),
+        "Div": (1 / number if number else 0.0, 0.0),
+        "Sub": (-1.0, number) if is_first else (1.0, -number),
+    }.get(op.kind, (1.0, number))
+    return to(layers.Rescaling, values[1 if is_first else 0], scale, offset)
 
 
-def _batch_normalization(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    tensor, *weights = values
-    if len(weights) != 4 or not all(map(_is_constant, weights)) or attributes.get("training_mode", 0):
-        raise refusal(NAME, node, "only inference-mode normalization with constant statistics is supported")
-    layer = keras.layers.BatchNormalization(
-        axis=1, epsilon=attributes.get("epsilon", 1e-5), momentum=attributes.get("momentum", 0.9), name=name
-    )
-    result = layer(tensor)
-    layer.set_weights(weights)
-    return result
+@operator("BatchNormalization")
+def batch_normalization(op: Operation, to: LayerMaker, tensor: Any, *weights: Any) -> Any:
+    possible = len(weights) == 4 and all(map(_is_constant, weights)) and not op.attributes.get("training_mode")
+    require(possible, "only inference-mode normalization with constant statistics is supported")
+    settings = {name: op.attributes[name] for name in ("epsilon", "momentum")}
+    return to.with_weights(layers.BatchNormalization(axis=1, name=to.name, **settings), tensor, *weights)
 
 
-def _concat(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
+@operator("Concat")
+def concatenation(op: Operation, to: LayerMaker, *values: Any) -> Any:
     ranks = {None if _is_constant(value) else len(value.shape) for value in values}
-    if len(ranks) != 1 or None in ranks:
-        raise refusal(NAME, node, "only tensors of the same rank, none of them constant, are supported")
-    axis = attributes["axis"] % ranks.pop()
-    if axis == 0:
-        raise refusal(NAME, node, "it joins samples")
-    if len(values) == 1:
-        return values[0]
-    return keras.layers.Concatenate(axis=axis, name=name)(values)
+    possible = len(ranks) == 1 and None not in ranks
+    require(possible, "only tensors of the same rank, none of them constant, are supported")
+    axis = op.attributes["axis"] % len(values[0].shape)
+    require(axis != 0, "it joins samples")
+    return values[0] if len(values) == 1 else to(layers.Concatenate, list(values), axis=axis)
 
 
-def _pad(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    pads = attributes.get("pads")
-    if pads is None and len(values) > 1 and _is_constant(values[1]):
-        pads = values[1].tolist()
-    value = values[2] if len(values) > 2 and values[2] is not None else attributes.get("value", 0.0)
-    mode = attributes.get("mode", b"constant")
-    plain = mode == b"constant" and not (_is_constant(value) and np.any(value)) and len(values) < 4
-    if pads is None or len(pads) != 8 or any(pads[:2]) or any(pads[4:6]) or min(pads) < 0 or not plain or np.any(value):
-        raise refusal(NAME, node, "only constant padding of the spatial axes with zeros is supported")
-    around = ((pads[2], pads[6]), (pads[3], pads[7]))
-    return keras.layers.ZeroPadding2D(around, data_format=FIRST, name=name)(values[0])
+@operator("Pad")
+def pad(op: Operation, to: LayerMaker, tensor: Any, pads: Any = None, fill: Any = None, axes: Any = None) -> Any:
+    given = op.attributes.get("pads", ()) if pads is None else pads
+    number = op.attributes.get("value", 0.0) if fill is None else fill
+    is_zero = op.attributes["mode"] == "constant" and _is_constant(np.asarray(number)) and not np.any(number)
+    is_spatial = len(given) == 8 and axes is None and not any((*given[:2], *given[4:6]))
+    possible = is_zero and is_spatial and min(given) >= 0
+    require(possible, "only constant padding of the spatial axes with zeros is supported")
+    around = ((int(given[2]), int(given[6])), (int(given[3]), int(given[7])))
+    return to(layers.ZeroPadding2D, tensor, around, data_format=FIRST)
 
 
-def _transpose(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    permutation = attributes.get("perm")
-    if permutation is None or permutation[0] != 0:
-        raise refusal(NAME, node, "it moves the sample axis")
-    return keras.layers.Permute(permutation[1:], name=name)(values[0])
+@operator("Transpose")
+def transpose(op: Operation, to: LayerMaker, tensor: Any) -> Any:
+    permutation = op.attributes.get("perm", ())
+    require(permutation[:1] == (0,), "it moves the sample axis")
+    return to(layers.Permute, tensor, permutation[1:])
 
 
-def _upsampling(node: NodeProto, attributes: Mapping[str, Any], values: list[Any], name: str) -> Any:
-    tensor = values[0]
-    scales: Any = values[2] if len(values) > 2 and values[2] is not None and np.size(values[2]) else None
-    if scales is None and len(values) > 3 and _is_constant(values[3]):
-        scales = np.array([1, 1, *(values[3][2 + i] / int(tensor.shape[2 + i]) for i in range(2))])
-    if not _is_constant(scales) or len(scales) != 4 or scales[0] != 1 or scales[1] != 1 or np.any(scales % 1):
-        raise refusal(NAME, node, "only whole-numbered spatial scales are supported")
-    nearest = attributes.get("mode", b"nearest") == b"nearest"
-    floor = attributes.get("nearest_mode", b"round_prefer_floor") == b"floor"
-    if not nearest or not floor or attributes.get("coordinate_transformation_mode") != b"asymmetric":
-        raise refusal(NAME, node, "only nearest-neighbour resizing (asymmetric, floor) is supported")
+@operator("Resize")
+def resizing(
+    op: Operation, to: LayerMaker, tensor: Any, region: Any = None, scales: Any = None, sizes: Any = None
+) -> Any:
+    if (scales is None or not np.size(scales)) and _is_constant(sizes):
+        scales = np.array([1, 1, *(sizes[2:] / np.array(_sizes(tensor)))])
+    possible = _is_constant(scales) and len(scales) == 4 and tuple(scales[:2]) == (1, 1) and not np.any(scales % 1)
+    require(possible, "only whole-numbered spatial scales are supported")
+    how = tuple(op.attributes.get(name) for name in ("mode", "nearest_mode", "coordinate_transformation_mode"))
+    is_plain = how == ("nearest", "floor", "asymmetric")
+    require(is_plain, "only nearest-neighbour resizing (asymmetric, floor) is supported")
     size = tuple(int(scale) for scale in scales[2:])
-    return keras.layers.UpSampling2D(size, data_format=FIRST, interpolation="nearest", name=name)(tensor)
-
-
-FLATTEN_CHANNELS_LAST = "FlattenChannelsLast"
-"""Our own operator: joins the axes of an image channels-last."""
-
-CONVERTERS: Mapping[str, Converter] = {
-    operator: _converter(build)
-    for operator, build in {
-        "Conv": _conv,
-        "MaxPool": _pooling,
-        "AveragePool": _pooling,
-        "GlobalAveragePool": _global_pooling,
-        "GlobalMaxPool": _global_pooling,
-        "Flatten": _flatten,
-        FLATTEN_CHANNELS_LAST: _flatten_channels_last,
-        "Gemm": _dense,
-        "MatMul": _dense,
-        "Softmax": _softmax,
-        "LogSoftmax": _softmax,
-        "Clip": _clip,
-        "Elu": _elu,
-        "LeakyRelu": _leaky_relu,
-        "Selu": _selu,
-        "HardSigmoid": _hard_sigmoid,
-        "Exp": _activation("exponential"),
-        "Softplus": _activation("softplus"),
-        "Softsign": _activation("softsign"),
-        "Add": _arithmetic,
-        "Sum": _arithmetic,
-        "Sub": _arithmetic,
-        "Mul": _arithmetic,
-        "Div": _arithmetic,
-        "BatchNormalization": _batch_normalization,
-        "Concat": _concat,
-        "Pad": _pad,
-        "Transpose": _transpose,
-        "Resize": _upsampling,
-    }.items()
-}
-
-OWN_CONVERTERS_OF_ONNX2KERAS = ("Relu", "Sigmoid", "Tanh")
-"""Operators that onnx2keras converts to the native layer by itself."""
+    return to(layers.UpSampling2D, tensor, size, data_format=FIRST, interpolation="nearest")
 
 
 def clone_channels_last(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

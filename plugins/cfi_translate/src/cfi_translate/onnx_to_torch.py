@@ -13,10 +13,11 @@ from onnx import ModelProto
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
-from cfi_translate import passes
 from cfi_translate.failures import failure, refusal, typed
-from cfi_translate.graph import NHWC_TO_NCHW, Graph, attribute
+from cfi_translate.libraries import prepare, require_computed_outputs
 from cfi_translate.names import unique
+from cfi_translate.program import Operation, Program
+from cfi_translate.writing import write
 
 NAME = "onnx2torch"
 _OPSETS = (9, 16)
@@ -38,22 +39,13 @@ def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
         TranslationError: An operator is not supported, or onnx2torch is known to convert it to something else.
     """
     load_safely()
-    graph = passes.prepare(model, inputs, NAME, _OPSETS)
-    stripped = passes.strip_input_transposes(graph)
-    passes.mean_to_pooling(graph)
-    passes.reshape_to_flatten(graph)
-    passes.matmul_to_gemm(graph)
-    passes.scale_to_batch_normalization(graph)
-    passes.remove_dead_nodes(graph)
-    _refuse_known_wrong(graph)
+    program, axes = prepare(model, inputs, NAME, _OPSETS)
+    _refuse_known_wrong(program)
+    graph = write(program)
     _name_submodules(graph)
     module = _convert(graph)
     _use_native_modules(module)
-    return Converted(
-        module.eval(),
-        tuple(NHWC_TO_NCHW if i in stripped else None for i in range(len(inputs))),
-        (None,) * len(graph.graph.output),
-    )
+    return Converted(module.eval(), axes, (None,) * len(program.outputs))
 
 
 def _convert(graph: ModelProto) -> Any:
@@ -79,35 +71,41 @@ def _unsupported(graph: ModelProto, error: NotImplementedError) -> TranslationEr
     return failure(NAME, "could not convert the model", error) if node is None else refusal(NAME, node, str(error))
 
 
-def _refuse_known_wrong(model: ModelProto) -> None:
+def _refuse_known_wrong(program: Program) -> None:
     """Refuses what onnx2torch accepts and computes differently."""
-    graph = Graph(model)
-    made_by = [graph.producers.get(name) for name in graph.outputs]
-    for name, node in zip(graph.outputs, made_by, strict=True):
-        if node is None:
-            raise failure(NAME, f"needs outputs that an operator computes, and {name!r} is an input or a constant")
-        if len([one for one in node.output if one]) > 1:
-            raise refusal(NAME, node, f"the model's output {name!r} is one of its several results")
-    for node in model.graph.node:
-        used = [name for name in node.output[1:] if graph.consumers.get(name) or name in graph.outputs]
-        if node.op_type == "LayerNormalization" and used:
-            raise refusal(NAME, node, "onnx2torch computes its mean and deviation differently")
-        if node.op_type == "AveragePool" and any(one != 1 for one in attribute(node, "dilations", [])):
-            raise refusal(NAME, node, "onnx2torch ignores dilations")
-        if node.op_type == "TopK":
-            raise refusal(NAME, node, "onnx2torch orders equal values differently")
-        if node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0):
-            raise refusal(NAME, node, "it is in training mode; export the model in inference mode")
-        if node.op_type == "Resize" and not _is_plain_resize(node):
-            raise refusal(NAME, node, "onnx2torch computes this mode of resizing differently")
+    for name, operation in require_computed_outputs(program, NAME).items():
+        if len(operation.results) > 1:
+            raise refusal(NAME, operation, f"the model's output {name!r} is one of its several results")
+    users = program.users()
+    for operation in program.operations:
+        used = [one for one in operation.results[1:] if one in users or one in program.outputs]
+        reason = _known_wrong(operation, bool(used))
+        if reason is not None:
+            raise refusal(NAME, operation, reason)
 
 
-def _is_plain_resize(node: Any) -> bool:
-    mode = attribute(node, "mode", b"nearest")
-    coordinates = attribute(node, "coordinate_transformation_mode", b"half_pixel")
-    if mode == b"nearest":
-        return bool(coordinates == b"asymmetric" and attribute(node, "nearest_mode", b"round_prefer_floor") == b"floor")
-    return bool(mode == b"linear" and coordinates in (b"half_pixel", b"pytorch_half_pixel", b"align_corners"))
+def _known_wrong(operation: Operation, has_second: bool) -> str | None:
+    kind, settings = operation.kind, operation.attributes
+    if kind == "LayerNormalization" and has_second:
+        return "onnx2torch computes its mean and deviation differently"
+    if kind == "AveragePool" and any(one != 1 for one in settings.get("dilations") or ()):
+        return "onnx2torch ignores dilations"
+    if kind == "TopK":
+        return "onnx2torch orders equal values differently"
+    if kind == "BatchNormalization" and settings.get("training_mode"):
+        return "it is in training mode; export the model in inference mode"
+    if kind == "Resize" and not _is_plain_resize(operation):
+        return "onnx2torch computes this mode of resizing differently"
+    return None
+
+
+def _is_plain_resize(resize: Operation) -> bool:
+    settings = resize.attributes
+    coordinates = settings.get("coordinate_transformation_mode", "half_pixel")
+    if settings["mode"] == "nearest":
+        return bool(coordinates == "asymmetric" and settings.get("nearest_mode") == "floor")
+    plain = ("half_pixel", "pytorch_half_pixel", "align_corners")
+    return bool(settings["mode"] == "linear" and coordinates in plain)
 
 
 def _name_submodules(model: ModelProto) -> None:

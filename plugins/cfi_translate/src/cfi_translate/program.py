@@ -1,11 +1,7 @@
 """An ONNX model as a list of operations on values of known type and shape: what our own readers work from.
 
-Sizes are found by going through the graph twice, with two and with five samples: shapes are inferred node by node, and
-whatever depends on constants and sizes alone is computed. What comes out the same both times is constant; what differs
-follows the number of samples. Nothing is run, and large weights stay where they are until a reader asks for them.
-
-A model whose first axes are no sample axis (its outputs do not follow the number of samples, or its inputs cannot
-change together) is read with the sizes of the examples, all of them fixed.
+`reading.read` makes it of a model, `rewriting.rewrite` joins what exporters write apart, `writing.write` makes a model
+of it again.
 """
 
 from __future__ import annotations
@@ -15,40 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx.inliner
-from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
-
-from cfi_core.errors import TranslationError
-from cfi_translate import passes
-from cfi_translate.failures import NEXT_STEP, failure, refusal
-from cfi_translate.graph import graph_inputs, replace_nodes
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 Shape = tuple[int | None, ...]
+Attributes = Mapping[str, Any]
 
 MODULE_END = "cfi.module_end"
 """Metadata of a node that computes the output of a module with weights of its own, or of an activation module."""
 
-_SAMPLES = (2, 5)
-_MOST_FOLDED = 2**27  # elements
-_LARGE = 2**14
-_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
-SHAPED_LIKE_INPUT = ("GroupNormalization", "MeanVarianceNormalization")
-"""Operators whose result is of the input's shape and type, for which ONNX has no shape inference."""
-# Inputs that only say how large or where: known, they need not be computed by the converted model.
-_SIZES: Mapping[str, tuple[int, ...]] = {
-    "ConstantOfShape": (0,),
-    "Expand": (1,),
-    "Pad": (1, 3),
-    "Reshape": (1,),
-    "Resize": (2, 3),
-    "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "Squeeze": (1,),
-    "Tile": (1,),
-    "Unsqueeze": (1,),
-    "Upsample": (1,),
-}
+SAMPLES = (2, 5)
+"""The two numbers of samples for which values are known."""
 
 
 @dataclass(eq=False)
@@ -74,7 +47,7 @@ class Value:
     @property
     def constant(self) -> np.ndarray | None:
         """Its value, if that is the same for any samples; a large weight is unpacked anew each time."""
-        return None if self.source is None else _array(self.source)
+        return None if self.source is None else unpack(self.source)
 
     @property
     def is_constant(self) -> bool:
@@ -87,12 +60,22 @@ class Value:
         return self.is_constant or self.varying is not None
 
     @property
+    def is_leaf(self) -> bool:
+        """Whether no operation has to make it: it is constant, or the same for each sample."""
+        return self.is_constant or self.per_sample is not None
+
+    @property
+    def is_float(self) -> bool:
+        """Whether its elements are floating point numbers."""
+        return self.dtype is not None and self.dtype.kind == "f"
+
+    @property
     def rank(self) -> int | None:
         """Number of axes."""
         return None if self.shape is None else len(self.shape)
 
     @property
-    def sizes(self) -> tuple[int | None, ...] | None:
+    def sizes(self) -> Shape | None:
         """Its integers, if it is a known list of them: None for an entry that is the number of samples (or of them)."""
         constant = self.constant
         if constant is not None:
@@ -107,14 +90,17 @@ class Value:
     @property
     def per_sample(self) -> np.ndarray | None:
         """The value for one sample, first axis 1, if it is known and the same for each sample."""
+        return self.repeated_along(0) if self.varying is not None and self.varying[0].ndim else None
+
+    def repeated_along(self, axis: int) -> np.ndarray | None:
+        """The value for one sample, if it is known and repeats along an axis for each of them."""
         if self.varying is None:
             return None
-        first = self.varying[0][:1] if self.varying[0].ndim else None
-        if first is None or any(
-            one.shape[1:] != first.shape[1:] or len(one) != n or not repeats(one, first)
-            for one, n in zip(self.varying, _SAMPLES, strict=True)
-        ):
-            return None
+        first = self.varying[0].take([0], axis)
+        for one, samples in zip(self.varying, SAMPLES, strict=True):
+            wanted = (*first.shape[:axis], samples, *first.shape[axis + 1 :])
+            if one.shape != wanted or not repeats(one, first):
+                return None
         return first
 
     @property
@@ -134,13 +120,12 @@ class Operation:
     """A node.
 
     Attributes:
-        kind: Operator, such as `Conv`.
+        kind: Operator, such as `Conv`. A `MatMul` may have a third input here, which is added to the product.
         name: The node's name, never empty and no other's.
         version: Version of the operator set in which its definition last changed.
         inputs: None for those left out.
         outputs: None for those left out.
         attributes: Those of the node, and the defaults of the others.
-        node: As it stands in the graph.
         ends_module: Whether its output is that of a module whose name it bears (see `MODULE_END`).
     """
 
@@ -149,8 +134,7 @@ class Operation:
     version: int
     inputs: tuple[Value | None, ...]
     outputs: tuple[Value | None, ...]
-    attributes: Mapping[str, Any]
-    node: NodeProto
+    attributes: Attributes
     ends_module: bool = False
 
     def input(self, position: int) -> Value | None:
@@ -164,12 +148,30 @@ class Operation:
         assert first is not None
         return first
 
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        """The inputs that are given, once each."""
+        return tuple(dict.fromkeys(one for one in self.inputs if one is not None))
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """The outputs that are given."""
+        return tuple(one for one in self.outputs if one is not None)
+
+
+def describe(node: NodeProto | Operation) -> str:
+    """How messages name a node."""
+    if isinstance(node, Operation):
+        return f"operator {node.kind} (node {node.name!r})"
+    return f"operator {node.op_type} (node {node.name or node.output[0]!r})"
+
 
 @dataclass(eq=False)
 class Program:
     """The operations of a model in the order in which they run, without those whose results are known.
 
     Attributes:
+        name: The graph's.
         inputs: Values that a caller gives.
         outputs: Values that the model returns; they may be inputs or constants.
         operations: In an order in which each comes after what it takes.
@@ -177,6 +179,7 @@ class Program:
         opset: Version of the default operator set.
     """
 
+    name: str
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     operations: tuple[Operation, ...]
@@ -187,353 +190,35 @@ class Program:
         """For each value the operations that take it, once each."""
         users: dict[Value, list[Operation]] = {}
         for operation in self.operations:
-            for value in dict.fromkeys(one for one in operation.inputs if one is not None):
+            for value in operation.operands:
                 users.setdefault(value, []).append(operation)
         return users
 
 
-def read(
-    model: ModelProto,
-    inputs: Sequence[np.ndarray],
-    translator: str,
-    known: Callable[[str], bool] = lambda kind: True,
-) -> Program:
-    """Reads a model.
+Needs = Callable[[Operation, int, Value], bool]
+
+
+def needed(operations: Sequence[Operation], outputs: Collection[Value], needs: Needs) -> list[Operation]:
+    """The operations that the outputs depend on.
 
     Args:
-        model: The model; it is not changed.
-        inputs: One example per input, sample axis first.
-        translator: Who asks, for messages.
-        known: Whether the reader understands an operator of the default set. Those that it does not are replaced by
-            their definition in other operators, where ONNX has one.
-
-    Raises:
-        TranslationError: The model has control flow, random operators or operators of another domain.
+        operations: In the order in which they run.
+        outputs: What shall be computed.
+        needs: Whether an operation needs its input at a position to be computed.
     """
-    given = graph_inputs(model)
-    if len(given) != len(inputs):
-        raise failure(translator, f"was given {len(inputs)} inputs for a model with {len(given)}")
-    weights = {one.name: one for one in model.graph.initializer if np.prod(one.dims, dtype=np.int64) > _LARGE}
-    model = _copied(model, weights)
-    taken = {one.name for one in given}
-    kept = [one for one in model.graph.input if one.name in taken]
-    del model.graph.input[:]
-    model.graph.input.extend(kept)
-    model = _expanded(model, known)
-    _inline_branches(model)
-    passes.inline_constants(model)
-    _check(model, translator)
-    _name_nodes(model)
-    # Inputs of different lengths have no sample axis in common.
-    if inputs and all(array.ndim for array in inputs) and len({len(array) for array in inputs}) == 1:
-        freed = _copied(model, weights)
-        passes.free_batch_axis(freed, inputs)
-        _restore_sizes(freed, model)
-        same: dict[str, np.ndarray] = {}
-        try:
-            both = [_Walk(freed, weights, [(n, *one.shape[1:]) for one in inputs], inputs, same) for n in _SAMPLES]
-        except _Unfit:
-            pass
-        else:
-            program = _joined(freed, both)
-            if all(output.shape is not None and output.shape[:1] == (None,) for output in program.outputs):
-                return program
-    try:
-        walk = _Walk(model, weights, [array.shape for array in inputs], inputs, {})
-    except _Unfit as error:
-        raise TranslationError(f"{translator} cannot read the model: {error}. {NEXT_STEP}") from error
-    return _joined(model, [walk])
+    wanted = set(outputs)
+    kept = []
+    for operation in reversed(operations):
+        if wanted.intersection(operation.results):
+            kept.append(operation)
+            inputs = enumerate(operation.inputs)
+            wanted.update(one for i, one in inputs if one is not None and needs(operation, i, one))
+    return kept[::-1]
 
 
-def _restore_sizes(freed: ModelProto, model: ModelProto) -> None:
-    """Undoes the freeing of reshapes of what does not depend on the inputs' values, such as ranges."""
-    dependent = {one.name for one in model.graph.input}
-    for node, original in zip(freed.graph.node, model.graph.node, strict=True):
-        if node.op_type == "Reshape" and node.input[0] not in dependent:
-            node.input[1] = original.input[1]
-        if node.op_type not in ("Shape", "Size") and dependent.intersection(node.input):
-            dependent.update(node.output)
-
-
-def _copied(model: ModelProto, weights: Collection[str]) -> ModelProto:
-    """A copy in which the weights have no content, of which copies would fill the memory."""
-    copy = ModelProto()
-    copy.ir_version = model.ir_version
-    copy.opset_import.extend(model.opset_import)
-    copy.functions.extend(model.functions)
-    copy.graph.name = model.graph.name
-    for name in ("node", "input", "output"):
-        getattr(copy.graph, name).extend(getattr(model.graph, name))
-    for one in model.graph.initializer:
-        if one.name in weights:
-            hollow = copy.graph.initializer.add()
-            hollow.name, hollow.data_type, hollow.data_location = one.name, one.data_type, TensorProto.EXTERNAL
-            hollow.dims.extend(one.dims)
-        else:
-            copy.graph.initializer.append(one)
-    return copy
-
-
-def _unpacked(tensor: TensorProto) -> np.ndarray:
-    return numpy_helper.to_array(tensor)
-
-
-def _expanded(model: ModelProto, known: Callable[[str], bool]) -> ModelProto:
-    """Calls of functions become what they call, also of operators that are defined by others."""
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    opset = _opset(model)
-    foreign = {
-        (node.domain, node.op_type)
-        for node in model.graph.node
-        if node.domain in ("", "ai.onnx") and not known(node.op_type) and _has_definition(node.op_type, opset)
-    }
-    if foreign:
-        # The inliner wants the types of all that a call takes, and does not look among the initialisers.
-        model.graph.value_info.extend(
-            helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in model.graph.initializer
-        )
-        for node in model.graph.node:
-            if (node.domain, node.op_type) in foreign:
-                _write_out_defaults(node, opset)
-        model = onnx.shape_inference.infer_shapes(model)
-        model = onnx.inliner.inline_selected_functions(
-            model, [(domain, kind) for domain, kind in sorted(foreign)], inline_schema_functions=True
-        )
-    return model
-
-
-def _write_out_defaults(node: NodeProto, opset: int) -> None:
-    """Gives a node the default values of its attributes, which the inliner forgets."""
-    given = {one.name for one in node.attribute}
-    for name, one in onnx.defs.get_schema(node.op_type, opset, "").attributes.items():
-        if name not in given and one.default_value.type:
-            node.attribute.append(one.default_value)
-
-
-def _has_definition(kind: str, opset: int) -> bool:
-    try:
-        schema = onnx.defs.get_schema(kind, opset, "")
-    except onnx.defs.SchemaError:
-        return False
-    return bool(schema.has_function or schema.has_context_dependent_function)
-
-
-def _opset(model: ModelProto) -> int:
-    return next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 1)
-
-
-def _inline_branches(model: ModelProto) -> None:
-    """An `If` whose condition is constant becomes its branch."""
-    constants = {one.name: one for one in model.graph.initializer}
-    nodes, changed = [], False
-    for node in model.graph.node:
-        if node.op_type != "If" or node.input[0] not in constants:
-            nodes.append(node)
-            continue
-        taken = bool(numpy_helper.to_array(constants[node.input[0]]))
-        branch = next(one.g for one in node.attribute if one.name == ("then_branch" if taken else "else_branch"))
-        model.graph.initializer.extend(branch.initializer)
-        nodes.extend(branch.node)
-        nodes.extend(
-            helper.make_node("Identity", [inner.name], [outer])
-            for inner, outer in zip(branch.output, node.output, strict=True)
-        )
-        changed = True
-    replace_nodes(model, nodes)
-    if changed:
-        passes.inline_constants(model)
-        _inline_branches(model)
-
-
-def _check(model: ModelProto, translator: str) -> None:
-    for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx"):
-            raise refusal(translator, node, f"its domain {node.domain!r} is not ONNX's own")
-        if any(one.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for one in node.attribute):
-            raise refusal(translator, node, "control flow is not supported")
-        if node.op_type in _RANDOM:
-            raise refusal(translator, node, "its result is random")
-
-
-def _name_nodes(model: ModelProto) -> None:
-    taken: set[str] = set()
-    for node in model.graph.node:
-        stem = node.name or node.op_type
-        name, number = stem, 0
-        while name in taken:
-            number += 1
-            name = f"{stem}_{number}"
-        node.name = name
-        taken.add(name)
-
-
-class _Unfit(Exception):
-    """The sizes do not fit the graph."""
-
-
-class _Walk:
-    """Types, shapes and known values of one pass through the graph with inputs of given shapes."""
-
-    def __init__(
-        self,
-        model: ModelProto,
-        weights: Mapping[str, TensorProto],
-        shapes: Sequence[tuple[int, ...]],
-        inputs: Sequence[np.ndarray],
-        same: dict[str, np.ndarray],
-    ) -> None:
-        """Goes through the graph.
-
-        Args:
-            model: The graph.
-            weights: Contents of its large initialisers.
-            shapes: Of the inputs.
-            inputs: Examples, for their types.
-            same: What does not depend on any size, for this walk and the next.
-        """
-        self.sources: dict[str, np.ndarray | TensorProto] = {
-            one.name: weights[one.name] if one.name in weights else _unpacked(one) for one in model.graph.initializer
-        }
-        self.types: dict[str, TypeProto] = {
-            one.name: helper.make_tensor_type_proto(one.data_type, tuple(one.dims)) for one in model.graph.initializer
-        }
-        self._fixed = set(self.sources)
-        self._same = same
-        for declared, shape, array in zip(model.graph.input, shapes, inputs, strict=True):
-            kind = declared.type.tensor_type.elem_type or helper.np_dtype_to_tensor_dtype(array.dtype)
-            self.types[declared.name] = helper.make_tensor_type_proto(kind, shape)
-        self._opsets = list(model.opset_import)
-        self._version = _opset(model)
-        for node in model.graph.node:
-            self._step(node)
-
-    def shape(self, name: str) -> tuple[int, ...] | None:
-        """Sizes of a value, None if they are not known."""
-        kind = self.types.get(name)
-        if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
-            return None
-        dims = kind.tensor_type.shape.dim
-        return tuple(one.dim_value for one in dims) if all(one.HasField("dim_value") for one in dims) else None
-
-    def dtype(self, name: str) -> np.dtype | None:
-        """Numpy type of a value."""
-        kind = self.types.get(name)
-        if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.elem_type:
-            return None
-        return np.dtype(helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
-
-    def _step(self, node: NodeProto) -> None:
-        names = [name for name in node.input if name]
-        if node.op_type in ("Shape", "Size") and (shape := self.shape(names[0])) is not None:
-            part = {one.name: one.i for one in node.attribute}
-            sizes = np.array(shape, np.int64)[part.get("start", 0) : part.get("end")]
-            self._know(node.output[0], sizes if node.op_type == "Shape" else np.array(np.prod(sizes), np.int64))
-            return
-        self._infer(node, names)
-        if node.op_type == "CastLike" and names[0] in self.sources and (kind := self.dtype(node.output[0])) is not None:
-            # Only the type of the second input counts.
-            if np.dtype(kind).kind in "fiub":
-                self._know(node.output[0], _array(self.sources[names[0]]).astype(kind))
-            return
-        # A node without inputs that is no Constant makes something random, which was refused before.
-        is_random = node.op_type == "Dropout" and len(node.input) > 2
-        if names and not is_random and all(name in self.sources for name in names) and self._is_small(node):
-            self._compute(node, names)
-
-    def _infer(self, node: NodeProto, names: Sequence[str]) -> None:
-        if node.op_type in SHAPED_LIKE_INPUT and names[0] in self.types:
-            self.types[node.output[0]] = self.types[names[0]]
-            return
-        schema = onnx.defs.get_schema(node.op_type, self._version, "")
-        data = {
-            name: numpy_helper.from_array(source)
-            for name in names
-            if isinstance(source := self.sources.get(name), np.ndarray) and source.size <= 64
-        }
-        types = {name: self.types[name] for name in names if name in self.types}
-        try:
-            found = onnx.shape_inference.infer_node_outputs(
-                schema, node, types, data, opset_imports=self._opsets, ir_version=10
-            )
-        except Exception as error:
-            raise _Unfit(f"the shapes do not fit operator {node.op_type} (node {node.name!r}): {error}") from error
-        self.types.update(found)
-
-    def _is_small(self, node: NodeProto) -> bool:
-        shapes = [self.shape(name) for name in node.output if name]
-        return all(shape is None or np.prod(shape, dtype=np.int64) <= _MOST_FOLDED for shape in shapes)
-
-    def _compute(self, node: NodeProto, names: Sequence[str]) -> None:
-        results = [name for name in node.output if name]
-        is_fixed = self._fixed.issuperset(names)
-        if is_fixed:
-            self._fixed.update(results)
-            if all(name in self._same for name in results):
-                for name in results:
-                    self._know(name, self._same[name])
-                return
-        values = {name: _array(self.sources[name]) for name in names}
-        graph = helper.make_graph(
-            [node],
-            "constant",
-            [helper.make_value_info(name, self.types[name]) for name in values],
-            [helper.make_empty_tensor_value_info(name) for name in results],
-        )
-        try:
-            found = ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets)).run(None, values)
-        except Exception:  # noqa: BLE001 - what the reference cannot compute is left to the reader
-            return
-        for name, result in zip(results, found, strict=True):
-            if isinstance(result, np.ndarray | np.generic):
-                self._know(name, np.asarray(result))
-                if is_fixed:
-                    self._same[name] = np.asarray(result)
-
-    def _know(self, name: str, value: np.ndarray) -> None:
-        self.sources[name] = value
-        self.types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-
-
-def _array(source: np.ndarray | TensorProto) -> np.ndarray:
-    return _unpacked(source) if isinstance(source, TensorProto) else source
-
-
-def _joined(model: ModelProto, walks: Sequence[_Walk]) -> Program:
-    """What both walks say."""
-    values: dict[str, Value] = {}
-
-    def value(name: str) -> Value:
-        if name not in values:
-            values[name] = _value(name, walks)
-        return values[name]
-
-    operations = []
-    for node in model.graph.node:
-        outputs = tuple(value(name) if name else None for name in node.output)
-        if all(one is None or one.is_constant for one in outputs):
-            continue
-        schema = onnx.defs.get_schema(node.op_type, _opset(model), "")
-        operations.append(
-            Operation(
-                node.op_type,
-                node.name,
-                schema.since_version,
-                tuple(value(name) if name else None for name in node.input),
-                outputs,
-                _attributes(node, schema),
-                node,
-                any(one.key == MODULE_END for one in node.metadata_props),
-            )
-        )
-    ends = tuple(value(one.name) for one in model.graph.output)
-    return Program(
-        tuple(value(one.name) for one in model.graph.input),
-        ends,
-        tuple(_needed(operations, ends)),
-        len(walks) > 1,
-        _opset(model),
-    )
+def constant(name: str, array: np.ndarray) -> Value:
+    """A value that is known."""
+    return Value(name, array.dtype, tuple(array.shape), source=np.ascontiguousarray(array).reshape(array.shape))
 
 
 def repeats(array: np.ndarray, one: np.ndarray) -> bool:
@@ -549,65 +234,26 @@ def repeats(array: np.ndarray, one: np.ndarray) -> bool:
     return np.allclose(array, one, rtol=rounding, atol=rounding * min(largest, 1.0), equal_nan=True)
 
 
-def _value(name: str, walks: Sequence[_Walk]) -> Value:
-    shapes = [walk.shape(name) for walk in walks]
-    found = [walk.sources[name] for walk in walks if name in walk.sources]
-    made = Value(name, walks[0].dtype(name))
-    first, last = shapes[0], shapes[-1]
-    if first is not None and last is not None and len(first) == len(last):
-        pairs = list(zip(first, last, strict=True))
-        # A size that follows the samples in another way than so many for each is not known.
-        if all(a == b or (a * _SAMPLES[1] == b * _SAMPLES[0] and a % _SAMPLES[0] == 0) for a, b in pairs):
-            made.shape = tuple(a if a == b else None for a, b in pairs)
-            made.multiples = {axis: a // _SAMPLES[0] for axis, (a, b) in enumerate(pairs) if a != b}
-    if len(found) == len(walks):
-        if len(found) == 1 or _equal(*found):
-            made.source = found[0]
-        else:
-            made.varying = (_array(found[0]), _array(found[1]))
-    return made
+def unpack(source: np.ndarray | TensorProto) -> np.ndarray:
+    """The array of a weight."""
+    return numpy_helper.to_array(source) if isinstance(source, TensorProto) else source
 
 
-def _equal(one: np.ndarray | TensorProto, other: np.ndarray | TensorProto) -> bool:
-    if one is other:
-        return True
-    if isinstance(one, TensorProto) or isinstance(other, TensorProto):
-        return False
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    return bool(np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"))
-
-
-def _needed(operations: Sequence[Operation], outputs: Collection[Value]) -> list[Operation]:
-    """The operations that the outputs depend on, by more than a known size."""
-    wanted = set(outputs)
-    kept = []
-    for operation in reversed(operations):
-        if not wanted.intersection(one for one in operation.outputs if one is not None):
-            continue
-        kept.append(operation)
-        for position, one in enumerate(operation.inputs):
-            known_size = position in _SIZES.get(operation.kind, ()) and one is not None and one.sizes is not None
-            if one is not None and not one.is_constant and not known_size:
-                wanted.add(one)
-    return kept[::-1]
-
-
-def _attributes(node: NodeProto, schema: Any) -> dict[str, Any]:
-    values = {
-        name: helper.get_attribute_value(one.default_value)
+def default_attributes(schema: onnx.defs.OpSchema) -> dict[str, Any]:
+    """What the definition of an operator says of attributes that are left out."""
+    return {
+        name: plain(helper.get_attribute_value(one.default_value))
         for name, one in schema.attributes.items()
         if one.default_value.type
     }
-    values.update((one.name, helper.get_attribute_value(one)) for one in node.attribute)
-    return {key: _plain(one) for key, one in values.items()}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value of an attribute as text, number, array, or tuple of these."""
     if isinstance(value, bytes):
         return value.decode()
-    if isinstance(value, onnx.TensorProto):
+    if isinstance(value, TensorProto):
         return numpy_helper.to_array(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_plain(one) for one in value)
+        return tuple(plain(one) for one in value)
     return value

@@ -13,16 +13,8 @@ from onnx import ModelProto
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_translate.failures import failure, refusal, typed
-from cfi_translate.graph import NHWC_TO_NCHW, Graph, rename_value
+from cfi_translate.graph import NHWC_TO_NCHW, inline_constants, remove_dead_nodes, remove_identities, rename_value
 from cfi_translate.names import from_keras, rename_nodes
-from cfi_translate.passes import (
-    inline_constants,
-    mean_to_pooling,
-    remove_dead_nodes,
-    remove_identities,
-    reshape_to_flatten,
-    scale_to_batch_normalization,
-)
 from cfi_translate.workarounds import converting_tensorflow
 
 NAME = "tf2onnx"
@@ -91,7 +83,7 @@ def inference_call(model: Any) -> Callable[..., Any]:
 
 
 def finish(model: ModelProto, source: Any, translator: str, inputs: int, names: Mapping[str, str]) -> None:
-    """Checks an exported model, restores layers that the export took apart, and gives values and nodes their names."""
+    """Checks an exported model, and gives values and nodes their names."""
     known = {domain.domain for domain in model.opset_import if domain.domain in ("", "ai.onnx")}
     for node in model.graph.node:
         if node.domain not in known | {"", "ai.onnx"} or not onnx.defs.has(node.op_type, node.domain):
@@ -109,9 +101,6 @@ def finish(model: ModelProto, source: Any, translator: str, inputs: int, names: 
     inline_constants(model)
     remove_identities(model, translator)
     _distinct_outputs(model, translator)
-    mean_to_pooling(model)
-    reshape_to_flatten(model)
-    scale_to_batch_normalization(model)
     remove_dead_nodes(model)
     for position, value in enumerate(list(model.graph.input)):
         rename_value(model, value.name, f"x{position}")
@@ -122,8 +111,8 @@ def finish(model: ModelProto, source: Any, translator: str, inputs: int, names: 
 
 
 def _distinct_outputs(model: ModelProto, translator: str) -> None:
-    graph = Graph(model)
-    if len(set(graph.outputs)) != len(graph.outputs):
+    names = [one.name for one in model.graph.output]
+    if len(set(names)) != len(names):
         raise failure(
             translator, "takes models whose outputs are different tensors, and this one returns a tensor twice"
         )

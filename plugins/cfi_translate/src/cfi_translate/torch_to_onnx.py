@@ -13,9 +13,10 @@ import onnx
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
-from cfi_translate.failures import NEXT_STEP, failure, typed
+from cfi_translate.failures import failure, typed
+from cfi_translate.grammar import NEXT_STEP
+from cfi_translate.graph import inline_constants, remove_dead_nodes, remove_identities
 from cfi_translate.names import from_torch, rename_nodes
-from cfi_translate.passes import inline_constants, remove_dead_nodes, remove_identities
 from cfi_translate.workarounds import exporting_torch
 
 NAME = "torch-onnx"

@@ -38,14 +38,14 @@ def converting_onnx_to_keras() -> Iterator[None]:
     import onnx2keras.converter as library
     from onnx2keras.layers import AVAILABLE_CONVERTERS
 
-    from cfi_translate.keras_converters import CONVERTERS, OWN_CONVERTERS_OF_ONNX2KERAS, clone_channels_last
+    from cfi_translate.keras_converters import OWN_CONVERTERS_OF_ONNX2KERAS, clone_channels_last, converters
 
     with _converting, quiet("onnx2keras"):
         image_format, policy = keras.config.image_data_format(), keras.config.dtype_policy()
         clone = library._clone_layer_channels_last
         library.AVAILABLE_CONVERTERS = {
             **{name: AVAILABLE_CONVERTERS[name] for name in OWN_CONVERTERS_OF_ONNX2KERAS},
-            **CONVERTERS,
+            **converters(),
         }
         library._clone_layer_channels_last = clone_channels_last(clone)
         try:

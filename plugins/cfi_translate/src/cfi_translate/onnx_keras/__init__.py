@@ -1,8 +1,9 @@
 """ONNX to Keras: one native layer for each operator, channels-last by propagation.
 
 The model is read into operations of known shapes (`cfi_translate.program`), operations that exporters write apart are
-joined (`fusion`), and each one is built by the function of its operator family. A tensor knows which axis of the ONNX
-model each of its axes is (`tensors`), so that a transposition costs nothing until an operation needs another order.
+joined (`cfi_translate.rewriting`), and each one is built by its function in `operators`. A tensor knows which axis of
+the ONNX model each of its axes is (`tensors`), so that a transposition costs nothing until an operation needs another
+order.
 
 What has no layer becomes a named `keras.ops` operation, which saves and loads as layers do. There are no Lambda
 layers and no classes of our own.
@@ -16,8 +17,7 @@ from onnx import ModelProto
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_translate.failures import failure, typed
-
-NAME = "onnx-keras"
+from cfi_translate.onnx_keras.table import NAME
 
 
 @typed(NAME)
@@ -40,6 +40,6 @@ def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
 
     if keras.backend.backend() != "tensorflow":
         raise failure(NAME, f"needs Keras on tensorflow, and this process runs it on {keras.backend.backend()}")
-    from cfi_translate.onnx_keras.building import build
+    from cfi_translate.onnx_keras.conversion import build
 
     return build(model, tuple(np.asarray(one) for one in inputs))

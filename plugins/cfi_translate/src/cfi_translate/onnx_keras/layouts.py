@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cfi_translate.onnx_keras.tensors import Axes, channels_last, identity
+from cfi_translate.onnx_keras.tensors import Permutation, channels_last, identity
 from cfi_translate.program import Program, Value
 
 SPATIAL = frozenset(
@@ -28,7 +28,7 @@ SPATIAL = frozenset(
 _MIXING = frozenset(("Einsum", "Flatten", "Gemm", "GRU", "LSTM", "MatMul", "RNN", "Reshape", "Shape", "Transpose"))
 
 
-def input_layouts(program: Program) -> list[Axes]:
+def input_layouts(program: Program) -> list[Permutation]:
     """The order of axes in which each input shall come."""
     users = program.users()
 

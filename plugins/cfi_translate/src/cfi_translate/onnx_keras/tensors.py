@@ -8,11 +8,7 @@ from typing import Any
 
 import numpy as np
 
-Axes = tuple[int, ...]
-
-
-class Unsupported(Exception):
-    """Why an operation cannot be translated; the caller adds which one it is."""
+Permutation = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +23,7 @@ class Tensor:
     """
 
     value: Any
-    axes: Axes
+    axes: Permutation
     order: np.ndarray | None = None
 
     @property
@@ -54,9 +50,14 @@ class Tensor:
         """Where an axis of the ONNX model is; it may be counted from the end."""
         return self.axes.index(axis % self.rank)
 
-    def positions(self, axes: Sequence[int]) -> Axes:
+    def positions(self, axes: Sequence[int]) -> Permutation:
         """Where axes of the ONNX model are."""
         return tuple(self.position(axis) for axis in axes)
+
+    def without(self, gone: Sequence[int]) -> Permutation:
+        """The order of the axes that are left when some of the ONNX model go."""
+        left = [axis for axis in range(self.rank) if axis not in gone]
+        return tuple(left.index(axis) for axis in self.axes if axis not in gone)
 
     def transposed(self, permutation: Sequence[int]) -> Tensor:
         """The same tensor, its axes counted otherwise: axis `i` is what was axis `permutation[i]`."""
@@ -64,16 +65,11 @@ class Tensor:
         return replace(self, axes=tuple(order.index(axis) for axis in self.axes))
 
 
-def identity(rank: int) -> Axes:
+def identity(rank: int) -> Permutation:
     """The order of the ONNX model."""
     return tuple(range(rank))
 
 
-def channels_last(rank: int) -> Axes:
+def channels_last(rank: int) -> Permutation:
     """The order of a batch of images, signals or volumes in Keras."""
     return (0, *range(2, rank), 1)
-
-
-def inverse(axes: Sequence[int]) -> Axes:
-    """The permutation that undoes another."""
-    return tuple(int(one) for one in np.argsort(axes))

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cfi_translate.onnx_keras.tensors import Unsupported
+from cfi_translate.grammar import require
 
 _ALIGNMENT = 64  # bytes: what TensorFlow's kernels count on
 _AT_ONCE = 1024  # rows
 
 
-def made_with(
+def call_with(
     layer: Any,
     value: Any,
     kernel: Callable[[], np.ndarray],
@@ -36,9 +36,9 @@ def made_with(
     usual = getattr(layer, f"{what}_initializer")
 
     def given(shape: Sequence[int], dtype: Any = None) -> Any:
-        copy = _copied(kernel(), order)
-        if tuple(shape) != copy.shape or dtype != str(copy.dtype):
-            raise Unsupported(f"its weights are {copy.dtype} {copy.shape} instead of {dtype} {tuple(shape)}")
+        copy = _copy(kernel(), order)
+        fits = tuple(shape) == copy.shape and dtype == str(copy.dtype)
+        require(fits, f"its weights are {copy.dtype} {copy.shape} instead of {dtype} {tuple(shape)}")
         # The variable takes over the memory of the copy, which nobody else has.
         return tf.experimental.dlpack.from_dlpack(copy.__dlpack__()) if copy.size else copy
 
@@ -52,20 +52,19 @@ def made_with(
     return made
 
 
-def _copied(array: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+def _copy(array: np.ndarray, order: np.ndarray | None) -> np.ndarray:
     """In the order of C, where TensorFlow can work on it as it lies."""
-    copy = _aligned(array.shape, array.dtype)
+    copy = _allocate(array.shape, array.dtype)
     if order is None:
         np.copyto(copy, array)
         return copy
-    if len(order) != len(array):
-        raise Unsupported(f"its weights have {len(array)} rows instead of {len(order)}")
+    require(len(order) == len(array), f"its weights have {len(array)} rows instead of {len(order)}")
     for start in range(0, len(order), _AT_ONCE):  # in pieces, as these matrices are the largest there are
         copy[start : start + _AT_ONCE] = array[order[start : start + _AT_ONCE]]
     return copy
 
 
-def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+def _allocate(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     size = int(np.prod(shape)) * dtype.itemsize
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT

@@ -11,8 +11,8 @@ from onnx import ModelProto, ValueInfoProto, helper
 from cfi_core.contract import Converted
 from cfi_translate.failures import failure
 from cfi_translate.grammar import Refusal
+from cfi_translate.graph import remove_dead_nodes
 from cfi_translate.names import rename_nodes
-from cfi_translate.passes import remove_dead_nodes
 from cfi_translate.program import MODULE_END
 from cfi_translate.torch_export.capture import Captured, capture, without_work_in_place
 from cfi_translate.torch_export.onnx_graph import IR_VERSION, OPSET, SEPARATOR, OnnxGraph, value_info, write_constant

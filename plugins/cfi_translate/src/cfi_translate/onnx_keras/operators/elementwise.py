@@ -1,0 +1,214 @@
+"""Arithmetic, comparison and logic, element by element with broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from keras import layers, ops
+
+from cfi_translate.grammar import require
+from cfi_translate.onnx_keras.builder import TYPES, KerasBuilder
+from cfi_translate.onnx_keras.keras_faults import add, adds_rightly
+from cfi_translate.onnx_keras.operators.activation import apply
+from cfi_translate.onnx_keras.table import operator
+from cfi_translate.onnx_keras.tensors import Permutation, Tensor
+from cfi_translate.program import Operation, Value
+from cfi_translate.semantics.values import rank_of, require_inference
+
+_Function = Callable[..., Any]
+
+# Functions, and the kinds of numbers (as in numpy) for which they come out right.
+_UNARY: Mapping[str, tuple[_Function, str]] = {
+    "Abs": (ops.absolute, "fi"),
+    "Acos": (ops.arccos, "f"),
+    "Acosh": (ops.arccosh, "f"),
+    "Asin": (ops.arcsin, "f"),
+    "Asinh": (ops.arcsinh, "f"),
+    "Atan": (ops.arctan, "f"),
+    "Atanh": (ops.arctanh, "f"),
+    "BitwiseNot": (ops.bitwise_not, "iu"),
+    "Ceil": (ops.ceil, "f"),
+    "Cos": (ops.cos, "f"),
+    "Cosh": (ops.cosh, "f"),
+    "Erf": (ops.erf, "f"),
+    "Floor": (ops.floor, "f"),
+    "IsNaN": (ops.isnan, "f"),
+    "Log": (ops.log, "f"),
+    "Neg": (ops.negative, "fi"),
+    "Not": (ops.logical_not, "b"),
+    "Reciprocal": (ops.reciprocal, "f"),
+    "Round": (ops.round, "f"),
+    "Sign": (ops.sign, "fi"),
+    "Sin": (ops.sin, "f"),
+    "Sinh": (ops.sinh, "f"),
+    "Sqrt": (ops.sqrt, "f"),
+    "Tan": (ops.tan, "f"),
+}
+_BINARY: Mapping[str, tuple[_Function, str]] = {
+    "And": (ops.logical_and, "b"),
+    "BitwiseAnd": (ops.bitwise_and, "iu"),
+    "BitwiseOr": (ops.bitwise_or, "iu"),
+    "BitwiseXor": (ops.bitwise_xor, "iu"),
+    "Equal": (ops.equal, "fiub"),
+    "Greater": (ops.greater, "fiu"),
+    "GreaterOrEqual": (ops.greater_equal, "fiu"),
+    "Less": (ops.less, "fiu"),
+    "LessOrEqual": (ops.less_equal, "fiu"),
+    "Or": (ops.logical_or, "b"),
+    "Sub": (ops.subtract, "fiu"),
+    "Xor": (ops.logical_xor, "b"),
+}
+# Layers for tensors of one rank, and functions for others.
+_MERGING: Mapping[str, tuple[_Function, _Function]] = {
+    "Add": (layers.Add, add),
+    "Max": (layers.Maximum, ops.maximum),
+    "Min": (layers.Minimum, ops.minimum),
+    "Mul": (layers.Multiply, ops.multiply),
+    "Sum": (layers.Add, add),
+}
+
+
+def require_kinds(kinds: str, *values: Value) -> None:
+    """Refuses numbers of other kinds (as in numpy) than these."""
+    for value in values:
+        require(np.dtype(value.dtype).kind in kinds, f"it is not supported for {value.dtype}")
+
+
+def _align(op: Operation, to: KerasBuilder, operands: Sequence[Value]) -> tuple[list[Any], Permutation]:
+    return to.align(operands, rank_of(op.output))
+
+
+@operator(*_UNARY)
+def unary(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
+    function, kinds = _UNARY[op.kind]
+    require_kinds(kinds, data)
+    return apply(to, data, function)
+
+
+@operator(*_BINARY)
+def binary(op: Operation, to: KerasBuilder, one: Value, other: Value) -> Tensor:
+    function, kinds = _BINARY[op.kind]
+    require_kinds(kinds, one, other)
+    operands, axes = _align(op, to, (one, other))
+    return Tensor(function(*operands), axes)
+
+
+@operator(*_MERGING)
+def merging(op: Operation, to: KerasBuilder, *given: Value) -> Tensor:
+    require_kinds("fiu", *given)
+    layer, function = _MERGING[op.kind]
+    operands, axes = _align(op, to, given)
+    if len(operands) == 1:
+        return Tensor(operands[0], axes)
+    ranks = {None if isinstance(one, np.ndarray) else len(one.shape) for one in operands}
+    first = {None if isinstance(one, np.ndarray) else one.shape[:1] for one in operands}
+    are_alike = ranks == {len(axes)} and len(axes) > 1 and len(first) == 1 and op.output.is_float
+    if are_alike and (layer is not layers.Add or _adds_rightly(operands)):
+        return Tensor(to.layer(layer, operands), axes)
+    return Tensor(reduce(function, operands), axes)
+
+
+def _adds_rightly(operands: Sequence[Any]) -> bool:
+    shapes = [tuple(one.shape) for one in operands]
+    totals = list(accumulate(shapes, _broadcast))
+    return all(adds_rightly(total, shape) for total, shape in zip(totals, shapes[1:], strict=False))
+
+
+def _broadcast(first: Sequence[int | None], second: Sequence[int | None]) -> tuple[int | None, ...]:
+    """The shape of two tensors of the same rank together."""
+    return tuple(b if a == 1 else a for a, b in zip(first, second, strict=True))
+
+
+@operator("Mean")
+def mean(op: Operation, to: KerasBuilder, *given: Value) -> Tensor:
+    require_kinds("f", *given)
+    operands, axes = _align(op, to, given)
+    if len(operands) == 1:
+        return Tensor(operands[0], axes)
+    return Tensor(ops.divide(reduce(add, operands), np.asarray(len(operands), str(op.output.dtype))), axes)
+
+
+@operator("Div")
+def division(op: Operation, to: KerasBuilder, one: Value, other: Value) -> Tensor:
+    require_kinds("fiu", one, other)
+    operands, axes = _align(op, to, (one, other))
+    functions = {"f": ops.divide, "i": _truncated_division, "u": ops.floor_divide}
+    return Tensor(functions[np.dtype(op.output.dtype).kind](*operands), axes)
+
+
+def _truncated_division(a: Any, b: Any) -> Any:
+    """Towards zero, where Python rounds down."""
+    quotient = ops.floor_divide(a, b)
+    zero = np.zeros((), str(quotient.dtype))
+    inexact = ops.not_equal(ops.multiply(quotient, b), a)
+    opposite = ops.not_equal(ops.less(a, zero), ops.less(b, zero))
+    return ops.add(quotient, ops.cast(ops.logical_and(inexact, opposite), str(quotient.dtype)))
+
+
+@operator("Mod")
+def modulus(op: Operation, to: KerasBuilder, one: Value, other: Value) -> Tensor:
+    require_kinds("fiu", one, other)
+    (a, b), axes = _align(op, to, (one, other))
+    if not op.attributes["fmod"] or np.dtype(op.output.dtype).kind == "u":
+        return Tensor(ops.mod(a, b), axes)
+    return Tensor(ops.multiply(ops.sign(a), ops.mod(ops.absolute(a), ops.absolute(b))), axes)
+
+
+@operator("Pow")
+def power(op: Operation, to: KerasBuilder, base: Value, exponent: Value) -> Tensor:
+    require(base.is_float, "powers of integers are not supported")
+    number = exponent.uniform if exponent.is_constant and exponent.rank == 0 else None
+    if number in (2, 0.5):
+        return apply(to, base, ops.square if number == 2 else ops.sqrt)
+    (first, second), axes = _align(op, to, (base, exponent))
+    dtype = str(base.dtype)
+    if exponent.dtype != base.dtype:
+        second = second.astype(dtype) if isinstance(second, np.ndarray) else ops.cast(second, dtype)
+    return Tensor(ops.power(first, second), axes)
+
+
+@operator("Where")
+def choice(op: Operation, to: KerasBuilder, condition: Value, one: Value, other: Value) -> Tensor:
+    operands, axes = _align(op, to, (condition, one, other))
+    return Tensor(ops.where(*operands), axes)
+
+
+@operator("Cast", "CastLike")
+def cast(op: Operation, to: KerasBuilder, data: Value, like: Value | None = None) -> Tensor:
+    source, target = np.dtype(data.dtype), np.dtype(op.output.dtype)
+    require(str(target) in TYPES, f"a cast to {target} is not supported")
+    if source == target:
+        return to.scrambled(data)
+    is_defined = source.kind != "f" or target.kind != "u"
+    require(is_defined, "a cast of fractions to numbers without a sign is not supported")
+    if target.kind == "b":
+        return apply(to, data, lambda x: ops.not_equal(x, np.zeros((), source)))
+    return apply(to, data, lambda x: ops.cast(x, str(target)))
+
+
+@operator("Identity")
+def identity(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
+    return to.scrambled(data)
+
+
+@operator("Dropout")
+def dropout(
+    op: Operation, to: KerasBuilder, data: Value, ratio: Value | None = None, training: Value | None = None
+) -> tuple[Tensor | None, ...]:
+    require_inference(op, ratio=ratio, training=training)
+    tensor = to.scrambled(data)
+    if len(op.results) == 1 or tensor.order is not None:
+        return tensor, None
+    return tensor, Tensor(ops.ones_like(tensor.value, dtype="bool"), tensor.axes)
+
+
+@operator("IsInf")
+def is_infinite(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
+    require_kinds("f", data)
+    sides = op.attributes["detect_negative"], op.attributes["detect_positive"]
+    require(any(sides), "it looks for nothing")
+    return apply(to, data, ops.isinf if all(sides) else ops.isposinf if sides[1] else ops.isneginf)
