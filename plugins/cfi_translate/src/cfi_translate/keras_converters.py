@@ -236,7 +236,7 @@ def arithmetic(op: Operation, to: LayerMaker, *values: Any) -> Any:
     possible = len(values) == 2 and len(constants) == 1 and constants[0].size == 1
     require(possible, "only constants with one value, or one for each channel, are supported")
     number, is_first = float(constants[0].reshape(())), _is_constant(values[0])
-    possible = op.kind != "Div" or (number and not is_first)
+    possible = op.kind != "Div" or (number != 0 and not is_first)
     require(possible, "division by the tensor, or by 0, is not supported")
     scale, offset = {
         "Mul": (number, 0.0),
