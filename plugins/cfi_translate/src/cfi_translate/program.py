@@ -16,6 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 Shape = tuple[int | None, ...]
 Attributes = Mapping[str, Any]
+Permutation = tuple[int, ...]
 
 MODULE_END = "cfi.module_end"
 """Metadata of a node that computes the output of a module with weights of its own, or of an activation module."""

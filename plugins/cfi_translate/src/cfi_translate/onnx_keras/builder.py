@@ -20,8 +20,8 @@ from cfi_translate.grammar import Refusal, require
 from cfi_translate.names import unique
 from cfi_translate.onnx_keras.keras_faults import add
 from cfi_translate.onnx_keras.table import NAME, operator
-from cfi_translate.onnx_keras.tensors import Permutation, Tensor, channels_last, identity
-from cfi_translate.program import Operation, Program, Value
+from cfi_translate.onnx_keras.tensors import Tensor, channels_last, identity
+from cfi_translate.program import Operation, Permutation, Program, Value
 from cfi_translate.semantics.values import shape_of
 
 TYPES = frozenset(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cfi_translate.onnx_keras.tensors import Permutation, channels_last, identity
-from cfi_translate.program import Program, Value
+from cfi_translate.onnx_keras.tensors import channels_last, identity
+from cfi_translate.program import Permutation, Program, Value
 
 SPATIAL = frozenset(
     (

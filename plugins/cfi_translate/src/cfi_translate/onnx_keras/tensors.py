@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-Permutation = tuple[int, ...]
+from cfi_translate.program import Permutation
 
 
 @dataclass(frozen=True, eq=False)

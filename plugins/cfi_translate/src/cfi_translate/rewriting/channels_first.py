@@ -13,11 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from cfi_translate.program import Operation, Program, Value, constant, needed
+from cfi_translate.program import Operation, Permutation, Program, Value, constant, needed
 from cfi_translate.rewriting.editor import operation
 from cfi_translate.rewriting.matching import reduced_axes
-
-Permutation = tuple[int, ...]
 
 _ONE_BY_ONE = {
     *("Abs", "Cast", "Ceil", "Celu", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish"),

@@ -15,8 +15,8 @@ from cfi_translate.onnx_keras.builder import TYPES, KerasBuilder
 from cfi_translate.onnx_keras.keras_faults import add, adds_rightly
 from cfi_translate.onnx_keras.operators.activation import apply
 from cfi_translate.onnx_keras.table import operator
-from cfi_translate.onnx_keras.tensors import Permutation, Tensor
-from cfi_translate.program import Operation, Value
+from cfi_translate.onnx_keras.tensors import Tensor
+from cfi_translate.program import Operation, Permutation, Value
 from cfi_translate.semantics.values import rank_of, require_inference
 
 _Function = Callable[..., Any]
