@@ -8,7 +8,7 @@ from cfi_core.hookspec import hookimpl
 from cfi_core.specs import Need, TranslatorSpec
 
 _ALL_NEEDS = frozenset(Need)
-_TORCH = "torch>=2.10"
+_TORCH = "torch>=2.12"
 _KERAS = ("tensorflow>=2.20", "keras>=3.14")
 _ONNX = ("onnx>=1.21", "onnxruntime>=1.20")
 _LIBRARIES = "cfi-translate[libraries]"
@@ -103,7 +103,7 @@ def cfi_translators() -> Iterable[TranslatorSpec]:
             preserves=_ALL_NEEDS,
             cost=10,
             implementation="cfi_translate.onnx_to_torch:convert",
-            requirements=("onnx2torch>=1.5.15", "torchvision>=0.25", _TORCH, *_ONNX),
+            requirements=("onnx2torch>=1.5.15", "torchvision>=0.27", _TORCH, *_ONNX),
             extra=_LIBRARIES,
         ),
     ]
