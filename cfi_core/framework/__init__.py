@@ -7,7 +7,7 @@ samples (`Portions`). `cfi_core.arrays` has the adapter of functions of numpy ar
 
 from cfi_core.framework.axes import named_axes
 from cfi_core.framework.base import FrameworkAdapter, Layer, Pullback, Runner, hand_over
-from cfi_core.framework.content import Content, UnseenError
+from cfi_core.framework.content import Content, UnseenError, always_new, identity, refuse
 from cfi_core.framework.portions import Portions, one_size
 from cfi_core.framework.structure import flatten, is_structure, items, map_structure
 
@@ -19,11 +19,14 @@ __all__ = [
     "Pullback",
     "Runner",
     "UnseenError",
+    "always_new",
     "flatten",
     "hand_over",
+    "identity",
     "is_structure",
     "items",
     "map_structure",
     "named_axes",
     "one_size",
+    "refuse",
 ]

@@ -26,7 +26,9 @@ from keras.src.models.functional import Functional
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.Variable names distributed ones, too
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework import Content, Layer, flatten
+from cfi_core.framework.base import Layer
+from cfi_core.framework.content import Content, identity
+from cfi_core.framework.structure import flatten
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import TracedLogits
 from cfi_tensorflow.outputs import combination, dense, ordered
@@ -100,7 +102,7 @@ class KerasView:
 
     def fingerprint(self) -> str:
         """Hash of weights, layers, operations, their settings and functions."""
-        held = Content(lasting=False, known=_known, libraries=_LIBRARIES)
+        held = Content(identity, parts=_parts, libraries=_LIBRARIES)
         held.write(f"{type(self.model).__qualname__}:{id(type(self.model).call)}")
         for name, layer in _named_layers(self.model):
             held.write(f"{name}:{type(layer).__qualname__}:{id(type(layer).call)}")
@@ -124,7 +126,7 @@ class KerasView:
         if not _is_of_keras(configuration):
             return None
         configuration["config"]["name"] = ""  # Keras numbers the models of a process
-        held = Content(lasting=False)  # a configuration is words and numbers
+        held = Content(identity)  # a configuration is words and numbers
         held.add(configuration)
         self._add_weights(held)
         return held.hexdigest()
@@ -577,13 +579,11 @@ def _in_place(variable: Any) -> np.ndarray:
     return np.asarray(variable.value())
 
 
-def _known(value: Any) -> tuple[str, None] | None:
-    """What is hashed elsewhere, or computes nothing."""
+def _parts(value: Any) -> list[str] | None:
+    """Of what is hashed elsewhere, or computes nothing."""
     if isinstance(value, keras.KerasTensor):
-        return f"tensor {value.dtype}{value.shape}", None
-    if isinstance(value, _ELSEWHERE):
-        return f"{type(value).__qualname__}@{id(value)}", None
-    return None
+        return [f"tensor {value.dtype}{value.shape}"]
+    return [identity(value)] if isinstance(value, _ELSEWHERE) else None
 
 
 def _operations(model: Any) -> Iterator[tuple[Any, Any]]:
