@@ -519,6 +519,13 @@ def test_pullbacks_may_be_asked_for_in_several_threads() -> None:
     assert len(found) == 6 and all(apart(one, found[0][1]) < 1e-6 for _, one in found)
 
 
+def test_a_runner_holds_the_weights_of_its_model() -> None:
+    given = random(2, 12, 10, 3)
+    runner = ADAPTER.runner(residual(), [given], ["sum"])
+    gc.collect()
+    assert runner.run(0, [given])[0].shape == (2, 12, 10, 6)
+
+
 def test_a_layer_compiled_by_itself_is_seen_inside() -> None:
     class Compiled(keras.layers.Layer):
         def __init__(self) -> None:

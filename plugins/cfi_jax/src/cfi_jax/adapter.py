@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfi_core.errors import InputError
-from cfi_core.framework import FrameworkAdapter, Layer, flatten, map_structure
+from cfi_core.framework.base import FrameworkAdapter, Layer
+from cfi_core.framework.structure import map_structure
 from cfi_jax import content
 from cfi_jax.logits import Logits, ends_in_softmax
 from cfi_jax.programs import (
@@ -26,7 +27,7 @@ from cfi_jax.programs import (
     program,
     weights,
 )
-from cfi_jax.runner import JaxRunner, differentiating, is_floating
+from cfi_jax.runner import JaxRunner, arrays, differentiate, differentiating, is_floating
 from cfi_jax.watch import Watch
 
 _MODES = ("deterministic", "use_running_average")
@@ -109,13 +110,7 @@ class JaxAdapter(FrameworkAdapter):
     def vjp(self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray | None, ...]:
         """Gradient by `jax.vjp`."""
         target = program(model)
-
-        def of_floating(*floating: Any) -> tuple[Any, ...]:
-            given = iter(floating)
-            values = [next(given) if is_floating(tensor) else tensor for tensor in inputs]
-            return _floating(flatten(target(values, None)))
-
-        gradients = iter(_pull_back(of_floating, [tensor for tensor in inputs if is_floating(tensor)], cotangents))
+        gradients = iter(_pull_back(lambda *values: target(values, None), inputs, cotangents))
         return tuple(self.to_numpy(next(gradients)) if is_floating(tensor) else None for tensor in inputs)
 
     # layers
@@ -187,10 +182,10 @@ class JaxAdapter(FrameworkAdapter):
         ]
         zeros = [jnp.zeros(seen.layers[name].shape, seen.layers[name].dtype) for name in opened]
 
-        def of_zeros(*added: Any) -> tuple[Any, ...]:
+        def of_zeros(*added: Any) -> Any:
             moves = dict(zip(opened, added, strict=True))
             watch = Watch(lambda name, array: array + moves[name] if name in moves else None)
-            return _floating(flatten(target(inputs, watch)))
+            return target(inputs, watch)
 
         gradients = _pull_back(of_zeros, zeros, cotangents)
         return {name: self.to_numpy(gradient) for name, gradient in zip(opened, gradients, strict=True)}
@@ -246,16 +241,12 @@ class JaxAdapter(FrameworkAdapter):
         return jnp.transpose(tensor, axes)
 
 
-def _floating(outputs: Sequence[Any]) -> tuple[Any, ...]:
-    """The outputs, those that have no gradient as floating zeros, so that every output takes a cotangent."""
-    arrays = [jnp.asarray(output) for output in outputs]
-    return tuple(array if is_floating(array) else jnp.zeros(array.shape) for array in arrays)
-
-
 def _pull_back(function: Any, values: Sequence[Any], cotangents: Sequence[np.ndarray]) -> tuple[Any, ...]:
+    """Gradients at the floating point values."""
     with differentiating():
-        outputs, back = jax.vjp(function, *values)
-        return back(tuple(jnp.asarray(c, output.dtype) for c, output in zip(cotangents, outputs, strict=True)))
+        outputs, back = differentiate(lambda *values: arrays(function(*values)), values)
+        pairs = [pair for pair in zip(cotangents, outputs, strict=True) if is_floating(pair[1])]
+        return back(tuple(jnp.asarray(cotangent, output.dtype) for cotangent, output in pairs))
 
 
 def _linen_path(model: Any, reference: Any) -> str | None:

@@ -92,7 +92,7 @@ class JaxRunner(Runner):
             for name in given:
                 if watch is not None and watch.calls[name] != 1:
                     raise LayerError(_calls(name, watch.calls[name]))
-            return tuple(jnp.asarray(output) for output in flatten(outputs))
+            return arrays(outputs)
         opened = self.layers[stage]
 
         def replace(name: str, array: jax.Array) -> Any | None:
@@ -123,7 +123,7 @@ class _Passes:
 
 
 def _uncompiled(function: Callable[..., _Results], _values: Sequence[Any]) -> _Passes:
-    return _Passes(lambda values: function(*values), partial(_linearized, function), _pulled)
+    return _Passes(lambda values: function(*values), partial(differentiate, function), _pulled)
 
 
 def _compiled(function: Callable[..., _Results], values: Sequence[Any]) -> _Passes:
@@ -134,14 +134,21 @@ def _compiled(function: Callable[..., _Results], values: Sequence[Any]) -> _Pass
         return tuple(jax.core.eval_jaxpr(traced.jaxpr, held, *values))
 
     def linearize(held: Sequence[Any], values: tuple[Any, ...]) -> tuple[_Results, Any]:
-        return _linearized(lambda *values: run(held, values), values)
+        return differentiate(lambda *values: run(held, values), values)
 
     # JAX keeps what it has compiled for as long as the function lives, so the pullback is a function of its own.
     pull = jax.jit(partial(_pulled), static_argnums=(2, 3))
     return _Passes(partial(jax.jit(run), held), partial(jax.jit(linearize), held), pull)
 
 
-def _linearized(function: Callable[..., _Results], values: tuple[Any, ...]) -> tuple[_Results, Any]:
+def arrays(outputs: Any) -> _Results:
+    """All that a model returns."""
+    return tuple(jnp.asarray(output) for output in flatten(outputs))
+
+
+def differentiate(function: Callable[..., _Results], values: Sequence[Any]) -> tuple[_Results, Any]:
+    """The results, and the function from cotangents of those of floating point to gradients at such values."""
+
     def of_floating(*floating: Any) -> tuple[_Results, _Results]:
         given = iter(floating)
         results = function(*(next(given) if is_floating(value) else value for value in values))

@@ -22,7 +22,7 @@ from cfi_core.framework.base import Layer
 from cfi_core.framework.content import Content, identity
 from cfi_core.framework.structure import flatten
 from cfi_tensorflow.graphs import Trace, open_batch, trace
-from cfi_tensorflow.logits import TracedLogits, open_graph
+from cfi_tensorflow.logits import TracedLogits, open_graph, traced_logits
 from cfi_tensorflow.outputs import dense, ordered
 from cfi_tensorflow.runners import EagerRunner, TapedRunner
 
@@ -100,11 +100,7 @@ class FunctionView:
 
     def without_softmax(self, inputs: Sequence[Any]) -> TracedLogits | None:
         """The traced graph without the softmax; None if there is none, or no graph."""
-        traced = self._trace(inputs or None)
-        logits = None if traced is None or not traced.differentiable else traced.without_softmax()
-        if traced is None or logits is None or (inputs and not traced.agrees(inputs, self._outputs(inputs))):
-            return None
-        return TracedLogits(self, logits)
+        return traced_logits(self, inputs, self._trace(inputs or None))
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """Calls the function, with its inputs in the order of its signature: positional ones first, then by name."""

@@ -30,8 +30,8 @@ from cfi_core.framework.base import Layer
 from cfi_core.framework.content import Content, identity
 from cfi_core.framework.structure import flatten
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
-from cfi_tensorflow.logits import TracedLogits
-from cfi_tensorflow.outputs import combination, dense, ordered
+from cfi_tensorflow.logits import traced_logits
+from cfi_tensorflow.outputs import dense, ordered, pull_back
 from cfi_tensorflow.runners import EagerRunner, GraphRunner, TapedRunner
 
 _SOFTMAXES = (keras.activations.softmax, keras.activations.log_softmax)
@@ -156,11 +156,7 @@ class KerasView:
         model = self.model
         if not is_graph(model):
             names = [name for name, _ in _named_layers(model)]
-            traced = self._trace(inputs, names, snapshot=True) if inputs else None
-            logits = None if traced is None or not traced.differentiable else traced.without_softmax()
-            if traced is None or logits is None or not traced.agrees(inputs, flatten(dense(self.run(inputs)))):
-                return None
-            return TracedLogits(self, logits)
+            return traced_logits(self, inputs, self._trace(inputs, names, snapshot=True) if inputs else None)
         found = [_logits(output) for output in model.outputs]
         if all(logit is None for logit in found):
             return None
@@ -223,10 +219,9 @@ class KerasView:
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             reading = self._read(inputs, names=names, replace=watched)
-            total = combination(flatten(reading.outputs), cotangents)
         found = {name: value for name, value in reading.readable().items() if value.dtype.is_floating}
-        gradients = tape.gradient(total, list(found.values()), unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return {name: tf.convert_to_tensor(gradient) for name, gradient in zip(found, gradients, strict=True)}
+        gradients = pull_back(tape, flatten(reading.outputs), cotangents, list(found.values()))
+        return dict(zip(found, gradients, strict=True))
 
     def runner(self, inputs: Sequence[Any], layers: Sequence[str]) -> TapedRunner:
         """The model's traced graph where it computes the same as the model; the model itself otherwise."""
