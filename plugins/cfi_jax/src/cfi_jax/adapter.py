@@ -160,11 +160,7 @@ class JaxAdapter(FrameworkAdapter):
 
         target, watch = program(body(model)), Watch(keep)
         target(inputs, watch)
-        return {
-            name: self.to_numpy(array)
-            for name, array in found.items()
-            if watch.calls[name] == 1 and name not in watch.several | watch.hidden
-        }
+        return {name: self.to_numpy(array) for name, array in found.items() if watch.is_single(name)}
 
     def layer_gradients(
         self,

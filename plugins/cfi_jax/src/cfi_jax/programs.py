@@ -44,15 +44,13 @@ class Sightings:
     Attributes:
         layers: By name, in the order in which their calls began.
         made: Names of those that can be opened, in the order in which their arrays were made.
-        calls: How often each layer was called.
-        hidden: Layers that run inside a transformation of the model's own.
+        watch: The calls of the layers.
         traceable: Whether the model can be compiled.
     """
 
     layers: Mapping[str, Sighting]
     made: tuple[str, ...]
-    calls: Mapping[str, int]
-    hidden: frozenset[str]
+    watch: Watch
     traceable: bool
 
 
@@ -100,13 +98,12 @@ def observe(model: Any, inputs: Sequence[Any]) -> Sightings:
         found.clear()
         watch = Watch(note)
         target(inputs, watch)
-    whole = {name for name in found if watch.calls[name] == 1 and name not in watch.several | watch.hidden}
+    made = tuple(name for name in found if watch.is_single(name))
     layers = {
-        name: Sighting(kind, found[name].shape, found[name].dtype) if name in whole else Sighting(kind, None)
+        name: Sighting(kind, found[name].shape, found[name].dtype) if name in made else Sighting(kind, None)
         for name, kind in watch.kinds.items()
     }
-    made = tuple(name for name in found if name in whole)
-    return Sightings(layers, made, watch.calls, frozenset(watch.hidden), traceable)
+    return Sightings(layers, made, watch, traceable)
 
 
 def nnx_layers(model: Any) -> dict[str, Any]:
