@@ -118,18 +118,15 @@ class JaxAdapter(FrameworkAdapter):
     def layers(self, model: Any, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
         """Modules of an NNX model, modules with variables of a Linen model; with inputs: all Linen modules called."""
         model = body(model)
-        seen = None if inputs is None else observe(self.twin(model), inputs).layers
+        seen = None if inputs is None else observe(self.twin(model), inputs)
         if is_nnx(model):
             kinds = {name: type(module).__name__ for name, module in nnx_layers(model).items()}
         elif seen is not None:
-            kinds = {name: sighting.kind for name, sighting in seen.items()}
+            kinds = seen.watch.kinds
         else:
             kinds = dict.fromkeys(linen_names(model), "Module") if is_linen(model) else {}
-        shapes = {name: sighting.shape for name, sighting in (seen or {}).items()}
-        return tuple(
-            Layer(name, kind, None if (shape := shapes.get(name)) is None else shape[1:])
-            for name, kind in kinds.items()
-        )
+        shapes = {} if seen is None else {name: array.shape[1:] for name, array in seen.arrays.items()}
+        return tuple(Layer(name, kind, shapes.get(name)) for name, kind in kinds.items())
 
     def layer_name(self, model: Any, reference: Any) -> str | None:
         """Path of a module; a name of a Linen module is taken as it is, since only a forward pass can tell them all."""
@@ -170,21 +167,20 @@ class JaxAdapter(FrameworkAdapter):
         names: Sequence[str] | None = None,
     ) -> Mapping[str, np.ndarray]:
         """Gradients with respect to zeros that are added to the layers' outputs."""
-        target, seen = program(model), observe(model, inputs)
-        opened = [
-            name
-            for name in seen.made
-            if (names is None or name in names) and jnp.issubdtype(seen.layers[name].dtype, jnp.floating)
-        ]
-        zeros = [jnp.zeros(seen.layers[name].shape, seen.layers[name].dtype) for name in opened]
+        target = program(model)
+        zeros = {
+            name: jnp.zeros(array.shape, array.dtype)
+            for name, array in observe(model, inputs).arrays.items()
+            if (names is None or name in names) and is_floating(array)
+        }
 
         def of_zeros(*added: Any) -> Any:
-            moves = dict(zip(opened, added, strict=True))
+            moves = dict(zip(zeros, added, strict=True))
             watch = Watch(lambda name, array: array + moves[name] if name in moves else None)
             return target(inputs, watch)
 
-        gradients = _pull_back(of_zeros, zeros, cotangents)
-        return {name: self.to_numpy(gradient) for name, gradient in zip(opened, gradients, strict=True)}
+        gradients = _pull_back(of_zeros, list(zeros.values()), cotangents)
+        return {name: self.to_numpy(gradient) for name, gradient in zip(zeros, gradients, strict=True)}
 
     def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> JaxRunner:
         """See `cfi_jax.runner`."""

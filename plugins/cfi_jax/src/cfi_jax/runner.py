@@ -209,4 +209,4 @@ def _in_order(seen: Sightings, layers: Sequence[str]) -> tuple[str, ...]:
     """
     for name in layers:
         seen.watch.check(name)
-    return tuple(name for name in seen.made if name in layers)
+    return tuple(name for name in seen.arrays if name in layers)

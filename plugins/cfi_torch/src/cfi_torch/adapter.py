@@ -22,7 +22,7 @@ from cfi_core.errors import InputError
 from cfi_core.framework import FrameworkAdapter, Layer, flatten, map_structure
 from cfi_torch import content
 from cfi_torch.function import TorchFunction, function_model, modules_behind
-from cfi_torch.runner import TorchRunner, freeze
+from cfi_torch.runner import TorchRunner, freeze, pull_back
 from cfi_torch.watch import LayerWatch
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
@@ -379,15 +379,7 @@ def _gradients(
     outputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray], tensors: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
     """Of `sum(output * cotangent)` at tensors that the outputs were made from; zeros where none was."""
-    pairs = [
-        (output, torch.as_tensor(cotangent, dtype=output.dtype, device=output.device))
-        for output, cotangent in zip(outputs, cotangents, strict=True)
-        if output.requires_grad
-    ]
-    found: Sequence[torch.Tensor | None] = [None] * len(tensors)
-    if pairs and tensors:
-        results, weights = zip(*pairs, strict=True)
-        found = torch.autograd.grad(results, tensors, weights, allow_unused=True)
+    found = pull_back(outputs, cotangents, tensors)
     return [torch.zeros_like(each) if one is None else one for each, one in zip(tensors, found, strict=True)]
 
 

@@ -82,22 +82,9 @@ class TorchRunner(Runner):
     ) -> tuple[torch.Tensor | None, ...]:
         leaves = recorded.leaves
         asked = [leaf for leaf, is_wanted in zip(leaves, wanted, strict=True) if is_wanted and leaf.requires_grad]
-        pairs = [
-            (result, cotangent.detach().to(result))
-            for result, cotangent in zip(recorded.results, cotangents, strict=True)
-            if cotangent is not None and result.requires_grad
-        ]
-        if not asked or not pairs:
-            return (None,) * len(leaves)
         # Models that recompute instead of keeping (activation checkpointing) run parts of themselves here again.
         with self._one_pass, torch.inference_mode(False), self._hooks(stage, leaves, None):
-            gradients = torch.autograd.grad(
-                [result for result, _ in pairs],
-                asked,
-                [cotangent for _, cotangent in pairs],
-                allow_unused=True,
-                retain_graph=keep,
-            )
+            gradients = pull_back(recorded.results, cotangents, asked, keep=keep)
         found = {id(leaf): gradient for leaf, gradient in zip(asked, gradients, strict=True)}
         return tuple(found.get(id(leaf)) for leaf in leaves)
 
@@ -153,6 +140,28 @@ class _Pass(NamedTuple):
 
 class _Reached(BaseException):
     """Ends a forward pass; a model that catches `Exception` does not hold it up."""
+
+
+def pull_back(
+    results: Sequence[torch.Tensor], cotangents: Sequence[Any], tensors: Sequence[torch.Tensor], *, keep: bool = False
+) -> Sequence[torch.Tensor | None]:
+    """Gradients of `sum(result * cotangent)`, where there is a cotangent; None where a tensor has no influence.
+
+    Args:
+        results: What was recorded.
+        cotangents: Tensors, arrays or None.
+        tensors: That the results may have been made from.
+        keep: Whether the recording is needed again.
+    """
+    pairs = [
+        (result, torch.as_tensor(cotangent, dtype=result.dtype, device=result.device).detach())
+        for result, cotangent in zip(results, cotangents, strict=True)
+        if cotangent is not None and result.requires_grad
+    ]
+    if not pairs or not tensors:
+        return [None] * len(tensors)
+    ends, weights = zip(*pairs, strict=True)
+    return torch.autograd.grad(ends, tensors, weights, allow_unused=True, retain_graph=keep)
 
 
 def freeze(twin: nn.Module, original: nn.Module) -> nn.Module:
