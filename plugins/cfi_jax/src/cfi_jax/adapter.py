@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfi_core.errors import InputError
-from cfi_core.framework.base import FrameworkAdapter, Layer
-from cfi_core.framework.structure import map_structure
+from cfi_core.framework import FrameworkAdapter, Layer, map_structure
 from cfi_jax import content
 from cfi_jax.logits import Logits, ends_in_softmax
 from cfi_jax.programs import (

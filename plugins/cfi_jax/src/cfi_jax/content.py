@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from cfi_core.framework.content import Content, always_new, identity
+from cfi_core.framework import Content, always_new, identity
 from cfi_jax.programs import JITTED, is_linen, is_nnx, unjitted
 
 _LIBRARIES = ("jax", "flax", "equinox", "optax", "scipy")

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from cfi_core.errors import NoGradientError
-from cfi_core.framework.base import Pullback, Runner
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import Pullback, Runner, flatten
 from cfi_jax.programs import Sightings, body, observe, program
 from cfi_jax.watch import Watch
 

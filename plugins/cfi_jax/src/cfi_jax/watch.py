@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.extend.core import get_opaque_trace_state
 
-from cfi_core.framework.calls import LayerCalls
+from cfi_core.framework import LayerCalls
 
 _HIDDEN = "runs inside a JAX transformation of the model's own (jit, remat, scan, vmap, grad), which hides its values"
 _classes = RLock()

@@ -18,9 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework.base import Layer
-from cfi_core.framework.content import Content, identity
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import Content, Layer, flatten, identity
 from cfi_tensorflow.graphs import Trace, open_batch, trace
 from cfi_tensorflow.logits import TracedLogits, open_graph, traced_logits
 from cfi_tensorflow.outputs import dense, ordered

@@ -24,10 +24,7 @@ from keras.src.models.functional import Functional
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.Variable names distributed ones, too
 
 from cfi_core.errors import InputError
-from cfi_core.framework.base import Layer
-from cfi_core.framework.calls import LayerCalls
-from cfi_core.framework.content import Content, identity
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import Content, Layer, LayerCalls, flatten, identity
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import traced_logits
 from cfi_tensorflow.outputs import dense, ordered, pull_back

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework.base import Layer
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import Layer, flatten
 from cfi_tensorflow.graphs import Trace
 from cfi_tensorflow.outputs import dense
 from cfi_tensorflow.runners import GraphRunner, TapedRunner

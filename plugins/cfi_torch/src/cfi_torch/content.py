@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cfi_core.framework.content import Content, UnseenError, identity, refuse
+from cfi_core.framework import Content, UnseenError, identity, refuse
 
 _LIBRARIES = ("torch", "torchaudio", "torchvision")
 _LEFT_OUT = ("training", "_modules", "_with_softmax")

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from cfi_core.errors import InputError, LayerError, MethodError
-from cfi_core.framework.base import Pullback, Runner
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import Pullback, Runner, flatten
 from cfi_torch.watch import LayerWatch
 
 

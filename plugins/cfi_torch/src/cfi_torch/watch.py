@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cfi_core.framework.calls import LayerCalls
+from cfi_core.framework import LayerCalls
 
 
 class LayerWatch(LayerCalls):
