@@ -29,6 +29,7 @@ from cfi_translate.graph import (
     remove_identities,
     replace_nodes,
 )
+from cfi_translate.names import unique
 from cfi_translate.program import (
     MODULE_END,
     SAMPLES,
@@ -270,13 +271,8 @@ def _check(model: ModelProto, translator: str) -> None:
 def _name_nodes(model: ModelProto) -> None:
     taken: set[str] = set()
     for node in model.graph.node:
-        stem = node.name or node.op_type
-        name, number = stem, 0
-        while name in taken:
-            number += 1
-            name = f"{stem}_{number}"
-        node.name = name
-        taken.add(name)
+        node.name = unique(node.name or node.op_type, taken)
+        taken.add(node.name)
 
 
 class _Unfit(Exception):
