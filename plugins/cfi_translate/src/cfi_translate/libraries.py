@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import ModelProto, version_converter
 
+from cfi_core.framework.axes import Permutation
 from cfi_translate.failures import failure
-from cfi_translate.program import Operation, Permutation, Program
+from cfi_translate.program import Operation, Program
 from cfi_translate.reading import read
 from cfi_translate.rewriting import Rule, rewrite
 from cfi_translate.rewriting.batch_normalization import scale_to_batch_normalization, shift_to_batch_normalization
@@ -37,7 +38,7 @@ def prepare(
     opsets: tuple[int, int],
     *rules: Rule,
     preferred: int = 13,
-) -> tuple[Program, tuple[Permutation | None, ...]]:
+) -> tuple[Program, tuple[Permutation, ...]]:
     """The program in a supported operator set, its padding explicit, its layers restored, its sizes constant.
 
     Args:

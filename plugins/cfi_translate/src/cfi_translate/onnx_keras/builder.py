@@ -15,14 +15,16 @@ from keras import layers, ops
 
 from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
+from cfi_core.framework.axes import Permutation
 from cfi_translate.failures import failure
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.names import unique
 from cfi_translate.onnx_keras.keras_faults import add
-from cfi_translate.onnx_keras.table import NAME, operator
+from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor, channels_last, identity
-from cfi_translate.program import Operation, Permutation, Program, Value
+from cfi_translate.program import Operation, Order, Program, Value
 from cfi_translate.semantics.values import shape_of
+from cfi_translate.translators import ONNX_KERAS
 
 TYPES = frozenset(
     ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
@@ -40,7 +42,7 @@ class KerasBuilder:
         users: Of each value.
     """
 
-    def __init__(self, program: Program, inputs: Sequence[np.ndarray], layouts: Sequence[Permutation]) -> None:
+    def __init__(self, program: Program, inputs: Sequence[np.ndarray], layouts: Sequence[Order]) -> None:
         self.program = program
         self.users = program.users()
         self._at = ""
@@ -53,7 +55,7 @@ class KerasBuilder:
         self._inputs = []
         for value, array, axes in zip(program.inputs, inputs, layouts, strict=True):
             if str(value.dtype) not in TYPES:
-                raise failure(NAME, f"takes numbers, and input {value.name!r} is of type {value.dtype}")
+                raise failure(ONNX_KERAS, f"takes numbers, and input {value.name!r} is of type {value.dtype}")
             shape = [array.shape[axis] for axis in axes]
             if program.free:
                 shape[0] = None
@@ -152,7 +154,7 @@ class KerasBuilder:
 
     # Orders of axes
 
-    def lay(self, tensor: Tensor, axes: Permutation) -> Any:
+    def lay(self, tensor: Tensor, axes: Order) -> Any:
         """The Keras tensor with its axes in a given order."""
         if tensor.axes == axes:
             return tensor.value
@@ -176,7 +178,7 @@ class KerasBuilder:
         require(3 <= tensor.rank <= 5, f"only tensors of 3 to 5 axes are supported, and this one has {tensor.rank}")
         return self.lay(tensor, channels_last(tensor.rank))
 
-    def align(self, values: Sequence[Value], rank: int) -> tuple[list[Any], Permutation]:
+    def align(self, values: Sequence[Value], rank: int) -> tuple[list[Any], Order]:
         """Brings operands into one order of axes, so that they broadcast as in ONNX.
 
         Returns:
@@ -189,7 +191,7 @@ class KerasBuilder:
         axes = max(full, key=_extent).axes if full else identity(rank)
         return [self._align(one, axes) for one in operands], axes
 
-    def _align(self, operand: Tensor | np.ndarray, axes: Permutation) -> Any:
+    def _align(self, operand: Tensor | np.ndarray, axes: Order) -> Any:
         rank = len(axes)
         if isinstance(operand, np.ndarray):
             if operand.ndim == 0:
@@ -330,13 +332,13 @@ class KerasBuilder:
             TranslationError: An output is a constant.
         """
         outputs: list[Any] = []
-        turns: list[Permutation | None] = []
+        turns: list[Permutation] = []
         for value in self.program.outputs:
             self._at = value.name
             try:
                 tensor = self.tensor(value)
             except Refusal as error:
-                raise failure(NAME, f"cannot make output {value.name!r}: {error}") from error
+                raise failure(ONNX_KERAS, f"cannot make output {value.name!r}: {error}") from error
             last = 3 <= tensor.rank <= 5 and tensor.axes == channels_last(tensor.rank)
             made = tensor.value if last else self.lay(tensor, identity(tensor.rank))
             if any(made is one for one in (*self._inputs, *outputs)):

@@ -11,9 +11,10 @@ from cfi_core.contract import Converted
 from cfi_translate.onnx_keras import operators
 from cfi_translate.onnx_keras.builder import KerasBuilder
 from cfi_translate.onnx_keras.layouts import input_layouts
-from cfi_translate.onnx_keras.table import NAME, operator
+from cfi_translate.onnx_keras.table import operator
 from cfi_translate.reading import read
 from cfi_translate.rewriting import rewrite
+from cfi_translate.translators import ONNX_KERAS
 
 assert operators  # importing them fills the table
 
@@ -24,7 +25,7 @@ def build(model: ModelProto, inputs: Sequence[np.ndarray]) -> Converted:
     Raises:
         TranslationError: An operator, or a way to use it, is not supported.
     """
-    program = rewrite(read(model, inputs, NAME, operator.__contains__))
+    program = rewrite(read(model, inputs, ONNX_KERAS, operator.__contains__))
     builder = KerasBuilder(program, inputs, input_layouts(program))
     for operation in program.operations:
         builder.step(operation)

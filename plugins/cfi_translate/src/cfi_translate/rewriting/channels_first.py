@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cfi_translate.program import Operation, Permutation, Program, Value, constant, needed
+from cfi_core.framework.axes import Permutation, inverse
+from cfi_translate.program import Operation, Order, Program, Value, constant, needed
 from cfi_translate.rewriting.editor import operation
 from cfi_translate.rewriting.matching import reduced_axes
 
@@ -29,7 +30,7 @@ _TOGETHER = {
 _REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ReduceSumSquare"}
 
 
-def to_channels_first(program: Program) -> tuple[Program, tuple[Permutation | None, ...]]:
+def to_channels_first(program: Program) -> tuple[Program, tuple[Permutation, ...]]:
     """Moves and cancels transposes.
 
     Returns:
@@ -37,7 +38,7 @@ def to_channels_first(program: Program) -> tuple[Program, tuple[Permutation | No
     """
     best = _Sinking(program, {}).result
     turned: dict[Value, Value] = {}
-    axes: dict[Value, Permutation] = {}
+    axes: dict[Value, Order] = {}
     for value in program.inputs:
         if value.rank not in (3, 4, 5) or value in program.outputs:
             continue
@@ -55,19 +56,14 @@ def _transposes(operations: Sequence[Operation]) -> int:
     return sum(one.kind == "Transpose" for one in operations)
 
 
-def inverse(order: Permutation) -> Permutation:
-    """The order that takes an order back."""
-    return tuple(int(one) for one in np.argsort(order))
-
-
-def _permute(name: str, value: Value, order: Permutation) -> Value:
+def _permute(name: str, value: Value, order: Order) -> Value:
     """A value whose axis `i` is axis `order[i]` of another."""
     shape = None if value.shape is None else tuple(value.shape[axis] for axis in order)
     back = inverse(order)
     return Value(name, value.dtype, shape, multiples={back[axis]: n for axis, n in value.multiples.items()})
 
 
-def _is_reshape(value: Value, order: Permutation) -> bool:
+def _is_reshape(value: Value, order: Order) -> bool:
     """Whether a transpose moves axes of size 1 only."""
     if value.shape is None:
         return False
@@ -88,7 +84,7 @@ class _Sinking:
         self._made: list[Operation] = []
         self._same: dict[Value, Value] = {}
         # A value, and of which other one it is the transpose in which order.
-        self._turned: dict[Value, tuple[Value, Permutation]] = {}
+        self._turned: dict[Value, tuple[Value, Order]] = {}
         self._makers: dict[Value, Operation] = {}
         self._outputs = set(program.outputs)
         for value, other in inputs.items():
@@ -163,7 +159,7 @@ class _Sinking:
             return self._pad
         return None
 
-    def _order(self, op: Operation, values: Sequence[Value | None]) -> Permutation | None:
+    def _order(self, op: Operation, values: Sequence[Value | None]) -> Permutation:
         """The order in which the largest of the values are transposes of others."""
         rank = op.output.rank
         orders = [
@@ -193,7 +189,7 @@ class _Sinking:
         self._sink(op, sources, order)
         return True
 
-    def _source(self, op: Operation, value: Value | None, order: Permutation, largest: int) -> Value | None:
+    def _source(self, op: Operation, value: Value | None, order: Order, largest: int) -> Value | None:
         """What a value is the transpose of; where it is small enough, it is transposed back for that."""
         if value is None or value.rank is None:
             return None
@@ -212,7 +208,7 @@ class _Sinking:
         self._transpose(operation("Transpose", op, [value], outputs=[back], name=name, perm=inverse(order)))
         return self._same.get(back, back)
 
-    def _sink(self, op: Operation, sources: Sequence[Value | None], order: Permutation, **attributes: Any) -> None:
+    def _sink(self, op: Operation, sources: Sequence[Value | None], order: Order, **attributes: Any) -> None:
         """The operation on what its inputs are transposes of, and the transpose behind it."""
         inner = _permute(f"{op.output.name}_channels_first", op.output, inverse(order))
         self._emit(replace(op, inputs=tuple(sources), outputs=(inner,), attributes={**op.attributes, **attributes}))
