@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from cfi_core.contract import Axes, BridgeRequest, Converted, MethodRequest, MethodResult
+from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
 from cfi_core.errors import (
     FOREIGN,
     CFIError,
@@ -66,22 +66,22 @@ def foreign(kind: type[CFIError], doing: str, advice: str, passes: type[CFIError
 
 
 def run_method(
-    request: MethodRequest,
-    origin: str,
-    *,
-    inputs: Sequence[Shape] | None = None,
-    layers: Sequence[Shape | None] = (),
+    request: MethodRequest, origin: str, *, inputs: Sequence[Shape] | None = None, layers: Sequence[Shape | None] = ()
 ) -> MethodResult:
-    """Runs the implementation of a method.
+    """Runs the implementation of a method, and checks what it returned before anything is labelled.
 
     Args:
         request: What it is asked.
         origin: Distribution of the method.
-        inputs: See `check_result`.
-        layers: See `check_result`.
+        inputs: Shapes of the inputs of the model that ran; None: those of the request. Without inputs in the request
+            (feature visualization), the shapes that the model declares, with None for the number of samples.
+        layers: Shape of the output of each layer in `request.layer`, None where it is not known: the layer is called
+            several times, or gives several tensors. Nor is it known where the toolset chose the layer itself.
 
     Raises:
-        MethodError: It failed, cannot be imported, or returned what does not fit the request.
+        MethodError: It failed, cannot be imported, or returned no `MethodResult`; its result holds another number of
+            values than there are inputs or layers, values that are no tensors of real numbers, or values of another
+            shape than their axes have.
         CFIError: What it raises itself of this kind.
     """
     method = request.method
@@ -89,33 +89,36 @@ def run_method(
     advice = f"Check the arguments against the toolset's documentation{source}."
     with foreign(MethodError, f"{method.key} of {method.toolset} failed in {origin}", advice):
         result = resolve(method.implementation)(request)
-    return check_result(request, result, origin, inputs=inputs, layers=layers)
+    advice = f"Leave out own arguments that change the result's form; if there are none, report it to {origin}."
+    with _refusals(MethodError, f"{method.key} of {method.toolset} ({origin}) returned", advice):
+        _check_result(request, result, _shapes(request.inputs) if inputs is None else inputs, layers)
+    return result
 
 
 def run_conversion(
-    step: TranslatorSpec,
-    model: Any,
-    examples: tuple[Any, ...],
-    origin: str,
-    *,
-    outputs: Sequence[Shape] | None = None,
+    step: TranslatorSpec, model: Any, examples: tuple[Any, ...], origin: str, *, outputs: Sequence[Shape] | None = None
 ) -> Converted:
-    """Runs a conversion.
+    """Runs a conversion, and checks what it returned.
 
     Args:
         step: The conversion.
         model: The model to convert.
         examples: Arrays for its inputs.
         origin: Distribution of the conversion.
-        outputs: See `check_converted`.
+        outputs: Shapes of the model's outputs, flat; None where they are not known.
 
     Raises:
-        TranslationError: It failed, cannot be imported, or returned what does not fit the model.
+        TranslationError: It failed, cannot be imported, or returned no `Converted`, or one whose permutations do not
+            fit the inputs and outputs.
     """
     advice = "Try another translator (cfi.translators() lists them) or a toolset of the model's own framework."
     with foreign(TranslationError, f"{step.name} of {origin} failed on the model", advice, TranslationError):
         converted = resolve(step.implementation)(model, examples)
-    return check_converted(step, converted, origin, inputs=[_shape(array) for array in examples], outputs=outputs)
+    with _refusals(TranslationError, f"{step.name} ({origin}) returned", f"Report it to {origin}."):
+        _check_model(converted, _shapes(examples), outputs)
+        if converted.layers:
+            raise Refused("layers, which only a bridge is asked for")
+    return converted
 
 
 def build_bridge(
@@ -126,23 +129,27 @@ def build_bridge(
     outputs: Sequence[Shape] | None = None,
     layers: Mapping[str, Shape] | None = None,
 ) -> Converted:
-    """Builds a bridge.
+    """Builds a bridge, and checks what was built.
 
     Args:
         step: The bridge.
         request: What it is asked.
         origin: Distribution of the bridge.
-        outputs: See `check_bridged`.
-        layers: See `check_bridged`.
+        outputs: Shapes of the model's outputs, flat; None where they are not known.
+        layers: Shapes of the outputs of the layers that are asked for, where they are known.
 
     Raises:
-        TranslationError: It failed, cannot be imported, or returned what does not fit the request.
+        TranslationError: It failed, cannot be imported, or returned no `Converted`, one whose permutations do not fit
+            inputs, outputs and layers, or one with other layers than those that were asked for.
         CFIError: What it raises itself of this kind, such as a `LayerError`.
     """
-    advice = "Pass translator='conversion' to convert the model instead."
-    with foreign(TranslationError, f"{step.name} of {origin} failed on the model", advice):
+    advice = "Pass translator='conversion' to convert the model instead"
+    with foreign(TranslationError, f"{step.name} of {origin} failed on the model", f"{advice}."):
         converted = resolve(step.implementation)(request)
-    return check_bridged(step, converted, origin, request, outputs=outputs, layers=layers)
+    with _refusals(TranslationError, f"{step.name} ({origin}) returned", f"{advice}, and report it to {origin}."):
+        _check_model(converted, _shapes(request.inputs), outputs)
+        _check_layers(converted.layers, set(request.layers), layers or {})
+    return converted
 
 
 def make_adapter(spec: FrameworkSpec, origin: str) -> Any:
@@ -202,120 +209,6 @@ def _reported(what: str, plugin: PluginInfo) -> Iterator[None]:
 # out of it again
 
 
-def check_result(
-    request: MethodRequest,
-    result: Any,
-    origin: str,
-    *,
-    inputs: Sequence[Shape] | None = None,
-    layers: Sequence[Shape | None] = (),
-) -> MethodResult:
-    """Checks what a method returned, before anything is labelled.
-
-    Args:
-        request: What the method was asked.
-        result: What it returned.
-        origin: Distribution of the method.
-        inputs: Shapes of the inputs of the model that ran; None: those of the request. Without inputs in the request
-            (feature visualization), the shapes that the model declares, with None for the number of samples.
-        layers: Shape of the output of each layer in `request.layer`, None where it is not known: the layer is called
-            several times, or gives several tensors. Nor is it known where the toolset chose the layer itself.
-
-    Returns:
-        The result.
-
-    Raises:
-        MethodError: It is no `MethodResult`; it holds another number of values than there are inputs or layers, values
-            that are no tensors of real numbers, or values of another shape than their axes have.
-    """
-    method = request.method
-    shapes = [_shape(tensor) for tensor in request.inputs] if inputs is None else list(inputs)
-    advice = f"Leave out own arguments that change the result's form; if there are none, report it to {origin}."
-    with _refusals(MethodError, f"{method.key} of {method.toolset} ({origin}) returned", advice):
-        _instance(result, MethodResult)
-        read = _read_layers(request, layers) if result.layer is None else [None]
-        places = _places(request, result.axes, shapes, read)
-        if len(result.values) != len(places) and (None not in places or len(result.values) < len(places)):
-            noun = "layer" if result.axes in _OF_LAYERS else "input"
-            raise Refused(f"{_count(len(result.values), 'value')} for {_count(len(places), noun)}")
-        if len(result.values) != len(places):  # of the several tensors of a layer
-            places = [None] * len(result.values)
-        for position, (value, place) in enumerate(zip(result.values, places, strict=True)):
-            _check_value(value, place, f"value {position}" if len(places) > 1 else "a value", result.axes)
-        return result
-
-
-def check_converted(
-    step: TranslatorSpec,
-    converted: Any,
-    origin: str,
-    *,
-    inputs: Sequence[Shape],
-    outputs: Sequence[Shape] | None = None,
-) -> Converted:
-    """Checks what a conversion returned.
-
-    Args:
-        step: The conversion.
-        converted: What it returned.
-        origin: Its distribution.
-        inputs: Shapes of the examples that it was given.
-        outputs: Shapes of the model's outputs, flat; None where they are not known.
-
-    Returns:
-        What was returned.
-
-    Raises:
-        TranslationError: It is no `Converted`, or its permutations do not fit the inputs and outputs.
-    """
-    with _refusals(TranslationError, f"{step.name} ({origin}) returned", f"Report it to {origin}."):
-        _check_model(converted, inputs, outputs)
-        if converted.layers:
-            raise Refused("layers, which only a bridge is asked for")
-        return converted
-
-
-def check_bridged(
-    step: TranslatorSpec,
-    converted: Any,
-    origin: str,
-    request: BridgeRequest,
-    *,
-    outputs: Sequence[Shape] | None = None,
-    layers: Mapping[str, Shape] | None = None,
-) -> Converted:
-    """Checks what a bridge returned.
-
-    Args:
-        step: The bridge.
-        converted: What it returned.
-        origin: Its distribution.
-        request: What it was asked.
-        outputs: Shapes of the model's outputs, flat; None where they are not known.
-        layers: Shapes of the outputs of the layers that were asked for, where they are known.
-
-    Returns:
-        What was returned.
-
-    Raises:
-        TranslationError: It is no `Converted`, its permutations do not fit inputs, outputs and layers, or it holds
-            other layers than those that were asked for.
-    """
-    advice = f"Pass translator='conversion' to convert the model instead, and report it to {origin}."
-    with _refusals(TranslationError, f"{step.name} ({origin}) returned", advice):
-        _check_model(converted, [_shape(tensor) for tensor in request.inputs], outputs)
-        asked, given = set(request.layers), set(converted.layers)
-        if asked - given:
-            raise Refused(f"no layer for {_names(asked - given)}, which was asked for")
-        if given - asked:
-            raise Refused(f"layers for {_names(given - asked)}, which nobody asked for")
-        for name, layer in converted.layers.items():
-            shape = (layers or {}).get(name)
-            if shape is not None:
-                _check_axes(layer.axes, shape, f"layer {name!r}")
-        return converted
-
-
 @contextmanager
 def _refusals(kind: type[CFIError], doing: str, advice: str) -> Iterator[None]:
     try:
@@ -329,6 +222,19 @@ def _instance(value: Any, kind: type) -> None:
         raise Refused(f"a {type(value).__name__} where a {kind.__name__} is expected")
 
 
+def _check_result(request: MethodRequest, result: Any, inputs: Sequence[Shape], layers: Sequence[Shape | None]) -> None:
+    _instance(result, MethodResult)
+    read = _read_layers(request, layers) if result.layer is None else [None]
+    places = _places(request, result.axes, inputs, read)
+    if len(result.values) != len(places):
+        if None not in places or len(result.values) < len(places):
+            noun = "layer" if result.axes in _OF_LAYERS else "input"
+            raise Refused(f"{_count(len(result.values), 'value')} for {_count(len(places), noun)}")
+        places = [None] * len(result.values)  # the several tensors of a layer
+    for position, (value, place) in enumerate(zip(result.values, places, strict=True)):
+        _check_value(value, place, f"value {position}" if len(places) > 1 else "a value", result.axes)
+
+
 def _check_model(converted: Any, inputs: Sequence[Shape], outputs: Sequence[Shape] | None) -> None:
     _instance(converted, Converted)
     if converted.model is None:
@@ -339,6 +245,16 @@ def _check_model(converted: Any, inputs: Sequence[Shape], outputs: Sequence[Shap
             raise Refused(f"axes {axes} of input {position}, which move the samples away from the first axis")
     if outputs is not None:
         _check_permutations(converted.output_axes, outputs, "output")
+
+
+def _check_layers(layers: Mapping[str, BridgedLayer], asked: set[str], shapes: Mapping[str, Shape]) -> None:
+    given = set(layers)
+    if asked - given:
+        raise Refused(f"no layer for {_names(asked - given)}, which was asked for")
+    if given - asked:
+        raise Refused(f"layers for {_names(given - asked)}, which nobody asked for")
+    for name in given & set(shapes):
+        _check_axes(layers[name].axes, shapes[name], f"layer {name!r}")
 
 
 def _check_permutations(permutations: Sequence[Any], shapes: Sequence[Shape], noun: str) -> None:
@@ -416,6 +332,10 @@ def _fits(actual: Shape, expected: Shape) -> bool:
 
 def _shape(tensor: Any) -> Shape:
     return tuple(None if size is None else int(size) for size in tensor.shape)
+
+
+def _shapes(tensors: Sequence[Any]) -> list[Shape]:
+    return [_shape(tensor) for tensor in tensors]
 
 
 def _described(value: Any) -> str:

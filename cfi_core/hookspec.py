@@ -21,14 +21,7 @@ import pluggy
 if TYPE_CHECKING:
     from cfi_core.attribution import Attribution
     from cfi_core.records import Plan, Route
-    from cfi_core.specs import (
-        FrameworkSpec,
-        MethodSpec,
-        PlotterSpec,
-        ToolsetSpec,
-        TranslatorSpec,
-        WriterSpec,
-    )
+    from cfi_core.specs import FrameworkSpec, MethodSpec, PlotterSpec, ToolsetSpec, TranslatorSpec, WriterSpec
 
 PROJECT = "cfi_core"
 ENTRY_POINT_GROUP = "cfi_core.plugins"

@@ -19,16 +19,7 @@ from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK
 from cfi_core.discovery import announcements
 from cfi_core.errors import FOREIGN, PluginConflictError, PluginWarning, UnknownMethodError, told, warn
 from cfi_core.requirements import unmet, version_of
-from cfi_core.specs import (
-    ANY,
-    FrameworkSpec,
-    MethodSpec,
-    PlotterSpec,
-    Spec,
-    ToolsetSpec,
-    TranslatorSpec,
-    WriterSpec,
-)
+from cfi_core.specs import ANY, FrameworkSpec, MethodSpec, PlotterSpec, Spec, ToolsetSpec, TranslatorSpec, WriterSpec
 
 DISABLED = "CFI_DISABLE_PLUGINS"
 """Environment variable: names of entry points or distributions, with commas between them, that are not loaded."""

@@ -8,16 +8,7 @@ import numpy as np
 import pytest
 
 import cfi_core as cfi
-from cfi_core.boundary import (
-    build_bridge,
-    check_bridged,
-    check_converted,
-    check_result,
-    foreign,
-    make_adapter,
-    run_conversion,
-    run_method,
-)
+from cfi_core.boundary import build_bridge, foreign, make_adapter, run_conversion, run_method
 from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
 from cfi_core.specs import ANY, RUNNABLE, FrameworkSpec, Kind, MethodSpec, Need, TranslatorSpec
 
@@ -28,12 +19,17 @@ METHOD = MethodSpec(
     toolset="stamps",
     kind=Kind.LAYER,
     needs=frozenset({Need.FORWARD}),
-    implementation="builtins:print",
+    implementation="plugin_that_answers:run",
     exec_args=("at_input",),
     native_only=("at_input",),
 )
 CONVERSION = TranslatorSpec(
-    name="unfold", source="paper", target="print", preserves=frozenset(Need), cost=1, implementation="folds:unfold"
+    name="unfold",
+    source="paper",
+    target="print",
+    preserves=frozenset(Need),
+    cost=1,
+    implementation="plugin_that_answers:run",
 )
 BRIDGE = TranslatorSpec(
     name="lift",
@@ -41,9 +37,19 @@ BRIDGE = TranslatorSpec(
     target="print",
     preserves=RUNNABLE,
     cost=1,
-    implementation="builtins:exit",
+    implementation="plugin_that_answers:run",
     kind="bridge",
 )
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Lets the method, the conversion and the bridge return what is given."""
+
+    def plant(returned) -> None:
+        monkeypatch.setitem(sys.modules, "plugin_that_answers", SimpleNamespace(run=lambda *arguments: returned))
+
+    return plant
 
 
 def request(*inputs: np.ndarray, **fields) -> MethodRequest:
@@ -81,8 +87,9 @@ LAYER = (2, 5, 7, 4)
         (at_layer(exec_args={"at_input": True}), result((2, 8, 8, 3), axes=Axes.LAYER), {"layers": [LAYER]}),
     ],
 )
-def test_what_fits_passes(asked, returned, known):
-    assert check_result(asked, returned, ORIGIN, **known) is returned
+def test_what_fits_passes(answer, asked, returned, known):
+    answer(returned)
+    assert run_method(asked, ORIGIN, **known) is returned
 
 
 @pytest.mark.parametrize(
@@ -125,25 +132,27 @@ def test_what_fits_passes(asked, returned, known):
         (request(), MethodResult((IMAGES.tolist(),), Axes.INPUT), {}, r"no tensor of real numbers \(list\)"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_the_plugin_is_named(asked, returned, known, match):
+def test_what_does_not_fit_is_refused_and_the_plugin_is_named(answer, asked, returned, known, match):
+    answer(returned)
     with pytest.raises(cfi.MethodError, match=match) as caught:
-        check_result(asked, returned, ORIGIN, **known)
+        run_method(asked, ORIGIN, **known)
     assert str(caught.value).startswith(f"stamp of stamps ({ORIGIN}) returned ")
     assert f"report it to {ORIGIN}" in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "uint8", "bool"])
-def test_real_numbers_of_every_type_pass(dtype):
-    check_result(request(), MethodResult((IMAGES.astype(dtype),), Axes.INPUT), ORIGIN)
+def test_real_numbers_of_every_type_pass(answer, dtype):
+    answer(MethodResult((IMAGES.astype(dtype),), Axes.INPUT))
+    run_method(request(), ORIGIN)
 
 
 @pytest.mark.parametrize("dtype", ["torch.float32", "<dtype: 'bfloat16'>", "torch.bfloat16", "float8_e4m3fn"])
-def test_tensors_of_frameworks_are_known_by_the_names_of_their_types(dtype):
-    value = SimpleNamespace(shape=IMAGES.shape, dtype=dtype)
-    check_result(request(), MethodResult((value,), Axes.INPUT), ORIGIN)
+def test_tensors_of_frameworks_are_known_by_the_names_of_their_types(answer, dtype):
+    answer(MethodResult((SimpleNamespace(shape=IMAGES.shape, dtype=dtype),), Axes.INPUT))
+    run_method(request(), ORIGIN)
 
 
-SHAPES = {"inputs": [(2, 3, 5, 7)], "outputs": [(2, 10)]}
+EXAMPLES, OUTPUTS = (np.zeros((2, 3, 5, 7)),), [(2, 10)]
 
 
 @pytest.mark.parametrize(
@@ -160,20 +169,23 @@ SHAPES = {"inputs": [(2, 3, 5, 7)], "outputs": [(2, 10)]}
         (Converted(object(), layers={"conv": BridgedLayer("conv")}), "layers, which only a bridge is asked for"),
     ],
 )
-def test_a_conversion_that_does_not_fit_is_refused(converted, match):
+def test_a_conversion_that_does_not_fit_is_refused(answer, converted, match):
+    answer(converted)
     with pytest.raises(cfi.TranslationError, match=match) as caught:
-        check_converted(CONVERSION, converted, ORIGIN, **SHAPES)
+        run_conversion(CONVERSION, object(), EXAMPLES, ORIGIN, outputs=OUTPUTS)
     assert str(caught.value).startswith(f"unfold ({ORIGIN}) returned ")
 
 
-def test_conversions_that_fit_pass():
+def test_conversions_that_fit_pass(answer):
     for converted in (
         Converted(object()),
         Converted(object(), ((0, 2, 3, 1),), ((0, 1),)),
         Converted(object(), (None,)),
     ):
-        assert check_converted(CONVERSION, converted, ORIGIN, **SHAPES) is converted
-    check_converted(CONVERSION, Converted(object(), (), (None, None)), ORIGIN, inputs=SHAPES["inputs"])
+        answer(converted)
+        assert run_conversion(CONVERSION, object(), EXAMPLES, ORIGIN, outputs=OUTPUTS) is converted
+    answer(Converted(object(), (), (None, None)))
+    run_conversion(CONVERSION, object(), EXAMPLES, ORIGIN)
 
 
 BRIDGED = BridgeRequest(None, object(), (np.zeros((2, 3, 5, 7)),), ("conv", "pool"))
@@ -189,16 +201,19 @@ LAYERS = {"conv": BridgedLayer("c", (0, 2, 3, 1)), "pool": BridgedLayer("p")}
         ({**LAYERS, "pool": BridgedLayer("p", (0, 2, 1))}, r"axes \(0, 2, 1\) of layer 'pool', which has 2 axes"),
     ],
 )
-def test_a_bridge_with_other_layers_than_asked_for_is_refused(layers, match):
+def test_a_bridge_with_other_layers_than_asked_for_is_refused(answer, layers, match):
+    answer(Converted(object(), layers=layers))
     with pytest.raises(cfi.TranslationError, match=match):
-        check_bridged(BRIDGE, Converted(object(), layers=layers), ORIGIN, BRIDGED, layers={"pool": (2, 4)})
+        build_bridge(BRIDGE, BRIDGED, ORIGIN, layers={"pool": (2, 4)})
 
 
-def test_a_bridge_that_fits_passes():
+def test_a_bridge_that_fits_passes(answer):
     converted = Converted(object(), ((0, 2, 3, 1),), (None,), LAYERS)
-    assert check_bridged(BRIDGE, converted, ORIGIN, BRIDGED, layers={"conv": (2, 4, 5, 7)}) is converted
+    answer(converted)
+    assert build_bridge(BRIDGE, BRIDGED, ORIGIN, layers={"conv": (2, 4, 5, 7)}) is converted
+    answer(Converted(object(), ((0, 1),), (), LAYERS))
     with pytest.raises(cfi.TranslationError, match="of input 0, which has 4 axes"):
-        check_bridged(BRIDGE, Converted(object(), ((0, 1),), (), LAYERS), ORIGIN, BRIDGED)
+        build_bridge(BRIDGE, BRIDGED, ORIGIN)
 
 
 def entering(kind: str):
