@@ -67,9 +67,7 @@ def _rule_of(hint: Any) -> Rule:
     if get_origin(hint) is Annotated:
         rule: Rule = hint.__metadata__[0]
         return rule
-    if hint is Any:
-        return _anything
-    if isinstance(hint, type) and hint in _PLAIN:
+    if hint in _PLAIN:
         return _PLAIN[hint]
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is tuple:
@@ -94,19 +92,52 @@ def _shown(value: Any) -> str:
 # one value
 
 
-def _anything(value: Any) -> Any:
-    return value
+def _only(fits: Callable[[Any], bool], reason: str) -> Rule:
+    """Values that fit, as they are; `reason` is what is said of the others."""
+
+    def rule(value: Any) -> Any:
+        if not fits(value):
+            raise Refused(reason)
+        return value
+
+    return rule
+
+
+def _instance(kind: type, reason: str = "") -> Rule:
+    return _only(lambda value: isinstance(value, kind), reason or f"is no {kind.__name__}")
+
+
+def _member(kind: type[Enum]) -> Rule:
+    """A member of an enum; its value alone is refused, so that a slip of the pen is one."""
+    return _instance(kind, f"is no member of {kind.__name__}, such as {_first(kind)}")
+
+
+def _first(kind: type[Enum]) -> str:
+    return f"{kind.__name__}.{next(iter(kind)).name}"
 
 
 def _matching(pattern: str, description: str) -> Rule:
     expression = re.compile(pattern)
+    return _only(
+        lambda value: isinstance(value, str) and expression.fullmatch(value) is not None, f"is not {description}"
+    )
 
-    def rule(value: Any) -> str:
-        if not isinstance(value, str) or not expression.fullmatch(value):
-            raise Refused(f"is not {description}")
-        return value
 
-    return rule
+def one_of(*choices: str) -> Rule:
+    """One of some strings."""
+    return _only(
+        lambda value: isinstance(value, str) and value in choices, f"is none of {', '.join(map(repr, choices))}"
+    )
+
+
+def name_but(reserved: tuple[str, ...], reason: str) -> Rule:
+    """A name, some words excepted."""
+    other = _only(lambda value: value not in reserved, reason)
+    return lambda value: _NAME(other(value))
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
 def _requirement(value: Any) -> str:
@@ -128,28 +159,21 @@ def parse_requirement(text: str) -> Requirement:
     return Requirement(text)
 
 
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise Refused("is neither True nor False")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise Refused("is no number of 0 or more")
-    return value
-
-
 def _permutation(value: Any) -> tuple[int, ...] | None:
     if value is None:
         return None
-    axes = _each(_anything)(value)
+    axes = _each(_PLAIN[Any])(value)
     if not all(type(axis) is int for axis in axes) or sorted(axes) != list(range(len(axes))):
         raise Refused(f"is no permutation of axes: it must hold each of 0 to {len(axes) - 1} once, or be None")
     return axes
 
 
-_PLAIN: Mapping[type, Rule] = {str: _matching(r"(?s).*", "a string"), bool: _flag, float: _number}
+_PLAIN: Mapping[Any, Rule] = {
+    Any: lambda value: value,
+    str: _instance(str, "is not a string"),
+    bool: _instance(bool, "is neither True nor False"),
+    float: _only(_is_amount, "is no number of 0 or more"),
+}
 _IDENTIFIER = r"[^\W\d]\w*"
 _DOTTED = rf"{_IDENTIFIER}(\.{_IDENTIFIER})*"
 _NAME = _matching(r"\S(.*\S)?", "a name: a string that neither is empty nor begins or ends with a space")
@@ -170,48 +194,6 @@ Suffix = Annotated[
 Requires = Annotated[str, _requirement]
 OptionalRequires = Annotated[str, lambda value: value if value == "" else _requirement(value)]
 Permuted = Annotated[tuple[int, ...] | None, _permutation]
-
-
-def one_of(*choices: str) -> Rule:
-    """One of some strings."""
-
-    def rule(value: Any) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise Refused(f"is none of {', '.join(map(repr, choices))}")
-        return value
-
-    return rule
-
-
-def name_but(reserved: tuple[str, ...], reason: str) -> Rule:
-    """A name, some words excepted."""
-
-    def rule(value: Any) -> Any:
-        if value in reserved:
-            raise Refused(reason)
-        return _NAME(value)
-
-    return rule
-
-
-def _member(kind: type[Enum]) -> Rule:
-    """A member of an enum; its value alone is refused, so that a slip of the pen is one."""
-
-    def rule(value: Any) -> Enum:
-        if not isinstance(value, kind):
-            raise Refused(f"is no member of {kind.__name__}, such as {kind.__name__}.{next(iter(kind)).name}")
-        return value
-
-    return rule
-
-
-def _instance(kind: type) -> Rule:
-    def rule(value: Any) -> Any:
-        if not isinstance(value, kind):
-            raise Refused(f"is no {kind.__name__}")
-        return value
-
-    return rule
 
 
 def _nothing_or(rule: Rule) -> Rule:
@@ -238,7 +220,7 @@ def _members(kind: type[Enum]) -> Rule:
 
     def check_members(value: Any) -> frozenset[Any]:
         if not isinstance(value, AbstractSet):
-            raise Refused(f"is no set, such as frozenset({{{kind.__name__}.{next(iter(kind)).name}}})")
+            raise Refused(f"is no set, such as frozenset({{{_first(kind)}}})")
         return frozenset(_naming(rule, entry) for entry in value)
 
     return check_members
@@ -264,7 +246,7 @@ def copied(keys: Rule, values: Rule, into: Callable[[dict[Any, Any]], Mapping[An
     return check_mapping
 
 
-Notes = Annotated[Mapping[str, Any], copied(_NAME, _anything, dict)]
+Notes = Annotated[Mapping[str, Any], copied(_NAME, _PLAIN[Any], dict)]
 """Named notes, kept as a dict, because they are written to files."""
 
 
