@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
+from cfi_core.discovery import PluginInfo
 from cfi_core.errors import (
     FOREIGN,
     CFIError,
@@ -33,7 +34,7 @@ from cfi_core.errors import (
     told,
     warn,
 )
-from cfi_core.registry import PluginInfo, Registry
+from cfi_core.registry import Registry
 from cfi_core.specs import FrameworkSpec, TranslatorSpec, resolve
 from cfi_core.validation import Refused
 from cfi_core.views import protected

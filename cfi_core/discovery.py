@@ -5,7 +5,7 @@ One whose metadata is damaged is reported if it announces a plugin, and of no co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -17,37 +17,73 @@ from packaging.utils import canonicalize_name
 from cfi_core.errors import FOREIGN
 from cfi_core.requirements import installed_distribution
 
+DISABLED = "CFI_DISABLE_PLUGINS"
+"""Environment variable: names of entry points or distributions, with commas between them, that are not loaded."""
+
 _FILE = "entry_points.txt"
 
 
 @dataclass(frozen=True)
-class Announcement:
-    """An entry point of a distribution, or why there is none to be read.
+class PluginInfo:
+    """One plugin, loaded or not.
 
     Attributes:
-        distribution: Name of the distribution; of its folder, if it does not tell its name.
-        version: Its version; empty where it cannot be read.
-        entry_point: What it announces; None if that cannot be read.
-        error: Why not.
+        name: Name of its entry point.
+        distribution: Distribution that brings it.
+        version: Version of that distribution.
+        module: Module that the entry point names.
+        error: Why it was left out; empty if it was loaded.
+        disabled: Whether `CFI_DISABLE_PLUGINS` switches it off.
+        withdrawn: What of it cannot be used although it was loaded, and why.
     """
 
+    name: str
     distribution: str
-    version: str = ""
-    entry_point: EntryPoint | None = None
+    version: str
+    module: str
     error: str = ""
+    disabled: bool = False
+    withdrawn: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Distribution and version, for messages."""
+        return f"{self.distribution} {self.version}".strip()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether what it offers counts."""
+        return not (self.error or self.disabled)
+
+    @property
+    def state(self) -> str:
+        """In words, whether it was loaded."""
+        if self.disabled:
+            return f"switched off by {DISABLED}"
+        if self.error:
+            return f"left out: {self.error}"
+        return "; ".join(("loaded", *self.withdrawn))
+
+    def __repr__(self) -> str:
+        return f"{self.name:<16} {self.label:<24} {self.state}"
 
 
-def announcements(group: str) -> list[Announcement]:
-    """All entry points of a group, each once, in the order of `sys.path`."""
-    found: dict[tuple[str, str], Announcement] = {}
+def announcements(group: str) -> list[tuple[PluginInfo, EntryPoint | None]]:
+    """All plugins that are announced in a group of entry points, each once, in the order of `sys.path`.
+
+    Args:
+        group: Name of the group.
+
+    Returns:
+        What is known of each plugin, and its entry point; None where that cannot be read, for the reason that is given.
+    """
+    found: dict[tuple[str, str], tuple[PluginInfo, EntryPoint | None]] = {}
     distributions: Iterable[Any] = importlib_metadata.distributions()
     for distribution in distributions:
-        if not _mentions(distribution, group):
-            continue
-        for announcement in _read(distribution, group):
-            point = announcement.entry_point
-            # An editable install can be announced by two metadata folders of one distribution.
-            found.setdefault((canonicalize_name(announcement.distribution), point.value if point else ""), announcement)
+        if _mentions(distribution, group):
+            for info, point in _read(distribution, group):
+                # An editable install can be announced by two metadata folders of one distribution.
+                found.setdefault((canonicalize_name(info.distribution), info.module), (info, point))
     return list(found.values())
 
 
@@ -61,22 +97,19 @@ def _mentions(distribution: Distribution, group: str) -> bool:
         return False
 
 
-def _read(distribution: Distribution, group: str) -> Iterator[Announcement]:
+def _read(distribution: Distribution, group: str) -> list[tuple[PluginInfo, EntryPoint | None]]:
     folder = PurePath(str(getattr(distribution, "_path", "unknown distribution"))).name
+    name, version, file = "", "", "metadata"
     try:
-        name, version = distribution.metadata.get("Name"), distribution.metadata.get("Version") or ""
+        name, version = distribution.metadata.get("Name") or "", distribution.metadata.get("Version") or ""
+        if not name:
+            return [(PluginInfo("unknown", folder, "", "", "its metadata does not tell its name"), None)]
+        file = _FILE
+        points = () if _is_shadowed(distribution, name) else distribution.entry_points.select(group=group)
+        return [(PluginInfo(point.name, name, version, point.value), point) for point in points]
     except FOREIGN as error:
-        yield Announcement(folder, error=f"its metadata cannot be read ({type(error).__name__}: {error})")
-        return
-    if not name:
-        yield Announcement(folder, error="its metadata does not tell its name")
-        return
-    try:
-        if not _is_shadowed(distribution, name):
-            for point in distribution.entry_points.select(group=group):
-                yield Announcement(name, version, point)
-    except FOREIGN as error:
-        yield Announcement(name, version, error=f"its {_FILE} cannot be read ({type(error).__name__}: {error})")
+        reason = f"its {file} cannot be read ({type(error).__name__}: {error})"
+        return [(PluginInfo("unknown", name or folder, version, "", reason), None)]
 
 
 def _is_shadowed(distribution: Distribution, name: str) -> bool:

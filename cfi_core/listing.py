@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cfi_core.adapters import is_importable
-from cfi_core.registry import PluginInfo, registry
+from cfi_core.discovery import PluginInfo
+from cfi_core.registry import registry
 from cfi_core.specs import FrameworkSpec, Kind, MethodSpec, ToolsetSpec, TranslatorSpec
 
 _Spec = TypeVar("_Spec", FrameworkSpec, ToolsetSpec, TranslatorSpec)

@@ -16,61 +16,13 @@ from packaging.utils import canonicalize_name
 
 from cfi_core import builtin, hookspec
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK
-from cfi_core.discovery import announcements
+from cfi_core.discovery import DISABLED, PluginInfo, announcements
 from cfi_core.errors import FOREIGN, PluginConflictError, PluginWarning, UnknownMethodError, told, warn
 from cfi_core.requirements import unmet, version_of
 from cfi_core.specs import ANY, FrameworkSpec, MethodSpec, PlotterSpec, Spec, ToolsetSpec, TranslatorSpec, WriterSpec
 
-DISABLED = "CFI_DISABLE_PLUGINS"
-"""Environment variable: names of entry points or distributions, with commas between them, that are not loaded."""
-
 _Name = TypeVar("_Name")
 _Spec = TypeVar("_Spec")
-
-
-@dataclass(frozen=True)
-class PluginInfo:
-    """One plugin, loaded or not.
-
-    Attributes:
-        name: Name of its entry point.
-        distribution: Distribution that brings it.
-        version: Version of that distribution.
-        module: Module that the entry point names.
-        error: Why it was left out; empty if it was loaded.
-        disabled: Whether `CFI_DISABLE_PLUGINS` switches it off.
-        withdrawn: What of it cannot be used although it was loaded, and why.
-    """
-
-    name: str
-    distribution: str
-    version: str
-    module: str
-    error: str = ""
-    disabled: bool = False
-    withdrawn: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        """Distribution and version, for messages."""
-        return f"{self.distribution} {self.version}".strip()
-
-    @property
-    def loaded(self) -> bool:
-        """Whether what it offers counts."""
-        return not (self.error or self.disabled)
-
-    @property
-    def state(self) -> str:
-        """In words, whether it was loaded."""
-        if self.disabled:
-            return f"switched off by {DISABLED}"
-        if self.error:
-            return f"left out: {self.error}"
-        return "; ".join(("loaded", *self.withdrawn))
-
-    def __repr__(self) -> str:
-        return f"{self.name:<16} {self.label:<24} {self.state}"
 
 
 @dataclass(frozen=True)
@@ -113,25 +65,28 @@ class Names(Mapping[_Name, _Spec]):
 
 @dataclass(frozen=True)
 class _Slot:
-    """What one hook brings, and the names that it claims."""
+    """What one hook brings into one table, and the names that it claims there."""
 
-    hook: str
     table: str
     spec: type
     noun: str
-    names: Callable[[Any], tuple[Hashable, ...]]
+    names: Callable[[Any], tuple[Hashable, ...]] = lambda spec: (spec.name,)
+
+    @property
+    def hook(self) -> str:
+        return f"cfi_{self.table}"
 
     def shown(self, name: Any) -> str:
         return f"method {name[0]!r} of {name[1]!r}" if isinstance(name, tuple) else f"{self.noun} {name!r}"
 
 
 _SLOTS = (
-    _Slot("cfi_frameworks", "frameworks", FrameworkSpec, "framework", lambda spec: (spec.name,)),
-    _Slot("cfi_toolsets", "toolsets", ToolsetSpec, "toolset", lambda spec: (spec.name,)),
-    _Slot("cfi_methods", "methods", MethodSpec, "method", lambda spec: ((spec.key, spec.toolset),)),
-    _Slot("cfi_translators", "translators", TranslatorSpec, "translator", lambda spec: (spec.name,)),
-    _Slot("cfi_plotters", "plotters", PlotterSpec, "plotter", lambda spec: (spec.name,)),
-    _Slot("cfi_writers", "writers", WriterSpec, "file suffix", lambda spec: spec.suffixes),
+    _Slot("frameworks", FrameworkSpec, "framework"),
+    _Slot("toolsets", ToolsetSpec, "toolset"),
+    _Slot("methods", MethodSpec, "method", lambda spec: ((spec.key, spec.toolset),)),
+    _Slot("translators", TranslatorSpec, "translator"),
+    _Slot("plotters", PlotterSpec, "plotter"),
+    _Slot("writers", WriterSpec, "file suffix", lambda spec: spec.suffixes),
 )
 
 
@@ -170,11 +125,8 @@ class Registry:
 
     def origin_of(self, spec: Spec) -> PluginInfo:
         """The plugin that brings a spec (or the one that a changed copy of it was made from)."""
-        for slot in _SLOTS:
-            if isinstance(spec, slot.spec):
-                names = ((slot.table, name) for name in slot.names(spec))
-                return next((self.origins[name] for name in names if name in self.origins), _UNKNOWN)
-        return _UNKNOWN
+        names = [(slot.table, name) for slot in _SLOTS if isinstance(spec, slot.spec) for name in slot.names(spec)]
+        return next((self.origins[name] for name in names if name in self.origins), _UNKNOWN)
 
     def missing(self, spec: ToolsetSpec | TranslatorSpec) -> tuple[str, ...]:
         """What has to be installed before a toolset or translator can be used.
@@ -197,12 +149,8 @@ class Registry:
         merged: dict[str, FrameworkSpec] = {}
         for spec in (entry.spec for entry in self._withdrawn(FrameworkSpec)):
             other = merged.get(spec.name, spec)
-            merged[spec.name] = replace(
-                spec,
-                model_types=(*other.model_types, *spec.model_types),
-                tensor_types=(*other.tensor_types, *spec.tensor_types),
-                file_suffixes=(*other.file_suffixes, *spec.file_suffixes),
-            )
+            signs = ("model_types", "tensor_types", "file_suffixes")
+            merged[spec.name] = replace(spec, **{name: getattr(other, name) + getattr(spec, name) for name in signs})
         return merged
 
     def _withdrawn(self, kind: type[_Spec]) -> list[Withdrawn[_Spec]]:
@@ -248,6 +196,8 @@ class _Loader:
         self.manager.add_hookspecs(hookspec)
         self.plugins: list[PluginInfo] = []
         self.offers: list[tuple[PluginInfo, dict[str, list[Any]]]] = []
+        self.origins: dict[tuple[str, Hashable], PluginInfo] = {}
+        self.withdrawn: list[Withdrawn[Any]] = []
         self.disabled = {canonicalize_name(name.strip()) for name in os.environ.get(DISABLED, "").split(",")} - {""}
 
     def load(self, info: PluginInfo, module: Any) -> None:
@@ -306,21 +256,12 @@ class _Loader:
     def registry(self) -> Registry:
         # Sorted by distribution, so that nothing depends on the order in which plugins were found.
         self.offers.sort(key=lambda pair: (pair[0].distribution, pair[0].name))
-        origins: dict[tuple[str, Hashable], PluginInfo] = {}
-        withdrawn: list[Withdrawn[Any]] = []
-        tables = {slot.table: self._table(slot, origins, withdrawn) for slot in _SLOTS}
-        tables["methods"] = _of_known_toolsets(tables["methods"], tables["toolsets"], origins, withdrawn)
-        return Registry(
-            manager=self.manager,
-            plugins=tuple(_with_reasons(plugin, withdrawn) for plugin in self.plugins),
-            origins=MappingProxyType(origins),
-            withdrawn=tuple(withdrawn),
-            **tables,
-        )
+        tables = {slot.table: self._table(slot) for slot in _SLOTS}
+        tables["methods"] = self._of_known_toolsets(tables["methods"], tables["toolsets"])
+        plugins = tuple(map(self._with_reasons, self.plugins))
+        return Registry(self.manager, plugins, **tables, origins=self.origins, withdrawn=tuple(self.withdrawn))
 
-    def _table(
-        self, slot: _Slot, origins: dict[tuple[str, Hashable], PluginInfo], withdrawn: list[Withdrawn[Any]]
-    ) -> Names[Any, Any]:
+    def _table(self, slot: _Slot) -> Names[Any, Any]:
         """The specs of one kind whose names are claimed once."""
         claims: dict[Hashable, list[tuple[PluginInfo, Any]]] = defaultdict(list)
         for info, offer in self.offers:
@@ -331,12 +272,34 @@ class _Loader:
         contested: dict[Hashable, str] = {}
         for name, claimants in claims.items():
             if len(claimants) == 1:
-                origins[slot.table, name], specs[name] = claimants[0]
+                self.origins[slot.table, name], specs[name] = claimants[0]
                 continue
             labels = " and by ".join(info.label for info, _ in claimants)
             contested[name] = f"The {slot.shown(name)} is claimed by {labels}; uninstall one of them, or set {DISABLED}"
-            withdrawn.extend(Withdrawn(info, spec, contested[name]) for info, spec in claimants)
+            self.withdrawn.extend(Withdrawn(info, spec, contested[name]) for info, spec in claimants)
         return Names(specs, contested)
+
+    def _of_known_toolsets(self, methods: Names[Any, Any], toolsets: Names[Any, Any]) -> Names[Any, Any]:
+        """The methods whose toolset one plugin describes; the others are withdrawn."""
+        known = set(toolsets)
+        specs, contested = dict(methods), dict(methods.contested)
+        for name, spec in methods.items():
+            if spec.toolset in known:
+                continue
+            del specs[name]
+            if spec.toolset in toolsets.contested:
+                contested[name] = toolsets.contested[spec.toolset]
+            reason = contested.get(name, f"No installed plugin describes the toolset {spec.toolset!r}")
+            self.withdrawn.append(Withdrawn(self.origins["methods", name], spec, reason))
+        return Names(specs, contested)
+
+    def _with_reasons(self, plugin: PluginInfo) -> PluginInfo:
+        """The plugin with what of it cannot be used, which is reported."""
+        reasons = tuple(dict.fromkeys(entry.reason for entry in self.withdrawn if entry.plugin == plugin))
+        if reasons:
+            offered = f"Not all that plugin {plugin.name!r} of {plugin.label} offers can be used"
+            warn(f"{offered}: {'; '.join(reasons)}.", PluginWarning)
+        return replace(plugin, withdrawn=reasons)
 
 
 class _Unfit(Exception):
@@ -360,37 +323,6 @@ def _check_contract(module: Any) -> None:
         )
 
 
-def _of_known_toolsets(
-    methods: Names[Any, Any],
-    toolsets: Names[Any, Any],
-    origins: Mapping[tuple[str, Hashable], PluginInfo],
-    withdrawn: list[Withdrawn[Any]],
-) -> Names[Any, Any]:
-    """The methods whose toolset one plugin describes; the others are withdrawn."""
-    known = set(toolsets)
-    kept, contested = {}, dict(methods.contested)
-    for name, spec in methods.items():
-        if spec.toolset in known:
-            kept[name] = spec
-            continue
-        if spec.toolset in toolsets.contested:
-            contested[name] = toolsets.contested[spec.toolset]
-        reason = contested.get(name, f"No installed plugin describes the toolset {spec.toolset!r}")
-        withdrawn.append(Withdrawn(origins["methods", name], spec, reason))
-    return Names(kept, contested)
-
-
-def _with_reasons(plugin: PluginInfo, withdrawn: Iterable[Withdrawn[Any]]) -> PluginInfo:
-    """The plugin with what of it cannot be used, which is reported."""
-    reasons = tuple(dict.fromkeys(entry.reason for entry in withdrawn if entry.plugin == plugin))
-    if reasons:
-        warn(
-            f"Not all that plugin {plugin.name!r} of {plugin.label} offers can be used: {'; '.join(reasons)}.",
-            PluginWarning,
-        )
-    return replace(plugin, withdrawn=reasons)
-
-
 def load(plugins: Iterable[tuple[PluginInfo, Any]]) -> Registry:
     """Builds a registry of core's own plugin and the given ones.
 
@@ -401,28 +333,10 @@ def load(plugins: Iterable[tuple[PluginInfo, Any]]) -> Registry:
         PluginWarning: A plugin, or something that it offers, was left out.
     """
     loader = _Loader()
-    loader.load(PluginInfo("core", "cfi-core", version_of("cfi-core"), builtin.__name__), builtin)
-    for info, module in plugins:
+    core = PluginInfo("core", "cfi-core", version_of("cfi-core"), builtin.__name__)
+    for info, module in ((core, builtin), *plugins):
         loader.load(info, module)
     return loader.registry()
-
-
-def installed() -> list[tuple[PluginInfo, EntryPoint | None]]:
-    """The plugins that installed distributions announce, each once."""
-    return [
-        (
-            PluginInfo(
-                point.name if point else "unknown",
-                found.distribution,
-                found.version,
-                point.value if point else "",
-                found.error,
-            ),
-            point,
-        )
-        for found in announcements(hookspec.ENTRY_POINT_GROUP)
-        for point in (found.entry_point,)
-    ]
 
 
 _lock = RLock()
@@ -443,7 +357,7 @@ def registry() -> Registry:
         if _registry is None:
             _loading = True
             try:
-                _registry = load(installed())
+                _registry = load(announcements(hookspec.ENTRY_POINT_GROUP))
             finally:
                 _loading = False
         return _registry

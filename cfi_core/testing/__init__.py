@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cfi_core.registry import PluginInfo, Registry, installed, load, registry, replace_registry
+from cfi_core.discovery import PluginInfo, announcements
+from cfi_core.hookspec import ENTRY_POINT_GROUP
+from cfi_core.registry import Registry, load, registry, replace_registry
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def use_plugins(*modules: Any, with_installed: bool = False) -> Iterator[Registr
     given: list[tuple[PluginInfo, Any]] = [
         (PluginInfo(_name(module), f"dist-of-{_name(module)}", "1.0", _name(module)), module) for module in modules
     ]
-    former = replace_registry(load([*(installed() if with_installed else []), *given]))
+    former = replace_registry(load([*(announcements(ENTRY_POINT_GROUP) if with_installed else []), *given]))
     try:
         yield registry()
     finally:

@@ -37,12 +37,12 @@ from cfi_core.boundary import build_bridge, run_method
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK
 from cfi_core.contract import BridgeRequest, MethodRequest
 from cfi_core.detection import detect_framework
-from cfi_core.discovery import announcements
+from cfi_core.discovery import PluginInfo, announcements
 from cfi_core.errors import FOREIGN, PluginWarning, told
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.framework.structure import flatten
 from cfi_core.hookspec import ENTRY_POINT_GROUP
-from cfi_core.registry import PluginInfo, Registry, registry
+from cfi_core.registry import Registry, registry
 from cfi_core.requirements import unmet
 from cfi_core.specs import (
     ANY,
@@ -137,24 +137,15 @@ class PluginConformance(ABC):
         """An entry point of its distribution names it."""
         if not self.distribution:
             return
-        found = [entry for entry in announcements(ENTRY_POINT_GROUP) if entry.distribution == self.distribution]
-        points = [entry.entry_point for entry in found if entry.entry_point is not None]
-        assert any(point.load() is self.plugin for point in points), (
+        found = [pair for pair in announcements(ENTRY_POINT_GROUP) if pair[0].distribution == self.distribution]
+        assert any(point is not None and point.load() is self.plugin for _, point in found), (
             f"no entry point of {self.distribution} names the plugin: {found}"
         )
 
     def _offered(self, current: Registry) -> Iterator[Any]:
-        tables: tuple[Mapping[Any, Any], ...] = (
-            current.frameworks,
-            current.toolsets,
-            current.methods,
-            current.translators,
-            current.plotters,
-            current.writers,
-        )
         mine = current.plugins[-1]
-        for table in tables:
-            yield from (spec for spec in table.values() if current.origin_of(spec).name == mine.name)
+        for table in sorted({table for table, _ in current.origins}):
+            yield from (spec for spec in getattr(current, table).values() if current.origin_of(spec).name == mine.name)
 
 
 def _entrance(current: Registry, spec: Any) -> tuple[str, int]:

@@ -12,8 +12,9 @@ import pytest
 
 import cfi_core as cfi
 from cfi_core.detection import detect_framework
+from cfi_core.discovery import PluginInfo
 from cfi_core.hookspec import hookimpl
-from cfi_core.registry import PluginInfo, Registry, load
+from cfi_core.registry import Registry, load
 from cfi_core.specs import FrameworkSpec
 from cfi_core.testing import fake, use_plugins
 from cfi_core.testing.fake import Painting

@@ -33,9 +33,9 @@ def distribution(tmp_path, monkeypatch):
 
 def test_what_distributions_announce_is_found(distribution):
     distribution("good")
-    (found,) = announcements(GROUP)
+    ((found, point),) = announcements(GROUP)
     assert (found.distribution, found.version, found.error) == ("good", "1.0", "")
-    assert found.entry_point.value == "good_plugin"
+    assert found.module == point.value == "good_plugin"
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_what_distributions_announce_is_found(distribution):
 def test_a_damaged_distribution_is_told_and_stops_nobody(distribution, damage, error):
     distribution("bad", **damage)
     distribution("good")
-    found = {announcement.distribution: announcement for announcement in announcements(GROUP)}
-    assert found.pop("good").entry_point.name == "good"
-    ((name, bad),) = found.items()
-    assert name in ("bad", "bad-1.0.dist-info") and bad.entry_point is None
+    found = {info.distribution: (info, point) for info, point in announcements(GROUP)}
+    assert found.pop("good")[1].name == "good"
+    ((name, (bad, point)),) = found.items()
+    assert name in ("bad", "bad-1.0.dist-info") and point is None
     assert re.search(error, bad.error)
 
 
@@ -66,7 +66,7 @@ def test_a_damaged_distribution_is_told_and_stops_nobody(distribution, damage, e
 def test_a_distribution_without_a_plugin_is_of_no_concern(distribution, points, metadata):
     distribution("bad", points=points, metadata=metadata)
     distribution("good")
-    assert [announcement.distribution for announcement in announcements(GROUP)] == ["good"]
+    assert [info.distribution for info, _ in announcements(GROUP)] == ["good"]
 
 
 def test_what_is_announced_twice_is_found_once(distribution, tmp_path, monkeypatch):
@@ -78,7 +78,7 @@ def test_what_is_announced_twice_is_found_once(distribution, tmp_path, monkeypat
         monkeypatch.syspath_prepend(tmp_path / place)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
-    assert [announcement.entry_point.value for announcement in announcements(GROUP)] == ["good_plugin"]
+    assert [point.value for _, point in announcements(GROUP)] == ["good_plugin"]
 
 
 def test_requirements_see_through_what_an_update_left_behind(distribution, tmp_path, monkeypatch):

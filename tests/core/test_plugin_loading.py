@@ -12,8 +12,9 @@ import pytest
 
 import cfi_core as cfi
 from cfi_core.coexistence import load_safely
+from cfi_core.discovery import PluginInfo
 from cfi_core.hookspec import CONTRACT, hookimpl
-from cfi_core.registry import PluginInfo, load
+from cfi_core.registry import load
 from cfi_core.requirements import unmet
 from cfi_core.specs import FrameworkSpec, Kind, MethodSpec, Need, ToolsetSpec, TranslatorSpec, WriterSpec
 from cfi_core.testing import fake, use_plugins

@@ -13,9 +13,7 @@ from cfi_core.testing.conformance import PluginConformance
 
 FOLDERS = Path(__file__).parents[2] / "plugins"
 NAMES = sorted(tomllib.loads(path.read_text())["project"]["name"] for path in FOLDERS.glob("*/pyproject.toml"))
-PLUGINS = {
-    found.distribution: found.entry_point.load() for found in announcements(ENTRY_POINT_GROUP) if found.entry_point
-}
+PLUGINS = {info.distribution: point.load() for info, point in announcements(ENTRY_POINT_GROUP) if point}
 
 
 @pytest.mark.parametrize("check", [name for name in dir(PluginConformance) if name.startswith("test_")])
