@@ -24,7 +24,7 @@ import subprocess
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, ClassVar
@@ -39,6 +39,7 @@ from cfi_core.contract import BridgeRequest, MethodRequest
 from cfi_core.detection import detect_framework
 from cfi_core.discovery import PluginInfo, announcements
 from cfi_core.errors import FOREIGN, PluginWarning, told
+from cfi_core.framework.axes import permutation_at, permute, permute_all
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.framework.structure import flatten
 from cfi_core.hookspec import ENTRY_POINT_GROUP
@@ -164,19 +165,31 @@ def _entrance(current: Registry, spec: Any) -> tuple[str, int]:
     return "", 0
 
 
-class ToolsetConformance(ABC):
-    """Every method of a toolset, run natively."""
-
-    toolset: ClassVar[str]
-    arguments: ClassVar[Mapping[str, Mapping[str, Any]]]
+class _Conformance(ABC):
+    """Tests on a small model and its inputs."""
 
     @abstractmethod
     def make_model(self) -> Any:
-        """A small model of the toolset's framework that all its methods can explain."""
+        """A small model: of the toolset's framework, of the translator's source, of any framework to bridge from."""
 
     @abstractmethod
     def make_inputs(self) -> np.ndarray:
         """Two samples or more, in the model's axis order, with no two axes of one size."""
+
+    def test_the_inputs_tell_axes_and_samples_apart(self) -> None:
+        """A transposed value, a permutation told wrongly, or one sample for all would go unnoticed otherwise."""
+        shape = self.make_inputs().shape
+        assert shape[0] >= 2, f"inputs of shape {shape} hold one sample; make two or more"
+        assert len(set(shape)) == len(shape), (
+            f"inputs of shape {shape} have axes of one size; make them all different, so that none can be swapped"
+        )
+
+
+class ToolsetConformance(_Conformance):
+    """Every method of a toolset, run natively, on a model that all its methods can explain."""
+
+    toolset: ClassVar[str]
+    arguments: ClassVar[Mapping[str, Mapping[str, Any]]]
 
     def test_specs_are_complete(self) -> None:
         """There are methods, and each cites where it comes from."""
@@ -189,10 +202,6 @@ class ToolsetConformance(ABC):
         """No method is left untested."""
         offered = {method.key for method in cfi.methods(toolset=self.toolset)}
         assert set(self.arguments) == offered, f"without arguments: {sorted(offered - set(self.arguments))}"
-
-    def test_the_inputs_tell_axes_and_samples_apart(self) -> None:
-        """A transposed value, or one sample for all, would go unnoticed otherwise."""
-        _check_examples(self.make_inputs())
 
     def test_every_method_runs_and_leaves_the_model_as_it_was(self) -> None:
         """Values are finite, named by axes, repeatable by seed; the model's content is unchanged."""
@@ -231,13 +240,6 @@ class ToolsetConformance(ABC):
         raise AssertionError(f"{method.key} accepted an object that is no model")
 
 
-def _check_examples(inputs: np.ndarray) -> None:
-    assert len(inputs) >= 2, f"inputs of shape {inputs.shape} hold one sample; make two or more"
-    assert len(set(inputs.shape)) == inputs.ndim, (
-        f"inputs of shape {inputs.shape} have axes of one size; make them all different, so that none can be swapped"
-    )
-
-
 def _assert_close(found: np.ndarray, expected: np.ndarray, what: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4, err_msg=f"{what} is another one")
 
@@ -246,27 +248,15 @@ def _adapter_of(model: Any) -> FrameworkAdapter:
     return adapter_for(registry(), detect_framework(registry(), model).name)
 
 
-class TranslatorConformance(ABC):
+class TranslatorConformance(_Conformance):
     """A route of conversions, on a model and inputs of its source framework."""
 
     target: ClassVar[str]
     translator: ClassVar[str | list[str]]
 
-    @abstractmethod
-    def make_model(self) -> Any:
-        """A small model of the source framework."""
-
-    @abstractmethod
-    def make_inputs(self) -> np.ndarray:
-        """Two samples or more, in the model's axis order, with no two axes of one size."""
-
     def translation(self) -> cfi.Translation:
         """The translated model."""
         return cfi.translate(self.make_model(), self.target, inputs=self.make_inputs(), translator=self.translator)
-
-    def test_the_inputs_tell_axes_and_samples_apart(self) -> None:
-        """A permutation that is told wrongly would go unnoticed otherwise."""
-        _check_examples(self.make_inputs())
 
     def test_it_is_faithful(self) -> None:
         """The certificate says so, and it measured something."""
@@ -277,16 +267,14 @@ class TranslatorConformance(ABC):
     def test_other_batch_sizes_work(self) -> None:
         """The number of samples is not baked in."""
         model, inputs = self.make_model(), self.make_inputs()
-        source = _adapter_of(model)
-        target = adapter_for(registry(), self.target)
+        source, target = _adapter_of(model), adapter_for(registry(), self.target)
         translation = cfi.translate(model, self.target, inputs=inputs, translator=self.translator)
         for samples in (1, 5):
             batch = np.resize(inputs, (samples, *inputs.shape[1:]))
-            axes = translation.input_axes[0] if translation.input_axes else None
-            turned = batch if axes is None else np.transpose(batch, axes)
-            ours = source.outputs(source.twin(model), [source.tensor(batch, model)])
-            theirs = target.outputs(translation.model, [target.tensor(turned, translation.model)])
-            _assert_close(np.ravel(theirs), np.ravel(ours), f"the output for {samples} samples")
+            permuted = permute(batch, permutation_at(translation.input_axes, 0))
+            expected = source.outputs(source.twin(model), [source.tensor(batch, model)])
+            found = target.outputs(translation.model, [target.tensor(permuted, translation.model)])
+            _assert_close(np.ravel(found), np.ravel(expected), f"the output for {samples} samples")
 
     def test_layers_are_found(self) -> None:
         """At least one layer has a counterpart, and matches name layers of the translated model."""
@@ -304,28 +292,15 @@ class TranslatorConformance(ABC):
         assert adapter.fingerprint(model) == before
 
 
-class BridgeConformance(ABC):
+class BridgeConformance(_Conformance):
     """A bridge, on a model and inputs of some framework that can be run."""
 
     translator: ClassVar[str]
 
-    @abstractmethod
-    def make_model(self) -> Any:
-        """A small model, of another framework than the bridge leads to."""
-
-    @abstractmethod
-    def make_inputs(self) -> np.ndarray:
-        """Two samples or more, in the model's axis order, with no two axes of one size."""
-
-    def test_the_inputs_tell_axes_and_samples_apart(self) -> None:
-        """A permutation that is told wrongly would go unnoticed otherwise."""
-        _check_examples(self.make_inputs())
-
     def test_it_opens_the_layers_that_are_asked_for_and_computes_the_same(self) -> None:
         """Outputs, and activations at no layer, each alone, and all at once."""
         step, model, inputs = registry().translators[self.translator], self.make_model(), self.make_inputs()
-        source = _adapter_of(model)
-        target = adapter_for(registry(), step.target)
+        source, target = _adapter_of(model), adapter_for(registry(), step.target)
         twin = source.twin(model)
         tensors = (source.tensor(inputs, twin),)
         outputs, activations = flatten(source.outputs(twin, tensors)), source.activations(twin, tensors)
@@ -335,15 +310,14 @@ class BridgeConformance(ABC):
             bridged = build_bridge(
                 step, request, self.translator, outputs=[output.shape for output in outputs], layers=shapes
             )
-            given = [target.tensor(_turned(inputs, bridged.input_axes, 0), bridged.model)]
-            found = flatten(target.outputs(bridged.model, given))
-            for position, output in enumerate(outputs):
-                expected = _turned(output, bridged.output_axes, position)
-                _assert_close(found[position], expected, f"output {position}")
-            layers = target.activations(bridged.model, given, [layer.name for layer in bridged.layers.values()])
+            permuted = permute(inputs, permutation_at(bridged.input_axes, 0))
+            tensor = [target.tensor(permuted, bridged.model)]
+            found, expected = flatten(target.outputs(bridged.model, tensor)), permute_all(outputs, bridged.output_axes)
+            for position, (output, other) in enumerate(zip(found, expected, strict=True)):
+                _assert_close(output, other, f"output {position}")
+            layers = target.activations(bridged.model, tensor, [layer.name for layer in bridged.layers.values()])
             for name, layer in bridged.layers.items():
-                expected = _turned(activations[name], (layer.axes,), 0)
-                _assert_close(layers[layer.name], expected, f"layer {name!r}")
+                _assert_close(layers[layer.name], permute(activations[name], layer.axes), f"layer {name!r}")
 
     def test_the_model_is_unchanged(self) -> None:
         """A bridge leaves the original as it was."""
@@ -353,8 +327,3 @@ class BridgeConformance(ABC):
         tensors = (source.tensor(self.make_inputs(), model),)
         build_bridge(step, BridgeRequest(source, source.twin(model), tensors), self.translator)
         assert source.fingerprint(model) == before, f"{self.translator} changed the model"
-
-
-def _turned(array: np.ndarray, permutations: Sequence[Any], position: int) -> np.ndarray:
-    axes = permutations[position] if permutations else None
-    return array if axes is None else np.transpose(array, axes)
