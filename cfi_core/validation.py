@@ -75,8 +75,8 @@ def _rule_of(hint: Any) -> Rule:
     if origin is frozenset:
         return _members(arguments[0])
     if NoneType in arguments:
-        (other,) = (one for one in arguments if one is not NoneType)
-        return _nothing_or(_rule_of(other))
+        (other,) = (_rule_of(argument) for argument in arguments if argument is not NoneType)
+        return lambda value: None if value is None else other(value)
     if origin is Mapping:
         return copied(_rule_of(arguments[0]), _rule_of(arguments[1]), MappingProxyType)
     return _member(hint) if issubclass(hint, Enum) else _instance(hint)
@@ -149,14 +149,8 @@ def _requirement(value: Any) -> str:
     return str(value)
 
 
-@cache
-def parse_requirement(text: str) -> Requirement:
-    """A PEP 508 requirement.
-
-    Raises:
-        InvalidRequirement: It is none.
-    """
-    return Requirement(text)
+parse_requirement = cache(Requirement)
+"""Reads a PEP 508 requirement; raises `InvalidRequirement` for what is none."""
 
 
 def _permutation(value: Any) -> tuple[int, ...] | None:
@@ -196,10 +190,6 @@ OptionalRequires = Annotated[str, lambda value: value if value == "" else _requi
 Permuted = Annotated[tuple[int, ...] | None, _permutation]
 
 
-def _nothing_or(rule: Rule) -> Rule:
-    return lambda value: None if value is None else rule(value)
-
-
 # several values
 
 
@@ -216,34 +206,19 @@ def _each(rule: Rule) -> Rule:
 
 
 def _members(kind: type[Enum]) -> Rule:
-    rule = _member(kind)
-
-    def check_members(value: Any) -> frozenset[Any]:
-        if not isinstance(value, AbstractSet):
-            raise Refused(f"is no set, such as frozenset({{{_first(kind)}}})")
-        return frozenset(_naming(rule, entry) for entry in value)
-
-    return check_members
+    rule, collection = _member(kind), _instance(AbstractSet, f"is no set, such as frozenset({{{_first(kind)}}})")
+    return lambda value: frozenset(_naming(rule, entry) for entry in collection(value))
 
 
 def _pair(first: Rule, second: Rule) -> Rule:
-    def check_pair(value: Any) -> tuple[Any, Any]:
-        if not isinstance(value, tuple | list) or len(value) != 2:
-            raise Refused("is no pair")
-        return first(value[0]), second(value[1])
-
-    return check_pair
+    pair = _only(lambda value: isinstance(value, tuple | list) and len(value) == 2, "is no pair")
+    return lambda value: tuple(rule(entry) for rule, entry in zip((first, second), pair(value), strict=True))
 
 
 def copied(keys: Rule, values: Rule, into: Callable[[dict[Any, Any]], Mapping[Any, Any]]) -> Rule:
     """A mapping, of which a copy is kept."""
-
-    def check_mapping(value: Any) -> Mapping[Any, Any]:
-        if not isinstance(value, Mapping):
-            raise Refused("is no mapping")
-        return into({_naming(keys, key): _naming(values, entry) for key, entry in value.items()})
-
-    return check_mapping
+    mapping = _instance(Mapping, "is no mapping")
+    return lambda value: into({_naming(keys, key): _naming(values, entry) for key, entry in mapping(value).items()})
 
 
 Notes = Annotated[Mapping[str, Any], copied(_NAME, _PLAIN[Any], dict)]

@@ -7,12 +7,11 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 _IMMUTABLE = (type(None), bool, int, float, complex, str, bytes, Enum, PurePath, np.generic, slice, range)
-_Record = TypeVar("_Record")
 
 
 class Description:
@@ -38,17 +37,13 @@ def kind_of(value: object) -> str:
     return value.kind.rpartition(".")[2] if isinstance(value, Description) else type(value).__name__
 
 
-def protected(record: _Record) -> _Record:
+def protected(value: Any) -> Any:
     """A view of a record of core's, such as a `Plan` or an `Attribution`, that can be read and shown.
 
     Everything in it is a copy, as deep as it goes; arrays cannot be written to, so that who tries is told. Objects of
     the user's (the model, tensors, functions) are `Description`s. The record itself is of the same class, so its
     properties and methods work.
     """
-    return _view(record)
-
-
-def _view(value: Any) -> Any:
     if isinstance(value, (*_IMMUTABLE, Description)):
         return value
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
@@ -56,12 +51,12 @@ def _view(value: Any) -> Any:
         array.setflags(write=False)
         return array
     if isinstance(value, dict | MappingProxyType):
-        entries = {_view(key): _view(entry) for key, entry in value.items()}
+        entries = {protected(key): protected(entry) for key, entry in value.items()}
         return entries if isinstance(value, dict) else MappingProxyType(entries)
     if isinstance(value, Mapping) and _is_of_core(value):
-        return MappingProxyType({key: _view(entry) for key, entry in value.items()})
+        return MappingProxyType({key: protected(entry) for key, entry in value.items()})
     if type(value) in (tuple, list, set, frozenset):
-        return type(value)(map(_view, value))
+        return type(value)(map(protected, value))
     # Models can be dataclasses too.
     return _copy(value) if is_dataclass(value) and _is_of_core(value) else Description(value)
 
@@ -74,5 +69,5 @@ def _copy(record: Any) -> Any:
     """The same record with views in its fields; not checked again, because a description is no model."""
     copy = object.__new__(type(record))
     for entry in fields(record):
-        object.__setattr__(copy, entry.name, _view(getattr(record, entry.name)))
+        object.__setattr__(copy, entry.name, protected(getattr(record, entry.name)))
     return copy

@@ -346,6 +346,13 @@ def _method(key: str, kind: Kind = Kind.ATTRIBUTION, **fields: Any) -> MethodSpe
     )
 
 
+def _translator(name: str, source: str, kind: str, preserves: frozenset[Need], function: str) -> TranslatorSpec:
+    implementation = f"{__name__}:{function}"
+    return TranslatorSpec(
+        name=name, source=source, target="print", preserves=preserves, cost=1, implementation=implementation, kind=kind
+    )
+
+
 @hookimpl
 def cfi_frameworks() -> list[FrameworkSpec]:
     """The frameworks `paint` and `print`."""
@@ -383,16 +390,7 @@ def cfi_methods() -> list[MethodSpec]:
 @hookimpl
 def cfi_translators() -> list[TranslatorSpec]:
     """The translator from paintings to prints."""
-    return [
-        TranslatorSpec(
-            name="paint2print",
-            source="paint",
-            target="print",
-            preserves=frozenset(Need),
-            cost=1,
-            implementation=f"{__name__}:to_print",
-        )
-    ]
+    return [_translator("paint2print", "paint", "conversion", frozenset(Need), "to_print")]
 
 
 class bridge_plugin:
@@ -402,14 +400,4 @@ class bridge_plugin:
     @hookimpl
     def cfi_translators() -> list[TranslatorSpec]:
         """The bridge."""
-        return [
-            TranslatorSpec(
-                name="bridge-to-print",
-                source=ANY,
-                target="print",
-                preserves=RUNNABLE,
-                cost=1,
-                implementation=f"{__name__}:as_print",
-                kind="bridge",
-            )
-        ]
+        return [_translator("bridge-to-print", ANY, "bridge", RUNNABLE, "as_print")]
