@@ -20,6 +20,7 @@ from cfi_core.discovery import DISABLED, PluginInfo, announcements
 from cfi_core.errors import FOREIGN, PluginConflictError, PluginWarning, UnknownMethodError, told, warn
 from cfi_core.requirements import unmet, version_of
 from cfi_core.specs import ANY, FrameworkSpec, MethodSpec, PlotterSpec, Spec, ToolsetSpec, TranslatorSpec, WriterSpec
+from cfi_core.validation import Refused
 
 _Name = TypeVar("_Name")
 _Spec = TypeVar("_Spec")
@@ -211,7 +212,7 @@ class _Loader:
                 self._accept(info, module.load() if isinstance(module, EntryPoint) else module)
             except FOREIGN as error:
                 cause = error
-                info = replace(info, error=str(error) if isinstance(error, _Unfit) else told(error))
+                info = replace(info, error=str(error) if isinstance(error, Refused) else told(error))
         self.plugins.append(info)
         if info.error:
             warn(
@@ -225,7 +226,7 @@ class _Loader:
         """Takes what the plugin offers, or leaves no trace of it."""
         _check_contract(module)
         if self.manager.has_plugin(_handle(info)):
-            raise _Unfit(f"{info.distribution} announces two plugins of that name")
+            raise Refused(f"{info.distribution} announces two plugins of that name")
         try:
             self.manager.register(module, name=_handle(info))
             self.manager.check_pending()
@@ -249,7 +250,7 @@ class _Loader:
                     raise TypeError(f"{slot.hook} returned {spec!r}, which is no {slot.spec.__name__}")
             names = [name for spec in specs for name in slot.names(spec)]
             if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-                raise _Unfit(f"{slot.hook} returned the {slot.shown(twice[0])} twice")
+                raise Refused(f"{slot.hook} returned the {slot.shown(twice[0])} twice")
             offer[slot.table] = specs
         return offer
 
@@ -302,21 +303,19 @@ class _Loader:
         return replace(plugin, withdrawn=reasons)
 
 
-class _Unfit(Exception):
-    """A plugin that core refuses; the message says it all."""
-
-
 def _check_no_wrapper(module: Any, caller: pluggy.HookCaller) -> None:
     if any(entry.plugin is module and (entry.wrapper or entry.hookwrapper) for entry in caller.get_hookimpls()):
-        raise _Unfit(f"its {caller.name} is a wrapper around the hooks of other plugins, which no plugin may put there")
+        raise Refused(
+            f"its {caller.name} is a wrapper around the hooks of other plugins, which no plugin may put there"
+        )
 
 
 def _check_contract(module: Any) -> None:
     built_for = getattr(module, "CFI_CONTRACT", 1)
     if type(built_for) is not int:
-        raise _Unfit(f"its CFI_CONTRACT is {built_for!r}, which is no whole number")
+        raise Refused(f"its CFI_CONTRACT is {built_for!r}, which is no whole number")
     if built_for != hookspec.CONTRACT:
-        raise _Unfit(
+        raise Refused(
             f"it was built for contract {built_for} between cfi-core and its plugins, and this cfi-core "
             f"({version_of('cfi-core')}) has contract {hookspec.CONTRACT}"
             + ("; it needs a newer cfi-core" if built_for > hookspec.CONTRACT else "")

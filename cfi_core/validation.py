@@ -28,7 +28,7 @@ Rule = Callable[[Any], Any]
 
 
 class Refused(Exception):
-    """A value that a rule does not let pass; core shows it as a `ValueError` that names record and field."""
+    """What does not pass at the door, and why; whoever catches it names the culprit: a field of a record, a plugin."""
 
 
 class Checked:
