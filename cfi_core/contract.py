@@ -161,4 +161,4 @@ class Converted(Checked):
     model: Any
     input_axes: tuple[Permuted, ...] = ()
     output_axes: tuple[Permuted, ...] = ()
-    layers: Mapping[Name, BridgedLayer] = field(default_factory=lambda: MappingProxyType({}))
+    layers: Mapping[Name, BridgedLayer] = field(default_factory=dict)

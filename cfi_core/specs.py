@@ -91,10 +91,6 @@ RUNNABLE = frozenset({Need.FORWARD, Need.INPUT_GRADIENT, Need.LAYER, Need.LAYER_
 """What a model can meet without being converted."""
 
 
-def _no_mapping() -> Mapping[str, Any]:
-    return MappingProxyType({})
-
-
 _Framework = Annotated[str, name_but((ANY,), "stands for every framework, which only the source of a bridge can be")]
 _Translator = Annotated[str, name_but(TRANSLATOR_KINDS, "is what translator= calls a kind, so nobody could ask for it")]
 _Uniform = Annotated[str, one_of(*UNIFORM_ARGUMENTS)]
@@ -174,8 +170,8 @@ class Defaults(Checked):
         toolset: Give what the toolset's own users get who write none of these settings.
     """
 
-    raw: Mapping[Identifier, Any] = field(default_factory=_no_mapping)
-    toolset: Mapping[Identifier, Any] = field(default_factory=_no_mapping)
+    raw: Mapping[Identifier, Any] = field(default_factory=dict)
+    toolset: Mapping[Identifier, Any] = field(default_factory=dict)
 
     def chosen(self, name: str) -> Mapping[str, Any]:
         """The set of that name: `"raw"` or `"toolset"`."""
@@ -228,11 +224,11 @@ class MethodSpec(Checked):
     optional: tuple[_Uniform, ...] = ()
     init_args: tuple[Identifier, ...] = ()
     exec_args: tuple[Identifier, ...] = ()
-    roles: Mapping[Identifier, Role] = field(default_factory=_no_mapping)
+    roles: Mapping[Identifier, Role] = field(default_factory=dict)
     head: Head = Head.OUTPUT
     alters_model: bool = False
     native_only: tuple[Identifier, ...] = ()
-    argument_needs: Mapping[Identifier, Need] = field(default_factory=_no_mapping)
+    argument_needs: Mapping[Identifier, Need] = field(default_factory=dict)
     wraps: OptionalIdentifier = ""
     defaults: Defaults = field(default_factory=Defaults)
 

@@ -42,12 +42,9 @@ class Checked:
         for name, rule in _rules_of(type(self)).items():  # type: ignore[arg-type] # a class is hashable
             value = getattr(self, name)
             try:
-                kept = rule(value)
+                object.__setattr__(self, name, rule(value))
             except Refused as refusal:
                 self.refuse(f"{name}={_shown(value)} {refusal}")
-            else:
-                if kept is not value:
-                    object.__setattr__(self, name, kept)
 
     def refuse(self, reason: str) -> None:
         """Raises what a field that holds something else raises, for fields that do not fit each other."""
