@@ -209,10 +209,10 @@ class ToolsetConformance(_Conformance):
         adapter = _adapter_of(model)
         before, given = adapter.fingerprint(model), inputs.copy()
         for method in cfi.methods(toolset=self.toolset):
-            drawn = method.kind is Kind.FEATURE_VISUALIZATION  # slow, so once
-            call: Callable[..., Any] = cfi.visualize_features if drawn else cfi.attribute
+            visualized = method.kind is Kind.FEATURE_VISUALIZATION
+            call: Callable[..., Any] = cfi.visualize_features if visualized else cfi.attribute
             arguments = dict(inputs=inputs, seed=1, **self.arguments[method.key])
-            results = [call(model, method.key, self.toolset, **arguments) for _ in range(1 if drawn else 2)]
+            results = [call(model, method.key, self.toolset, **arguments) for _ in range(1 if visualized else 2)]
             assert isinstance(results[0], cfi.Attribution), f"{method.key} needs a layer: give one in arguments"
             assert adapter.fingerprint(model) == before, f"{method.key} changed the model"
             np.testing.assert_array_equal(inputs, given, err_msg=f"{method.key} changed the inputs")
