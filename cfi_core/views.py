@@ -38,7 +38,7 @@ def kind_of(value: object) -> str:
 
 
 def protected(value: Any) -> Any:
-    """A view of a record of core's, such as a `Plan` or an `Attribution`, that can be read and shown.
+    """A view of a record of core's, such as a `Plan` or an `Attribution`, to be read and shown, or of what is in one.
 
     Everything in it is a copy, as deep as it goes; arrays cannot be written to, so that who tries is told. Objects of
     the user's (the model, tensors, functions) are `Description`s. The record itself is of the same class, so its
