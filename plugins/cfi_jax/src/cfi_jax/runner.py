@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from threading import Lock
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -15,7 +13,7 @@ import jax.numpy as jnp
 
 from cfi_core.errors import NoGradientError
 from cfi_core.framework import Pullback, Runner, flatten
-from cfi_jax.programs import Sightings, body, observe, program
+from cfi_jax.programs import Program, Sightings, body, observe, program
 from cfi_jax.watch import Watch
 
 _Results = tuple[jax.Array, ...]
@@ -32,13 +30,13 @@ class JaxRunner(Runner):
     def __init__(self, model: Any, inputs: Sequence[Any], layers: Sequence[str]) -> None:
         seen = observe(model, inputs)
         self.layers = _in_order(seen, layers)
-        self._inputs = len(inputs)
-        self._whole, self._body = program(model), program(body(model))
         self._wide = bool(jax.config.jax_enable_x64)
-        self._traceable = seen.traceable
+        make = _compiled if seen.traceable else _uncompiled
+        run = partial(_results, program(model), program(body(model)), self.layers, len(inputs))
         # By stage, so that a model opened at many layers does not push its own stages out.
-        self._stages: list[OrderedDict[Any, _Passes]] = [OrderedDict() for _ in range(len(self.layers) + 1)]
-        self._keeping = Lock()
+        self._stages = [
+            lru_cache(_SHAPES_KEPT)(partial(make, partial(run, stage))) for stage in range(len(self.layers) + 1)
+        ]
 
     def run(self, stage: int, values: Sequence[Any]) -> tuple[Any, ...]:
         """The results of a stage."""
@@ -71,39 +69,31 @@ class JaxRunner(Runner):
         return results, pullback
 
     def _stage(self, stage: int, values: Sequence[Any]) -> _Passes:
-        kept, key = self._stages[stage], tuple((value.shape, value.dtype.name) for value in values)
-        made = kept.get(key)
-        if made is None:
-            make = _compiled if self._traceable else _uncompiled
-            made = make(partial(self._results, stage), values)
-        with self._keeping:
-            made = kept.setdefault(key, made)  # another thread may have made it meanwhile
-            kept.move_to_end(key)
-            while len(kept) > _SHAPES_KEPT:
-                kept.popitem(last=False)
-        return made
+        return self._stages[stage](*(jax.ShapeDtypeStruct(value.shape, value.dtype) for value in values))
 
-    def _results(self, stage: int, *values: Any) -> _Results:
-        inputs, given = values[: self._inputs], dict(zip(self.layers, values[self._inputs :], strict=False))
-        if stage == len(self.layers):
-            watch = Watch(lambda name, _: given.get(name))
-            outputs = self._whole(inputs, watch if given else None)
-            for name in given:
-                watch.check(name)
-            return arrays(outputs)
-        reached: list[jax.Array] = []
 
-        def replace(name: str, array: jax.Array) -> Any | None:
-            if name == self.layers[stage]:
-                reached.append(array)
-                raise _Reached
-            return given.get(name)
+def _results(whole: Program, inner: Program, layers: Sequence[str], count: int, stage: int, *values: Any) -> _Results:
+    """What a stage gives; of the model, or (for a layer) of its body, with that many inputs."""
+    inputs, given = values[:count], dict(zip(layers, values[count:], strict=False))
+    if stage == len(layers):
+        watch = Watch(lambda name, _: given.get(name))
+        outputs = whole(inputs, watch if given else None)
+        for name in given:
+            watch.check(name)
+        return arrays(outputs)
+    reached: list[jax.Array] = []
 
-        watch = Watch(replace)
-        with suppress(_Reached):
-            self._body(inputs, watch)
-        watch.check(self.layers[stage])
-        return tuple(reached)
+    def replace(name: str, array: jax.Array) -> Any | None:
+        if name == layers[stage]:
+            reached.append(array)
+            raise _Reached
+        return given.get(name)
+
+    watch = Watch(replace)
+    with suppress(_Reached):
+        inner(inputs, watch)
+    watch.check(layers[stage])
+    return tuple(reached)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +111,12 @@ class _Passes:
     pull: Callable[..., _Results]
 
 
-def _uncompiled(function: Callable[..., _Results], _values: Sequence[Any]) -> _Passes:
+def _uncompiled(function: Callable[..., _Results], *_shapes: Any) -> _Passes:
     return _Passes(lambda values: function(*values), partial(differentiate, function), _pulled)
 
 
-def _compiled(function: Callable[..., _Results], values: Sequence[Any]) -> _Passes:
-    traced = jax.make_jaxpr(function)(*values)
+def _compiled(function: Callable[..., _Results], *shapes: Any) -> _Passes:
+    traced = jax.make_jaxpr(function)(*shapes)
     held = traced.consts  # handed over in every call: XLA would otherwise copy the weights into its code
 
     def run(held: Sequence[Any], values: tuple[Any, ...]) -> _Results:
