@@ -19,10 +19,11 @@ from cfi_translate.failures import failure
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.names import unique
 from cfi_translate.onnx_keras.keras_faults import add
-from cfi_translate.onnx_keras.table import NAME, operator
+from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Permutation, Tensor, channels_last, identity
 from cfi_translate.program import Operation, Program, Value
 from cfi_translate.semantics.values import shape_of
+from cfi_translate.translators import ONNX_KERAS
 
 TYPES = frozenset(
     ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
@@ -53,7 +54,7 @@ class KerasBuilder:
         self._inputs = []
         for value, array, axes in zip(program.inputs, inputs, layouts, strict=True):
             if str(value.dtype) not in TYPES:
-                raise failure(NAME, f"takes numbers, and input {value.name!r} is of type {value.dtype}")
+                raise failure(ONNX_KERAS, f"takes numbers, and input {value.name!r} is of type {value.dtype}")
             shape = [array.shape[axis] for axis in axes]
             if program.free:
                 shape[0] = None
@@ -336,7 +337,7 @@ class KerasBuilder:
             try:
                 tensor = self.tensor(value)
             except Refusal as error:
-                raise failure(NAME, f"cannot make output {value.name!r}: {error}") from error
+                raise failure(ONNX_KERAS, f"cannot make output {value.name!r}: {error}") from error
             last = 3 <= tensor.rank <= 5 and tensor.axes == channels_last(tensor.rank)
             made = tensor.value if last else self.lay(tensor, identity(tensor.rank))
             if any(made is one for one in (*self._inputs, *outputs)):

@@ -12,13 +12,13 @@ from torch import fx
 
 from cfi_core.contract import Converted
 from cfi_translate.failures import failure, typed
-from cfi_translate.onnx_torch import operators
 from cfi_translate.onnx_torch.builder import DTYPES, TorchBuilder, torch_type
-from cfi_translate.onnx_torch.table import NAME, operator
+from cfi_translate.onnx_torch.operators import operator
 from cfi_translate.program import Operation, Program, Value, needed
 from cfi_translate.reading import read
 from cfi_translate.rewriting import IN_ANY_LAYOUT, rewrite
 from cfi_translate.rewriting.channels_first import to_channels_first
+from cfi_translate.translators import ONNX_TORCH
 
 _WIDE = {np.dtype(np.uint16), np.dtype(np.uint32)}
 _LONG = np.dtype(np.uint64)
@@ -32,10 +32,8 @@ _ANY_BITS = {
 _OWN_TYPES = {"Cast", "CastLike", "BitCast", "Identity", "Shape", "Size"}
 _MOST_PROBED = 4
 
-assert operators  # importing them fills the table
 
-
-@typed(NAME)
+@typed(ONNX_TORCH)
 def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Converts an ONNX model to a `torch.fx.GraphModule` in inference mode.
 
@@ -51,7 +49,7 @@ def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     Raises:
         TranslationError: An operator, a type or a size is not known to come out right.
     """
-    program = rewrite(read(model, inputs, NAME, known=operator.__contains__), IN_ANY_LAYOUT)
+    program = rewrite(read(model, inputs, ONNX_TORCH, known=operator.__contains__), IN_ANY_LAYOUT)
     program, input_axes = to_channels_first(program)
     program = rewrite(program)
     builder = TorchBuilder(program)
@@ -125,13 +123,13 @@ def _probe(
             # Unlike a call, the interpreter prints nothing where it fails.
             results = fx.Interpreter(module).run(*(torch.from_numpy(np.array(one)) for one in turned))
     except Exception as error:  # torch raises whatever an operator runs into
-        raise failure(NAME, "made a module that does not run", error) from error
+        raise failure(ONNX_TORCH, "made a module that does not run", error) from error
     results = results if isinstance(results, tuple) else (results,)
     for value, result in zip(program.outputs, results, strict=True):
         if value.dtype is not None and torch_type(value) != result.dtype:
-            raise failure(NAME, f"made {result.dtype} of the output {value.name!r}, which is {value.dtype}")
+            raise failure(ONNX_TORCH, f"made {result.dtype} of the output {value.name!r}, which is {value.dtype}")
         if value.shape is None:
             continue
         expected, found = tuple(value.shape), tuple(result.shape)
         if len(found) != len(expected) or any(a not in (None, b) for a, b in zip(expected, found, strict=True)):
-            raise failure(NAME, f"made shape {found} of the output {value.name!r}, which is {expected}")
+            raise failure(ONNX_TORCH, f"made shape {found} of the output {value.name!r}, which is {expected}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from cfi_translate.grammar import Operators
 from cfi_translate.program import describe
+from cfi_translate.translators import ONNX_TORCH
 
-NAME = "onnx-torch"
-
-operator = Operators(NAME, describe)
+operator = Operators(ONNX_TORCH, describe)

@@ -1,6 +1,6 @@
 """The operators of ONNX, by kind; importing them enters them into the table."""
 
-from cfi_translate.onnx_keras.operators import (
+from cfi_translate.onnx_keras.operators import (  # noqa: F401 - importing them registers their operators
     activation,
     convolution,
     elementwise,
@@ -13,17 +13,6 @@ from cfi_translate.onnx_keras.operators import (
     resizing,
     shaping,
 )
+from cfi_translate.onnx_keras.table import operator
 
-__all__ = [
-    "activation",
-    "convolution",
-    "elementwise",
-    "indexing",
-    "linear",
-    "normalization",
-    "pooling",
-    "recurrent",
-    "reduction",
-    "resizing",
-    "shaping",
-]
+__all__ = ["operator"]

@@ -23,30 +23,14 @@ _Function = Callable[..., Any]
 
 # Functions, and the kinds of numbers (as in numpy) for which they come out right.
 _UNARY: Mapping[str, tuple[_Function, str]] = {
+    **{name: (getattr(ops, name.lower()), "f") for name in ("Ceil", "Erf", "Floor", "IsNaN", "Log", "Round", "Sqrt")},
+    **{name: (getattr(ops, name.lower()), "f") for name in ("Cos", "Cosh", "Reciprocal", "Sin", "Sinh", "Tan")},
+    **{f"A{name}": (getattr(ops, f"arc{name}"), "f") for name in ("cos", "cosh", "sin", "sinh", "tan", "tanh")},
     "Abs": (ops.absolute, "fi"),
-    "Acos": (ops.arccos, "f"),
-    "Acosh": (ops.arccosh, "f"),
-    "Asin": (ops.arcsin, "f"),
-    "Asinh": (ops.arcsinh, "f"),
-    "Atan": (ops.arctan, "f"),
-    "Atanh": (ops.arctanh, "f"),
     "BitwiseNot": (ops.bitwise_not, "iu"),
-    "Ceil": (ops.ceil, "f"),
-    "Cos": (ops.cos, "f"),
-    "Cosh": (ops.cosh, "f"),
-    "Erf": (ops.erf, "f"),
-    "Floor": (ops.floor, "f"),
-    "IsNaN": (ops.isnan, "f"),
-    "Log": (ops.log, "f"),
     "Neg": (ops.negative, "fi"),
     "Not": (ops.logical_not, "b"),
-    "Reciprocal": (ops.reciprocal, "f"),
-    "Round": (ops.round, "f"),
     "Sign": (ops.sign, "fi"),
-    "Sin": (ops.sin, "f"),
-    "Sinh": (ops.sinh, "f"),
-    "Sqrt": (ops.sqrt, "f"),
-    "Tan": (ops.tan, "f"),
 }
 _BINARY: Mapping[str, tuple[_Function, str]] = {
     "And": (ops.logical_and, "b"),

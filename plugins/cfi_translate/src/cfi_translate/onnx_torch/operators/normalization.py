@@ -15,8 +15,8 @@ from cfi_translate.onnx_torch.builder import TorchBuilder, are_constant, tensor
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
 from cfi_translate.semantics.values import constant_of, fixed, rank_of, require_inference, shape_of
+from cfi_translate.torch_modules import BATCH_NORMALIZATIONS
 
-_BATCH: dict[int, type[nn.Module]] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 _INSTANCE: dict[int, type[nn.Module]] = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d, 5: nn.InstanceNorm3d}
 
 
@@ -28,9 +28,9 @@ def batch_normalization(
     require(len(op.results) == 1 and op.attributes.get("is_test", 1), "it is in training mode")
     require(op.attributes.get("spatial", 1), "it normalises each place by itself")
     rank, epsilon = rank_of(data), op.attributes["epsilon"]
-    if not are_constant(scale, shift, mean, variance) or rank not in _BATCH:
+    if not are_constant(scale, shift, mean, variance) or rank not in BATCH_NORMALIZATIONS:
         return to.function(functional.batch_norm, data, mean, variance, scale, shift, False, 0.0, epsilon)
-    module = _BATCH[rank](fixed(shape_of(scale))[0], eps=epsilon, device="meta")
+    module = BATCH_NORMALIZATIONS[rank](fixed(shape_of(scale))[0], eps=epsilon, device="meta")
     module.running_mean, module.running_var = (tensor(constant_of(one, "statistic")) for one in (mean, variance))
     module.num_batches_tracked = torch.tensor(0)
     return to.module(op, to.give_weights(module, scale, shift), data)

@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.onnx_torch.builder import TorchBuilder, torch_type
-from cfi_translate.onnx_torch.operators.convolution import padding_module
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
 from cfi_translate.semantics.moving import Cut, Padding, cuts_of, padding_of, repeated_places, split_sizes
 from cfi_translate.semantics.values import fixed, rank_of, shape_of, sizes_of, squeezed_axes, unsqueezed_axes
+from cfi_translate.torch_modules import padding_module
 
 
 @operator("Flatten")
@@ -155,11 +155,11 @@ def pad(
 
 
 def _pad_with_number(op: Operation, to: TorchBuilder, data: Value, padding: Padding) -> fx.Node:
-    begin, end, _, number = padding
-    is_spatial = 3 <= len(begin) <= 5 and not any(begin[:2] + end[:2]) and (begin[2] or end[2])
+    around, number = list(zip(padding.begin, padding.end, strict=True)), padding.fill
+    is_spatial = 3 <= len(around) <= 5 and not any(map(any, around[:2])) and any(around[2])
     if data.is_float and is_spatial:
-        return to.module(op, padding_module(begin[2:], end[2:], number), data)
-    pairs = [one for pair in zip(reversed(begin), reversed(end), strict=True) for one in pair]
+        return to.module(op, padding_module(around[2:], number), data)
+    pairs = [one for pair in reversed(around) for one in pair]
     while not any(pairs[-2:]):
         del pairs[-2:]
     if data.dtype == np.bool_:
