@@ -15,7 +15,7 @@ from cfi_core.errors import TranslationError
 from cfi_translate.failures import failure, refusal, typed
 from cfi_translate.graph import NCHW_TO_NHWC
 from cfi_translate.libraries import prepare, require_computed_outputs
-from cfi_translate.names import unique
+from cfi_translate.names import claim
 from cfi_translate.program import Operation, Program
 from cfi_translate.rewriting import rewrite
 from cfi_translate.rewriting.editor import ProgramEditor
@@ -129,5 +129,4 @@ def _name_layers(program: Program) -> None:
     """onnx2keras names layers after the values they make: these get the node names."""
     taken = {value.name for value in program.inputs}
     for operation in program.operations:
-        operation.output.name = unique(re.sub(r"[^\w.\-]", "_", operation.name), taken)
-        taken.add(operation.output.name)
+        operation.output.name = claim(re.sub(r"[^\w.\-]", "_", operation.name), taken)

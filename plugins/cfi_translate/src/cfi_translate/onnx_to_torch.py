@@ -15,7 +15,7 @@ from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
 from cfi_translate.failures import failure, refusal, typed
 from cfi_translate.libraries import prepare, require_computed_outputs
-from cfi_translate.names import unique
+from cfi_translate.names import claim
 from cfi_translate.program import Operation, Program
 from cfi_translate.writing import write
 
@@ -120,8 +120,7 @@ def _name_submodules(model: ModelProto) -> None:
             name = f"_{name}"
         if hasattr(torch.fx.GraphModule, name) or iskeyword(name):
             name = f"{name}_"
-        node.name = unique(name, taken)
-        taken.add(node.name)
+        node.name = claim(name, taken)
 
 
 def _use_native_modules(module: Any) -> None:

@@ -29,6 +29,7 @@ from cfi_translate.graph import (
     remove_identities,
     replace_nodes,
 )
+from cfi_translate.names import claim
 from cfi_translate.program import (
     MODULE_END,
     SAMPLES,
@@ -112,16 +113,16 @@ def read(
         free_batch_axis(freed, inputs)
         same: dict[str, np.ndarray] = {}
         try:
-            both = [_Walk(freed, weights, [(n, *one.shape[1:]) for one in inputs], inputs, same) for n in SAMPLES]
-        except _Unfit:
+            both = [_SizeWalk(freed, weights, [(n, *one.shape[1:]) for one in inputs], inputs, same) for n in SAMPLES]
+        except _MisfitSizes:
             pass
         else:
             program = _join(freed, both, needs)
             if all(output.shape is not None and output.shape[:1] == (None,) for output in program.outputs):
                 return program
     try:
-        walk = _Walk(model, weights, [array.shape for array in inputs], inputs, {})
-    except _Unfit as error:
+        walk = _SizeWalk(model, weights, [array.shape for array in inputs], inputs, {})
+    except _MisfitSizes as error:
         raise TranslationError(f"{translator} cannot read the model: {error}. {NEXT_STEP}") from error
     return _join(model, [walk], needs)
 
@@ -270,20 +271,14 @@ def _check(model: ModelProto, translator: str) -> None:
 def _name_nodes(model: ModelProto) -> None:
     taken: set[str] = set()
     for node in model.graph.node:
-        stem = node.name or node.op_type
-        name, number = stem, 0
-        while name in taken:
-            number += 1
-            name = f"{stem}_{number}"
-        node.name = name
-        taken.add(name)
+        node.name = claim(node.name or node.op_type, taken)
 
 
-class _Unfit(Exception):
+class _MisfitSizes(Exception):
     """The sizes do not fit the graph."""
 
 
-class _Walk:
+class _SizeWalk:
     """Types, shapes and known values of one pass through the graph with inputs of given shapes."""
 
     def __init__(
@@ -369,7 +364,9 @@ class _Walk:
                 schema, node, types, data, opset_imports=self._opsets, ir_version=10
             )
         except Exception as error:
-            raise _Unfit(f"the shapes do not fit operator {node.op_type} (node {node.name!r}): {error}") from error
+            raise _MisfitSizes(
+                f"the shapes do not fit operator {node.op_type} (node {node.name!r}): {error}"
+            ) from error
         self.types.update(found)
 
     def _is_small(self, node: NodeProto) -> bool:
@@ -407,7 +404,7 @@ class _Walk:
         self.types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
 
 
-def _join(model: ModelProto, walks: Sequence[_Walk], needs: Needs) -> Program:
+def _join(model: ModelProto, walks: Sequence[_SizeWalk], needs: Needs) -> Program:
     """What both walks say."""
     values: dict[str, Value] = {}
 
@@ -439,7 +436,7 @@ def _join(model: ModelProto, walks: Sequence[_Walk], needs: Needs) -> Program:
     return Program(model.graph.name, inputs, outputs, kept, len(walks) > 1, _opset(model))
 
 
-def _value(name: str, walks: Sequence[_Walk]) -> Value:
+def _value(name: str, walks: Sequence[_SizeWalk]) -> Value:
     shapes = [walk.shape(name) for walk in walks]
     found = [walk.sources[name] for walk in walks if name in walk.sources]
     made = Value(name, walks[0].dtype(name))

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from cfi_translate.names import unique
+from cfi_translate.names import claim
 from cfi_translate.program import Operation, Program, Shape, Value, constant
 
 _GLOBAL_POOLING = ("GlobalAveragePool", "GlobalMaxPool")
@@ -74,9 +74,7 @@ class _Names:
 
     def new(self, wanted: str) -> str:
         """A name that nothing has yet."""
-        name = unique(wanted, self._taken)
-        self._taken.add(name)
-        return name
+        return claim(wanted, self._taken)
 
     def __getitem__(self, value: Value | None) -> str:
         if value is None:

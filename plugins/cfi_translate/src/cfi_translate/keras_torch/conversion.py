@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import torch
 
+import cfi_translate.keras_torch.operators  # noqa: F401 - the functions for each layer register themselves
 from cfi_core.contract import Converted
 from cfi_translate.failures import failure
 from cfi_translate.keras_torch.laid import Laid, channels_first, plain_axes

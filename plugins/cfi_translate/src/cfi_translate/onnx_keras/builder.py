@@ -17,7 +17,7 @@ from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
 from cfi_translate.failures import failure
 from cfi_translate.grammar import Refusal, require
-from cfi_translate.names import unique
+from cfi_translate.names import claim
 from cfi_translate.onnx_keras.keras_faults import add
 from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Permutation, Tensor, channels_last, identity
@@ -67,9 +67,7 @@ class KerasBuilder:
     def _new_name(self, wanted: str) -> str:
         """A name that Keras allows and no other layer has."""
         plain = re.sub(r"[^\w.\-]", "_", wanted.strip("/")) or "_"
-        made = unique(plain, self._taken)
-        self._taken.add(made)
-        return made
+        return claim(plain, self._taken)
 
     def name(self, suffix: str = "") -> str:
         """A name for a layer of the operation at hand."""

@@ -21,9 +21,14 @@ class Cut(NamedTuple):
 
 
 def cuts_of(
-    op: Operation, data: Value, starts: Value | None, ends: Value | None, axes: Value | None, steps: Value | None
+    op: Operation,
+    data: Value,
+    starts: Value | None = None,
+    ends: Value | None = None,
+    axes: Value | None = None,
+    steps: Value | None = None,
 ) -> list[Cut]:
-    """What a Slice does to each of its axes."""
+    """What a Slice does to each of its axes; takes its inputs."""
     rank = rank_of(data)
     if op.version < 10:
         first, last, where = op.attributes["starts"], op.attributes["ends"], op.attributes.get("axes")
@@ -48,8 +53,10 @@ class Padding(NamedTuple):
     fill: Any
 
 
-def padding_of(op: Operation, data: Value, pads: Value | None, fill: Value | None, axes: Value | None) -> Padding:
-    """What a Pad puts around its data."""
+def padding_of(
+    op: Operation, data: Value, pads: Value | None = None, fill: Value | None = None, axes: Value | None = None
+) -> Padding:
+    """What a Pad puts around its data; takes its inputs."""
     rank, number = rank_of(data), op.attributes.get("value", 0.0)
     given: Any = op.attributes.get("pads", op.attributes.get("paddings"))
     if op.version >= 11:

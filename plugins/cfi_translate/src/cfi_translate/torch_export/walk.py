@@ -46,7 +46,7 @@ def walk(captured: Captured, to: OnnxGraph) -> list[Any]:
             to.declare(known[node], captured.names[node.name])
         else:
             known[node] = to.input(f"x{len(known) - len(captured.state)}", node.meta["val"])
-    outputs = _Walk(captured, graph, to, known).run()
+    outputs = _GraphWalk(captured, graph, to, known).run()
     # Without work in place, what the model writes to its inputs comes out first.
     specs = captured.program.graph_signature.output_specs
     given = [one for spec, one in zip(specs, outputs, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
@@ -55,7 +55,7 @@ def walk(captured: Captured, to: OnnxGraph) -> list[Any]:
     return given
 
 
-class _Walk:
+class _GraphWalk:
     """One graph: the captured one, or what an operator inside it is taken apart into.
 
     Attributes:
@@ -139,7 +139,7 @@ class _Walk:
         except Refusal as error:
             raise operator.refusal(op, str(error)) from error
         known = dict(zip(parts.find_nodes(op="placeholder"), map(self.known.get, node.all_input_nodes), strict=True))
-        return _with_meta(_Walk(self.captured, parts, self.to, known, op).run(), op.result)
+        return _with_meta(_GraphWalk(self.captured, parts, self.to, known, op).run(), op.result)
 
     def _compute(
         self, node: Node, op: TorchOp, arguments: Any, keywords: Any, changed: list[Any]

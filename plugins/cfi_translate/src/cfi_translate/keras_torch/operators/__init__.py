@@ -1,7 +1,6 @@
 """The functions that convert layers and operations of Keras; importing them fills the table of `calls`."""
 
-from cfi_translate.keras_torch.calls import operator
-from cfi_translate.keras_torch.operators import (  # noqa: F401 - importing them registers their operators
+from cfi_translate.keras_torch.operators import (  # noqa: F401
     activation,
     attention,
     convolution,
@@ -16,5 +15,3 @@ from cfi_translate.keras_torch.operators import (  # noqa: F401 - importing them
     sampling,
     shaping,
 )
-
-__all__ = ["operator"]

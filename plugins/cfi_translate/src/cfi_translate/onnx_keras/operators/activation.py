@@ -13,7 +13,7 @@ from cfi_translate.onnx_keras.builder import KerasBuilder
 from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import clip_bounds, constant_of, softmax_axes
+from cfi_translate.semantics.values import clip_bounds, constant_of, is_standard, softmax_axes
 
 _BY_NAME = {
     "Exp": "exponential",
@@ -79,18 +79,17 @@ def thresholded_relu(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
 
 @operator("Selu")
 def selu(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
-    alpha, gamma = op.attributes["alpha"], op.attributes["gamma"]
-    if np.isclose(alpha, 1.67326324, rtol=1e-6) and np.isclose(gamma, 1.05070102, rtol=1e-6):
+    if is_standard(op):
         return _activate(to, data, "selu")
+    alpha, gamma = op.attributes["alpha"], op.attributes["gamma"]
     return apply(to, data, lambda x: _scale(ops.elu(x, alpha=alpha), gamma))
 
 
 @operator("HardSigmoid")
 def hard_sigmoid(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
-    alpha, beta = op.attributes["alpha"], op.attributes["beta"]
-    if np.isclose(alpha, 1 / 6, rtol=1e-6) and beta == 0.5:
+    if is_standard(op):
         return _activate(to, data, "hard_sigmoid")
-    shift = np.asarray(beta, str(data.dtype))
+    alpha, shift = op.attributes["alpha"], np.asarray(op.attributes["beta"], str(data.dtype))
     return apply(to, data, lambda x: ops.clip(ops.add(_scale(x, alpha), shift), 0.0, 1.0))
 
 

@@ -91,18 +91,10 @@ def concatenation(op: Operation, to: KerasBuilder, *values: Value) -> Tensor:
 
 
 @operator("Slice")
-def cut_out(
-    op: Operation,
-    to: KerasBuilder,
-    data: Value,
-    starts: Value | None = None,
-    ends: Value | None = None,
-    axes: Value | None = None,
-    steps: Value | None = None,
-) -> Tensor:
+def cut_out(op: Operation, to: KerasBuilder, data: Value, *given: Value | None) -> Tensor:
     tensor = to.tensor(data)
     parts: list[Any] = [slice(None)] * tensor.rank
-    for axis, start, end, step in cuts_of(op, data, starts, ends, axes, steps):
+    for axis, start, end, step in cuts_of(op, data, *given):
         size = tensor.sizes[axis]
         if size is None:
             is_whole = (start, step) == (0, 1) and (end is None or end >= 2**31 - 1)
@@ -167,15 +159,8 @@ def tile(op: Operation, to: KerasBuilder, data: Value, repeats: Value, _: Value 
 
 
 @operator("Pad")
-def pad(
-    op: Operation,
-    to: KerasBuilder,
-    data: Value,
-    pads: Value | None = None,
-    fill: Value | None = None,
-    axes: Value | None = None,
-) -> Tensor:
-    tensor, padding = to.tensor(data), padding_of(op, data, pads, fill, axes)
+def pad(op: Operation, to: KerasBuilder, data: Value, *given: Value | None) -> Tensor:
+    tensor, padding = to.tensor(data), padding_of(op, data, *given)
     around = [(padding.begin[axis], padding.end[axis]) for axis in tensor.axes]
     if not any(map(any, around)):
         return tensor

@@ -81,17 +81,9 @@ def split(op: Operation, to: TorchBuilder, data: Value, sizes: Value | None = No
 
 
 @operator("Slice")
-def cut_out(
-    op: Operation,
-    to: TorchBuilder,
-    data: Value,
-    starts: Value | None = None,
-    ends: Value | None = None,
-    axes: Value | None = None,
-    steps: Value | None = None,
-) -> fx.Node:
+def cut_out(op: Operation, to: TorchBuilder, data: Value, *given: Value | None) -> fx.Node:
     node, sizes = to.tensor(data), shape_of(data)
-    for one in cuts_of(op, data, starts, ends, axes, steps):
+    for one in cuts_of(op, data, *given):
         size = sizes[one.axis]
         if one.step < 0 or one.start is None or one.end is None:
             node = _cut_backwards(op, to, node, one, size)
@@ -130,15 +122,8 @@ def tile(op: Operation, to: TorchBuilder, data: Value, repeats: Value, _: Value 
 
 
 @operator("Pad")
-def pad(
-    op: Operation,
-    to: TorchBuilder,
-    data: Value,
-    pads: Value | None = None,
-    fill: Value | None = None,
-    axes: Value | None = None,
-) -> fx.Node:
-    padding = padding_of(op, data, pads, fill, axes)
+def pad(op: Operation, to: TorchBuilder, data: Value, *given: Value | None) -> fx.Node:
+    padding = padding_of(op, data, *given)
     if not any(padding.begin) and not any(padding.end):
         return to.tensor(data)
     if padding.mode == "constant":
