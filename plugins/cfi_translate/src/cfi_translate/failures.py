@@ -11,7 +11,7 @@ from onnx import NodeProto
 
 from cfi_core.contract import Converted
 from cfi_core.errors import CFIError, TranslationError
-from cfi_translate.grammar import NEXT_STEP
+from cfi_translate.grammar import NEXT_STEP, first_line
 from cfi_translate.program import Operation, describe
 
 
@@ -22,7 +22,7 @@ def refusal(translator: str, node: NodeProto | Operation, reason: str) -> Transl
 
 def failure(translator: str, what: str, cause: BaseException | None = None) -> TranslationError:
     """An error for a translation that failed as a whole."""
-    reason = "" if cause is None else f" ({type(cause).__name__}: {_first_line(cause)})"
+    reason = "" if cause is None else f" ({type(cause).__name__}: {first_line(cause) or 'no message'})"
     return TranslationError(f"{translator} {what}{reason}. {NEXT_STEP}")
 
 
@@ -45,8 +45,3 @@ def typed(translator: str) -> Callable[[Translator], Translator]:
         return converted
 
     return decorate
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else "no message"

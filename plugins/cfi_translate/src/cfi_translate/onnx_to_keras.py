@@ -11,7 +11,6 @@ from onnx import ModelProto
 
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
-from cfi_core.errors import TranslationError
 from cfi_translate.failures import failure, refusal, typed
 from cfi_translate.graph import NCHW_TO_NHWC
 from cfi_translate.libraries import prepare, require_computed_outputs
@@ -64,20 +63,15 @@ def _convert(program: Program) -> Any:
     if keras.backend.backend() != "tensorflow":
         raise failure(NAME, f"needs Keras on tensorflow, and this process runs it on {keras.backend.backend()}")
     with converting_onnx_to_keras():
-        try:
-            model = onnx2keras.onnx_to_keras(
-                write(program),
-                [value.name for value in program.inputs],
-                input_shapes=[(value.shape or ())[1:] for value in program.inputs],
-                verbose=False,
-                change_ordering=True,
-            )
-            # A list of one input would make Keras warn whenever the model is called with a tensor.
-            return keras.Model(*(one[0] if len(one) == 1 else one for one in (model.inputs, model.outputs)))
-        except TranslationError:
-            raise
-        except Exception as error:  # onnx2keras raises whatever the converter of an operator runs into
-            raise failure(NAME, "could not convert the model", error) from error
+        model = onnx2keras.onnx_to_keras(
+            write(program),
+            [value.name for value in program.inputs],
+            input_shapes=[(value.shape or ())[1:] for value in program.inputs],
+            verbose=False,
+            change_ordering=True,
+        )
+        # A list of one input would make Keras warn whenever the model is called with a tensor.
+        return keras.Model(*(one[0] if len(one) == 1 else one for one in (model.inputs, model.outputs)))
 
 
 def _check_types(program: Program) -> None:

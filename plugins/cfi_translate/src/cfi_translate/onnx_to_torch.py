@@ -59,8 +59,6 @@ def _convert(graph: ModelProto) -> Any:
             return onnx2torch.convert(graph)
         except NotImplementedError as error:
             raise _unsupported(graph, error) from error
-        except Exception as error:  # onnx2torch raises whatever the converter of an operator runs into
-            raise failure(NAME, "could not convert the model", error) from error
 
 
 def _unsupported(graph: ModelProto, error: NotImplementedError) -> TranslationError:

@@ -46,15 +46,12 @@ def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     ]
     images = [f"x{i}" for i, array in enumerate(inputs) if array.ndim == 4]
     with converting_tensorflow() as names:
-        try:
-            function = tf.function(inference_call(model), autograph=False)
-            outputs = function.get_concrete_function(*signature).outputs
-            maps = [tensor.name for tensor in outputs if tensor.shape.rank == 4]
-            exported, _ = tf2onnx.convert.from_function(
-                function, signature, opset=OPSET, inputs_as_nchw=images, outputs_as_nchw=maps
-            )
-        except Exception as error:  # tracing runs the user's code: anything may come out of it
-            raise failure(NAME, f"could not convert {type(model).__name__}", error) from error
+        function = tf.function(inference_call(model), autograph=False)
+        outputs = function.get_concrete_function(*signature).outputs
+        maps = [tensor.name for tensor in outputs if tensor.shape.rank == 4]
+        exported, _ = tf2onnx.convert.from_function(
+            function, signature, opset=OPSET, inputs_as_nchw=images, outputs_as_nchw=maps
+        )
     finish(exported, model, NAME, len(inputs), names)
     return Converted(
         exported,

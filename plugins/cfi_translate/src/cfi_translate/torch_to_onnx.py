@@ -50,26 +50,21 @@ def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
         raise failure(NAME, f"is limited to 2 GiB of weights and this model has {size / 2**30:.1f} GiB")
     tensors = tuple(_tensor(array[:2], values) for array in inputs)
     with _exporting, exporting_torch(), torch.random.fork_rng(devices=[]), torch.no_grad():
-        try:
-            count = _output_count(module(*tensors))
-            buffer = io.BytesIO()
-            names = [f"x{i}" for i in range(len(tensors))], [f"y{i}" for i in range(count)]
-            torch.onnx.export(
-                module,
-                tensors,
-                buffer,
-                dynamo=False,
-                opset_version=OPSET,
-                # EVAL would fuse batch normalisation into convolutions, and the layers would be gone.
-                training=torch.onnx.TrainingMode.PRESERVE,
-                input_names=names[0],
-                output_names=names[1],
-                dynamic_axes={name: {0: "batch"} for group in names for name in group},
-            )
-        except TranslationError:
-            raise
-        except Exception as error:  # tracing runs the user's code: anything may come out of it
-            raise failure(NAME, f"could not export {type(model).__name__}", error) from error
+        count = _output_count(module(*tensors))
+        buffer = io.BytesIO()
+        names = [f"x{i}" for i in range(len(tensors))], [f"y{i}" for i in range(count)]
+        torch.onnx.export(
+            module,
+            tensors,
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            # EVAL would fuse batch normalisation into convolutions, and the layers would be gone.
+            training=torch.onnx.TrainingMode.PRESERVE,
+            input_names=names[0],
+            output_names=names[1],
+            dynamic_axes={name: {0: "batch"} for group in names for name in group},
+        )
     exported = onnx.load_from_string(buffer.getvalue())
     inline_constants(exported)
     remove_identities(exported, NAME)

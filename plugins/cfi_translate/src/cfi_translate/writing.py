@@ -131,10 +131,5 @@ def _node(operation: Operation, names: _Names, opset: int) -> NodeProto:
 def _info(name: str, value: Value) -> ValueInfoProto:
     if value.dtype is None:
         return helper.make_empty_tensor_value_info(name)
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), _dimensions(value.shape))
-
-
-def _dimensions(shape: Shape | None) -> list[int | str | None] | None:
-    return (
-        None if shape is None else ["batch" if axis == 0 and size is None else size for axis, size in enumerate(shape)]
-    )
+    shape = value.shape and ["batch" if axis == 0 and size is None else size for axis, size in enumerate(value.shape)]
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), shape)

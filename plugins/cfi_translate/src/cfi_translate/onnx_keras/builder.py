@@ -14,7 +14,6 @@ import numpy as np
 from keras import layers, ops
 
 from cfi_core.contract import Converted
-from cfi_core.errors import TranslationError
 from cfi_translate.failures import failure
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.names import claim
@@ -284,7 +283,7 @@ class KerasBuilder:
         if wanted and all(one.known for one in wanted):
             return  # known; it is made where it is needed
         self._at = operation.name
-        try:
+        with operator.naming(operation):
             self._require_types(operation)
             built = operator.convert(operation.kind, operation, self, *operation.inputs)
             results = [built] if isinstance(built, Tensor) else list(built)
@@ -297,13 +296,6 @@ class KerasBuilder:
                 self._tensors[value] = _check(made, value)
             if operation.ends_module and len(wanted) == 1:
                 self._tensors[wanted[0]] = self._as_layer(self._tensors[wanted[0]], operation)
-        except Refusal as error:
-            raise operator.refusal(operation, str(error)) from error
-        except TranslationError:
-            raise
-        except Exception as error:
-            reason = str(error).strip().splitlines()[:1] or ["no message"]
-            raise operator.refusal(operation, f"Keras refuses it ({reason[0][:200]})") from error
 
     def _require_types(self, operation: Operation) -> None:
         for value in (*operation.operands, *operation.results):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.framework.axes import inverse
 from cfi_translate.program import Operation, Program, Value, constant, needed
 from cfi_translate.rewriting.editor import operation
 from cfi_translate.rewriting.matching import reduced_axes
@@ -55,11 +56,6 @@ def to_channels_first(program: Program) -> tuple[Program, tuple[Permutation | No
 
 def _transposes(operations: Sequence[Operation]) -> int:
     return sum(one.kind == "Transpose" for one in operations)
-
-
-def inverse(order: Permutation) -> Permutation:
-    """The order that takes an order back."""
-    return tuple(int(one) for one in np.argsort(order))
 
 
 def _permute(name: str, value: Value, order: Permutation) -> Value:

@@ -13,7 +13,6 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Graph, Node, map_arg
 from torch.utils._pytree import tree_flatten
 
-from cfi_translate.grammar import Refusal
 from cfi_translate.torch_export.capture import Captured, take_apart
 from cfi_translate.torch_export.onnx_graph import UNREAD, Filled, OnnxGraph, OnnxValue
 from cfi_translate.torch_export.operators import operator
@@ -134,10 +133,8 @@ class _GraphWalk:
         name = target.name().removeprefix("aten::")
         if name in operator:
             return _with_meta(operator.convert(name, op, self.to, *operands.values()), op.result)
-        try:
+        with operator.naming(op):
             parts = take_apart(node, target)
-        except Refusal as error:
-            raise operator.refusal(op, str(error)) from error
         known = dict(zip(parts.find_nodes(op="placeholder"), map(self.known.get, node.all_input_nodes), strict=True))
         return _with_meta(_GraphWalk(self.captured, parts, self.to, known, op).run(), op.result)
 
