@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from keyword import iskeyword
 from typing import Any
 
 import numpy as np
@@ -108,17 +107,13 @@ def _is_plain_resize(resize: Operation) -> bool:
 
 def _name_submodules(model: ModelProto) -> None:
     """Node names become identifiers that no attribute of a module hides."""
-    import torch
+    from cfi_translate.torch_graph import identifier
 
     # onnx2torch does not tell a node from a constant of the same name.
     taken = {"initializers", "training", "graph", "code", *(one.name for one in model.graph.initializer)}
     for node in model.graph.node:
-        name = re.sub(r"\W+", "_", (node.name or node.op_type).strip("/"))
-        if name[:1].isdigit():
-            name = f"_{name}"
-        if hasattr(torch.fx.GraphModule, name) or iskeyword(name):
-            name = f"{name}_"
-        node.name = claim(name, taken)
+        name = identifier((node.name or node.op_type).strip("/"))
+        node.name = claim(f"_{name}" if name[:1].isdigit() else name, taken)
 
 
 def _use_native_modules(module: Any) -> None:

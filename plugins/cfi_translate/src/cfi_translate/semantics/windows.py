@@ -14,11 +14,6 @@ from cfi_translate.semantics.values import fixed, shape_of
 Numbers = tuple[int, ...]
 
 
-def same_total(size: int, extent: int, stride: int) -> int:
-    """Padding of one axis with which a window that reaches so far takes `ceil(size / stride)` steps."""
-    return max((-(-size // stride) - 1) * stride + extent - size, 0)
-
-
 @dataclass(frozen=True)
 class Window:
     """A window, one number per spatial axis in each of its fields.
@@ -73,8 +68,12 @@ class Window:
         return replace(self, begin=first, end=last)
 
     def padded_alike(self, sizes: Sequence[int], *, more_in_front: bool = False) -> Window:
-        """The window with the padding that TensorFlow calls "same": half before and half behind."""
-        totals = [same_total(*one) for one in zip(sizes, self.extent, self.strides, strict=True)]
+        """The window with the padding that TensorFlow calls "same": half before and half behind.
+
+        With it, the window takes `ceil(size / stride)` steps.
+        """
+        axes = zip(sizes, self.extent, self.strides, strict=True)
+        totals = [max((-(-size // stride) - 1) * stride + extent - size, 0) for size, extent, stride in axes]
         less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
         return self.padded(more, less) if more_in_front else self.padded(less, more)
 

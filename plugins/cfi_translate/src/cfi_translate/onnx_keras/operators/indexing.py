@@ -22,7 +22,10 @@ def _wrap(to: KerasBuilder, indices: Value, size: int) -> Any:
     """Indices counted from the front; negative ones count from the end."""
     if indices.constant is not None:
         return wrap_indices(indices.constant, size)
-    chosen = to.plain(indices)
+    return _wrap_computed(to.plain(indices), size)
+
+
+def _wrap_computed(chosen: Any, size: int) -> Any:
     zero, extent = (np.asarray(one, str(chosen.dtype)) for one in (0, size))
     return ops.where(ops.less(chosen, zero), ops.add(chosen, extent), chosen)
 
@@ -101,9 +104,7 @@ def one_hot(op: Operation, to: KerasBuilder, indices: Value, depth: Value, value
     require("int" in str(indices.dtype), "only integers are supported as indices")
     rank = rank_of(indices) + 1
     axis = op.attributes["axis"] % rank
-    chosen = to.plain(indices)
-    zero, extent = (np.asarray(one, str(chosen.dtype)) for one in (0, size))
-    chosen = ops.where(ops.less(chosen, zero), ops.add(chosen, extent), chosen)
+    chosen = _wrap_computed(to.plain(indices), size)
     made = ops.where(ops.one_hot(chosen, size, axis=-1, dtype="bool"), on, off)
     return Tensor(made, (*(one for one in range(rank) if one != axis), axis))
 
