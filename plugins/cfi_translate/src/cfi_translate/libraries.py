@@ -79,8 +79,6 @@ def require_computed_outputs(program: Program, translator: str) -> dict[str, Ope
     makers = {value: one for one in program.operations for value in one.results}
     for value in program.outputs:
         if value not in makers:
-            name = value.name
-            raise failure(
-                translator, f"needs outputs that an operator computes, and {name!r} is an input or a constant"
-            )
+            what = f"{value.name!r} is an input or a constant"
+            raise failure(translator, f"needs outputs that an operator computes, and {what}")
     return {value.name: makers[value] for value in program.outputs}

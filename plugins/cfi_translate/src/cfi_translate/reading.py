@@ -383,12 +383,9 @@ class _SizeWalk:
                     self._know(name, self._same[name])
                 return
         values = {name: unpack(self.sources[name]) for name in names}
-        graph = helper.make_graph(
-            [node],
-            "constant",
-            [helper.make_value_info(name, self.types[name]) for name in values],
-            [helper.make_empty_tensor_value_info(name) for name in results],
-        )
+        given = [helper.make_value_info(name, self.types[name]) for name in values]
+        wanted = [helper.make_empty_tensor_value_info(name) for name in results]
+        graph = helper.make_graph([node], "constant", given, wanted)
         try:
             found = ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets)).run(None, values)
         except Exception:  # noqa: BLE001 - what the reference cannot compute is left to the reader

@@ -13,7 +13,7 @@ import onnx
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
-from cfi_translate.failures import failure, typed
+from cfi_translate.failures import typed
 from cfi_translate.grammar import NEXT_STEP
 from cfi_translate.graph import inline_constants, remove_dead_nodes, remove_identities
 from cfi_translate.names import from_torch, rename_nodes
@@ -21,7 +21,6 @@ from cfi_translate.workarounds import exporting_torch
 
 NAME = "torch-onnx"
 OPSET = 13
-_PROTOBUF_LIMIT = 2**31
 # The exporter keeps its settings and its "exporting" mark in module globals.
 _exporting = RLock()
 
@@ -43,12 +42,12 @@ def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     load_safely()
     import torch
 
+    from cfi_translate.torch_export.capture import beside_weights, require_size
+
     module = model if isinstance(model, torch.nn.Module) else _as_module(model)
     values = [*module.parameters(), *module.buffers()]
-    size = sum(value.numel() * value.element_size() for value in values)
-    if size >= _PROTOBUF_LIMIT:
-        raise failure(NAME, f"is limited to 2 GiB of weights and this model has {size / 2**30:.1f} GiB")
-    tensors = tuple(_tensor(array[:2], values) for array in inputs)
+    require_size(NAME, values)
+    tensors = tuple(beside_weights(array[:2], values) for array in inputs)
     with _exporting, exporting_torch(), torch.random.fork_rng(devices=[]), torch.no_grad():
         count = _output_count(module(*tensors))
         buffer = io.BytesIO()
@@ -83,16 +82,6 @@ def _as_module(function: Callable[..., Any]) -> Any:
             return function(*tensors)
 
     return Function().eval()
-
-
-def _tensor(array: np.ndarray, values: list[Any]) -> Any:
-    import torch
-
-    tensor = torch.from_numpy(np.array(array))
-    model_values = next((value for value in values if value.is_floating_point()), None)
-    if model_values is None:
-        return tensor
-    return tensor.to(model_values.device, model_values.dtype if tensor.is_floating_point() else None)
 
 
 def _output_count(outputs: Any) -> int:

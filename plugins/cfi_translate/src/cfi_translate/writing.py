@@ -47,13 +47,8 @@ def write(program: Program) -> ModelProto:
             name = names.new(f"{name}_output{position}")
             nodes.append(helper.make_node("Identity", [names[value]], [name], names.new(name)))
         outputs.append(_info(name, value))
-    graph = helper.make_graph(
-        nodes,
-        program.name,
-        [_info(names[value], value) for value in program.inputs],
-        outputs,
-        names.initialisers,
-    )
+    inputs = [_info(names[value], value) for value in program.inputs]
+    graph = helper.make_graph(nodes, program.name, inputs, outputs, names.initialisers)
     opset = helper.make_opsetid("", program.opset)
     return helper.make_model(graph, opset_imports=[opset], ir_version=helper.find_min_ir_version_for([opset]))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import axes_of, constant_of, number_of, rank_of, shape_of, sizes_of
+from cfi_translate.semantics.values import axes_of, number_of, rank_of, shape_of, sizes_of
 
 
 class Cut(NamedTuple):
@@ -90,11 +90,3 @@ def split_sizes(op: Operation) -> tuple[int, ...]:
     sizes = [shape_of(value)[op.attributes["axis"]] for value in op.outputs]
     require(None not in sizes, "it splits the sample axis")
     return tuple(size for size in sizes if size is not None)
-
-
-def triangle(op: Operation, rows: int, columns: int, diagonal: Value | None) -> np.ndarray:
-    """Which elements of a matrix Trilu keeps."""
-    offset = 0 if diagonal is None else int(constant_of(diagonal, "diagonal").reshape(()))
-    distance = np.arange(columns)[None, :] - np.arange(rows)[:, None]
-    kept: np.ndarray = distance >= offset if op.attributes["upper"] else distance <= offset
-    return kept

@@ -74,9 +74,7 @@ def capture(model: Any, arrays: Sequence[np.ndarray]) -> Captured:
     adapter = adapter_for(registry(), "torch")
     twin = adapter.twin(adapter.load(model))
     held = [*twin.parameters(), *twin.buffers()]
-    size = sum(tensor.numel() * tensor.element_size() for tensor in held)
-    if size >= _WEIGHTS_LIMIT:
-        raise failure(TORCH_EXPORT, f"is limited to 2 GiB of weights and this model has {size / 2**30:.1f} GiB")
+    require_size(TORCH_EXPORT, held)
     attention_modules.simplify(twin)
     normalization_modules.simplify(twin)
     tensors = [_example(array, held) for array in arrays]
@@ -172,9 +170,21 @@ def _without_wrapper(name: str) -> str:
     return name.removeprefix("model.")
 
 
-def _example(array: np.ndarray, held: list[torch.Tensor]) -> torch.Tensor:
+def _example(array: np.ndarray, held: Sequence[torch.Tensor]) -> torch.Tensor:
     """Two samples: a size of one would be taken for a constant."""
-    tensor = torch.from_numpy(np.resize(array, (2, *array.shape[1:])) if array.ndim else np.array(array))
+    return beside_weights(np.resize(array, (2, *array.shape[1:])) if array.ndim else array, held)
+
+
+def require_size(translator: str, held: Sequence[torch.Tensor]) -> None:
+    """Refuses more weights than fit into a file of ONNX."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in held)
+    if size >= _WEIGHTS_LIMIT:
+        raise failure(translator, f"is limited to 2 GiB of weights and this model has {size / 2**30:.1f} GiB")
+
+
+def beside_weights(array: np.ndarray, held: Sequence[torch.Tensor]) -> torch.Tensor:
+    """An input where the weights are; in their type, if both are floating point numbers."""
+    tensor = torch.from_numpy(np.array(array))
     model_values = next((value for value in held if value.is_floating_point()), None)
     if model_values is None:
         return tensor

@@ -14,7 +14,6 @@ from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor, identity
 from cfi_translate.onnx_keras.weights import call_with
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.moving import triangle
 from cfi_translate.semantics.values import constant_of, fixed, rank_of, shape_of, wrap_indices
 
 
@@ -118,7 +117,9 @@ def line(op: Operation, to: KerasBuilder, *bounds: Value) -> Tensor:
 @operator("Trilu")
 def matrix_triangle(op: Operation, to: KerasBuilder, data: Value, diagonal: Value | None = None) -> Tensor:
     rows, columns = fixed(shape_of(data)[-2:])
-    # `keras.ops.triu` refuses offsets beyond the matrix.
-    kept = triangle(op, rows, columns, diagonal)
+    offset = 0 if diagonal is None else int(constant_of(diagonal, "diagonal").reshape(()))
+    # Not `keras.ops.triu`, which refuses offsets beyond the matrix.
+    is_upper = bool(op.attributes["upper"])
+    kept = np.tri(rows, columns, offset - is_upper, dtype=bool) != is_upper
     made = ops.where(kept, to.plain(data), np.zeros((), str(data.dtype)))
     return Tensor(made, identity(rank_of(data)))

@@ -19,11 +19,7 @@ from cfi_translate.semantics.windows import Window, pooling_windows, spatial_siz
 _AVERAGES = (layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D)
 _MAXIMA = (layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D)
 _GLOBAL = {
-    "GlobalAveragePool": (
-        layers.GlobalAveragePooling1D,
-        layers.GlobalAveragePooling2D,
-        layers.GlobalAveragePooling3D,
-    ),
+    "GlobalAveragePool": (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
     "GlobalMaxPool": (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
 }
 
