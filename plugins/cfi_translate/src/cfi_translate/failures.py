@@ -29,12 +29,12 @@ def failure(translator: str, what: str, cause: BaseException | None = None) -> T
 Translator = Callable[[Any, tuple[np.ndarray, ...]], Converted]
 
 
-def typed(translator: str) -> Callable[[Translator], Translator]:
+def name_failures(translator: str) -> Callable[[Translator], Translator]:
     """Turns whatever a library raises in between into a `TranslationError`; errors of CFI's own pass as they are."""
 
     def decorate(convert: Translator) -> Translator:
         @functools.wraps(convert)
-        def converted(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
+        def run(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
             try:
                 return convert(model, inputs)
             except CFIError:
@@ -42,6 +42,6 @@ def typed(translator: str) -> Callable[[Translator], Translator]:
             except Exception as error:
                 raise failure(translator, f"could not translate {type(model).__name__}", error) from error
 
-        return converted
+        return run
 
     return decorate

@@ -83,7 +83,7 @@ def _sizes(tensor: Any) -> tuple[int, ...]:
 
 def _is_same(area: Window, tensor: Any) -> bool:
     """Whether TensorFlow's "same" pads exactly so, for the (fixed) size of this input."""
-    return area == area.padded_alike(_sizes(tensor))
+    return area == area.pad_alike(_sizes(tensor))
 
 
 @operator("Conv")
@@ -121,7 +121,7 @@ def pooling(op: Operation, to: LayerMaker, tensor: Any) -> Any:
     area = window_of(op, op.attributes["kernel_shape"], sizes)
     possible = area.rank == 2 and not area.is_dilated
     require(possible, "only two-dimensional pooling without dilations is supported")
-    whole = area.rounded_up(sizes) if op.attributes["ceil_mode"] else area
+    whole = area.round_up(sizes) if op.attributes["ceil_mode"] else area
     possible = whole == area or not is_average
     require(possible, "an average over the partial windows of ceil_mode is not supported")
     padding = "valid"

@@ -11,14 +11,14 @@ import onnx
 
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
-from cfi_translate.failures import failure, typed
+from cfi_translate.failures import failure, name_failures
 from cfi_translate.tf_to_onnx import OPSET, finish, inference_call
 from cfi_translate.workarounds import converting_tensorflow
 
 NAME = "keras-onnx-export"
 
 
-@typed(NAME)
+@name_failures(NAME)
 def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Exports a Keras model with `model.export(format="onnx")`.
 

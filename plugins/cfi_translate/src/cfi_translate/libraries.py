@@ -65,9 +65,8 @@ def _convert_opset(model: ModelProto, translator: str, opsets: tuple[int, int], 
     try:
         return version_converter.convert_version(model, preferred)
     except Exception as error:  # the converter raises RuntimeError, and C++ errors of no fixed type
-        raise failure(
-            translator, f"needs opset {lowest} to {highest}; this model has {version} and does not convert", error
-        ) from error
+        what = f"needs opset {lowest} to {highest}; this model has {version} and does not convert"
+        raise failure(translator, what, error) from error
 
 
 def require_computed_outputs(program: Program, translator: str) -> dict[str, Operation]:

@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
-from cfi_translate.failures import failure, refusal, typed
+from cfi_translate.failures import failure, name_failures, refusal
 from cfi_translate.graph import NCHW_TO_NHWC
 from cfi_translate.libraries import prepare, require_computed_outputs
 from cfi_translate.names import claim
@@ -26,7 +26,7 @@ NAME = "onnx2keras"
 _OPSETS = (9, 13)
 
 
-@typed(NAME)
+@name_failures(NAME)
 def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Converts an ONNX model of flat features and channels-first images to a functional, channels-last Keras model.
 

@@ -12,7 +12,7 @@ from onnx import ModelProto
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
-from cfi_translate.failures import failure, refusal, typed
+from cfi_translate.failures import failure, name_failures, refusal
 from cfi_translate.libraries import prepare, require_computed_outputs
 from cfi_translate.names import claim
 from cfi_translate.program import Operation, Program
@@ -22,7 +22,7 @@ NAME = "onnx2torch"
 _OPSETS = (9, 16)
 
 
-@typed(NAME)
+@name_failures(NAME)
 def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Converts an ONNX model to a `torch.fx.GraphModule` in inference mode.
 
@@ -57,10 +57,10 @@ def _convert(graph: ModelProto) -> Any:
         try:
             return onnx2torch.convert(graph)
         except NotImplementedError as error:
-            raise _unsupported(graph, error) from error
+            raise _tell_unsupported(graph, error) from error
 
 
-def _unsupported(graph: ModelProto, error: NotImplementedError) -> TranslationError:
+def _tell_unsupported(graph: ModelProto, error: NotImplementedError) -> TranslationError:
     named = re.search(r"operation_type='?(\w+)", str(error))
     node = next((one for one in graph.graph.node if named and one.op_type == named.group(1)), None)
     if node is None:

@@ -38,8 +38,8 @@ from cfi_translate.program import (
     Program,
     Value,
     default_attributes,
-    needed,
     plain,
+    prune,
     unpack,
 )
 
@@ -95,13 +95,13 @@ def read(
     if len(given) != len(inputs):
         raise failure(translator, f"was given {len(inputs)} inputs for a model with {len(given)}")
     weights = {one.name: one for one in model.graph.initializer if np.prod(one.dims, dtype=np.int64) > _LARGE}
-    model = _copied(model, weights)
+    model = _copy(model, weights)
     taken = {one.name for one in given}
     kept = [one for one in model.graph.input if one.name in taken]
     del model.graph.input[:]
     model.graph.input.extend(kept)
     _refuse_disputed(model, translator)
-    model = _expanded(model, known)
+    model = _expand(model, known)
     _inline_branches(model)
     inline_constants(model)
     _check(model, translator)
@@ -109,7 +109,7 @@ def read(
     _name_nodes(model)
     # Inputs of different lengths have no sample axis in common.
     if inputs and all(array.ndim for array in inputs) and len({len(array) for array in inputs}) == 1:
-        freed = _copied(model, weights)
+        freed = _copy(model, weights)
         free_batch_axis(freed, inputs)
         same: dict[str, np.ndarray] = {}
         try:
@@ -164,7 +164,7 @@ def free_batch_axis(model: ModelProto, inputs: Sequence[np.ndarray]) -> None:
     del model.graph.value_info[:]
 
 
-def _copied(model: ModelProto, weights: Collection[str]) -> ModelProto:
+def _copy(model: ModelProto, weights: Collection[str]) -> ModelProto:
     """A copy in which the weights have no content, of which copies would fill the memory."""
     copy = ModelProto()
     copy.ir_version = model.ir_version
@@ -183,7 +183,7 @@ def _copied(model: ModelProto, weights: Collection[str]) -> ModelProto:
     return copy
 
 
-def _expanded(model: ModelProto, known: Callable[[str], bool]) -> ModelProto:
+def _expand(model: ModelProto, known: Callable[[str], bool]) -> ModelProto:
     """Calls of functions become what they call, also of operators that are defined by others."""
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
@@ -429,7 +429,7 @@ def _join(model: ModelProto, walks: Sequence[_SizeWalk], needs: Needs) -> Progra
             )
         )
     inputs, outputs = (tuple(value(one.name) for one in ends) for ends in (model.graph.input, model.graph.output))
-    kept = tuple(needed(operations, outputs, needs))
+    kept = tuple(prune(operations, outputs, needs))
     return Program(model.graph.name, inputs, outputs, kept, len(walks) > 1, _opset(model))
 
 

@@ -38,6 +38,6 @@ def padding_module(pairs: Sequence[tuple[int, int]], fill: float = 0) -> nn.Modu
     return _ZERO_PADDINGS[len(pairs)](around) if fill == 0 else _CONSTANT_PADDINGS[len(pairs)](around, fill)
 
 
-def named_alike(*names: str) -> dict[str, Callable[..., Any]]:
-    """The functions that torch has under the same names, but for capitals."""
+def of_torch(*names: str) -> dict[str, Callable[..., Any]]:
+    """The functions that torch has under the same names, without capitals."""
     return {name: getattr(torch, name.lower()) for name in names}

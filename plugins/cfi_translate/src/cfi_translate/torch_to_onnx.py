@@ -13,7 +13,7 @@ import onnx
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
-from cfi_translate.failures import typed
+from cfi_translate.failures import name_failures
 from cfi_translate.grammar import NEXT_STEP
 from cfi_translate.graph import inline_constants, remove_dead_nodes, remove_identities
 from cfi_translate.names import from_torch, rename_nodes
@@ -25,7 +25,7 @@ OPSET = 13
 _exporting = RLock()
 
 
-@typed(NAME)
+@name_failures(NAME)
 def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Exports a module, or a callable of tensors, that is in inference mode.
 
@@ -42,12 +42,12 @@ def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     load_safely()
     import torch
 
-    from cfi_translate.torch_export.capture import beside_weights, require_size
+    from cfi_translate.torch_export.capture import place_beside, require_size
 
     module = model if isinstance(model, torch.nn.Module) else _as_module(model)
     values = [*module.parameters(), *module.buffers()]
     require_size(NAME, values)
-    tensors = tuple(beside_weights(array[:2], values) for array in inputs)
+    tensors = tuple(place_beside(array[:2], values) for array in inputs)
     with _exporting, exporting_torch(), torch.random.fork_rng(devices=[]), torch.no_grad():
         count = _output_count(module(*tensors))
         buffer = io.BytesIO()

@@ -16,13 +16,13 @@ from onnx import ModelProto
 
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
-from cfi_translate.failures import failure, typed
+from cfi_translate.failures import failure, name_failures
 from cfi_translate.reading import read
 from cfi_translate.rewriting import rewrite
 from cfi_translate.translators import ONNX_KERAS
 
 
-@typed(ONNX_KERAS)
+@name_failures(ONNX_KERAS)
 def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Converts an ONNX model to a functional Keras model whose images are channels-last.
 

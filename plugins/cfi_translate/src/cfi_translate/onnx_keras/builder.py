@@ -97,12 +97,12 @@ class KerasBuilder:
 
     def tensor(self, value: Value | None) -> Tensor:
         """The tensor of a value, however its axes stand."""
-        found = self.scrambled(value)
+        found = self.tensor_as_it_lies(value)
         if found.order is not None:
             return Tensor(ops.take(found.value, np.argsort(found.order), axis=-1), found.axes)
         return found
 
-    def scrambled(self, value: Value | None) -> Tensor:
+    def tensor_as_it_lies(self, value: Value | None) -> Tensor:
         """The tensor of a value; it may be flattened in another order than in the ONNX model."""
         if value is None:
             raise Refusal("an input that is needed is left out")
@@ -235,7 +235,7 @@ class KerasBuilder:
             target: What it becomes.
             as_it_lies: A channels-last image may be flattened without bringing the channels to the front.
         """
-        before, after = _counted(value), _counted(target)
+        before, after = _sizes_of(value), _sizes_of(target)
         same = math.prod(before) == math.prod(after)
         require(same, "the number of samples changes in a way that cannot be kept")
         return self._regroup(tensor, before, after, "", as_it_lies=as_it_lies)
@@ -350,7 +350,7 @@ def _per_sample(value: Value) -> tuple[int, np.ndarray] | None:
     return None if first is None else (axis, first)
 
 
-def _counted(value: Value) -> list[int]:
+def _sizes_of(value: Value) -> list[int]:
     """Sizes, with a large prime for the number of samples."""
     return [value.multiples[axis] * _A_PRIME if one is None else one for axis, one in enumerate(shape_of(value))]
 

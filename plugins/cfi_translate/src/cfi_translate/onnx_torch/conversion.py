@@ -11,11 +11,11 @@ from onnx import ModelProto
 from torch import fx
 
 from cfi_core.contract import Converted
-from cfi_translate.failures import failure, typed
+from cfi_translate.failures import failure, name_failures
 from cfi_translate.grammar import require
 from cfi_translate.onnx_torch.builder import DTYPES, TorchBuilder, torch_type
 from cfi_translate.onnx_torch.operators import operator
-from cfi_translate.program import Operation, Program, Value, needed
+from cfi_translate.program import Operation, Program, Value, prune
 from cfi_translate.reading import read
 from cfi_translate.rewriting import IN_ANY_LAYOUT, rewrite
 from cfi_translate.rewriting.channels_first import to_channels_first
@@ -34,7 +34,7 @@ _OWN_TYPES = {"Cast", "CastLike", "BitCast", "Identity", "Shape", "Size"}
 _MOST_PROBED = 4
 
 
-@typed(ONNX_TORCH)
+@name_failures(ONNX_TORCH)
 def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Converts an ONNX model to a `torch.fx.GraphModule` in inference mode.
 
@@ -54,7 +54,7 @@ def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     program, input_axes = to_channels_first(program)
     program = rewrite(program)
     builder = TorchBuilder(program)
-    for operation in needed(program.operations, program.outputs, lambda op, position, value: not value.is_leaf):
+    for operation in prune(program.operations, program.outputs, lambda op, position, value: not value.is_leaf):
         _convert(operation, builder)
     module = builder.graph.finish([builder.tensor(value) for value in program.outputs])
     _probe(module, program, inputs, input_axes)

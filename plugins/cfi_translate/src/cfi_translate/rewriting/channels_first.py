@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.framework.axes import inverse
-from cfi_translate.program import Operation, Program, Value, constant, needed
+from cfi_translate.program import Operation, Program, Value, constant, prune
 from cfi_translate.rewriting.editor import operation
 from cfi_translate.rewriting.matching import reduced_axes
 
@@ -96,7 +96,7 @@ class _Sinking:
         for one in program.operations:
             self._step(one)
         outputs = [self._same.get(value, value) for value in program.outputs]
-        self.result = needed(self._made, outputs, lambda op, position, value: not value.is_leaf)
+        self.result = prune(self._made, outputs, lambda op, position, value: not value.is_leaf)
 
     def _step(self, op: Operation) -> None:
         inputs = [None if value is None else self._same.get(value, value) for value in op.inputs]
@@ -106,9 +106,8 @@ class _Sinking:
             assert value is not None
             del self._pending[value]
             source, order = self._turned[value]
-            self._emit(
-                operation("Transpose", op, [source], outputs=[value], name=f"{value.name}_transpose", perm=order)
-            )
+            name = f"{value.name}_transpose"
+            self._emit(operation("Transpose", op, [source], outputs=[value], name=name, perm=order))
         if op.kind == "Transpose" and self._transpose(op):
             return
         mover = self._mover(op)

@@ -24,7 +24,7 @@ def rank_of(value: Value | None) -> int:
     return len(shape_of(value))
 
 
-def fixed(sizes: Sequence[int | None]) -> tuple[int, ...]:
+def static(sizes: Sequence[int | None]) -> tuple[int, ...]:
     """Sizes that do not follow the number of samples."""
     found = tuple(size for size in sizes if size is not None)
     require(len(found) == len(sizes), "sizes that it needs follow the number of samples")

@@ -42,9 +42,9 @@ def _window(layer: Any, sizes: Sequence[int]) -> Window:
     zeros = (0,) * len(layer.kernel_size)
     area = Window(tuple(layer.kernel_size), tuple(layer.strides), tuple(layer.dilation_rate), zeros, zeros)
     if layer.padding == "causal":
-        return area.padded([extent - 1 for extent in area.extent])
+        return area.pad([extent - 1 for extent in area.extent])
     require(layer.padding in ("valid", "same"), f"its padding is {layer.padding!r}")
-    return area if layer.padding == "valid" else area.padded_alike(sizes)
+    return area if layer.padding == "valid" else area.pad_alike(sizes)
 
 
 # What a convolution adds on both sides itself, and the channels that go in.
@@ -236,7 +236,7 @@ def extract_patches(op: LayerCall, to: KerasWalk, images: Laid) -> Laid:
         (one, one) if isinstance(one, int) else tuple(one) for one in (own.size, own.strides, own.dilation_rate)
     )
     area = Window(kernel, strides, rates, (0, 0), (0, 0))
-    node = _pad(op, to, x.node, (area.padded_alike(x.extents) if own.padding == "same" else area).pairs)
+    node = _pad(op, to, x.node, (area.pad_alike(x.extents) if own.padding == "same" else area).pairs)
     node = to.function(torch.nn.functional.unfold, node, kernel, dilation=rates, stride=strides)
     rows, columns = (op.output.shape[axis] for axis in image_axes(op, 4)[2:])
     node = to.function(torch.reshape, node, (-1, x.channels, *kernel, rows, columns))

@@ -35,7 +35,7 @@ def max_pooling(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     ceil = _ceil_mode(area, x.extents)
     if ceil is None:
         node = to.module(op, padding_module(area.pairs, -math.inf), node, suffix="_pad")
-        area, ceil = area.padded(), False
+        area, ceil = area.pad(), False
     module = MAXIMUM_POOLINGS[area.rank](area.kernel, area.strides, padding=area.begin, ceil_mode=ceil)
     return op.result(to.module(op, module, node), x.axes)
 
@@ -59,7 +59,7 @@ def average_pooling(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
 def _window(layer: Any, sizes: Sequence[int]) -> Window:
     kernel, zeros = tuple(layer.pool_size), (0,) * len(layer.pool_size)
     area = Window(kernel, tuple(layer.strides), (1,) * len(kernel), zeros, zeros)
-    return area if layer.padding == "valid" else area.padded_alike(sizes)
+    return area if layer.padding == "valid" else area.pad_alike(sizes)
 
 
 def _ceil_mode(area: Window, sizes: Sequence[int]) -> bool | None:
@@ -69,10 +69,10 @@ def _ceil_mode(area: Window, sizes: Sequence[int]) -> bool | None:
     """
     if any(2 * before > width for before, width in zip(area.begin, area.kernel, strict=True)):
         return None
-    alike, wanted = area.padded(area.begin, area.begin), area.steps(sizes)
+    alike, wanted = area.pad(area.begin, area.begin), area.steps(sizes)
     if alike.steps(sizes) == wanted:
         return False
-    return True if alike.rounded_up(sizes).steps(sizes) == wanted else None
+    return True if alike.round_up(sizes).steps(sizes) == wanted else None
 
 
 @operator("layers.GlobalAveragePooling1D", "layers.GlobalAveragePooling2D", "layers.GlobalAveragePooling3D")

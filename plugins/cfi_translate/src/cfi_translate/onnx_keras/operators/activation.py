@@ -39,13 +39,13 @@ def _activate(to: KerasBuilder, data: Value, name: str) -> Tensor:
 def _apply_layer(to: KerasBuilder, data: Value, make: Callable[..., Any], *settings: Any, **options: Any) -> Tensor:
     """Applies a layer that works element by element."""
     require(data.is_float, f"only floating-point tensors are supported, and this one is {data.dtype}")
-    tensor = to.scrambled(data)
+    tensor = to.tensor_as_it_lies(data)
     return Tensor(to.layer(make, tensor.value, *settings, **options), tensor.axes, tensor.order)
 
 
 def apply(to: KerasBuilder, data: Value, function: Callable[[Any], Any]) -> Tensor:
     """Applies a `keras.ops` function that works element by element."""
-    tensor = to.scrambled(data)
+    tensor = to.tensor_as_it_lies(data)
     return Tensor(function(tensor.value), tensor.axes, tensor.order)
 
 
@@ -130,7 +130,7 @@ def clip(op: Operation, to: KerasBuilder, data: Value, low: Value | None = None,
     name = {(0, None): "relu", (0, 6): "relu6", (-1, 1): "hard_tanh"}.get(bounds)
     if data.is_float and name is not None:
         return _activate(to, data, name)
-    tensor = to.scrambled(data)
+    tensor = to.tensor_as_it_lies(data)
     for bound, limit in zip(bounds, (ops.maximum, ops.minimum), strict=True):
         if bound is not None:
             tensor = Tensor(limit(tensor.value, np.asarray(bound, tensor.dtype)), tensor.axes, tensor.order)

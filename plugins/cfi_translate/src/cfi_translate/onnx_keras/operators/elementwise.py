@@ -166,7 +166,7 @@ def cast(op: Operation, to: KerasBuilder, data: Value, like: Value | None = None
     source, target = np.dtype(data.dtype), np.dtype(op.output.dtype)
     require(str(target) in TYPES, f"a cast to {target} is not supported")
     if source == target:
-        return to.scrambled(data)
+        return to.tensor_as_it_lies(data)
     is_defined = source.kind != "f" or target.kind != "u"
     require(is_defined, "a cast of fractions to numbers without a sign is not supported")
     if target.kind == "b":
@@ -176,7 +176,7 @@ def cast(op: Operation, to: KerasBuilder, data: Value, like: Value | None = None
 
 @operator("Identity")
 def identity(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
-    return to.scrambled(data)
+    return to.tensor_as_it_lies(data)
 
 
 @operator("Dropout")
@@ -184,7 +184,7 @@ def dropout(
     op: Operation, to: KerasBuilder, data: Value, ratio: Value | None = None, training: Value | None = None
 ) -> tuple[Tensor | None, ...]:
     require_inference(op, ratio=ratio, training=training)
-    tensor = to.scrambled(data)
+    tensor = to.tensor_as_it_lies(data)
     if len(op.results) == 1 or tensor.order is not None:
         return tensor, None
     return tensor, Tensor(ops.ones_like(tensor.value, dtype="bool"), tensor.axes)

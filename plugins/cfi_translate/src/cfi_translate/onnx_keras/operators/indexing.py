@@ -14,7 +14,7 @@ from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor, identity
 from cfi_translate.onnx_keras.weights import call_with
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import constant_of, fixed, rank_of, shape_of, wrap_indices
+from cfi_translate.semantics.values import constant_of, rank_of, shape_of, static, wrap_indices
 
 
 def _wrap(to: KerasBuilder, indices: Value, size: int) -> Any:
@@ -67,7 +67,7 @@ def gather_elements(op: Operation, to: KerasBuilder, data: Value, indices: Value
     pairs = zip(shape_of(data), shape_of(indices), strict=True)
     covered = all(a == b for one, (a, b) in enumerate(pairs) if one != axis)
     require(covered, "indices that cover a part of the other axes are not supported")
-    chosen = _wrap(to, indices, fixed(shape_of(data)[axis : axis + 1])[0])
+    chosen = _wrap(to, indices, static(shape_of(data)[axis : axis + 1])[0])
     return Tensor(ops.take_along_axis(to.plain(data), chosen, axis=axis), identity(rank_of(data)))
 
 
@@ -76,7 +76,7 @@ def gather_nd(op: Operation, to: KerasBuilder, data: Value, indices: Value) -> T
     require(not op.attributes.get("batch_dims"), "indices for each sample are not supported")
     wanted = constant_of(indices, "list of indices")
     depth = wanted.shape[-1]
-    counts = fixed(shape_of(data)[:depth])
+    counts = static(shape_of(data)[:depth])
     chosen = [wrap_indices(one, size) for one, size in zip(np.moveaxis(wanted, -1, 0), counts, strict=True)]
     value = to.plain(data)
     rows = to.reshape(value, [int(np.prod(counts)), *value.shape[depth:]], ".flat")
@@ -116,7 +116,7 @@ def line(op: Operation, to: KerasBuilder, *bounds: Value) -> Tensor:
 
 @operator("Trilu")
 def matrix_triangle(op: Operation, to: KerasBuilder, data: Value, diagonal: Value | None = None) -> Tensor:
-    rows, columns = fixed(shape_of(data)[-2:])
+    rows, columns = static(shape_of(data)[-2:])
     offset = 0 if diagonal is None else int(constant_of(diagonal, "diagonal").reshape(()))
     # Not `keras.ops.triu`, which refuses offsets beyond the matrix.
     is_upper = bool(op.attributes["upper"])

@@ -13,7 +13,7 @@ from cfi_translate.grammar import require
 from cfi_translate.onnx_torch.builder import TorchBuilder, along, are_constant
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import constant_of, fixed, rank_of, shape_of
+from cfi_translate.semantics.values import constant_of, rank_of, shape_of, static
 from cfi_translate.semantics.windows import Window, spatial_sizes, transposed_window, window_of
 from cfi_translate.torch_modules import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, padding_module
 
@@ -25,7 +25,7 @@ def pad(op: Operation, to: TorchBuilder, data: Any, area: Window, fill: float = 
     """The data with the window's padding around them, and the window without."""
     if not area.is_padded:
         return data, area
-    return to.module(op, padding_module(area.pairs, fill), data, suffix="_pad"), area.padded()
+    return to.module(op, padding_module(area.pairs, fill), data, suffix="_pad"), area.pad()
 
 
 def pad_if_needed(op: Operation, to: TorchBuilder, data: Any, area: Window) -> tuple[Any, Window]:
@@ -35,7 +35,7 @@ def pad_if_needed(op: Operation, to: TorchBuilder, data: Any, area: Window) -> t
 
 @operator("Conv")
 def convolution(op: Operation, to: TorchBuilder, data: Value, weight: Value, bias: Value | None = None) -> fx.Node:
-    filters, per_group, *kernel = fixed(shape_of(weight))
+    filters, per_group, *kernel = static(shape_of(weight))
     require(len(kernel) in CONVOLUTIONS, f"torch has no convolution over {len(kernel)} spatial axes")
     source, area = pad_if_needed(op, to, data, window_of(op, kernel, spatial_sizes(data)))
     group = op.attributes["group"]
@@ -66,7 +66,7 @@ def convolve(
 
 def sum_windows(op: Operation, to: TorchBuilder, data: Any, area: Window) -> fx.Node:
     """The sums of what each window holds, channel by channel."""
-    channels = fixed(shape_of(op.output)[1:2])[0]
+    channels = static(shape_of(op.output)[1:2])[0]
     ones = to.buffer(f"{op.name}.ones", np.ones((channels, 1, *area.kernel), op.output.dtype))
     return to.function(_CONVOLVE[area.rank], data, ones, None, area.strides, 0, area.dilations, channels)
 
@@ -75,7 +75,7 @@ def sum_windows(op: Operation, to: TorchBuilder, data: Any, area: Window) -> fx.
 def transposed_convolution(
     op: Operation, to: TorchBuilder, data: Value, weight: Value, bias: Value | None = None
 ) -> fx.Node:
-    channels, per_group, *kernel = fixed(shape_of(weight))
+    channels, per_group, *kernel = static(shape_of(weight))
     require(len(kernel) in TRANSPOSED_CONVOLUTIONS, f"torch has no convolution over {len(kernel)} spatial axes")
     area, added = transposed_window(op, kernel, spatial_sizes(data))
     group = op.attributes["group"]
@@ -127,7 +127,7 @@ def integer_convolution(
     data_zero: Value | None = None,
     weight_zero: Value | None = None,
 ) -> fx.Node:
-    area = window_of(op, fixed(shape_of(weight))[2:], spatial_sizes(data))
+    area = window_of(op, static(shape_of(weight))[2:], spatial_sizes(data))
     kernel = subtract_zero(to, weight, weight_zero, 0)
     return to.cast(convolve(op, to, subtract_zero(to, data, data_zero), kernel, area), torch.int32)
 

@@ -15,11 +15,11 @@ from cfi_translate.onnx_torch.builder import DTYPES, TorchBuilder, torch_type
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
 from cfi_translate.semantics.values import rank_of, require_inference
-from cfi_translate.torch_modules import named_alike
+from cfi_translate.torch_modules import of_torch
 
 _UNARY: dict[str, Callable[..., Any]] = {
-    **named_alike("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Det", "Erf", "Exp"),
-    **named_alike("Floor", "IsNaN", "Log", "Neg", "Reciprocal", "Round", "Sign", "Sin", "Sinh", "Sqrt", "Tan"),
+    **of_torch("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Det", "Erf", "Exp"),
+    **of_torch("Floor", "IsNaN", "Log", "Neg", "Reciprocal", "Round", "Sign", "Sin", "Sinh", "Sqrt", "Tan"),
     "BitwiseNot": torch.bitwise_not,
     "Not": torch.logical_not,
 }

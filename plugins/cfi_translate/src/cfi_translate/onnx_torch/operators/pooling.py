@@ -15,7 +15,7 @@ from cfi_translate.onnx_torch.builder import TorchBuilder, torch_type
 from cfi_translate.onnx_torch.operators.convolution import pad, sum_windows
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import fixed, rank_of, shape_of
+from cfi_translate.semantics.values import rank_of, shape_of, static
 from cfi_translate.semantics.windows import Window, pooling_windows, spatial_sizes
 from cfi_translate.torch_modules import (
     ADAPTIVE_AVERAGE_POOLINGS,
@@ -55,7 +55,7 @@ def _maximum_with_indices(
     settings = area.kernel, area.strides, area.begin, area.dilations
     both = to.function(_WITH_INDICES[area.rank], data, *settings, ceil_mode=upwards, return_indices=True)
     pooled, places = to.function(getitem, both, 0), to.function(getitem, both, 1)
-    channels, *spatial = fixed(shape_of(value)[1:])
+    channels, *spatial = static(shape_of(value)[1:])
     if op.attributes["storage_order"]:
         places = _count_columns_first(to, places, spatial)
     planes = to.function(torch.arange, to.function(torch.mul, to.method("size", data, 0), channels))
@@ -87,7 +87,7 @@ def average(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
     if not area.is_dilated and is_covered and _fits(area):
         pool = AVERAGE_POOLINGS[area.rank](area.kernel, area.strides, area.begin, whole is not area, counted)
         return to.module(op, pool, data)
-    shares = 1 / whole.counts(fixed(spatial), area.end if counted else None)
+    shares = 1 / whole.counts(static(spatial), area.end if counted else None)
     source, bare = pad(op, to, data, whole)
     if area.is_dilated:
         total = sum_windows(op, to, source, bare)

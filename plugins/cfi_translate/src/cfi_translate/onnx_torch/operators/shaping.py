@@ -15,7 +15,7 @@ from cfi_translate.onnx_torch.builder import TorchBuilder, torch_type
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
 from cfi_translate.semantics.moving import Cut, Padding, cuts_of, padding_of, repeated_places, split_sizes
-from cfi_translate.semantics.values import fixed, rank_of, shape_of, sizes_of, squeezed_axes, unsqueezed_axes
+from cfi_translate.semantics.values import rank_of, shape_of, sizes_of, squeezed_axes, static, unsqueezed_axes
 from cfi_translate.torch_modules import padding_module
 
 
@@ -133,7 +133,7 @@ def pad(op: Operation, to: TorchBuilder, data: Value, *given: Value | None) -> f
         if before <= 0 and behind <= 0 and (before or behind):
             node = _cut(to, node, axis, slice(-before, behind or None, 1))
         elif before or behind:
-            (size,) = fixed(shape_of(data)[axis : axis + 1])
+            (size,) = static(shape_of(data)[axis : axis + 1])
             places = repeated_places(size, before, behind, padding.mode)
             node = to.function(torch.index_select, node, axis, to.buffer(f"{op.name}.places", places))
     return node
@@ -158,7 +158,7 @@ def depth_to_space(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
     block = op.attributes["blocksize"]
     if op.attributes.get("mode", "DCR") == "CRD":
         return to.module(op, nn.PixelShuffle(block), data)
-    channels, height, width = fixed(shape_of(data)[1:])
+    channels, height, width = static(shape_of(data)[1:])
     small = channels // block**2
     parts = to.reshape(data, -1, block, block, small, height, width)
     turned = to.function(torch.permute, parts, (0, 3, 4, 1, 5, 2))
@@ -168,7 +168,7 @@ def depth_to_space(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
 @operator("SpaceToDepth")
 def space_to_depth(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
     block = op.attributes["blocksize"]
-    channels, height, width = fixed(shape_of(data)[1:])
+    channels, height, width = static(shape_of(data)[1:])
     parts = to.reshape(data, -1, channels, height // block, block, width // block, block)
     turned = to.function(torch.permute, parts, (0, 3, 5, 1, 2, 4))
     return to.reshape(turned, -1, channels * block**2, height // block, width // block)

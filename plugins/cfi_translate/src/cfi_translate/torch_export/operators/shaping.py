@@ -122,9 +122,9 @@ def _fill(op: TorchOp, number: Any) -> Any:
     return torch.full(op.shape, number, dtype=op.dtype)
 
 
-def _filled_with(number: int) -> Converter:
+def _fill_with(number: int) -> Converter:
     return lambda op, *_: _fill(op, number)
 
 
 for _number, _name in enumerate(("zeros", "ones")):
-    operator(_name, f"{_name}_like", f"new_{_name}")(_filled_with(_number))
+    operator(_name, f"{_name}_like", f"new_{_name}")(_fill_with(_number))
