@@ -1,13 +1,15 @@
 """What an adapter of a framework is made of: public, for plugins that bring one.
 
 `FrameworkAdapter` and `Runner` are what it implements. The rest helps: structures of tensors (`flatten`, `items`,
-`map_structure`), names of axes (`named_axes`), hashes of what models hold (`Content`), models with a fixed number of
-samples (`Portions`). `cfi_core.arrays` has the adapter of functions of numpy arrays, to inherit from.
+`map_structure`), names of axes (`named_axes`), calls of layers (`LayerCalls`), hashes of what models hold (`Content`),
+models with a fixed number of samples (`Portions`). `cfi_core.arrays` has the adapter of functions of numpy arrays, to
+inherit from.
 """
 
 from cfi_core.framework.axes import named_axes
 from cfi_core.framework.base import FrameworkAdapter, Layer, Pullback, Runner, hand_over
-from cfi_core.framework.content import Content, UnseenError
+from cfi_core.framework.calls import LayerCalls
+from cfi_core.framework.content import Content, UnseenError, always_new, identity, refuse
 from cfi_core.framework.portions import Portions, one_size
 from cfi_core.framework.structure import flatten, is_structure, items, map_structure
 
@@ -15,15 +17,19 @@ __all__ = [
     "Content",
     "FrameworkAdapter",
     "Layer",
+    "LayerCalls",
     "Portions",
     "Pullback",
     "Runner",
     "UnseenError",
+    "always_new",
     "flatten",
     "hand_over",
+    "identity",
     "is_structure",
     "items",
     "map_structure",
     "named_axes",
     "one_size",
+    "refuse",
 ]

@@ -1,54 +1,86 @@
-"""Hashes what a model holds: settings, arrays, functions, the code of classes."""
+"""Hashes what a model holds: settings, arrays, functions and all that they refer to, the code of classes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import cache, partial
+from itertools import chain, count
+from pathlib import Path
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import xxhash
 
 _WORDS = (int, float, complex, str, bytes, type(None), type(...))
-_LIBRARIES = frozenset(("abc", "builtins", "functools", "math", "numpy", "operator", "typing"))
+_FREE = (np.dtype, np.ufunc, type(str.join), type(object.__init__))
 _DESCRIPTORS = ("__func__", "fget", "fset", "func", "__wrapped__")
 _OF_EVERY_CLASS = frozenset(("__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__"))
-_DEPTH = 60
+_STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
+_INSTALLED = frozenset({"site-packages", "dist-packages"})  # may lie inside the standard library's folder
+_unseen = count()
 
-
-Known = Callable[[Any], tuple[str, np.ndarray | None] | None]
+Parts = Iterable[Any]
 
 
 class UnseenError(Exception):
     """Something whose content cannot be read."""
 
 
+def refuse(value: Any) -> NoReturn:
+    """For a hash that is the same in every process.
+
+    Raises:
+        UnseenError: Always.
+    """
+    raise UnseenError(type(value).__qualname__)
+
+
+def identity(value: Any) -> str:
+    """For a hash that notices another object in its place, and no change inside of it."""
+    return f"{type(value).__qualname__}@{id(value)}"
+
+
+def always_new(value: Any) -> str:
+    """For a hash that is another one each time, so that nothing is taken for unchanged which may have changed."""
+    return f"unseen {next(_unseen)}"
+
+
 class Content:
     """A hash that grows.
 
-    Functions and classes of libraries are known by their names; those of others by their code, what they hold and (in
-    functions) what stands around them. Functions that are called by name are not followed.
+    Functions and classes of libraries are known by their names (and what a function holds); those of others by their
+    code, what they hold and (in functions) what stands around them. Whatever is met again is the same, so circles end.
     """
 
     def __init__(
-        self, *, lasting: bool, follow: bool = True, known: Known = lambda value: None, libraries: Iterable[str] = ()
+        self,
+        unseen: Callable[[Any], str],
+        *,
+        follow: bool = True,
+        parts: Callable[[Any], Parts | None] = lambda value: None,
+        follow_global: Callable[[FunctionType, Any], bool] = lambda function, value: False,
+        libraries: Iterable[str] = (),
     ) -> None:
         """Begins with nothing.
 
         Args:
-            lasting: The same in every process, so that what cannot be read is an `UnseenError`. Otherwise another
-                object in its place is noticed, by its identity.
-            follow: Look into functions and objects; otherwise they are known by their identity.
-            known: For the framework's own values words for them and, of a tensor, its bytes; None for anything else.
+            unseen: Words for what cannot be read: `refuse`, `identity` or `always_new`.
+            follow: Look into functions and objects; otherwise they count as what cannot be read.
+            parts: What one of the framework's own values consists of: words, arrays, whatever can be added; None for
+                any other value, which counts as what it is to Python.
+            follow_global: Whether to follow the value of a global variable that a function (no library's) names.
             libraries: Packages, besides Python's and numpy, whose functions and classes are known by their names.
         """
         self._digest = xxhash.xxh3_128()
-        self._lasting, self._follow, self._known = lasting, follow, known
-        self._libraries = _LIBRARIES.union(libraries)
-        self._above: list[int] = []
-        self._classes: dict[type, str] = {}
+        self._unseen, self._follow, self._parts, self._follow_global = unseen, follow, parts, follow_global
+        self._libraries = frozenset(("numpy", *libraries))
+        self._met: list[Any] = []  # holds on to the objects, so that no identity is given out twice
+        self._numbers: dict[int, int] = {}
+        self._told = 0
 
     def hexdigest(self) -> str:
         """The hash of all that was added."""
@@ -59,107 +91,115 @@ class Content:
         self._digest.update(f"{text};".encode())
 
     def add(self, value: Any) -> None:
-        """Adds a value.
+        """Adds a value, and all that it refers to.
 
         Raises:
-            UnseenError: It, or something in it, cannot be read, and the hash is to last.
+            UnseenError: It, or something in it, cannot be read, and is to be refused.
         """
+        self._refer_to(value)
+        while self._told < len(self._met):  # no recursion, whose depth is limited
+            self._tell(self._met[self._told])
+            self._told += 1
+
+    def _refer_to(self, value: Any) -> None:
         if isinstance(value, _WORDS):
             self.write(repr(value))
-        elif id(value) in self._above or len(self._above) > _DEPTH:
-            self._add_unseen(value)
-        else:
-            self._above.append(id(value))
-            try:
-                self._add(value)
-            finally:
-                self._above.pop()
-
-    def _add(self, value: Any) -> None:
-        if isinstance(value, list | tuple):
-            self.write(f"{type(value).__name__}[{len(value)}]")
-            for entry in value:
-                self.add(entry)
-        elif isinstance(value, Mapping):
-            self.write(f"{type(value).__name__}[{len(value)}]")
-            for key, entry in value.items():
-                self.add(key)
-                self.add(entry)
-        elif (known := self._known(value)) is not None:
-            self.write(known[0])
-            if known[1] is not None:
-                self._digest.update(known[1].data)
-        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        elif isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
             self.write(f"array {_name_of(value.dtype)}{value.shape}")
             self._digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
-        elif isinstance(value, Enum):
-            self.write(f"{type(value).__qualname__}.{value.name}")
-        elif isinstance(value, set | frozenset):
-            self.write(f"{type(value).__name__}{sorted(self._of(entry, self._above) for entry in value)}")
-        elif self._follow:
-            self._add_code(value)
+        elif id(value) in self._numbers:
+            self.write(f"number {self._numbers[id(value)]}")
         else:
-            self._add_unseen(value)
+            self._numbers[id(value)] = len(self._met)
+            self._met.append(value)
+            self.write("new")
 
-    def _add_code(self, value: Any) -> None:
-        if isinstance(value, type):
-            self.write(self.of_class(value))
-        elif isinstance(value, ModuleType):
-            self.write(value.__name__)
-        elif isinstance(value, CodeType):
-            self.write(f"{value.co_code.hex()}{value.co_names}{value.co_varnames}")
-            self.add(value.co_consts)
-        elif isinstance(value, FunctionType) and not self._is_of_library(value):
-            cells = [_inside(cell) for cell in value.__closure__ or ()]
-            self.add([value.__code__, value.__defaults__, value.__kwdefaults__, cells])
-        elif isinstance(value, partial):
-            self.add([value.func, value.args, value.keywords])
-        elif isinstance(value, MethodType):
-            self.add([value.__func__, value.__self__])
-        elif isinstance(value, FunctionType) or _is_free_builtin(value) or isinstance(value, np.dtype | np.ufunc):
-            self.write(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}")
-        elif hasattr(type(value), "__get__"):
-            self.add([getattr(value, name, None) for name in _DESCRIPTORS])
-        elif callable(getattr(value, "get_config", None)):
-            self._add_configured(value)
-        else:
-            self._add_unseen(value)
-
-    def _add_configured(self, value: Any) -> None:
+    def _tell(self, value: Any) -> None:
         self.write(type(value).__qualname__)
-        try:
-            configuration = value.get_config()
-        except Exception:  # noqa: BLE001 - a class of the user's may refuse in any way
-            self._add_unseen(value)
+        parts = self._inside(value)
+        if parts is None:
+            self.write(self._unseen(value))
         else:
-            self.add(configuration)
+            for part in parts:
+                self._refer_to(part)
+            self.write("end")
 
-    def _add_unseen(self, value: Any) -> None:
-        if self._lasting:
-            raise UnseenError(type(value).__qualname__)
-        self.write(f"{type(value).__qualname__}@{id(value)}")
+    def _inside(self, value: Any) -> Parts | None:
+        """What a value consists of; None where that cannot be read."""
+        if isinstance(value, list | tuple):
+            return value
+        if isinstance(value, Mapping):
+            return chain.from_iterable(value.items())
+        if isinstance(value, set | frozenset):
+            return sorted(value, key=repr)
+        own = self._parts(value)
+        if own is not None:
+            return own
+        if isinstance(value, np.ndarray):
+            return value.shape, value.tolist()
+        if isinstance(value, Enum):
+            return (value.name,)
+        return self._of_code(value) if self._follow else None
 
-    def _of(self, value: Any, above: list[int]) -> str:
-        part = Content(lasting=self._lasting, follow=self._follow, known=self._known, libraries=self._libraries)
-        part._classes = self._classes
-        part._above = above
-        part.add(value)
-        return part.hexdigest()
+    def _of_code(self, value: Any) -> Parts | None:
+        if isinstance(value, type):
+            return self._of_class(value)
+        if isinstance(value, ModuleType):
+            return (value.__name__,) if self._is_library(vars(value)) else None
+        if isinstance(value, CodeType):
+            return value.co_code, f"{value.co_names}{value.co_varnames}", *value.co_consts
+        if isinstance(value, FunctionType):
+            return self._of_function(value)
+        if isinstance(value, partial):
+            return value.func, value.args, value.keywords
+        if isinstance(value, MethodType):
+            return value.__func__, value.__self__
+        if self._is_known_by_name(value):
+            return (_full_name(value),)
+        if isinstance(value, BuiltinFunctionType):
+            return value.__name__, value.__self__
+        if hasattr(type(value), "__get__"):
+            return [getattr(value, name, None) for name in _DESCRIPTORS]
+        return _configuration(value) if callable(getattr(value, "get_config", None)) else None
+
+    def _of_function(self, function: FunctionType) -> Parts:
+        around = [_content(cell) for cell in function.__closure__ or ()]
+        if self._is_library(function.__globals__):
+            return _full_name(function), *around
+        names = {name for code in _codes(function.__code__) for name in code.co_names if name in function.__globals__}
+        named = [(name, function.__globals__[name]) for name in sorted(names)]
+        followed = chain.from_iterable(pair for pair in named if self._follow_global(function, pair[1]))
+        return function.__code__, function.__defaults__, function.__kwdefaults__, *around, *followed
+
+    def _of_class(self, kind: type) -> Parts:
+        """Name, code and values of a class and of those that it is made of, as far as they are no library's."""
+        for base in kind.__mro__:
+            yield _full_name(base)
+            if not self._is_of_library(base):
+                for key in sorted(vars(base).keys() - _OF_EVERY_CLASS):
+                    yield from (key, vars(base)[key])
+
+    def _is_known_by_name(self, value: Any) -> bool:
+        """Whether it is written in C and bound to no object, or a library's function in an object of its own."""
+        if isinstance(value, BuiltinFunctionType):
+            return value.__self__ is None or isinstance(value.__self__, ModuleType | type)
+        return isinstance(value, _FREE) or (
+            callable(value) and hasattr(value, "__qualname__") and self._is_of_library(value)
+        )
 
     def _is_of_library(self, value: Any) -> bool:
-        return (getattr(value, "__module__", None) or "").partition(".")[0] in self._libraries
+        module = sys.modules.get(getattr(value, "__module__", None) or "")
+        return self._is_library(getattr(module, "__dict__", {}))
 
-    def of_class(self, kind: type) -> str:
-        """Name, code and values of a class and of those that it is made of, as far as they are no library's."""
-        if kind not in self._classes:
-            self._classes[kind] = f"{kind.__module__}.{kind.__qualname__}"  # for a class that speaks of itself
-            said = [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__]
-            for base in kind.__mro__:
-                if not self._is_of_library(base):
-                    own = {key: value for key, value in vars(base).items() if key not in _OF_EVERY_CLASS}
-                    said.append(self._of({key: own[key] for key in sorted(own)}, []))  # its functions speak of it
-            self._classes[kind] = ";".join(said)
-        return self._classes[kind]
+    def _is_library(self, names: Mapping[str, Any]) -> bool:
+        """Whether these are the names of a module of a library's: of Python's own by its file.
+
+        `test`, `code` or `profile` are names that users give to modules of their own, too.
+        """
+        name, file = names.get("__name__", ""), names.get("__file__")
+        if name.partition(".")[0] in self._libraries or name in sys.builtin_module_names:
+            return True
+        return file is not None and name != "__main__" and _is_standard(file)
 
 
 @cache
@@ -167,15 +207,33 @@ def _name_of(dtype: np.dtype) -> str:
     return str(dtype)  # is slow for one of thousands
 
 
-def _inside(cell: CellType) -> Any:
+@cache
+def _is_standard(file: str) -> bool:
+    path = Path(file).resolve()
+    return path.is_relative_to(_STANDARD) and not _INSTALLED & set(path.relative_to(_STANDARD).parts)
+
+
+def _full_name(value: Any) -> str:
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
+
+
+def _content(cell: CellType) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # not filled yet
         return None
 
 
-def _is_free_builtin(value: Any) -> bool:
-    """Whether it is a function written in C that is bound to no object."""
-    if not isinstance(value, BuiltinFunctionType):
-        return type(value).__name__ in ("wrapper_descriptor", "method_descriptor")
-    return value.__self__ is None or isinstance(value.__self__, ModuleType)
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """The code, and that of the functions defined in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+def _configuration(value: Any) -> Parts | None:
+    try:
+        return (value.get_config(),)
+    except Exception:  # noqa: BLE001 - a class of the user's may refuse in any way
+        return None

@@ -19,7 +19,7 @@ def cfi_translators() -> Iterable[TranslatorSpec]:
             preserves=RUNNABLE,
             cost=1,
             implementation="cfi_bridge.torch_host:bridge",
-            requirements=("cfi-torch", "torch>=2.10"),
+            requirements=("cfi-torch", "torch>=2.12"),
             kind="bridge",
         ),
         TranslatorSpec(

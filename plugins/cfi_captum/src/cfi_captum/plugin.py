@@ -16,7 +16,7 @@ def cfi_toolsets() -> Iterable[ToolsetSpec]:
         ToolsetSpec(
             name="captum",
             framework="torch",
-            requirements=("captum>=0.9", "torch>=2.10"),
+            requirements=("captum>=0.9", "torch>=2.12"),
             homepage="https://captum.ai",
         )
     ]

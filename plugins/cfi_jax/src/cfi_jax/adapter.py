@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfi_core.errors import InputError
-from cfi_core.framework import FrameworkAdapter, Layer, flatten, map_structure
+from cfi_core.framework import FrameworkAdapter, Layer, map_structure
 from cfi_jax import content
 from cfi_jax.logits import Logits, ends_in_softmax
 from cfi_jax.programs import (
@@ -26,7 +26,7 @@ from cfi_jax.programs import (
     program,
     weights,
 )
-from cfi_jax.runner import JaxRunner, differentiating, is_floating
+from cfi_jax.runner import JaxRunner, arrays, differentiate, differentiating, is_floating
 from cfi_jax.watch import Watch
 
 _MODES = ("deterministic", "use_running_average")
@@ -109,13 +109,7 @@ class JaxAdapter(FrameworkAdapter):
     def vjp(self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray | None, ...]:
         """Gradient by `jax.vjp`."""
         target = program(model)
-
-        def of_floating(*floating: Any) -> tuple[Any, ...]:
-            given = iter(floating)
-            values = [next(given) if is_floating(tensor) else tensor for tensor in inputs]
-            return _floating(flatten(target(values, None)))
-
-        gradients = iter(_pull_back(of_floating, [tensor for tensor in inputs if is_floating(tensor)], cotangents))
+        gradients = iter(_pull_back(lambda *values: target(values, None), inputs, cotangents))
         return tuple(self.to_numpy(next(gradients)) if is_floating(tensor) else None for tensor in inputs)
 
     # layers
@@ -123,18 +117,15 @@ class JaxAdapter(FrameworkAdapter):
     def layers(self, model: Any, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
         """Modules of an NNX model, modules with variables of a Linen model; with inputs: all Linen modules called."""
         model = body(model)
-        seen = None if inputs is None else observe(self.twin(model), inputs).layers
+        seen = None if inputs is None else observe(self.twin(model), inputs)
         if is_nnx(model):
             kinds = {name: type(module).__name__ for name, module in nnx_layers(model).items()}
         elif seen is not None:
-            kinds = {name: sighting.kind for name, sighting in seen.items()}
+            kinds = seen.watch.kinds
         else:
             kinds = dict.fromkeys(linen_names(model), "Module") if is_linen(model) else {}
-        shapes = {name: sighting.shape for name, sighting in (seen or {}).items()}
-        return tuple(
-            Layer(name, kind, None if (shape := shapes.get(name)) is None else shape[1:])
-            for name, kind in kinds.items()
-        )
+        shapes = {} if seen is None else {name: array.shape[1:] for name, array in seen.arrays.items()}
+        return tuple(Layer(name, kind, shapes.get(name)) for name, kind in kinds.items())
 
     def layer_name(self, model: Any, reference: Any) -> str | None:
         """Path of a module; a name of a Linen module is taken as it is, since only a forward pass can tell them all."""
@@ -165,11 +156,7 @@ class JaxAdapter(FrameworkAdapter):
 
         target, watch = program(body(model)), Watch(keep)
         target(inputs, watch)
-        return {
-            name: self.to_numpy(array)
-            for name, array in found.items()
-            if watch.calls[name] == 1 and name not in watch.several | watch.hidden
-        }
+        return {name: self.to_numpy(array) for name, array in found.items() if watch.is_single(name)}
 
     def layer_gradients(
         self,
@@ -179,21 +166,20 @@ class JaxAdapter(FrameworkAdapter):
         names: Sequence[str] | None = None,
     ) -> Mapping[str, np.ndarray]:
         """Gradients with respect to zeros that are added to the layers' outputs."""
-        target, seen = program(model), observe(model, inputs)
-        opened = [
-            name
-            for name in seen.made
-            if (names is None or name in names) and jnp.issubdtype(seen.layers[name].dtype, jnp.floating)
-        ]
-        zeros = [jnp.zeros(seen.layers[name].shape, seen.layers[name].dtype) for name in opened]
+        target = program(model)
+        zeros = {
+            name: jnp.zeros(array.shape, array.dtype)
+            for name, array in observe(model, inputs).arrays.items()
+            if (names is None or name in names) and is_floating(array)
+        }
 
-        def of_zeros(*added: Any) -> tuple[Any, ...]:
-            moves = dict(zip(opened, added, strict=True))
+        def of_zeros(*added: Any) -> Any:
+            moves = dict(zip(zeros, added, strict=True))
             watch = Watch(lambda name, array: array + moves[name] if name in moves else None)
-            return _floating(flatten(target(inputs, watch)))
+            return target(inputs, watch)
 
-        gradients = _pull_back(of_zeros, zeros, cotangents)
-        return {name: self.to_numpy(gradient) for name, gradient in zip(opened, gradients, strict=True)}
+        gradients = _pull_back(of_zeros, list(zeros.values()), cotangents)
+        return {name: self.to_numpy(gradient) for name, gradient in zip(zeros, gradients, strict=True)}
 
     def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> JaxRunner:
         """See `cfi_jax.runner`."""
@@ -246,16 +232,12 @@ class JaxAdapter(FrameworkAdapter):
         return jnp.transpose(tensor, axes)
 
 
-def _floating(outputs: Sequence[Any]) -> tuple[Any, ...]:
-    """The outputs, those that have no gradient as floating zeros, so that every output takes a cotangent."""
-    arrays = [jnp.asarray(output) for output in outputs]
-    return tuple(array if is_floating(array) else jnp.zeros(array.shape) for array in arrays)
-
-
 def _pull_back(function: Any, values: Sequence[Any], cotangents: Sequence[np.ndarray]) -> tuple[Any, ...]:
+    """Gradients at the floating point values."""
     with differentiating():
-        outputs, back = jax.vjp(function, *values)
-        return back(tuple(jnp.asarray(c, output.dtype) for c, output in zip(cotangents, outputs, strict=True)))
+        outputs, back = differentiate(lambda *values: arrays(function(*values)), values)
+        pairs = [pair for pair in zip(cotangents, outputs, strict=True) if is_floating(pair[1])]
+        return back(tuple(jnp.asarray(cotangent, output.dtype) for cotangent, output in pairs))
 
 
 def _linen_path(model: Any, reference: Any) -> str | None:

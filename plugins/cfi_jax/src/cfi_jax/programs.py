@@ -29,30 +29,17 @@ Program = Callable[[Sequence[Any], Watch | None], Any]
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """A layer that was called, once and giving one array if `shape` is set."""
-
-    kind: str
-    shape: tuple[int, ...] | None
-    dtype: Any = None
-
-
-@dataclass(frozen=True)
 class Sightings:
     """One forward pass.
 
     Attributes:
-        layers: By name, in the order in which their calls began.
-        made: Names of those that can be opened, in the order in which their arrays were made.
-        calls: How often each layer was called.
-        hidden: Layers that run inside a transformation of the model's own.
+        watch: The calls of the layers.
+        arrays: Shapes and types of those that can be opened, by name, in the order in which their arrays were made.
         traceable: Whether the model can be compiled.
     """
 
-    layers: Mapping[str, Sighting]
-    made: tuple[str, ...]
-    calls: Mapping[str, int]
-    hidden: frozenset[str]
+    watch: Watch
+    arrays: Mapping[str, jax.ShapeDtypeStruct]
     traceable: bool
 
 
@@ -100,13 +87,7 @@ def observe(model: Any, inputs: Sequence[Any]) -> Sightings:
         found.clear()
         watch = Watch(note)
         target(inputs, watch)
-    whole = {name for name in found if watch.calls[name] == 1 and name not in watch.several | watch.hidden}
-    layers = {
-        name: Sighting(kind, found[name].shape, found[name].dtype) if name in whole else Sighting(kind, None)
-        for name, kind in watch.kinds.items()
-    }
-    made = tuple(name for name in found if name in whole)
-    return Sightings(layers, made, watch.calls, frozenset(watch.hidden), traceable)
+    return Sightings(watch, {name: array for name, array in found.items() if watch.is_single(name)}, traceable)
 
 
 def nnx_layers(model: Any) -> dict[str, Any]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cfi_core.errors import LayerError, NoGradientError
+from cfi_core.errors import NoGradientError
 from cfi_core.framework import Pullback, Runner, flatten
 from cfi_jax.programs import Sightings, body, observe, program
 from cfi_jax.watch import Watch
@@ -87,24 +86,24 @@ class JaxRunner(Runner):
     def _results(self, stage: int, *values: Any) -> _Results:
         inputs, given = values[: self._inputs], dict(zip(self.layers, values[self._inputs :], strict=False))
         if stage == len(self.layers):
-            watch = Watch(lambda name, _: given.get(name)) if given else None
-            outputs = self._whole(inputs, watch)
+            watch = Watch(lambda name, _: given.get(name))
+            outputs = self._whole(inputs, watch if given else None)
             for name in given:
-                if watch is not None and watch.calls[name] != 1:
-                    raise LayerError(_calls(name, watch.calls[name]))
-            return tuple(jnp.asarray(output) for output in flatten(outputs))
-        opened = self.layers[stage]
+                watch.check(name)
+            return arrays(outputs)
+        reached: list[jax.Array] = []
 
         def replace(name: str, array: jax.Array) -> Any | None:
-            if name == opened:
-                raise _ReachedError(array)
+            if name == self.layers[stage]:
+                reached.append(array)
+                raise _Reached
             return given.get(name)
 
-        try:
-            self._body(inputs, Watch(replace))
-        except _ReachedError as reached:
-            return (reached.array,)
-        raise LayerError(_calls(opened, 0))
+        watch = Watch(replace)
+        with suppress(_Reached):
+            self._body(inputs, watch)
+        watch.check(self.layers[stage])
+        return tuple(reached)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +122,7 @@ class _Passes:
 
 
 def _uncompiled(function: Callable[..., _Results], _values: Sequence[Any]) -> _Passes:
-    return _Passes(lambda values: function(*values), partial(_linearized, function), _pulled)
+    return _Passes(lambda values: function(*values), partial(differentiate, function), _pulled)
 
 
 def _compiled(function: Callable[..., _Results], values: Sequence[Any]) -> _Passes:
@@ -134,14 +133,21 @@ def _compiled(function: Callable[..., _Results], values: Sequence[Any]) -> _Pass
         return tuple(jax.core.eval_jaxpr(traced.jaxpr, held, *values))
 
     def linearize(held: Sequence[Any], values: tuple[Any, ...]) -> tuple[_Results, Any]:
-        return _linearized(lambda *values: run(held, values), values)
+        return differentiate(lambda *values: run(held, values), values)
 
     # JAX keeps what it has compiled for as long as the function lives, so the pullback is a function of its own.
     pull = jax.jit(partial(_pulled), static_argnums=(2, 3))
     return _Passes(partial(jax.jit(run), held), partial(jax.jit(linearize), held), pull)
 
 
-def _linearized(function: Callable[..., _Results], values: tuple[Any, ...]) -> tuple[_Results, Any]:
+def arrays(outputs: Any) -> _Results:
+    """All that a model returns."""
+    return tuple(jnp.asarray(output) for output in flatten(outputs))
+
+
+def differentiate(function: Callable[..., _Results], values: Sequence[Any]) -> tuple[_Results, Any]:
+    """The results, and the function from cotangents of those of floating point to gradients at such values."""
+
     def of_floating(*floating: Any) -> tuple[_Results, _Results]:
         given = iter(floating)
         results = function(*(next(given) if is_floating(value) else value for value in values))
@@ -166,12 +172,8 @@ def _ready(values: Any) -> Any:
     return jax.block_until_ready(values)
 
 
-class _ReachedError(BaseException):
+class _Reached(BaseException):
     """Ends a forward pass at a layer; not an `Exception`, so that no code of the model's takes it for one."""
-
-    def __init__(self, array: jax.Array) -> None:
-        super().__init__()
-        self.array = array
 
 
 @contextmanager
@@ -205,31 +207,5 @@ def _in_order(seen: Sightings, layers: Sequence[str]) -> tuple[str, ...]:
         LayerError: One of them cannot be opened.
     """
     for name in layers:
-        if name not in seen.made:
-            raise LayerError(_refusal(seen, name))
-    return tuple(name for name in seen.made if name in layers)
-
-
-def _refusal(seen: Sightings, name: str) -> str:
-    if name in seen.hidden:
-        return (
-            f"Layer {name!r} runs inside a JAX transformation of the model's own (jit, remat, scan, vmap, grad), which "
-            f"hides its values. Choose a layer outside of it, or build the model without the transformation."
-        )
-    if seen.calls[name] != 1:
-        near = get_close_matches(name, seen.made, n=3, cutoff=0.4) or list(seen.made[:12])
-        hint = f" Layers that can be opened: {', '.join(near)}." if near else ""
-        return _calls(name, seen.calls[name]) + hint
-    return (
-        f"Layer {name!r} gives no array, or several of them. Choose a layer inside of it, or one after it that gives a "
-        f"single array."
-    )
-
-
-def _calls(name: str, count: int) -> str:
-    if count == 0:
-        return f"The model's forward pass does not call a layer {name!r}, so it has no activation to explain."
-    return (
-        f"Layer {name!r} is called {count} times in one forward pass, so it has no single activation. Choose a layer "
-        f"that is called once, or use a module of its own for each call."
-    )
+        seen.watch.check(name)
+    return tuple(name for name in seen.arrays if name in layers)

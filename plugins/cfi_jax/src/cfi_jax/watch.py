@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -13,30 +12,23 @@ from typing import Any
 import jax
 from jax.extend.core import get_opaque_trace_state
 
-from cfi_core.framework import flatten, map_structure
+from cfi_core.framework import LayerCalls
 
+_HIDDEN = "runs inside a JAX transformation of the model's own (jit, remat, scan, vmap, grad), which hides its values"
 _classes = RLock()
 
 
-class Watch:
+class Watch(LayerCalls):
     """Calls a function on the one array that each layer gives; what it returns, if anything, goes on instead.
 
     Layers that run inside a JAX transformation of the model's own (jit, remat, scan, vmap) are passed by: their values
     belong to that transformation, and must neither leave it nor be exchanged from outside.
 
-    Attributes:
-        kinds: Class names of the layers that were called, in the order in which their calls began.
-        calls: How often each was called.
-        several: Layers that gave anything but one array.
-        hidden: Layers that were passed by.
+    Its `kinds` are those of the layers that were called, in the order in which their calls began.
     """
 
     def __init__(self, function: Callable[[str, jax.Array], Any | None]) -> None:
-        self.kinds: dict[str, str] = {}
-        self.calls: Counter[str] = Counter()
-        self.several: set[str] = set()
-        self.hidden: set[str] = set()
-        self._function = function
+        super().__init__(jax.Array, {}, function)
         self._open: set[str] = set()
         self._trace: Any = None
 
@@ -49,21 +41,15 @@ class Watch:
         if name in self._open:  # super().__call__, which is part of the same call
             return call()
         if _current_trace() != self._trace:
-            self.hidden.add(name)
+            self.hidden[name] = _HIDDEN
             return call()
         self.kinds.setdefault(name, kind)
-        self.calls[name] += 1
         self._open.add(name)
         try:
             output = call()
         finally:
             self._open.discard(name)
-        arrays = flatten(output)
-        if len(arrays) != 1 or not isinstance(arrays[0], jax.Array):
-            self.several.add(name)
-            return output
-        other = self._function(name, arrays[0])
-        return output if other is None else map_structure(lambda _: other, output)
+        return self.see(name, output)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from cfi_core.framework import Portions, Runner, one_size
 from cfi_core.requirements import unmet
 
 _QUIET = 3  # errors only: a cut-out graph has parts that nothing uses, which ONNX Runtime would warn of
+
+Stage = Callable[[Sequence[np.ndarray]], tuple[np.ndarray, ...]]
 
 
 class OnnxRunner(Runner):
@@ -29,13 +31,13 @@ class OnnxRunner(Runner):
         tensors = list(opened.values())
         outputs = [value.name for value in model.graph.output]
         self._stages = [
-            _SubModel(model, tensors[:i], wanted, dtypes)
+            _stage(model, tensors[:i], wanted, dtypes)
             for i, wanted in enumerate([*([tensor] for tensor in tensors), outputs])
         ]
 
     def run(self, stage: int, values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """The results of a stage."""
-        return self._stages[stage].run(values)
+        return self._stages[stage](values)
 
 
 def session(model: onnx.ModelProto, samples: int | None = None, *, leave_out: bool = False) -> Portions:
@@ -70,27 +72,22 @@ def fixed_samples(model: onnx.ModelProto) -> int | None:
     return one_size(shape[0].dim_value if len(shape) else None for shape in shapes)
 
 
-class _SubModel:
+def _stage(
+    model: onnx.ModelProto, given: Sequence[str], wanted: Sequence[str], dtypes: Mapping[str, np.dtype[Any]]
+) -> Stage:
     """From the model's inputs and some activations to the wanted tensors."""
+    fed = [*(value.name for value in real_inputs(model)), *given]
+    computed = [tensor for tensor in wanted if tensor not in fed]
+    part = _cut(model, {tensor: dtypes[tensor] for tensor in given}, computed)
+    compute = session(part, fixed_samples(model)) if computed else None
 
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        given: Sequence[str],
-        wanted: Sequence[str],
-        dtypes: Mapping[str, np.dtype[Any]],
-    ) -> None:
-        self._fed = [*(value.name for value in real_inputs(model)), *given]
-        self._wanted = wanted
-        self._computed = [tensor for tensor in wanted if tensor not in self._fed]
-        part = _cut(model, {tensor: dtypes[tensor] for tensor in given}, self._computed)
-        self._session = session(part, fixed_samples(model)) if self._computed else None
-
-    def run(self, values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        feeds = dict(zip(self._fed, values, strict=True))
-        results = {} if self._session is None else dict(zip(self._computed, self._session(feeds), strict=True))
+    def run(values: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        feeds = dict(zip(fed, values, strict=True))
+        results = {} if compute is None else dict(zip(computed, compute(feeds), strict=True))
         # An opened layer may itself be an output; the copy keeps results apart from what is given.
-        return tuple(results[name] if name in results else np.array(feeds[name]) for name in self._wanted)
+        return tuple(results[name] if name in results else np.array(feeds[name]) for name in wanted)
+
+    return run
 
 
 def _cut(model: onnx.ModelProto, given: Mapping[str, np.dtype[Any]], wanted: Sequence[str]) -> onnx.ModelProto:

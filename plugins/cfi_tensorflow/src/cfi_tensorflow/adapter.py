@@ -19,8 +19,8 @@ from cfi_core.errors import InputError, UnknownFrameworkError
 from cfi_core.framework import FrameworkAdapter, Layer, Runner, flatten, map_structure
 from cfi_tensorflow.functions import COMPILED, FunctionView, TensorFlowFunction
 from cfi_tensorflow.keras import KerasView
-from cfi_tensorflow.logits import TracedLogits, View
-from cfi_tensorflow.outputs import combination
+from cfi_tensorflow.logits import TracedLogits
+from cfi_tensorflow.outputs import pull_back
 
 _ALIGNMENT = 64
 """In bytes: what TensorFlow's kernels take for granted of the memory of a tensor."""
@@ -129,10 +129,10 @@ class TensorFlowAdapter(FrameworkAdapter):
         """Gradient by `tf.GradientTape`."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([tensor for tensor in inputs if tensor.dtype.is_floating])
-            total = combination(flatten(_view(model).run(inputs)), cotangents)
-        gradients = tape.gradient(total, list(inputs), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            outputs = flatten(_view(model).run(inputs))
+        gradients = pull_back(tape, outputs, cotangents, inputs)
         return tuple(
-            self.to_numpy(tf.convert_to_tensor(gradient)) if tensor.dtype.is_floating else None
+            self.to_numpy(gradient) if tensor.dtype.is_floating else None
             for tensor, gradient in zip(inputs, gradients, strict=True)
         )
 
@@ -243,7 +243,7 @@ class TensorFlowAdapter(FrameworkAdapter):
             keras.config.set_floatx(floatx)
 
 
-def _view(model: Any) -> View:
+def _view(model: Any) -> KerasView | FunctionView | TracedLogits:
     if isinstance(model, keras.Model):
         return KerasView(model)
     return model if isinstance(model, TracedLogits) else FunctionView(model)

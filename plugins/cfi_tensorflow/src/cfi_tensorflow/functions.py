@@ -8,21 +8,19 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType
+from types import FunctionType
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-import xxhash
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework import Layer, flatten
+from cfi_core.framework import Content, Layer, flatten, identity
 from cfi_tensorflow.graphs import Trace, open_batch, trace
-from cfi_tensorflow.logits import TracedLogits, open_graph
+from cfi_tensorflow.logits import TracedLogits, open_graph, traced_logits
 from cfi_tensorflow.outputs import dense, ordered
 from cfi_tensorflow.runners import EagerRunner, TapedRunner
 
@@ -32,11 +30,10 @@ COMPILED = tf.types.experimental.Callable
 _MODES = ("training", "is_training")
 _FRAMEWORKS = ("tensorflow", "keras", "numpy")
 _HOLDERS = (tf.Module, tf.Variable, tf.Tensor, keras.layers.Layer, keras.Variable, COMPILED, np.ndarray)
-_CONTAINERS = frozenset({"builtins", "collections", "functools", "types"})
+_CONTAINERS = frozenset({"collections", "types"})
 """Modules of the standard library whose objects may hold weights."""
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
-_DEEPEST = 12
 
 
 class TensorFlowFunction:
@@ -77,10 +74,10 @@ class FunctionView:
         """A function has its types built in."""
 
     def fingerprint(self) -> str:
-        """Hash of the variables and settings that the function can reach, and of the identity of its code."""
-        digest = xxhash.xxh3_128()
-        _hash(digest, self.function, {}, _DEEPEST)
-        return digest.hexdigest()
+        """Hash of the variables, settings and code that the function can reach."""
+        held = Content(identity, parts=_parts, follow_global=_is_followed, libraries=_FRAMEWORKS)
+        held.add(self.function)
+        return held.hexdigest()
 
     def input_shapes(self) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes of the signature; None without one, or if it leaves the number of axes open."""
@@ -101,11 +98,7 @@ class FunctionView:
 
     def without_softmax(self, inputs: Sequence[Any]) -> TracedLogits | None:
         """The traced graph without the softmax; None if there is none, or no graph."""
-        traced = self._trace(inputs or None)
-        logits = None if traced is None or not traced.differentiable else traced.without_softmax()
-        if traced is None or logits is None or (inputs and not traced.agrees(inputs, self._outputs(inputs))):
-            return None
-        return TracedLogits(self, logits)
+        return traced_logits(self, inputs, self._trace(inputs or None))
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """Calls the function, with its inputs in the order of its signature: positional ones first, then by name."""
@@ -229,103 +222,36 @@ def _narrowed(spec: tf.TensorSpec, own: tf.TensorSpec) -> tf.TensorSpec:
     return tf.TensorSpec(shape, spec.dtype)
 
 
-def _hash(digest: Any, value: Any, seen: dict[int, Any], depth: int) -> None:
-    """Feeds in what a function computes with, as far as it can be reached from it."""
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
-        digest.update(f";{value!r}".encode())
-        return
-    if id(value) in seen:
-        return
-    seen[id(value)] = value  # held, so that no other object gets its identity meanwhile
-    if isinstance(value, tf.Variable | tf.Tensor | keras.Variable | np.ndarray):
-        if not tf.is_symbolic_tensor(value):
-            array = np.asarray(value)
-            digest.update(f";{array.dtype}{array.shape}".encode())
-            digest.update(repr(array.tolist()).encode() if array.dtype == object else array.tobytes())
-        return
-    # Containers and bound methods are made anew all the time.
-    identity = "" if isinstance(value, Mapping | list | tuple | set | frozenset | MethodType) else f"@{id(value)}"
-    digest.update(f";{type(value).__qualname__}{identity}".encode())
-    parts = _parts(value)
-    if depth:
-        for part in parts:
-            _hash(digest, part, seen, depth - 1)
-    elif any(part is not None for part in parts) and not _is_installed(value):
-        digest.update(uuid.uuid4().hex.encode())  # what cannot be seen counts as changed
-
-
-def _parts(value: Any) -> list[Any]:
-    """What an object computes with."""
-    if isinstance(value, Mapping):
-        return [part for entry in value.items() for part in entry]
-    if isinstance(value, list | tuple | set | frozenset):
-        return list(value)
+def _parts(value: Any) -> list[Any] | None:
+    """What one of TensorFlow's objects, or of the user's, computes with."""
+    if isinstance(value, type):
+        return [identity(value)]
+    if isinstance(value, tf.Variable | tf.Tensor | keras.Variable):
+        return [] if tf.is_symbolic_tensor(value) else [np.asarray(value)]
     if isinstance(value, keras.layers.Layer):
         return list(value.weights)
     if isinstance(value, tf.types.experimental.ConcreteFunction):
         return [*value.variables, *(outer for outer, _ in value.graph.captures if not _is_handle(outer))]
     if isinstance(value, COMPILED):
         return [*getattr(value, "concrete_functions", ()), getattr(value, "python_function", None)]
-    if isinstance(value, MethodType):
-        return [value.__self__, value.__func__]
-    if isinstance(value, functools.partial):
-        return [value.func, value.args, value.keywords]
-    if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
-        return [value.__defaults__, value.__kwdefaults__, *filter(_is_of_users, [*cells, *_globals(value)])]
-    if _is_of_users(value) and not isinstance(value, type):
-        own = {key: part for key, part in getattr(value, "__dict__", {}).items() if not key.startswith("_self_")}
-        return [own, type(value).__call__ if callable(value) else None]
-    return []
+    if not _is_of_users(value):
+        return None
+    own = {key: part for key, part in getattr(value, "__dict__", {}).items() if not key.startswith("_self_")}
+    return [identity(value), own, type(value).__call__ if callable(value) else None]
 
 
-def _globals(function: FunctionType) -> list[Any]:
-    """What the function's code names; of a library, whose caches and registries are no weights, only what holds some.
-
-    What lies in the frameworks themselves is not the user's.
-    """
-    if _root(function.__globals__.get("__name__", "")) in _FRAMEWORKS:
-        return []
-    named = [function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__]
-    if _is_installed(function):
-        return [entry for entry in named if isinstance(entry, (*_HOLDERS, FunctionType))]
-    return named
-
-
-def _names(code: CodeType) -> list[str]:
-    """The names of globals (and of attributes) in the code, and in the functions that are defined in it."""
-    inner = [name for part in code.co_consts if isinstance(part, CodeType) for name in _names(part)]
-    return list(dict.fromkeys([*code.co_names, *inner]))
-
-
-def _root(module: str) -> str:
-    return module.partition(".")[0]
-
-
-def _is_installed(value: Any) -> bool:
-    """Whether it is a function of a library."""
-    if not isinstance(value, FunctionType):
-        return False
-    standard = _root(value.__globals__.get("__name__", "")) in sys.stdlib_module_names
-    return standard or not _INSTALLED.isdisjoint(Path(value.__code__.co_filename).parts)
+def _is_followed(function: FunctionType, value: Any) -> bool:
+    """Of what a library names, whose caches and registries are no weights, only what holds some."""
+    installed = not _INSTALLED.isdisjoint(Path(function.__code__.co_filename).parts)
+    return not installed or isinstance(value, (*_HOLDERS, FunctionType))
 
 
 def _is_handle(tensor: Any) -> bool:
     return tensor.dtype in (tf.resource, tf.variant)
 
 
-def _is_filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018 - reading an empty cell is what raises
-    except ValueError:
-        return False
-    return True
-
-
 def _is_of_users(value: Any) -> bool:
-    """Whether this may hold weights: no module, and no object of a library that holds none."""
-    if inspect.ismodule(value):
-        return False
-    root = _root(type(value).__module__)
+    """Whether this may hold weights: no object of a library that holds none."""
+    root = type(value).__module__.partition(".")[0]
     library = root in _FRAMEWORKS or (root in sys.stdlib_module_names and root not in _CONTAINERS)
-    return isinstance(value, _HOLDERS) or not library
+    return isinstance(value, tf.Module) or not library

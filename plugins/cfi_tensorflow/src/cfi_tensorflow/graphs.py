@@ -23,7 +23,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from cfi_core.framework import flatten, map_structure
 from cfi_tensorflow.gradients import calls_functions
-from cfi_tensorflow.outputs import dense, same
+from cfi_tensorflow.outputs import dense, same, seeds
 
 MOST_FROZEN_BYTES = 10**9
 """Above this a model is not frozen: a graph with its constants must stay below protobuf's two gigabytes."""
@@ -92,28 +92,23 @@ class Trace:
     ) -> dict[str, Any]:
         """Gradients of `sum(output * cotangent)` at the taps of floating point type."""
         chosen = {name: tap for name, tap in self._chosen(names).items() if tap.dtype.is_floating}
-        pairs = [
-            (output, cotangent)
-            for output, cotangent in zip(flatten(self.outputs), cotangents, strict=True)
-            if output.dtype.is_floating
-        ]
-        if not chosen or not pairs:
+        outputs, weights = seeds(flatten(self.outputs), cotangents)
+        if not chosen or not outputs:
             return {}
         # In a copy, because gradients of loops change the loops.
-        copy: Any = self.between(self.inputs, [*(output for output, _ in pairs), *chosen.values()])
+        copy: Any = self.between(self.inputs, [*outputs, *chosen.values()])
 
         def pulled_back(*values: Any) -> list[Any]:
-            given, seeds = values[: len(self.inputs)], values[len(self.inputs) :]
+            given, weights = values[: len(self.inputs)], values[len(self.inputs) :]
             held = {inner.name: outer for outer, inner in copy.graph.captures}
             held.update((symbolic.name, value) for symbolic, value in zip(copy.inputs, given, strict=False))
             results = [tensor.name for tensor in copy.outputs]
             found = tf.graph_util.import_graph_def(copy.graph.as_graph_def(), held, results, name="")
-            outputs, taps = found[: len(pairs)], found[len(pairs) :]
-            gradients = tf.gradients(outputs, taps, seeds, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            ends, taps = found[: len(weights)], found[len(weights) :]
+            gradients = tf.gradients(ends, taps, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
             return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
-        seeds = [tf.cast(cotangent, output.dtype) for output, cotangent in pairs]
-        return dict(zip(chosen, tf.function(pulled_back, autograph=False)(*inputs, *seeds), strict=True))
+        return dict(zip(chosen, tf.function(pulled_back, autograph=False)(*inputs, *weights), strict=True))
 
     def without_softmax(self) -> Trace | None:
         """The same graph with the input of each softmax that makes an output in its place; None if there is none.

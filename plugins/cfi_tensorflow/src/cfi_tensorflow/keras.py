@@ -12,10 +12,8 @@ import functools
 import inspect
 import json
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -25,11 +23,11 @@ from keras.src import backend
 from keras.src.models.functional import Functional
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.Variable names distributed ones, too
 
-from cfi_core.errors import InputError, LayerError
-from cfi_core.framework import Content, Layer, flatten
+from cfi_core.errors import InputError
+from cfi_core.framework import Content, Layer, LayerCalls, flatten, identity
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
-from cfi_tensorflow.logits import TracedLogits
-from cfi_tensorflow.outputs import combination, dense, ordered
+from cfi_tensorflow.logits import traced_logits
+from cfi_tensorflow.outputs import dense, ordered, pull_back
 from cfi_tensorflow.runners import EagerRunner, GraphRunner, TapedRunner
 
 _SOFTMAXES = (keras.activations.softmax, keras.activations.log_softmax)
@@ -100,7 +98,7 @@ class KerasView:
 
     def fingerprint(self) -> str:
         """Hash of weights, layers, operations, their settings and functions."""
-        held = Content(lasting=False, known=_known, libraries=_LIBRARIES)
+        held = Content(identity, parts=_parts, libraries=_LIBRARIES)
         held.write(f"{type(self.model).__qualname__}:{id(type(self.model).call)}")
         for name, layer in _named_layers(self.model):
             held.write(f"{name}:{type(layer).__qualname__}:{id(type(layer).call)}")
@@ -124,7 +122,7 @@ class KerasView:
         if not _is_of_keras(configuration):
             return None
         configuration["config"]["name"] = ""  # Keras numbers the models of a process
-        held = Content(lasting=False)  # a configuration is words and numbers
+        held = Content(identity)  # a configuration is words and numbers
         held.add(configuration)
         self._add_weights(held)
         return held.hexdigest()
@@ -154,11 +152,7 @@ class KerasView:
         model = self.model
         if not is_graph(model):
             names = [name for name, _ in _named_layers(model)]
-            traced = self._trace(inputs, names, snapshot=True) if inputs else None
-            logits = None if traced is None or not traced.differentiable else traced.without_softmax()
-            if traced is None or logits is None or not traced.agrees(inputs, flatten(dense(self.run(inputs)))):
-                return None
-            return TracedLogits(self, logits)
+            return traced_logits(self, inputs, self._trace(inputs, names, snapshot=True) if inputs else None)
         found = [_logits(output) for output in model.outputs]
         if all(logit is None for logit in found):
             return None
@@ -214,17 +208,15 @@ class KerasView:
         """Gradients at the outputs of those layers."""
 
         def watched(_name: str, value: Any) -> Any:
-            value = tf.identity(value)  # some layers give back their input, which others take as well
             if value.dtype.is_floating and not tf.is_symbolic_tensor(value):
                 tape.watch(value)
             return value
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             reading = self._read(inputs, names=names, replace=watched)
-            total = combination(flatten(reading.outputs), cotangents)
         found = {name: value for name, value in reading.readable().items() if value.dtype.is_floating}
-        gradients = tape.gradient(total, list(found.values()), unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return {name: tf.convert_to_tensor(gradient) for name, gradient in zip(found, gradients, strict=True)}
+        gradients = pull_back(tape, flatten(reading.outputs), cotangents, list(found.values()))
+        return dict(zip(found, gradients, strict=True))
 
     def runner(self, inputs: Sequence[Any], layers: Sequence[str]) -> TapedRunner:
         """The model's traced graph where it computes the same as the model; the model itself otherwise."""
@@ -251,32 +243,28 @@ class KerasView:
             reading.check(name)
         return tuple(flatten(dense(reading.outputs))), reading.tensors
 
-    def _read(self, inputs: Sequence[Any], *, names: Sequence[str] | None, replace: Replace | None = None) -> Reading:
+    def _read(
+        self, inputs: Sequence[Any], *, names: Sequence[str] | None, replace: Replace = lambda name, value: value
+    ) -> Reading:
         """Runs the model once, and keeps (or replaces) what the layers give."""
         reading = self._read_once(inputs, names, replace, eager_functions=False)
         # Functions that TensorFlow compiled hide the layers that they call, but for those that Keras has inside: run
         # eagerly, some of these have no gradient on the CPU (grouped convolutions).
-        if reading.compiled or any(not reading.calls[name] for name in names or ()):
+        if reading.compiled or any(not reading.counts[name] for name in names or ()):
             return self._read_once(inputs, names, replace, eager_functions=True)
         return reading
 
     def _read_once(
-        self, inputs: Sequence[Any], names: Sequence[str] | None, replace: Replace | None, *, eager_functions: bool
+        self, inputs: Sequence[Any], names: Sequence[str] | None, replace: Replace, *, eager_functions: bool
     ) -> Reading:
-        reading = Reading()
         chosen = [(name, layer) for name, layer in _named_layers(self.model) if names is None or name in names]
+        reading = Reading({name: type(layer).__name__ for name, layer in chosen}, replace)
 
         def visit(name: str, tensors: list[Any]) -> Any:
-            if not tf.executing_eagerly():
-                reading.compiled = True  # what is done to its tensors would stay in the compiled function
-                return None
-            reading.calls[name] += 1
-            reading.widths[name] = len(tensors)
-            if len(tensors) != 1:
-                return None
-            # A tensor of its own, because some layers give back their input, which others take as well.
-            reading.tensors[name] = tf.identity(tensors[0]) if replace is None else replace(name, tensors[0])
-            return reading.tensors[name]
+            if tf.executing_eagerly():
+                return next(iter(reading.see(name, tensors)), None)
+            reading.compiled = True  # what is done to its tensors would stay in the compiled function
+            return None
 
         with _watched(chosen, visit), _eager_functions(eager_functions and bool(chosen)):
             reading.outputs = self.run(inputs)
@@ -299,47 +287,29 @@ class KerasView:
             return None
 
 
-@dataclass(eq=False)
-class Reading:
-    """What one pass showed: outputs, how often each layer was called, how many tensors it gave, and which.
+class Reading(LayerCalls):
+    """What one pass showed: outputs, the calls of layers, and the tensors that they gave.
 
     Some layers may have been called inside a function that was being compiled, where nothing could be read.
     """
 
-    outputs: Any = None
-    compiled: bool = False
-    calls: Counter[str] = field(default_factory=Counter)
-    widths: dict[str, int] = field(default_factory=dict)
-    tensors: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, kinds: dict[str, str], replace: Replace) -> None:
+        super().__init__(tf.Tensor, kinds, self._keep)
+        self.outputs: Any = None
+        self.compiled = False
+        self.tensors: dict[str, Any] = {}
+        self._replace = replace
+
+    def _keep(self, name: str, value: Any) -> Any:
+        # A tensor of its own, because some layers give back their input, which others take as well.
+        self.tensors[name] = value = self._replace(name, tf.identity(value))
+        if tf.is_symbolic_tensor(value):
+            self.hidden[name] = "runs inside a vectorized map"
+        return value
 
     def readable(self) -> dict[str, Any]:
         """Tensors of the layers that were called once."""
-        return {
-            name: value
-            for name, value in self.tensors.items()
-            if self.calls[name] == 1 and not tf.is_symbolic_tensor(value)
-        }
-
-    def check(self, name: str) -> None:
-        """Refuses a layer that has no single activation.
-
-        Raises:
-            LayerError: It says which of the reasons it is.
-        """
-        if name in self.readable():
-            return
-        if not self.calls[name]:
-            reason = "is not called by the model on these inputs"
-        elif self.calls[name] > 1:
-            reason = f"is called {self.calls[name]} times by the model (it is shared, or lies inside a loop)"
-        elif self.widths[name] != 1:
-            reason = f"gives {self.widths[name]} tensors"
-        else:
-            reason = "runs inside a vectorized map, where its values cannot be read"
-        raise LayerError(
-            f"Layer {name!r} {reason}, so it has no single activation. Choose a layer that is called once and gives "
-            f"one tensor: cfi.layers(model, inputs) shows an output shape for each of them."
-        )
+        return {name: value for name, value in self.tensors.items() if self.is_single(name)}
 
 
 @contextmanager
@@ -577,13 +547,11 @@ def _in_place(variable: Any) -> np.ndarray:
     return np.asarray(variable.value())
 
 
-def _known(value: Any) -> tuple[str, None] | None:
-    """What is hashed elsewhere, or computes nothing."""
+def _parts(value: Any) -> list[str] | None:
+    """Of what is hashed elsewhere, or computes nothing."""
     if isinstance(value, keras.KerasTensor):
-        return f"tensor {value.dtype}{value.shape}", None
-    if isinstance(value, _ELSEWHERE):
-        return f"{type(value).__qualname__}@{id(value)}", None
-    return None
+        return [f"tensor {value.dtype}{value.shape}"]
+    return [identity(value)] if isinstance(value, _ELSEWHERE) else None
 
 
 def _operations(model: Any) -> Iterator[tuple[Any, Any]]:

@@ -3,68 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework import Layer
+from cfi_core.framework import Layer, flatten
 from cfi_tensorflow.graphs import Trace
+from cfi_tensorflow.outputs import dense
 from cfi_tensorflow.runners import GraphRunner, TapedRunner
-
-
-class View(Protocol):
-    """What the adapter does with one kind of model; see `cfi_core.framework.base.FrameworkAdapter`."""
-
-    def twin(self, *, share_weights: bool) -> Any:
-        """Another model that computes the same."""
-
-    def in_double(self) -> Any | None:
-        """A copy that computes in double precision, where one can be made."""
-
-    def fingerprint(self) -> str:
-        """Changes with the model."""
-
-    def input_shapes(self) -> tuple[tuple[int | None, ...], ...] | None:
-        """Shapes that the model declares."""
-
-    def declared_integer(self, position: int) -> bool | None:
-        """Whether the model declares that input as integer."""
-
-    def floating_type(self) -> Any:
-        """The type that floating point inputs get; None: their own."""
-
-    def without_softmax(self, inputs: Sequence[Any]) -> Any | None:
-        """The model that returns the logits."""
-
-    def run(self, inputs: Sequence[Any]) -> Any:
-        """The outputs, as tensors in the structure that the model returns."""
-
-    def layers(self, inputs: Sequence[Any] | None) -> tuple[Layer, ...]:
-        """All layers."""
-
-    def layer_name(self, reference: Any) -> str | None:
-        """Name of the layer that the user refers to."""
-
-    def layer_object(self, name: str) -> Any:
-        """The layer of that name."""
-
-    def activations(self, inputs: Sequence[Any], names: Sequence[str] | None) -> Mapping[str, Any]:
-        """Outputs of layers, as tensors."""
-
-    def gradients(
-        self, inputs: Sequence[Any], cotangents: Sequence[np.ndarray], names: Sequence[str] | None
-    ) -> Mapping[str, Any]:
-        """Gradients at the outputs of layers, as tensors."""
-
-    def runner(self, inputs: Sequence[Any], layers: Sequence[str]) -> TapedRunner:
-        """The model opened at layers."""
 
 
 class TracedLogits:
     """A model, as it was when it was traced, with the input of each final softmax for an output; it is its own view."""
 
-    def __init__(self, original: View, trace: Trace) -> None:
+    def __init__(self, original: Any, trace: Trace) -> None:
+        """Takes a view of the original model and its trace without the softmax."""
         self._original, self._trace = original, trace
         self._fingerprint = f"{original.fingerprint()}:logits"
 
@@ -154,3 +108,11 @@ def open_graph(trace: Trace, layers: Sequence[str]) -> GraphRunner:
                 f"branch or a compiled function). Choose one of: {', '.join(known[-12:]) or 'none, there are none'}."
             )
     return GraphRunner(trace, layers)
+
+
+def traced_logits(original: Any, inputs: Sequence[Any], trace: Trace | None) -> TracedLogits | None:
+    """What a view (of such a trace, for these inputs) gives without the softmax; None if there is none, or no graph."""
+    logits = trace.without_softmax() if trace is not None and trace.differentiable else None
+    if trace is None or logits is None or (inputs and not trace.agrees(inputs, flatten(dense(original.run(inputs))))):
+        return None
+    return TracedLogits(original, logits)

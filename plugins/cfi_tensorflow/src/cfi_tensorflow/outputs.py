@@ -37,15 +37,17 @@ def _dense(value: Any) -> Any:
     return tf.convert_to_tensor(value)
 
 
-def combination(outputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> Any:
-    """`sum(output * cotangent)` over all floating point outputs."""
-    return tf.add_n(
-        [
-            tf.reduce_sum(output * tf.cast(cotangent, output.dtype))
-            for output, cotangent in zip(outputs, cotangents, strict=True)
-            if output.dtype.is_floating
-        ]
-    )
+def seeds(outputs: Sequence[Any], cotangents: Sequence[Any | None]) -> tuple[list[Any], list[Any]]:
+    """The floating point outputs that have a cotangent, and these cotangents in the outputs' types."""
+    pairs = [(a, b) for a, b in zip(outputs, cotangents, strict=True) if a.dtype.is_floating and b is not None]
+    return [output for output, _ in pairs], [tf.cast(cotangent, output.dtype) for output, cotangent in pairs]
+
+
+def pull_back(tape: Any, outputs: Sequence[Any], cotangents: Sequence[Any], sources: Sequence[Any]) -> list[Any]:
+    """Gradients of `sum(output * cotangent)` over all floating point outputs; zeros where a source has no influence."""
+    targets, given = seeds(outputs, cotangents)
+    found = tape.gradient(targets, sources, given, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return [tf.convert_to_tensor(gradient) for gradient in found]
 
 
 def same(tensors: Sequence[Any], others: Sequence[Any]) -> bool:

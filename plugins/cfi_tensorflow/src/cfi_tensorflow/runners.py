@@ -13,7 +13,7 @@ from tensorflow.python.eager import record  # stops all tapes; a public tape can
 from cfi_core.framework import Pullback, Runner, flatten
 from cfi_tensorflow.gradients import Split, call, split
 from cfi_tensorflow.graphs import Trace
-from cfi_tensorflow.outputs import same
+from cfi_tensorflow.outputs import same, seeds
 
 
 class TapedRunner(Runner):
@@ -37,19 +37,11 @@ class TapedRunner(Runner):
             results = self._results(stage, own)
 
         def pullback(cotangents: Sequence[Any | None], wanted: Sequence[bool]) -> tuple[Any | None, ...]:
-            sources = [i for i, value in enumerate(own) if wanted[i] and value.dtype.is_floating]
-            pairs = [
-                (result, tf.cast(cotangent, result.dtype))
-                for result, cotangent in zip(results, cotangents, strict=True)
-                if cotangent is not None and result.dtype.is_floating
-            ]
-            gradients: list[Any | None] = [None] * len(own)
-            if sources and pairs:
-                targets, seeds = zip(*pairs, strict=True)
-                found = tape.gradient(list(targets), [own[i] for i in sources], output_gradients=list(seeds))
-                for i, gradient in zip(sources, found, strict=True):
-                    gradients[i] = None if gradient is None else tf.convert_to_tensor(gradient)
-            return tuple(gradients)
+            sources = {i: value for i, value in enumerate(own) if wanted[i] and value.dtype.is_floating}
+            targets, given = seeds(results, cotangents)
+            found = tape.gradient(targets, sources, given) if targets and sources else {}
+            gradients = [found.get(i) for i in range(len(own))]
+            return tuple(None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients)
 
         return results, pullback
 
@@ -64,6 +56,7 @@ class GraphRunner(TapedRunner):
         self._stages = [trace.between([*trace.inputs, *taps[:i]], [each]) for i, each in enumerate(taps)]
         self._stages.append(trace.between([*trace.inputs, *taps], flatten(trace.outputs)))
         self._inputs = len(trace.inputs)
+        self._variables = trace.function.graph.variables  # which a graph does not hold
         self._splits: dict[int, Split | None] = {}
         self._lock = threading.RLock()  # splitting adds to the stage's graph
 
@@ -94,12 +87,8 @@ class GraphRunner(TapedRunner):
                 return (None,) * len(values)
             marks = tuple(bool(mark) and value.dtype.is_floating for mark, value in zip(wanted, values, strict=True))
             with record.stop_recording():
-                seeds = [
-                    tf.zeros_like(result) if cotangent is None else tf.cast(cotangent, result.dtype)
-                    for result, cotangent in zip(results, cotangents, strict=True)
-                    if result.dtype.is_floating
-                ]
-                return tuple(halves.backward(marks)(*values, *kept, *seeds))
+                given = [tf.zeros_like(a) if b is None else b for a, b in zip(results, cotangents, strict=True)]
+                return tuple(halves.backward(marks)(*values, *kept, *seeds(results, given)[1]))
 
         return results, pullback
 

@@ -22,8 +22,8 @@ from cfi_core.errors import InputError
 from cfi_core.framework import FrameworkAdapter, Layer, flatten, map_structure
 from cfi_torch import content
 from cfi_torch.function import TorchFunction, function_model, modules_behind
-from cfi_torch.runner import TorchRunner, freeze
-from cfi_torch.watch import TensorWatch
+from cfi_torch.runner import TorchRunner, freeze, pull_back
+from cfi_torch.watch import LayerWatch
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
 _CONVOLUTIONS = {"conv1d": 3, "conv2d": 4, "conv3d": 5}
@@ -130,13 +130,13 @@ class TorchAdapter(FrameworkAdapter):
         """
         made: dict[str, torch.Tensor] = {}
         names = [name for name, module in model.named_modules() if isinstance(module, nn.Softmax | nn.LogSoftmax)]
-        with torch.no_grad(), _SoftmaxWatch() as watch, TensorWatch(model, names, made.__setitem__) as layers:
+        with torch.no_grad(), _SoftmaxWatch() as watch, LayerWatch(model, names, made.__setitem__) as layers:
             outputs = flatten(model(*inputs))
         softmaxed = [output for output in outputs if watch.input_of(output) is not None]
         if not softmaxed:
             return None
         modules = [
-            name for name, result in made.items() if layers.calls[name] == 1 and any(result is out for out in softmaxed)
+            name for name, result in made.items() if layers.is_single(name) and any(result is out for out in softmaxed)
         ]
         if len(modules) < len(softmaxed):
             return WithoutSoftmax(model)
@@ -208,9 +208,9 @@ class TorchAdapter(FrameworkAdapter):
         def keep(name: str, output: torch.Tensor) -> None:
             found[name] = np.array(self.to_numpy(output))
 
-        with torch.no_grad(), TensorWatch(model, names, keep) as watch:
+        with torch.no_grad(), LayerWatch(model, names, keep) as watch:
             model(*inputs)
-        return {name: value for name, value in found.items() if watch.calls[name] == 1}
+        return {name: value for name, value in found.items() if watch.is_single(name)}
 
     def layer_gradients(
         self,
@@ -229,9 +229,9 @@ class TorchAdapter(FrameworkAdapter):
             found[name] = output.clone() if output.requires_grad else output.clone().requires_grad_()
             return found[name].clone()
 
-        with torch.enable_grad(), TensorWatch(model, names, replace) as watch:
+        with torch.enable_grad(), LayerWatch(model, names, replace) as watch:
             outputs = flatten(model(*inputs))
-        once = [name for name in found if watch.calls[name] == 1]
+        once = [name for name in found if watch.is_single(name)]
         gradients = _gradients(outputs, cotangents, [found[name] for name in once])
         return {name: self.to_numpy(gradient) for name, gradient in zip(once, gradients, strict=True)}
 
@@ -379,15 +379,7 @@ def _gradients(
     outputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray], tensors: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
     """Of `sum(output * cotangent)` at tensors that the outputs were made from; zeros where none was."""
-    pairs = [
-        (output, torch.as_tensor(cotangent, dtype=output.dtype, device=output.device))
-        for output, cotangent in zip(outputs, cotangents, strict=True)
-        if output.requires_grad
-    ]
-    found: Sequence[torch.Tensor | None] = [None] * len(tensors)
-    if pairs and tensors:
-        results, weights = zip(*pairs, strict=True)
-        found = torch.autograd.grad(results, tensors, weights, allow_unused=True)
+    found = pull_back(outputs, cotangents, tensors)
     return [torch.zeros_like(each) if one is None else one for each, one in zip(tensors, found, strict=True)]
 
 

@@ -5,49 +5,52 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from cfi_core.framework import Content, UnseenError
+from cfi_core.framework import Content, UnseenError, identity, refuse
 
 _LIBRARIES = ("torch", "torchaudio", "torchvision")
 _LEFT_OUT = ("training", "_modules", "_with_softmax")
 _CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 
-Parts = Iterable[tuple[str, nn.Module]]
+Modules = Iterable[tuple[str, nn.Module]]
 
 
-def fingerprint(parts: Parts) -> str:
+def fingerprint(modules: Modules) -> str:
     """Of parameters, buffers, tensors, settings, functions and hooks."""
-    return _digest(parts, lasting=False)
-
-
-def content(parts: Parts) -> str | None:
-    """The same in every process; None where something cannot be read."""
-    try:
-        return _digest(parts, lasting=True)
-    except UnseenError:
-        return None
-
-
-def _digest(parts: Parts, *, lasting: bool) -> str:
     # A hook may collect things in what it holds, and so would look another one after each run.
-    held = Content(lasting=lasting, follow=lasting, known=_known, libraries=_LIBRARIES)
-    for name, module in parts:
-        kind = type(module)
-        held.write(f"{name}:{held.of_class(kind) if lasting else f'{kind.__qualname__}:{id(kind.forward)}'}")
-        for key, value in sorted(vars(module).items()):
-            if key not in _LEFT_OUT:
-                held.write(key)
-                held.add(value)
+    held = Content(identity, follow=False, parts=_parts)
+    for name, module in modules:
+        held.write(f"{name}:{type(module).__qualname__}:{id(type(module).forward)}")
+        _add(held, module)
     return held.hexdigest()
 
 
-def _known(value: Any) -> tuple[str, np.ndarray | None] | None:
+def content(modules: Modules) -> str | None:
+    """The same in every process; None where something cannot be read."""
+    held = Content(refuse, parts=_parts, libraries=_LIBRARIES)
+    try:
+        for name, module in modules:
+            held.write(name)
+            held.add(type(module))
+            _add(held, module)
+    except UnseenError:
+        return None
+    return held.hexdigest()
+
+
+def _add(held: Content, module: nn.Module) -> None:
+    for key, value in sorted(vars(module).items()):
+        if key not in _LEFT_OUT:
+            held.write(key)
+            held.add(value)
+
+
+def _parts(value: Any) -> list[Any] | None:
     if isinstance(value, _CONSTANTS):
-        return str(value), None
+        return [str(value)]
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided or value.is_meta:
         return None
     flat = value.detach().cpu().resolve_conj().contiguous().flatten().view(torch.uint8).numpy()
-    return str((value.dtype, value.device, tuple(value.shape))), flat
+    return [str((value.dtype, value.device, tuple(value.shape))), flat]

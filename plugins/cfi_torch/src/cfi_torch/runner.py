@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from threading import RLock
 from typing import Any, NamedTuple
@@ -11,10 +11,8 @@ import torch
 from torch import nn
 
 from cfi_core.errors import InputError, LayerError, MethodError
-from cfi_core.framework import Pullback, Runner, flatten, map_structure
+from cfi_core.framework import Pullback, Runner, flatten
 from cfi_torch.watch import LayerWatch
-
-_CALLED_ONCE = "cfi.layers(model, inputs) shows an output shape for those that are"
 
 
 class TorchRunner(Runner):
@@ -83,39 +81,33 @@ class TorchRunner(Runner):
     ) -> tuple[torch.Tensor | None, ...]:
         leaves = recorded.leaves
         asked = [leaf for leaf, is_wanted in zip(leaves, wanted, strict=True) if is_wanted and leaf.requires_grad]
-        pairs = [
-            (result, cotangent.detach().to(result))
-            for result, cotangent in zip(recorded.results, cotangents, strict=True)
-            if cotangent is not None and result.requires_grad
-        ]
-        if not asked or not pairs:
-            return (None,) * len(leaves)
         # Models that recompute instead of keeping (activation checkpointing) run parts of themselves here again.
-        with self._one_pass, torch.inference_mode(False), self._hooks(stage, leaves, ends=False):
-            gradients = torch.autograd.grad(
-                [result for result, _ in pairs],
-                asked,
-                [cotangent for _, cotangent in pairs],
-                allow_unused=True,
-                retain_graph=keep,
-            )
+        with self._one_pass, torch.inference_mode(False), self._hooks(stage, leaves, None):
+            gradients = pull_back(recorded.results, cotangents, asked, keep=keep)
         found = {id(leaf): gradient for leaf, gradient in zip(asked, gradients, strict=True)}
         return tuple(found.get(id(leaf)) for leaf in leaves)
 
     def _forward(self, stage: int, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The results, still connected to the values."""
+        reached: list[torch.Tensor] = []
         outputs = None
-        with self._hooks(stage, values, ends=True) as hooks, suppress(_Reached):
+        with self._hooks(stage, values, reached) as hooks, suppress(_Reached):
             outputs = self._model(*(_private(value) for value in values[: self._inputs]))
-        last = stage == len(self.layers)
-        for name in self.layers[: stage if last else stage + 1]:
-            if hooks.calls[name] != 1:
-                raise LayerError(_not_once(self._model, name, hooks.calls[name]))
-        return _tensors(outputs) if last else hooks.reached
+        for name in self.layers[: stage + 1]:
+            hooks.check(name)
+        return reached or _tensors(outputs)
 
-    def _hooks(self, stage: int, values: Sequence[torch.Tensor], *, ends: bool) -> _Hooks:
+    def _hooks(self, stage: int, values: Sequence[torch.Tensor], reached: list[torch.Tensor] | None) -> LayerWatch:
+        """Puts given activations in the place of what their layers compute, and ends the pass at a layer."""
         given = dict(zip(self.layers[:stage], values[self._inputs :], strict=True))
-        return _Hooks(self._model, given, self.layers[stage] if ends and stage < len(self.layers) else None)
+
+        def replace(name: str, tensor: torch.Tensor) -> torch.Tensor:
+            if reached is not None and name not in given:
+                reached.append(tensor)
+                raise _Reached
+            return _private(given[name])
+
+        return LayerWatch(self._model, given if reached is None else self.layers[: stage + 1], replace)
 
     def _in_order(self, inputs: Sequence[torch.Tensor], names: tuple[str, ...]) -> tuple[str, ...]:
         own = dict(self._model.named_modules(remove_duplicate=False))
@@ -126,16 +118,16 @@ class TorchRunner(Runner):
                 )
             if isinstance(own[name], torch.jit.ScriptModule):
                 raise LayerError(
-                    f"Layer {name!r} is TorchScript, which cannot be opened. Choose a layer that is a plain module; "
-                    f"{_CALLED_ONCE}."
+                    f"Layer {name!r} is TorchScript, which cannot be opened. Choose a layer that is a plain module: "
+                    f"cfi.layers(model, inputs) shows an output shape for each of them."
                 )
-        with torch.inference_mode(False), torch.no_grad(), LayerWatch(self._model, names) as watch:
+        found: dict[str, torch.Tensor] = {}
+        with torch.inference_mode(False), torch.no_grad(), LayerWatch(self._model, names, found.__setitem__) as watch:
             _tensors(self._model(*(_private(value) for value in inputs)))
         for name in names:
-            if watch.calls[name] != 1:
-                raise LayerError(_not_once(self._model, name, watch.calls[name]))
-            _check_output(name, own[name], watch.outputs[name])
-        return tuple(watch.outputs)
+            watch.check(name)
+            _check_tensor(name, watch.kinds[name], found[name])
+        return tuple(found)
 
 
 class _Pass(NamedTuple):
@@ -149,20 +141,26 @@ class _Reached(BaseException):
     """Ends a forward pass; a model that catches `Exception` does not hold it up."""
 
 
-class _Hooks(LayerWatch):
-    """Puts given activations in the place of what their layers compute, and ends the pass at a layer."""
+def pull_back(
+    results: Sequence[torch.Tensor], cotangents: Sequence[Any], tensors: Sequence[torch.Tensor], *, keep: bool = False
+) -> Sequence[torch.Tensor | None]:
+    """Gradients of `sum(result * cotangent)`, where there is a cotangent; None where a tensor has no influence.
 
-    def __init__(self, model: nn.Module, given: Mapping[str, torch.Tensor], end: str | None) -> None:
-        super().__init__(model, [*given] if end is None else [*given, end])
-        self.reached: list[torch.Tensor] = []
-        self._given, self._end = given, end
-
-    def see(self, name: str, output: Any) -> Any:
-        self.calls[name] += 1
-        if name != self._end:
-            return map_structure(lambda _: _private(self._given[name]), output)
-        self.reached = _tensors(output)
-        raise _Reached
+    Args:
+        results: What was recorded.
+        cotangents: Tensors, arrays or None.
+        tensors: That the results may have been made from.
+        keep: Whether the recording is needed again.
+    """
+    pairs = [
+        (result, torch.as_tensor(cotangent, dtype=result.dtype, device=result.device).detach())
+        for result, cotangent in zip(results, cotangents, strict=True)
+        if cotangent is not None and result.requires_grad
+    ]
+    if not pairs or not tensors:
+        return [None] * len(tensors)
+    ends, weights = zip(*pairs, strict=True)
+    return torch.autograd.grad(ends, tensors, weights, allow_unused=True, retain_graph=keep)
 
 
 def freeze(twin: nn.Module, original: nn.Module) -> nn.Module:
@@ -229,31 +227,10 @@ def _tensors(outputs: Any) -> list[torch.Tensor]:
     return leaves
 
 
-def _check_output(name: str, module: nn.Module, output: Any) -> None:
-    leaves = flatten(output)
-    kind = type(module).__name__
-    if len(leaves) != 1 or not isinstance(leaves[0], torch.Tensor):
-        raise LayerError(
-            f"Layer {name!r} ({kind}) gives {len(leaves)} values, where one tensor is needed. Choose one of its "
-            f"submodules, or a layer after it, that gives one."
-        )
-    tensor = leaves[0]
+def _check_tensor(name: str, kind: str, tensor: torch.Tensor) -> None:
     if tensor.is_complex() or tensor.is_quantized or tensor.layout is not torch.strided:
         nature = tensor.layout if tensor.layout is not torch.strided else tensor.dtype
         raise LayerError(
             f"Layer {name!r} ({kind}) gives a {nature} tensor, which cannot be handed to another framework. Choose a "
             f"layer that gives dense real numbers."
         )
-
-
-def _not_once(model: nn.Module, name: str, calls: int) -> str:
-    kind = type(model.get_submodule(name)).__name__
-    if calls:
-        return (
-            f"Layer {name!r} ({kind}) is called {calls} times in one forward pass, so there is no one activation to "
-            f"read. Give each call a module of its own, or choose a layer that is called once; {_CALLED_ONCE}."
-        )
-    return (
-        f"Layer {name!r} ({kind}) is not called in this forward pass: not reached with these inputs, or used by its "
-        f"weights alone. Choose a layer that is called once; {_CALLED_ONCE}."
-    )

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import ModelProto, version_converter
 
+from cfi_core.framework.axes import Permutation
 from cfi_translate.failures import failure
 from cfi_translate.program import Operation, Program
 from cfi_translate.reading import read
 from cfi_translate.rewriting import Rule, rewrite
 from cfi_translate.rewriting.batch_normalization import scale_to_batch_normalization, shift_to_batch_normalization
-from cfi_translate.rewriting.channels_first import Permutation, to_channels_first
+from cfi_translate.rewriting.channels_first import to_channels_first
 from cfi_translate.rewriting.flatten import reshape_to_flatten
 from cfi_translate.rewriting.gemm import product_to_gemm
 from cfi_translate.rewriting.padding import explicit_padding
@@ -37,7 +38,7 @@ def prepare(
     opsets: tuple[int, int],
     *rules: Rule,
     preferred: int = 13,
-) -> tuple[Program, tuple[Permutation | None, ...]]:
+) -> tuple[Program, tuple[Permutation, ...]]:
     """The program in a supported operator set, its padding explicit, its layers restored, its sizes constant.
 
     Args:

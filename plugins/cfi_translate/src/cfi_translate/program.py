@@ -16,6 +16,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 Shape = tuple[int | None, ...]
 Attributes = Mapping[str, Any]
+Order = tuple[int, ...]
+"""In which the axes of a value stand: axis `i` is axis `order[i]` of what it is told of."""
 
 MODULE_END = "cfi.module_end"
 """Metadata of a node that computes the output of a module with weights of its own, or of an activation module."""

@@ -96,7 +96,7 @@ def _lower(operation: Operation) -> Iterator[Operation]:
     sizes, shape = None, operation.input(1)
     if operation.kind == "Reshape" and (shape is None or not shape.is_constant):
         sizes = _reshaping_sizes(operation.output.shape if shape is None else shape.sizes)
-    inner = Value(f"{operation.name}.inner", operation.output.dtype)
+    inner = Value(f"{operation.name}.inner", operation.results[0].dtype)
     if operation.kind == "MatMul" and len(operation.inputs) > 2:
         data, weight, bias = operation.inputs
         yield replace(operation, name=f"{operation.name}.product", inputs=(data, weight), outputs=(inner,))

@@ -14,13 +14,14 @@ import numpy as np
 from keras import layers, ops
 
 from cfi_core.contract import Converted
+from cfi_core.framework.axes import Permutation
 from cfi_translate.failures import failure
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.names import claim
 from cfi_translate.onnx_keras.keras_faults import add
 from cfi_translate.onnx_keras.table import operator
-from cfi_translate.onnx_keras.tensors import Permutation, Tensor, channels_last, identity
-from cfi_translate.program import Operation, Program, Value
+from cfi_translate.onnx_keras.tensors import Tensor, channels_last, identity
+from cfi_translate.program import Operation, Order, Program, Value
 from cfi_translate.semantics.values import shape_of
 from cfi_translate.translators import ONNX_KERAS
 
@@ -40,7 +41,7 @@ class KerasBuilder:
         users: Of each value.
     """
 
-    def __init__(self, program: Program, inputs: Sequence[np.ndarray], layouts: Sequence[Permutation]) -> None:
+    def __init__(self, program: Program, inputs: Sequence[np.ndarray], layouts: Sequence[Order]) -> None:
         self.program = program
         self.users = program.users()
         self._at = ""
@@ -150,7 +151,7 @@ class KerasBuilder:
 
     # Orders of axes
 
-    def lay(self, tensor: Tensor, axes: Permutation) -> Any:
+    def lay(self, tensor: Tensor, axes: Order) -> Any:
         """The Keras tensor with its axes in a given order."""
         if tensor.axes == axes:
             return tensor.value
@@ -174,7 +175,7 @@ class KerasBuilder:
         require(3 <= tensor.rank <= 5, f"only tensors of 3 to 5 axes are supported, and this one has {tensor.rank}")
         return self.lay(tensor, channels_last(tensor.rank))
 
-    def align(self, values: Sequence[Value], rank: int) -> tuple[list[Any], Permutation]:
+    def align(self, values: Sequence[Value], rank: int) -> tuple[list[Any], Order]:
         """Brings operands into one order of axes, so that they broadcast as in ONNX.
 
         Returns:
@@ -187,7 +188,7 @@ class KerasBuilder:
         axes = max(full, key=_extent).axes if full else identity(rank)
         return [self._align(one, axes) for one in operands], axes
 
-    def _align(self, operand: Tensor | np.ndarray, axes: Permutation) -> Any:
+    def _align(self, operand: Tensor | np.ndarray, axes: Order) -> Any:
         rank = len(axes)
         if isinstance(operand, np.ndarray):
             if operand.ndim == 0:
@@ -321,7 +322,7 @@ class KerasBuilder:
             TranslationError: An output is a constant.
         """
         outputs: list[Any] = []
-        turns: list[Permutation | None] = []
+        turns: list[Permutation] = []
         for value in self.program.outputs:
             self._at = value.name
             try:

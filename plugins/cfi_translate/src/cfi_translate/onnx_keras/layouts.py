@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cfi_translate.onnx_keras.tensors import Permutation, channels_last, identity
-from cfi_translate.program import Program, Value
+from cfi_translate.onnx_keras.tensors import channels_last, identity
+from cfi_translate.program import Order, Program, Value
 
 SPATIAL = frozenset(
     (
@@ -16,7 +16,7 @@ SPATIAL = frozenset(
 _MIXING = frozenset(("Einsum", "Flatten", "Gemm", "GRU", "LSTM", "MatMul", "RNN", "Reshape", "Shape", "Transpose"))
 
 
-def input_layouts(program: Program) -> list[Permutation]:
+def input_layouts(program: Program) -> list[Order]:
     """The order of axes in which each input shall come."""
     users = program.users()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-Permutation = tuple[int, ...]
+from cfi_translate.program import Order
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Tensor:
     """
 
     value: Any
-    axes: Permutation
+    axes: Order
     order: np.ndarray | None = None
 
     @property
@@ -50,11 +50,11 @@ class Tensor:
         """Where an axis of the ONNX model is; it may be counted from the end."""
         return self.axes.index(axis % self.rank)
 
-    def positions(self, axes: Sequence[int]) -> Permutation:
+    def positions(self, axes: Sequence[int]) -> Order:
         """Where axes of the ONNX model are."""
         return tuple(self.position(axis) for axis in axes)
 
-    def without(self, gone: Sequence[int]) -> Permutation:
+    def without(self, gone: Sequence[int]) -> Order:
         """The order of the axes that are left when some of the ONNX model go."""
         left = [axis for axis in range(self.rank) if axis not in gone]
         return tuple(left.index(axis) for axis in self.axes if axis not in gone)
@@ -65,11 +65,11 @@ class Tensor:
         return replace(self, axes=tuple(order.index(axis) for axis in self.axes))
 
 
-def identity(rank: int) -> Permutation:
+def identity(rank: int) -> Order:
     """The order of the ONNX model."""
     return tuple(range(rank))
 
 
-def channels_last(rank: int) -> Permutation:
+def channels_last(rank: int) -> Order:
     """The order of a batch of images, signals or volumes in Keras."""
     return (0, *range(2, rank), 1)

@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.framework.axes import inverse
-from cfi_translate.program import Operation, Program, Value, constant, prune
+from cfi_core.framework.axes import Permutation, inverse
+from cfi_translate.program import Operation, Order, Program, Value, constant, prune
 from cfi_translate.rewriting.editor import operation
 from cfi_translate.rewriting.matching import reduced_axes
-
-Permutation = tuple[int, ...]
 
 _ONE_BY_ONE = {
     *("Abs", "Cast", "Ceil", "Celu", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish"),
@@ -32,7 +30,7 @@ _TOGETHER = {
 _REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ReduceSumSquare"}
 
 
-def to_channels_first(program: Program) -> tuple[Program, tuple[Permutation | None, ...]]:
+def to_channels_first(program: Program) -> tuple[Program, tuple[Permutation, ...]]:
     """Moves and cancels transposes.
 
     Returns:
@@ -40,7 +38,7 @@ def to_channels_first(program: Program) -> tuple[Program, tuple[Permutation | No
     """
     best = _Sinking(program, {}).result
     turned: dict[Value, Value] = {}
-    axes: dict[Value, Permutation] = {}
+    axes: dict[Value, Order] = {}
     for value in program.inputs:
         if value.rank not in (3, 4, 5) or value in program.outputs:
             continue
@@ -58,14 +56,14 @@ def _transposes(operations: Sequence[Operation]) -> int:
     return sum(one.kind == "Transpose" for one in operations)
 
 
-def _permute(name: str, value: Value, order: Permutation) -> Value:
+def _permute(name: str, value: Value, order: Order) -> Value:
     """A value whose axis `i` is axis `order[i]` of another."""
     shape = None if value.shape is None else tuple(value.shape[axis] for axis in order)
     back = inverse(order)
     return Value(name, value.dtype, shape, multiples={back[axis]: n for axis, n in value.multiples.items()})
 
 
-def _is_reshape(value: Value, order: Permutation) -> bool:
+def _is_reshape(value: Value, order: Order) -> bool:
     """Whether a transpose moves axes of size 1 only."""
     if value.shape is None:
         return False
@@ -86,7 +84,7 @@ class _Sinking:
         self._made: list[Operation] = []
         self._same: dict[Value, Value] = {}
         # A value, and of which other one it is the transpose in which order.
-        self._turned: dict[Value, tuple[Value, Permutation]] = {}
+        self._turned: dict[Value, tuple[Value, Order]] = {}
         self._makers: dict[Value, Operation] = {}
         self._outputs = set(program.outputs)
         for value, other in inputs.items():
@@ -160,7 +158,7 @@ class _Sinking:
             return self._pad
         return None
 
-    def _order(self, op: Operation) -> Permutation | None:
+    def _order(self, op: Operation) -> Permutation:
         """The order in which the largest of the inputs are transposes of others."""
         turned = [one for one in op.inputs if one is not None and one in self._turned and one.rank == op.output.rank]
         return self._turned[max(turned, key=_size)][1] if turned else None
@@ -177,7 +175,7 @@ class _Sinking:
         self._sink(op, [*sources, *op.inputs[count:]], order)
         return True
 
-    def _source(self, op: Operation, value: Value | None, order: Permutation, largest: int) -> Value | None:
+    def _source(self, op: Operation, value: Value | None, order: Order, largest: int) -> Value | None:
         """What a value is the transpose of; where it is small enough, it is transposed back for that."""
         if value is None or value.rank is None:
             return None
@@ -196,7 +194,7 @@ class _Sinking:
         self._transpose(operation("Transpose", op, [value], outputs=[back], name=name, perm=inverse(order)))
         return self._same.get(back, back)
 
-    def _sink(self, op: Operation, sources: Sequence[Value | None], order: Permutation, **attributes: Any) -> None:
+    def _sink(self, op: Operation, sources: Sequence[Value | None], order: Order, **attributes: Any) -> None:
         """The operation on what its inputs are transposes of, and the transpose behind it."""
         inner = _permute(f"{op.output.name}_channels_first", op.output, inverse(order))
         self._emit(replace(op, inputs=tuple(sources), outputs=(inner,), attributes={**op.attributes, **attributes}))

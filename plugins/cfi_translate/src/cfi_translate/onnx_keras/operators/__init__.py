@@ -1,18 +1,11 @@
-"""The operators of ONNX, by kind; importing them enters them into the table."""
+"""The operators of ONNX, by kind; importing this package enters them into the table."""
 
-from cfi_translate.onnx_keras.operators import (  # noqa: F401 - importing them registers their operators
-    activation,
-    convolution,
-    elementwise,
-    indexing,
-    linear,
-    normalization,
-    pooling,
-    recurrent,
-    reduction,
-    resizing,
-    shaping,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from cfi_translate.onnx_keras.table import operator
 
 __all__ = ["operator"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -15,8 +15,8 @@ from cfi_translate.onnx_keras.builder import TYPES, KerasBuilder
 from cfi_translate.onnx_keras.keras_faults import add, adds_rightly
 from cfi_translate.onnx_keras.operators.activation import apply
 from cfi_translate.onnx_keras.table import operator
-from cfi_translate.onnx_keras.tensors import Permutation, Tensor
-from cfi_translate.program import Operation, Value
+from cfi_translate.onnx_keras.tensors import Tensor
+from cfi_translate.program import Operation, Order, Value
 from cfi_translate.semantics.values import rank_of, require_inference
 
 _Function = Callable[..., Any]
@@ -62,7 +62,7 @@ def require_kinds(kinds: str, *values: Value) -> None:
         require(np.dtype(value.dtype).kind in kinds, f"it is not supported for {value.dtype}")
 
 
-def _align(op: Operation, to: KerasBuilder, operands: Sequence[Value]) -> tuple[list[Any], Permutation]:
+def _align(op: Operation, to: KerasBuilder, operands: Sequence[Value]) -> tuple[list[Any], Order]:
     return to.align(operands, rank_of(op.output))
 
 
