@@ -66,7 +66,7 @@ def test_padding_by_the_size_is_split_as_the_mode_says() -> None:
 
 
 def test_elements_that_count_in_partial_windows() -> None:
-    window = Window((3,), (2,), (1,), (1,), (1,)).rounded_up((6,))
+    window = Window((3,), (2,), (1,), (1,), (1,)).round_up((6,))
     assert (window.begin, window.end, window.steps((6,))) == ((1,), (2,), (4,))
     assert window.counts((6,), None).tolist() == [2, 3, 3, 1]
     assert window.counts((6,), (1,)).tolist() == [3, 3, 3, 2]

@@ -141,12 +141,12 @@ def test_torch_model_beyond_two_gigabytes() -> None:
 
 
 def test_torch_operator_without_export() -> None:
-    with pytest.raises(TranslationError, match="torch-onnx could not export AdaptiveAvgPool2d"):
+    with pytest.raises(TranslationError, match="torch-onnx could not translate AdaptiveAvgPool2d"):
         torch_to_onnx.convert(nn.AdaptiveAvgPool2d(7), (images(),))
 
 
 def test_tensorflow_operation_without_counterpart() -> None:
     import tensorflow as tf
 
-    with pytest.raises(TranslationError, match=r"counterpart in ONNX|could not convert"):
+    with pytest.raises(TranslationError, match=r"counterpart in ONNX|could not translate"):
         tf_to_onnx.convert(lambda x: tf.math.lgamma(x), (permuted(images(), (0, 2, 3, 1)),))

@@ -11,7 +11,7 @@ from onnx import NodeProto
 
 from cfi_core.contract import Converted
 from cfi_core.errors import CFIError, TranslationError
-from cfi_translate.grammar import NEXT_STEP
+from cfi_translate.grammar import NEXT_STEP, first_line
 from cfi_translate.program import Operation, describe
 
 
@@ -22,19 +22,19 @@ def refusal(translator: str, node: NodeProto | Operation, reason: str) -> Transl
 
 def failure(translator: str, what: str, cause: BaseException | None = None) -> TranslationError:
     """An error for a translation that failed as a whole."""
-    reason = "" if cause is None else f" ({type(cause).__name__}: {_first_line(cause)})"
+    reason = "" if cause is None else f" ({type(cause).__name__}: {first_line(cause) or 'no message'})"
     return TranslationError(f"{translator} {what}{reason}. {NEXT_STEP}")
 
 
 Translator = Callable[[Any, tuple[np.ndarray, ...]], Converted]
 
 
-def typed(translator: str) -> Callable[[Translator], Translator]:
+def name_failures(translator: str) -> Callable[[Translator], Translator]:
     """Turns whatever a library raises in between into a `TranslationError`; errors of CFI's own pass as they are."""
 
     def decorate(convert: Translator) -> Translator:
         @functools.wraps(convert)
-        def converted(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
+        def run(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
             try:
                 return convert(model, inputs)
             except CFIError:
@@ -42,11 +42,6 @@ def typed(translator: str) -> Callable[[Translator], Translator]:
             except Exception as error:
                 raise failure(translator, f"could not translate {type(model).__name__}", error) from error
 
-        return converted
+        return run
 
     return decorate
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else "no message"

@@ -18,21 +18,24 @@ with `Refusal`; the table adds which operator that is, who says so, and what to 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from cfi_core.errors import TranslationError
+from cfi_core.errors import CFIError, TranslationError
 
 NEXT_STEP = "Try another translator (cfi.translators() lists them), or a toolset of the model's own framework."
 
 Converter = Callable[..., Any]
 _Converter = TypeVar("_Converter", bound=Converter)
 
-# What a framework raises at what it cannot do; anything else is an error of ours and is told as one.
-_REFUSALS = (ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, RuntimeError)
-
 
 class Refusal(Exception):
     """Why an operator cannot be converted, in words that complete 'cannot translate …: '; without a full stop."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, up to the end of its first line."""
+    return str(error).strip().partition("\n")[0][:300]
 
 
 def require(condition: object, reason: str) -> None:
@@ -83,13 +86,24 @@ class Operators(Mapping[str, Converter]):
         converter = self._converters.get(name)
         if converter is None:
             raise self.refusal(op, "the operator is not supported")
-        try:
+        with self.naming(op):
             return converter(op, to, *operands)
+
+    @contextmanager
+    def naming(self, op: Any) -> Iterator[None]:
+        """Has whatever is refused inside name the operator.
+
+        Raises:
+            TranslationError: Something is refused, or a framework raised an error of its own.
+        """
+        try:
+            yield
+        except CFIError:
+            raise
         except Refusal as error:
             raise self.refusal(op, str(error)) from error.__cause__
-        except _REFUSALS as error:
-            reason = str(error).strip().splitlines()
-            raise self.refusal(op, reason[0] if reason else type(error).__name__) from error
+        except Exception as error:  # a framework raises whatever it runs into
+            raise self.refusal(op, first_line(error) or type(error).__name__) from error
 
     def refusal(self, op: Any, reason: str) -> TranslationError:
         """An error that names the translator, the operator and the reason."""

@@ -20,13 +20,17 @@ NHWC_TO_NCHW = (0, 3, 1, 2)
 
 def inferred_shapes(model: ModelProto) -> dict[str, Shape]:
     """Shapes of all values that ONNX shape inference can tell."""
-    graph = shape_inference.infer_shapes(model, data_prop=True).graph
     shapes: dict[str, Shape] = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
+    for value in _inferred_values(model, data_prop=True):
         if value.type.tensor_type.HasField("shape"):
             dims = value.type.tensor_type.shape.dim
             shapes[value.name] = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims)
     return shapes
+
+
+def _inferred_values(model: ModelProto, **options: bool) -> list[onnx.ValueInfoProto]:
+    graph = shape_inference.infer_shapes(model, **options).graph
+    return [*graph.input, *graph.value_info, *graph.output]
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
@@ -132,10 +136,8 @@ def _refuse_training(dropout: NodeProto, constants: dict[str, onnx.TensorProto],
 
 
 def _element_types(model: ModelProto) -> dict[str, int]:
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    values = (*graph.input, *graph.value_info, *graph.output)
-    types = {one.name: one.type.tensor_type.elem_type for one in values}
-    return types | {one.name: one.data_type for one in graph.initializer}
+    types = {one.name: one.type.tensor_type.elem_type for one in _inferred_values(model)}
+    return types | {one.name: one.data_type for one in model.graph.initializer}
 
 
 def rename_value(model: ModelProto, old: str, new: str) -> None:

@@ -19,6 +19,7 @@ from onnx import NodeProto
 from cfi_translate.grammar import Operators, require
 from cfi_translate.keras_layers import LowestPadding2D
 from cfi_translate.program import Operation, describe, plain
+from cfi_translate.semantics.values import is_standard
 from cfi_translate.semantics.windows import Window, window_of
 
 NAME = "onnx2keras"
@@ -82,7 +83,7 @@ def _sizes(tensor: Any) -> tuple[int, ...]:
 
 def _is_same(area: Window, tensor: Any) -> bool:
     """Whether TensorFlow's "same" pads exactly so, for the (fixed) size of this input."""
-    return area == area.padded_alike(_sizes(tensor))
+    return area == area.pad_alike(_sizes(tensor))
 
 
 @operator("Conv")
@@ -120,7 +121,7 @@ def pooling(op: Operation, to: LayerMaker, tensor: Any) -> Any:
     area = window_of(op, op.attributes["kernel_shape"], sizes)
     possible = area.rank == 2 and not area.is_dilated
     require(possible, "only two-dimensional pooling without dilations is supported")
-    whole = area.rounded_up(sizes) if op.attributes["ceil_mode"] else area
+    whole = area.round_up(sizes) if op.attributes["ceil_mode"] else area
     possible = whole == area or not is_average
     require(possible, "an average over the partial windows of ceil_mode is not supported")
     padding = "valid"
@@ -190,27 +191,23 @@ def clip(op: Operation, to: LayerMaker, tensor: Any, low: Any = None, high: Any 
     return to(layers.ReLU, tensor, max_value=bounds[1])
 
 
-@operator("Elu")
-def elu(op: Operation, to: LayerMaker, tensor: Any) -> Any:
-    return to(layers.ELU, tensor, alpha=op.attributes["alpha"])
+_BY_ALPHA = {"Elu": layers.ELU, "LeakyRelu": layers.LeakyReLU}
 
 
-@operator("LeakyRelu")
-def leaky_relu(op: Operation, to: LayerMaker, tensor: Any) -> Any:
-    return to(layers.LeakyReLU, tensor, negative_slope=op.attributes["alpha"])
+@operator(*_BY_ALPHA)
+def by_alpha(op: Operation, to: LayerMaker, tensor: Any) -> Any:
+    return to(_BY_ALPHA[op.kind], tensor, op.attributes["alpha"])
 
 
 @operator("Selu")
 def selu(op: Operation, to: LayerMaker, tensor: Any) -> Any:
-    is_usual = np.allclose((op.attributes["alpha"], op.attributes["gamma"]), (1.67326324, 1.05070102), rtol=1e-6)
-    require(is_usual, "Keras has SELU with the standard alpha and gamma only")
+    require(is_standard(op), "Keras has SELU with the standard alpha and gamma only")
     return to(layers.Activation, tensor, "selu")
 
 
 @operator("HardSigmoid")
 def hard_sigmoid(op: Operation, to: LayerMaker, tensor: Any) -> Any:
-    is_usual = np.isclose(op.attributes["alpha"], 1 / 6, rtol=1e-5) and op.attributes["beta"] == 0.5
-    require(is_usual, "Keras has a hard sigmoid with alpha 1/6 and beta 1/2 only")
+    require(is_standard(op), "Keras has a hard sigmoid with alpha 1/6 and beta 1/2 only")
     return to(layers.Activation, tensor, "hard_sigmoid")
 
 

@@ -11,14 +11,14 @@ import onnx
 
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
-from cfi_translate.failures import failure, typed
+from cfi_translate.failures import failure, name_failures
 from cfi_translate.tf_to_onnx import OPSET, finish, inference_call
 from cfi_translate.workarounds import converting_tensorflow
 
 NAME = "keras-onnx-export"
 
 
-@typed(NAME)
+@name_failures(NAME)
 def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Exports a Keras model with `model.export(format="onnx")`.
 
@@ -39,13 +39,10 @@ def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
         raise failure(NAME, f"takes Keras models, not {type(model).__name__}")
     with tempfile.TemporaryDirectory() as folder, converting_tensorflow() as names:
         path = Path(folder) / "model.onnx"
-        try:
-            # Keras exports only what was called before, and a fresh copy of a model was not.
-            inference_call(model)(*(array[:1] for array in inputs))
-            model.export(path, format="onnx", verbose=False, opset_version=OPSET)
-            exported = onnx.load(path)
-        except Exception as error:  # the export traces the user's code: anything may come out of it
-            raise failure(NAME, f"could not export {model.name}", error) from error
+        # Keras exports only what was called before, and a fresh copy of a model was not.
+        inference_call(model)(*(array[:1] for array in inputs))
+        model.export(path, format="onnx", verbose=False, opset_version=OPSET)
+        exported = onnx.load(path)
     outputs = len(exported.graph.output)
     finish(exported, model, NAME, len(inputs), names)
     return Converted(exported, (None,) * len(inputs), (None,) * outputs)

@@ -66,9 +66,8 @@ def _convert_opset(model: ModelProto, translator: str, opsets: tuple[int, int], 
     try:
         return version_converter.convert_version(model, preferred)
     except Exception as error:  # the converter raises RuntimeError, and C++ errors of no fixed type
-        raise failure(
-            translator, f"needs opset {lowest} to {highest}; this model has {version} and does not convert", error
-        ) from error
+        what = f"needs opset {lowest} to {highest}; this model has {version} and does not convert"
+        raise failure(translator, what, error) from error
 
 
 def require_computed_outputs(program: Program, translator: str) -> dict[str, Operation]:
@@ -80,8 +79,6 @@ def require_computed_outputs(program: Program, translator: str) -> dict[str, Ope
     makers = {value: one for one in program.operations for value in one.results}
     for value in program.outputs:
         if value not in makers:
-            name = value.name
-            raise failure(
-                translator, f"needs outputs that an operator computes, and {name!r} is an input or a constant"
-            )
+            what = f"{value.name!r} is an input or a constant"
+            raise failure(translator, f"needs outputs that an operator computes, and {what}")
     return {value.name: makers[value] for value in program.outputs}

@@ -75,6 +75,13 @@ def rename_nodes(model: ModelProto, split: Split) -> None:
         taken.add(node.name)
 
 
+def claim(name: str, taken: set[str]) -> str:
+    """The same as `unique`; the name is taken from now on."""
+    name = unique(name, taken)
+    taken.add(name)
+    return name
+
+
 def unique(name: str, taken: Collection[str]) -> str:
     """The name, or the name with the first number that makes it new."""
     candidate, number = name, 0

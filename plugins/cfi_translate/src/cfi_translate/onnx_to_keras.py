@@ -11,11 +11,10 @@ from onnx import ModelProto
 
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
-from cfi_core.errors import TranslationError
-from cfi_translate.failures import failure, refusal, typed
+from cfi_translate.failures import failure, name_failures, refusal
 from cfi_translate.graph import NCHW_TO_NHWC
 from cfi_translate.libraries import prepare, require_computed_outputs
-from cfi_translate.names import unique
+from cfi_translate.names import claim
 from cfi_translate.program import Operation, Program
 from cfi_translate.rewriting import rewrite
 from cfi_translate.rewriting.editor import ProgramEditor
@@ -27,7 +26,7 @@ NAME = "onnx2keras"
 _OPSETS = (9, 13)
 
 
-@typed(NAME)
+@name_failures(NAME)
 def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Converts an ONNX model of flat features and channels-first images to a functional, channels-last Keras model.
 
@@ -64,20 +63,15 @@ def _convert(program: Program) -> Any:
     if keras.backend.backend() != "tensorflow":
         raise failure(NAME, f"needs Keras on tensorflow, and this process runs it on {keras.backend.backend()}")
     with converting_onnx_to_keras():
-        try:
-            model = onnx2keras.onnx_to_keras(
-                write(program),
-                [value.name for value in program.inputs],
-                input_shapes=[(value.shape or ())[1:] for value in program.inputs],
-                verbose=False,
-                change_ordering=True,
-            )
-            # A list of one input would make Keras warn whenever the model is called with a tensor.
-            return keras.Model(*(one[0] if len(one) == 1 else one for one in (model.inputs, model.outputs)))
-        except TranslationError:
-            raise
-        except Exception as error:  # onnx2keras raises whatever the converter of an operator runs into
-            raise failure(NAME, "could not convert the model", error) from error
+        model = onnx2keras.onnx_to_keras(
+            write(program),
+            [value.name for value in program.inputs],
+            input_shapes=[(value.shape or ())[1:] for value in program.inputs],
+            verbose=False,
+            change_ordering=True,
+        )
+        # A list of one input would make Keras warn whenever the model is called with a tensor.
+        return keras.Model(*(one[0] if len(one) == 1 else one for one in (model.inputs, model.outputs)))
 
 
 def _check_types(program: Program) -> None:
@@ -129,5 +123,4 @@ def _name_layers(program: Program) -> None:
     """onnx2keras names layers after the values they make: these get the node names."""
     taken = {value.name for value in program.inputs}
     for operation in program.operations:
-        operation.output.name = unique(re.sub(r"[^\w.\-]", "_", operation.name), taken)
-        taken.add(operation.output.name)
+        operation.output.name = claim(re.sub(r"[^\w.\-]", "_", operation.name), taken)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from keyword import iskeyword
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from onnx import ModelProto
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
-from cfi_translate.failures import failure, refusal, typed
+from cfi_translate.failures import failure, name_failures, refusal
 from cfi_translate.libraries import prepare, require_computed_outputs
-from cfi_translate.names import unique
+from cfi_translate.names import claim
 from cfi_translate.program import Operation, Program
 from cfi_translate.writing import write
 
@@ -23,7 +22,7 @@ NAME = "onnx2torch"
 _OPSETS = (9, 16)
 
 
-@typed(NAME)
+@name_failures(NAME)
 def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Converts an ONNX model to a `torch.fx.GraphModule` in inference mode.
 
@@ -58,12 +57,10 @@ def _convert(graph: ModelProto) -> Any:
         try:
             return onnx2torch.convert(graph)
         except NotImplementedError as error:
-            raise _unsupported(graph, error) from error
-        except Exception as error:  # onnx2torch raises whatever the converter of an operator runs into
-            raise failure(NAME, "could not convert the model", error) from error
+            raise _tell_unsupported(graph, error) from error
 
 
-def _unsupported(graph: ModelProto, error: NotImplementedError) -> TranslationError:
+def _tell_unsupported(graph: ModelProto, error: NotImplementedError) -> TranslationError:
     named = re.search(r"operation_type='?(\w+)", str(error))
     node = next((one for one in graph.graph.node if named and one.op_type == named.group(1)), None)
     if node is None:
@@ -110,18 +107,13 @@ def _is_plain_resize(resize: Operation) -> bool:
 
 def _name_submodules(model: ModelProto) -> None:
     """Node names become identifiers that no attribute of a module hides."""
-    import torch
+    from cfi_translate.torch_graph import identifier
 
     # onnx2torch does not tell a node from a constant of the same name.
     taken = {"initializers", "training", "graph", "code", *(one.name for one in model.graph.initializer)}
     for node in model.graph.node:
-        name = re.sub(r"\W+", "_", (node.name or node.op_type).strip("/"))
-        if name[:1].isdigit():
-            name = f"_{name}"
-        if hasattr(torch.fx.GraphModule, name) or iskeyword(name):
-            name = f"{name}_"
-        node.name = unique(name, taken)
-        taken.add(node.name)
+        name = identifier((node.name or node.op_type).strip("/"))
+        node.name = claim(f"_{name}" if name[:1].isdigit() else name, taken)
 
 
 def _use_native_modules(module: Any) -> None:

@@ -7,11 +7,27 @@ from collections.abc import Iterable
 from cfi_core.hookspec import hookimpl
 from cfi_core.specs import Need, TranslatorSpec
 
-_ALL_NEEDS = frozenset(Need)
 _TORCH = "torch>=2.12"
 _KERAS = ("tensorflow>=2.20", "keras>=3.14")
 _ONNX = ("onnx>=1.21", "onnxruntime>=1.20")
+_ONNX2TORCH = ("onnx2torch>=1.5.15", "torchvision>=0.27")
+_TF2ONNX = "tf2onnx>=1.17"
 _LIBRARIES = "cfi-translate[libraries]"
+
+# Name, source and target, cost, module, requirements, and the extra that brings them.
+_OURS = (
+    ("keras-torch", "tensorflow", "torch", 5, "keras_torch", (*_KERAS, _TORCH), ""),
+    ("torch-export", "torch", "onnx", 5, "torch_export", (_TORCH, *_ONNX), ""),
+    ("onnx-keras", "onnx", "tensorflow", 5, "onnx_keras", (*_KERAS, *_ONNX), ""),
+    ("onnx-torch", "onnx", "torch", 5, "onnx_torch", (_TORCH, *_ONNX), ""),
+)
+_OF_LIBRARIES = (
+    ("torch-onnx", "torch", "onnx", 10, "torch_to_onnx", (_TORCH, *_ONNX), ""),
+    ("onnx2keras", "onnx", "tensorflow", 10, "onnx_to_keras", ("onnx2keras>=0.0.25", *_KERAS, *_ONNX), _LIBRARIES),
+    ("tf2onnx", "tensorflow", "onnx", 10, "tf_to_onnx", (_TF2ONNX, *_KERAS, *_ONNX), _LIBRARIES),
+    ("keras-onnx-export", "tensorflow", "onnx", 15, "keras_export", (_TF2ONNX, *_KERAS, *_ONNX), _LIBRARIES),
+    ("onnx2torch", "onnx", "torch", 10, "onnx_to_torch", (*_ONNX2TORCH, _TORCH, *_ONNX), _LIBRARIES),
+)
 
 
 @hookimpl
@@ -20,90 +36,14 @@ def cfi_translators() -> Iterable[TranslatorSpec]:
 
     The other libraries are an extra of this distribution.
     """
-    return [
-        TranslatorSpec(
-            name="keras-torch",
-            source="tensorflow",
-            target="torch",
-            preserves=_ALL_NEEDS,
-            cost=5,
-            implementation="cfi_translate.keras_torch:convert",
-            requirements=(*_KERAS, _TORCH),
-        ),
-        TranslatorSpec(
-            name="torch-export",
-            source="torch",
-            target="onnx",
-            preserves=_ALL_NEEDS,
-            cost=5,
-            implementation="cfi_translate.torch_export:convert",
-            requirements=(_TORCH, *_ONNX),
-        ),
-        TranslatorSpec(
-            name="onnx-keras",
-            source="onnx",
-            target="tensorflow",
-            preserves=_ALL_NEEDS,
-            cost=5,
-            implementation="cfi_translate.onnx_keras:convert",
-            requirements=(*_KERAS, *_ONNX),
-        ),
-        TranslatorSpec(
-            name="onnx-torch",
-            source="onnx",
-            target="torch",
-            preserves=_ALL_NEEDS,
-            cost=5,
-            implementation="cfi_translate.onnx_torch:convert",
-            requirements=(_TORCH, *_ONNX),
-        ),
-        TranslatorSpec(
-            name="torch-onnx",
-            source="torch",
-            target="onnx",
-            preserves=_ALL_NEEDS,
-            cost=10,
-            implementation="cfi_translate.torch_to_onnx:convert",
-            requirements=(_TORCH, *_ONNX),
-        ),
-        TranslatorSpec(
-            name="onnx2keras",
-            source="onnx",
-            target="tensorflow",
-            preserves=_ALL_NEEDS,
-            cost=10,
-            implementation="cfi_translate.onnx_to_keras:convert",
-            requirements=("onnx2keras>=0.0.25", *_KERAS, *_ONNX),
-            extra=_LIBRARIES,
-        ),
-        TranslatorSpec(
-            name="tf2onnx",
-            source="tensorflow",
-            target="onnx",
-            preserves=_ALL_NEEDS,
-            cost=10,
-            implementation="cfi_translate.tf_to_onnx:convert",
-            requirements=("tf2onnx>=1.17", *_KERAS, *_ONNX),
-            extra=_LIBRARIES,
-        ),
-        TranslatorSpec(
-            name="keras-onnx-export",
-            source="tensorflow",
-            target="onnx",
-            preserves=_ALL_NEEDS,
-            cost=15,
-            implementation="cfi_translate.keras_export:convert",
-            requirements=("tf2onnx>=1.17", *_KERAS, *_ONNX),
-            extra=_LIBRARIES,
-        ),
-        TranslatorSpec(
-            name="onnx2torch",
-            source="onnx",
-            target="torch",
-            preserves=_ALL_NEEDS,
-            cost=10,
-            implementation="cfi_translate.onnx_to_torch:convert",
-            requirements=("onnx2torch>=1.5.15", "torchvision>=0.27", _TORCH, *_ONNX),
-            extra=_LIBRARIES,
-        ),
-    ]
+    for name, source, target, cost, module, requirements, extra in (*_OURS, *_OF_LIBRARIES):
+        yield TranslatorSpec(
+            name=name,
+            source=source,
+            target=target,
+            preserves=frozenset(Need),
+            cost=cost,
+            implementation=f"cfi_translate.{module}:convert",
+            requirements=requirements,
+            extra=extra,
+        )

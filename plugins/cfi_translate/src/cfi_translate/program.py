@@ -200,7 +200,7 @@ class Program:
 Needs = Callable[[Operation, int, Value], bool]
 
 
-def needed(operations: Sequence[Operation], outputs: Collection[Value], needs: Needs) -> list[Operation]:
+def prune(operations: Sequence[Operation], outputs: Collection[Value], needs: Needs) -> list[Operation]:
     """The operations that the outputs depend on.
 
     Args:

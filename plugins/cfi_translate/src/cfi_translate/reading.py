@@ -29,7 +29,7 @@ from cfi_translate.graph import (
     remove_identities,
     replace_nodes,
 )
-from cfi_translate.names import unique
+from cfi_translate.names import claim
 from cfi_translate.program import (
     MODULE_END,
     SAMPLES,
@@ -38,8 +38,8 @@ from cfi_translate.program import (
     Program,
     Value,
     default_attributes,
-    needed,
     plain,
+    prune,
     unpack,
 )
 
@@ -95,13 +95,13 @@ def read(
     if len(given) != len(inputs):
         raise failure(translator, f"was given {len(inputs)} inputs for a model with {len(given)}")
     weights = {one.name: one for one in model.graph.initializer if np.prod(one.dims, dtype=np.int64) > _LARGE}
-    model = _copied(model, weights)
+    model = _copy(model, weights)
     taken = {one.name for one in given}
     kept = [one for one in model.graph.input if one.name in taken]
     del model.graph.input[:]
     model.graph.input.extend(kept)
     _refuse_disputed(model, translator)
-    model = _expanded(model, known)
+    model = _expand(model, known)
     _inline_branches(model)
     inline_constants(model)
     _check(model, translator)
@@ -109,20 +109,20 @@ def read(
     _name_nodes(model)
     # Inputs of different lengths have no sample axis in common.
     if inputs and all(array.ndim for array in inputs) and len({len(array) for array in inputs}) == 1:
-        freed = _copied(model, weights)
+        freed = _copy(model, weights)
         free_batch_axis(freed, inputs)
         same: dict[str, np.ndarray] = {}
         try:
-            both = [_Walk(freed, weights, [(n, *one.shape[1:]) for one in inputs], inputs, same) for n in SAMPLES]
-        except _Unfit:
+            both = [_SizeWalk(freed, weights, [(n, *one.shape[1:]) for one in inputs], inputs, same) for n in SAMPLES]
+        except _MisfitSizes:
             pass
         else:
             program = _join(freed, both, needs)
             if all(output.shape is not None and output.shape[:1] == (None,) for output in program.outputs):
                 return program
     try:
-        walk = _Walk(model, weights, [array.shape for array in inputs], inputs, {})
-    except _Unfit as error:
+        walk = _SizeWalk(model, weights, [array.shape for array in inputs], inputs, {})
+    except _MisfitSizes as error:
         raise TranslationError(f"{translator} cannot read the model: {error}. {NEXT_STEP}") from error
     return _join(model, [walk], needs)
 
@@ -164,7 +164,7 @@ def free_batch_axis(model: ModelProto, inputs: Sequence[np.ndarray]) -> None:
     del model.graph.value_info[:]
 
 
-def _copied(model: ModelProto, weights: Collection[str]) -> ModelProto:
+def _copy(model: ModelProto, weights: Collection[str]) -> ModelProto:
     """A copy in which the weights have no content, of which copies would fill the memory."""
     copy = ModelProto()
     copy.ir_version = model.ir_version
@@ -183,7 +183,7 @@ def _copied(model: ModelProto, weights: Collection[str]) -> ModelProto:
     return copy
 
 
-def _expanded(model: ModelProto, known: Callable[[str], bool]) -> ModelProto:
+def _expand(model: ModelProto, known: Callable[[str], bool]) -> ModelProto:
     """Calls of functions become what they call, also of operators that are defined by others."""
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
@@ -271,15 +271,14 @@ def _check(model: ModelProto, translator: str) -> None:
 def _name_nodes(model: ModelProto) -> None:
     taken: set[str] = set()
     for node in model.graph.node:
-        node.name = unique(node.name or node.op_type, taken)
-        taken.add(node.name)
+        node.name = claim(node.name or node.op_type, taken)
 
 
-class _Unfit(Exception):
+class _MisfitSizes(Exception):
     """The sizes do not fit the graph."""
 
 
-class _Walk:
+class _SizeWalk:
     """Types, shapes and known values of one pass through the graph with inputs of given shapes."""
 
     def __init__(
@@ -365,7 +364,9 @@ class _Walk:
                 schema, node, types, data, opset_imports=self._opsets, ir_version=10
             )
         except Exception as error:
-            raise _Unfit(f"the shapes do not fit operator {node.op_type} (node {node.name!r}): {error}") from error
+            raise _MisfitSizes(
+                f"the shapes do not fit operator {node.op_type} (node {node.name!r}): {error}"
+            ) from error
         self.types.update(found)
 
     def _is_small(self, node: NodeProto) -> bool:
@@ -382,12 +383,9 @@ class _Walk:
                     self._know(name, self._same[name])
                 return
         values = {name: unpack(self.sources[name]) for name in names}
-        graph = helper.make_graph(
-            [node],
-            "constant",
-            [helper.make_value_info(name, self.types[name]) for name in values],
-            [helper.make_empty_tensor_value_info(name) for name in results],
-        )
+        given = [helper.make_value_info(name, self.types[name]) for name in values]
+        wanted = [helper.make_empty_tensor_value_info(name) for name in results]
+        graph = helper.make_graph([node], "constant", given, wanted)
         try:
             found = ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets)).run(None, values)
         except Exception:  # noqa: BLE001 - what the reference cannot compute is left to the reader
@@ -403,7 +401,7 @@ class _Walk:
         self.types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
 
 
-def _join(model: ModelProto, walks: Sequence[_Walk], needs: Needs) -> Program:
+def _join(model: ModelProto, walks: Sequence[_SizeWalk], needs: Needs) -> Program:
     """What both walks say."""
     values: dict[str, Value] = {}
 
@@ -431,11 +429,11 @@ def _join(model: ModelProto, walks: Sequence[_Walk], needs: Needs) -> Program:
             )
         )
     inputs, outputs = (tuple(value(one.name) for one in ends) for ends in (model.graph.input, model.graph.output))
-    kept = tuple(needed(operations, outputs, needs))
+    kept = tuple(prune(operations, outputs, needs))
     return Program(model.graph.name, inputs, outputs, kept, len(walks) > 1, _opset(model))
 
 
-def _value(name: str, walks: Sequence[_Walk]) -> Value:
+def _value(name: str, walks: Sequence[_SizeWalk]) -> Value:
     shapes = [walk.shape(name) for walk in walks]
     found = [walk.sources[name] for walk in walks if name in walk.sources]
     made = Value(name, walks[0].dtype(name))

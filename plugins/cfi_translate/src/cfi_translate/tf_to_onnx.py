@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
-from cfi_translate.failures import failure, refusal, typed
+from cfi_translate.failures import failure, name_failures, refusal
 from cfi_translate.graph import NHWC_TO_NCHW, inline_constants, remove_dead_nodes, remove_identities, rename_value
 from cfi_translate.names import from_keras, rename_nodes
 from cfi_translate.workarounds import converting_tensorflow
@@ -21,7 +21,7 @@ NAME = "tf2onnx"
 OPSET = 13
 
 
-@typed(NAME)
+@name_failures(NAME)
 def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Converts a Keras model, or a callable of tensors, as it computes in inference mode.
 
@@ -46,15 +46,12 @@ def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     ]
     images = [f"x{i}" for i, array in enumerate(inputs) if array.ndim == 4]
     with converting_tensorflow() as names:
-        try:
-            function = tf.function(inference_call(model), autograph=False)
-            outputs = function.get_concrete_function(*signature).outputs
-            maps = [tensor.name for tensor in outputs if tensor.shape.rank == 4]
-            exported, _ = tf2onnx.convert.from_function(
-                function, signature, opset=OPSET, inputs_as_nchw=images, outputs_as_nchw=maps
-            )
-        except Exception as error:  # tracing runs the user's code: anything may come out of it
-            raise failure(NAME, f"could not convert {type(model).__name__}", error) from error
+        function = tf.function(inference_call(model), autograph=False)
+        outputs = function.get_concrete_function(*signature).outputs
+        maps = [tensor.name for tensor in outputs if tensor.shape.rank == 4]
+        exported, _ = tf2onnx.convert.from_function(
+            function, signature, opset=OPSET, inputs_as_nchw=images, outputs_as_nchw=maps
+        )
     finish(exported, model, NAME, len(inputs), names)
     return Converted(
         exported,
@@ -113,9 +110,7 @@ def finish(model: ModelProto, source: Any, translator: str, inputs: int, names: 
 def _distinct_outputs(model: ModelProto, translator: str) -> None:
     names = [one.name for one in model.graph.output]
     if len(set(names)) != len(names):
-        raise failure(
-            translator, "takes models whose outputs are different tensors, and this one returns a tensor twice"
-        )
+        raise failure(translator, "takes models whose outputs differ, and this one returns a tensor twice")
 
 
 def _layer_names(model: Any) -> frozenset[str]:

@@ -13,7 +13,7 @@ import onnx
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
-from cfi_translate.failures import failure, typed
+from cfi_translate.failures import name_failures
 from cfi_translate.grammar import NEXT_STEP
 from cfi_translate.graph import inline_constants, remove_dead_nodes, remove_identities
 from cfi_translate.names import from_torch, rename_nodes
@@ -21,12 +21,11 @@ from cfi_translate.workarounds import exporting_torch
 
 NAME = "torch-onnx"
 OPSET = 13
-_PROTOBUF_LIMIT = 2**31
 # The exporter keeps its settings and its "exporting" mark in module globals.
 _exporting = RLock()
 
 
-@typed(NAME)
+@name_failures(NAME)
 def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Exports a module, or a callable of tensors, that is in inference mode.
 
@@ -43,33 +42,28 @@ def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     load_safely()
     import torch
 
+    from cfi_translate.torch_export.capture import place_beside, require_size
+
     module = model if isinstance(model, torch.nn.Module) else _as_module(model)
     values = [*module.parameters(), *module.buffers()]
-    size = sum(value.numel() * value.element_size() for value in values)
-    if size >= _PROTOBUF_LIMIT:
-        raise failure(NAME, f"is limited to 2 GiB of weights and this model has {size / 2**30:.1f} GiB")
-    tensors = tuple(_tensor(array[:2], values) for array in inputs)
+    require_size(NAME, values)
+    tensors = tuple(place_beside(array[:2], values) for array in inputs)
     with _exporting, exporting_torch(), torch.random.fork_rng(devices=[]), torch.no_grad():
-        try:
-            count = _output_count(module(*tensors))
-            buffer = io.BytesIO()
-            names = [f"x{i}" for i in range(len(tensors))], [f"y{i}" for i in range(count)]
-            torch.onnx.export(
-                module,
-                tensors,
-                buffer,
-                dynamo=False,
-                opset_version=OPSET,
-                # EVAL would fuse batch normalisation into convolutions, and the layers would be gone.
-                training=torch.onnx.TrainingMode.PRESERVE,
-                input_names=names[0],
-                output_names=names[1],
-                dynamic_axes={name: {0: "batch"} for group in names for name in group},
-            )
-        except TranslationError:
-            raise
-        except Exception as error:  # tracing runs the user's code: anything may come out of it
-            raise failure(NAME, f"could not export {type(model).__name__}", error) from error
+        count = _output_count(module(*tensors))
+        buffer = io.BytesIO()
+        names = [f"x{i}" for i in range(len(tensors))], [f"y{i}" for i in range(count)]
+        torch.onnx.export(
+            module,
+            tensors,
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            # EVAL would fuse batch normalisation into convolutions, and the layers would be gone.
+            training=torch.onnx.TrainingMode.PRESERVE,
+            input_names=names[0],
+            output_names=names[1],
+            dynamic_axes={name: {0: "batch"} for group in names for name in group},
+        )
     exported = onnx.load_from_string(buffer.getvalue())
     inline_constants(exported)
     remove_identities(exported, NAME)
@@ -88,16 +82,6 @@ def _as_module(function: Callable[..., Any]) -> Any:
             return function(*tensors)
 
     return Function().eval()
-
-
-def _tensor(array: np.ndarray, values: list[Any]) -> Any:
-    import torch
-
-    tensor = torch.from_numpy(np.array(array))
-    model_values = next((value for value in values if value.is_floating_point()), None)
-    if model_values is None:
-        return tensor
-    return tensor.to(model_values.device, model_values.dtype if tensor.is_floating_point() else None)
 
 
 def _output_count(outputs: Any) -> int:

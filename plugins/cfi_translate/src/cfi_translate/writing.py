@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from cfi_translate.names import unique
+from cfi_translate.names import claim
 from cfi_translate.program import Operation, Program, Shape, Value, constant
 
 _GLOBAL_POOLING = ("GlobalAveragePool", "GlobalMaxPool")
@@ -47,13 +47,8 @@ def write(program: Program) -> ModelProto:
             name = names.new(f"{name}_output{position}")
             nodes.append(helper.make_node("Identity", [names[value]], [name], names.new(name)))
         outputs.append(_info(name, value))
-    graph = helper.make_graph(
-        nodes,
-        program.name,
-        [_info(names[value], value) for value in program.inputs],
-        outputs,
-        names.initialisers,
-    )
+    inputs = [_info(names[value], value) for value in program.inputs]
+    graph = helper.make_graph(nodes, program.name, inputs, outputs, names.initialisers)
     opset = helper.make_opsetid("", program.opset)
     return helper.make_model(graph, opset_imports=[opset], ir_version=helper.find_min_ir_version_for([opset]))
 
@@ -74,9 +69,7 @@ class _Names:
 
     def new(self, wanted: str) -> str:
         """A name that nothing has yet."""
-        name = unique(wanted, self._taken)
-        self._taken.add(name)
-        return name
+        return claim(wanted, self._taken)
 
     def __getitem__(self, value: Value | None) -> str:
         if value is None:
@@ -133,10 +126,5 @@ def _node(operation: Operation, names: _Names, opset: int) -> NodeProto:
 def _info(name: str, value: Value) -> ValueInfoProto:
     if value.dtype is None:
         return helper.make_empty_tensor_value_info(name)
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), _dimensions(value.shape))
-
-
-def _dimensions(shape: Shape | None) -> list[int | str | None] | None:
-    return (
-        None if shape is None else ["batch" if axis == 0 and size is None else size for axis, size in enumerate(shape)]
-    )
+    shape = value.shape and ["batch" if axis == 0 and size is None else size for axis, size in enumerate(value.shape)]
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), shape)

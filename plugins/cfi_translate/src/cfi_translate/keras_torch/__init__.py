@@ -8,11 +8,11 @@ import numpy as np
 
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
-from cfi_translate.failures import typed
+from cfi_translate.failures import name_failures
 from cfi_translate.translators import KERAS_TORCH
 
 
-@typed(KERAS_TORCH)
+@name_failures(KERAS_TORCH)
 def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Writes a Keras model as torch modules, as it computes in inference mode.
 

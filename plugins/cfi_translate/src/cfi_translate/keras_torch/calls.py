@@ -18,6 +18,7 @@ import keras
 from cfi_translate.grammar import Operators, Refusal, require
 from cfi_translate.keras_torch.laid import Flattened, Laid, Shape, plain_axes
 from cfi_translate.torch_graph import identifier
+from cfi_translate.translators import KERAS_TORCH
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _describe(op: LayerCall) -> str:
     return f"{'layer' if op.is_layer else 'operation'} {op.kind} {op.operation.name!r}"
 
 
-operator = Operators("keras-torch", _describe)
+operator = Operators(KERAS_TORCH, _describe)
 """By `module.Class` below `keras.src`, such as `layers.Conv2D` or `ops.Add`: the first part of its module alone."""
 
 

@@ -54,7 +54,7 @@ def trace(
 
     # In the order of keras.tree.flatten, in which the caller lists the tensors.
     symbolic_args, symbolic_kwargs = keras.tree.map_structure(symbolic, (args, dict(kwargs)))
-    with unchanged(owner) as drew, symbolic_arithmetic():
+    with restore(owner) as drew, symbolic_arithmetic():
         result = function(*symbolic_args, **symbolic_kwargs)
         require(not drew(), "it draws random numbers in inference")
         outputs = keras.tree.flatten(result)
@@ -69,7 +69,7 @@ def trace(
 
 
 @contextlib.contextmanager
-def unchanged(owner: Any) -> Iterator[Callable[[], bool]]:
+def restore(owner: Any) -> Iterator[Callable[[], bool]]:
     """Leaves the graph nodes, names and random states as they were.
 
     Yields:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,7 @@ from keras.src.models.functional import Functional
 from keras.src.ops.function import Function
 
 from cfi_core.errors import CFIError
-from cfi_translate.grammar import Refusal, require
+from cfi_translate.grammar import Refusal, first_line, require
 from cfi_translate.keras_torch.calls import LayerCall, OutputSpec, name_of, operands_of, operator
 from cfi_translate.keras_torch.graph import LaidGraph
 from cfi_translate.keras_torch.laid import Flattened, Laid, tensors_in
@@ -53,7 +52,7 @@ class KerasWalk(LaidGraph):
         Raises:
             TranslationError: It names the layer or operation that cannot be converted.
         """
-        with _name_refusals(LayerCall(model, "")):
+        with operator.naming(LayerCall(model, "")):
             _check_types(model)
             function = graph_of(model)
             if function is not None:
@@ -139,7 +138,7 @@ class KerasWalk(LaidGraph):
             specs: What Keras says of its outputs; asked for if not given.
         """
         op = LayerCall(operation, path, specs)
-        with _name_refusals(op):
+        with operator.naming(op):
             require(not kwargs.get("training"), "it is called with training=True")
             if op.is_layer:
                 _check_types(operation)
@@ -204,15 +203,6 @@ class KerasWalk(LaidGraph):
                 self._count(node.operation)
 
 
-@contextmanager
-def _name_refusals(op: LayerCall) -> Iterator[None]:
-    """Has refusals name the layer or operation."""
-    try:
-        yield
-    except Refusal as error:
-        raise operator.refusal(op, str(error)) from error.__cause__
-
-
 def _trace(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], owner: Any, reason: str
 ) -> tuple[Any, tuple[int, ...]]:
@@ -222,8 +212,7 @@ def _trace(
     except (CFIError, Refusal):
         raise
     except Exception as error:  # the function may be the user's: anything may come out of it
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no message"
-        raise Refusal(f"{reason} ({type(error).__name__}: {first})") from error
+        raise Refusal(f"{reason} ({type(error).__name__}: {first_line(error) or 'no message'})") from error
 
 
 def _ask_outputs(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[OutputSpec, ...]:

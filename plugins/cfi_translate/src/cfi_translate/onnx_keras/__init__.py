@@ -16,11 +16,13 @@ from onnx import ModelProto
 
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
-from cfi_translate.failures import failure, typed
+from cfi_translate.failures import failure, name_failures
+from cfi_translate.reading import read
+from cfi_translate.rewriting import rewrite
 from cfi_translate.translators import ONNX_KERAS
 
 
-@typed(ONNX_KERAS)
+@name_failures(ONNX_KERAS)
 def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Converts an ONNX model to a functional Keras model whose images are channels-last.
 
@@ -40,6 +42,13 @@ def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
 
     if keras.backend.backend() != "tensorflow":
         raise failure(ONNX_KERAS, f"needs Keras on tensorflow, and this process runs it on {keras.backend.backend()}")
-    from cfi_translate.onnx_keras.conversion import build
+    from cfi_translate.onnx_keras.builder import KerasBuilder
+    from cfi_translate.onnx_keras.layouts import input_layouts
+    from cfi_translate.onnx_keras.operators import operator
 
-    return build(model, tuple(np.asarray(one) for one in inputs))
+    inputs = tuple(np.asarray(one) for one in inputs)
+    program = rewrite(read(model, inputs, ONNX_KERAS, operator.__contains__))
+    builder = KerasBuilder(program, inputs, input_layouts(program))
+    for operation in program.operations:
+        builder.step(operation)
+    return builder.finish()

@@ -14,11 +14,10 @@ import numpy as np
 from keras import layers, ops
 
 from cfi_core.contract import Converted
-from cfi_core.errors import TranslationError
 from cfi_core.framework.axes import Permutation
 from cfi_translate.failures import failure
 from cfi_translate.grammar import Refusal, require
-from cfi_translate.names import unique
+from cfi_translate.names import claim
 from cfi_translate.onnx_keras.keras_faults import add
 from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor, channels_last, identity
@@ -68,9 +67,7 @@ class KerasBuilder:
     def _new_name(self, wanted: str) -> str:
         """A name that Keras allows and no other layer has."""
         plain = re.sub(r"[^\w.\-]", "_", wanted.strip("/")) or "_"
-        made = unique(plain, self._taken)
-        self._taken.add(made)
-        return made
+        return claim(plain, self._taken)
 
     def name(self, suffix: str = "") -> str:
         """A name for a layer of the operation at hand."""
@@ -101,12 +98,12 @@ class KerasBuilder:
 
     def tensor(self, value: Value | None) -> Tensor:
         """The tensor of a value, however its axes stand."""
-        found = self.scrambled(value)
+        found = self.tensor_as_it_lies(value)
         if found.order is not None:
             return Tensor(ops.take(found.value, np.argsort(found.order), axis=-1), found.axes)
         return found
 
-    def scrambled(self, value: Value | None) -> Tensor:
+    def tensor_as_it_lies(self, value: Value | None) -> Tensor:
         """The tensor of a value; it may be flattened in another order than in the ONNX model."""
         if value is None:
             raise Refusal("an input that is needed is left out")
@@ -239,7 +236,7 @@ class KerasBuilder:
             target: What it becomes.
             as_it_lies: A channels-last image may be flattened without bringing the channels to the front.
         """
-        before, after = _counted(value), _counted(target)
+        before, after = _sizes_of(value), _sizes_of(target)
         same = math.prod(before) == math.prod(after)
         require(same, "the number of samples changes in a way that cannot be kept")
         return self._regroup(tensor, before, after, "", as_it_lies=as_it_lies)
@@ -287,7 +284,7 @@ class KerasBuilder:
         if wanted and all(one.known for one in wanted):
             return  # known; it is made where it is needed
         self._at = operation.name
-        try:
+        with operator.naming(operation):
             self._require_types(operation)
             built = operator.convert(operation.kind, operation, self, *operation.inputs)
             results = [built] if isinstance(built, Tensor) else list(built)
@@ -300,13 +297,6 @@ class KerasBuilder:
                 self._tensors[value] = _check(made, value)
             if operation.ends_module and len(wanted) == 1:
                 self._tensors[wanted[0]] = self._as_layer(self._tensors[wanted[0]], operation)
-        except Refusal as error:
-            raise operator.refusal(operation, str(error)) from error
-        except TranslationError:
-            raise
-        except Exception as error:
-            reason = str(error).strip().splitlines()[:1] or ["no message"]
-            raise operator.refusal(operation, f"Keras refuses it ({reason[0][:200]})") from error
 
     def _require_types(self, operation: Operation) -> None:
         for value in (*operation.operands, *operation.results):
@@ -361,7 +351,7 @@ def _per_sample(value: Value) -> tuple[int, np.ndarray] | None:
     return None if first is None else (axis, first)
 
 
-def _counted(value: Value) -> list[int]:
+def _sizes_of(value: Value) -> list[int]:
     """Sizes, with a large prime for the number of samples."""
     return [value.multiples[axis] * _A_PRIME if one is None else one for axis, one in enumerate(shape_of(value))]
 

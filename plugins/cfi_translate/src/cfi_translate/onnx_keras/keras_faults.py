@@ -4,8 +4,8 @@
 
 - `keras.ops.add` on tensorflow takes a second operand with one axis longer than 1 for a bias and adds it along the last
   axis (or axis 1) of that length, wherever its own axis is: `(2, 4, 4) + (1, 4, 1)` comes out wrong, and
-  `(1, 2) + (1, 1, 2)` loses an axis. A `layers.Add`
-  does likewise. So may a model that takes any number of samples do for one sample only.
+  `(1, 2) + (1, 1, 2)` loses an axis. So does a `layers.Add`, and a model that takes any number of samples may do it for
+  one sample only.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def adds_rightly(first: Shape, second: Shape) -> bool:
     free = [axis for axis, size in enumerate(second) if size is None]
     if len(fixed) > 1:
         return True
-    return not any(_misplaced(first, second, axis) for axis in fixed or free)
+    return not any(_may_misplace(first, second, axis) for axis in fixed or free)
 
 
-def _misplaced(first: Shape, second: Shape, axis: int) -> bool:
+def _may_misplace(first: Shape, second: Shape, axis: int) -> bool:
     """Whether the one axis of the second operand may be taken for another one."""
     size = second[axis]
     from_end = len(second) - axis

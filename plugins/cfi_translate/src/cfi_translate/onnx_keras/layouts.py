@@ -7,21 +7,9 @@ from cfi_translate.program import Order, Program, Value
 
 SPATIAL = frozenset(
     (
-        "AveragePool",
-        "BatchNormalization",
-        "Conv",
-        "ConvTranspose",
-        "DepthToSpace",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "GroupNormalization",
-        "InstanceNormalization",
-        "LRN",
-        "LpPool",
-        "MaxPool",
-        "Resize",
-        "SpaceToDepth",
-        "Upsample",
+        *("Conv", "ConvTranspose", "DepthToSpace", "SpaceToDepth", "Resize", "Upsample"),
+        *("AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool"),
+        *("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LRN"),
     )
 )
 # Behind these, an axis no longer means what it did in the input.

@@ -59,7 +59,7 @@ class Tensor:
         left = [axis for axis in range(self.rank) if axis not in gone]
         return tuple(left.index(axis) for axis in self.axes if axis not in gone)
 
-    def transposed(self, permutation: Sequence[int]) -> Tensor:
+    def transpose(self, permutation: Sequence[int]) -> Tensor:
         """The same tensor, its axes counted otherwise: axis `i` is what was axis `permutation[i]`."""
         order = list(permutation)
         return replace(self, axes=tuple(order.index(axis) for axis in self.axes))

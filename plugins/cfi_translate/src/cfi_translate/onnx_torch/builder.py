@@ -86,14 +86,12 @@ class TorchBuilder:
 
     def sizes(self, value: Value) -> list[Any]:
         """The shape of a value: numbers, and nodes for what follows the number of samples."""
-        return [
-            size if size is not None else self.times(self.samples(), value.multiples.get(axis, 1))
-            for axis, size in enumerate(shape_of(value))
-        ]
 
-    def times(self, node: fx.Node, factor: int) -> fx.Node:
-        """A multiple of a number of samples."""
-        return node if factor == 1 else self.function(torch.mul, node, factor)
+        def following(factor: int) -> fx.Node:
+            return self.samples() if factor == 1 else self.function(torch.mul, self.samples(), factor)
+
+        sizes = enumerate(shape_of(value))
+        return [following(value.multiples.get(axis, 1)) if size is None else size for axis, size in sizes]
 
     # Calls
 

@@ -11,11 +11,11 @@ from onnx import ModelProto
 from torch import fx
 
 from cfi_core.contract import Converted
-from cfi_translate.failures import failure, typed
-from cfi_translate.onnx_torch import operators
+from cfi_translate.failures import failure, name_failures
+from cfi_translate.grammar import require
 from cfi_translate.onnx_torch.builder import DTYPES, TorchBuilder, torch_type
-from cfi_translate.onnx_torch.table import operator
-from cfi_translate.program import Operation, Program, Value, needed
+from cfi_translate.onnx_torch.operators import operator
+from cfi_translate.program import Operation, Program, Value, prune
 from cfi_translate.reading import read
 from cfi_translate.rewriting import IN_ANY_LAYOUT, rewrite
 from cfi_translate.rewriting.channels_first import to_channels_first
@@ -33,10 +33,8 @@ _ANY_BITS = {
 _OWN_TYPES = {"Cast", "CastLike", "BitCast", "Identity", "Shape", "Size"}
 _MOST_PROBED = 4
 
-assert operators  # importing them fills the table
 
-
-@typed(ONNX_TORCH)
+@name_failures(ONNX_TORCH)
 def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Converts an ONNX model to a `torch.fx.GraphModule` in inference mode.
 
@@ -56,7 +54,7 @@ def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     program, input_axes = to_channels_first(program)
     program = rewrite(program)
     builder = TorchBuilder(program)
-    for operation in needed(program.operations, program.outputs, lambda op, position, value: not value.is_leaf):
+    for operation in prune(program.operations, program.outputs, lambda op, position, value: not value.is_leaf):
         _convert(operation, builder)
     module = builder.graph.finish([builder.tensor(value) for value in program.outputs])
     _probe(module, program, inputs, input_axes)
@@ -64,32 +62,28 @@ def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
 
 
 def _convert(operation: Operation, to: TorchBuilder) -> None:
-    reason = _refused_type(operation)
-    if reason is not None:
-        raise operator.refusal(operation, reason)
-    originals = _give_signed_inputs(operation, to)
-    result = operator.convert(operation.kind, operation, to, *operation.inputs)
-    for value, node in originals.items():
-        to.put(value, node)
-    results = result if isinstance(result, tuple) else (result,)
-    for position, made in enumerate(operation.outputs):
-        if made is None:
-            continue
-        if position >= len(results) or results[position] is None:
-            raise operator.refusal(operation, f"its output {position} is not supported")
-        to.put(made, _unsigned_again(operation, made, results[position], to))
+    with operator.naming(operation):
+        _require_types(operation)
+        originals = _give_signed_inputs(operation, to)
+        result = operator.convert(operation.kind, operation, to, *operation.inputs)
+        for value, node in originals.items():
+            to.put(value, node)
+        results = result if isinstance(result, tuple) else (result,)
+        for position, made in enumerate(operation.outputs):
+            if made is None:
+                continue
+            is_given = position < len(results) and results[position] is not None
+            require(is_given, f"its output {position} is not supported")
+            to.put(made, _unsigned_again(operation, made, results[position], to))
 
 
-def _refused_type(operation: Operation) -> str | None:
-    """Why torch does not compute with values of the operation's types."""
+def _require_types(operation: Operation) -> None:
+    """Refuses types with which torch does not compute."""
     for value in (*operation.operands, *operation.results):
-        if value.dtype is None:
-            return f"{value.name!r} is not known to be a tensor"
-        if value.dtype not in DTYPES:
-            return f"values of type {value.dtype} are not supported"
-        if value.dtype == _LONG and operation.kind not in _ANY_BITS | _OWN_TYPES:
-            return "torch does not compute with unsigned integers of 64 bits"
-    return None
+        require(value.dtype is not None, f"{value.name!r} is not known to be a tensor")
+        require(value.dtype in DTYPES, f"values of type {value.dtype} are not supported")
+        possible = value.dtype != _LONG or operation.kind in _ANY_BITS | _OWN_TYPES
+        require(possible, "torch does not compute with unsigned integers of 64 bits")
 
 
 def _give_signed_inputs(operation: Operation, to: TorchBuilder) -> dict[Value, fx.Node]:

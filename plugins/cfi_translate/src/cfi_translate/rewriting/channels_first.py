@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.framework.axes import Permutation, inverse
-from cfi_translate.program import Operation, Order, Program, Value, constant, needed
+from cfi_translate.program import Operation, Order, Program, Value, constant, prune
 from cfi_translate.rewriting.editor import operation
 from cfi_translate.rewriting.matching import reduced_axes
 
@@ -94,7 +94,7 @@ class _Sinking:
         for one in program.operations:
             self._step(one)
         outputs = [self._same.get(value, value) for value in program.outputs]
-        self.result = needed(self._made, outputs, lambda op, position, value: not value.is_leaf)
+        self.result = prune(self._made, outputs, lambda op, position, value: not value.is_leaf)
 
     def _step(self, op: Operation) -> None:
         inputs = [None if value is None else self._same.get(value, value) for value in op.inputs]
@@ -104,9 +104,8 @@ class _Sinking:
             assert value is not None
             del self._pending[value]
             source, order = self._turned[value]
-            self._emit(
-                operation("Transpose", op, [source], outputs=[value], name=f"{value.name}_transpose", perm=order)
-            )
+            name = f"{value.name}_transpose"
+            self._emit(operation("Transpose", op, [source], outputs=[value], name=name, perm=order))
         if op.kind == "Transpose" and self._transpose(op):
             return
         mover = self._mover(op)
@@ -159,34 +158,21 @@ class _Sinking:
             return self._pad
         return None
 
-    def _order(self, op: Operation, values: Sequence[Value | None]) -> Permutation:
-        """The order in which the largest of the values are transposes of others."""
-        rank = op.output.rank
-        orders = [
-            (_size(one), self._turned[one][1])
-            for one in values
-            if one is not None and one in self._turned and one.rank == rank
-        ]
-        if not orders:
-            return None
-        return max(orders, key=lambda pair: pair[0])[1]
+    def _order(self, op: Operation) -> Permutation:
+        """The order in which the largest of the inputs are transposes of others."""
+        turned = [one for one in op.inputs if one is not None and one in self._turned and one.rank == op.output.rank]
+        return self._turned[max(turned, key=_size)][1] if turned else None
 
     def _elementwise(self, op: Operation) -> bool:
-        order = self._order(op, op.inputs)
-        rank = op.output.rank
-        if order is None or rank is None:
+        order = self._order(op)
+        if order is None:
             return False
         largest = max(_size(one) for one in op.inputs if one is not None and one in self._turned)
-        sources: list[Value | None] = []
-        for position, value in enumerate(op.inputs):
-            if op.kind in _ONE_BY_ONE and position > 0:
-                sources.append(value)
-                continue
-            source = self._source(op, value, order, largest)
-            if source is None:
-                return False
-            sources.append(source)
-        self._sink(op, sources, order)
+        count = 1 if op.kind in _ONE_BY_ONE else len(op.inputs)
+        sources = [self._source(op, value, order, largest) for value in op.inputs[:count]]
+        if None in sources:
+            return False
+        self._sink(op, [*sources, *op.inputs[count:]], order)
         return True
 
     def _source(self, op: Operation, value: Value | None, order: Order, largest: int) -> Value | None:
@@ -220,7 +206,7 @@ class _Sinking:
             self._emit(operation("Transpose", op, [inner], outputs=[op.output], name=name, perm=order))
 
     def _along_axis(self, op: Operation) -> bool:
-        order = self._order(op, op.inputs)
+        order = self._order(op)
         if order is None:
             return False
         sources: list[Value | None] = []

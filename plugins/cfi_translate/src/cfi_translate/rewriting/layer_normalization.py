@@ -11,7 +11,7 @@ from cfi_translate.rewriting.matching import array_beside, number, other, reduce
 
 def join_layer_normalization(divide: Operation, editor: ProgramEditor) -> None:
     """`(x - mean) / sqrt(variance + epsilon)`, with a scale and a shift behind it where there are any."""
-    found = _standardised(divide, editor)
+    found = _find_standardisation(divide, editor)
     if found is None:
         return
     data, axes, epsilon, inner = found
@@ -33,7 +33,7 @@ def join_layer_normalization(divide: Operation, editor: ProgramEditor) -> None:
     editor.replace(last, operation("LayerNormalization", last, inputs, axis=axes[0], epsilon=epsilon))
 
 
-def _standardised(
+def _find_standardisation(
     divide: Operation, editor: ProgramEditor
 ) -> tuple[Value, tuple[int, ...], float, list[Operation]] | None:
     """What is normalised, over which axes, with which epsilon, by which operations."""

@@ -10,7 +10,7 @@ import numpy as np
 from cfi_translate.program import Operation
 from cfi_translate.rewriting.editor import ProgramEditor
 from cfi_translate.rewriting.matching import number
-from cfi_translate.semantics.values import fixed
+from cfi_translate.semantics.values import static
 from cfi_translate.semantics.windows import window_of
 
 _FILLS = {"Conv": 0.0, "AveragePool": 0.0, "MaxPool": -np.inf}
@@ -46,7 +46,7 @@ def explicit_padding(window: Operation, editor: ProgramEditor) -> None:
     kernel = window.attributes.get("kernel_shape") or ((weight and weight.shape) or ())[2:]
     if data is None or data.shape is None or None in data.shape[2:] or not kernel or None in kernel:
         return
-    area = window_of(window, fixed(kernel), data.shape[2:])
+    area = window_of(window, static(kernel), data.shape[2:])
     settings = {**window.attributes, "auto_pad": "NOTSET", "pads": (*area.begin, *area.end)}
     editor.replace(window, replace(window, attributes=settings))
 

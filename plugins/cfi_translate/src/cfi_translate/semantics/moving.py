@@ -8,7 +8,7 @@ import numpy as np
 
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import axes_of, constant_of, number_of, rank_of, shape_of, sizes_of
+from cfi_translate.semantics.values import axes_of, number_of, rank_of, shape_of, sizes_of
 
 
 class Cut(NamedTuple):
@@ -21,9 +21,14 @@ class Cut(NamedTuple):
 
 
 def cuts_of(
-    op: Operation, data: Value, starts: Value | None, ends: Value | None, axes: Value | None, steps: Value | None
+    op: Operation,
+    data: Value,
+    starts: Value | None = None,
+    ends: Value | None = None,
+    axes: Value | None = None,
+    steps: Value | None = None,
 ) -> list[Cut]:
-    """What a Slice does to each of its axes."""
+    """What a Slice does to each of its axes; takes its inputs."""
     rank = rank_of(data)
     if op.version < 10:
         first, last, where = op.attributes["starts"], op.attributes["ends"], op.attributes.get("axes")
@@ -48,8 +53,10 @@ class Padding(NamedTuple):
     fill: Any
 
 
-def padding_of(op: Operation, data: Value, pads: Value | None, fill: Value | None, axes: Value | None) -> Padding:
-    """What a Pad puts around its data."""
+def padding_of(
+    op: Operation, data: Value, pads: Value | None = None, fill: Value | None = None, axes: Value | None = None
+) -> Padding:
+    """What a Pad puts around its data; takes its inputs."""
     rank, number = rank_of(data), op.attributes.get("value", 0.0)
     given: Any = op.attributes.get("pads", op.attributes.get("paddings"))
     if op.version >= 11:
@@ -83,11 +90,3 @@ def split_sizes(op: Operation) -> tuple[int, ...]:
     sizes = [shape_of(value)[op.attributes["axis"]] for value in op.outputs]
     require(None not in sizes, "it splits the sample axis")
     return tuple(size for size in sizes if size is not None)
-
-
-def triangle(op: Operation, rows: int, columns: int, diagonal: Value | None) -> np.ndarray:
-    """Which elements of a matrix Trilu keeps."""
-    offset = 0 if diagonal is None else int(constant_of(diagonal, "diagonal").reshape(()))
-    distance = np.arange(columns)[None, :] - np.arange(rows)[:, None]
-    kept: np.ndarray = distance >= offset if op.attributes["upper"] else distance <= offset
-    return kept

@@ -55,10 +55,15 @@ class ResizedAxis:
     end: float = 1.0
 
 
+def _is_old(op: Operation) -> bool:
+    """Whether all that it is told are scales."""
+    return op.kind == "Upsample" or op.version < 11
+
+
 def _interpolation(op: Operation) -> Interpolation:
     given = op.attributes
     kind = given.get("mode", "nearest")
-    if op.kind == "Upsample" or op.version < 11:
+    if _is_old(op):
         return Interpolation(kind, "asymmetric", "floor")
     return Interpolation(
         kind,
@@ -71,18 +76,15 @@ def _interpolation(op: Operation) -> Interpolation:
     )
 
 
-def resized_axes(
-    op: Operation, data: Value, region: Value | None, scales: Value | None, sizes: Value | None
-) -> dict[int, ResizedAxis]:
+def resized_axes(op: Operation, data: Value, *given: Value | None) -> dict[int, ResizedAxis]:
     """The axes that are resized at all.
 
     Args:
         op: Resize or Upsample.
         data: What is resized.
-        region: Of interest.
-        scales: As they are given.
-        sizes: The new ones, where these are given.
+        given: The other inputs of the operator: region of interest, scales and sizes; in old versions the scales alone.
     """
+    region, scales, sizes = (*([None] if _is_old(op) else []), *given, None, None, None)[:3]
     old, new, how = shape_of(data), shape_of(op.output), _interpolation(op)
     axes = [axis % len(old) for axis in op.attributes.get("axes") or range(len(old))]
     factors, ends = _scales(op, scales), None

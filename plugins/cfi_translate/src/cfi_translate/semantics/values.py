@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isclose
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def rank_of(value: Value | None) -> int:
     return len(shape_of(value))
 
 
-def fixed(sizes: Sequence[int | None]) -> tuple[int, ...]:
+def static(sizes: Sequence[int | None]) -> tuple[int, ...]:
     """Sizes that do not follow the number of samples."""
     found = tuple(size for size in sizes if size is not None)
     require(len(found) == len(sizes), "sizes that it needs follow the number of samples")
@@ -105,6 +106,14 @@ def clip_bounds(op: Operation, low: Value | None, high: Value | None) -> tuple[A
         one if one is None or one.constant is None else one.constant.reshape(()).item() for one in (low, high)
     )
     return least, most
+
+
+_STANDARD = {"Selu": {"alpha": 1.6732632, "gamma": 1.0507010}, "HardSigmoid": {"alpha": 1 / 6, "beta": 0.5}}
+
+
+def is_standard(op: Operation) -> bool:
+    """Whether a Selu or HardSigmoid has the settings that other frameworks build in."""
+    return all(isclose(op.attributes[name], one, rel_tol=1e-6) for name, one in _STANDARD[op.kind].items())
 
 
 def require_inference(op: Operation, *, ratio: Value | None = None, training: Value | None = None) -> None:

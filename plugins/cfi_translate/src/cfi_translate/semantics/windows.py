@@ -9,14 +9,9 @@ import numpy as np
 
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import fixed, shape_of
+from cfi_translate.semantics.values import shape_of, static
 
 Numbers = tuple[int, ...]
-
-
-def same_total(size: int, extent: int, stride: int) -> int:
-    """Padding of one axis with which a window that reaches so far takes `ceil(size / stride)` steps."""
-    return max((-(-size // stride) - 1) * stride + extent - size, 0)
 
 
 @dataclass(frozen=True)
@@ -67,18 +62,22 @@ class Window:
         """Padding before and behind each axis."""
         return tuple(zip(self.begin, self.end, strict=True))
 
-    def padded(self, begin: Sequence[int] | int = 0, end: Sequence[int] | int = 0) -> Window:
+    def pad(self, begin: Sequence[int] | int = 0, end: Sequence[int] | int = 0) -> Window:
         """The window with other padding."""
         first, last = ((one,) * self.rank if isinstance(one, int) else tuple(one) for one in (begin, end))
         return replace(self, begin=first, end=last)
 
-    def padded_alike(self, sizes: Sequence[int], *, more_in_front: bool = False) -> Window:
-        """The window with the padding that TensorFlow calls "same": half before and half behind."""
-        totals = [same_total(*one) for one in zip(sizes, self.extent, self.strides, strict=True)]
-        less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
-        return self.padded(more, less) if more_in_front else self.padded(less, more)
+    def pad_alike(self, sizes: Sequence[int], *, more_in_front: bool = False) -> Window:
+        """The window with the padding that TensorFlow calls "same": half before and half behind.
 
-    def rounded_up(self, sizes: Sequence[int]) -> Window:
+        With it, the window takes `ceil(size / stride)` steps.
+        """
+        axes = zip(sizes, self.extent, self.strides, strict=True)
+        totals = [max((-(-size // stride) - 1) * stride + extent - size, 0) for size, extent, stride in axes]
+        less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
+        return self.pad(more, less) if more_in_front else self.pad(less, more)
+
+    def round_up(self, sizes: Sequence[int]) -> Window:
         """The window with so much padding behind that the sizes of the output are rounded up.
 
         A window that would begin in the padding behind is left out, as ONNX and torch both do.
@@ -90,7 +89,7 @@ class Window:
             if steps * self.strides[axis] >= size + self.begin[axis]:
                 steps -= 1
             end.append(max(self.end[axis], steps * self.strides[axis] + self.extent[axis] - size - self.begin[axis]))
-        return self.padded(self.begin, end)
+        return self.pad(self.begin, end)
 
     def steps(self, sizes: Sequence[int]) -> Numbers:
         """How many places it takes along each axis."""
@@ -134,8 +133,8 @@ def window_of(op: Operation, kernel: Sequence[int], spatial: Sequence[int | None
     if mode == "NOTSET":
         return found
     if mode == "VALID":
-        return found.padded()
-    return found.padded_alike(fixed(spatial), more_in_front=mode == "SAME_LOWER")
+        return found.pad()
+    return found.pad_alike(static(spatial), more_in_front=mode == "SAME_LOWER")
 
 
 def pooling_windows(op: Operation, data: Value) -> tuple[Window, Window]:
@@ -148,8 +147,8 @@ def pooling_windows(op: Operation, data: Value) -> tuple[Window, Window]:
     area = window_of(op, op.attributes["kernel_shape"], spatial)
     if not op.attributes.get("ceil_mode") or (op.attributes.get("auto_pad") or "NOTSET") != "NOTSET":
         return area, area
-    whole = area.rounded_up(fixed(spatial))
-    if whole.steps(fixed(spatial)) != (op.output.shape or ())[2:]:
+    whole = area.round_up(static(spatial))
+    if whole.steps(static(spatial)) != (op.output.shape or ())[2:]:
         raise Refusal("its last window begins in the padding behind, where ONNX and its runtime differ")
     return area, whole
 
@@ -163,8 +162,8 @@ def transposed_window(
     added = tuple(op.attributes.get("output_padding") or (0,) * rank)
     shape = op.attributes.get("output_shape")
     if shape is None and mode in ("NOTSET", "VALID"):
-        return (area if mode == "NOTSET" else area.padded()), added
-    sizes = fixed(spatial)
+        return (area if mode == "NOTSET" else area.pad()), added
+    sizes = static(spatial)
     wanted = [size * stride for size, stride in zip(sizes, area.strides, strict=True)]
     wanted = wanted if shape is None else shape[-rank:]
     begin, end = [], []
@@ -175,4 +174,4 @@ def transposed_window(
         halves = sorted((max(total, 0) // 2, max(total, 0) - max(total, 0) // 2), reverse=mode != "SAME_UPPER")
         begin.append(halves[0])
         end.append(halves[1])
-    return area.padded(begin, end), added
+    return area.pad(begin, end), added

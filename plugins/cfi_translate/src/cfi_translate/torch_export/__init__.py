@@ -22,11 +22,11 @@ import numpy as np
 
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
-from cfi_translate.failures import typed
+from cfi_translate.failures import name_failures
 from cfi_translate.translators import TORCH_EXPORT
 
 
-@typed(TORCH_EXPORT)
+@name_failures(TORCH_EXPORT)
 def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     """Translates a module, or a callable of tensors, that is in inference mode.
 

@@ -74,16 +74,14 @@ def capture(model: Any, arrays: Sequence[np.ndarray]) -> Captured:
     adapter = adapter_for(registry(), "torch")
     twin = adapter.twin(adapter.load(model))
     held = [*twin.parameters(), *twin.buffers()]
-    size = sum(tensor.numel() * tensor.element_size() for tensor in held)
-    if size >= _WEIGHTS_LIMIT:
-        raise failure(TORCH_EXPORT, f"is limited to 2 GiB of weights and this model has {size / 2**30:.1f} GiB")
+    require_size(TORCH_EXPORT, held)
     attention_modules.simplify(twin)
     normalization_modules.simplify(twin)
     tensors = [_example(array, held) for array in arrays]
     samples = torch.export.Dim("samples", min=1)
     sizes = {len(tensor) for tensor in tensors[:1] if tensor.ndim}
     shapes = tuple({0: samples} if tensor.ndim and len(tensor) in sizes else None for tensor in tensors)
-    with _exporting, _undisturbed():
+    with _exporting, _isolate():
         try:
             program = torch.export.export(Flat(twin).eval(), tuple(tensors), dynamic_shapes=(shapes,), strict=False)
         except Exception as error:  # capturing runs the user's code: anything may come out of it
@@ -123,7 +121,7 @@ def without_work_in_place(program: Any) -> Captured:
     Raises:
         TranslationError: Torch cannot.
     """
-    with _exporting, _undisturbed():
+    with _exporting, _isolate():
         try:
             return look_up(program.run_decompositions({}))
         except Exception as error:  # the decompositions run through all layers of torch
@@ -159,7 +157,7 @@ def take_apart(node: fx.Node, operator: Any) -> fx.Graph:
         arguments, keywords = fx.map_arg((node.args, node.kwargs), given.__getitem__)
         return rule(*arguments, **keywords)
 
-    with _exporting, _undisturbed():
+    with _exporting, _isolate():
         try:
             graph = make_fx(run)(*(one.meta["val"] for one in node.all_input_nodes)).graph
         except Exception as error:  # the rules run through all layers of torch
@@ -172,9 +170,21 @@ def _without_wrapper(name: str) -> str:
     return name.removeprefix("model.")
 
 
-def _example(array: np.ndarray, held: list[torch.Tensor]) -> torch.Tensor:
+def _example(array: np.ndarray, held: Sequence[torch.Tensor]) -> torch.Tensor:
     """Two samples: a size of one would be taken for a constant."""
-    tensor = torch.from_numpy(np.resize(array, (2, *array.shape[1:])) if array.ndim else np.array(array))
+    return place_beside(np.resize(array, (2, *array.shape[1:])) if array.ndim else array, held)
+
+
+def require_size(translator: str, held: Sequence[torch.Tensor]) -> None:
+    """Refuses more weights than fit into a file of ONNX."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in held)
+    if size >= _WEIGHTS_LIMIT:
+        raise failure(translator, f"is limited to 2 GiB of weights and this model has {size / 2**30:.1f} GiB")
+
+
+def place_beside(array: np.ndarray, held: Sequence[torch.Tensor]) -> torch.Tensor:
+    """An input where the weights are; in their type, if both are floating point numbers."""
+    tensor = torch.from_numpy(np.array(array))
     model_values = next((value for value in held if value.is_floating_point()), None)
     if model_values is None:
         return tensor
@@ -182,7 +192,7 @@ def _example(array: np.ndarray, held: list[torch.Tensor]) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def _isolate() -> Iterator[None]:
     """No warnings and logs reach the user, and torch's settings are as before afterwards."""
     fast = torch.backends.mha.get_fastpath_enabled()
     disabled = logging.root.manager.disable

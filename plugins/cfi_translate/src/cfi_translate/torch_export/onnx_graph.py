@@ -12,21 +12,15 @@ import torch
 from onnx import NodeProto, TensorProto, helper
 
 from cfi_translate.grammar import Refusal, require
+from cfi_translate.names import claim
 
 OPSET = 21
 IR_VERSION = 10
 SEPARATOR = "|"
 
-_TYPES = {
-    torch.float32: TensorProto.FLOAT,
-    torch.float64: TensorProto.DOUBLE,
-    torch.float16: TensorProto.FLOAT16,
-    torch.int64: TensorProto.INT64,
-    torch.int32: TensorProto.INT32,
-    torch.int16: TensorProto.INT16,
-    torch.int8: TensorProto.INT8,
-    torch.uint8: TensorProto.UINT8,
-    torch.bool: TensorProto.BOOL,
+_TYPES: dict[torch.dtype, int] = {
+    getattr(torch, name): helper.np_dtype_to_tensor_dtype(np.dtype(name))
+    for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 }
 
 
@@ -145,7 +139,7 @@ class OnnxGraph:
         while names and not names[-1]:
             names.pop()
         base = f"{self.path}.{kind}" if self.path else kind
-        made = [self._unique(base if outputs == 1 else f"{base}.{i}") for i in range(outputs)]
+        made = [claim(base if outputs == 1 else f"{base}.{i}", self._taken) for i in range(outputs)]
         given = {key: value for key, value in attributes.items() if value is not None}
         self.nodes.append(helper.make_node(kind, names, made, name=f"{self.path}{SEPARATOR}{kind}", **given))
         return tuple(map(OnnxValue, made))
@@ -164,7 +158,7 @@ class OnnxGraph:
             return self._written[id(value)]
         if isinstance(value, torch.Tensor):
             self.type(value.dtype)
-        name = self._unique(self._names.get(id(value), f"{self.path}.constant" if self.path else "constant"))
+        name = claim(self._names.get(id(value), f"{self.path}.constant" if self.path else "constant"), self._taken)
         self.constants[name] = value
         self._written[id(value)] = name
         self._kept.append(value)
@@ -232,14 +226,6 @@ class OnnxGraph:
             self._filled[id(value)] = self.node("Expand", constant, self.sizes(value.shape)).name
             self._kept.append(value)
         return self._filled[id(value)]
-
-    def _unique(self, name: str) -> str:
-        candidate, number = name, 0
-        while candidate in self._taken:
-            number += 1
-            candidate = f"{name}_{number}"
-        self._taken.add(candidate)
-        return candidate
 
 
 def write_constant(proto: TensorProto, name: str, value: torch.Tensor | np.ndarray) -> None:

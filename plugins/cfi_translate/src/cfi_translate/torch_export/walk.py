@@ -13,7 +13,6 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Graph, Node, map_arg
 from torch.utils._pytree import tree_flatten
 
-from cfi_translate.grammar import Refusal
 from cfi_translate.torch_export.capture import Captured, take_apart
 from cfi_translate.torch_export.onnx_graph import UNREAD, Filled, OnnxGraph, OnnxValue
 from cfi_translate.torch_export.operators import operator
@@ -46,7 +45,7 @@ def walk(captured: Captured, to: OnnxGraph) -> list[Any]:
             to.declare(known[node], captured.names[node.name])
         else:
             known[node] = to.input(f"x{len(known) - len(captured.state)}", node.meta["val"])
-    outputs = _Walk(captured, graph, to, known).run()
+    outputs = _GraphWalk(captured, graph, to, known).run()
     # Without work in place, what the model writes to its inputs comes out first.
     specs = captured.program.graph_signature.output_specs
     given = [one for spec, one in zip(specs, outputs, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
@@ -55,7 +54,7 @@ def walk(captured: Captured, to: OnnxGraph) -> list[Any]:
     return given
 
 
-class _Walk:
+class _GraphWalk:
     """One graph: the captured one, or what an operator inside it is taken apart into.
 
     Attributes:
@@ -134,12 +133,10 @@ class _Walk:
         name = target.name().removeprefix("aten::")
         if name in operator:
             return _with_meta(operator.convert(name, op, self.to, *operands.values()), op.result)
-        try:
+        with operator.naming(op):
             parts = take_apart(node, target)
-        except Refusal as error:
-            raise operator.refusal(op, str(error)) from error
         known = dict(zip(parts.find_nodes(op="placeholder"), map(self.known.get, node.all_input_nodes), strict=True))
-        return _with_meta(_Walk(self.captured, parts, self.to, known, op).run(), op.result)
+        return _with_meta(_GraphWalk(self.captured, parts, self.to, known, op).run(), op.result)
 
     def _compute(
         self, node: Node, op: TorchOp, arguments: Any, keywords: Any, changed: list[Any]

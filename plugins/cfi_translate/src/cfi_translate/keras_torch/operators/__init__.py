@@ -1,17 +1,7 @@
-"""The functions that convert layers and operations of Keras; importing them fills the table of `calls`."""
+"""The functions that convert layers and operations of Keras; importing this package enters them into the table."""
 
-from cfi_translate.keras_torch.operators import (  # noqa: F401
-    activation,
-    attention,
-    convolution,
-    elementwise,
-    indexing,
-    linear,
-    normalization,
-    pooling,
-    recurrent,
-    reduction,
-    resizing,
-    sampling,
-    shaping,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -15,12 +15,10 @@ from cfi_translate.keras_torch.laid import Laid, channels_first
 from cfi_translate.keras_torch.operators.activation import activate
 from cfi_translate.keras_torch.walk import KerasWalk
 from cfi_translate.keras_torch.weights import bias_of, make, tensor_of
+from cfi_translate.semantics.windows import Window
+from cfi_translate.torch_modules import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, padding_module
 
 _CONVOLUTION = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_ZERO_PADDING = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)
-
-Pads = tuple[tuple[int, int], ...]
 
 
 def as_images(op: LayerCall, to: LaidGraph, x: Laid) -> Laid:
@@ -34,35 +32,19 @@ def image_axes(op: LayerCall, rank: int) -> tuple[int, ...]:
     return tuple(range(rank)) if first else channels_first(rank)
 
 
-def same_pads(sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int]) -> Pads:
-    """What Keras's 'same' adds before and after each axis."""
-    pads = []
-    for size, width, stride, rate in zip(sizes, kernel, strides, dilation, strict=True):
-        total = max((-(-size // stride) - 1) * stride + (width - 1) * rate + 1 - size, 0)
-        pads.append((total // 2, total - total // 2))
-    return tuple(pads)
-
-
-def torch_order(pads: Pads) -> tuple[int, ...]:
-    """As torch's padding modules take them: the last axis first."""
-    return tuple(amount for pair in reversed(pads) for amount in pair)
-
-
-def _pad(op: LayerCall, to: KerasWalk, node: Any, pads: Pads, suffix: str = "_pad") -> Any:
+def _pad(op: LayerCall, to: KerasWalk, node: Any, pads: Sequence[tuple[int, int]], suffix: str = "_pad") -> Any:
     """Zeros around the axes after the first two; nothing where none are wanted."""
-    if not any(amount for pair in pads for amount in pair):
-        return node
-    return to.module(op, _ZERO_PADDING[len(pads) - 1](torch_order(pads)), node, suffix=suffix)
+    return to.module(op, padding_module(pads), node, suffix=suffix) if any(map(any, pads)) else node
 
 
-def _pads(layer: Any, sizes: Sequence[int]) -> Pads:
-    kernel, dilation = layer.kernel_size, layer.dilation_rate
-    if layer.padding == "valid":
-        return ((0, 0),) * len(kernel)
+def _window(layer: Any, sizes: Sequence[int]) -> Window:
+    """The layer's window on data of these sizes."""
+    zeros = (0,) * len(layer.kernel_size)
+    area = Window(tuple(layer.kernel_size), tuple(layer.strides), tuple(layer.dilation_rate), zeros, zeros)
     if layer.padding == "causal":
-        return tuple(((width - 1) * rate, 0) for width, rate in zip(kernel, dilation, strict=True))
-    require(layer.padding == "same", f"its padding is {layer.padding!r}")
-    return same_pads(sizes, kernel, layer.strides, dilation)
+        return area.pad([extent - 1 for extent in area.extent])
+    require(layer.padding in ("valid", "same"), f"its padding is {layer.padding!r}")
+    return area if layer.padding == "valid" else area.pad_alike(sizes)
 
 
 # What a convolution adds on both sides itself, and the channels that go in.
@@ -72,10 +54,9 @@ _MakeModule = Callable[[tuple[int, ...], int], nn.Module]
 def _convolve(op: LayerCall, to: KerasWalk, inputs: Laid, module: _MakeModule) -> Laid:
     """Calls the layer's module, after padding that it cannot do itself."""
     x = as_images(op, to, inputs)
-    pads = _pads(op.operation, x.extents)
-    symmetric = all(before == after for before, after in pads)
-    own = tuple(before if symmetric else 0 for before, _ in pads)
-    node = x.node if symmetric else _pad(op, to, x.node, pads)
+    area = _window(op.operation, x.extents)
+    own = area.begin if area.is_symmetric else (0,) * area.rank
+    node = x.node if area.is_symmetric else _pad(op, to, x.node, area.pairs)
     path = to.share(op, lambda: module(own, x.channels))
     convolution = next(one for one in to.get(path).modules() if isinstance(one, _CONVOLUTION))
     _require_same(convolution.padding, own)
@@ -92,7 +73,7 @@ def _module(
 ) -> nn.Module:
     filters, channels, *kernel = weight.shape
     return make(
-        _CONVOLUTION[len(kernel) - 1],
+        CONVOLUTIONS[len(kernel)],
         channels * groups,
         filters,
         tuple(kernel),
@@ -168,7 +149,7 @@ def transposed_convolution(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
 
     def weights() -> nn.Module:
         return make(
-            _TRANSPOSED[layer.rank - 1],
+            TRANSPOSED_CONVOLUTIONS[layer.rank],
             x.channels,
             layer.filters,
             tuple(layer.kernel_size),
@@ -226,7 +207,7 @@ def center_crop(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
 def _add_borders(op: LayerCall, to: KerasWalk, x: Laid, amounts: Any, sign: int) -> Laid:
     pairs = (amounts,) if x.rank == 3 else amounts
     pads = tuple((sign * before, sign * after) for before, after in pairs)
-    return op.result(to.module(op, _ZERO_PADDING[x.rank - 3](torch_order(pads)), x.node), x.axes)
+    return op.result(to.module(op, padding_module(pads), x.node), x.axes)
 
 
 @operator("ops.Unfold")
@@ -254,8 +235,8 @@ def extract_patches(op: LayerCall, to: KerasWalk, images: Laid) -> Laid:
     kernel, strides, rates = (
         (one, one) if isinstance(one, int) else tuple(one) for one in (own.size, own.strides, own.dilation_rate)
     )
-    pads = same_pads(x.extents, kernel, strides, rates) if own.padding == "same" else ((0, 0), (0, 0))
-    node = _pad(op, to, x.node, pads)
+    area = Window(kernel, strides, rates, (0, 0), (0, 0))
+    node = _pad(op, to, x.node, (area.pad_alike(x.extents) if own.padding == "same" else area).pairs)
     node = to.function(torch.nn.functional.unfold, node, kernel, dilation=rates, stride=strides)
     rows, columns = (op.output.shape[axis] for axis in image_axes(op, 4)[2:])
     node = to.function(torch.reshape, node, (-1, x.channels, *kernel, rows, columns))

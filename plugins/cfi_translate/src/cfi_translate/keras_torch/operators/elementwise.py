@@ -17,14 +17,9 @@ from cfi_translate.keras_torch.calls import LayerCall, operator, tensors
 from cfi_translate.keras_torch.laid import Laid, plain_axes
 from cfi_translate.keras_torch.walk import KerasWalk
 from cfi_translate.keras_torch.weights import constant_array
+from cfi_translate.torch_modules import of_torch
 
 Function = Callable[..., Any]
-
-
-def _same(*names: str) -> dict[str, Function]:
-    """Operations that torch has under the same name."""
-    return {name: getattr(torch, name.lower()) for name in names}
-
 
 _ARITHMETIC = {
     "Add": torch.add,
@@ -54,14 +49,14 @@ _MERGING = {name: _ARITHMETIC[name] for name in ("Add", "Subtract", "Multiply", 
 _MERGING["Average"] = torch.add
 # Keras computes these in floating point, also of integers.
 _OF_FLOATS = {
-    **_same("Exp", "Exp2", "Expm1", "Log", "Log1p", "Log2", "Log10", "Sqrt", "Rsqrt", "Reciprocal", "Erf", "Erfc"),
-    **_same("Sin", "Cos", "Tan", "Arcsin", "Arccos", "Arctan"),
-    **_same("Sinh", "Cosh", "Arcsinh", "Arccosh", "Arctanh"),
+    **of_torch("Exp", "Exp2", "Expm1", "Log", "Log1p", "Log2", "Log10", "Sqrt", "Rsqrt", "Reciprocal", "Erf", "Erfc"),
+    **of_torch("Sin", "Cos", "Tan", "Arcsin", "Arccos", "Arctan"),
+    **of_torch("Sinh", "Cosh", "Arcsinh", "Arccosh", "Arctanh"),
     "Fabs": torch.abs,
 }
 _OF_ANY = {
-    **_same("Square", "Trunc", "Sign", "Floor", "Ceil", "Round"),
-    **_same("Isfinite", "Isnan", "Isinf"),
+    **of_torch("Square", "Trunc", "Sign", "Floor", "Ceil", "Round"),
+    **of_torch("Isfinite", "Isnan", "Isinf"),
     "Negative": torch.neg,
     "Absolute": torch.abs,
     "LogicalNot": torch.logical_not,

@@ -14,8 +14,7 @@ from cfi_translate.keras_torch.calls import LayerCall, operator
 from cfi_translate.keras_torch.laid import Laid, axes_of, plain_axes
 from cfi_translate.keras_torch.walk import KerasWalk
 from cfi_translate.keras_torch.weights import make, tensor_of
-
-_BATCH = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+from cfi_translate.torch_modules import BATCH_NORMALIZATIONS
 
 
 def _channels_second(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
@@ -39,7 +38,7 @@ def _affine(layer: Any, shape: tuple[int, ...]) -> dict[str, torch.Tensor | None
 def batch_normalization(op: LayerCall, to: KerasWalk, inputs: Laid, mask: Any = None) -> Laid:
     """A BatchNorm module with the layer's moving statistics; the mask matters in training only."""
     layer = op.operation
-    require(inputs.rank in _BATCH, f"torch has no batch normalisation of {inputs.rank} axes")
+    require(inputs.rank in BATCH_NORMALIZATIONS, f"torch has no batch normalisation of {inputs.rank} axes")
     x = _channels_second(op, to, inputs)
 
     def weights() -> nn.Module:
@@ -49,7 +48,7 @@ def batch_normalization(op: LayerCall, to: KerasWalk, inputs: Laid, mask: Any = 
             "num_batches_tracked": torch.tensor(0),
         }
         return make(
-            _BATCH[x.rank],
+            BATCH_NORMALIZATIONS[x.rank],
             x.channels,
             eps=layer.epsilon,
             momentum=1 - layer.momentum,

@@ -13,7 +13,7 @@ from cfi_translate.onnx_keras.builder import KerasBuilder
 from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import clip_bounds, constant_of, softmax_axes
+from cfi_translate.semantics.values import clip_bounds, constant_of, is_standard, softmax_axes
 
 _BY_NAME = {
     "Exp": "exponential",
@@ -39,13 +39,13 @@ def _activate(to: KerasBuilder, data: Value, name: str) -> Tensor:
 def _apply_layer(to: KerasBuilder, data: Value, make: Callable[..., Any], *settings: Any, **options: Any) -> Tensor:
     """Applies a layer that works element by element."""
     require(data.is_float, f"only floating-point tensors are supported, and this one is {data.dtype}")
-    tensor = to.scrambled(data)
+    tensor = to.tensor_as_it_lies(data)
     return Tensor(to.layer(make, tensor.value, *settings, **options), tensor.axes, tensor.order)
 
 
 def apply(to: KerasBuilder, data: Value, function: Callable[[Any], Any]) -> Tensor:
     """Applies a `keras.ops` function that works element by element."""
-    tensor = to.scrambled(data)
+    tensor = to.tensor_as_it_lies(data)
     return Tensor(function(tensor.value), tensor.axes, tensor.order)
 
 
@@ -79,18 +79,17 @@ def thresholded_relu(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
 
 @operator("Selu")
 def selu(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
-    alpha, gamma = op.attributes["alpha"], op.attributes["gamma"]
-    if np.isclose(alpha, 1.67326324, rtol=1e-6) and np.isclose(gamma, 1.05070102, rtol=1e-6):
+    if is_standard(op):
         return _activate(to, data, "selu")
+    alpha, gamma = op.attributes["alpha"], op.attributes["gamma"]
     return apply(to, data, lambda x: _scale(ops.elu(x, alpha=alpha), gamma))
 
 
 @operator("HardSigmoid")
 def hard_sigmoid(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
-    alpha, beta = op.attributes["alpha"], op.attributes["beta"]
-    if np.isclose(alpha, 1 / 6, rtol=1e-6) and beta == 0.5:
+    if is_standard(op):
         return _activate(to, data, "hard_sigmoid")
-    shift = np.asarray(beta, str(data.dtype))
+    alpha, shift = op.attributes["alpha"], np.asarray(op.attributes["beta"], str(data.dtype))
     return apply(to, data, lambda x: ops.clip(ops.add(_scale(x, alpha), shift), 0.0, 1.0))
 
 
@@ -131,7 +130,7 @@ def clip(op: Operation, to: KerasBuilder, data: Value, low: Value | None = None,
     name = {(0, None): "relu", (0, 6): "relu6", (-1, 1): "hard_tanh"}.get(bounds)
     if data.is_float and name is not None:
         return _activate(to, data, name)
-    tensor = to.scrambled(data)
+    tensor = to.tensor_as_it_lies(data)
     for bound, limit in zip(bounds, (ops.maximum, ops.minimum), strict=True):
         if bound is not None:
             tensor = Tensor(limit(tensor.value, np.asarray(bound, tensor.dtype)), tensor.axes, tensor.order)

@@ -16,7 +16,7 @@ from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor, channels_last, identity
 from cfi_translate.onnx_keras.weights import call_with
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import constant_of, fixed, shape_of
+from cfi_translate.semantics.values import constant_of, shape_of, static
 from cfi_translate.semantics.windows import spatial_sizes, transposed_window, window_of
 
 LAST = "channels_last"
@@ -45,13 +45,13 @@ def pad_with_zeros(to: KerasBuilder, value: Any, padding: Sequence[tuple[int, in
 def convolution(op: Operation, to: KerasBuilder, data: Value, weight: Value, bias: Value | None = None) -> Tensor:
     value, kernel = to.image(data), constant_of(weight, "kernel")
     offset = None if bias is None else constant_of(bias, "bias")
-    sizes, groups = fixed(spatial_sizes(data)), op.attributes["group"]
+    sizes, groups = static(spatial_sizes(data)), op.attributes["group"]
     area = window_of(op, kernel.shape[2:], sizes)
     filters, per_group = kernel.shape[:2]
     fits = value.shape[-1] == per_group * groups and filters % groups == 0
     require(fits, "the weights do not fit the channels")
     is_depthwise = per_group == 1 and groups > 1 and area.rank < 3
-    mode = "same" if area.is_padded and area == area.padded_alike(sizes) else "valid"
+    mode = "same" if area.is_padded and area == area.pad_alike(sizes) else "valid"
     # TensorFlow has no convolution with both strides and dilations, and no depthwise one with unequal strides.
     thinned = max(area.strides) > 1 and (max(area.dilations) > 1 or (is_depthwise and len(set(area.strides)) > 1))
     strides = (1,) * area.rank if thinned else area.strides
@@ -87,13 +87,13 @@ def transposed_convolution(
 ) -> Tensor:
     value, kernel = to.image(data), constant_of(weight, "kernel")
     offset = None if bias is None else constant_of(bias, "bias")
-    sizes, groups = fixed(spatial_sizes(data)), op.attributes["group"]
+    sizes, groups = static(spatial_sizes(data)), op.attributes["group"]
     area, _ = transposed_window(op, kernel.shape[2:], sizes)
     if area.is_dilated:  # TensorFlow has none on a CPU
         kernel = _dilate(kernel, area.dilations)
         area = replace(area, kernel=kernel.shape[2:], dilations=(1,) * area.rank)
     require(groups <= _MOST_GROUPS, f"more than {_MOST_GROUPS} groups are not supported")
-    target = fixed(shape_of(op.output)[2:])
+    target = static(shape_of(op.output)[2:])
     whole = [(size - 1) * s + k for size, s, k in zip(sizes, area.strides, area.kernel, strict=True)]
     ends = [wanted + begin - w for wanted, begin, w in zip(target, area.begin, whole, strict=True)]
     # Behind the last full window, a result has the bias alone, so the bias must come after the padding.

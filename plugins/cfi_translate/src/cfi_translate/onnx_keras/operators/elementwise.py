@@ -23,30 +23,14 @@ _Function = Callable[..., Any]
 
 # Functions, and the kinds of numbers (as in numpy) for which they come out right.
 _UNARY: Mapping[str, tuple[_Function, str]] = {
+    **{name: (getattr(ops, name.lower()), "f") for name in ("Ceil", "Erf", "Floor", "IsNaN", "Log", "Round", "Sqrt")},
+    **{name: (getattr(ops, name.lower()), "f") for name in ("Cos", "Cosh", "Reciprocal", "Sin", "Sinh", "Tan")},
+    **{f"A{name}": (getattr(ops, f"arc{name}"), "f") for name in ("cos", "cosh", "sin", "sinh", "tan", "tanh")},
     "Abs": (ops.absolute, "fi"),
-    "Acos": (ops.arccos, "f"),
-    "Acosh": (ops.arccosh, "f"),
-    "Asin": (ops.arcsin, "f"),
-    "Asinh": (ops.arcsinh, "f"),
-    "Atan": (ops.arctan, "f"),
-    "Atanh": (ops.arctanh, "f"),
     "BitwiseNot": (ops.bitwise_not, "iu"),
-    "Ceil": (ops.ceil, "f"),
-    "Cos": (ops.cos, "f"),
-    "Cosh": (ops.cosh, "f"),
-    "Erf": (ops.erf, "f"),
-    "Floor": (ops.floor, "f"),
-    "IsNaN": (ops.isnan, "f"),
-    "Log": (ops.log, "f"),
     "Neg": (ops.negative, "fi"),
     "Not": (ops.logical_not, "b"),
-    "Reciprocal": (ops.reciprocal, "f"),
-    "Round": (ops.round, "f"),
     "Sign": (ops.sign, "fi"),
-    "Sin": (ops.sin, "f"),
-    "Sinh": (ops.sinh, "f"),
-    "Sqrt": (ops.sqrt, "f"),
-    "Tan": (ops.tan, "f"),
 }
 _BINARY: Mapping[str, tuple[_Function, str]] = {
     "And": (ops.logical_and, "b"),
@@ -182,7 +166,7 @@ def cast(op: Operation, to: KerasBuilder, data: Value, like: Value | None = None
     source, target = np.dtype(data.dtype), np.dtype(op.output.dtype)
     require(str(target) in TYPES, f"a cast to {target} is not supported")
     if source == target:
-        return to.scrambled(data)
+        return to.tensor_as_it_lies(data)
     is_defined = source.kind != "f" or target.kind != "u"
     require(is_defined, "a cast of fractions to numbers without a sign is not supported")
     if target.kind == "b":
@@ -192,7 +176,7 @@ def cast(op: Operation, to: KerasBuilder, data: Value, like: Value | None = None
 
 @operator("Identity")
 def identity(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
-    return to.scrambled(data)
+    return to.tensor_as_it_lies(data)
 
 
 @operator("Dropout")
@@ -200,7 +184,7 @@ def dropout(
     op: Operation, to: KerasBuilder, data: Value, ratio: Value | None = None, training: Value | None = None
 ) -> tuple[Tensor | None, ...]:
     require_inference(op, ratio=ratio, training=training)
-    tensor = to.scrambled(data)
+    tensor = to.tensor_as_it_lies(data)
     if len(op.results) == 1 or tensor.order is not None:
         return tensor, None
     return tensor, Tensor(ops.ones_like(tensor.value, dtype="bool"), tensor.axes)

@@ -14,15 +14,17 @@ from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor, identity
 from cfi_translate.onnx_keras.weights import call_with
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.moving import triangle
-from cfi_translate.semantics.values import constant_of, fixed, rank_of, shape_of, wrap_indices
+from cfi_translate.semantics.values import constant_of, rank_of, shape_of, static, wrap_indices
 
 
 def _wrap(to: KerasBuilder, indices: Value, size: int) -> Any:
     """Indices counted from the front; negative ones count from the end."""
     if indices.constant is not None:
         return wrap_indices(indices.constant, size)
-    chosen = to.plain(indices)
+    return _wrap_computed(to.plain(indices), size)
+
+
+def _wrap_computed(chosen: Any, size: int) -> Any:
     zero, extent = (np.asarray(one, str(chosen.dtype)) for one in (0, size))
     return ops.where(ops.less(chosen, zero), ops.add(chosen, extent), chosen)
 
@@ -65,7 +67,7 @@ def gather_elements(op: Operation, to: KerasBuilder, data: Value, indices: Value
     pairs = zip(shape_of(data), shape_of(indices), strict=True)
     covered = all(a == b for one, (a, b) in enumerate(pairs) if one != axis)
     require(covered, "indices that cover a part of the other axes are not supported")
-    chosen = _wrap(to, indices, fixed(shape_of(data)[axis : axis + 1])[0])
+    chosen = _wrap(to, indices, static(shape_of(data)[axis : axis + 1])[0])
     return Tensor(ops.take_along_axis(to.plain(data), chosen, axis=axis), identity(rank_of(data)))
 
 
@@ -74,7 +76,7 @@ def gather_nd(op: Operation, to: KerasBuilder, data: Value, indices: Value) -> T
     require(not op.attributes.get("batch_dims"), "indices for each sample are not supported")
     wanted = constant_of(indices, "list of indices")
     depth = wanted.shape[-1]
-    counts = fixed(shape_of(data)[:depth])
+    counts = static(shape_of(data)[:depth])
     chosen = [wrap_indices(one, size) for one, size in zip(np.moveaxis(wanted, -1, 0), counts, strict=True)]
     value = to.plain(data)
     rows = to.reshape(value, [int(np.prod(counts)), *value.shape[depth:]], ".flat")
@@ -101,9 +103,7 @@ def one_hot(op: Operation, to: KerasBuilder, indices: Value, depth: Value, value
     require("int" in str(indices.dtype), "only integers are supported as indices")
     rank = rank_of(indices) + 1
     axis = op.attributes["axis"] % rank
-    chosen = to.plain(indices)
-    zero, extent = (np.asarray(one, str(chosen.dtype)) for one in (0, size))
-    chosen = ops.where(ops.less(chosen, zero), ops.add(chosen, extent), chosen)
+    chosen = _wrap_computed(to.plain(indices), size)
     made = ops.where(ops.one_hot(chosen, size, axis=-1, dtype="bool"), on, off)
     return Tensor(made, (*(one for one in range(rank) if one != axis), axis))
 
@@ -116,8 +116,10 @@ def line(op: Operation, to: KerasBuilder, *bounds: Value) -> Tensor:
 
 @operator("Trilu")
 def matrix_triangle(op: Operation, to: KerasBuilder, data: Value, diagonal: Value | None = None) -> Tensor:
-    rows, columns = fixed(shape_of(data)[-2:])
-    # `keras.ops.triu` refuses offsets beyond the matrix.
-    kept = triangle(op, rows, columns, diagonal)
+    rows, columns = static(shape_of(data)[-2:])
+    offset = 0 if diagonal is None else int(constant_of(diagonal, "diagonal").reshape(()))
+    # Not `keras.ops.triu`, which refuses offsets beyond the matrix.
+    is_upper = bool(op.attributes["upper"])
+    kept = np.tri(rows, columns, offset - is_upper, dtype=bool) != is_upper
     made = ops.where(kept, to.plain(data), np.zeros((), str(data.dtype)))
     return Tensor(made, identity(rank_of(data)))

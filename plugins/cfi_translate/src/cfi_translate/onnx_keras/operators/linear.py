@@ -15,7 +15,7 @@ from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor, identity
 from cfi_translate.onnx_keras.weights import call_with
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import constant_of, fixed, rank_of, shape_of
+from cfi_translate.semantics.values import constant_of, rank_of, shape_of, static
 
 _FLOATS = ("float16", "float32", "float64")
 _TYPES = (*_FLOATS, "int32", "int64")
@@ -25,7 +25,7 @@ def _dense(
     to: KerasBuilder, data: Value, matrix: Callable[[], np.ndarray], bias: np.ndarray | None, units: int
 ) -> Tensor:
     """A product of the last axis with a matrix of the shape (inputs, units)."""
-    tensor = to.scrambled(data)
+    tensor = to.tensor_as_it_lies(data)
     axes, last = tensor.axes, tensor.rank - 1
     if axes[-1] != last:
         axes = (*(axis for axis in axes if axis != last), last)
@@ -40,7 +40,7 @@ def product(op: Operation, to: KerasBuilder, left: Value, right: Value, bias: Va
     require(dtype in _TYPES, f"products of {dtype} are not supported")
     if right.is_constant and right.rank == 2 and dtype in _FLOATS and not left.is_constant and rank_of(left) >= 2:
         offset = None if bias is None else constant_of(bias, "bias")
-        return _dense(to, left, lambda: constant_of(right, "matrix"), offset, fixed(shape_of(right))[1])
+        return _dense(to, left, lambda: constant_of(right, "matrix"), offset, static(shape_of(right))[1])
     require(bias is None, "it has a bias and no constant weight")
     first, second = (one.constant if one.is_constant else to.plain(one) for one in (left, right))
     if left.is_constant and right.is_constant:
@@ -67,7 +67,7 @@ def gemm(op: Operation, to: KerasBuilder, left: Value, right: Value, bias: Value
             offset = np.broadcast_to(offset.reshape(-1), (units,)) * np.asarray(beta, dtype)
         return _dense(to, left, weights, offset, units)
     first, second = (
-        to.lay(to.tensor(one).transposed((1, 0)) if turned else to.tensor(one), (0, 1))
+        to.lay(to.tensor(one).transpose((1, 0)) if turned else to.tensor(one), (0, 1))
         for one, turned in ((left, left_turned), (right, right_turned))
     )
     made = _scale(ops.matmul(first, second), alpha, dtype)

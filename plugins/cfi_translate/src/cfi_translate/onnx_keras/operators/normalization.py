@@ -14,7 +14,7 @@ from cfi_translate.onnx_keras.builder import KerasBuilder
 from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor, channels_last, identity
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import constant_of, fixed, shape_of
+from cfi_translate.semantics.values import constant_of, shape_of, static
 
 
 def _call(to: KerasBuilder, make: Any, value: Any, weights: Sequence[np.ndarray], **settings: Any) -> Any:
@@ -45,7 +45,7 @@ def layer_normalization(
     normalized = tuple(range(op.attributes["axis"] % tensor.rank, tensor.rank))
     if list(tensor.positions(normalized)) != sorted(tensor.positions(normalized)):
         tensor = Tensor(to.plain(data), identity(tensor.rank))
-    shape = fixed([tensor.sizes[axis] for axis in normalized])
+    shape = static([tensor.sizes[axis] for axis in normalized])
     weights = [constant_of(one, "weight") for one in (scale, shift) if one is not None]
     places = [place - tensor.rank for place in tensor.positions(normalized)]
     made = _call(
@@ -68,7 +68,7 @@ def layer_normalization(
 @operator("GroupNormalization")
 def group_normalization(op: Operation, to: KerasBuilder, data: Value, scale: Value, shift: Value) -> Tensor:
     groups, weights = op.attributes["num_groups"], [constant_of(one, "weight") for one in (scale, shift)]
-    (channels,) = fixed(shape_of(data)[1:2])
+    (channels,) = static(shape_of(data)[1:2])
     if op.version < 21:  # one for each group
         weights = [np.repeat(one, channels // groups) for one in weights]
     return _normalize_groups(op, to, data, groups, weights)
@@ -77,7 +77,7 @@ def group_normalization(op: Operation, to: KerasBuilder, data: Value, scale: Val
 @operator("InstanceNormalization")
 def instance_normalization(op: Operation, to: KerasBuilder, data: Value, scale: Value, shift: Value) -> Tensor:
     weights = [constant_of(one, "weight") for one in (scale, shift)]
-    return _normalize_groups(op, to, data, fixed(shape_of(data)[1:2])[0], weights)
+    return _normalize_groups(op, to, data, static(shape_of(data)[1:2])[0], weights)
 
 
 def _normalize_groups(
@@ -95,7 +95,7 @@ def _normalize_groups(
 def local_response_normalization(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
     tensor, size = to.floats(data), op.attributes["size"]
     alpha, beta, bias = (np.asarray(op.attributes[name], tensor.dtype) for name in ("alpha", "beta", "bias"))
-    place, (channels,) = tensor.position(1), fixed(tensor.sizes[1:2])
+    place, (channels,) = tensor.position(1), static(tensor.sizes[1:2])
     around = [(0, 0)] * tensor.rank
     around[place] = ((size - 1) // 2, size - 1 - (size - 1) // 2)
     padded = ops.pad(ops.square(tensor.value), around)

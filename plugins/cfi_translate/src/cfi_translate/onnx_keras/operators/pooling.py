@@ -13,17 +13,13 @@ from cfi_translate.onnx_keras.operators.convolution import LAST, pad_with_zeros
 from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor, channels_last
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import fixed
+from cfi_translate.semantics.values import static
 from cfi_translate.semantics.windows import Window, pooling_windows, spatial_sizes
 
 _AVERAGES = (layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D)
 _MAXIMA = (layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D)
 _GLOBAL = {
-    "GlobalAveragePool": (
-        layers.GlobalAveragePooling1D,
-        layers.GlobalAveragePooling2D,
-        layers.GlobalAveragePooling3D,
-    ),
+    "GlobalAveragePool": (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
     "GlobalMaxPool": (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
 }
 
@@ -32,7 +28,7 @@ def _windows(op: Operation, to: KerasBuilder, data: Value) -> tuple[Any, Window,
     """The channels-last tensor, the windows, and whether Keras's "same" pads as the second (and leaves padding out)."""
     value, (area, whole) = to.image(data), pooling_windows(op, data)
     require(not area.is_dilated, "Keras has no pooling with dilations")
-    return value, area, whole, whole.is_padded and whole == whole.padded_alike(fixed(spatial_sizes(data)))
+    return value, area, whole, whole.is_padded and whole == whole.pad_alike(static(spatial_sizes(data)))
 
 
 @operator("MaxPool")
@@ -54,7 +50,7 @@ def average(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
     mode, share = "same", np.ones(())
     if not is_same or counted:
         value, mode = pad_with_zeros(to, value, whole.pairs), "valid"
-        counts = whole.counts(fixed(spatial_sizes(data)), area.end if counted else None)
+        counts = whole.counts(static(spatial_sizes(data)), area.end if counted else None)
         share = (np.prod(area.kernel) / counts)[None, ..., None]
     is_partial = bool(np.any(share != 1))
     suffix = ".padded" if is_partial else ""

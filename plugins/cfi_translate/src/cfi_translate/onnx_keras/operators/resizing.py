@@ -20,27 +20,9 @@ _LETTERS = "abcdefgh"
 _LAYER_MODES = {"nearest": ("nearest", "asymmetric"), "linear": ("bilinear", "half_pixel")}
 
 
-@operator("Upsample")
-def upsampling(op: Operation, to: KerasBuilder, data: Value, scales: Value | None = None) -> Tensor:
-    return _resize(to, data, resized_axes(op, data, None, scales, None))
-
-
-@operator("Resize")
-def resizing(
-    op: Operation,
-    to: KerasBuilder,
-    data: Value,
-    region: Value | None = None,
-    scales: Value | None = None,
-    sizes: Value | None = None,
-) -> Tensor:
-    if op.version < 11:
-        region, scales = None, region
-    return _resize(to, data, resized_axes(op, data, region, scales, sizes))
-
-
-def _resize(to: KerasBuilder, data: Value, resized: Mapping[int, ResizedAxis]) -> Tensor:
-    tensor, rank = to.tensor(data), rank_of(data)
+@operator("Resize", "Upsample")
+def resizing(op: Operation, to: KerasBuilder, data: Value, *given: Value | None) -> Tensor:
+    tensor, resized, rank = to.tensor(data), resized_axes(op, data, *given), rank_of(data)
     native = _layer(to, tensor, resized)
     if native is not None:
         return Tensor(native, tensor.axes)

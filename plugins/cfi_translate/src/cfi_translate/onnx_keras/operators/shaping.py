@@ -15,7 +15,7 @@ from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor, channels_last, identity
 from cfi_translate.program import Operation, Value
 from cfi_translate.semantics.moving import cuts_of, padding_of, repeated_places, split_sizes
-from cfi_translate.semantics.values import constant_of, fixed, shape_of, squeezed_axes, unsqueezed_axes
+from cfi_translate.semantics.values import constant_of, shape_of, squeezed_axes, static, unsqueezed_axes
 
 _ALONG = frozenset(
     ("Relu", "Sigmoid", "Tanh", "Identity", "Dropout", "Elu", "LeakyRelu", "Clip", "Gelu", "Swish", "HardSwish", "Cast")
@@ -25,7 +25,7 @@ _ALONG = frozenset(
 @operator("Flatten", "Reshape")
 def reshape(op: Operation, to: KerasBuilder, data: Value, shape: Value | None = None) -> Tensor:
     ends_in_products = _only_products(to, op.output)
-    tensor = to.scrambled(data) if ends_in_products else to.tensor(data)
+    tensor = to.tensor_as_it_lies(data) if ends_in_products else to.tensor(data)
     if tensor.order is not None:
         tensor = to.tensor(data)
     return to.regroup(tensor, data, op.output, as_it_lies=ends_in_products)
@@ -55,7 +55,7 @@ def _is_product(to: KerasBuilder, user: Operation, value: Value) -> bool:
 @operator("Transpose")
 def transpose(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
     tensor = to.tensor(data)
-    return tensor.transposed(op.attributes.get("perm") or tuple(range(tensor.rank))[::-1])
+    return tensor.transpose(op.attributes.get("perm") or tuple(range(tensor.rank))[::-1])
 
 
 @operator("Squeeze")
@@ -91,18 +91,10 @@ def concatenation(op: Operation, to: KerasBuilder, *values: Value) -> Tensor:
 
 
 @operator("Slice")
-def cut_out(
-    op: Operation,
-    to: KerasBuilder,
-    data: Value,
-    starts: Value | None = None,
-    ends: Value | None = None,
-    axes: Value | None = None,
-    steps: Value | None = None,
-) -> Tensor:
+def cut_out(op: Operation, to: KerasBuilder, data: Value, *given: Value | None) -> Tensor:
     tensor = to.tensor(data)
     parts: list[Any] = [slice(None)] * tensor.rank
-    for axis, start, end, step in cuts_of(op, data, starts, ends, axes, steps):
+    for axis, start, end, step in cuts_of(op, data, *given):
         size = tensor.sizes[axis]
         if size is None:
             is_whole = (start, step) == (0, 1) and (end is None or end >= 2**31 - 1)
@@ -167,15 +159,8 @@ def tile(op: Operation, to: KerasBuilder, data: Value, repeats: Value, _: Value 
 
 
 @operator("Pad")
-def pad(
-    op: Operation,
-    to: KerasBuilder,
-    data: Value,
-    pads: Value | None = None,
-    fill: Value | None = None,
-    axes: Value | None = None,
-) -> Tensor:
-    tensor, padding = to.tensor(data), padding_of(op, data, pads, fill, axes)
+def pad(op: Operation, to: KerasBuilder, data: Value, *given: Value | None) -> Tensor:
+    tensor, padding = to.tensor(data), padding_of(op, data, *given)
     around = [(padding.begin[axis], padding.end[axis]) for axis in tensor.axes]
     if not any(map(any, around)):
         return tensor
@@ -185,7 +170,7 @@ def pad(
     value = tensor.value
     for place, (begin, end) in enumerate(around):
         if begin or end:
-            (size,) = fixed(value.shape[place : place + 1])
+            (size,) = static(value.shape[place : place + 1])
             value = ops.take(value, repeated_places(size, begin, end, padding.mode), axis=place)
     return Tensor(value, tensor.axes)
 
@@ -207,11 +192,11 @@ def depth_to_space(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
     """Channels to space: each block of channels becomes a block of pixels."""
     tensor, block = to.tensor(data), op.attributes["blocksize"]
     require(tensor.rank == 4, "only images are supported")
-    depth = fixed(tensor.sizes[1:2])[0] // block**2
+    depth = static(tensor.sizes[1:2])[0] // block**2
     if op.attributes.get("mode", "DCR") == "DCR":
-        parts = to.split_axis(tensor, 1, (block, block, depth)).transposed((0, 3, 4, 1, 5, 2))
+        parts = to.split_axis(tensor, 1, (block, block, depth)).transpose((0, 3, 4, 1, 5, 2))
     else:
-        parts = to.split_axis(tensor, 1, (depth, block, block)).transposed((0, 1, 4, 2, 5, 3))
+        parts = to.split_axis(tensor, 1, (depth, block, block)).transpose((0, 1, 4, 2, 5, 3))
     return to.merge_axes(to.merge_axes(parts, 2, 2), 3, 2, "")
 
 
@@ -219,7 +204,7 @@ def depth_to_space(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
 def space_to_depth(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
     tensor, block = to.tensor(data), op.attributes["blocksize"]
     require(tensor.rank == 4, "only images are supported")
-    _, height, width = fixed(tensor.sizes[1:])
+    _, height, width = static(tensor.sizes[1:])
     parts = to.split_axis(tensor, 3, (width // block, block))
-    parts = to.split_axis(parts, 2, (height // block, block)).transposed((0, 3, 5, 1, 2, 4))
+    parts = to.split_axis(parts, 2, (height // block, block)).transpose((0, 3, 5, 1, 2, 4))
     return to.merge_axes(parts, 1, 3, "")

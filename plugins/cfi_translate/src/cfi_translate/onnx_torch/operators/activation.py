@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ from cfi_translate.grammar import require
 from cfi_translate.onnx_torch.builder import TorchBuilder, torch_type
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import clip_bounds, shape_of, softmax_axes
+from cfi_translate.semantics.values import clip_bounds, is_standard, shape_of, softmax_axes
 
 _PLAIN: dict[str, type[nn.Module]] = {
     "HardSwish": nn.Hardswish,
@@ -39,18 +38,16 @@ def by_alpha(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
 
 @operator("Selu")
 def selu(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
-    alpha, gamma = op.attributes["alpha"], op.attributes["gamma"]
-    if math.isclose(alpha, 1.6732632423543772, rel_tol=1e-6) and math.isclose(gamma, 1.05070098735548, rel_tol=1e-6):
+    if is_standard(op):
         return to.module(op, nn.SELU(), data)
-    return to.function(torch.mul, to.module(op, nn.ELU(alpha), data), gamma)
+    return to.function(torch.mul, to.module(op, nn.ELU(op.attributes["alpha"]), data), op.attributes["gamma"])
 
 
 @operator("HardSigmoid")
 def hard_sigmoid(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
-    alpha, beta = op.attributes["alpha"], op.attributes["beta"]
-    if math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5:
+    if is_standard(op):
         return to.module(op, nn.Hardsigmoid(), data)
-    line = to.function(torch.add, to.function(torch.mul, data, alpha), beta)
+    line = to.function(torch.add, to.function(torch.mul, data, op.attributes["alpha"]), op.attributes["beta"])
     return to.module(op, nn.Hardtanh(0.0, 1.0), line)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,30 +13,19 @@ from cfi_translate.grammar import require
 from cfi_translate.onnx_torch.builder import TorchBuilder, along, are_constant
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import constant_of, fixed, rank_of, shape_of
+from cfi_translate.semantics.values import constant_of, rank_of, shape_of, static
 from cfi_translate.semantics.windows import Window, spatial_sizes, transposed_window, window_of
+from cfi_translate.torch_modules import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, padding_module
 
-_CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _CONVOLVE = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _CONVOLVE_BACK = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
-_ZERO_PADS: dict[int, type[nn.Module]] = {1: nn.ZeroPad1d, 2: nn.ZeroPad2d, 3: nn.ZeroPad3d}
-_CONSTANT_PADS: dict[int, type[nn.Module]] = {1: nn.ConstantPad1d, 2: nn.ConstantPad2d, 3: nn.ConstantPad3d}
-
-
-def padding_module(begin: Sequence[int], end: Sequence[int], fill: float = 0) -> nn.Module:
-    """A module that pads (or crops) the spatial axes."""
-    # The last axis comes first.
-    pairs = zip(reversed(begin), reversed(end), strict=True)
-    around = tuple(one for pair in pairs for one in pair)
-    return _ZERO_PADS[len(begin)](around) if fill == 0 else _CONSTANT_PADS[len(begin)](around, fill)
 
 
 def pad(op: Operation, to: TorchBuilder, data: Any, area: Window, fill: float = 0) -> tuple[Any, Window]:
     """The data with the window's padding around them, and the window without."""
     if not area.is_padded:
         return data, area
-    return to.module(op, padding_module(area.begin, area.end, fill), data, suffix="_pad"), area.padded()
+    return to.module(op, padding_module(area.pairs, fill), data, suffix="_pad"), area.pad()
 
 
 def pad_if_needed(op: Operation, to: TorchBuilder, data: Any, area: Window) -> tuple[Any, Window]:
@@ -47,13 +35,13 @@ def pad_if_needed(op: Operation, to: TorchBuilder, data: Any, area: Window) -> t
 
 @operator("Conv")
 def convolution(op: Operation, to: TorchBuilder, data: Value, weight: Value, bias: Value | None = None) -> fx.Node:
-    filters, per_group, *kernel = fixed(shape_of(weight))
-    require(len(kernel) in _CONVOLUTIONS, f"torch has no convolution over {len(kernel)} spatial axes")
+    filters, per_group, *kernel = static(shape_of(weight))
+    require(len(kernel) in CONVOLUTIONS, f"torch has no convolution over {len(kernel)} spatial axes")
     source, area = pad_if_needed(op, to, data, window_of(op, kernel, spatial_sizes(data)))
     group = op.attributes["group"]
     if not are_constant(weight, bias):
         return convolve(op, to, source, weight, area, bias)
-    module = _CONVOLUTIONS[area.rank](
+    module = CONVOLUTIONS[area.rank](
         per_group * group,
         filters,
         area.kernel,
@@ -78,7 +66,7 @@ def convolve(
 
 def sum_windows(op: Operation, to: TorchBuilder, data: Any, area: Window) -> fx.Node:
     """The sums of what each window holds, channel by channel."""
-    channels = fixed(shape_of(op.output)[1:2])[0]
+    channels = static(shape_of(op.output)[1:2])[0]
     ones = to.buffer(f"{op.name}.ones", np.ones((channels, 1, *area.kernel), op.output.dtype))
     return to.function(_CONVOLVE[area.rank], data, ones, None, area.strides, 0, area.dilations, channels)
 
@@ -87,22 +75,21 @@ def sum_windows(op: Operation, to: TorchBuilder, data: Any, area: Window) -> fx.
 def transposed_convolution(
     op: Operation, to: TorchBuilder, data: Value, weight: Value, bias: Value | None = None
 ) -> fx.Node:
-    channels, per_group, *kernel = fixed(shape_of(weight))
-    require(len(kernel) in _TRANSPOSED, f"torch has no convolution over {len(kernel)} spatial axes")
+    channels, per_group, *kernel = static(shape_of(weight))
+    require(len(kernel) in TRANSPOSED_CONVOLUTIONS, f"torch has no convolution over {len(kernel)} spatial axes")
     area, added = transposed_window(op, kernel, spatial_sizes(data))
     group = op.attributes["group"]
     # What torch cannot leave out or add by itself is cut off, or added, behind.
     limits = [max(pair) for pair in zip(area.strides, area.dilations, strict=True)]
     is_allowed = all(extra < limit for extra, limit in zip(added, limits, strict=True))
-    own, padding, crop = (added, area.begin, None) if is_allowed else ((0,) * area.rank, area.begin, None)
+    own, padding, crop = added if is_allowed else (0,) * area.rank, area.begin, None
     if not (is_allowed and area.is_symmetric):
         padding = (0,) * area.rank
-        begin = [-one for one in area.begin]
-        end = [extra - within - one for one, extra, within in zip(area.end, added, own, strict=True)]
-        require(bias is None or max(*begin, *end) <= 0, "its output padding is larger than torch's")
-        crop = padding_module(begin, end)
+        cut = [(-one, more - within - other) for (one, other), more, within in zip(area.pairs, added, own, strict=True)]
+        require(bias is None or max(map(max, cut)) <= 0, "its output padding is larger than torch's")
+        crop = padding_module(cut)
     if are_constant(weight, bias):
-        module = _TRANSPOSED[area.rank](
+        module = TRANSPOSED_CONVOLUTIONS[area.rank](
             channels,
             per_group * group,
             area.kernel,
@@ -140,7 +127,7 @@ def integer_convolution(
     data_zero: Value | None = None,
     weight_zero: Value | None = None,
 ) -> fx.Node:
-    area = window_of(op, fixed(shape_of(weight))[2:], spatial_sizes(data))
+    area = window_of(op, static(shape_of(weight))[2:], spatial_sizes(data))
     kernel = subtract_zero(to, weight, weight_zero, 0)
     return to.cast(convolve(op, to, subtract_zero(to, data, data_zero), kernel, area), torch.int32)
 

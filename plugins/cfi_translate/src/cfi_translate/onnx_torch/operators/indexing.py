@@ -15,7 +15,7 @@ from cfi_translate.grammar import require
 from cfi_translate.onnx_torch.builder import TorchBuilder, along, torch_type
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import constant_of, fixed, number_of, rank_of, shape_of, wrap_indices
+from cfi_translate.semantics.values import constant_of, number_of, rank_of, shape_of, static, wrap_indices
 
 _REDUCTIONS = {"add": "sum", "mul": "prod", "min": "amin", "max": "amax"}
 
@@ -37,7 +37,7 @@ def _size(to: TorchBuilder, data: Value, axis: int) -> Any:
 def gather(op: Operation, to: TorchBuilder, data: Value, indices: Value) -> fx.Node:
     axis = op.attributes["axis"] % rank_of(data)
     if data.is_constant and rank_of(data) == 2 and axis == 0 and not indices.known and data.dtype == np.float32:
-        rows, columns = fixed(shape_of(data))
+        rows, columns = static(shape_of(data))
         table = to.give_weights(nn.Embedding(rows, columns, device="meta"), data, None)
         may_be_negative = np.dtype(indices.dtype).kind == "i"
         return to.module(op, table, _places(op, to, indices, rows) if may_be_negative else indices)
@@ -58,7 +58,7 @@ def gather_elements(op: Operation, to: TorchBuilder, data: Value, indices: Value
 
 @operator("GatherND")
 def gather_nd(op: Operation, to: TorchBuilder, data: Value, indices: Value) -> fx.Node:
-    batch, depth = op.attributes.get("batch_dims", 0), fixed(shape_of(indices)[-1:])[0]
+    batch, depth = op.attributes.get("batch_dims", 0), static(shape_of(indices)[-1:])[0]
     source, where = to.tensor(data), to.cast(indices, torch.int64)
     index: list[Any] = []
     for axis in range(batch):
@@ -86,7 +86,7 @@ def scatter_elements(op: Operation, to: TorchBuilder, data: Value, indices: Valu
 @operator("ScatterND")
 def scatter_nd(op: Operation, to: TorchBuilder, data: Value, indices: Value, updates: Value) -> fx.Node:
     """Puts rows into the data, seen as a list of rows."""
-    sizes, depth = fixed(shape_of(data)), fixed(shape_of(indices)[-1:])[0]
+    sizes, depth = static(shape_of(data)), static(shape_of(indices)[-1:])[0]
     where = to.cast(indices, torch.int64)
     flat: Any = None
     for position in range(depth):
@@ -162,7 +162,7 @@ def unique(op: Operation, to: TorchBuilder, data: Value) -> tuple[fx.Node | None
 @operator("ReverseSequence")
 def reverse_sequence(op: Operation, to: TorchBuilder, data: Value, lengths: Value) -> fx.Node:
     samples, time, rank = op.attributes["batch_axis"], op.attributes["time_axis"], rank_of(data)
-    (size,) = fixed(shape_of(data)[time : time + 1])
+    (size,) = static(shape_of(data)[time : time + 1])
     ends = to.reshape(to.cast(lengths, torch.int64), *along(samples, rank))
     steps = to.buffer(f"{op.name}.steps", np.arange(size).reshape(along(time, rank)))
     backwards = to.function(torch.sub, to.function(torch.sub, ends, 1), steps)
@@ -188,7 +188,7 @@ def negative_log_likelihood(
 @operator("TensorScatter")
 def scatter_rows(op: Operation, to: TorchBuilder, cache: Value, update: Value, start: Value | None = None) -> fx.Node:
     """Writes a run of rows into a cache, for each sample from its own place on."""
-    sizes, rows = fixed(shape_of(cache)), fixed(shape_of(update))
+    sizes, rows = static(shape_of(cache)), static(shape_of(update))
     axis, rank = op.attributes["axis"] % len(sizes), len(sizes)
     where = to.buffer(f"{op.name}.rows", np.arange(rows[axis]).reshape(along(axis, rank)))
     if start is not None:
@@ -201,7 +201,7 @@ def scatter_rows(op: Operation, to: TorchBuilder, cache: Value, update: Value, s
 
 @operator("EyeLike")
 def eye(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
-    rows, columns = fixed(shape_of(op.output))
+    rows, columns = static(shape_of(op.output))
     return to.buffer(f"{op.name}.eye", np.eye(rows, columns, op.attributes["k"]).astype(op.output.dtype))
 
 

@@ -14,9 +14,9 @@ from cfi_translate.grammar import require
 from cfi_translate.onnx_torch.builder import TorchBuilder, are_constant, tensor
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import constant_of, fixed, rank_of, require_inference, shape_of
+from cfi_translate.semantics.values import constant_of, rank_of, require_inference, shape_of, static
+from cfi_translate.torch_modules import BATCH_NORMALIZATIONS
 
-_BATCH: dict[int, type[nn.Module]] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 _INSTANCE: dict[int, type[nn.Module]] = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d, 5: nn.InstanceNorm3d}
 
 
@@ -28,9 +28,9 @@ def batch_normalization(
     require(len(op.results) == 1 and op.attributes.get("is_test", 1), "it is in training mode")
     require(op.attributes.get("spatial", 1), "it normalises each place by itself")
     rank, epsilon = rank_of(data), op.attributes["epsilon"]
-    if not are_constant(scale, shift, mean, variance) or rank not in _BATCH:
+    if not are_constant(scale, shift, mean, variance) or rank not in BATCH_NORMALIZATIONS:
         return to.function(functional.batch_norm, data, mean, variance, scale, shift, False, 0.0, epsilon)
-    module = _BATCH[rank](fixed(shape_of(scale))[0], eps=epsilon, device="meta")
+    module = BATCH_NORMALIZATIONS[rank](static(shape_of(scale))[0], eps=epsilon, device="meta")
     module.running_mean, module.running_var = (tensor(constant_of(one, "statistic")) for one in (mean, variance))
     module.num_batches_tracked = torch.tensor(0)
     return to.module(op, to.give_weights(module, scale, shift), data)
@@ -42,16 +42,16 @@ def instance_normalization(op: Operation, to: TorchBuilder, data: Value, scale: 
     require(any(size != 1 for size in shape_of(data)[2:]), "torch does not normalise one value by itself")
     if not are_constant(scale, shift) or rank not in _INSTANCE:
         return to.function(functional.instance_norm, data, None, None, scale, shift, True, 0.0, epsilon)
-    module = _INSTANCE[rank](fixed(shape_of(scale))[0], eps=epsilon, affine=True, device="meta")
+    module = _INSTANCE[rank](static(shape_of(scale))[0], eps=epsilon, affine=True, device="meta")
     return to.module(op, to.give_weights(module, scale, shift), data)
 
 
 @operator("GroupNormalization")
 def group_normalization(op: Operation, to: TorchBuilder, data: Value, scale: Value, shift: Value) -> fx.Node:
     groups, epsilon = op.attributes["num_groups"], op.attributes["epsilon"]
-    channels = fixed(shape_of(data)[1:2])[0]
+    channels = static(shape_of(data)[1:2])[0]
     # Before version 21 there is one scale for each group.
-    repeats = channels // fixed(shape_of(scale))[0]
+    repeats = channels // static(shape_of(scale))[0]
     if are_constant(scale, shift):
         module = nn.GroupNorm(groups, channels, eps=epsilon, device="meta")
         module.weight, module.bias = (
@@ -72,14 +72,14 @@ def layer_normalization(
     normalized = shape_of(data)[axis:]
     is_plain = None not in normalized and all(one is None or one.shape == normalized for one in (scale, shift))
     if is_plain and len(op.results) == 1:
-        return _native_layer_normalization(op, to, data, scale, shift, fixed(normalized))
+        return _native_layer_normalization(op, to, data, scale, shift, static(normalized))
     axes = tuple(range(axis, rank_of(data)))
     mean = to.function(torch.mean, data, dim=axes, keepdim=True)
     centred = to.function(torch.sub, data, mean)
     variance = to.function(torch.mean, to.function(torch.mul, centred, centred), dim=axes, keepdim=True)
     inverse = to.function(torch.rsqrt, to.function(torch.add, variance, epsilon))
     if is_plain:
-        return _native_layer_normalization(op, to, data, scale, shift, fixed(normalized)), mean, inverse
+        return _native_layer_normalization(op, to, data, scale, shift, static(normalized)), mean, inverse
     result = to.function(torch.mul, to.function(torch.mul, centred, inverse), scale)
     return result if shift is None else to.function(torch.add, result, shift), mean, inverse
 
@@ -104,8 +104,8 @@ def rms_normalization(op: Operation, to: TorchBuilder, data: Value, scale: Value
         inverse = to.function(torch.rsqrt, to.function(torch.add, square, epsilon))
         return to.function(torch.mul, to.function(torch.mul, data, inverse), scale)
     if not scale.is_constant:
-        return to.function(functional.rms_norm, data, fixed(normalized), scale, epsilon)
-    module = nn.RMSNorm(fixed(normalized), eps=epsilon, device="meta")
+        return to.function(functional.rms_norm, data, static(normalized), scale, epsilon)
+    module = nn.RMSNorm(static(normalized), eps=epsilon, device="meta")
     return to.module(op, to.give_weights(module, scale, None), data)
 
 

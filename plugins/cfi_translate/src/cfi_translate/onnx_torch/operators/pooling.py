@@ -15,15 +15,16 @@ from cfi_translate.onnx_torch.builder import TorchBuilder, torch_type
 from cfi_translate.onnx_torch.operators.convolution import pad, sum_windows
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import fixed, rank_of, shape_of
+from cfi_translate.semantics.values import rank_of, shape_of, static
 from cfi_translate.semantics.windows import Window, pooling_windows, spatial_sizes
+from cfi_translate.torch_modules import (
+    ADAPTIVE_AVERAGE_POOLINGS,
+    ADAPTIVE_MAXIMUM_POOLINGS,
+    AVERAGE_POOLINGS,
+    MAXIMUM_POOLINGS,
+)
 
-_MAXIMUM: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_AVERAGE: dict[int, type[nn.Module]] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
-_GLOBAL: dict[str, dict[int, type[nn.Module]]] = {
-    "GlobalAveragePool": {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d},
-    "GlobalMaxPool": {1: nn.AdaptiveMaxPool1d, 2: nn.AdaptiveMaxPool2d, 3: nn.AdaptiveMaxPool3d},
-}
+_GLOBAL = {"GlobalAveragePool": ADAPTIVE_AVERAGE_POOLINGS, "GlobalMaxPool": ADAPTIVE_MAXIMUM_POOLINGS}
 _WITH_INDICES = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
 
 
@@ -35,7 +36,7 @@ def _fits(area: Window) -> bool:
 @operator("MaxPool")
 def maximum(op: Operation, to: TorchBuilder, data: Value) -> fx.Node | tuple[fx.Node, fx.Node]:
     area, whole = pooling_windows(op, data)
-    require(area.rank in _MAXIMUM, f"torch has no pooling over {area.rank} spatial axes")
+    require(area.rank in MAXIMUM_POOLINGS, f"torch has no pooling over {area.rank} spatial axes")
     source: Any = data if data.is_float else to.cast(data, torch.float32)
     if len(op.results) > 1:
         require(_fits(area), "torch tells no indices with this padding")
@@ -43,7 +44,7 @@ def maximum(op: Operation, to: TorchBuilder, data: Value) -> fx.Node | tuple[fx.
     upwards = _fits(area) and whole is not area
     if not _fits(area):
         source, area = pad(op, to, source, whole, -np.inf)
-    pool = _MAXIMUM[area.rank](area.kernel, area.strides, area.begin, area.dilations, ceil_mode=upwards)
+    pool = MAXIMUM_POOLINGS[area.rank](area.kernel, area.strides, area.begin, area.dilations, ceil_mode=upwards)
     pooled = to.module(op, pool, source)
     return pooled if data.is_float else to.cast(pooled, torch_type(op.output))
 
@@ -54,7 +55,7 @@ def _maximum_with_indices(
     settings = area.kernel, area.strides, area.begin, area.dilations
     both = to.function(_WITH_INDICES[area.rank], data, *settings, ceil_mode=upwards, return_indices=True)
     pooled, places = to.function(getitem, both, 0), to.function(getitem, both, 1)
-    channels, *spatial = fixed(shape_of(value)[1:])
+    channels, *spatial = static(shape_of(value)[1:])
     if op.attributes["storage_order"]:
         places = _count_columns_first(to, places, spatial)
     planes = to.function(torch.arange, to.function(torch.mul, to.method("size", data, 0), channels))
@@ -79,19 +80,19 @@ def _count_columns_first(to: TorchBuilder, places: fx.Node, spatial: list[int]) 
 @operator("AveragePool")
 def average(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
     area, whole = pooling_windows(op, data)
-    require(area.rank in _AVERAGE, f"torch has no pooling over {area.rank} spatial axes")
+    require(area.rank in AVERAGE_POOLINGS, f"torch has no pooling over {area.rank} spatial axes")
     spatial, counted = spatial_sizes(data), bool(op.attributes.get("count_include_pad"))
     # Over three axes torch forgets its own padding when it asks whether the window is larger than the data.
     is_covered = area.rank < 3 or all(s is not None and s >= k for s, k in zip(spatial, area.kernel, strict=True))
     if not area.is_dilated and is_covered and _fits(area):
-        pool = _AVERAGE[area.rank](area.kernel, area.strides, area.begin, whole is not area, counted)
+        pool = AVERAGE_POOLINGS[area.rank](area.kernel, area.strides, area.begin, whole is not area, counted)
         return to.module(op, pool, data)
-    shares = 1 / whole.counts(fixed(spatial), area.end if counted else None)
+    shares = 1 / whole.counts(static(spatial), area.end if counted else None)
     source, bare = pad(op, to, data, whole)
     if area.is_dilated:
         total = sum_windows(op, to, source, bare)
     else:
-        total = to.module(op, _AVERAGE[area.rank](area.kernel, area.strides), source)
+        total = to.module(op, AVERAGE_POOLINGS[area.rank](area.kernel, area.strides), source)
         shares = shares * np.prod(area.kernel)
     if np.all(shares == 1):
         return total
@@ -103,14 +104,14 @@ def norm(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
     power = op.attributes["p"]
     powers = to.function(torch.pow, to.function(torch.abs, data), power)
     source, area = pad(op, to, powers, pooling_windows(op, data)[1])
-    require(area.rank in _AVERAGE, f"torch has no pooling over {area.rank} spatial axes")
+    require(area.rank in AVERAGE_POOLINGS, f"torch has no pooling over {area.rank} spatial axes")
     return to.function(torch.pow, sum_windows(op, to, source, area), 1 / power)
 
 
 @operator("GlobalAveragePool", "GlobalMaxPool")
 def global_pooling(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
     rank = rank_of(data) - 2
-    require(rank in _AVERAGE, f"torch has no such pooling over {rank} spatial axes")
+    require(rank in AVERAGE_POOLINGS, f"torch has no such pooling over {rank} spatial axes")
     pool = _GLOBAL[op.kind][rank](1)
     if op.attributes.get("keepdims", 1):
         return to.module(op, pool, data)

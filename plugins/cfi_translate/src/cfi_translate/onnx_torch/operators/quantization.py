@@ -13,7 +13,7 @@ from cfi_translate.onnx_torch.builder import TorchBuilder, along, torch_type
 from cfi_translate.onnx_torch.operators.convolution import convolve, subtract_zero
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import fixed, shape_of
+from cfi_translate.semantics.values import shape_of, static
 from cfi_translate.semantics.windows import spatial_sizes, window_of
 
 
@@ -25,7 +25,7 @@ def _spread(op: Operation, to: TorchBuilder, data: Value, value: Value) -> Any:
     axis = op.attributes.get("axis", 1) % max(len(sizes), 1)
     block = op.attributes.get("block_size", 0)
     if block:
-        (size,) = fixed(sizes[axis : axis + 1])
+        (size,) = static(sizes[axis : axis + 1])
         return to.function(torch.narrow, to.function(torch.repeat_interleave, value, block, dim=axis), axis, 0, size)
     require(len(own) == 1, "such scales are not supported")
     return to.reshape(value, *along(axis, len(sizes)))
@@ -99,7 +99,7 @@ def convolution(
     bias: Value | None = None,
 ) -> fx.Node:
     _require_single(data_scale, scale, data_zero, zero)
-    area = window_of(op, fixed(shape_of(weight))[2:], spatial_sizes(data))
+    area = window_of(op, static(shape_of(weight))[2:], spatial_sizes(data))
     total = convolve(op, to, subtract_zero(to, data, data_zero), subtract_zero(to, weight, weight_zero, 0), area)
     per_channel = (-1, *(1,) * area.rank)
     if bias is not None:

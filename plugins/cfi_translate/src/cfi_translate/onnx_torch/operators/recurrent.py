@@ -15,7 +15,7 @@ from cfi_translate.onnx_torch.builder import TorchBuilder, are_constant
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
 from cfi_translate.recurrent import GATES, RecurrentCell, cells_of_onnx, initial_states, reorder_gates
-from cfi_translate.semantics.values import fixed, shape_of
+from cfi_translate.semantics.values import shape_of, static
 
 _SUFFIXES = ("_l0", "_l0_reverse")
 
@@ -39,7 +39,7 @@ def recurrent(
     cell.require_in_torch()
     require(all(other == cell for other in others), "its directions have different activations")
     require(are_constant(weight, recurrence, bias), "its weights are computed while the model runs")
-    directions, rows, features = fixed(shape_of(weight))
+    directions, rows, features = static(shape_of(weight))
     size = rows // len(GATES[op.kind]["onnx"])
     module = _module(cell, features, size, directions, samples_first, bias is not None)
     for number in range(directions):
@@ -83,7 +83,7 @@ def _give_weights(
 
     given = {"weight_ih": (weight, slice(None)), "weight_hh": (recurrence, slice(None))}
     if bias is not None:
-        half = fixed(shape_of(bias))[1] // 2
+        half = static(shape_of(bias))[1] // 2
         given |= {"bias_ih": (bias, slice(0, half)), "bias_hh": (bias, slice(half, None))}
     for name, (value, part) in given.items():
         setattr(module, f"{name}{_SUFFIXES[number]}", to.parameter(value, (kind, name, number), reorder(part)))

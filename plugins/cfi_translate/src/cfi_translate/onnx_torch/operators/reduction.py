@@ -13,7 +13,7 @@ from cfi_translate.grammar import require
 from cfi_translate.onnx_torch.builder import TorchBuilder, torch_type
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import constant_of, fixed, rank_of, reduced_axes, shape_of
+from cfi_translate.semantics.values import constant_of, rank_of, reduced_axes, shape_of, static
 
 
 @operator("ReduceMax", "ReduceMin")
@@ -44,7 +44,7 @@ def mean(op: Operation, to: TorchBuilder, data: Value, axes: Value | None = None
         return to.tensor(data)
     if data.is_float:
         return to.function(torch.mean, data, dim=where, keepdim=keep)
-    number = prod(fixed([shape_of(data)[axis] for axis in where]))
+    number = prod(static([shape_of(data)[axis] for axis in where]))
     total = to.function(torch.sum, data, dim=where, keepdim=keep)
     return to.cast(to.function(torch.div, total, number, rounding_mode="trunc"), torch_type(op.output))
 

@@ -17,27 +17,9 @@ from cfi_translate.semantics.values import rank_of
 _MODES = {"linear": {1: "linear", 2: "bilinear", 3: "trilinear"}, "cubic": {2: "bicubic"}}
 
 
-@operator("Upsample")
-def upsampling(op: Operation, to: TorchBuilder, data: Value, scales: Value | None = None) -> fx.Node:
-    return _resize(op, to, data, resized_axes(op, data, None, scales, None))
-
-
-@operator("Resize")
-def resizing(
-    op: Operation,
-    to: TorchBuilder,
-    data: Value,
-    region: Value | None = None,
-    scales: Value | None = None,
-    sizes: Value | None = None,
-) -> fx.Node:
-    if op.version < 11:
-        region, scales = None, region
-    return _resize(op, to, data, resized_axes(op, data, region, scales, sizes))
-
-
-def _resize(op: Operation, to: TorchBuilder, data: Value, resized: dict[int, ResizedAxis]) -> fx.Node:
-    rank = rank_of(data)
+@operator("Resize", "Upsample")
+def resizing(op: Operation, to: TorchBuilder, data: Value, *given: Value | None) -> fx.Node:
+    resized, rank = resized_axes(op, data, *given), rank_of(data)
     native = _native(resized, rank) if data.is_float else None
     if native is not None:
         return to.module(op, native, data)

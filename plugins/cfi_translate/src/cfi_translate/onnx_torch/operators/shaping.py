@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.onnx_torch.builder import TorchBuilder, torch_type
-from cfi_translate.onnx_torch.operators.convolution import padding_module
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
 from cfi_translate.semantics.moving import Cut, Padding, cuts_of, padding_of, repeated_places, split_sizes
-from cfi_translate.semantics.values import fixed, rank_of, shape_of, sizes_of, squeezed_axes, unsqueezed_axes
+from cfi_translate.semantics.values import rank_of, shape_of, sizes_of, squeezed_axes, static, unsqueezed_axes
+from cfi_translate.torch_modules import padding_module
 
 
 @operator("Flatten")
@@ -81,17 +81,9 @@ def split(op: Operation, to: TorchBuilder, data: Value, sizes: Value | None = No
 
 
 @operator("Slice")
-def cut_out(
-    op: Operation,
-    to: TorchBuilder,
-    data: Value,
-    starts: Value | None = None,
-    ends: Value | None = None,
-    axes: Value | None = None,
-    steps: Value | None = None,
-) -> fx.Node:
+def cut_out(op: Operation, to: TorchBuilder, data: Value, *given: Value | None) -> fx.Node:
     node, sizes = to.tensor(data), shape_of(data)
-    for one in cuts_of(op, data, starts, ends, axes, steps):
+    for one in cuts_of(op, data, *given):
         size = sizes[one.axis]
         if one.step < 0 or one.start is None or one.end is None:
             node = _cut_backwards(op, to, node, one, size)
@@ -130,15 +122,8 @@ def tile(op: Operation, to: TorchBuilder, data: Value, repeats: Value, _: Value 
 
 
 @operator("Pad")
-def pad(
-    op: Operation,
-    to: TorchBuilder,
-    data: Value,
-    pads: Value | None = None,
-    fill: Value | None = None,
-    axes: Value | None = None,
-) -> fx.Node:
-    padding = padding_of(op, data, pads, fill, axes)
+def pad(op: Operation, to: TorchBuilder, data: Value, *given: Value | None) -> fx.Node:
+    padding = padding_of(op, data, *given)
     if not any(padding.begin) and not any(padding.end):
         return to.tensor(data)
     if padding.mode == "constant":
@@ -148,18 +133,18 @@ def pad(
         if before <= 0 and behind <= 0 and (before or behind):
             node = _cut(to, node, axis, slice(-before, behind or None, 1))
         elif before or behind:
-            (size,) = fixed(shape_of(data)[axis : axis + 1])
+            (size,) = static(shape_of(data)[axis : axis + 1])
             places = repeated_places(size, before, behind, padding.mode)
             node = to.function(torch.index_select, node, axis, to.buffer(f"{op.name}.places", places))
     return node
 
 
 def _pad_with_number(op: Operation, to: TorchBuilder, data: Value, padding: Padding) -> fx.Node:
-    begin, end, _, number = padding
-    is_spatial = 3 <= len(begin) <= 5 and not any(begin[:2] + end[:2]) and (begin[2] or end[2])
+    around, number = list(zip(padding.begin, padding.end, strict=True)), padding.fill
+    is_spatial = 3 <= len(around) <= 5 and not any(map(any, around[:2])) and any(around[2])
     if data.is_float and is_spatial:
-        return to.module(op, padding_module(begin[2:], end[2:], number), data)
-    pairs = [one for pair in zip(reversed(begin), reversed(end), strict=True) for one in pair]
+        return to.module(op, padding_module(around[2:], number), data)
+    pairs = [one for pair in reversed(around) for one in pair]
     while not any(pairs[-2:]):
         del pairs[-2:]
     if data.dtype == np.bool_:
@@ -173,7 +158,7 @@ def depth_to_space(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
     block = op.attributes["blocksize"]
     if op.attributes.get("mode", "DCR") == "CRD":
         return to.module(op, nn.PixelShuffle(block), data)
-    channels, height, width = fixed(shape_of(data)[1:])
+    channels, height, width = static(shape_of(data)[1:])
     small = channels // block**2
     parts = to.reshape(data, -1, block, block, small, height, width)
     turned = to.function(torch.permute, parts, (0, 3, 4, 1, 5, 2))
@@ -183,7 +168,7 @@ def depth_to_space(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
 @operator("SpaceToDepth")
 def space_to_depth(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
     block = op.attributes["blocksize"]
-    channels, height, width = fixed(shape_of(data)[1:])
+    channels, height, width = static(shape_of(data)[1:])
     parts = to.reshape(data, -1, channels, height // block, block, width // block, block)
     turned = to.function(torch.permute, parts, (0, 3, 5, 1, 2, 4))
     return to.reshape(turned, -1, channels * block**2, height // block, width // block)

@@ -1,19 +1,11 @@
-"""What each operator of torch becomes in ONNX, kind by kind."""
+"""What each operator of torch becomes in ONNX, kind by kind; importing this package enters them into the table."""
 
-from cfi_translate.torch_export.operators import (  # noqa: F401 - importing them registers their operators
-    activation,
-    attention,
-    convolution,
-    elementwise,
-    indexing,
-    linear,
-    normalization,
-    pooling,
-    recurrent,
-    reduction,
-    resizing,
-    shaping,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from cfi_translate.torch_export.table import operator
 
 __all__ = ["operator"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -73,10 +73,9 @@ def adaptive_average_pooling(op: TorchOp, to: OnnxGraph, x: OnnxValue, size: Seq
     sizes = _fixed_sizes(x, len(size))
     if all(one == 1 for one in size):
         return to.node("GlobalAveragePool", x)
-    windows = [_windows(*both) for both in zip(sizes, size, strict=True)]
-    if all(even := [_even(one) for one in windows]):
-        kernel, stride = zip(*even, strict=True)
-        return to.node("AveragePool", x, kernel_shape=list(kernel), strides=list(stride))
+    windows, even = _adaptive(sizes, size)
+    if even:
+        return to.node("AveragePool", x, **even)
     # Windows of different sizes: each result is a weighted sum of all pixels.
     matrix = np.ones((1, 1))
     for length, axis in zip(sizes, windows, strict=True):
@@ -90,10 +89,9 @@ def adaptive_max_pooling(op: TorchOp, to: OnnxGraph, x: OnnxValue, size: Sequenc
     sizes = _fixed_sizes(x, len(size))
     if all(one == 1 for one in size):
         return [to.node("GlobalMaxPool", x), UNREAD]
-    windows = [_windows(*both) for both in zip(sizes, size, strict=True)]
-    if all(even := [_even(one) for one in windows]):
-        kernel, stride = zip(*even, strict=True)
-        return [to.node("MaxPool", x, kernel_shape=list(kernel), strides=list(stride)), UNREAD]
+    windows, even = _adaptive(sizes, size)
+    if even:
+        return [to.node("MaxPool", x, **even), UNREAD]
     for axis, spans in enumerate(windows, 2):
         parts = (to.node("Slice", x, [start], [end], [axis]) for start, end in spans)
         x = to.node("Concat", *(to.node("ReduceMax", part, [axis], keepdims=1) for part in parts), axis=axis)
@@ -125,9 +123,18 @@ def _fixed_sizes(x: OnnxValue, axes: int) -> list[int]:
     return [int(one) for one in sizes]
 
 
-def _windows(length: int, count: int) -> list[tuple[int, int]]:
-    """Start and end of each window of adaptive pooling."""
-    return [(i * length // count, ceil((i + 1) * length / count)) for i in range(count)]
+def _adaptive(
+    sizes: Sequence[int], counts: Sequence[int]
+) -> tuple[list[list[tuple[int, int]]], dict[str, list[int]] | None]:
+    """Start and end of each window of adaptive pooling, axis by axis, and the settings of an equal fixed pooling."""
+    windows = [
+        [(i * length // count, ceil((i + 1) * length / count)) for i in range(count)]
+        for length, count in zip(sizes, counts, strict=True)
+    ]
+    even = [one for one in map(_even, windows) if one is not None]
+    if len(even) < len(windows):
+        return windows, None
+    return windows, {"kernel_shape": [one for one, _ in even], "strides": [one for _, one in even]}
 
 
 def _even(windows: Sequence[tuple[int, int]]) -> tuple[int, int] | None:

@@ -57,16 +57,6 @@ operator("min.dim")(_extremum("Min"))
 
 @operator("var.correction")
 def variance(op: TorchOp, to: OnnxGraph, x: Any, axes: Any, correction: Any, keep: bool) -> OnnxValue:
-    return _variance(to, x, axes, correction, keep)
-
-
-@operator("var_mean.correction")
-def variance_and_mean(op: TorchOp, to: OnnxGraph, x: Any, axes: Any, correction: Any, keep: bool) -> list[Any]:
-    mean = to.node("ReduceMean", x, _axes(x, axes), keepdims=int(keep))
-    return [_variance(to, x, axes, correction, keep), mean]
-
-
-def _variance(to: OnnxGraph, x: Any, axes: Any, correction: Any, keep: bool) -> OnnxValue:
     correction = 1 if correction is None else correction
     where = _axes(x, axes)
     count: Any = 1
@@ -77,6 +67,12 @@ def _variance(to: OnnxGraph, x: Any, axes: Any, correction: Any, keep: bool) -> 
     centred = to.node("Sub", x, to.node("ReduceMean", x, where, keepdims=1))
     spread = to.node("ReduceMean", to.node("Mul", centred, centred), where, keepdims=int(keep))
     return to.scale(spread, count / (count - correction), x.dtype)
+
+
+@operator("var_mean.correction")
+def variance_and_mean(op: TorchOp, to: OnnxGraph, x: Any, axes: Any, correction: Any, keep: bool) -> list[Any]:
+    mean = to.node("ReduceMean", x, _axes(x, axes), keepdims=int(keep))
+    return [variance(op, to, x, axes, correction, keep), mean]
 
 
 @operator("linalg_vector_norm")

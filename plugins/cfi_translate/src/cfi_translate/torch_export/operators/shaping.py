@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cfi_translate.grammar import require
+from cfi_translate.grammar import Converter, require
 from cfi_translate.torch_export.onnx_graph import Filled, OnnxGraph, OnnxValue
 from cfi_translate.torch_export.table import TorchOp, operator
 
@@ -109,16 +109,6 @@ def copy(op: TorchOp, to: OnnxGraph, x: Any, source: Any, *_: Any) -> Any:
     return expand(op, to, to.cast(source, op.dtype))
 
 
-@operator("zeros", "zeros_like", "new_zeros")
-def zeros(op: TorchOp, to: OnnxGraph, *_: Any) -> Any:
-    return _fill(op, 0)
-
-
-@operator("ones", "ones_like", "new_ones")
-def ones(op: TorchOp, to: OnnxGraph, *_: Any) -> Any:
-    return _fill(op, 1)
-
-
 @operator("full", "full_like", "fill.Scalar")
 def full(op: TorchOp, to: OnnxGraph, shape: Any, value: Any, *_: Any) -> Any:
     return _fill(op, value)
@@ -130,3 +120,11 @@ def _fill(op: TorchOp, number: Any) -> Any:
     if any(isinstance(one, torch.SymInt) for one in op.shape):
         return Filled(number, op.result)
     return torch.full(op.shape, number, dtype=op.dtype)
+
+
+def _fill_with(number: int) -> Converter:
+    return lambda op, *_: _fill(op, number)
+
+
+for _number, _name in enumerate(("zeros", "ones")):
+    operator(_name, f"{_name}_like", f"new_{_name}")(_fill_with(_number))
