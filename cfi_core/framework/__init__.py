@@ -1,12 +1,12 @@
 """What an adapter of a framework is made of: public, for plugins that bring one.
 
 `FrameworkAdapter` and `Runner` are what it implements. The rest helps: structures of tensors (`flatten`, `items`,
-`map_structure`), names of axes (`named_axes`), calls of layers (`LayerCalls`), hashes of what models hold (`Content`),
+`map_structure`), axes (`named_axes`, `Permutation`, `inverse`), calls of layers (`LayerCalls`), hashes of what models hold (`Content`),
 models with a fixed number of samples (`Portions`). `cfi_core.arrays` has the adapter of functions of numpy arrays, to
 inherit from.
 """
 
-from cfi_core.framework.axes import named_axes
+from cfi_core.framework.axes import Permutation, inverse, named_axes
 from cfi_core.framework.base import FrameworkAdapter, Layer, Pullback, Runner, hand_over
 from cfi_core.framework.calls import LayerCalls
 from cfi_core.framework.content import Content, UnseenError, always_new, identity, refuse
@@ -18,6 +18,7 @@ __all__ = [
     "FrameworkAdapter",
     "Layer",
     "LayerCalls",
+    "Permutation",
     "Portions",
     "Pullback",
     "Runner",
@@ -26,6 +27,7 @@ __all__ = [
     "flatten",
     "hand_over",
     "identity",
+    "inverse",
     "is_structure",
     "items",
     "map_structure",
