@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import ModelProto, version_converter
 
-from cfi_core.framework.axes import Permutation
+from cfi_core.framework import Permutation
 from cfi_translate.failures import failure
 from cfi_translate.program import Operation, Program
 from cfi_translate.reading import read

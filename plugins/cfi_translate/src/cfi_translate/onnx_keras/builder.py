@@ -14,7 +14,7 @@ import numpy as np
 from keras import layers, ops
 
 from cfi_core.contract import Converted
-from cfi_core.framework.axes import Permutation
+from cfi_core.framework import Permutation
 from cfi_translate.failures import failure
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.names import claim

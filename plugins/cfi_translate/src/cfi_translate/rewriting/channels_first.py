@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.framework.axes import Permutation, inverse
+from cfi_core.framework import Permutation, inverse
 from cfi_translate.program import Operation, Order, Program, Value, constant, prune
 from cfi_translate.rewriting.editor import operation
 from cfi_translate.rewriting.matching import reduced_axes
