@@ -20,6 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
@@ -289,9 +290,11 @@ def _places(
     if axes is Axes.LAYER:
         return list(layers)
     if axes is Axes.LAYER_MAP:
-        if len(layers) > 1 or layers[0] is None:
-            return [None] * len(layers)
-        return [_without_channels(layers[0], request.layer_channel_axis, "the layer's output")]
+        return [
+            None if shape is None else _without_channels(shape, channel, "the layer's output")
+            # Without a channel axis where the toolset has chosen the layer, whose shape is not known then either.
+            for shape, channel in zip_longest(layers, request.layer_channel_axes[: len(layers)])
+        ]
     if axes is Axes.INPUT:
         return list(inputs) or [None]
     if not request.channel_axis:  # without inputs in the request it is not known

@@ -36,7 +36,6 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     model = prepared.adapter.twin(prepared.model, share_weights=not plan.method.alters_model)
     carrier = _Carrier(registry, call, prepared, model)
     layer = tuple(carrier.layer_object(name) for name in plan.layers)
-    neuron, layer_channel_axis = carrier.unit()
     inputs = carrier.inputs()
     head = carrier.head(inputs)
     if head.warning:
@@ -47,13 +46,13 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
         inputs=inputs,
         target=carrier.target(),
         layer=layer,
-        neuron=neuron,
+        neuron=carrier.unit(),
         baselines=carrier.baselines(),
         init_args=carrier.own_arguments(plan.arguments.init_args or {}),
         exec_args=carrier.own_arguments(plan.arguments.exec_args or {}),
         seed=call.seed,
         channel_axis=carrier.channel_axes() if inputs else (),
-        layer_channel_axis=layer_channel_axis,
+        layer_channel_axes=tuple(map(carrier.layer_channel_axis, plan.layers)),
         head=plan.head,
     )
     return Carried(request, head.explained, started)
@@ -126,19 +125,24 @@ class _Carrier:
         """The user's function of one tensor, given it in the user's axes."""
         return lambda tensor: function(self._unpermute(tensor, axes))
 
-    def unit(self) -> tuple[Any, int | None]:
-        """The neuron in the layout of the model that runs, and the layer's channel axis there."""
-        call, original, neuron = self.call, self.call.original, self.call.neuron
+    def unit(self) -> Any:
+        """The neuron in the layout of the model that runs."""
+        call, neuron = self.call, self.call.neuron
         layer = call.plan.layers[0] if len(call.plan.layers) == 1 else None
         if layer is None or layer not in call.layer_shapes:
-            return neuron, None  # called several times: the toolset itself judges that, and no translation has it
-        shape, axes = call.layer_shapes[layer], self.prepared.layer_axes(layer)
+            return neuron  # called several times: the toolset itself judges that, and no translation has it
+        axes = self.prepared.layer_axes(layer)
+        if isinstance(neuron, tuple) and len(neuron) == len(call.layer_shapes[layer]) - 1:
+            return carry_index(neuron, axes)
+        return self._of_original_axes(neuron, axes) if callable(neuron) and axes is not None else neuron
+
+    def layer_channel_axis(self, layer: str) -> int | None:
+        """Where the output of a layer has its channels in the model that runs; None if it could not be read."""
+        original, shape = self.call.original, self.call.layer_shapes.get(layer)
+        if shape is None:
+            return None
         channel = original.adapter.channel_axis(original.model, shape, layer=layer)
-        if isinstance(neuron, tuple) and len(neuron) == len(shape) - 1:
-            neuron = carry_index(neuron, axes)
-        elif callable(neuron) and axes is not None:
-            neuron = self._of_original_axes(neuron, axes)
-        return neuron, _move_axis(channel, axes)
+        return _move_axis(channel, self.prepared.layer_axes(layer))
 
     def layer_object(self, name: str) -> Any:
         """The layer of the model that runs which is a layer of the user's model.

@@ -77,7 +77,8 @@ class MethodRequest:
         exec_args: The toolset's call arguments, carried.
         seed: Seeds every random number of the run; the global generators are already seeded with it.
         channel_axis: Position of the channel axis of each input (None where it has none).
-        layer_channel_axis: Position of the channel axis of the layer's output.
+        layer_channel_axes: Position of the channel axis of each layer's output (None where it has none, or several
+            outputs).
         head: Where a softmax head is explained in this run (the spec's choice, or the user's).
     """
 
@@ -92,8 +93,13 @@ class MethodRequest:
     exec_args: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     seed: int = 0
     channel_axis: tuple[int | None, ...] = ()
-    layer_channel_axis: int | None = None
+    layer_channel_axes: tuple[int | None, ...] = ()
     head: Head = Head.OUTPUT
+
+    @property
+    def layer_channel_axis(self) -> int | None:
+        """Position of the channel axis of the layer's output, where there is one layer."""
+        return self.layer_channel_axes[0] if len(self.layer_channel_axes) == 1 else None
 
 
 @dataclass(frozen=True)

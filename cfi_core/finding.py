@@ -36,7 +36,8 @@ def find_methods(registry: Registry, arguments: Arguments, kinds: frozenset[Kind
     if not usable:
         missing = sorted({text for spec in fitting for text in registry.missing(registry.toolsets[spec.toolset])})
         raise UnknownMethodError(
-            f"{key!r} needs {', '.join(missing)}, which is not installed: pip install {' '.join(map(repr, missing))}."
+            f"{key!r} needs {', '.join(missing)}, which is not installed."
+            + ("" if any(" " in text for text in missing) else f" pip install {' '.join(map(repr, missing))}")
         )
     return tuple(_complete(registry, spec, arguments) for spec in usable)
 

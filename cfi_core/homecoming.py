@@ -19,7 +19,7 @@ from cfi_core.framework.axes import Permutation, unpermute
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
-from cfi_core.specs import Role
+from cfi_core.specs import Role, Spec
 
 _MAPS = {Axes.INPUT_MAP, Axes.LAYER_MAP, Axes.INPUT_SIZED_MAP}
 _OF_LAYERS = {Axes.LAYER, Axes.LAYER_MAP}
@@ -195,9 +195,13 @@ def _versions(registry: Registry, call: Call, prepared: Prepared) -> dict[str, s
     for framework in (plan.framework, plan.toolset_framework):
         module = registry.frameworks[framework].module
         versions[module] = str(getattr(sys.modules.get(module), "__version__", "unknown"))
+    steps = translation.route.translators if translation else ()
+    specs: list[Spec] = [plan.method, *steps]
+    specs.extend(registry.frameworks[name] for name in (plan.framework, plan.toolset_framework))
+    for plugin in map(registry.origin_of, specs):
+        versions[plugin.distribution] = plugin.version
     requirements = list(registry.toolsets[plan.method.toolset].requirements)
-    for step in translation.route.translators if translation else ():
-        requirements.extend(step.requirements)
+    requirements.extend(text for step in steps for text in step.requirements)
     for name in dict.fromkeys(["cfi-core", "numpy", *(Requirement(text).name for text in requirements)]):
         versions[name] = version_of(name) or "not installed as a distribution"
     return versions

@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from threading import RLock
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -229,8 +230,9 @@ class _Loader:
             raise Refused(f"{info.distribution} announces two plugins of that name")
         try:
             self.manager.register(module, name=_handle(info))
-            self.manager.check_pending()
-            for caller in self.manager.get_hookcallers(module) or ():
+            callers = self.manager.get_hookcallers(module) or []
+            _check_marks(module, {caller.name for caller in callers})
+            for caller in callers:
                 _check_no_wrapper(module, caller)
             self.offers.append((info, self._gather(module)))
         except FOREIGN:
@@ -244,10 +246,7 @@ class _Loader:
             specs: list[Any] = []
             for implementation in getattr(self.manager.hook, slot.hook).get_hookimpls():
                 if implementation.plugin is module:
-                    specs.extend(implementation.function())
-            for spec in specs:
-                if not isinstance(spec, slot.spec):
-                    raise TypeError(f"{slot.hook} returned {spec!r}, which is no {slot.spec.__name__}")
+                    specs.extend(_listed(slot, implementation.function()))
             names = [name for spec in specs for name in slot.names(spec)]
             if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
                 raise Refused(f"{slot.hook} returned the {slot.shown(twice[0])} twice")
@@ -301,6 +300,29 @@ class _Loader:
             offered = f"Not all that plugin {plugin.name!r} of {plugin.label} offers can be used"
             warn(f"{offered}: {'; '.join(reasons)}.", PluginWarning)
         return replace(plugin, withdrawn=reasons)
+
+
+def _listed(slot: _Slot, offered: Any) -> list[Any]:
+    if not isinstance(offered, Iterable):
+        raise Refused(
+            f"{slot.hook} returned a {type(offered).__name__}; it must return a list of {slot.spec.__name__}s"
+        )
+    specs = list(offered)
+    for spec in specs:
+        if not isinstance(spec, slot.spec):
+            raise Refused(f"{slot.hook} returned {spec!r}, which is no {slot.spec.__name__}")
+    return specs
+
+
+def _check_marks(module: Any, marked: set[str]) -> None:
+    """Every hook that the plugin marks exists, and every one that it has is marked."""
+    hooks = [name for name in vars(hookspec) if name.startswith("cfi_")]
+    for name in sorted(marked - set(hooks)):
+        nearest = get_close_matches(name, hooks, n=1)
+        raise Refused(f"there is no hook {name!r}" + (f"; nearest: {nearest[0]}" if nearest else ""))
+    for name in hooks:
+        if name not in marked and callable(getattr(module, name, None)):
+            raise Refused(f"its {name} is not marked with @hookimpl (from cfi_core.hookspec)")
 
 
 def _check_no_wrapper(module: Any, caller: pluggy.HookCaller) -> None:

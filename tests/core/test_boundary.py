@@ -59,7 +59,7 @@ def request(*inputs: np.ndarray, **fields) -> MethodRequest:
 
 
 def at_layer(count: int = 1, channel: int | None = 3, **fields) -> MethodRequest:
-    return request(layer=("conv",) * count, layer_channel_axis=channel, **fields)
+    return request(layer=("conv",) * count, layer_channel_axes=(channel,) * count, **fields)
 
 
 def result(*shapes: tuple[int, ...], axes: Axes = Axes.INPUT) -> MethodResult:
@@ -80,6 +80,8 @@ LAYER = (2, 5, 7, 4)
         (at_layer(), result(LAYER, axes=Axes.LAYER), {"layers": [LAYER]}),
         (at_layer(2), result(LAYER, (2, 6), axes=Axes.LAYER), {"layers": [LAYER, (2, 6)]}),
         (at_layer(), result((2, 5, 7), axes=Axes.LAYER_MAP), {"layers": [LAYER]}),
+        (at_layer(2), result((2, 5, 7), (2, 5, 7), axes=Axes.LAYER_MAP), {"layers": [LAYER, LAYER]}),
+        (request(), replace(result((2, 5, 7), axes=Axes.LAYER_MAP), layer="chosen"), {}),
         # A layer that gives several tensors, or is read at its input, has no known shape.
         (at_layer(), result((2, 6), (1, 2, 6), axes=Axes.LAYER), {"layers": [None]}),
         (at_layer(channel=None), result((2, 5), axes=Axes.LAYER_MAP), {"layers": [None]}),
@@ -120,6 +122,18 @@ def test_what_fits_passes(answer, asked, returned, known):
         (at_layer(2), result(LAYER, axes=Axes.LAYER), {"layers": [LAYER, LAYER]}, "1 value for 2 layers"),
         (at_layer(2), result(LAYER, axes=Axes.LAYER), {"layers": [LAYER, None]}, "1 value for 2 layers"),
         (at_layer(), result((2, 7, 4), axes=Axes.LAYER_MAP), {"layers": [LAYER]}, r"'layer map' has shape \(2, 5, 7\)"),
+        (
+            at_layer(2),
+            result((2, 5, 7), (2, 7, 5), axes=Axes.LAYER_MAP),
+            {"layers": [LAYER, LAYER]},
+            r"value 1 of shape \(2, 7, 5\), .*: its axes are in another order",
+        ),
+        (
+            at_layer(2),
+            result((1, 5, 7), (1, 5, 7), axes=Axes.LAYER_MAP),
+            {"layers": [LAYER, LAYER]},
+            "it has 1 for 2 samples",
+        ),
         (
             at_layer(channel=None),
             result((2,), axes=Axes.LAYER_MAP),

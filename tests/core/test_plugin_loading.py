@@ -107,6 +107,11 @@ class Nonsense:
     CFI_CONTRACT = "1.0"
 
 
+class Unmarked:
+    def cfi_toolsets(self):
+        return [toolset()]
+
+
 class HalfGood:
     @hookimpl
     def cfi_toolsets(self):
@@ -124,9 +129,10 @@ class HalfGood:
         (Raising, "OSError: licence server is away"),
         (Leaving, "SystemExit: no licence"),
         (Mute, "Unprintable: its message cannot be shown"),
-        (Misspelt, "cfi_toolset"),
+        (Misspelt, "there is no hook"),
+        (Unmarked, "its cfi_toolsets is not marked with @hookimpl"),
         (WrongType, "no ToolsetSpec"),
-        (NoList, "not iterable"),
+        (NoList, "cfi_toolsets returned a ToolsetSpec; it must return a list of ToolsetSpecs"),
         (WrongSignature, "everything"),
         (WrongSpec, "write ('numpy>=1',)"),
         (Wrapper, "cfi_choose_route is a wrapper"),

@@ -38,6 +38,11 @@ def test_values_come_home_in_the_users_axes(painting, images):
     assert result.provenance["applied"] == {"scale": 1.0}
 
 
+def test_provenance_names_every_plugin_that_took_part(painting, images):
+    versions = cfi.attribute(painting, "press_gradient", inputs=images, target=0).provenance["versions"]
+    assert versions["dist-of-cfi_core.testing.fake"] == "1.0" and versions["cfi-core"]
+
+
 def test_native_model_needs_no_translation(painting, images):
     native = cfi.attribute(as_print(painting), "press_gradient", inputs=images.transpose(0, 2, 3, 1), target=[3, 1])
     assert native.route == () and native.certificate is None

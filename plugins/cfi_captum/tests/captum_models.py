@@ -116,7 +116,7 @@ def request(
         init_args=init_args,
         exec_args=exec_args,
         channel_axis=channel_axis,
-        layer_channel_axis=layer_channel_axis,
+        layer_channel_axes=(layer_channel_axis,) * (len(layer) if isinstance(layer, tuple) else 1),
     )
 
 

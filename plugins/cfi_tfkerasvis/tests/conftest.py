@@ -109,7 +109,7 @@ def ask() -> Callable[..., MethodResult]:
                 head=head,
                 seed=seed,
                 channel_axis=channel_axis,
-                layer_channel_axis=layer_channel_axis,
+                layer_channel_axes=() if layer is None else (layer_channel_axis,),
             )
         )
 
