@@ -137,7 +137,7 @@ def test_inputs_that_are_no_portions_reach_the_model_as_they_are(feeds: dict[str
 )
 def test_samples_that_touch_each_other_are_refused(function: Callable[..., Any]) -> None:
     _, run = in_portions(function, 3)
-    with pytest.raises(InputError, match="exported for 3 samples .* and 5 cannot .*one sample changes.*dynamic"):
+    with pytest.raises(InputError, match=r"exported for 3 samples .* and 5 cannot .*one sample changes.*dynamic"):
         run({"x": X})
 
 
