@@ -1,0 +1,149 @@
+"""Where an attribution can go: a plotter, a file, xarray."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray
+
+from cfi_core.attribution import Attribution, Outlets
+from cfi_core.errors import PlotError
+from cfi_core.specs import PlotterSpec, WriterSpec
+
+IMAGES = np.arange(24.0).reshape(2, 3, 2, 2)
+TABLE = np.arange(8.0).reshape(2, 4)
+IMAGE_DIMS, TABLE_DIMS = ("sample", "channel", "height", "width"), ("sample", "feature")
+
+
+def of_images(**facts: Any) -> Attribution:
+    return Attribution(**{"values": IMAGES, "dims": IMAGE_DIMS, "method_key": "saliency", "toolset": "press", **facts})
+
+
+def of_both(**facts: Any) -> Attribution:
+    return of_images(values=(IMAGES, TABLE), dims=(IMAGE_DIMS, TABLE_DIMS), **facts)
+
+
+@pytest.fixture
+def studio(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module with a plotter and a writer."""
+    module: Any = ModuleType("studio")
+    module.draw = lambda attribution, **options: ("drawn", attribution, options)
+    module.etch = lambda attribution, **options: ("etched", attribution, options)
+    module.write = lambda attribution, path: path.write_text(attribution.method_key)
+    monkeypatch.setitem(sys.modules, "studio", module)
+    return module
+
+
+def plotters(**accepts: Any) -> Outlets:
+    """Plotters of those names, each with the axes that it accepts."""
+    specs = {
+        name: PlotterSpec(name=name, implementation=f"studio:{name}", accepts=axes) for name, axes in accepts.items()
+    }
+    return Outlets(plotters=specs)
+
+
+# pictures
+
+
+def test_without_a_plotter_it_is_told_what_brings_one() -> None:
+    with pytest.raises(PlotError, match="No plotter is installed: pip install cfi-matplotlib"):
+        of_images().plot()
+
+
+def test_the_first_plotter_that_accepts_all_axes_draws(studio: ModuleType) -> None:
+    outlets = plotters(etch=("height", "width"), draw=())
+    pictured = of_images(outlets=outlets)
+    assert pictured.plot(cmap="gray") == ("etched", pictured, {"cmap": "gray"})
+    table = of_images(values=TABLE, dims=TABLE_DIMS, outlets=outlets)
+    assert table.plot() == ("drawn", table, {})
+    both = of_both(outlets=outlets)
+    assert both.plot()[0] == "drawn", "one of its arrays has no height"
+
+
+def test_a_plotter_can_be_asked_for(studio: ModuleType) -> None:
+    pictured = of_images(outlets=plotters(etch=(), draw=()))
+    assert pictured.plot("draw", size=3) == ("drawn", pictured, {"size": 3})
+    with pytest.raises(PlotError, match="No plotter 'paint' is installed; installed are draw, etch"):
+        pictured.plot("paint")
+
+
+def test_no_plotter_draws_axes_that_it_does_not_accept(studio: ModuleType) -> None:
+    table = of_images(values=TABLE, dims=TABLE_DIMS, outlets=plotters(etch=("height",)))
+    for asked in (None, "etch"):
+        with pytest.raises(PlotError, match=r"accepts axes \('sample', 'feature'\); installed are etch"):
+            table.plot(asked)
+
+
+def test_a_plotter_whose_requirements_are_not_met_is_passed_over(studio: ModuleType) -> None:
+    missing = PlotterSpec(name="etch", implementation="studio:etch", requirements=("no-such-distribution>=1",))
+    alone = of_images(outlets=Outlets(plotters={"etch": missing}))
+    with pytest.raises(PlotError, match="No usable plotter"):
+        alone.plot()
+    outlets = Outlets(plotters={"etch": missing, **plotters(draw=()).plotters})
+    assert of_images(outlets=outlets).plot()[0] == "drawn"
+
+
+# files
+
+
+def test_the_suffix_chooses_the_writer(studio: ModuleType, tmp_path: Any) -> None:
+    writer = WriterSpec(name="text", suffixes=(".txt",), implementation="studio:write")
+    saved = of_images(outlets=Outlets(writers={**Outlets().writers, ".txt": writer}))
+    assert saved.save(str(tmp_path / "a.TXT")) == tmp_path / "a.TXT"
+    assert (tmp_path / "a.TXT").read_text() == "saliency"
+    with np.load(saved.save(tmp_path / "a.npz")) as file:
+        np.testing.assert_array_equal(file["values"], IMAGES)
+
+
+def test_a_suffix_that_nobody_writes_is_refused(tmp_path: Any) -> None:
+    with pytest.raises(PlotError, match=r"No writer serves '\.gif' files; there are writers for \.npz\.$"):
+        of_images().save(tmp_path / "a.gif")
+    with pytest.raises(PlotError, match=r"No writer serves '\.png' files; .*pip install cfi-matplotlib brings one"):
+        of_images().save(tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_writer_whose_requirements_are_not_met_names_them(tmp_path: Any) -> None:
+    writer = WriterSpec(
+        name="text", suffixes=(".txt",), implementation="studio:write", requirements=("no-such-distribution>=1",)
+    )
+    with pytest.raises(PlotError, match=r"Writing '\.txt' needs no-such-distribution>=1"):
+        of_images(outlets=Outlets(writers={".txt": writer})).save(tmp_path / "a.txt")
+
+
+# xarray
+
+
+def test_one_array_is_a_data_array_with_named_axes() -> None:
+    array = of_images().to_xarray()
+    assert isinstance(array, xarray.DataArray) and array.name == "saliency" and array.dims == IMAGE_DIMS
+    np.testing.assert_array_equal(array.sel(sample=1).sum("channel"), IMAGES[1].sum(0))
+
+
+def test_several_arrays_are_a_dataset_that_shares_the_samples() -> None:
+    dataset = of_both().to_xarray()
+    assert isinstance(dataset, xarray.Dataset) and list(dataset) == ["saliency_0", "saliency_1"]
+    assert dataset["saliency_0"].dims == ("sample", "channel_0", "height_0", "width_0")
+    assert dataset["saliency_1"].dims == ("sample", "feature_1")
+    np.testing.assert_array_equal(dataset["saliency_0"], IMAGES)
+    np.testing.assert_array_equal(dataset["saliency_1"], TABLE)
+    assert dict(dataset.sizes) == {"sample": 2, "channel_0": 3, "height_0": 2, "width_0": 2, "feature_1": 4}
+
+
+def test_without_xarray_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(ImportError, match=r"pip install 'cfi-core\[xarray\]'"):
+        of_images().to_xarray()
+
+
+# in words
+
+
+def test_it_says_what_it_is() -> None:
+    assert repr(of_images()) == "<Attribution saliency by press, native, shape (2, 3, 2, 2)>"
+    both = of_both(route=("paint2print", "print2press"))
+    assert repr(both) == "<Attribution saliency by press, paint2print → print2press, shape (2, 3, 2, 2), (2, 4)>"

@@ -1,0 +1,406 @@
+"""What a method is asked, when the model that runs has other axes than the user's: every argument arrives turned.
+
+`turn` translates a function of two inputs and two outputs into a model with the channels of its first input last and
+the axes of its first output swapped. `ablate` explains such models: it sets one feature after the other to a
+baseline.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cfi_core as cfi
+from cfi_core.arrays import ArrayAdapter, ArrayModel
+from cfi_core.contract import Axes, Converted, MethodRequest, MethodResult
+from cfi_core.hookspec import hookimpl
+from cfi_core.specs import FrameworkSpec, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
+from cfi_core.testing import fake, use_plugins
+from cfi_core.testing.fake import Painting, Print
+
+HERE = "planted_for_carrying"  # pytest's importlib mode may not have put this module where it can be imported from
+FORWARD = frozenset({Need.FORWARD})
+
+A = np.array([2.0, -1.0, 0.5])  # of the channels
+B = np.arange(1.0, 9.0).reshape(2, 4)  # of the places
+X = np.random.default_rng(0).normal(size=(2, 3, 2, 4))
+Z = np.random.default_rng(1).normal(size=(2, 5))
+
+
+def function(x: np.ndarray, z: np.ndarray) -> dict[str, np.ndarray]:
+    """Linear, so that the effect of each feature is its weight times its distance from the baseline."""
+    return {"grid": np.einsum("c,nchw->nhw", A, x) + z.sum(1)[:, None, None] * B, "total": x.sum((1, 2, 3)) - z[:, 0]}
+
+
+def by_hand(
+    weights_x: np.ndarray, weights_z: np.ndarray, x0: Any = 0.0, z0: Any = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    return weights_x * (X - x0), weights_z * (Z - z0)
+
+
+def at(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of one place of the grid."""
+    weights = np.zeros((1, 3, 2, 4))
+    weights[0, :, h, w] = A
+    return weights, np.full((1, 5), B[h, w])
+
+
+# the framework, its translator and its toolset
+
+
+class Sheet:
+    """A tensor of another framework."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+
+class SheetAdapter(ArrayAdapter):
+    name = "sheets"
+
+    def is_tensor(self, value: Any) -> bool:
+        return isinstance(value, Sheet)
+
+    def to_numpy(self, tensor: Sheet) -> np.ndarray:
+        return tensor.array
+
+
+class TurnedAdapter(ArrayAdapter):
+    name = "turned"
+
+    def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
+        return len(shape) - 1 if len(shape) > 2 else None
+
+
+def turn(model: ArrayModel, inputs: tuple[np.ndarray, ...]) -> Converted:
+    def turned(x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, ...]:
+        outputs = model(x.transpose(0, 3, 1, 2), z)
+        return outputs["grid"].transpose(0, 2, 1), outputs["total"]
+
+    return Converted(ArrayModel(turned), ((0, 2, 3, 1), None), ((0, 2, 1), None))
+
+
+ASKED: list[MethodRequest] = []
+
+
+def explained(request: MethodRequest, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    """One value for each sample."""
+    outputs, target = request.model(*inputs), request.target
+    scores = request.exec_args.get("score")
+    if scores is not None:
+        scores = scores if isinstance(scores, list | tuple) else [scores]
+        return np.sum([score(output) for score, output in zip(scores, outputs, strict=False)], axis=0)
+    assert target is not None
+    chosen = outputs if target.output is None else outputs[target.output]
+    if target.function is not None:
+        return np.asarray(target.function(chosen))
+    if target.index is None:
+        return np.asarray(chosen)
+    return np.array([chosen[(n, *index)] for n, index in enumerate(target.indices(len(inputs[0])))])
+
+
+def ablate(request: MethodRequest) -> MethodResult:
+    """How much the target falls when features become what they are in the baseline, those of one mask together."""
+    ASKED.append(request)
+    before = explained(request, request.inputs)
+    masks = request.exec_args.get("mask") or (None,) * len(request.inputs)
+    values = []
+    for i, (array, baseline) in enumerate(zip(request.inputs, request.baselines or (0,) * 9, strict=False)):
+        result = np.zeros_like(array)
+        mask = np.arange(array[0].size).reshape(1, *array.shape[1:]) if masks[i] is None else masks[i]
+        for feature in np.unique(mask):
+            chosen = np.broadcast_to(mask == feature, array.shape)
+            changed = [np.where(chosen, baseline, one) if j == i else one for j, one in enumerate(request.inputs)]
+            fall = before - explained(request, changed)
+            result += chosen * fall.reshape(-1, *[1] * (array.ndim - 1))
+        values.append(result)
+    return MethodResult(tuple(values), Axes.INPUT)
+
+
+def probe(request: MethodRequest) -> MethodResult:
+    """The activation of a layer of a print, times a mask; and what a function of the unit gives."""
+    ASKED.append(request)
+    activation = request.model.layers(request.inputs[0])[request.layer[0]]
+    mask = request.exec_args.get("mask", 1.0)
+    mask = mask[0] if isinstance(mask, tuple) else mask
+    extras = {"unit": request.neuron(activation)} if callable(request.neuron) else {}
+    return MethodResult((activation * mask,), Axes.LAYER, extras)
+
+
+def without_relu(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value for name, value in values.items() if name != "relu"}
+
+
+class Terse(Print):
+    """A print that shows no relu."""
+
+    def layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return without_relu(super().layers(images))
+
+    def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        return without_relu(Print(self.mix, self.head).gradients(images, cotangent))
+
+
+class Opaque(Painting):
+    """A painting whose relu cannot be read."""
+
+    def layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return without_relu(super().layers(images))
+
+    def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
+        return without_relu(Painting(self.mix, self.head).gradients(images, cotangent))
+
+
+def to_terse(model: Painting, inputs: tuple[np.ndarray, ...]) -> Converted:
+    return Converted(Terse(model.mix, model.head), ((0, 2, 3, 1),), (None,))
+
+
+class Plugin:
+    @staticmethod
+    @hookimpl
+    def cfi_frameworks() -> list[FrameworkSpec]:
+        def framework(name: str, adapter: str, tensors: tuple[tuple[str, str], ...] = ()) -> FrameworkSpec:
+            return FrameworkSpec(
+                name=name, model_types=(), tensor_types=tensors, adapter=f"{HERE}:{adapter}", module="numpy"
+            )
+
+        return [framework("turned", "TurnedAdapter"), framework("sheets", "SheetAdapter", ((HERE, "Sheet"),))]
+
+    @staticmethod
+    @hookimpl
+    def cfi_toolsets() -> list[ToolsetSpec]:
+        return [ToolsetSpec(name="plane", framework="turned"), ToolsetSpec(name="probes", framework="print")]
+
+    @staticmethod
+    @hookimpl
+    def cfi_methods() -> list[MethodSpec]:
+        own = ("score", "mask", "window", "other")
+        roles = {"score": Role.OWN_TARGET, "mask": Role.LIKE_INPUTS, "window": Role.WINDOW}
+        return [
+            MethodSpec(
+                key="ablate",
+                toolset="plane",
+                kind=Kind.ATTRIBUTION,
+                needs=FORWARD,
+                implementation=f"{HERE}:ablate",
+                optional=("target", "baselines"),
+                exec_args=own,
+                roles=roles,
+            ),
+            MethodSpec(
+                key="probe",
+                toolset="probes",
+                kind=Kind.LAYER,
+                needs=frozenset({Need.LAYER}),
+                implementation=f"{HERE}:probe",
+                required=("inputs", "layer"),
+                optional=("neuron",),
+                exec_args=("mask", "others"),
+                roles={"mask": Role.LIKE_LAYER},
+            ),
+        ]
+
+    @staticmethod
+    @hookimpl
+    def cfi_translators() -> list[TranslatorSpec]:
+        terse = TranslatorSpec(
+            name="terse",
+            source="paint",
+            target="print",
+            preserves=frozenset(Need),
+            cost=9,
+            implementation=f"{HERE}:to_terse",
+        )
+        turned = TranslatorSpec(
+            name="turn", source="numpy", target="turned", preserves=FORWARD, cost=1, implementation=f"{HERE}:turn"
+        )
+        return [turned, terse]
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    here = ModuleType(HERE)
+    vars(here).update(
+        TurnedAdapter=TurnedAdapter,
+        SheetAdapter=SheetAdapter,
+        Sheet=Sheet,
+        turn=turn,
+        to_terse=to_terse,
+        ablate=ablate,
+        probe=probe,
+    )
+    monkeypatch.setitem(sys.modules, HERE, here)
+    ASKED.clear()
+    cfi.forget_translations()
+    with use_plugins(fake, Plugin()) as current:
+        yield current
+
+
+def explain(model: Any = function, inputs: Any = (X, Z), **arguments: Any) -> cfi.Attribution:
+    found = cfi.attribute(model, "ablate", inputs=inputs, **arguments)
+    assert isinstance(found, cfi.Attribution) and found.route == ("turn",)
+    return found
+
+
+def assert_values(found: cfi.Attribution, expected: Sequence[np.ndarray]) -> None:
+    assert found.dims == (("sample", "channel", "height", "width"), ("sample", "feature")) or len(found.values) == 2
+    for value, one in zip(found.values, expected, strict=True):
+        np.testing.assert_allclose(value, one, atol=1e-9)
+
+
+# inputs and baselines
+
+
+def test_several_inputs_come_home_each_in_its_own_axes():
+    found = explain(target=("grid", 1, 3))
+    assert_values(found, by_hand(*at(1, 3)))
+    assert found.certificate.faithful and "input gradients not compared" in str(found.certificate)
+    assert [array.shape for array in ASKED[0].inputs] == [(2, 2, 4, 3), (2, 5)]
+    np.testing.assert_array_equal(ASKED[0].inputs[0], X.transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(found.inputs[0], X)
+
+
+def test_a_number_is_the_baseline_of_every_input():
+    assert_values(explain(target=("grid", 1, 3), baselines=0.5), by_hand(*at(1, 3), 0.5, 0.5))
+    assert ASKED[0].baselines == (0.5, 0.5)
+
+
+def test_baselines_turn_with_their_inputs():
+    x0, z0 = np.arange(24.0).reshape(1, 3, 2, 4), np.arange(5.0)[None]
+    assert_values(explain(target=("grid", 1, 3), baselines=(x0, z0)), by_hand(*at(1, 3), x0, z0))
+    assert_values(explain(target=("grid", 1, 3), baselines=(Sheet(x0), 1.5)), by_hand(*at(1, 3), x0, 1.5))
+    assert ASKED[1].baselines[1] == 1.5
+    with pytest.raises(cfi.InputError, match=r"baselines has shape \(1, 2, 4, 3\), which does not fit"):
+        explain(target=("grid", 1, 3), baselines=(x0.transpose(0, 2, 3, 1), z0))
+
+
+# targets
+
+
+def test_a_target_per_sample_is_turned_with_the_output():
+    found = explain(target=("grid", [(0, 3), (1, 2)]))
+    expected = [by_hand(*at(*place)) for place in ((0, 3), (1, 2))]
+    assert_values(found, [np.stack([one[i][n] for n, one in enumerate(expected)]) for i in range(2)])
+    assert ASKED[0].target.index == ((3, 0), (2, 1)) and ASKED[0].target.output == 0
+
+
+def test_an_output_of_one_value_per_sample():
+    weights_z = np.zeros((1, 5))
+    weights_z[0, 0] = -1
+    assert_values(explain(target=("total",)), by_hand(np.ones((1, 3, 2, 4)), weights_z))
+    assert ASKED[0].target.output == 1
+
+
+def test_a_function_of_all_outputs_sees_them_as_the_model_gives_them():
+    seen = []
+
+    def score(outputs: dict[str, np.ndarray]) -> np.ndarray:
+        seen.append({name: output.shape for name, output in outputs.items()})
+        return outputs["grid"][:, 1, 3] + 2 * outputs["total"]
+
+    found = explain(target=score)
+    weights_x, weights_z = at(1, 3)
+    assert_values(found, by_hand(weights_x + 2, weights_z - 2 * np.eye(5)[:1]))
+    assert seen[0] == {"grid": (2, 2, 4), "total": (2,)}
+
+
+def test_a_function_of_one_output_sees_it_in_the_users_axes():
+    assert_values(explain(target=("grid", lambda grid: grid[:, 0, 2])), by_hand(*at(0, 2)))
+
+
+def test_a_score_in_the_toolsets_words_sees_the_users_axes():
+    assert_values(explain(exec_args={"score": lambda grid: grid[:, 0, 2]}), by_hand(*at(0, 2)))
+    both = [lambda grid: grid[:, 0, 2], lambda total: 0 * total]
+    assert_values(explain(exec_args={"score": both}), by_hand(*at(0, 2)))
+
+
+def test_a_score_object_of_the_toolsets_is_passed_on_as_it_is():
+    class Score:
+        def __call__(self, grid: np.ndarray) -> np.ndarray:
+            return grid[:, 2, 0]  # as the model that runs gives it
+
+    score = Score()
+    assert_values(explain(exec_args={"score": score}), by_hand(*at(0, 2)))
+    assert ASKED[0].exec_args["score"] is score
+
+
+# the toolset's own arguments
+
+
+def test_masks_turn_with_their_inputs():
+    mask = np.zeros((1, 3, 2, 4), int)
+    mask[0, :, 1] = 1  # the rows
+    found = explain(target=("grid", 1, 3), exec_args={"mask": (mask, None)})
+    each_x, each_z = by_hand(*at(1, 3))
+    rows = np.broadcast_to(each_x.sum((1, 3), keepdims=True), X.shape)
+    assert_values(found, (rows * (mask == 1), each_z))
+    with pytest.raises(cfi.InputError, match="mask has 1 parts for 2 inputs"):
+        explain(target=("grid", 1, 3), exec_args={"mask": mask})
+
+
+def test_a_window_has_its_axes_in_the_order_of_the_model_that_runs():
+    explain(target=("grid", 1, 3), exec_args={"window": ((3, 1, 2), (4,))})
+    explain(target=("grid", 1, 3), exec_args={"window": (3, 1, 2)})
+    explain(target=("grid", 1, 3))
+    assert [asked.exec_args.get("window") for asked in ASKED] == [((1, 2, 3), (4,)), (1, 2, 3), None]
+
+
+def test_other_arguments_are_carried_by_their_value():
+    place, text = object(), {"note": "as it is"}
+    explain(target=("total",), exec_args={"other": [Sheet(Z), {"deep": (Sheet(X), 3)}, place, text, np.tanh]})
+    (sheet, deep, *rest) = ASKED[0].exec_args["other"]
+    np.testing.assert_array_equal(sheet, Z)
+    np.testing.assert_array_equal(deep["deep"][0], X)
+    assert deep["deep"][1] == 3 and rest == [place, text, np.tanh]
+
+
+# layers and their units
+
+
+class Step(str):
+    """A layer as an object, which can be called as layers can."""
+
+    def __call__(self) -> None: ...
+
+
+def read(model: Painting, images: np.ndarray, **arguments: Any) -> cfi.Attribution:
+    found = cfi.attribute(model, "probe", inputs=images, **arguments)
+    assert isinstance(found, cfi.Attribution)
+    return found
+
+
+def test_a_mask_of_a_layer_turns_with_it(painting, images):
+    mask = np.arange(4.0 * 5 * 7).reshape(1, 4, 5, 7)
+    relu = painting.layers(images)["relu"]
+    np.testing.assert_allclose(read(painting, images, layer="relu", exec_args={"mask": mask}).values, relu * mask)
+    one_each = read(painting, images, layer="relu", exec_args={"mask": (mask,)})
+    np.testing.assert_allclose(one_each.values, relu * mask)
+    np.testing.assert_allclose(read(painting, images, layer="relu", exec_args={"mask": 3}).values, relu * 3)
+    with pytest.raises(cfi.ArgumentError, match="An array for layer 'relu' needs 4 axes, as its output has"):
+        read(painting, images, layer="relu", exec_args={"mask": mask[0]})
+
+
+def test_a_function_of_a_unit_sees_the_users_axes(painting, images):
+    found = read(painting, images, layer="mix", neuron=lambda activation: activation[:, 2, 4, 6])
+    np.testing.assert_allclose(found.extras["unit"], painting.layers(images)["mix"][:, 2, 4, 6])
+
+
+def test_a_layer_among_the_toolsets_own_arguments_becomes_the_one_of_the_model_that_runs(painting, images):
+    read(painting, images, layer="mix", exec_args={"others": {"first": [Step("relu"), "relu"], "rest": (len,)}})
+    others = ASKED[0].exec_args["others"]
+    assert others == {"first": ["relu", "relu"], "rest": (len,)} and type(others["first"][0]) is str
+
+
+def test_a_layer_that_the_translated_model_lacks_is_refused_with_those_it_has(painting, images):
+    with pytest.raises(cfi.LayerError, match=r"Layer 'relu' .* through terse: .*merged or split it.* mix, pool, head"):
+        read(painting, images, layer="relu", translator="terse")
+    with pytest.raises(cfi.LayerError, match=r"'relu' .* merged or split"):
+        read(painting, images, layer="mix", translator="terse", exec_args={"others": Step("relu")})
+    opaque = Opaque(painting.mix, painting.head)
+    with pytest.raises(cfi.LayerError, match=r"Layer 'relu' .* through paint2print: its activation cannot be read"):
+        read(opaque, images, layer="relu", translator="paint2print")

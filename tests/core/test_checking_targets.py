@@ -1,0 +1,178 @@
+"""Targets and neurons in all the words that users have for them, against outputs of every structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
+from cfi_core.contract import Target
+from cfi_core.errors import ArgumentError, TargetError
+
+SCORES = np.zeros((2, 5))
+BOXES = np.zeros((2, 3, 4))
+ONE_EACH = np.zeros((2, 1))
+ALONE = np.zeros(2)
+
+
+@dataclass
+class Detection:
+    scores: np.ndarray
+    boxes: np.ndarray
+
+
+def first(output: Any) -> Any:
+    return output
+
+
+# one tensor
+
+
+@pytest.mark.parametrize(
+    ("target", "output", "index"),
+    [
+        (3, SCORES, (3,)),
+        (-1, SCORES, (4,)),
+        (np.int64(2), SCORES, (2,)),
+        ((3,), SCORES, (3,)),
+        ([3, -5], SCORES, ((3,), (0,))),
+        ([(3,), [1]], SCORES, ((3,), (1,))),
+        (np.array([3, 1]), SCORES, ((3,), (1,))),
+        (np.array(4), SCORES, (4,)),
+        ((2, -1), BOXES, (2, 3)),
+        ([(2, 0), (0, 1)], BOXES, ((2, 0), (0, 1))),
+        (np.array([[2, 0], [0, 1]]), BOXES, ((2, 0), (0, 1))),
+        (None, ONE_EACH, (0,)),
+        (None, np.zeros((2, 1, 1)), (0, 0)),
+        (None, ALONE, None),
+    ],
+)
+def test_words_for_an_index(registry, target, output, index):
+    assert resolve_target(registry, target, output) == Target(index=index)
+
+
+@pytest.mark.parametrize(
+    ("target", "output", "message"),
+    [
+        (None, SCORES, r"gives 5 values per sample. Pass target=, for example target=0"),
+        (None, BOXES, r"output of shape \(2, 3, 4\). Pass target= with a tuple of 2 indices into \(3, 4\)"),
+        (5, SCORES, r"The target 5 is out of range.*between 0 and 4"),
+        (-6, SCORES, "out of range"),
+        ("cat", SCORES, "'cat' is no index. Pass a class index"),
+        (True, SCORES, "True is no index"),
+        ((True,), SCORES, "out of range"),
+        (1.0, SCORES, "holds no indices. Pass integers, or a callable"),
+        (np.array([0.5, 1]), SCORES, "holds no indices"),
+        ([1, 2, 3], SCORES, "3 targets for 2 samples"),
+        ((1, 2), SCORES, r"has 2 indices for an output of shape \(2, 5\).* One class per sample is a list"),
+        (1, BOXES, r"The target 1 has 1 indices for an output of shape \(2, 3, 4\). Pass a tuple of 2"),
+        ((1, 4), BOXES, r"The target \(1, 4\) is out of range"),
+        ([1, (2, 3)], BOXES, "The target 1 has 1 indices"),
+    ],
+)
+def test_what_names_nothing_is_refused(registry, target, output, message):
+    with pytest.raises(TargetError, match=message):
+        resolve_target(registry, target, output)
+
+
+def test_a_function_is_given_the_tensor(registry):
+    assert resolve_target(registry, first, SCORES) == Target(function=first)
+
+
+# structures
+
+
+PAIR = (SCORES, BOXES)
+NAMED = {"scores": SCORES, "boxes": BOXES}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "target", "resolved", "position"),
+    [
+        (PAIR, (0, 3), Target(output=0, index=(3,)), 0),
+        (PAIR, (1, 2, -1), Target(output=1, index=(2, 3)), 1),
+        (PAIR, (0, [3, 1]), Target(output=0, index=((3,), (1,))), 0),
+        (PAIR, (1, [(0, 1), (2, 3)]), Target(output=1, index=((0, 1), (2, 3))), 1),
+        (PAIR, (0, np.array([3, 1])), Target(output=0, index=((3,), (1,))), 0),
+        (PAIR, (1, first), Target(output=1, function=first), 1),
+        (PAIR, first, Target(function=first), 0),
+        (list(PAIR), (0, 3), Target(output=0, index=(3,)), 0),
+        (NAMED, ("boxes", 1, 1), Target(output="boxes", index=(1, 1)), 1),
+        (Detection(SCORES, BOXES), ("boxes", 1, 1), Target(output="boxes", index=(1, 1)), 1),
+        (((SCORES, SCORES), ALONE), (1,), Target(output=1), 2),
+        ({"a": None, "b": SCORES}, ("b", 0), Target(output="b", index=(0,)), 0),
+        ({"scores": SCORES}, 3, Target(output="scores", index=(3,)), 0),
+        ({"scores": SCORES}, (3,), Target(output="scores", index=(3,)), 0),
+        ({"scores": SCORES}, ("scores", 3), Target(output="scores", index=(3,)), 0),
+        ((BOXES,), (1, 2), Target(output=0, index=(1, 2)), 0),
+        ((BOXES,), (0, 1, 2), Target(output=0, index=(1, 2)), 0),
+        ((ONE_EACH,), None, Target(output=0, index=(0,)), 0),
+    ],
+)
+def test_an_output_of_several_is_named_first(registry, outputs, target, resolved, position):
+    found = resolve_target(registry, target, outputs)
+    assert found == resolved and position_of(found, outputs) == position
+
+
+@pytest.mark.parametrize(
+    ("outputs", "target", "message"),
+    [
+        (
+            PAIR,
+            3,
+            r"has 2 outputs: 0, 1. Pass a tuple that begins with one of them, for example target=\(0, 0\); got 3",
+        ),
+        (PAIR, (2, 0), r"has 2 outputs"),
+        (PAIR, None, "has 2 outputs"),
+        (PAIR, (), "has 2 outputs"),
+        (PAIR, [0, 1], "has 2 outputs"),
+        (NAMED, ("labels", 0), r"has 2 outputs: 'scores', 'boxes'.*target=\('scores', 0\)"),
+        (NAMED, ("scores",), "gives 5 values per sample"),
+        (NAMED, ("scores", 5), "out of range"),
+        (NAMED, ("boxes", 1), r"has 1 indices for an output of shape \(2, 3, 4\)"),
+        (((SCORES, SCORES), ALONE), (0, 0), "Output 0 holds several tensors itself. Pass a callable"),
+    ],
+)
+def test_an_output_that_is_not_there_is_refused(registry, outputs, target, message):
+    with pytest.raises(TargetError, match=message):
+        resolve_target(registry, target, outputs)
+
+
+def test_without_a_target_the_first_output_counts():
+    assert position_of(None, PAIR) == 0
+
+
+# neurons
+
+
+@pytest.mark.parametrize(
+    ("neuron", "channel_allowed", "resolved"),
+    [
+        (None, False, None),
+        (first, False, first),
+        ((1, 2, 3), False, (1, 2, 3)),
+        ([-1, np.int64(2), -3], False, (3, 2, 4)),
+        (2, True, (2,)),
+        ((1, 2, 3), True, (1, 2, 3)),
+    ],
+)
+def test_words_for_a_unit(neuron, channel_allowed, resolved):
+    assert resolve_neuron(neuron, (2, 4, 5, 7), channel_allowed=channel_allowed, layer="conv") == resolved
+
+
+@pytest.mark.parametrize(
+    ("neuron", "message"),
+    [
+        (2, r"neuron=2 has 1 indices, but layer 'conv' gives \(4, 5, 7\) values per sample"),
+        ((4, 0, 0), r"neuron=\(4, 0, 0\) is out of range"),
+        ((0, 0, -8), "out of range"),
+        ((0, 0, True), "out of range"),
+        ((0, 0, 1.0), "out of range"),
+    ],
+)
+def test_what_is_no_unit_is_refused(neuron, message):
+    with pytest.raises(ArgumentError, match=message):
+        resolve_neuron(neuron, (2, 4, 5, 7), channel_allowed=False, layer="conv")
