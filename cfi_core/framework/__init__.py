@@ -1,9 +1,9 @@
 """What an adapter of a framework is made of: public, for plugins that bring one.
 
 `FrameworkAdapter` and `Runner` are what it implements. The rest helps: structures of tensors (`flatten`, `items`,
-`map_structure`), axes (`named_axes`, `Permutation`, `inverse`), calls of layers (`LayerCalls`), hashes of what models hold (`Content`),
-models with a fixed number of samples (`Portions`). `cfi_core.arrays` has the adapter of functions of numpy arrays, to
-inherit from.
+`map_structure`), axes (`named_axes`, `Permutation`, `inverse`), calls of layers (`LayerCalls`), hashes of what models
+hold (`Content`), models with a fixed number of samples (`Portions`). `cfi_core.arrays` has the adapter of functions of
+numpy arrays, to inherit from.
 """
 
 from cfi_core.framework.axes import Permutation, inverse, named_axes
