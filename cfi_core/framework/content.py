@@ -16,6 +16,7 @@ import numpy as np
 import xxhash
 
 _WORDS = (int, float, complex, str, bytes, type(None), type(...))
+_ARRAYS, _CONTAINERS = (np.ndarray, np.generic), (list, tuple, dict)
 _FREE = (np.dtype, np.ufunc, type(str.join), type(object.__init__))
 _DESCRIPTORS = ("__func__", "fget", "fset", "func", "__wrapped__")
 _OF_EVERY_CLASS = frozenset(("__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__"))
@@ -104,7 +105,9 @@ class Content:
     def _refer_to(self, value: Any) -> None:
         if isinstance(value, _WORDS):
             self.write(repr(value))
-        elif isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        elif isinstance(value, _CONTAINERS) and not value:
+            self.write(f"no {type(value).__qualname__}")  # modules have many
+        elif isinstance(value, _ARRAYS) and not value.dtype.hasobject:
             self.write(f"array {_name_of(value.dtype)}{value.shape}")
             self._digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
         elif id(value) in self._numbers:
