@@ -62,14 +62,15 @@ class Portions:
     def _apart(self, feeds: Feeds, size: int, count: int) -> list[bool]:
         """Of each output whether samples in another order give the results in that order, and one changes no other."""
         generator = np.random.default_rng(0)
-        batch = {name: _different(array[0], size + 1, generator) for name, array in feeds.items()}
-        order = np.roll(np.arange(size)[::-1], 1)
-        plain = self._run({name: array[:size] for name, array in batch.items()})
-        turned = self._run({name: array[:size][order] for name, array in batch.items()})
-        later = self._run({name: array[1:] for name, array in batch.items()})
+        batch = {name: _different(array, size + 1, generator) for name, array in feeds.items()}
+        order = np.roll(np.arange(size), 1)
+        # As they are; in another order; each one place earlier; with another one in the place of the last.
+        places = (np.arange(size), order, np.arange(1, size + 1), np.append(np.arange(size - 1), size))
+        runs = [self._run({name: array[at] for name, array in batch.items()}) for at in places]
         found = [
-            not _has_samples(one, size) or (_close(one[order], other) and _close(one[1:], third[:-1]))
-            for one, other, third in zip(plain, turned, later, strict=True)
+            not _has_samples(plain, size)
+            or (_close(plain[order], turned) and _close(plain[1:], earlier[:-1]) and _close(plain[:-1], replaced[:-1]))
+            for plain, turned, earlier, replaced in zip(*runs, strict=True)
         ]
         # Of samples that are all alike nothing can be seen.
         differ = any((array[0] != array[1:]).any() for array in batch.values())
@@ -86,12 +87,18 @@ def _filled(array: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
 
 
-def _different(sample: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Samples with the values of one in other orders, and of other sizes where they are no integers."""
-    mixed = [generator.permutation(sample.reshape(-1)).reshape(sample.shape) for _ in range(count)]
+def _different(samples: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """New samples of the values of others, each unlike the one before; floating point ones of other sizes too."""
+    sample = samples[0]
     if np.issubdtype(sample.dtype, np.floating):
-        mixed = [one * generator.uniform(-1, 1) + generator.uniform(-0.1, 0.1) for one in mixed]
-    return np.stack(mixed).astype(sample.dtype)
+        mixed = [generator.permutation(sample.reshape(-1)).reshape(sample.shape) for _ in range(count)]
+        return np.stack([one * generator.uniform(-1, 1) + generator.uniform(-0.1, 0.1) for one in mixed]).astype(
+            sample.dtype
+        )
+    values = np.unique(samples)
+    drawn = generator.choice(values, (count, *sample.shape))
+    drawn.reshape(count, -1)[:, :1] = values[np.arange(count) % len(values)][:, None]
+    return drawn
 
 
 def _close(one: np.ndarray, other: np.ndarray) -> bool:

@@ -77,7 +77,7 @@ def test_that_samples_are_apart_is_found_out_once() -> None:
     run({"x": X})
     first = len(model.given)
     run({"x": X})
-    assert (first, len(model.given) - first) == (3 + 3, 3)
+    assert (first, len(model.given) - first) == (4 + 3, 3)
 
 
 def test_of_samples_that_are_all_alike_nothing_is_concluded() -> None:
@@ -91,6 +91,22 @@ def test_of_samples_that_are_all_alike_nothing_is_concluded() -> None:
     np.testing.assert_array_equal(run({"token": alike})[0], np.zeros((3, 9)))
     with pytest.raises(InputError, match="one sample changes the result of another"):
         run({"token": np.arange(27).reshape(3, 9)})
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens"),
+    [
+        (2, np.array([[1, 2], [3, 4], [5, 6]])),
+        (2, np.array([7, 7, 7, 8, 7])),
+        (4, np.array([3, 5, 9, 1, 4])),
+        (4, np.array([[0, 0, 0], [1, 2, 3], [4, 4, 4], [2, 2, 2], [9, 9, 9]])),
+        (3, np.array([[True], [False], [True], [True]])),
+    ],
+)
+def test_whole_numbers_that_touch_each_other_are_refused(size: int, tokens: np.ndarray) -> None:
+    _, run = in_portions(lambda token: token - token.mean(0, keepdims=True), size)
+    with pytest.raises(InputError, match="one sample changes the result of another"):
+        run({"token": tokens})
 
 
 # what needs no portions
