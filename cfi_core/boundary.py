@@ -38,7 +38,7 @@ from cfi_core.errors import (
 from cfi_core.registry import Registry
 from cfi_core.specs import FrameworkSpec, TranslatorSpec, resolve
 from cfi_core.validation import Refused
-from cfi_core.views import protected
+from cfi_core.views import protect
 
 Shape = tuple[int | None, ...]
 
@@ -171,7 +171,7 @@ def take_precaution(spec: FrameworkSpec, plugin: PluginInfo) -> None:
     Warns:
         PluginWarning: It failed, or cannot be imported; other frameworks are loaded without it.
     """
-    with _reported(f"The precaution for {spec.name}", plugin):
+    with _report_failures(f"The precaution for {spec.name}", plugin):
         resolve(spec.before_use)()
 
 
@@ -183,25 +183,25 @@ def ask(registry: Registry, hook: str, **arguments: Any) -> Iterator[tuple[Plugi
     """
     for plugin, implementation in registry.implementations(hook):
         answer = None
-        with _reported(f"The {hook} hook", plugin):
+        with _report_failures(f"The {hook} hook", plugin):
             answer = implementation(**arguments)
         if answer is not None:
             yield plugin, answer
 
 
 def observe(registry: Registry, hook: str, **records: Any) -> None:
-    """Shows records to all observers, to each a view of its own (`cfi_core.views.protected`).
+    """Shows records to all observers, to each a view of its own (`cfi_core.views.protect`).
 
     Warns:
         PluginWarning: An observer failed, which changes nothing.
     """
     for plugin, implementation in registry.implementations(hook):
-        with _reported(f"The {hook} hook", plugin):
-            implementation(**{name: protected(record) for name, record in records.items()})
+        with _report_failures(f"The {hook} hook", plugin):
+            implementation(**{name: protect(record) for name, record in records.items()})
 
 
 @contextmanager
-def _reported(what: str, plugin: PluginInfo) -> Iterator[None]:
+def _report_failures(what: str, plugin: PluginInfo) -> Iterator[None]:
     try:
         yield
     except FOREIGN as error:
@@ -314,7 +314,7 @@ def _without_channels(shape: Shape, channel: int | None, place: str) -> Shape:
 def _check_value(value: Any, expected: Shape | None, name: str, axes: Axes) -> None:
     shape = getattr(value, "shape", None)
     if shape is None or not _REAL.search(str(getattr(value, "dtype", ""))):
-        raise Refused(f"{name} that is no tensor of real numbers ({_described(value)})")
+        raise Refused(f"{name} that is no tensor of real numbers ({_describe(value)})")
     actual = _shape(value)
     if not actual:
         raise Refused(f"{name} without axes, where the first one holds the samples")
@@ -342,7 +342,7 @@ def _shapes(tensors: Sequence[Any]) -> list[Shape]:
     return [_shape(tensor) for tensor in tensors]
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     dtype = getattr(value, "dtype", None)
     return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"
 

@@ -246,7 +246,7 @@ class _Loader:
             specs: list[Any] = []
             for implementation in getattr(self.manager.hook, slot.hook).get_hookimpls():
                 if implementation.plugin is module:
-                    specs.extend(_listed(slot, implementation.function()))
+                    specs.extend(_list_specs(slot, implementation.function()))
             names = [name for spec in specs for name in slot.names(spec)]
             if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
                 raise Refused(f"{slot.hook} returned the {slot.shown(twice[0])} twice")
@@ -302,7 +302,7 @@ class _Loader:
         return replace(plugin, withdrawn=reasons)
 
 
-def _listed(slot: _Slot, offered: Any) -> list[Any]:
+def _list_specs(slot: _Slot, offered: Any) -> list[Any]:
     if not isinstance(offered, Iterable):
         raise Refused(
             f"{slot.hook} returned a {type(offered).__name__}; it must return a list of {slot.spec.__name__}s"

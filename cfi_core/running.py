@@ -22,7 +22,7 @@ def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) ->
     request, origin = carried.request, registry.origin_of(call.plan.method).label
     np.random.seed(request.seed % 2**32)  # toolsets draw from numpy's global generator
     random.seed(request.seed)
-    layers = [_permuted(call.layer_shapes.get(name), prepared.layer_axes(name)) for name in call.plan.layers]
+    layers = [_permute(call.layer_shapes.get(name), prepared.layer_axes(name)) for name in call.plan.layers]
     with prepared.adapter.seeded(request.seed):
         return run_method(request, origin, inputs=_input_shapes(call, prepared), layers=layers)
 
@@ -30,8 +30,8 @@ def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) ->
 def _input_shapes(call: Call, prepared: Prepared) -> list[Shape]:
     """Shapes of the inputs of the model that runs; where the method makes them, of any number of samples."""
     shapes = [array.shape if call.inputs.given else (None, *array.shape[1:]) for array in call.inputs.arrays]
-    return [_permuted(shape, prepared.input_axes(i)) or () for i, shape in enumerate(shapes)]
+    return [_permute(shape, prepared.input_axes(i)) or () for i, shape in enumerate(shapes)]
 
 
-def _permuted(shape: Shape | None, axes: Permutation) -> Shape | None:
+def _permute(shape: Shape | None, axes: Permutation) -> Shape | None:
     return shape if shape is None or axes is None else tuple(shape[axis] for axis in axes)

@@ -248,9 +248,9 @@ class MethodSpec(Checked):
         spoken_of["defaults"] = [*self.defaults.raw, *self.defaults.toolset]
         for name, arguments in spoken_of.items():
             if unknown := sorted(set(arguments) - own):
-                self.refuse(f"{name} speaks of {_listed(unknown)}, which init_args and exec_args do not hold")
+                self.refuse(f"{name} speaks of {_quote(unknown)}, which init_args and exec_args do not hold")
         if self.wraps and self.wraps not in self.init_args:
-            self.refuse(f"wraps={self.wraps!r} is none of init_args ({_listed(self.init_args) or 'empty'})")
+            self.refuse(f"wraps={self.wraps!r} is none of init_args ({_quote(self.init_args) or 'empty'})")
 
     def __repr__(self) -> str:
         optional = "".join(f", [{name}]" for name in self.optional)
@@ -333,7 +333,7 @@ class WriterSpec(Checked):
 Spec = FrameworkSpec | ToolsetSpec | MethodSpec | TranslatorSpec | PlotterSpec | WriterSpec
 
 
-def _listed(names: Iterable[str]) -> str:
+def _quote(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 

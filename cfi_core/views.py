@@ -37,7 +37,7 @@ def kind_of(value: object) -> str:
     return value.kind.rpartition(".")[2] if isinstance(value, Description) else type(value).__name__
 
 
-def protected(value: Any) -> Any:
+def protect(value: Any) -> Any:
     """A view of a record of core's, such as a `Plan` or an `Attribution`, to be read and shown, or of what is in one.
 
     Everything in it is a copy, as deep as it goes; arrays cannot be written to, so that who tries is told. Objects of
@@ -51,12 +51,12 @@ def protected(value: Any) -> Any:
         array.setflags(write=False)
         return array
     if isinstance(value, dict | MappingProxyType):
-        entries = {protected(key): protected(entry) for key, entry in value.items()}
+        entries = {protect(key): protect(entry) for key, entry in value.items()}
         return entries if isinstance(value, dict) else MappingProxyType(entries)
     if isinstance(value, Mapping) and _is_of_core(value):
-        return MappingProxyType({key: protected(entry) for key, entry in value.items()})
+        return MappingProxyType({key: protect(entry) for key, entry in value.items()})
     if type(value) in (tuple, list, set, frozenset):
-        return type(value)(map(protected, value))
+        return type(value)(map(protect, value))
     # Models can be dataclasses too.
     return _copy(value) if is_dataclass(value) and _is_of_core(value) else Description(value)
 
@@ -69,5 +69,5 @@ def _copy(record: Any) -> Any:
     """The same record with views in its fields; not checked again, because a description is no model."""
     copy = object.__new__(type(record))
     for entry in fields(record):
-        object.__setattr__(copy, entry.name, protected(getattr(record, entry.name)))
+        object.__setattr__(copy, entry.name, protect(getattr(record, entry.name)))
     return copy

@@ -39,15 +39,15 @@ class Portions:
         count, size = counts.pop(), self._size
         apart = None if self._tested else self._apart(feeds, size, count)
         results = [
-            self._run({name: _filled(array[start : start + size], size) for name, array in feeds.items()})
+            self._run({name: _fill(array[start : start + size], size) for name, array in feeds.items()})
             for start in range(0, count, size)
         ]
         return [
-            self._joined(parts, count, apart is None or apart[position])
+            self._join(parts, count, apart is None or apart[position])
             for position, parts in enumerate(zip(*results, strict=True))
         ]
 
-    def _joined(self, parts: Sequence[Any], count: int, apart: bool) -> np.ndarray | None:
+    def _join(self, parts: Sequence[Any], count: int, apart: bool) -> np.ndarray | None:
         has_samples = all(_has_samples(one, self._size) for one in parts)
         if has_samples and apart:
             return np.concatenate(parts)[:count]
@@ -82,7 +82,7 @@ def _has_samples(value: Any, size: int | None) -> bool:
     return isinstance(value, np.ndarray) and value.ndim > 0 and len(value) == size
 
 
-def _filled(array: np.ndarray, size: int) -> np.ndarray:
+def _fill(array: np.ndarray, size: int) -> np.ndarray:
     """With more of the last sample, up to that size."""
     return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
 

@@ -12,7 +12,7 @@ import cfi_core as cfi
 from cfi_core.hookspec import hookimpl
 from cfi_core.specs import Kind
 from cfi_core.testing import fake, use_plugins
-from cfi_core.views import Description, protected
+from cfi_core.views import Description, protect
 
 
 def spoil(value, seen=()):
@@ -118,7 +118,7 @@ def test_each_observer_has_a_view_of_its_own(painting, images):
 
 @pytest.mark.parametrize("value", [None, True, 3, 2.5, "text", b"bytes", Path("x"), Kind.LAYER])
 def test_what_cannot_change_is_passed_on(value):
-    assert protected(value) is value
+    assert protect(value) is value
 
 
 def test_models_that_are_frozen_dataclasses_are_described_too():
@@ -126,7 +126,7 @@ def test_models_that_are_frozen_dataclasses_are_described_too():
     class Module:
         weight: np.ndarray
 
-    view = protected({"model": Module(np.zeros(2)), "function": spoil, "objects": np.array([object()])})
+    view = protect({"model": Module(np.zeros(2)), "function": spoil, "objects": np.array([object()])})
     assert all(isinstance(entry, Description) for entry in view.values())
     assert repr(view["function"]) == f"<{__name__}.spoil>"
     assert repr(view["objects"]) == "<numpy.ndarray of shape (1,)>"

@@ -42,17 +42,17 @@ def bridge(request: BridgeRequest) -> Converted:
     spanned, examples = span(request, adapter_for(registry(), "tensorflow"), channels_last=True)
     more = run_all(spanned.runner, [_one_more(request, value) for value in request.inputs])
 
-    def described(values: Sequence[Any], others: Sequence[Any], axes: Sequence[Any]) -> list[_Value]:
+    def describe(values: Sequence[Any], others: Sequence[Any], axes: Sequence[Any]) -> list[_Value]:
         turned = [spanned.outwards(value, turn, None) for value, turn in zip(values, axes, strict=True)]
         larger = [spanned.outwards(value, turn, None) for value, turn in zip(others, axes, strict=True)]
         return [_Value.of(value, other) for value, other in zip(turned, larger, strict=True)]
 
-    layers = described(examples.activations, more.activations, spanned.layer_axes)
-    outputs = described(examples.outputs, more.outputs, spanned.output_axes)
+    layers = describe(examples.activations, more.activations, spanned.layer_axes)
+    outputs = describe(examples.outputs, more.outputs, spanned.output_axes)
     number = next(_numbers)
     inputs = [
         keras.Input(batch_shape=value.shape, dtype=value.dtype, name=f"input_{position}")
-        for position, value in enumerate(described(examples.inputs, more.inputs, spanned.input_axes))
+        for position, value in enumerate(describe(examples.inputs, more.inputs, spanned.input_axes))
     ]
     values = list(inputs)
     for stage, value in enumerate(layers):
@@ -138,7 +138,7 @@ class Stage(_Part):
     def call(self, values: Sequence[Any]) -> list[Any]:
         """The results, with exact gradients where a tape records."""
         with _own_errors():
-            return self._eager(values) if tf.executing_eagerly() else self._traced(values)
+            return self._eager(values) if tf.executing_eagerly() else self._trace(values)
 
     def compute_output_spec(self, values: Sequence[Any]) -> list[Any]:
         """What the results are like."""
@@ -155,9 +155,9 @@ class Stage(_Part):
             sources = [*values, *(cotangent for cotangent in cotangents if cotangent is not None)]
             return _first_order(sources, gradients) if should_record_backprop(sources) else gradients
 
-        return _recorded(values, results, gradient)
+        return _record(values, results, gradient)
 
-    def _traced(self, values: Sequence[Any]) -> list[Any]:
+    def _trace(self, values: Sequence[Any]) -> list[Any]:
         """In a graph, which may run without its gradient, the forward pass leaves nothing behind for it.
 
         TensorFlow's own gradient of `py_function` would keep the last pass only, and mix up two that wait for theirs.
@@ -176,7 +176,7 @@ class Stage(_Part):
                     one.set_shape(value.shape)
             return _first_order([*values, *given], gradients)
 
-        return _recorded(values, results, gradient)
+        return _record(values, results, gradient)
 
     def _run(self, *values: Any) -> list[Any]:
         return list(self._span.run(self._stage, values, None))
@@ -198,7 +198,7 @@ class Stage(_Part):
         return [one if value.floating else None for one, value in zip(cotangents, self._expected, strict=True)]
 
 
-def _recorded(values: Sequence[Any], results: Sequence[Any], gradient: Callable[..., list[Any]]) -> list[Any]:
+def _record(values: Sequence[Any], results: Sequence[Any], gradient: Callable[..., list[Any]]) -> list[Any]:
     """The results as TensorFlow's tapes shall see them: made of the values, with this gradient."""
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -214,7 +214,7 @@ def _first_order(sources: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
     def refuse(*_: Any) -> NoReturn:
         refuse_second_derivatives()
 
-    found = iter(_recorded(sources, [one for one in gradients if one is not None], refuse))
+    found = iter(_record(sources, [one for one in gradients if one is not None], refuse))
     return [None if one is None else next(found) for one in gradients]
 
 

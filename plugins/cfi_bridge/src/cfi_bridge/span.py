@@ -138,7 +138,7 @@ def span(request: BridgeRequest, host: FrameworkAdapter, *, channels_last: bool)
     examples = run_all(runner, request.inputs)
 
     def turn(shape: Sequence[int], layer: str | None = None) -> Axes:
-        return _moved(len(shape), source.channel_axis(model, shape, layer=layer), channels_last)
+        return _move(len(shape), source.channel_axis(model, shape, layer=layer), channels_last)
 
     spanned = Span(
         host,
@@ -189,7 +189,7 @@ def refuse_second_derivatives() -> NoReturn:
     )
 
 
-def _moved(rank: int, channel: int | None, channels_last: bool) -> Axes:
+def _move(rank: int, channel: int | None, channels_last: bool) -> Axes:
     """The permutation that brings the channel axis to the host's place; None if it is there, or if there is none."""
     place = rank - 1 if channels_last else 1
     if channel is None or channel == place:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from cfi_captum.graph import LAYOUT, MAX_POOL, PRODUCTS, Graph, base_name, is_linear, operation, trace, walk
-from cfi_captum.table import GRAD_CAM, Method, Rule
+from cfi_captum.table import GRAD_CAM, CaptumMethod, Rule
 from cfi_core.contract import MethodRequest
 from cfi_core.errors import ArgumentError, InputError, LayerError, MethodError, TargetError
 from cfi_core.specs import Need
@@ -36,7 +36,7 @@ _NOT_RECTIFYING = (
 _CHANNELS_SECOND = (1, None)
 
 
-def check_arguments(method: Method, request: MethodRequest, call: dict[str, Any]) -> None:
+def check_arguments(method: CaptumMethod, request: MethodRequest, call: dict[str, Any]) -> None:
     """Refuses arguments that captum would misread, before anything runs.
 
     Raises:
@@ -73,7 +73,7 @@ def check_arguments(method: Method, request: MethodRequest, call: dict[str, Any]
         )
 
 
-def check_tunnel(method: Method, request: MethodRequest, call: dict[str, Any], tunnel: dict[str, Any]) -> None:
+def check_tunnel(method: CaptumMethod, request: MethodRequest, call: dict[str, Any], tunnel: dict[str, Any]) -> None:
     """Refuses a distribution of baselines that the noise tunnel cannot repeat for its noisy samples.
 
     Raises:
@@ -92,7 +92,7 @@ def check_tunnel(method: Method, request: MethodRequest, call: dict[str, Any], t
             )
 
 
-def _check_layer(method: Method, request: MethodRequest) -> None:
+def _check_layer(method: CaptumMethod, request: MethodRequest) -> None:
     if "layer" not in method.required:
         return
     layers = request.layer
@@ -109,7 +109,7 @@ def _check_layer(method: Method, request: MethodRequest) -> None:
         )
 
 
-def _check_inputs(method: Method, request: MethodRequest) -> None:
+def _check_inputs(method: CaptumMethod, request: MethodRequest) -> None:
     if Need.INPUT_GRADIENT in method.needs:
         for position, value in enumerate(request.inputs):
             if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):
@@ -129,7 +129,7 @@ def _check_inputs(method: Method, request: MethodRequest) -> None:
         )
 
 
-def _check_baselines(method: Method, call: dict[str, Any]) -> None:
+def _check_baselines(method: CaptumMethod, call: dict[str, Any]) -> None:
     baselines = call.get("baselines")
     if not method.baseline_distribution:
         return
@@ -165,7 +165,7 @@ def _check_features(inputs: tuple[Any, ...], feature_mask: Any) -> None:
 
 
 def check_modules(
-    method: Method, model: Callable[..., Any], request: MethodRequest, call: dict[str, Any]
+    method: CaptumMethod, model: Callable[..., Any], request: MethodRequest, call: dict[str, Any]
 ) -> Graph | None:
     """Refuses a model on which the method's rules would not attach, at the price of one forward pass.
 
@@ -201,7 +201,7 @@ def check_modules(
     return graph
 
 
-def _check_rectifiers(method: Method, graph: Graph) -> None:
+def _check_rectifiers(method: CaptumMethod, graph: Graph) -> None:
     head = _head(graph)
     rectifiers = 0
     for node in graph.nodes:
@@ -223,7 +223,7 @@ def _check_rectifiers(method: Method, graph: Graph) -> None:
         _check_deconvolved(method, graph)
 
 
-def _check_deconvolved(method: Method, graph: Graph) -> None:
+def _check_deconvolved(method: CaptumMethod, graph: Graph) -> None:
     """Captum keeps one gradient per module; of parallel calls of one module each would get the other's."""
     for name, spans in graph.spans.items():
         modules = {owner.module for owner in graph.owners.values() if owner.name == name}
@@ -237,7 +237,7 @@ def _check_deconvolved(method: Method, graph: Graph) -> None:
                 )
 
 
-def _check_differences(method: Method, graph: Graph) -> None:
+def _check_differences(method: CaptumMethod, graph: Graph) -> None:
     for node in graph.nodes:
         owner = graph.owners.get(node)
         if owner is not None and type(owner.module) in SUPPORTED_NON_LINEAR:
@@ -254,7 +254,7 @@ def _check_differences(method: Method, graph: Graph) -> None:
             )
 
 
-def _check_relevance(method: Method, graph: Graph) -> None:
+def _check_relevance(method: CaptumMethod, graph: Graph) -> None:
     for name, calls in graph.calls.items():
         if calls > 1:
             raise MethodError(
@@ -298,7 +298,7 @@ def _names(types: Any) -> str:
     return ", ".join(f"nn.{kind.__name__}" for kind in types if kind.__module__.startswith("torch.nn"))
 
 
-_RULE_CHECKS: dict[Rule, Callable[[Method, Graph], None]] = {
+_RULE_CHECKS: dict[Rule, Callable[[CaptumMethod, Graph], None]] = {
     Rule.RECTIFIER: _check_rectifiers,
     Rule.DIFFERENCE: _check_differences,
     Rule.RELEVANCE: _check_relevance,

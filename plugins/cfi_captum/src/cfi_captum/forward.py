@@ -46,7 +46,7 @@ class Explained(nn.Module):
         return _one_per_sample(self.function(output), args)
 
 
-def explained(
+def make_forward(
     model: Callable[..., Any], target: Target | None, *, inside: bool, as_child: bool
 ) -> tuple[Callable[..., Any], CaptumTarget]:
     """The forward function for captum and the target that captum selects from its output.

@@ -12,7 +12,7 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 
 
 @contextmanager
-def unmarked(model: Callable[..., Any], layers: tuple[Any, ...]) -> Iterator[None]:
+def without_marks(model: Callable[..., Any], layers: tuple[Any, ...]) -> Iterator[None]:
     """Removes on leaving what captum put on the modules: hooks, and attributes such as `rule` and `activations`.
 
     Captum removes most of it by itself, but not all of it after a failure.

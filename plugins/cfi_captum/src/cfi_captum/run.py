@@ -17,11 +17,11 @@ from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
 from cfi_captum.checks import check_arguments, check_modules, check_tunnel
-from cfi_captum.forward import explained
+from cfi_captum.forward import make_forward
 from cfi_captum.graph import tensors
 from cfi_captum.lrp import attach_rules
-from cfi_captum.marks import unmarked
-from cfi_captum.table import GRAD_CAM, METHODS, NOISE_TUNNEL, TUNNELLED, WORKAROUNDS, Method, Rule
+from cfi_captum.marks import without_marks
+from cfi_captum.table import GRAD_CAM, METHODS, NOISE_TUNNEL, TUNNELLED, WORKAROUNDS, CaptumMethod, Rule
 from cfi_captum.workarounds import (
     COLUMN_FLATTENED,
     TARGET_INSIDE,
@@ -68,12 +68,12 @@ def run(request: MethodRequest) -> MethodResult:
     if tunnel is not None:
         check_tunnel(method, request, call, tunnel)
     _check_upsampling(upsample, call, request)
-    with torch.inference_mode(False), torch.enable_grad(), unmarked(request.model, request.layer):
+    with torch.inference_mode(False), torch.enable_grad(), without_marks(request.model, request.layer):
         if method.rule is Rule.RELEVANCE and not request.method.alters_model:
             request = _with_own_weights(request)
             if request.layer:
                 init_args["layer"] = _layer_argument(request)
-        model, target = explained(
+        model, target = make_forward(
             request.model,
             request.target if "target" in method.exec_args else None,
             inside=method.key in TARGET_INSIDE
@@ -85,7 +85,7 @@ def run(request: MethodRequest) -> MethodResult:
         graph = check_modules(method, model, request, call)
         with ExitStack() as stack:
             if isinstance(model, nn.Module):
-                stack.enter_context(unmarked(model, ()))
+                stack.enter_context(without_marks(model, ()))
                 if graph is not None and method.rule is Rule.RELEVANCE:
                     attach_rules(model, graph, method.key)
             stack.enter_context(_one_use_of_each_layer(model, request))
@@ -97,14 +97,14 @@ def run(request: MethodRequest) -> MethodResult:
         raw, delta = raw
         extras["convergence_delta"] = _numpy(delta)
     values = tuple(value.detach() for value in _flat(raw))
-    values, axes = _shaped(method, values, request, call, upsample)
-    applied = _applied(method, init_args, call, tunnel, upsample, axes)
+    values, axes = _shape_values(method, values, request, call, upsample)
+    applied = _list_settings(method, init_args, call, tunnel, upsample, axes)
     if workarounds is not None:
         applied[WORKAROUNDS] = workarounds
     return MethodResult(values, axes, extras, applied)
 
 
-def _method(request: MethodRequest) -> Method:
+def _method(request: MethodRequest) -> CaptumMethod:
     """The method itself; inside a noise tunnel, the method that it wraps."""
     if request.method.key != NOISE_TUNNEL:
         return METHODS[request.method.key]
@@ -114,7 +114,9 @@ def _method(request: MethodRequest) -> Method:
     return TUNNELLED[key]
 
 
-def _arguments(method: Method, request: MethodRequest) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
+def _arguments(
+    method: CaptumMethod, request: MethodRequest
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
     """Arguments for the constructor, for the call, and for the noise tunnel around it (None without one)."""
     init_args = dict(request.init_args)
     call = dict(request.exec_args)
@@ -143,7 +145,7 @@ def _arguments(method: Method, request: MethodRequest) -> tuple[dict[str, Any], 
     return init_args, call, tunnel
 
 
-def _refuse_unknown(method: Method, init_args: Mapping[str, Any], call: Mapping[str, Any]) -> None:
+def _refuse_unknown(method: CaptumMethod, init_args: Mapping[str, Any], call: Mapping[str, Any]) -> None:
     """The tunnel's spec lists the arguments of all methods, so those of the wrapped one are sorted out here."""
     for where, given, known in (
         ("init_args", init_args, (*method.init_args, *method.own_init_args)),
@@ -171,7 +173,7 @@ def _floats(stdevs: Any) -> Any:
     return tuple(float(stdev) for stdev in stdevs) if isinstance(stdevs, (tuple, list)) else float(stdevs)
 
 
-def _must_be_child(method: Method, model: Any) -> bool:
+def _must_be_child(method: CaptumMethod, model: Any) -> bool:
     """Whether captum would overlook the model itself, or its calls could not be counted."""
     if not isinstance(model, nn.Module):
         return "layer" in method.init_args
@@ -184,7 +186,7 @@ def _with_own_weights(request: MethodRequest) -> MethodRequest:
     return replace(request, model=model, layer=layer)
 
 
-def _apply_rules(method: Method, model: Any, call_captum: Callable[[], Any], workarounds: bool) -> Any:
+def _apply_rules(method: CaptumMethod, model: Any, call_captum: Callable[[], Any], workarounds: bool) -> Any:
     """Runs captum's backward rules with their faults mended; or as they are, telling whether the faults show."""
     if workarounds:
         with mend_rules(method, model):
@@ -211,7 +213,7 @@ def _apart(raw: Any, right: Any) -> float:
 
 
 def _call_captum(
-    method: Method,
+    method: CaptumMethod,
     model: Callable[..., Any],
     init_args: Mapping[str, Any],
     call: Mapping[str, Any],
@@ -294,8 +296,12 @@ def _numpy(delta: Any) -> Any:
     return delta.detach().cpu().numpy()
 
 
-def _shaped(
-    method: Method, values: tuple[Tensor, ...], request: MethodRequest, call: Mapping[str, Any], upsample: str | None
+def _shape_values(
+    method: CaptumMethod,
+    values: tuple[Tensor, ...],
+    request: MethodRequest,
+    call: Mapping[str, Any],
+    upsample: str | None,
 ) -> tuple[tuple[Tensor, ...], Axes]:
     if method.key == GRAD_CAM:
         return _maps(values, request, call, upsample)
@@ -350,8 +356,8 @@ def _check_upsampling(upsample: Any, call: Mapping[str, Any], request: MethodReq
         )
 
 
-def _applied(
-    method: Method,
+def _list_settings(
+    method: CaptumMethod,
     init_args: Mapping[str, Any],
     call: Mapping[str, Any],
     tunnel: Mapping[str, Any] | None,

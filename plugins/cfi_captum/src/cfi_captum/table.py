@@ -29,7 +29,7 @@ class Rule(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class CaptumMethod:
     """One attribution class of captum.
 
     Attributes:
@@ -157,7 +157,7 @@ def _method(
     own_exec_args: tuple[str, ...] = (),
     raw: Mapping[str, Any] = _NOTHING,
     toolset: Mapping[str, Any] = _NOTHING,
-) -> Method:
+) -> CaptumMethod:
     if "neuron_selector" in exec_args:
         kind = Kind.NEURON
     elif "layer" in init_args and key != "guided_grad_cam":
@@ -165,7 +165,7 @@ def _method(
     else:
         kind = Kind.ATTRIBUTION
     faulty = rule in FAULTY_RULES
-    return Method(
+    return CaptumMethod(
         key=key,
         captum_class=captum_class,
         kind=kind,
@@ -625,7 +625,7 @@ _AT_NEURONS = (
 TUNNELLED = {method.key: method for method in (*_PRIMARY, *_AT_LAYERS, *_AT_NEURONS)}
 """Methods that the noise tunnel can wrap: all others."""
 
-_TUNNEL = Method(
+_TUNNEL = CaptumMethod(
     key=NOISE_TUNNEL,
     captum_class="NoiseTunnel",
     kind=Kind.ATTRIBUTION,
@@ -641,7 +641,7 @@ _TUNNEL = Method(
 METHODS = {**TUNNELLED, NOISE_TUNNEL: _TUNNEL}
 
 
-def method_spec(method: Method) -> MethodSpec:
+def method_spec(method: CaptumMethod) -> MethodSpec:
     """The spec under which core knows a method."""
     init_args = (*method.own_init_args, *method.init_args)
     exec_args = (*method.exec_args, *method.own_exec_args)

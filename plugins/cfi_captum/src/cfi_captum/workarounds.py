@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from torch import Tensor, nn
 
-from cfi_captum.table import Method, Rule
+from cfi_captum.table import CaptumMethod, Rule
 
 # Captum's LayerFeaturePermutation selects the target twice and fails; LayerFeatureAblation does not
 # repeat a target per sample when it evaluates several perturbations at once. For both, the target is
@@ -45,7 +45,7 @@ def ready_for_tunnel(explainer: Any) -> Any:
 
 
 @contextmanager
-def mend_rules(method: Method, model: nn.Module) -> Iterator[None]:
+def mend_rules(method: CaptumMethod, model: nn.Module) -> Iterator[None]:
     """Keeps captum's backward rules to one module and one sample each."""
     with own_gradients(method, model), separate_samples(method, model):
         yield
@@ -64,7 +64,7 @@ def keep_generators() -> Iterator[None]:
 
 
 @contextmanager
-def own_gradients(method: Method, model: nn.Module) -> Iterator[None]:
+def own_gradients(method: CaptumMethod, model: nn.Module) -> Iterator[None]:
     """Gives every module with a rule a copy of its input.
 
     Captum's backward rules are hooks on a module's input tensor. Where that tensor is used elsewhere
@@ -83,7 +83,7 @@ def own_gradients(method: Method, model: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def _ruled_types(method: Method) -> tuple[type[nn.Module], ...]:
+def _ruled_types(method: CaptumMethod) -> tuple[type[nn.Module], ...]:
     if method.rule is Rule.RECTIFIER:
         return (nn.ReLU,)
     if method.rule is Rule.DIFFERENCE:
@@ -120,7 +120,7 @@ _ONE_SAMPLE: dict[type[nn.Module], type[nn.Module]] = {
 
 
 @contextmanager
-def separate_samples(method: Method, model: nn.Module) -> Iterator[None]:
+def separate_samples(method: CaptumMethod, model: nn.Module) -> Iterator[None]:
     """Puts rules in place of captum's DeepLIFT rules that mix the samples of a batch.
 
     Captum normalises a softmax by the mean over the whole batch, uses the first sample's gradient at

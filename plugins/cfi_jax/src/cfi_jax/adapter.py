@@ -202,7 +202,7 @@ class JaxAdapter(FrameworkAdapter):
         Raises:
             InputError: An integer does not fit into the 32 bits that JAX has.
         """
-        return _placed(_in_types_of_jax(lambda: _imported(shared)), model)
+        return _place(_in_types_of_jax(lambda: _import_array(shared)), model)
 
     def is_tensor(self, value: Any) -> bool:
         """Whether it is a `jax.Array`."""
@@ -225,7 +225,7 @@ class JaxAdapter(FrameworkAdapter):
             value = value.astype(np.float64 if value.dtype == np.longdouble else value.dtype.newbyteorder("="))
         array = _in_types_of_jax(lambda: jnp.array(value, copy=True))
         like = next((weight for weight in weights(model) if is_floating(weight)), None)
-        return _placed(array if like is None or not is_floating(array) else array.astype(like.dtype), model)
+        return _place(array if like is None or not is_floating(array) else array.astype(like.dtype), model)
 
     def permute(self, tensor: Any, axes: Sequence[int]) -> jax.Array:
         """The array with its axes in another order."""
@@ -248,7 +248,7 @@ def _linen_path(model: Any, reference: Any) -> str | None:
     return ".".join(reference.path[depth:]) or None
 
 
-def _imported(shared: Any) -> jax.Array:
+def _import_array(shared: Any) -> jax.Array:
     try:
         return jax.dlpack.from_dlpack(shared)
     except (BufferError, TypeError, ValueError, RuntimeError):
@@ -279,7 +279,7 @@ def _in_types_of_jax(make: Callable[[], jax.Array]) -> jax.Array:
         return array.astype(narrow)
 
 
-def _placed(array: jax.Array, model: Any) -> jax.Array:
+def _place(array: jax.Array, model: Any) -> jax.Array:
     """The array on the model's device, if that is one."""
     devices = next((weight.devices() for weight in weights(model)), array.devices())
     return jax.device_put(array, next(iter(devices))) if len(devices) == 1 and devices != array.devices() else array

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from cfi_core.framework import Content, always_new, identity
-from cfi_jax.programs import JITTED, is_linen, is_nnx, unjitted
+from cfi_jax.programs import JITTED, is_linen, is_nnx, without_jit
 
 _LIBRARIES = ("jax", "flax", "equinox", "optax", "scipy")
 
@@ -21,13 +21,13 @@ def fingerprint(model: Any) -> str:
     another fingerprint, so that nothing is taken for unchanged which may have changed.
     """
     held = Content(always_new, parts=_parts, follow_global=lambda function, value: True, libraries=_LIBRARIES)
-    held.add(unjitted(model))
+    held.add(without_jit(model))
     return held.hexdigest()
 
 
 def _parts(value: Any) -> list[Any] | None:
     if isinstance(value, JITTED):
-        return [unjitted(value)]
+        return [without_jit(value)]
     if isinstance(value, jax.Array):
         is_key = jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
         return [str(value.dtype), jax.device_get(jax.random.key_data(value) if is_key else value)]

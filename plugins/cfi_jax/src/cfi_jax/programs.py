@@ -49,7 +49,7 @@ def program(model: Any) -> Program:
         return _of_logits(model)
     if is_nnx(model):
         return _of_nnx(model)
-    return _of_linen(model) if is_linen(model) else _of_function(unjitted(model))
+    return _of_linen(model) if is_linen(model) else _of_function(without_jit(model))
 
 
 def weights(model: Any) -> list[jax.Array]:
@@ -119,7 +119,7 @@ def linen_names(model: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def unjitted(model: Any) -> Any:
+def without_jit(model: Any) -> Any:
     """The function inside `jax.jit`, whose layers can be seen; its results are the same.
 
     A jitted function may also have been told to give up the memory of its inputs.

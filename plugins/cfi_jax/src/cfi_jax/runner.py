@@ -31,7 +31,7 @@ class JaxRunner(Runner):
         seen = observe(model, inputs)
         self.layers = _in_order(seen, layers)
         self._wide = bool(jax.config.jax_enable_x64)
-        make = _compiled if seen.traceable else _uncompiled
+        make = _compile if seen.traceable else _leave_uncompiled
         run = partial(_results, program(model), program(body(model)), self.layers, len(inputs))
         # By stage, so that a model opened at many layers does not push its own stages out.
         self._stages = [
@@ -86,11 +86,11 @@ def _results(whole: Program, inner: Program, layers: Sequence[str], count: int, 
     def replace(name: str, array: jax.Array) -> Any | None:
         if name == layers[stage]:
             reached.append(array)
-            raise _Reached
+            raise _LayerReached
         return given.get(name)
 
     watch = Watch(replace)
-    with suppress(_Reached):
+    with suppress(_LayerReached):
         inner(inputs, watch)
     watch.check(layers[stage])
     return tuple(reached)
@@ -111,11 +111,11 @@ class _Passes:
     pull: Callable[..., _Results]
 
 
-def _uncompiled(function: Callable[..., _Results], *_shapes: Any) -> _Passes:
-    return _Passes(lambda values: function(*values), partial(differentiate, function), _pulled)
+def _leave_uncompiled(function: Callable[..., _Results], *_shapes: Any) -> _Passes:
+    return _Passes(lambda values: function(*values), partial(differentiate, function), _pull)
 
 
-def _compiled(function: Callable[..., _Results], *shapes: Any) -> _Passes:
+def _compile(function: Callable[..., _Results], *shapes: Any) -> _Passes:
     traced = jax.make_jaxpr(function)(*shapes)
     held = traced.consts  # handed over in every call: XLA would otherwise copy the weights into its code
 
@@ -126,7 +126,7 @@ def _compiled(function: Callable[..., _Results], *shapes: Any) -> _Passes:
         return differentiate(lambda *values: run(held, values), values)
 
     # JAX keeps what it has compiled for as long as the function lives, so the pullback is a function of its own.
-    pull = jax.jit(partial(_pulled), static_argnums=(2, 3))
+    pull = jax.jit(partial(_pull), static_argnums=(2, 3))
     return _Passes(partial(jax.jit(run), held), partial(jax.jit(linearize), held), pull)
 
 
@@ -147,9 +147,7 @@ def differentiate(function: Callable[..., _Results], values: Sequence[Any]) -> t
     return results, back
 
 
-def _pulled(
-    back: Any, cotangents: tuple[Any | None, ...], shapes: tuple[Any, ...], wanted: tuple[bool, ...]
-) -> _Results:
+def _pull(back: Any, cotangents: tuple[Any | None, ...], shapes: tuple[Any, ...], wanted: tuple[bool, ...]) -> _Results:
     full = tuple(
         jnp.zeros(shape.shape, shape.dtype) if cotangent is None else cotangent.astype(shape.dtype)
         for cotangent, shape in zip(cotangents, shapes, strict=True)
@@ -162,7 +160,7 @@ def _ready(values: Any) -> Any:
     return jax.block_until_ready(values)
 
 
-class _Reached(BaseException):
+class _LayerReached(BaseException):
     """Ends a forward pass at a layer; not an `Exception`, so that no code of the model's takes it for one."""
 
 

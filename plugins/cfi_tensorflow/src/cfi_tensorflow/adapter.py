@@ -44,7 +44,7 @@ class TensorFlowAdapter(FrameworkAdapter):
     def load(self, model: Any) -> Any:
         """Checks that the model can be called and has its weights; a plain function becomes a model that calls it."""
         if isinstance(model, keras.Model):
-            return _checked(model)
+            return _check_model(model)
         if isinstance(model, TensorFlowFunction | TracedLogits):
             return model
         if isinstance(model, COMPILED):
@@ -253,7 +253,7 @@ _function_models: WeakValueDictionary[int, TensorFlowFunction] = WeakValueDictio
 """So that the same function is the same model, which core knows by its identity, as long as anybody holds it."""
 
 
-def _checked(model: keras.Model) -> keras.Model:
+def _check_model(model: keras.Model) -> keras.Model:
     if keras.backend.backend() != "tensorflow":
         raise UnknownFrameworkError(
             f"Keras runs on its {keras.backend.backend()} backend here; Keras models are understood with the "

@@ -21,7 +21,7 @@ from cfi_core.errors import InputError, LayerError
 from cfi_core.framework import Content, Layer, flatten, identity
 from cfi_tensorflow.graphs import Trace, open_batch, trace
 from cfi_tensorflow.logits import TracedLogits, open_graph, traced_logits
-from cfi_tensorflow.outputs import dense, ordered
+from cfi_tensorflow.outputs import dense, order
 from cfi_tensorflow.runners import EagerRunner, TapedRunner
 
 COMPILED = tf.types.experimental.Callable
@@ -103,7 +103,7 @@ class FunctionView:
     def run(self, inputs: Sequence[Any]) -> Any:
         """Calls the function, with its inputs in the order of its signature: positional ones first, then by name."""
         if self.signature is None:
-            return ordered(self.function(*inputs, **self._mode))
+            return order(self.function(*inputs, **self._mode))
         leaves = tf.nest.flatten(self.signature)
         declared = sum(isinstance(leaf, tf.TensorSpec) for leaf in leaves)
         if declared != len(inputs):
@@ -113,7 +113,7 @@ class FunctionView:
         given = iter(inputs)
         bound = [next(given) if isinstance(leaf, tf.TensorSpec) else leaf for leaf in leaves]
         args, kwargs = tf.nest.pack_sequence_as(self.signature, bound)
-        return ordered(self.function(*args, **kwargs))
+        return order(self.function(*args, **kwargs))
 
     # layers
 
@@ -175,7 +175,7 @@ class FunctionView:
             return None
         specs = declared if inputs is None else open_batch(inputs)
         if inputs is not None and declared is not None and len(declared) == len(inputs):
-            specs = [_narrowed(spec, own) for spec, own in zip(open_batch(inputs), declared, strict=True)]
+            specs = [_narrow(spec, own) for spec, own in zip(open_batch(inputs), declared, strict=True)]
         try:
             return trace(self.run, specs or ())
         except Exception:  # noqa: BLE001 - the user's code may fail on symbolic values in any way; then it runs eagerly
@@ -214,7 +214,7 @@ def _signature(function: Any) -> tuple[Any, Any] | None:
     return traces[0].structured_input_signature if len(traces) == 1 else None
 
 
-def _narrowed(spec: tf.TensorSpec, own: tf.TensorSpec) -> tf.TensorSpec:
+def _narrow(spec: tf.TensorSpec, own: tf.TensorSpec) -> tf.TensorSpec:
     """The spec with the axes fixed that the function itself fixes."""
     if own.shape.rank is None or own.shape.rank != spec.shape.rank:
         return spec

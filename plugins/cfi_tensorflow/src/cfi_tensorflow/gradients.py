@@ -81,12 +81,12 @@ def split(function: Any, count: int) -> Split | None:
         found = [None if gradient is None else tf.identity(tf.convert_to_tensor(gradient)) for gradient in found]
     by_input = dict(zip([id(value) for value in floating], found, strict=False))
     gradients = [by_input.get(id(value)) for value in inputs]
-    needed = _reached([one for one in found if one is not None], _computed(graph, inputs, seeds, forward_operations))
+    needed = _reach([one for one in found if one is not None], _compute(graph, inputs, seeds, forward_operations))
     # All results of an operation or none: pruning cannot both cut an operation off and compute it.
     needed = list({output.name: output for tensor in needed for output in tensor.op.outputs}.values())
     forward = function.prune(inputs, [*outputs, *needed])
     feeds = [*inputs, *needed, *seeds]
-    kept = {(True,) * count: _pruned(function, feeds, gradients)}
+    kept = {(True,) * count: _prune(function, feeds, gradients)}
 
     lock = threading.RLock()  # the graph is shared by all that is pruned from it
 
@@ -94,13 +94,13 @@ def split(function: Any, count: int) -> Split | None:
         with lock:
             if wanted not in kept:
                 chosen = [gradient if mark else None for gradient, mark in zip(gradients, wanted, strict=True)]
-                kept[wanted] = _pruned(function, feeds, chosen)
+                kept[wanted] = _prune(function, feeds, chosen)
             return kept[wanted]
 
     return Split(lambda *values: call(forward, values), len(outputs), backward)
 
 
-def _pruned(function: Any, feeds: Sequence[Any], fetches: Sequence[Any | None]) -> Callable[..., list[Any | None]]:
+def _prune(function: Any, feeds: Sequence[Any], fetches: Sequence[Any | None]) -> Callable[..., list[Any | None]]:
     """From values of the feeds to values of the fetches."""
     wanted = [fetch for fetch in fetches if fetch is not None]
     pruned = function.prune(list(feeds), wanted) if wanted else None
@@ -120,7 +120,7 @@ def call(function: Any, values: Sequence[Any]) -> list[Any]:
     return list(function._call_flat(list(values), captured_inputs=function.captured_inputs))
 
 
-def _computed(graph: Any, inputs: Sequence[Any], seeds: Sequence[Any], forward_operations: set[str]) -> list[Any]:
+def _compute(graph: Any, inputs: Sequence[Any], seeds: Sequence[Any], forward_operations: set[str]) -> list[Any]:
     """Tensors that the forward pass computes, or can, from the inputs.
 
     The gradient asks for the shapes of many tensors, and for masks. They are taken forward, so that no tensor is kept
@@ -141,7 +141,7 @@ def _computed(graph: Any, inputs: Sequence[Any], seeds: Sequence[Any], forward_o
     return computed
 
 
-def _reached(tensors: Sequence[Any], stops: Sequence[Any]) -> list[Any]:
+def _reach(tensors: Sequence[Any], stops: Sequence[Any]) -> list[Any]:
     """Those of the stops that one comes upon first, going back from the tensors."""
     ends = {stop.ref() for stop in stops}
     found: dict[Any, Any] = {}

@@ -277,10 +277,10 @@ def _independent(function: Any) -> Any:
     if function.graph.captures or not calls_functions(function.graph):
         return function
     names = [[tensor.name for tensor in tensors] for tensors in (function.inputs, function.outputs)]
-    return wrap_function.function_from_graph_def(_renamed(function.graph.as_graph_def()), *names)
+    return wrap_function.function_from_graph_def(_rename(function.graph.as_graph_def()), *names)
 
 
-def _renamed(definition: Any) -> Any:
+def _rename(definition: Any) -> Any:
     """The graph with new names for the functions in it."""
     suffix = f"_cfi{next(_numbers)}"
     functions = definition.library.function

@@ -27,7 +27,7 @@ from cfi_core.errors import InputError
 from cfi_core.framework import Content, Layer, LayerCalls, flatten, identity
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import traced_logits
-from cfi_tensorflow.outputs import dense, ordered, pull_back
+from cfi_tensorflow.outputs import dense, order, pull_back
 from cfi_tensorflow.runners import EagerRunner, GraphRunner, TapedRunner
 
 _SOFTMAXES = (keras.activations.softmax, keras.activations.log_softmax)
@@ -168,8 +168,8 @@ class KerasView:
             arguments = (keras.tree.pack_sequence_as(_inputs_structure(model), list(inputs)),)
         elif len(inputs) > 1 and not is_graph(model) and _positional(model.call) == len(inputs):
             arguments = inputs
-        with _unmarked(model):
-            return ordered(model(*arguments, training=False))
+        with _without_marks(model):
+            return order(model(*arguments, training=False))
 
     # layers
 
@@ -245,7 +245,7 @@ class KerasView:
 
     def _read(
         self, inputs: Sequence[Any], *, names: Sequence[str] | None, replace: Replace = lambda name, value: value
-    ) -> Reading:
+    ) -> KerasReading:
         """Runs the model once, and keeps (or replaces) what the layers give."""
         reading = self._read_once(inputs, names, replace, eager_functions=False)
         # Functions that TensorFlow compiled hide the layers that they call, but for those that Keras has inside: run
@@ -256,9 +256,9 @@ class KerasView:
 
     def _read_once(
         self, inputs: Sequence[Any], names: Sequence[str] | None, replace: Replace, *, eager_functions: bool
-    ) -> Reading:
+    ) -> KerasReading:
         chosen = [(name, layer) for name, layer in _named_layers(self.model) if names is None or name in names]
-        reading = Reading({name: type(layer).__name__ for name, layer in chosen}, replace)
+        reading = KerasReading({name: type(layer).__name__ for name, layer in chosen}, replace)
 
         def visit(name: str, tensors: list[Any]) -> Any:
             if tf.executing_eagerly():
@@ -266,7 +266,7 @@ class KerasView:
             reading.compiled = True  # what is done to its tensors would stay in the compiled function
             return None
 
-        with _watched(chosen, visit), _eager_functions(eager_functions and bool(chosen)):
+        with _watch(chosen, visit), _eager_functions(eager_functions and bool(chosen)):
             reading.outputs = self.run(inputs)
         return reading
 
@@ -281,13 +281,13 @@ class KerasView:
             return tap(tensors[0], order.index(name)) if len(tensors) == 1 else None
 
         try:
-            with _watched(chosen, visit):
+            with _watch(chosen, visit):
                 return trace(self.run, open_batch(inputs), lambda: order, snapshot=snapshot)
         except Exception:  # noqa: BLE001 - the user's code may fail on symbolic values in any way; then it runs eagerly
             return None
 
 
-class Reading(LayerCalls):
+class KerasReading(LayerCalls):
     """What one pass showed: outputs, the calls of layers, and the tensors that they gave.
 
     Some layers may have been called inside a function that was being compiled, where nothing could be read.
@@ -313,7 +313,7 @@ class Reading(LayerCalls):
 
 
 @contextmanager
-def _watched(layers: Sequence[tuple[str, Any]], visit: Visit) -> Iterator[None]:
+def _watch(layers: Sequence[tuple[str, Any]], visit: Visit) -> Iterator[None]:
     """Shows `visit` the tensors that each call of these layers gives; of a single one it returns the substitute.
 
     Calls in other threads, where somebody may use the same model, go on as if nothing were watched.
@@ -325,7 +325,7 @@ def _watched(layers: Sequence[tuple[str, Any]], visit: Visit) -> Iterator[None]:
                 own = vars(layer)
                 undo.append((own, method, {method: own[method]} if method in own else {}))
                 # Past the layer's __setattr__, which would track it.
-                own[method] = _visited(getattr(layer, method), name, visit)
+                own[method] = _visit(getattr(layer, method), name, visit)
         yield
     finally:
         for own, method, former in reversed(undo):
@@ -333,7 +333,7 @@ def _watched(layers: Sequence[tuple[str, Any]], visit: Visit) -> Iterator[None]:
             own.update(former)
 
 
-def _visited(call: Callable[..., Any], name: str, visit: Visit) -> Callable[..., Any]:
+def _visit(call: Callable[..., Any], name: str, visit: Visit) -> Callable[..., Any]:
     watching = threading.get_ident()
 
     @functools.wraps(call)
@@ -355,7 +355,7 @@ def _visited(call: Callable[..., Any], name: str, visit: Visit) -> Callable[...,
 
 
 @contextmanager
-def _unmarked(model: keras.Model) -> Iterator[None]:
+def _without_marks(model: keras.Model) -> Iterator[None]:
     """Forgets the losses that layers have noted down inside."""
     kept = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in (model, *_with_aliases(model).values())]
     try:

@@ -15,12 +15,12 @@ _TOLERANCE = {tf.float16: 1e-2, tf.bfloat16: 1e-1}  # some units in the last pla
 _FINE = 1e-5
 
 
-def ordered(outputs: Any) -> Any:
+def order(outputs: Any) -> Any:
     """The same with dicts in the order of their keys: so Keras and tf.nest flatten them, and so do converters."""
     if isinstance(outputs, Mapping) and not hasattr(outputs, "to_tuple"):
-        return {key: ordered(outputs[key]) for key in sorted(outputs)}
+        return {key: order(outputs[key]) for key in sorted(outputs)}
     if type(outputs) in (list, tuple):
-        return type(outputs)(ordered(entry) for entry in outputs)
+        return type(outputs)(order(entry) for entry in outputs)
     return outputs
 
 

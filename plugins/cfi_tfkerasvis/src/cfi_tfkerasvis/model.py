@@ -19,7 +19,7 @@ OVER_A_BRIDGE = "pass translator='bridge' (of cfi-bridge), which runs any model 
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """A model ready for tf-keras-vis.
 
     Attributes:
@@ -47,7 +47,7 @@ def prepare(
     probe: Sequence[Any] = (),
     training: bool = False,
     up_to_layer: bool,
-) -> Prepared:
+) -> PreparedModel:
     """Makes the model of a request ready for tf-keras-vis without touching it.
 
     Args:
@@ -87,7 +87,7 @@ def prepare(
         applied["ran on a copy of the model"] = "; ".join(reasons)
         chosen = None if chosen is None else view.get_layer(chosen.name)
         activation = None if chosen is None else _output_of(view, chosen)
-    return Prepared(view, chosen, activation, modifiers, applied, sought)
+    return PreparedModel(view, chosen, activation, modifiers, applied, sought)
 
 
 def declared_inputs(model: Any) -> list[Any]:
@@ -123,7 +123,7 @@ def check_inputs(declared: Sequence[Any], inputs: Sequence[Any]) -> int:
     return samples.pop()
 
 
-def check_gradcam_layer(prepared: Prepared) -> None:
+def check_gradcam_layer(prepared: PreparedModel) -> None:
     """Refuses a layer that has no class activation map.
 
     Raises:

@@ -15,7 +15,14 @@ from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, Mo
 from cfi_core.specs import Head
 from cfi_tfkerasvis.describe import describe
 from cfi_tfkerasvis.maximization import maximize
-from cfi_tfkerasvis.model import Prepared, check_gradcam_layer, check_inputs, declared_inputs, ends_in_softmax, prepare
+from cfi_tfkerasvis.model import (
+    PreparedModel,
+    check_gradcam_layer,
+    check_inputs,
+    declared_inputs,
+    ends_in_softmax,
+    prepare,
+)
 from cfi_tfkerasvis.plugin import WORKAROUNDS
 from cfi_tfkerasvis.scores import NO_WAY, SampleScore, check_dependence, own_scores, target_score
 from cfi_tfkerasvis.settings import settings
@@ -39,7 +46,7 @@ LARGEST_SCORE = 60.0
 
 
 @dataclass(frozen=True)
-class Method:
+class KerasVisMethod:
     """One class of tf-keras-vis.
 
     Attributes:
@@ -53,21 +60,21 @@ class Method:
     notes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
-METHODS: Mapping[str, Method] = MappingProxyType(
+METHODS: Mapping[str, KerasVisMethod] = MappingProxyType(
     {
-        "saliency": Method(Saliency, reads_layer=False),
-        "smooth_grad": Method(Saliency, reads_layer=False),
-        "grad_cam": Method(
+        "saliency": KerasVisMethod(Saliency, reads_layer=False),
+        "smooth_grad": KerasVisMethod(Saliency, reads_layer=False),
+        "grad_cam": KerasVisMethod(
             Gradcam, notes={"definition": "sum over channels of activation times the gradient's mean over space"}
         ),
-        "grad_cam_plus_plus": Method(
+        "grad_cam_plus_plus": KerasVisMethod(
             GradcamPlusPlus,
             notes={"definition": "alphas sum to 1 over space (as in the authors' code), ReLU on the gradients"},
         ),
-        "layer_cam": Method(
+        "layer_cam": KerasVisMethod(
             Layercam, notes={"definition": "sum over channels of activation times the gradient's ReLU"}
         ),
-        "score_cam": Method(
+        "score_cam": KerasVisMethod(
             Scorecam,
             notes={
                 "definition": "sum over channels of activation times the masked input's score; no baseline score "
@@ -114,7 +121,7 @@ def run(request: MethodRequest) -> MethodResult:
     return result
 
 
-def _attribute(request: MethodRequest, method: Method) -> MethodResult:
+def _attribute(request: MethodRequest, method: KerasVisMethod) -> MethodResult:
     own = dict(request.exec_args)
     inputs = _inputs(request, own)
     reference = _layer(request, own) if method.reads_layer else None
@@ -169,7 +176,7 @@ def _run_tool(
         return raw, {"scale": scale}
     with without_progress_bars():
         raw = tool(score=list(scores), seed_input=list(inputs), **arguments)
-    return (_connected(raw, inputs) if isinstance(tool, Saliency) else raw), {}
+    return (_connect(raw, inputs) if isinstance(tool, Saliency) else raw), {}
 
 
 # arguments
@@ -217,9 +224,9 @@ def _scores(request: MethodRequest, own: Mapping[str, Any], samples: int, output
 
 def _check_layout(
     request: MethodRequest,
-    method: Method,
+    method: KerasVisMethod,
     arguments: Mapping[str, Any],
-    prepared: Prepared,
+    prepared: PreparedModel,
     inputs: Sequence[Any],
 ) -> None:
     """Refuses what tf-keras-vis would take along the wrong axis: it reads channels last, always."""
@@ -243,7 +250,7 @@ def _check_layout(
                 )
 
 
-def _check_expansion(request: MethodRequest, prepared: Prepared, inputs: Sequence[Any]) -> None:
+def _check_expansion(request: MethodRequest, prepared: PreparedModel, inputs: Sequence[Any]) -> None:
     """Refuses to stretch a map over axes that are not those of an input's space."""
     map_rank = len(prepared.activation.shape) - 1
     for position, (value, axis) in enumerate(zip(inputs, request.channel_axis, strict=False)):
@@ -260,7 +267,7 @@ def _check_scorecam(
     request: MethodRequest,
     model: Any,
     inputs: Sequence[Any],
-    prepared: Prepared,
+    prepared: PreparedModel,
     arguments: Mapping[str, Any],
 ) -> None:
     space = len(prepared.activation.shape)
@@ -309,7 +316,7 @@ def _check_finite(result: MethodResult, key: str) -> None:
 # the methods that need more than a call
 
 
-def _connected(raw: Any, inputs: Sequence[Any]) -> list[Any]:
+def _connect(raw: Any, inputs: Sequence[Any]) -> list[Any]:
     """Saliency maps, with zeros for an input that the score does not depend on."""
     values = list(raw) if isinstance(raw, list | tuple) else [raw]
     if all(value is None for value in values):
@@ -355,7 +362,7 @@ def _score_cam(
     return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
-def _axes(method: Method, arguments: Mapping[str, Any]) -> Axes:
+def _axes(method: KerasVisMethod, arguments: Mapping[str, Any]) -> Axes:
     if method.reads_layer:
         return Axes.INPUT_SIZED_MAP if arguments["expand_cam"] else Axes.LAYER_MAP
     return Axes.INPUT if arguments["keepdims"] else Axes.INPUT_MAP

@@ -111,7 +111,7 @@ def own_scores(score: Any, samples: int, outputs: int) -> list[SampleScore]:
                 f"`score` holds {entry!r}, which cannot be called; give a function of the model's output, "
                 "CategoricalScore(…), or use the uniform argument `target`"
             )
-    return [SampleScore(_checked(entry, samples), samples, f"the score {_name(entry)}") for entry in scores]
+    return [SampleScore(_check_score(entry, samples), samples, f"the score {_name(entry)}") for entry in scores]
 
 
 def own_samples(score: Any) -> int:
@@ -152,7 +152,7 @@ def plain_ints(values: Any) -> list[int]:
     return [int(value) for value in array.reshape(-1)]
 
 
-def _checked(score: Any, samples: int) -> Callable[[Any], Any]:
+def _check_score(score: Any, samples: int) -> Callable[[Any], Any]:
     if isinstance(score, CategoricalScore):
         return _categorical(score, samples)
     if isinstance(score, BinaryScore) and len(score.target_values) not in (1, samples):

@@ -32,9 +32,9 @@ def settings(tool: Any, own: Mapping[str, Any], apart: tuple[str, ...]) -> dict[
         for name, parameter in parameters.items()
         if parameter.default is not inspect.Parameter.empty
     }
-    given = {name: _resolved(value) for name, value in own.items()}
+    given = {name: _resolve(value) for name, value in own.items()}
     return {name: value for name, value in (defaults | given).items() if name not in apart}
 
 
-def _resolved(value: Any) -> Any:
+def _resolve(value: Any) -> Any:
     return resolve(value) if isinstance(value, str) and ":" in value else value

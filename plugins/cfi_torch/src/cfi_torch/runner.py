@@ -48,7 +48,7 @@ class TorchRunner(Runner):
         The first product frees what the pass has kept, while it goes back: kept until later it would take new memory
         for each gradient, and a third more time. Further products run the pass once more, and keep what it keeps.
         """
-        passes = [self._recorded(stage, values)]
+        passes = [self._record(stage, values)]
         results = tuple(_own(result) for result in passes[0].results)
         products = 0
 
@@ -58,14 +58,14 @@ class TorchRunner(Runner):
             nonlocal products
             with self._one_pass:
                 if products == 1:
-                    passes[0] = self._recorded(stage, values)
+                    passes[0] = self._record(stage, values)
                     _check_same(self._model, passes[0].results, results)
                 products += 1
                 return self._product(stage, passes[0], cotangents, wanted, keep=products > 1)
 
         return results, pullback
 
-    def _recorded(self, stage: int, values: Sequence[torch.Tensor]) -> _Pass:
+    def _record(self, stage: int, values: Sequence[torch.Tensor]) -> _Pass:
         with self._one_pass, torch.inference_mode(False), torch.enable_grad():
             leaves = [_leaf(value) for value in values]
             return _Pass(leaves, self._forward(stage, leaves))
@@ -91,7 +91,7 @@ class TorchRunner(Runner):
         """The results, still connected to the values."""
         reached: list[torch.Tensor] = []
         outputs = None
-        with self._hooks(stage, values, reached) as hooks, suppress(_Reached):
+        with self._hooks(stage, values, reached) as hooks, suppress(_TapReached):
             outputs = self._model(*(_private(value) for value in values[: self._inputs]))
         for name in self.layers[: stage + 1]:
             hooks.check(name)
@@ -104,7 +104,7 @@ class TorchRunner(Runner):
         def replace(name: str, tensor: torch.Tensor) -> torch.Tensor:
             if reached is not None and name not in given:
                 reached.append(tensor)
-                raise _Reached
+                raise _TapReached
             return _private(given[name])
 
         return LayerWatch(self._model, given if reached is None else self.layers[: stage + 1], replace)
@@ -137,7 +137,7 @@ class _Pass(NamedTuple):
     results: list[torch.Tensor]
 
 
-class _Reached(BaseException):
+class _TapReached(BaseException):
     """Ends a forward pass; a model that catches `Exception` does not hold it up."""
 
 
