@@ -42,8 +42,8 @@ class Span:
         runner: Its stages.
         host_turns: Whether axes are permuted on the host's side of the crossing, or on the source's.
         input_axes: For each input, the permutation from the model's axes to the host's; None: unchanged.
-        layer_axes: Likewise for the activation of each opened layer.
-        output_axes: Likewise for each output.
+        layer_axes: For the activation of each opened layer, the permutation from the original's axes.
+        output_axes: For each output, the permutation from the original's axes.
     """
 
     host: FrameworkAdapter
