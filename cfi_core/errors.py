@@ -107,9 +107,9 @@ class ModelWarning(CFIWarning):
 
 
 def told(error: BaseException) -> str:
-    """Kind and message of a foreign error, on one line and in short."""
+    """Kind and message of a foreign error, on one line and in short, without the full stop at its end."""
     try:
-        text = " ".join(str(error).split()) or "no message"
+        text = " ".join(str(error).split()).removesuffix(".") or "no message"
     except FOREIGN:
         text = "its message cannot be shown"
     return f"{type(error).__name__}: {text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + '…'}"

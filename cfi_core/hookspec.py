@@ -85,6 +85,7 @@ def cfi_methods() -> Iterable[MethodSpec]:  # type: ignore[empty-body]
                     kind=Kind.ATTRIBUTION,
                     needs=frozenset({Need.FORWARD, Need.INPUT_GRADIENT}),
                     implementation="cfi_captum.run:run",
+                    citation="Simonyan et al. 2013, Deep Inside Convolutional Networks",
                 )]
     """
 

@@ -45,7 +45,7 @@ class Installed(Generic[_Spec]):
 
     def __repr__(self) -> str:
         state = "usable" if self.usable else f"not usable: {', '.join(self.missing)} not installed"
-        return f"{self.spec!r} {state}"
+        return f"{self.spec!r}, {state}"
 
 
 def methods(

@@ -21,7 +21,7 @@ from cfi_core.discovery import DISABLED, PluginInfo, announcements
 from cfi_core.errors import FOREIGN, PluginConflictError, PluginWarning, UnknownMethodError, told, warn
 from cfi_core.requirements import unmet, version_of
 from cfi_core.specs import ANY, FrameworkSpec, MethodSpec, PlotterSpec, Spec, ToolsetSpec, TranslatorSpec, WriterSpec
-from cfi_core.validation import Refused
+from cfi_core.validation import Checked, Refused
 
 _Name = TypeVar("_Name")
 _Spec = TypeVar("_Spec")
@@ -228,6 +228,8 @@ class _Loader:
         _check_contract(module)
         if self.manager.has_plugin(_handle(info)):
             raise Refused(f"{info.distribution} announces two plugins of that name")
+        if other := self.manager.get_name(module):
+            raise Refused(f"{info.module} is loaded already, as {' of '.join(map(repr, reversed(other.split(':', 1))))}")
         try:
             self.manager.register(module, name=_handle(info))
             callers = self.manager.get_hookcallers(module) or []
@@ -310,7 +312,8 @@ def _list_specs(slot: _Slot, offered: Any) -> list[Any]:
     specs = list(offered)
     for spec in specs:
         if not isinstance(spec, slot.spec):
-            raise Refused(f"{slot.hook} returned {spec!r}, which is no {slot.spec.__name__}")
+            shown = f"the {spec.title}" if isinstance(spec, Checked) else repr(spec)
+            raise Refused(f"{slot.hook} returned {shown}, which is no {slot.spec.__name__}")
     return specs
 
 

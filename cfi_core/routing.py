@@ -125,10 +125,12 @@ def _way_out(registry: Registry, source: str, target: str, needs: frozenset[Need
         return f"There is {best}: leave translator= out, or pass translator={list(best.names)!r}."
     if source in registry.frameworks and (hint := registry.frameworks[source].without_gradients):
         return hint
-    if not others and all(path.bridge for path in paths):
-        conversions = ", ".join(sorted(set(DISTRIBUTION_OF_TRANSLATOR.values())))
-        return f"A conversion might: pip install {conversions}. Or choose another method."
-    return "Choose another translator or method."
+    if others or not all(path.bridge for path in paths):
+        return "Choose another translator or method."
+    if source not in DISTRIBUTION_OF_FRAMEWORK:  # what converts its models is not known
+        return "Choose another method."
+    conversions = [name for name in DISTRIBUTION_OF_TRANSLATOR if not name.startswith("bridge")]
+    return f"A conversion might: pip install {_distributions(conversions)}. Or choose another method."
 
 
 def choose(registry: Registry, methods: Sequence[MethodSpec], original: Original, translator: Translator) -> Choice:

@@ -153,7 +153,7 @@ class ToolsetSpec(Checked):
     homepage: str = ""
 
     def __repr__(self) -> str:
-        return f"{self.name:<13} for {self.framework} models, {self.homepage}"
+        return f"{self.name:<13} for {self.framework} models" + (f", {self.homepage}" if self.homepage else "")
 
 
 @dataclass(frozen=True, kw_only=True)

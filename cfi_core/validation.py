@@ -46,11 +46,15 @@ class Checked:
             except Refused as refusal:
                 self.refuse(f"{name}={_shown(value)} {refusal}")
 
+    @property
+    def title(self) -> str:
+        """Kind and name, for sentences: `MethodSpec 'grad_cam'`."""
+        name = getattr(self, "key", None) or getattr(self, "name", None)
+        return f"{type(self).__name__} {name!r}" if isinstance(name, str) else type(self).__name__
+
     def refuse(self, reason: str) -> None:
         """Raises what a field that holds something else raises, for fields that do not fit each other."""
-        name = getattr(self, "key", None) or getattr(self, "name", None)
-        title = f"{type(self).__name__} {name!r}" if isinstance(name, str) else type(self).__name__
-        raise ValueError(f"{title}: {reason}.") from None
+        raise ValueError(f"{self.title}: {reason}.") from None
 
 
 @cache

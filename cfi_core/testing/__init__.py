@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cfi_core.discovery import PluginInfo, announcements
+from cfi_core.errors import ArgumentError
 from cfi_core.hookspec import ENTRY_POINT_GROUP
 from cfi_core.registry import Registry, load, registry, replace_registry
 
@@ -27,11 +28,22 @@ def use_plugins(*modules: Any, with_installed: bool = False) -> Iterator[Registr
 
     Yields:
         The registry that is in place inside the context.
+
+    Raises:
+        ArgumentError: One of the given plugins is installed, so that it would be seen twice.
     """
     given: list[tuple[PluginInfo, Any]] = [
         (PluginInfo(_name(module), f"dist-of-{_name(module)}", "1.0", _name(module)), module) for module in modules
     ]
-    former = replace_registry(load([*(announcements(ENTRY_POINT_GROUP) if with_installed else []), *given]))
+    installed = announcements(ENTRY_POINT_GROUP) if with_installed else []
+    brought = {info.module: info.label for info, _ in installed}
+    for info, _ in given:
+        if info.module in brought:
+            raise ArgumentError(
+                f"{info.module} is installed by {brought[info.module]}, and with_installed=True shows it already: leave "
+                f"it out of use_plugins()."
+            )
+    former = replace_registry(load([*installed, *given]))
     try:
         yield registry()
     finally:
