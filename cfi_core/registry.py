@@ -229,7 +229,7 @@ class _Loader:
         if self.manager.has_plugin(_handle(info)):
             raise Refused(f"{info.distribution} announces two plugins of that name")
         if other := self.manager.get_name(module):
-            raise Refused(f"{info.module} is loaded already, as {' of '.join(map(repr, reversed(other.split(':', 1))))}")
+            raise Refused(f"{info.module} is loaded already, as {other}")
         try:
             self.manager.register(module, name=_handle(info))
             callers = self.manager.get_hookcallers(module) or []

@@ -40,8 +40,8 @@ def use_plugins(*modules: Any, with_installed: bool = False) -> Iterator[Registr
     for info, _ in given:
         if info.module in brought:
             raise ArgumentError(
-                f"{info.module} is installed by {brought[info.module]}, and with_installed=True shows it already: leave "
-                f"it out of use_plugins()."
+                f"{info.module} is installed by {brought[info.module]}, and with_installed=True shows it already: "
+                f"leave it out of use_plugins()."
             )
     former = replace_registry(load([*installed, *given]))
     try:

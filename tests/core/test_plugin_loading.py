@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import cfi_core as cfi
+from cfi_core import testing
 from cfi_core.coexistence import load_safely
 from cfi_core.discovery import PluginInfo
 from cfi_core.hookspec import CONTRACT, hookimpl
@@ -176,6 +177,34 @@ def test_two_plugins_of_one_distribution_need_two_names(painting, images):
     with use_plugins(fake):
         implementation(plan=cfi.plan(painting, "press_noise", inputs=images))
     assert Watcher.seen == ["press_noise"]
+
+
+def test_a_module_is_loaded_once():
+    first, second = PluginInfo("one", "dist-of-one", "1.0", "shared"), PluginInfo("two", "dist-of-two", "1.0", "shared")
+    with pytest.warns(cfi.PluginWarning, match=r"'two' .*: shared is loaded already, as dist-of-one:one\. Update"):
+        registry = load([(first, fake), (second, fake)])
+    assert "press" in registry.toolsets
+
+
+def test_an_installed_plugin_is_not_shown_twice(monkeypatch):
+    info = PluginInfo("fake", "fake-dist", "2.0", fake.__name__)
+    monkeypatch.setattr(testing, "announcements", lambda group: [(info, fake)])
+    with pytest.raises(cfi.ArgumentError, match=r"fake is installed by fake-dist 2\.0, .* leave it out of use_plugins"):
+        use_plugins(fake, with_installed=True).__enter__()
+    with use_plugins(with_installed=True) as registry:
+        assert "press" in registry.toolsets
+    with use_plugins(fake) as registry:
+        assert "press" in registry.toolsets
+
+
+def test_a_reason_ends_in_one_full_stop():
+    class Slip:
+        @hookimpl
+        def cfi_methods(self):
+            return [MethodSpec(**vars(method()) | {"optional": "target"})]
+
+    with pytest.warns(cfi.PluginWarning, match=r"write \('target',\)\. Update or uninstall dist-of-Slip"):
+        load([(PluginInfo("slip", "dist-of-Slip", "1.0", "slip"), Slip())])
 
 
 def test_the_user_can_interrupt_the_loading():

@@ -195,4 +195,6 @@ def test_listings_are_readable(registry):
     text = repr(cfi.methods())
     assert len(text.splitlines()) == len(cfi.methods()) == 6
     assert "press_map" in text and "inputs, layer" in text
-    assert "usable" in repr(cfi.toolsets()) and "paint → print" in repr(cfi.translators())
+    assert repr(cfi.toolsets()) == "press         for print models, usable" and "paint → print" in repr(
+        cfi.translators()
+    )

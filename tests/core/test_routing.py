@@ -131,7 +131,7 @@ def test_where_only_bridges_lead_a_conversion_might(current):
         @staticmethod
         @hookimpl
         def cfi_frameworks() -> list[FrameworkSpec]:
-            return [framework("clay")]
+            return [framework("clay"), framework("torch")]
 
         @staticmethod
         @hookimpl
@@ -139,7 +139,9 @@ def test_where_only_bridges_lead_a_conversion_might(current):
             return [translator("run-all", ANY, "print", kind="bridge", preserves=FORWARD)]
 
     with use_plugins(fake, Bridged()) as registry:
-        with pytest.raises(cfi.RouteError, match=r"A conversion might: pip install .*cfi-translate.* another method"):
+        with pytest.raises(cfi.RouteError, match=r"might: pip install cfi-translate\. Or choose another method\.$"):
+            find_routes(registry, "torch", "print", GRADIENT)
+        with pytest.raises(cfi.RouteError, match=r"\(run-all\)\)\. Choose another method\.$"):
             find_routes(registry, "clay", "print", GRADIENT)
         with pytest.raises(cfi.RouteError, match=r"There is paint → print \(paint2print\): leave translator= out"):
             find_routes(registry, "paint", "print", GRADIENT, "run-all")
