@@ -16,8 +16,8 @@ BLOCK = re.compile(r"(?:\*\*`(?P<file>[^`]+)`\*\*\n\n)?```(?P<language>\w+)\n(?P
 # asked for; the metadata that it would write stands in the folder `installed`.
 SHELL = f"""
 set -e
-python() {{ {sys.executable} "$@"; }}
-pytest() {{ python -m pytest -p no:cacheprovider "$@"; }}
+python() {{ '{sys.executable}' "$@"; }}
+pytest() {{ python -m pytest -p no:cacheprovider --color=no "$@"; }}
 pip() {{ echo "pip $*"; }}
 """
 
@@ -38,7 +38,7 @@ def followed(tmp_path_factory) -> tuple[Path, list[str]]:
     start, installed = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("installed")
     home = start / "occlusion-demo"
     paths = os.pathsep.join([str(home), str(installed), *filter(None, sys.path)])
-    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTEST_ADDOPTS": ""}
     printed = []
     for block in BLOCK.finditer(PAGE):
         if block["file"]:
