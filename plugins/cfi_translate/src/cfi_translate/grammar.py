@@ -103,7 +103,7 @@ class Operators(Mapping[str, Converter]):
         except Refusal as error:
             raise self.refusal(op, str(error)) from error.__cause__
         except Exception as error:  # a framework raises whatever it runs into
-            raise self.refusal(op, first_line(error) or type(error).__name__) from error
+            raise self.refusal(op, f"{type(error).__name__}: {first_line(error)}".rstrip(": ")) from error
 
     def refusal(self, op: Any, reason: str) -> TranslationError:
         """An error that names the translator, the operator and the reason."""
