@@ -281,7 +281,7 @@ def hand_over(tensor: Any, giver: FrameworkAdapter, taker: FrameworkAdapter, mod
     shared = giver.share(tensor)
     try:
         return taker.adopt(shared, model)
-    except Exception:
+    except Exception:  # a framework refuses memory of another in any way; then the values are copied
         if isinstance(shared, np.ndarray):
             raise
         return taker.adopt(giver.to_numpy(tensor), model)
