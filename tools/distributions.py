@@ -53,8 +53,11 @@ class Distribution:
 
     def requirements(self, extras: Iterable[str] = ()) -> list[str]:
         """What it requires, and what the extras add."""
-        optional = self.project.get("optional-dependencies", {})
-        return [*self.project["dependencies"], *(text for extra in extras for text in optional[extra])]
+        return [*self.project["dependencies"], *self.extra_requirements(extras)]
+
+    def extra_requirements(self, extras: Iterable[str]) -> list[str]:
+        """What these extras add to what it requires anyway."""
+        return [text for extra in sorted(extras) for text in self.project["optional-dependencies"][extra]]
 
 
 def distributions(root: Path = ROOT) -> dict[str, Distribution]:

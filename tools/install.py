@@ -36,9 +36,11 @@ def main(arguments: list[str]) -> int:
     if unknown := [name for name in names if split(name)[0] not in known]:
         sys.exit(f"Not in this repository: {', '.join(unknown)}. There are {', '.join(known)}.")
     wanted = needed(known, names or [f"{name}[{','.join(found.extras)}]" for name, found in known.items()])
-    folders = [f"{known[name].folder}[{','.join(sorted(extras))}]" for name, extras in wanted.items()]
-    editable = [argument for folder in folders for argument in ("--editable", folder.removesuffix("[]"))]
-    return subprocess.run([sys.executable, "-m", "pip", "install", *options, *editable], check=False).returncode
+    # The extras are spelled out: pip 23 does not see that `folder[extra]` is the distribution that others require.
+    extras = [text for name, extras in wanted.items() for text in known[name].extra_requirements(extras)]
+    others = [text for text in extras if split(text)[0] not in known]
+    editable = [argument for name in wanted for argument in ("--editable", str(known[name].folder))]
+    return subprocess.run([sys.executable, "-m", "pip", "install", *options, *others, *editable], check=False).returncode
 
 
 if __name__ == "__main__":
