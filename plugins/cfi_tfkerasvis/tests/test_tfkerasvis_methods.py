@@ -126,11 +126,35 @@ def test_layer_cam(ask: Ask, model: Any, images: Any, target: Target) -> None:
 
 
 def test_grad_cam_plus_plus(ask: Ask, model: Any, images: Any, target: Target) -> None:
-    scores, activation, gradient = tapped(model, images)
-    expected = plus_plus(activation, gradient) * np.exp(scores)[:, None, None]
+    _, activation, gradient = tapped(model, images)
     result = ask("grad_cam_plus_plus", model, images, target, layer="conv2")
-    assert_close(result.values[0], expected, 1e-4)
-    assert result.applied["scale"] == "exp(score), as in the paper"
+    assert_close(result.values[0], plus_plus(activation, gradient), 1e-4)
+    assert result.applied["scale"] == "each map divided by exp(score)"
+
+
+@pytest.mark.parametrize("own", [{"activation_modifier": tf.nn.relu}, {"gradient_modifier": lambda g: 2 * g}])
+def test_a_modifier_changes_nothing_but_what_it_modifies(
+    ask: Ask, model: Any, images: Any, target: Target, own: dict[str, Any]
+) -> None:
+    """The factor exp(score) is as it is without a modifier."""
+    _, activation, gradient = tapped(model, images)
+    map_ = plus_plus(activation, (2 if "gradient_modifier" in own else 1) * gradient)
+    result = ask("grad_cam_plus_plus", model, images, target, layer="conv2", exec_args=own)
+    assert_close(result.values[0], np.maximum(map_, 0) if "activation_modifier" in own else map_, 1e-4)
+    assert result.applied["scale"] == "each map divided by exp(score)"
+
+
+def test_grad_cam_plus_plus_of_two_outputs_is_divided_by_the_sum_of_their_exponentials(ask: Ask, images: Any) -> None:
+    first = keras.Input((10, 8, 3))
+    features = keras.layers.Conv2D(4, 3, activation="relu", name="conv2")(first)
+    flat = keras.layers.Flatten()(features)
+    model = keras.Model(first, [keras.layers.Dense(4)(flat), keras.layers.Dense(2)(flat)])
+    own = {"score": [CategoricalScore(2), CategoricalScore(1)]}
+    theirs = GradcamPlusPlus(model)(own["score"], images, "conv2", expand_cam=False, normalize_cam=False)
+    one, other = model(images)
+    factor = np.exp(one[:, 2]) + np.exp(other[:, 1])
+    ours = ask("grad_cam_plus_plus", model, images, layer="conv2", exec_args=own).values[0]
+    assert_close(np.maximum(ours, 0) * factor[:, None, None], np.asarray(theirs), 1e-4)
 
 
 def test_grad_cam_plus_plus_is_that_of_tf_keras_vis(ask: Ask, cnn: Any, images: Any, target: Target) -> None:
@@ -139,7 +163,8 @@ def test_grad_cam_plus_plus_is_that_of_tf_keras_vis(ask: Ask, cnn: Any, images: 
         CategoricalScore(list(LABELS)), images, "conv2", expand_cam=False, normalize_cam=False
     )
     ours = ask("grad_cam_plus_plus", model, images, target, layer="conv2").values[0]
-    assert_close(np.maximum(ours, 0), np.asarray(theirs), 1e-4)
+    factor = np.exp(tapped(model, images)[0])[:, None, None]
+    assert_close(np.maximum(ours, 0) * factor, np.asarray(theirs), 1e-4)
 
 
 @pytest.mark.parametrize("shift", [120.0, -150.0])
@@ -152,11 +177,11 @@ def test_grad_cam_plus_plus_survives_large_scores(
     _, activation, gradient = tapped(model, images)
     result = ask("grad_cam_plus_plus", model, images, target, layer="conv2")
     assert_close(result.values[0], plus_plus(activation, gradient), 1e-4)
-    assert result.applied["scale"] == "each sample's map divided by exp(score)"
+    assert result.applied["scale"] == "each map divided by exp(score)"
 
 
-def score_cam(model: Any, images: np.ndarray) -> np.ndarray:
-    """Slow Score-CAM: one masked image at a time, the class probability as weight."""
+def score_cam(model: Any, images: np.ndarray, softmax: bool = True) -> np.ndarray:
+    """Slow Score-CAM: one masked image at a time, the class probability (or the model's output) as weight."""
     _, activation, _ = tapped(model, tf.constant(images))
     maps = np.zeros(activation.shape[:3])
     for sample, (image, label) in enumerate(zip(images, LABELS, strict=True)):
@@ -164,9 +189,9 @@ def score_cam(model: Any, images: np.ndarray) -> np.ndarray:
             map_ = activation[sample, :, :, channel].astype(np.float32)
             mask = zoom(map_, [big / small for big, small in zip(image.shape, map_.shape, strict=False)], order=1)
             mask = (mask - mask.min()) / (mask.max() - mask.min() + 1e-7)
-            logits = model((image * mask[:, :, None])[None]).numpy()[0].astype(np.float64)
-            probabilities = np.exp(logits - logits.max())
-            maps[sample] += map_ * probabilities[label] / probabilities.sum()
+            output = model((image * mask[:, :, None])[None]).numpy()[0].astype(np.float64)
+            probabilities = np.exp(output - output.max()) / np.exp(output - output.max()).sum()
+            maps[sample] += map_ * (probabilities if softmax else output)[label]
     return maps
 
 
@@ -175,6 +200,33 @@ def test_score_cam(ask: Ask, model: Any, images: Any, target: Target, capfd: pyt
     assert_close(result.values[0], score_cam(model, images.numpy()), 1e-4)
     assert "softmax" in result.applied
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("activation", [None, "softmax", "sigmoid"])
+def test_score_cam_of_the_output_as_it_is(
+    ask: Ask, cnn: Any, kind: str, images: Any, target: Target, activation: str | None
+) -> None:
+    model = cnn(kind, activation)
+    result = ask("score_cam", model, images, target, layer="conv2", head=Head.OUTPUT)
+    assert_close(result.values[0], score_cam(model, images.numpy(), softmax=False), 1e-4)
+    assert result.applied["softmax"].startswith("none")
+
+
+def test_score_cam_of_two_outputs_as_they_are(ask: Ask, images: Any) -> None:
+    first = keras.Input((10, 8, 3))
+    features = keras.layers.Conv2D(4, 3, activation="relu", name="conv2")(first)
+    flat = keras.layers.Flatten()(features)
+    heads = [keras.layers.Dense(4)(flat), keras.layers.Dense(1, activation="sigmoid")(flat)]
+    model = keras.Model(first, heads)
+
+    def both(first_weight: float, second_weight: float) -> np.ndarray:
+        own = {"score": [lambda o: first_weight * o[:, 2], lambda o: second_weight * o[:, 0]]}
+        return ask("score_cam", model, images, layer="conv2", head=Head.OUTPUT, exec_args=own).values[0]
+
+    assert_close(both(1, 1), both(1, 0) + both(0, 1))
+    one = keras.Model(first, heads[1])
+    alone = ask("score_cam", one, images, Target(index=(0,)), layer="conv2", head=Head.OUTPUT)
+    assert_close(both(0, 1), alone.values[0])
 
 
 def test_score_cam_on_a_layer_as_large_as_the_input(ask: Ask, cnn: Any, images: Any, target: Target) -> None:

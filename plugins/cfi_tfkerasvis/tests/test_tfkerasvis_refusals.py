@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from cfi_core.contract import MethodResult, Target
 from cfi_core.errors import ArgumentError, InputError, LayerError, MethodError, TargetError
-from cfi_core.specs import Head
 from cfi_tfkerasvis.workarounds import (
     STEPS_LIMIT,
     BinaryScore,
@@ -322,11 +321,6 @@ def test_score_cam_on_one_logit(ask: Ask, images: Any) -> None:
     model = keras.Model(first, keras.layers.Dense(1)(keras.layers.Flatten()(features)))
     with pytest.raises(MethodError, match="two classes"):
         ask("score_cam", model, images, Target(index=(0,)), layer="conv")
-
-
-def test_score_cam_on_probabilities(ask: Ask, model: Any, cnn: Any, kind: str, images: Any, target: Target) -> None:
-    with pytest.raises(MethodError, match='head="logit"'):
-        ask("score_cam", cnn(kind, "softmax"), images, target, layer="conv2", head=Head.OUTPUT)
 
 
 def test_score_cam_with_a_tabular_input(ask: Ask) -> None:

@@ -137,14 +137,9 @@ def check_gradcam_layer(prepared: PreparedModel) -> None:
         )
 
 
-def ends_in_softmax(model: Any) -> bool:
-    """Whether the layer that gives the (only) output is a softmax."""
-    operation = model.outputs[0]._keras_history.operation
-    return (
-        isinstance(operation, keras.layers.Softmax)
-        or getattr(operation, "activation", None) is keras.activations.softmax
-        or type(operation).__name__ == "Softmax"
-    )
+def gives_probabilities(output: np.ndarray) -> bool:
+    """Whether the values over the last axis are those of a softmax, whatever made them."""
+    return bool(output.shape[-1] > 1 and (output >= 0).all() and np.allclose(output.sum(axis=-1), 1, atol=1e-3))
 
 
 class CheckedModifier:
@@ -177,20 +172,12 @@ class CheckedModifier:
             if layer.name in changed or (known and before[layer.name] is keras.activations.linear):
                 continue
             # A head that was cut off already leaves nothing to replace, and that is fine.
-            if self._gives_probabilities(model, position):
+            if self.probe and gives_probabilities(flat(model([*self.probe], training=False))[position]):
                 raise MethodError(
                     f"ReplaceToLinear does nothing to the output layer {layer.name!r} ({type(layer).__name__}), which "
                     "has no `activation` and still gives probabilities; leave the modifier out and explain the logit "
                     "with a model that ends before this layer"
                 )
-
-    def _gives_probabilities(self, model: Any, position: int) -> bool:
-        if not self.probe:
-            return False
-        outputs = model([*self.probe], training=False)
-        output = np.asarray(outputs[position] if isinstance(outputs, list | tuple) else outputs)
-        sums = output.sum(axis=-1)
-        return bool(output.shape[-1] > 1 and (output >= 0).all() and np.allclose(sums, 1, atol=1e-3))
 
     def _check_guided(self, model: Any, changed: set[str]) -> None:
         if keras.activations.relu not in self.modifier.target_activations:
@@ -321,7 +308,7 @@ def _copy(model: Any, probe: Sequence[Any]) -> Any:
             f"({type(error).__name__}: {error}); leave out model_modifier and training=True"
         ) from error
     if probe:
-        pairs = zip(_flat(model([*probe], training=False)), _flat(copied([*probe], training=False)), strict=True)
+        pairs = zip(flat(model([*probe], training=False)), flat(copied([*probe], training=False)), strict=True)
         for original, again in pairs:
             scale = max(float(np.abs(original).max()), 1e-30)
             if not np.abs(original - again).max() <= 1e-4 * scale:
@@ -332,7 +319,8 @@ def _copy(model: Any, probe: Sequence[Any]) -> Any:
     return copied
 
 
-def _flat(outputs: Any) -> list[Any]:
+def flat(outputs: Any) -> list[Any]:
+    """All outputs of a model, in double precision."""
     return [np.asarray(output, dtype=np.float64) for output in keras.tree.flatten(outputs)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +20,8 @@ from cfi_tfkerasvis.model import (
     check_gradcam_layer,
     check_inputs,
     declared_inputs,
-    ends_in_softmax,
+    flat,
+    gives_probabilities,
     prepare,
 )
 from cfi_tfkerasvis.plugin import WORKAROUNDS
@@ -30,6 +31,7 @@ from cfi_tfkerasvis.workarounds import (
     Gradcam,
     GradcamPlusPlus,
     Layercam,
+    Predictions,
     Saliency,
     Scorecam,
     Shifted,
@@ -38,11 +40,6 @@ from cfi_tfkerasvis.workarounds import (
     refuse_limited_steps,
     without_progress_bars,
 )
-
-Scores = Sequence[Callable[[Any], Any]]
-
-LARGEST_SCORE = 60.0
-"""Grad-CAM++ maps are multiplied by exp(score) only where this leaves float32 (1e±38) room on both sides."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,6 @@ METHODS: Mapping[str, KerasVisMethod] = MappingProxyType(
             notes={
                 "definition": "sum over channels of activation times the masked input's score; no baseline score "
                 "subtracted, no softmax over channels",
-                "softmax": "tf-keras-vis applies a softmax over the last axis of the model's output; the score is "
-                "taken after it",
             },
         ),
     }
@@ -142,6 +137,7 @@ def _attribute(request: MethodRequest, method: KerasVisMethod) -> MethodResult:
     applied = dict(prepared.applied)
     if method.tool is Scorecam:
         _check_scorecam(request, tool.model, inputs, prepared, arguments)
+        applied["softmax"] = _softmax_of_scorecam(request)
     if arguments.get("activation_modifier") is WeightsReLU:
         arguments["activation_modifier"] = WeightsReLU(len(prepared.activation.shape))
     try:
@@ -170,10 +166,10 @@ def _run_tool(
     """What the class gives, and what was done besides."""
     workarounds = request.init_args.get(WORKAROUNDS)
     if workarounds and isinstance(tool, Scorecam):
-        return _score_cam(tool, scores, inputs, arguments), {}
+        return _score_cam(tool, scores, inputs, arguments, softmax=request.head is Head.LOGIT), {}
     if workarounds and isinstance(tool, GradcamPlusPlus):
-        raw, scale = _grad_cam_plus_plus(tool, scores, inputs, arguments)
-        return raw, {"scale": scale}
+        shifted = [Shifted(score, len(scores)) for score in scores]
+        return tool(score=shifted, seed_input=list(inputs), **arguments), {"scale": "each map divided by exp(score)"}
     with without_progress_bars():
         raw = tool(score=list(scores), seed_input=list(inputs), **arguments)
     return (_connect(raw, inputs) if isinstance(tool, Saliency) else raw), {}
@@ -270,7 +266,8 @@ def _check_scorecam(
     prepared: PreparedModel,
     arguments: Mapping[str, Any],
 ) -> None:
-    space = len(prepared.activation.shape)
+    space, workarounds = len(prepared.activation.shape), request.init_args[WORKAROUNDS]
+    at_output = request.head is Head.OUTPUT
     for position, value in enumerate(inputs):
         if len(value.shape) != space:
             raise MethodError(
@@ -278,29 +275,33 @@ def _check_scorecam(
                 f"and the layer {space}; it can explain only models whose inputs all have the layer's axes"
             )
     for tensor in model.outputs:
-        if len(tensor.shape) != 2 or tensor.shape[1] < 2:
+        if len(tensor.shape) != 2 or (tensor.shape[1] < 2 and not (at_output and workarounds)):
             raise MethodError(
                 f"tf-keras-vis's Score-CAM takes a softmax over classes, but the model's output has shape "
-                f"{tuple(tensor.shape)}: it needs (samples, classes) with two classes or more"
+                f"{tuple(tensor.shape)}: it needs (samples, classes) with two classes or more (or, of one class, "
+                f'head="output", which takes the score of the output as it is)'
             )
-    twice = request.head is Head.OUTPUT and ends_in_softmax(model)
-    if twice and request.init_args[WORKAROUNDS]:
-        raise MethodError(
-            "tf-keras-vis's Score-CAM applies a softmax itself, and the model ends in one already; explain the logits "
-            '(head="logit"): the score is then the probability all the same'
-        )
-    if twice:
+    if workarounds:
+        return
+    if at_output and any(map(gives_probabilities, flat(model([*inputs], training=False)))):
         warn(
             "tf-keras-vis's Score-CAM applies a softmax itself, and the model ends in one already: its scores are "
             "softmaxes of probabilities, which hardly differ. Pass head='logit': the score is then the probability.",
             ModelWarning,
         )
-    if arguments["max_N"] and len(inputs[0]) > 1 and not request.init_args[WORKAROUNDS]:
+    if arguments["max_N"] and len(inputs[0]) > 1:
         warn(
             "With max_N, tf-keras-vis's Score-CAM lets the samples of a batch choose each other's maps. Pass one "
             f"sample at a time, or init_args={{'{WORKAROUNDS}': True}}.",
             ModelWarning,
         )
+
+
+def _softmax_of_scorecam(request: MethodRequest) -> str:
+    """One meaning of the head on every route: the model's output as it is, or the softmax of its logits."""
+    if request.head is Head.OUTPUT and request.init_args[WORKAROUNDS]:
+        return "none: the score is taken of the model's output as it is"
+    return "tf-keras-vis applies a softmax over the last axis of the model's output; the score is taken after it"
 
 
 def _check_finite(result: MethodResult, key: str) -> None:
@@ -324,37 +325,22 @@ def _connect(raw: Any, inputs: Sequence[Any]) -> list[Any]:
     return [np.zeros(tuple(x.shape), np.float32) if v is None else v for v, x in zip(values, inputs, strict=True)]
 
 
-def _grad_cam_plus_plus(
-    tool: Any, scores: Scores, inputs: Sequence[Any], arguments: Mapping[str, Any]
-) -> tuple[list[Any], str]:
-    """Grad-CAM++ computed without exp(score), which is multiplied on where float32 holds it."""
-    shifted = [Shifted(score) for score in scores]
-    raw = tool(score=shifted, seed_input=list(inputs), **arguments)
-    maps = [np.asarray(value) for value in (raw if isinstance(raw, list | tuple) else [raw])]
-    values = np.stack([score.values for score in shifted])
-    linear = arguments["activation_modifier"] is None or isinstance(arguments["activation_modifier"], WeightsReLU)
-    if arguments["normalize_cam"] or not linear or np.abs(values).max() > LARGEST_SCORE:
-        return maps, "each sample's map divided by exp(score)"
-    # tf-keras-vis multiplies by the sum over the outputs; of shifted scores that is their number.
-    factors = np.exp(values).mean(axis=0)
-    scaled = [value * factors.reshape(-1, *[1] * (value.ndim - 1)).astype(value.dtype) for value in maps]
-    return scaled, "exp(score), as in the paper"
-
-
 def _score_cam(
-    tool: Any, scores: Sequence[SampleScore], inputs: Sequence[Any], arguments: Mapping[str, Any]
+    tool: Any, scores: Sequence[SampleScore], inputs: Sequence[Any], arguments: Mapping[str, Any], *, softmax: bool
 ) -> list[Any]:
-    """Score-CAM sample by sample.
+    """Score-CAM sample by sample, with or without tf-keras-vis's own softmax.
 
     With `max_N`, tf-keras-vis lets the samples of a batch choose each other's maps,
     and it holds several copies of the input for every map of every sample at once.
     """
     samples = int(inputs[0].shape[0])
+    predictions = None if softmax else Predictions(tool.model)
     parts: list[list[Any]] = []
     with without_progress_bars():
         for sample in range(samples):
+            alone = [score.of_sample(sample) for score in scores]
             raw = tool(
-                score=[score.of_sample(sample) for score in scores],
+                score=alone if predictions is None else predictions.scores(alone),
                 seed_input=[value[sample : sample + 1] for value in inputs],
                 **arguments,
             )

@@ -49,6 +49,7 @@ __all__ = [
     "Layercam",
     "ModelVisualization",
     "Norm",
+    "Predictions",
     "ReplaceToLinear",
     "Rotate2D",
     "Saliency",
@@ -114,22 +115,49 @@ class WeightsReLU:
 
 
 class Shifted:
-    """A score function that is zero everywhere and has the gradients of `score`.
+    """A score function that gives one number everywhere and has the gradients of `score`.
 
     Fault: `GradcamPlusPlus` multiplies all three derivatives by `exp(score)` in float32: NaN for scores above 88,
-    a map of zeros for scores below -100. The factor cancels in the paper's alphas and remains as one
-    factor `exp(score)` of a sample's map, which `scale` gives.
+    a map of zeros for scores below -100. The factor cancels in the paper's alphas and remains as one positive factor of
+    a sample's map, which is left out: of several outputs, the sum of the exponentials is one.
     """
 
-    def __init__(self, score: Any) -> None:
+    def __init__(self, score: Any, outputs: int) -> None:
         self.score = score
-        self.values = np.zeros(0)
+        self.value = -float(np.log(outputs))
 
     def __call__(self, output: Any) -> Any:
-        """The shifted score; its own values are kept."""
+        """The shifted score."""
         values = self.score(output)
-        self.values = np.asarray(values, dtype=np.float64)
-        return values - tf.stop_gradient(values)
+        return values - tf.stop_gradient(values) + self.value
+
+
+class Predictions:
+    """What a model has predicted, for score functions that are to see it as it is.
+
+    Fault: `Scorecam` takes a softmax of whatever the model predicts, of probabilities too, before it asks for a score.
+
+    Attributes:
+        model: A model that nobody else uses; its `predict` is watched from now on.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._predict = model.predict
+        self._rows: list[Iterator[Any]] = []
+        model.predict = self._watch
+
+    def _watch(self, inputs: Any, batch_size: int) -> Any:
+        outputs = self._predict(inputs, batch_size=batch_size)
+        self._rows = [iter(rows) for rows in (outputs if isinstance(outputs, list) else [outputs])]
+        return outputs
+
+    def scores(self, scores: Sequence[Any]) -> list[Any]:
+        """Functions of one row after the other of what was predicted; of what they are given, they take no notice."""
+
+        def of_prediction(score: Any, position: int) -> Any:
+            return lambda softened: score(tf.constant(next(self._rows[position])[None]))
+
+        return [of_prediction(score, position) for position, score in enumerate(scores)]
 
 
 @contextmanager

@@ -1,0 +1,221 @@
+"""One call of a library, made again through CFI: on the model as it is, and on what becomes of it elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tally as counted
+import torch
+
+import cfi_core as cfi
+from cfi_core.framework.axes import inverse
+from cfi_core.specs import Role
+
+NATIVE, BRIDGE, CONVERSION = ROUTES = ("native", "bridge", "conversion")
+SEED = 0
+
+
+class NotAsked(Exception):
+    """What this benchmark cannot put to the model in the other framework."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A call in the library's own words.
+
+    Attributes:
+        model: Of the library's framework.
+        key: The method.
+        toolset: The library.
+        init_args: Of the constructor.
+        exec_args: Of the call.
+        read: The attribution's values as the library orders them.
+    """
+
+    model: Any
+    key: str
+    toolset: str
+    init_args: Mapping[str, Any]
+    exec_args: Mapping[str, Any]
+    read: Callable[[cfi.Attribution], list[Any]]
+
+    def attribute(self, translator: str | None = None) -> list[Any]:
+        """What CFI gives to users who want exactly what the library's own users get."""
+        call = cfi.visualize_features if self.key == "activation_maximization" else cfi.attribute
+        result = call(
+            self.model,
+            self.key,
+            self.toolset,
+            init_args=dict(self.init_args),
+            exec_args=dict(self.exec_args),
+            translator=translator,
+            defaults="toolset",
+            seed=SEED,
+        )
+        if isinstance(result, cfi.PendingLayer):
+            raise NotAsked("no layer is named")
+        return self.read(result)
+
+
+class Benchmark:
+    """Makes each call once more by the library itself, with seeded generators, and over each route by CFI.
+
+    Attributes:
+        tally: What came of it.
+        routes: Those to go over.
+        other: The framework to go to and come back from.
+    """
+
+    def __init__(self, tally: counted.Tally, routes: Sequence[str], other: str) -> None:
+        self.tally = tally
+        self.routes = routes
+        self.other = other
+        self.inside = False
+
+    def repeat(self, asked: Asked, library: Callable[[], list[Any]], error: BaseException | None) -> None:
+        """Compares; `error` is what the library's call in the test raised."""
+        self.inside = True
+        try:
+            with _apart():
+                expected = [] if error is not None else _seeded(library)
+                for route in self.routes:
+                    self._one(asked, route, expected, error)
+        finally:
+            self.inside = False
+
+    def _one(self, asked: Asked, route: str, expected: list[Any], failed: BaseException | None) -> None:
+        name = asked.key + ("/" + str(asked.init_args["method"]) if asked.key == "noise_tunnel" else "")
+        try:
+            if route == NATIVE:
+                values = _seeded(asked.attribute)
+            elif failed is not None:
+                return
+            else:
+                values = _seeded(lambda: abroad(asked, self.other, route))
+        except cfi.CFIError as error:
+            self.tally.note(name, route, counted.REFUSED if failed is None else counted.NEITHER, error)
+        except NotAsked as error:
+            self.tally.note(name, route, counted.REFUSED, error)
+        except Exception as error:  # noqa: BLE001 - that is what is counted
+            self.tally.note(name, route, counted.UNTYPED, error)
+        else:
+            if failed is None:
+                self.tally.compare(name, route, expected, values)
+            else:
+                self.tally.note(name, route, counted.SERVED, failed)
+
+
+def abroad(asked: Asked, other: str, route: str) -> list[Any]:
+    """The call on the model translated into the other framework, brought back by a bridge or a conversion."""
+    spec = next(spec for spec in cfi.methods(asked.key) if spec.toolset == asked.toolset)
+    by_role = {spec.roles.get(name): value for name, value in {**asked.init_args, **asked.exec_args}.items()}
+    given = by_role.get(Role.INPUTS)
+    inputs = tuple(given) if isinstance(given, tuple | list) else (given,)
+    moved = cfi.translate(asked.model, other, inputs=inputs)
+    travel = _Travel(asked.model, moved, len(inputs))
+    init_args = {name: travel.own(value, spec.roles.get(name)) for name, value in asked.init_args.items()}
+    exec_args = {name: travel.own(value, spec.roles.get(name)) for name, value in asked.exec_args.items()}
+    values = replace(asked, model=moved.model, init_args=init_args, exec_args=exec_args).attribute(route)
+    return travel.home(values, by_role.get(Role.LAYER))
+
+
+@dataclass(frozen=True)
+class _Travel:
+    """Carries arguments to the translated model's axes and names, and values back."""
+
+    model: Any
+    moved: cfi.Translation
+    inputs: int
+
+    def own(self, value: Any, role: Role | None) -> Any:
+        if value is None:
+            return None
+        match role:
+            case Role.INPUTS | Role.BASELINES | Role.LIKE_INPUTS:
+                return self._each(value, lambda part, axes: _turn(part, axes))
+            case Role.WINDOW:
+                return self._window(value)
+            case Role.LAYER:
+                return self._layers(value)
+            case Role.TARGET if any(self.moved.output_axes) or callable(value):
+                raise NotAsked("target in the axes of the other framework")
+            case Role.NEURON | Role.LIKE_LAYER:
+                if any(match.axes for match in self.moved.layer_map.matches.values()):
+                    raise NotAsked(f"{role} in the axes of the other framework")
+        return value
+
+    def _each(self, value: Any, turn: Callable[[Any, Any], Any]) -> Any:
+        if isinstance(value, tuple | list):
+            return type(value)(turn(part, self.moved.input_axes[i]) for i, part in enumerate(value))
+        return turn(value, self.moved.input_axes[0])
+
+    def _window(self, value: Any) -> Any:
+        if not isinstance(value, tuple):
+            return value
+        if value and isinstance(value[0], tuple):
+            return self._each(value, _turn_index)
+        return _turn_index(value, self.moved.input_axes[0])
+
+    def _layers(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._layers(entry) for entry in value]
+        return self.moved.layer_map[self._name(value)]
+
+    def _name(self, layer: Any) -> str:
+        if isinstance(layer, torch.nn.Module):
+            return next((name for name, module in self.model.named_modules() if module is layer), "")
+        if isinstance(layer, int):
+            return str(self.model.layers[layer].name)
+        return str(getattr(layer, "name", layer))
+
+    def home(self, values: list[Any], layer: Any) -> list[Any]:
+        if layer is None or (len(values) == self.inputs and isinstance(layer, list)):
+            axes = self.moved.input_axes
+        else:
+            names = [self._name(entry) for entry in (layer if isinstance(layer, list) else [layer])]
+            axes = tuple(self.moved.layer_map.matches[name].axes for name in names)
+        turned = []
+        for position, value in enumerate(values):
+            order = axes[min(position, len(axes) - 1)] if axes else None
+            fits = order is not None and np.ndim(value) == len(order)
+            turned.append(np.transpose(value, inverse(order)) if fits else value)
+        return turned
+
+
+def _turn(value: Any, axes: Sequence[int] | None) -> Any:
+    if axes is None or not hasattr(value, "shape") or len(value.shape) != len(axes):
+        return value
+    return value.permute(*axes) if isinstance(value, torch.Tensor) else np.transpose(value, axes)
+
+
+def _turn_index(index: tuple[int, ...], axes: Sequence[int] | None) -> tuple[int, ...]:
+    return index if axes is None or len(index) != len(axes) - 1 else tuple(index[axis - 1] for axis in axes[1:])
+
+
+def _seeded(call: Callable[[], list[Any]]) -> list[Any]:
+    random.seed(SEED)
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
+    return call()
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Leaves the test's random numbers, output and warnings to the test."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    quiet = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

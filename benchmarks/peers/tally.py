@@ -1,0 +1,117 @@
+"""What came of each call: kept while the tests run, and told as a table at the end."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SAME, CLOSE, DIFFERENT = "same", "within 1e-5", "different"
+REFUSED, UNTYPED = "refused", "untyped error"
+NEITHER, SERVED = "neither", "CFI alone"
+OUTCOMES = (SAME, CLOSE, DIFFERENT, REFUSED, UNTYPED, NEITHER, SERVED)
+LEGEND = f"""
+{SAME}: to the last bit. {CLOSE}: the largest difference, relative to the largest value.
+{REFUSED}: by an error of CFI's own. {NEITHER}: both fail, CFI by an error of its own. {SERVED}: the library fails, CFI gives values."""
+
+_CLOSE = 1e-5
+_LONGEST_REASON = 110
+
+
+@dataclass(frozen=True)
+class Row:
+    """One call over one route."""
+
+    method: str
+    route: str
+    outcome: str
+    test: str
+    reason: str = ""
+    apart: float = 0.0
+
+
+@dataclass
+class Tally:
+    """All calls so far.
+
+    Attributes:
+        rows: One for each call and route.
+        test: Name of the test that runs.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    test: str = ""
+
+    def compare(self, method: str, route: str, library: Sequence[Any], ours: Sequence[Any]) -> None:
+        """Notes how far the values of a call are apart from the library's."""
+        problem, apart = _difference(library, ours)
+        outcome = DIFFERENT if problem else SAME if apart == 0 else CLOSE if apart <= _CLOSE else DIFFERENT
+        self.rows.append(Row(method, route, outcome, self.test, problem, apart))
+
+    def note(self, method: str, route: str, outcome: str, error: BaseException | None = None) -> None:
+        """Notes a call that gave no values to compare."""
+        self.rows.append(Row(method, route, outcome, self.test, "" if error is None else reason_of(error)))
+
+    def report(self) -> str:
+        """The table, the reasons of refusals by their number, and every difference and untyped error."""
+        parts = [_table(self.rows), LEGEND]
+        for outcome in (REFUSED, NEITHER):
+            counts = Counter((row.route, row.reason) for row in self.rows if row.outcome == outcome)
+            lines = [f"{count:6}  {route:<10}  {reason}" for (route, reason), count in counts.most_common()]
+            parts.append("\n".join([f"\n{outcome}:", *lines]) if lines else "")
+        for outcome in (DIFFERENT, UNTYPED):
+            lines = [
+                f"  {row.route:<10}  {row.method}  {row.reason or f'{row.apart:.1e}'}  {row.test}"
+                for row in self.rows
+                if row.outcome == outcome
+            ]
+            parts.append("\n".join([f"\n{outcome}:", *lines]) if lines else "")
+        return "\n".join(filter(None, parts))
+
+    def write(self, path: Path) -> None:
+        """Every call, as JSON."""
+        path.write_text(json.dumps([vars(row) for row in self.rows], indent=1))
+
+
+def reason_of(error: BaseException) -> str:
+    """Type and beginning of the message, without what differs from one model to the next."""
+    message = re.sub(r"\s+", " ", str(error))
+    message = re.sub(r"\((\d+, ?)*\d*\)|\d+(\.\d+)?(e[+-]?\d+)?", "…", message)
+    return f"{type(error).__name__}: {message[:_LONGEST_REASON]}"
+
+
+def _difference(library: Sequence[Any], ours: Sequence[Any]) -> tuple[str, float]:
+    """What cannot be compared, in words; and the largest relative difference."""
+    if len(library) != len(ours):
+        return f"{len(ours)} values for the library's {len(library)}", 0.0
+    apart = 0.0
+    for theirs, own in zip(map(np.asarray, library), map(np.asarray, ours), strict=True):
+        # CFI leaves out the channel axis of a class activation map, where captum keeps it with length one.
+        if theirs.shape != own.shape and [n for n in theirs.shape if n != 1] != [n for n in own.shape if n != 1]:
+            return f"shape {own.shape} for the library's {theirs.shape}", 0.0
+        theirs, own = theirs.astype(np.float64).ravel(), own.astype(np.float64).ravel()
+        if (np.isnan(theirs) != np.isnan(own)).any():
+            return "NaN at other places", 0.0
+        with np.errstate(invalid="ignore"):
+            difference = np.where((theirs == own) | np.isnan(theirs), 0, np.abs(theirs - own))
+        scale = np.nanmax(np.abs(theirs), initial=0) or 1.0
+        apart = max(apart, float(difference.max(initial=0) / scale))
+    return "", apart
+
+
+def _table(rows: Sequence[Row]) -> str:
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        counts[row.method, row.route][row.outcome] += 1
+        counts["all", row.route][row.outcome] += 1
+    last = sorted(counts, key=lambda key: (key[0] == "all", key))
+    head = f"{'method':<28} {'route':<11}" + "".join(f"{outcome:>14}" for outcome in OUTCOMES)
+    return "\n".join(
+        [head, *(f"{m:<28} {r:<11}" + "".join(f"{counts[m, r][o] or '':>14}" for o in OUTCOMES) for m, r in last)]
+    )
