@@ -18,7 +18,8 @@ NEITHER, SERVED = "neither", "CFI alone"
 OUTCOMES = (SAME, CLOSE, DIFFERENT, REFUSED, UNTYPED, NEITHER, SERVED)
 LEGEND = f"""
 {SAME}: to the last bit. {CLOSE}: the largest difference, relative to the largest value.
-{REFUSED}: by an error of CFI's own. {NEITHER}: both fail, CFI by an error of its own. {SERVED}: the library fails, CFI gives values."""
+{REFUSED}: by an error of CFI's own. {NEITHER}: both fail, CFI by an error of its own.
+{SERVED}: the library fails, CFI gives values."""
 
 _CLOSE = 1e-5
 _LONGEST_REASON = 110
