@@ -100,14 +100,9 @@ class Route:
         return tuple(translator.name for translator in self.translators)
 
     @property
-    def cost(self) -> float:
-        """Sum of the translators' costs."""
-        return sum(translator.cost for translator in self.translators)
-
-    @property
     def rank(self) -> tuple[int, float]:
         """What is tried first: native, then a bridge, then conversions, the cheapest of each."""
-        return (0 if self.native else 1 if self.bridge else 2, self.cost)
+        return (0 if self.native else 1 if self.bridge else 2, sum(translator.cost for translator in self.translators))
 
     @property
     def preserves(self) -> frozenset[Need]:

@@ -11,7 +11,7 @@ from cfi_core.adapters import adapter_for
 from cfi_core.errors import TranslationError, TranslationWarning, UnfaithfulTranslationError, warn
 from cfi_core.records import Call, Prepared, Route, Translation
 from cfi_core.registry import Registry
-from cfi_core.routing import way_to_install
+from cfi_core.routes import way_to_install
 from cfi_core.translation.bridging import bridge
 from cfi_core.translation.conversion import Job, convert
 
