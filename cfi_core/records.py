@@ -100,9 +100,14 @@ class Route:
         return tuple(translator.name for translator in self.translators)
 
     @property
+    def cost(self) -> float:
+        """Sum of the translators' costs."""
+        return sum(translator.cost for translator in self.translators)
+
+    @property
     def rank(self) -> tuple[int, float]:
         """What is tried first: native, then a bridge, then conversions, the cheapest of each."""
-        return (0 if self.native else 1 if self.bridge else 2, sum(translator.cost for translator in self.translators))
+        return (0 if self.native else 1 if self.bridge else 2, self.cost)
 
     @property
     def preserves(self) -> frozenset[Need]:
@@ -273,7 +278,7 @@ class Translation:
         input_axes: For each input, the permutation from the original's axes to the translated model's
             (axis `i` of the new input is axis `input_axes[i]` of the old one); None where they are the same.
         output_axes: For each output, the permutation from the original's axes to the translated model's.
-        seconds: What the translators took, measurements apart; None if nothing was converted for this call.
+        seconds: What the translators took, measurements apart; None of a bridge, and of what was kept on disk.
     """
 
     model: Any
