@@ -133,15 +133,7 @@ class Route:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What will run, and where (after step 3).
-
-    Attributes:
-        method: The method.
-        toolset_framework: The framework that it runs in.
-        routes: The routes to it, the one to try first in front.
-        others: Toolsets that would have served too.
-        reason: Why this route.
-    """
+    """What will run, and where (after step 3): the part of a `Plan` that needs no arguments."""
 
     method: MethodSpec
     toolset_framework: str
@@ -187,12 +179,11 @@ class Plan(Choice):
             return False
         return not (self.layers and self.arguments.neuron is not None and self.arguments.target is None)
 
-    @property
-    def _settings(self) -> str:
-        settings = self.method.defaults.chosen(self.arguments.defaults)
-        return ", ".join(f"{name}={value!r}" for name, value in settings.items()) or "those of the toolset's signature"
-
     def __str__(self) -> str:
+        chosen = self.method.defaults.chosen(self.arguments.defaults)
+        settings = (
+            ", ".join(f"{name}={value!r}" for name, value in chosen.items()) or "those of the toolset's signature"
+        )
         lines = [
             f"method    {self.method.key} ({self.method.kind})",
             f"toolset   {self.method.toolset}" + (f"; also offered by {', '.join(self.others)}" if self.others else ""),
@@ -200,7 +191,7 @@ class Plan(Choice):
             f"route     {self.route}: {self.reason}",
             f"needs     {', '.join(sorted(self.method.needs))}",
             f"head      a softmax at the end is explained at its {self.head}",
-            f"defaults  {self.arguments.defaults}: {self._settings}",
+            f"defaults  {self.arguments.defaults}: {settings}",
         ]
         if len(self.routes) > 1:
             lines.insert(4, f"          if that fails: {'; '.join(str(route) for route in self.routes[1:])}")
@@ -373,13 +364,9 @@ class PendingLayer:
     fingerprint: str
 
     def __str__(self) -> str:
-        rows = "\n".join(
-            f"  {layer.name}  {layer.kind}  {layer.output_shape if layer.output_shape is not None else '?'}"
-            for layer in self.layers
-        )
-        return (
-            f"{self.plan.method.key} of {self.plan.method.toolset} needs a layer. Choose one and call "
-            f"cfi.finish_execution_with_layer(pending, layer):\n{rows}"
-        )
+        shapes = ["?" if layer.output_shape is None else layer.output_shape for layer in self.layers]
+        rows = [f"  {layer.name}  {layer.kind}  {shape}" for layer, shape in zip(self.layers, shapes, strict=True)]
+        title = f"{self.plan.method.key} of {self.plan.method.toolset} needs a layer. Choose one and call "
+        return "\n".join([f"{title}cfi.finish_execution_with_layer(pending, layer):", *rows])
 
     __repr__ = __str__
