@@ -66,14 +66,7 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
 
 @dataclass(frozen=True, eq=False)
 class _Carrier:
-    """From the user's model to the one that runs.
-
-    Attributes:
-        registry: What is installed.
-        call: In the layout of the user's model.
-        prepared: The model that runs, and how its axes stand.
-        model: A twin of it, which the toolset may mark.
-    """
+    """From the user's model, in whose layout the call is, to the one that runs (a twin, which the toolset may mark)."""
 
     registry: Registry
     call: Call

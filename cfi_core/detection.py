@@ -26,11 +26,7 @@ def find_original(registry: Registry, arguments: Arguments, methods: Sequence[Me
 
 
 def load_original(registry: Registry, model: Any, inputs: Any = None) -> Original:
-    """A model, loaded, with its framework and the framework's adapter; `inputs` tell it for a plain function.
-
-    Raises:
-        UnknownFrameworkError: It is of no known framework, or of several.
-    """
+    """A model, loaded, with its framework (see `detect_framework`) and the framework's adapter."""
     framework = detect_framework(registry, model, inputs).name
     adapter = adapter_for(registry, framework)
     return Original(framework, adapter, adapter.load(model))

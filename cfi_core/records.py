@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,6 @@ from cfi_core.framework.structure import flatten
 from cfi_core.layer_map import LayerMap
 from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Translator, TranslatorSpec
 from cfi_core.views import kind_of
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +59,7 @@ class Arguments:
             raise ArgumentError(f"seed={seed!r} is no integer between 0 and 2**32 - 1.")
         for name in ("init_args", "exec_args"):
             given = getattr(self, name)
-            if given is None:
-                object.__setattr__(self, name, _NOTHING)
-            elif not isinstance(given, Mapping):
+            if not isinstance(given, Mapping | None):
                 raise ArgumentError(f"{name} must be a dict of the toolset's own arguments, not {given!r}.")
 
     @property

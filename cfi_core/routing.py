@@ -100,13 +100,8 @@ def find_routes(
 ) -> tuple[Route, ...]:
     """All routes from one framework to another that preserve the needs: bridges, then conversions, cheapest first.
 
-    Args:
-        registry: What is installed.
-        source: Framework of the model.
-        target: Framework to reach.
-        needs: What the method requires.
-        translator: The user's wish: a translator's name (part of the route), a list of names (the whole
-            route), or a kind. A bridge that is asked for is taken for a native model too.
+    The user's wish (`translator`) is a translator's name (part of the route), a list of names (the whole route), or a
+    kind. A bridge that is asked for is taken for a native model too.
 
     Raises:
         RouteError: There is none; says whether a need, a requirement or a plugin is missing.

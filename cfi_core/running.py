@@ -14,11 +14,7 @@ from cfi_core.registry import Registry
 
 
 def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) -> MethodResult:
-    """Runs the method with all random generators seeded.
-
-    Raises:
-        MethodError: The toolset failed (its own error is the cause), or gave what does not fit the request.
-    """
+    """Runs the method with all random generators seeded (see `cfi_core.boundary.run_method` for what can fail)."""
     request, origin = carried.request, registry.origin_of(call.plan.method).label
     np.random.seed(request.seed % 2**32)  # toolsets draw from numpy's global generator
     random.seed(request.seed)

@@ -17,11 +17,8 @@ from cfi_core.registry import Registry
 def read_inputs(registry: Registry, original: Original, value: Any) -> Inputs:
     """Brings the user's inputs into the model's framework.
 
-    Args:
-        registry: What is installed.
-        original: The user's model.
-        value: An array, a tensor of any known framework or nested lists; a tuple or list of arrays for a model
-            with several inputs. The sample axis comes first.
+    They are an array, a tensor of any known framework or nested lists; a tuple or list of arrays for a model with
+    several inputs. The sample axis comes first.
 
     Raises:
         InputError: Types, shapes or sample counts do not fit.

@@ -23,10 +23,6 @@ _HINTS = {
 def sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
     """Checks the arguments by name, and lifts own words into the uniform ones that they mean.
 
-    Args:
-        arguments: As the user gave them.
-        method: The method that is to run.
-
     Returns:
         The arguments with `inputs`, `target`, `layer`, `neuron` and `baselines` in their uniform places, and with
         only such own arguments left as have no uniform meaning, completed by the chosen set of the method's defaults.
@@ -47,11 +43,11 @@ def sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
             f"words. Keep one of them."
         )
     understood = (*method.required, *method.optional)
-    for name in origin:
+    for name, given in origin.items():
         if name not in understood:
             raise ArgumentError(
-                f"{method.key} of {method.toolset} takes no {origin[name]!r}. It understands "
-                f"{', '.join(understood)}; leave {origin[name]!r} out."
+                f"{method.key} of {method.toolset} takes no {given!r}. It understands {', '.join(understood)}; leave "
+                f"{given!r} out."
             )
     for name in method.required:
         # A missing layer is no error: the call ends in a PendingLayer.
@@ -71,7 +67,7 @@ def _lift(
 ) -> Mapping[str, Any]:
     """Moves those own words (of constructor or call) that have a uniform meaning to where they mean it."""
     names, rest = getattr(method, where), {}
-    for name, value in getattr(arguments, where).items():
+    for name, value in (getattr(arguments, where) or {}).items():
         meaning = str(method.roles.get(name, "" if name in names else name))
         if meaning not in UNIFORM_ARGUMENTS:
             if name not in names:

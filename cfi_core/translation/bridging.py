@@ -40,12 +40,7 @@ _ADVICE = "Pass translator='conversion' to convert the model instead."
 
 
 def bridge(job: Job, call: Call, route: Route) -> Prepared:
-    """The model, bridged for one call, or by an earlier one on the same unchanged model.
-
-    Args:
-        job: The model and the inputs of the call.
-        call: The call after step 4.
-        route: A bridge.
+    """The model of a job, bridged for its call, or by an earlier one on the same unchanged model.
 
     Raises:
         LayerError: A layer cannot be opened: it is not called exactly once, or does not give one tensor.
@@ -66,16 +61,7 @@ def bridge(job: Job, call: Call, route: Route) -> Prepared:
 
 @dataclass(frozen=True, eq=False)
 class _Span:
-    """What a bridge is built for.
-
-    Attributes:
-        job: The model and the inputs of the call.
-        call: The call.
-        route: The bridge.
-        arrays: Some of the user's inputs.
-        layers: Names of the layers in the user's model that it opens.
-        gradients: Whether the method needs any.
-    """
+    """What a bridge is built for: it opens these layers of the user's model, and is measured on some of its inputs."""
 
     job: Job
     call: Call

@@ -84,15 +84,9 @@ def kept(
     make: Callable[[], _Made],
     measure_again: Callable[[_Made], _Made],
 ) -> _Made:
-    """What an earlier call made of the same unchanged model, measured on the inputs of this one; otherwise a new one.
+    """What an earlier call made of the same unchanged model in the same way (`names`); otherwise what `make` gives.
 
-    Args:
-        original: The model.
-        names: The way of translation.
-        arrays: The inputs.
-        outputs: All tensors that the model gives for them.
-        make: Makes and measures a new one.
-        measure_again: Measures what was made for other inputs on these.
+    If that call had other inputs and outputs than these, what it made is measured again on these.
     """
     adapter, model = original.adapter, original.model
     signature = tuple((array.shape[1:], array.dtype.str) for array in arrays)

@@ -93,10 +93,10 @@ def _measure(job: Job, route: Route, made: Converted) -> Translation:
     certificate = _certify(route, original, translated, job.arrays)
     generator = np.random.default_rng(_CERTIFICATE_SEED)
     noise = random_like(job.arrays, 1, generator)
-    samples = [np.concatenate([array[:1], more]) for array, more in zip(job.arrays, noise, strict=True)]
-    if not computes(original, samples):
-        samples = [np.repeat(array[:1], 2, axis=0) for array in job.arrays]  # the model does not take noise
-        samples = samples if computes(original, samples) else list(job.arrays)  # nor another number of samples
+    unlike = [np.concatenate([array[:1], more]) for array, more in zip(job.arrays, noise, strict=True)]
+    alike = [np.repeat(array[:1], 2, axis=0) for array in job.arrays]
+    # A model may not take noise, nor another number of samples than the user's.
+    samples = next((two for two in (unlike, alike) if computes(original, two)), list(job.arrays))
     layers = find_layers(original, translated, samples, certificate)
     certificate = replace(
         certificate, layers_found=len(layers), layers_total=len(layers.compared), layer_difference=layers.difference

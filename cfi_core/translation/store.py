@@ -13,7 +13,6 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import xxhash
@@ -21,7 +20,7 @@ from packaging.requirements import Requirement
 
 from cfi_core.contract import Converted
 from cfi_core.errors import ArgumentError, TranslationWarning, warn
-from cfi_core.framework.axes import Arrays, Permutation
+from cfi_core.framework.axes import Arrays
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.records import Route
 from cfi_core.registry import Registry
@@ -62,7 +61,7 @@ class Store:
         try:
             notes = json.loads((entry / _NOTES).read_text())
             model = adapter.restore(entry / _MODEL)
-            return Converted(model, _read_permutations(notes["input_axes"]), _read_permutations(notes["output_axes"]))
+            return Converted(model, notes["input_axes"], notes["output_axes"])
         except Exception:  # noqa: BLE001 - files may be damaged in any way; the model is converted anew
             return None
 
@@ -137,7 +136,3 @@ def current_store() -> Store | None:
 
 
 _store: Store | str | None = os.environ.get(_VARIABLE, "")
-
-
-def _read_permutations(values: Sequence[Sequence[int] | None]) -> tuple[Permutation, ...]:
-    return tuple(None if one is None else tuple(one) for one in values)
