@@ -66,10 +66,8 @@ def _in_tensor(target: Any, output: np.ndarray) -> Target:
         return Target(index=(0,) * (len(shape) - 1) or None)
     if isinstance(target, str | bytes | bool | np.bool_):
         raise TargetError(f"The target {target!r} is no index. Pass {_describe_index(shape)}.")
-    if isinstance(target, tuple):
-        return Target(index=_check_index(target, shape))
     if not isinstance(target, list):
-        return Target(index=_check_index((target,), shape))
+        return Target(index=_check_index(target if isinstance(target, tuple) else (target,), shape))
     if len(target) != shape[0]:
         raise TargetError(
             f"{len(target)} targets for {shape[0]} samples. Pass one per sample, or a single index for all of them."

@@ -55,14 +55,11 @@ class Store:
 
     def get(self, key: str, adapter: FrameworkAdapter) -> Converted | None:
         """The entry, if there is one that can be read."""
-        entry = self.folder / key
-        if not adapter.can_save or not (entry / _NOTES).is_file():
-            return None
         try:
-            notes = json.loads((entry / _NOTES).read_text())
-            model = adapter.restore(entry / _MODEL)
+            notes = json.loads((self.folder / key / _NOTES).read_text())
+            model = adapter.restore(self.folder / key / _MODEL)
             return Converted(model, notes["input_axes"], notes["output_axes"])
-        except Exception:  # noqa: BLE001 - files may be damaged in any way; the model is converted anew
+        except Exception:  # noqa: BLE001 - files may be damaged in any way, or not there; the model is converted anew
             return None
 
     def put(self, key: str, adapter: FrameworkAdapter, made: Converted) -> None:
