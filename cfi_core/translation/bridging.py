@@ -105,18 +105,17 @@ class _Span:
             note = f"the gradient at {', '.join(map(repr, unmeasured))} could not be compared"
             certificate = replace(certificate, notes=(*certificate.notes, note))
         floor = min(FLOOR_FACTOR * (certificate.gradient_floor or 0.0), MOST_ROUNDING)
-        faults = _faults_of_layers(matches, tolerance, max(GRADIENT_TOLERANCE, tolerance, floor))
-        if faults := [*certificate.faults, *faults]:
+        most = max(GRADIENT_TOLERANCE, tolerance, floor)
+        faults = [*certificate.faults, *_faults_of_layers(matches, tolerance, most)]
+        if faults:
             raise UnfaithfulTranslationError(
                 f"The model run by {names} computes something else than by itself: {'; '.join(faults)}. "
                 f"Does it compute the same twice (randomness, a state that it keeps)? {_ADVICE}",
                 certificate,
             )
         certificate = replace(certificate, layers_found=len(matches), layers_total=len(self.layers))
-        layer_map, axes = (
-            LayerMap(MappingProxyType(matches), self.layers),
-            (converted.input_axes, converted.output_axes),
-        )
+        layer_map = LayerMap(MappingProxyType(matches), self.layers)
+        axes = (converted.input_axes, converted.output_axes)
         translation = Translation(converted.model, self.route, certificate, layer_map, *axes)
         return Prepared(self.job.adapter, converted.model, translation, head)
 
