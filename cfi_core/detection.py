@@ -50,7 +50,9 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
         )
     specs = registry.frameworks.values()
     if not matches and callable(model) and not isinstance(model, type):
-        name = _framework_of_inputs(registry, inputs) or _FUNCTIONS_FALL_TO
+        parts = inputs if isinstance(inputs, list | tuple) else (inputs,)
+        found = (framework_of_tensor(registry, part) for part in parts)
+        name = next(filter(None, found), _FUNCTIONS_FALL_TO)
         matches = [spec for spec in specs if spec.name == name and spec.takes_functions]
     if not matches and not isinstance(model, type):
         matches = [spec for spec in specs if any(hasattr(model, name) for name in spec.model_methods)]
@@ -81,11 +83,6 @@ def _is_surpassed(name: str, types: dict[str, list[type]]) -> bool:
         for special in theirs
         for general in types[name]
     )
-
-
-def _framework_of_inputs(registry: Registry, inputs: Any) -> str | None:
-    parts = inputs if isinstance(inputs, list | tuple) else (inputs,)
-    return next((name for part in parts if (name := framework_of_tensor(registry, part)) is not None), None)
 
 
 def _describe(model: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
-from types import MappingProxyType
 from typing import Any
 
 from cfi_core.errors import ArgumentError, LayerError
@@ -79,7 +78,7 @@ def _lift(
                     f"{meaning!r} is given twice: as {origin[meaning]!r} and as {where}[{name!r}]. Keep one of them."
                 )
             lifted[meaning], origin[meaning] = value, f"{where}[{name!r}]"
-    return MappingProxyType(rest)
+    return rest
 
 
 def _unknown(name: str, where: str, method: MethodSpec) -> str:
