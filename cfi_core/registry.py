@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from threading import RLock
@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import pluggy
 from importlib_metadata import EntryPoint
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 from cfi_core import builtin, hookspec
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK
@@ -192,6 +192,11 @@ def _handle(plugin: PluginInfo) -> str:
     return f"{plugin.distribution}:{plugin.name}"
 
 
+def _disabled() -> set[NormalizedName]:
+    """What `CFI_DISABLE_PLUGINS` names."""
+    return {canonicalize_name(name.strip()) for name in os.environ.get(DISABLED, "").split(",")} - {""}
+
+
 class _Loader:
     def __init__(self) -> None:
         self.manager = pluggy.PluginManager(hookspec.PROJECT)
@@ -200,7 +205,7 @@ class _Loader:
         self.offers: list[tuple[PluginInfo, dict[str, list[Any]]]] = []
         self.origins: dict[tuple[str, Hashable], PluginInfo] = {}
         self.withdrawn: list[Withdrawn[Any]] = []
-        self.disabled = {canonicalize_name(name.strip()) for name in os.environ.get(DISABLED, "").split(",")} - {""}
+        self.disabled = _disabled()
 
     def load(self, info: PluginInfo, module: Any) -> None:
         """Registers one plugin; reports and leaves it out if anything about it fails."""
@@ -371,6 +376,9 @@ _registry: Registry | None = None
 def registry() -> Registry:
     """The registry of this process; plugins are loaded on first use.
 
+    Warns:
+        PluginWarning: A plugin was left out (see `load`), or `CFI_DISABLE_PLUGINS` names one that is not installed.
+
     Raises:
         RuntimeError: A plugin asks for it while it is being loaded itself.
     """
@@ -381,10 +389,23 @@ def registry() -> Registry:
         if _registry is None:
             _loading = True
             try:
-                _registry = load(announcements(hookspec.ENTRY_POINT_GROUP))
+                loaded = load(announcements(hookspec.ENTRY_POINT_GROUP))
+                _report_unknown(loaded.plugins)
+                _registry = loaded
             finally:
                 _loading = False
         return _registry
+
+
+def _report_unknown(plugins: Sequence[PluginInfo]) -> None:
+    names = {canonicalize_name(name) for plugin in plugins for name in (plugin.name, plugin.distribution)}
+    if unknown := sorted(_disabled() - names):
+        installed = ", ".join(sorted(f"{plugin.name} ({plugin.distribution})" for plugin in plugins))
+        warn(
+            f"{DISABLED} names {', '.join(map(repr, unknown))}, and no installed plugin is called that; installed are "
+            f"{installed}.",
+            PluginWarning,
+        )
 
 
 def replace_registry(new: Registry | None) -> Registry | None:
