@@ -142,14 +142,7 @@ def find_layers(original: Side, translated: Side, arrays: Arrays, certificate: C
 
 
 def map_layers(original: Side, translated: Side, arrays: Arrays, rounding_floor: float = 0.0) -> LayerMap:
-    """Compares the layers of two models.
-
-    Args:
-        original: The model.
-        translated: The translated model.
-        arrays: Samples in the user's axes; best not all alike.
-        rounding_floor: Relative rounding error of the original's own gradients.
-    """
+    """Like `find_layers`, in the precision of the models, whose gradients have that relative rounding error."""
     generator = np.random.default_rng(0)
     cotangents = [generator.standard_normal(output.shape) for output in original.outputs(arrays)]
     reading, other = (_read(side, arrays, cotangents) for side in (original, translated))
