@@ -208,7 +208,7 @@ def certify(
         The certificate, with the earlier one's counts of layers or none.
     """
     generator = np.random.default_rng(seed)
-    pair = _before_softmax(original, translated, [array[:1] for array in arrays], generator)
+    pair = _Pair((original, translated), generator, [array[:1] for array in arrays])
     yours = _judge(_compare(pair, arrays, _YOURS), NO_ROUNDING if earlier is None else earlier.rounding)
     if earlier is not None:
         return _join(yours, replace(earlier, notes=tuple(note for note in earlier.notes if _RANDOM in note)))
@@ -236,11 +236,10 @@ def certify_bridge(
         seed: Seeds the random combination of outputs.
         gradients: Whether gradients are needed, and so compared.
     """
-    both = (original, bridged)
-    compared = _compare(_Pair(both, both, np.random.default_rng(seed)), arrays, _YOURS, gradients=gradients)
-    certificate, tolerance = compared.certificate, bridge_tolerance(compared.outputs[0])
-    if not compared.measurement.output_difference <= tolerance:
-        certificate = replace(certificate, faults=(_differ("outputs", compared.measurement, tolerance),))
+    pair = _Pair((original, bridged), np.random.default_rng(seed))
+    compared = _compare(pair, arrays, _YOURS, gradients=gradients)
+    tolerance = bridge_tolerance(compared.outputs[0])
+    certificate = replace(compared.certificate, faults=_faults("outputs", compared.measurement, tolerance))
     return _judge_gradients(certificate, compared, max(GRADIENT_TOLERANCE, tolerance))
 
 
@@ -283,7 +282,7 @@ def _judge(compared: _Comparison, expected: tuple[float, float]) -> Certificate:
         own = _own_rounding(compared)
         is_comparable = own > OUTPUT_TOLERANCE and OWN_SHARE * own >= outputs
         because = f"; in single precision your model's own outputs are wrong by {own:.1e}" if is_comparable else ""
-        return replace(certificate, faults=(_differ("outputs", measured, MOST_OUTPUT_ROUNDING, because),))
+        return replace(certificate, faults=_faults("outputs", measured, MOST_OUTPUT_ROUNDING, because))
     similar = min(SIMILAR * expected[1], MOST_SIMILAR)
     if outputs <= max(OUTPUT_DOUBT, SIMILAR * expected[0]) and gradients <= max(GRADIENT_DOUBT, similar):
         return certificate
@@ -291,10 +290,9 @@ def _judge(compared: _Comparison, expected: tuple[float, float]) -> Certificate:
     if precise is not None:
         return replace(precise, rounding=(max(expected[0], outputs), max(expected[1], gradients)))
     note = f"{_IN_SINGLE} on {measured.samples_of}: one of the models has no other"
-    certificate = replace(certificate, notes=(*certificate.notes, note))
-    if not outputs <= OUTPUT_TOLERANCE:
-        return replace(certificate, faults=(_differ("outputs", measured, OUTPUT_TOLERANCE),))
-    return _judge_gradients(certificate, compared, GRADIENT_TOLERANCE)
+    faults = _faults("outputs", measured, OUTPUT_TOLERANCE)
+    certificate = replace(certificate, faults=faults, notes=(*certificate.notes, note))
+    return certificate if faults else _judge_gradients(certificate, compared, GRADIENT_TOLERANCE)
 
 
 def _judge_in_double(compared: _Comparison) -> Certificate | None:
@@ -318,16 +316,12 @@ def _judge_in_double(compared: _Comparison) -> Certificate | None:
             floor = relative_difference(precise.gradients[0], single)
     except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way and at any point
         return None
-    rows = (
-        ("outputs", measured.output_difference, max(OUTPUT_DOUBT, CONSTANTS * own)),
-        ("input gradients", measured.gradient_difference or 0.0, max(GRADIENT_DOUBT, CONSTANTS * floor)),
-    )
-    faults = tuple(
-        _differ(what, measured, tolerance, precision=" in double precision")
-        for what, difference, tolerance in rows
-        if not difference <= tolerance
-    )
-    return replace(compared.certificate, gradient_floor=floor, in_double=(measured,), faults=faults)
+    tolerances = {
+        "outputs": max(OUTPUT_DOUBT, CONSTANTS * own),
+        "input gradients": max(GRADIENT_DOUBT, CONSTANTS * floor),
+    }
+    faults = [_faults(what, measured, most, precision=" in double precision") for what, most in tolerances.items()]
+    return replace(compared.certificate, gradient_floor=floor, in_double=(measured,), faults=sum(faults, ()))
 
 
 def _own_rounding(compared: _Comparison) -> float:
@@ -347,13 +341,17 @@ def _judge_gradients(certificate: Certificate, compared: _Comparison, tolerance:
     floor, faults = _rounding_floor(compared), certificate.faults
     if not difference <= min(FLOOR_FACTOR * floor, MOST_ROUNDING):
         because = f", rounding floor {floor:.1e}"
-        faults = (*faults, _differ("input gradients", compared.measurement, GRADIENT_TOLERANCE, because))
+        faults += _faults("input gradients", compared.measurement, GRADIENT_TOLERANCE, because)
     return replace(certificate, gradient_floor=floor, faults=faults)
 
 
-def _differ(what: str, measured: Measurement, tolerance: float, because: str = "", precision: str = "") -> str:
-    difference = measured.output_difference if what == "outputs" else measured.gradient_difference
-    return f"{what} on {measured.samples_of} differ by {difference:.1e}{precision} (tolerance {tolerance:.0e}{because})"
+def _faults(
+    what: str, measured: Measurement, tolerance: float, because: str = "", precision: str = ""
+) -> tuple[str, ...]:
+    """One, if outputs or input gradients differ by more than the tolerance."""
+    difference = measured.output_difference if what == "outputs" else measured.gradient_difference or 0.0
+    text = f"{what} on {measured.samples_of} differ by {difference:.1e}{precision} (tolerance {tolerance:.0e}{because})"
+    return () if difference <= tolerance else (text,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -361,24 +359,25 @@ class _Pair:
     """The original and the translated model."""
 
     models: tuple[Side, Side]
-    heads: tuple[Side, Side]  # both without a final softmax, where both end in one
     generator: np.random.Generator
-    example: Arrays = ()  # one sample that they take
+    example: Arrays = ()  # one sample that they take; without it a softmax stays where it is
+
+    @cached_property
+    def heads(self) -> tuple[Side, Side]:
+        """Both without a final softmax, where both end in one.
+
+        A saturated softmax has no gradient left to compare, and many methods explain what comes before it.
+        """
+        cut, other_cut = (side.without_softmax(self.example) if self.example else None for side in self.models)
+        return self.models if cut is None or other_cut is None else (cut, other_cut)
 
     @cached_property
     def in_double(self) -> _Pair | None:
-        """Both in double precision, made when they are first asked for; None if one of them cannot be."""
+        """Both in double precision; None if one of them cannot be."""
         original, translated = (side.in_double for side in self.models)
         if original is None or translated is None:
             return None
-        return _before_softmax(original, translated, _in_double(self.example), self.generator)
-
-
-def _before_softmax(original: Side, translated: Side, example: Arrays, generator: np.random.Generator) -> _Pair:
-    """A saturated softmax has no gradient left to compare, and many methods explain what comes before it."""
-    models = original, translated
-    cut, other_cut = (side.without_softmax(example) for side in models)
-    return _Pair(models, models if cut is None or other_cut is None else (cut, other_cut), generator, example)
+        return _Pair((original, translated), self.generator, _in_double(self.example))
 
 
 @dataclass(frozen=True, eq=False)
@@ -437,12 +436,13 @@ def _compare(pair: _Pair, arrays: Arrays, label: str, *, gradients: bool = True)
         found, note = _input_gradients(pair, first, cotangents)
     if found is not None and not any(part.any() for part in found[0]):
         note = f"the input gradient vanishes on {label}"
+    tops = ([one.reshape(one.shape[0], -1).argmax(axis=1) for one in given] for given in both)
     measurement = Measurement(
         label,
         len(arrays[0]),
         relative_difference(outputs, others),
         max(float(np.abs(a - b).max()) for a, b in zip(outputs, others, strict=True)),
-        float(np.mean([np.mean(_top(a) == _top(b)) for a, b in zip(outputs, others, strict=True)])),
+        float(np.mean([np.mean(a == b) for a, b in zip(*tops, strict=True)])),
         None if found is None else relative_difference(*found),
         None if found is None else _cosine(*found),
     )
@@ -535,7 +535,3 @@ def _cosine(a: Arrays, b: Arrays) -> float:
     x, y = (np.concatenate([np.asarray(one, dtype=np.float64).ravel() for one in arrays]) for arrays in (a, b))
     norms = float(np.linalg.norm(x) * np.linalg.norm(y))
     return float(x @ y) / norms if norms > 0 else float(np.array_equal(x, y))
-
-
-def _top(output: np.ndarray) -> np.ndarray:
-    return output.reshape(output.shape[0], -1).argmax(axis=1)
