@@ -71,12 +71,7 @@ def framework_of_tensor(registry: Registry, value: Any) -> str | None:
 
 
 def as_array(registry: Registry, value: Any, name: str) -> np.ndarray:
-    """The values as a numpy array.
-
-    Args:
-        registry: What is installed.
-        value: An array, a tensor of any known framework, nested lists or a number.
-        name: What messages call it.
+    """An array, a tensor of any known framework or nested lists as a numpy array, which messages call by that name.
 
     Raises:
         InputError: They are no array of numbers.

@@ -226,15 +226,8 @@ def certify_bridge(
 ) -> Certificate:
     """Compares a model with itself inside another framework.
 
-    A bridge runs the model itself, so there is no need for other samples than the user's: what could go wrong is the
-    crossing of values, axes and gradients.
-
-    Args:
-        original: The model.
-        bridged: The same inside the other framework.
-        arrays: Some of the user's inputs, in the user's axes.
-        seed: Seeds the random combination of outputs.
-        gradients: Whether gradients are needed, and so compared.
+    A bridge runs the model itself, so there is no need for other samples than some of the user's: what could go wrong
+    is the crossing of values, axes and gradients, which are compared only if they are needed.
     """
     pair = _Pair((original, bridged), np.random.default_rng(seed))
     compared = _compare(pair, arrays, _YOURS, gradients=gradients)

@@ -88,15 +88,10 @@ class LayerMap:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What was read at the layers of one model.
-
-    Attributes:
-        activations: By the layers' names.
-        gradients: Of the outputs at the layers; none where the framework has none, or none were asked for.
-    """
+    """What was read at the layers of one model, by their names."""
 
     activations: Mapping[str, np.ndarray]
-    gradients: Mapping[str, np.ndarray]
+    gradients: Mapping[str, np.ndarray]  # none where the framework has none, or none were asked for
 
     def gradient_difference(self, name: str, other: Reading, counterpart: str, axes: Permutation) -> float | None:
         """Relative difference of the gradients at a layer and its counterpart; None if one of them is not known."""
@@ -111,21 +106,15 @@ def read_layers(side: Side, arrays: Arrays, cotangents: Arrays = (), names: Sequ
     Raises:
         NoGradientError: The framework has none.
     """
-    gradients: Mapping[str, np.ndarray] = {}
-    if cotangents:
-        turned = permute_all(cotangents, side.output_axes)
-        gradients = side.adapter.layer_gradients(side.model, side.tensors(arrays), turned, names)
+    turned = permute_all(cotangents, side.output_axes)
+    gradients = side.adapter.layer_gradients(side.model, side.tensors(arrays), turned, names) if turned else {}
     return Reading(side.adapter.activations(side.model, side.tensors(arrays), names), gradients)
 
 
 def find_layers(original: Side, translated: Side, arrays: Arrays, certificate: Certificate) -> LayerMap:
     """Which layer is which; in double precision where rounding moves gradients so far that they do not tell.
 
-    Args:
-        original: The model.
-        translated: The translated model.
-        arrays: Samples in the user's axes; best not all alike.
-        certificate: Of the two.
+    The samples are best not all alike.
     """
     floor, found = certificate.gradient_floor or 0.0, None
     if not certificate.in_double:
@@ -219,13 +208,12 @@ def _differences(value: np.ndarray, other: np.ndarray, channel: int | None) -> I
 
 def _orders(value: np.ndarray, channel: int | None) -> list[tuple[int, ...]]:
     """Axis orders to try: first unchanged and with the channel axis moved, then all others."""
-    rank = value.ndim
-    same = tuple(range(rank))
+    same = tuple(range(value.ndim))
     orders = [same]
-    if rank > 2 and channel is not None:
+    if value.ndim > 2 and channel is not None:
         rest = [axis for axis in same[1:] if axis != channel]
         orders += [(0, channel, *rest), (0, *rest, channel)]
-    if 2 < rank <= 4:
+    if 2 < value.ndim <= 4:
         orders += [(0, *order) for order in permutations(same[1:])]
     return list(dict.fromkeys(orders))
 

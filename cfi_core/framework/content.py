@@ -102,8 +102,15 @@ class Content:
         """
         self._refer_to(value)
         while self._told < len(self._met):  # no recursion, whose depth is limited
-            self._tell(self._met[self._told])
-            self._told += 1
+            met, self._told = self._met[self._told], self._told + 1
+            self.write(type(met).__qualname__)
+            parts = self._inside(met)
+            if parts is None:
+                self.write(self._unseen(met))
+                continue
+            for part in parts:
+                self._refer_to(part)
+            self.write("end")
 
     def _refer_to(self, value: Any) -> None:
         if isinstance(value, _WORDS):
@@ -119,16 +126,6 @@ class Content:
             self._numbers[id(value)] = len(self._met)
             self._met.append(value)
             self.write("new")
-
-    def _tell(self, value: Any) -> None:
-        self.write(type(value).__qualname__)
-        parts = self._inside(value)
-        if parts is None:
-            self.write(self._unseen(value))
-        else:
-            for part in parts:
-                self._refer_to(part)
-            self.write("end")
 
     def _inside(self, value: Any) -> Parts | None:
         """What a value consists of; None where that cannot be read."""
