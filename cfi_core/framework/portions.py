@@ -86,10 +86,9 @@ def _different(samples: np.ndarray, count: int, generator: np.random.Generator) 
     """New samples of the values of others, each unlike the one before; floating point ones of other sizes too."""
     sample = samples[0]
     if np.issubdtype(sample.dtype, np.floating):
-        mixed = [generator.permutation(sample.reshape(-1)).reshape(sample.shape) for _ in range(count)]
-        return np.stack([one * generator.uniform(-1, 1) + generator.uniform(-0.1, 0.1) for one in mixed]).astype(
-            sample.dtype
-        )
+        mixed = np.stack([generator.permutation(sample.reshape(-1)) for _ in range(count)])
+        sizes, shifts = generator.uniform(-1, 1, (count, 1)), generator.uniform(-0.1, 0.1, (count, 1))
+        return (mixed * sizes + shifts).reshape(count, *sample.shape).astype(sample.dtype)
     values = np.unique(samples)
     drawn = generator.choice(values, (count, *sample.shape))
     drawn.reshape(count, -1)[:, :1] = values[np.arange(count) % len(values)][:, None]
@@ -97,9 +96,8 @@ def _different(samples: np.ndarray, count: int, generator: np.random.Generator) 
 
 
 def _close(one: np.ndarray, other: np.ndarray) -> bool:
-    if not np.issubdtype(one.dtype, np.number):
-        return bool((one == other).all())
-    return bool(np.allclose(one, other, _RELATIVE, _ABSOLUTE, equal_nan=True))
+    is_number = np.issubdtype(one.dtype, np.number)
+    return bool(np.allclose(one, other, _RELATIVE, _ABSOLUTE, equal_nan=True) if is_number else (one == other).all())
 
 
 def one_size(sizes: Iterable[int | None]) -> int | None:
