@@ -9,6 +9,7 @@ with closed-form gradients, so that the whole way of a call can be tested where 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,15 @@ class Network:
         mix: Weights `(hidden, channels)` of the 1×1 convolution.
         head: Weights `(classes, hidden)`.
         softmax: Whether the outputs are probabilities.
-        channel: Position of the channel axis of images.
-        training: A mark that a call must leave as it is.
         refuses: The translator fails on it.
         distorts: The translator makes something else of it.
+        training: A mark that a call must leave as it is.
+        channel: Position of the channel axis of images.
+        spatial: Positions of the spatial axes.
     """
 
     channel: int
+    spatial: tuple[int, int]
 
     def __init__(
         self, mix: np.ndarray, head: np.ndarray, *, softmax: bool = False, refuses: bool = False, distorts: bool = False
@@ -68,11 +71,6 @@ class Network:
             return logits
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
-
-    @property
-    def spatial(self) -> tuple[int, int]:
-        """Positions of the spatial axes."""
-        return (2, 3) if self.channel == 1 else (1, 2)
 
     def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
         """Gradient of `sum(output * cotangent)` at the input and at every layer, in closed form."""
@@ -113,13 +111,13 @@ class Network:
 class Painting(Network):
     """A model of the framework `paint`: channels first."""
 
-    channel = 1
+    channel, spatial = 1, (2, 3)
 
 
 class Print(Network):
     """A model of the framework `print`: channels last."""
 
-    channel = 3
+    channel, spatial = 3, (1, 2)
 
 
 class NetworkRunner(Runner):
@@ -128,6 +126,8 @@ class NetworkRunner(Runner):
     def __init__(self, model: Network, layers: Sequence[str]) -> None:
         self._model = model
         self.layers = tuple(name for name in model.steps if name in layers)
+        bounds = [0, *(model.steps.index(name) + 1 for name in self.layers), len(model.steps)]
+        self._stages = [model.steps[start:end] for start, end in pairwise(bounds)]
 
     def run(self, stage: int, values: Arrays) -> tuple[np.ndarray, ...]:
         """From the latest value onwards."""
@@ -135,9 +135,8 @@ class NetworkRunner(Runner):
 
     def linearize(self, stage: int, values: Arrays) -> tuple[tuple[np.ndarray, ...], Pullback]:
         """Keeps what every step was given."""
-        kept: list[tuple[str, np.ndarray]] = []
-        value, others = values[-1], len(values) - 1
-        for step in self._span(stage):
+        kept, value, others = [], values[-1], len(values) - 1
+        for step in self._stages[stage]:
             kept.append((step, value))
             value = self._model.forward(step, value)
 
@@ -149,11 +148,6 @@ class NetworkRunner(Runner):
 
         return (value,), pullback
 
-    def _span(self, stage: int) -> tuple[str, ...]:
-        steps = self._model.steps
-        start = steps.index(self.layers[stage - 1]) + 1 if stage else 0
-        return steps[start : steps.index(self.layers[stage]) + 1] if stage < len(self.layers) else steps[start:]
-
 
 class BridgedPrint(Print):
     """A model of any framework, run as if it were a print."""
@@ -163,9 +157,8 @@ class BridgedPrint(Print):
         self._runner = request.adapter.runner(request.model, request.inputs, request.layers)
         first, *activations, outputs = self._run(request.inputs[0])
         self.input_axes = self._to_last(first)
-        self.axes = {
-            name: self._to_last(value, name) for name, value in zip(self._runner.layers, activations, strict=True)
-        }
+        layers = zip(self._runner.layers, activations, strict=True)
+        self.axes = {name: self._to_last(value, name) for name, value in layers}
         # What the adapter reads off a print: its floating point type and its number of classes.
         array = request.adapter.to_numpy(outputs)
         super().__init__(np.zeros((1, 1), array.dtype), np.zeros((array.shape[1], 1), array.dtype))
@@ -202,8 +195,7 @@ class BridgedPrint(Print):
 
     def _to_last(self, value: Any, layer: str | None = None) -> tuple[int, ...]:
         channel = self._adapter.channel_axis(self._original, value.shape, layer=layer)
-        rest = [axis for axis in range(len(value.shape)) if axis != channel]
-        return (*rest, channel) if channel is not None else tuple(rest)
+        return tuple(sorted(range(len(value.shape)), key=lambda axis: axis == channel))
 
     def _enter(self, images: np.ndarray) -> Any:
         return self._adapter.tensor(unpermute(images, self.input_axes), self._original)
@@ -346,26 +338,16 @@ def _method(key: str, kind: Kind = Kind.ATTRIBUTION, **fields: Any) -> MethodSpe
     )
 
 
-def _translator(name: str, source: str, kind: str, preserves: frozenset[Need], function: str) -> TranslatorSpec:
-    implementation = f"{__name__}:{function}"
-    return TranslatorSpec(
-        name=name, source=source, target="print", preserves=preserves, cost=1, implementation=implementation, kind=kind
-    )
+def _translator(name: str, function: str, **fields: Any) -> TranslatorSpec:
+    return TranslatorSpec(name=name, target="print", cost=1, implementation=f"{__name__}:{function}", **fields)
 
 
 @hookimpl
 def cfi_frameworks() -> list[FrameworkSpec]:
     """The frameworks `paint` and `print`."""
-    return [
-        FrameworkSpec(
-            name=name,
-            model_types=((__name__, model),),
-            tensor_types=(),
-            adapter=f"{__name__}:NetworkAdapter",
-            module=__name__,
-        )
-        for name, model in (("paint", "Painting"), ("print", "Print"))
-    ]
+    fields: dict[str, Any] = {"tensor_types": (), "adapter": f"{__name__}:NetworkAdapter", "module": __name__}
+    models = {"paint": "Painting", "print": "Print"}
+    return [FrameworkSpec(name=name, model_types=((__name__, kind),), **fields) for name, kind in models.items()]
 
 
 @hookimpl
@@ -390,7 +372,7 @@ def cfi_methods() -> list[MethodSpec]:
 @hookimpl
 def cfi_translators() -> list[TranslatorSpec]:
     """The translator from paintings to prints."""
-    return [_translator("paint2print", "paint", "conversion", frozenset(Need), "to_print")]
+    return [_translator("paint2print", "to_print", source="paint", preserves=frozenset(Need))]
 
 
 class bridge_plugin:
@@ -400,4 +382,4 @@ class bridge_plugin:
     @hookimpl
     def cfi_translators() -> list[TranslatorSpec]:
         """The bridge."""
-        return [_translator("bridge-to-print", ANY, "bridge", RUNNABLE, "as_print")]
+        return [_translator("bridge-to-print", "as_print", source=ANY, preserves=RUNNABLE, kind="bridge")]
