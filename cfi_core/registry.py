@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -81,6 +81,23 @@ class _Slot:
     def shown(self, name: Any) -> str:
         return f"method {name[0]!r} of {name[1]!r}" if isinstance(name, tuple) else f"{self.noun} {name!r}"
 
+    def gather(self, implementations: Iterable[pluggy.HookImpl]) -> list[Any]:
+        """What a plugin's implementations of the hook return, each name once."""
+        specs: list[Any] = []
+        for offered in (implementation.function() for implementation in implementations):
+            if not isinstance(offered, Iterable):
+                kind = f"a list of {self.spec.__name__}s"
+                raise Refused(f"{self.hook} returned a {type(offered).__name__}; it must return {kind}")
+            specs.extend(offered)
+        for spec in specs:
+            if not isinstance(spec, self.spec):
+                shown = f"the {spec.title}" if isinstance(spec, Checked) else repr(spec)
+                raise Refused(f"{self.hook} returned {shown}, which is no {self.spec.__name__}")
+        for name, count in Counter(name for spec in specs for name in self.names(spec)).items():
+            if count > 1:
+                raise Refused(f"{self.hook} returned the {self.shown(name)} twice")
+        return specs
+
 
 _SLOTS = (
     _Slot("frameworks", FrameworkSpec, "framework"),
@@ -122,8 +139,8 @@ class Registry:
 
     def not_loaded(self) -> str:
         """A sentence about the plugins that were left out or switched off, for errors; empty if there are none."""
-        absent = [f"{plugin.label} ({plugin.state})" for plugin in self.plugins if not plugin.loaded]
-        return f" Not loaded: {'; '.join(absent)}." if absent else ""
+        absent = "; ".join(f"{plugin.label} ({plugin.state})" for plugin in self.plugins if not plugin.loaded)
+        return absent and f" Not loaded: {absent}."
 
     def origin_of(self, spec: Spec) -> PluginInfo:
         """The plugin that brings a spec (or the one that a changed copy of it was made from)."""
@@ -141,8 +158,8 @@ class Registry:
         return (*(self._bringing(name) for name in absent), *unmet(spec.requirements))
 
     def _bringing(self, framework: str) -> str:
-        if framework in self.frameworks.contested:
-            labels = [entry.plugin.label for entry in self._withdrawn(FrameworkSpec) if entry.spec.name == framework]
+        labels = [entry.plugin.label for entry in self._withdrawn(FrameworkSpec) if entry.spec.name == framework]
+        if labels:
             return f"one plugin alone for the framework {framework!r} (there are {' and '.join(labels)})"
         return DISTRIBUTION_OF_FRAMEWORK.get(framework, f"a plugin for the framework {framework!r}")
 
@@ -233,27 +250,16 @@ class _Loader:
         try:
             self.manager.register(module, name=_handle(info))
             callers = self.manager.get_hookcallers(module) or []
-            _check_marks(module, {caller.name for caller in callers})
-            for caller in callers:
-                _check_no_wrapper(module, caller)
-            self.offers.append((info, self._gather(module)))
+            marked = {
+                call.name: [entry for entry in call.get_hookimpls() if entry.plugin is module] for call in callers
+            }
+            _check_hooks(module, marked)
+            offer = {slot.table: slot.gather(marked.get(slot.hook, [])) for slot in _SLOTS}
         except FOREIGN:
             if self.manager.has_plugin(_handle(info)):
                 self.manager.unregister(name=_handle(info))
             raise
-
-    def _gather(self, module: Any) -> dict[str, list[Any]]:
-        offer: dict[str, list[Any]] = {}
-        for slot in _SLOTS:
-            specs: list[Any] = []
-            for implementation in getattr(self.manager.hook, slot.hook).get_hookimpls():
-                if implementation.plugin is module:
-                    specs.extend(_list_specs(slot, implementation.function()))
-            names = [name for spec in specs for name in slot.names(spec)]
-            if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-                raise Refused(f"{slot.hook} returned the {slot.shown(twice[0])} twice")
-            offer[slot.table] = specs
-        return offer
+        self.offers.append((info, offer))
 
     def registry(self) -> Registry:
         # Sorted by distribution, so that nothing depends on the order in which plugins were found.
@@ -304,35 +310,17 @@ class _Loader:
         return replace(plugin, withdrawn=reasons)
 
 
-def _list_specs(slot: _Slot, offered: Any) -> list[Any]:
-    if not isinstance(offered, Iterable):
-        raise Refused(
-            f"{slot.hook} returned a {type(offered).__name__}; it must return a list of {slot.spec.__name__}s"
-        )
-    specs = list(offered)
-    for spec in specs:
-        if not isinstance(spec, slot.spec):
-            shown = f"the {spec.title}" if isinstance(spec, Checked) else repr(spec)
-            raise Refused(f"{slot.hook} returned {shown}, which is no {slot.spec.__name__}")
-    return specs
-
-
-def _check_marks(module: Any, marked: set[str]) -> None:
-    """Every hook that the plugin marks exists, and every one that it has is marked."""
+def _check_hooks(module: Any, marked: Mapping[str, list[pluggy.HookImpl]]) -> None:
+    """Every hook that the plugin marks exists, every one that it has is marked, and none wraps those of others."""
     hooks = [name for name in vars(hookspec) if name.startswith("cfi_")]
-    for name in sorted(marked - set(hooks)):
+    for name in sorted(set(marked) - set(hooks)):
         nearest = get_close_matches(name, hooks, n=1)
         raise Refused(f"there is no hook {name!r}" + (f"; nearest: {nearest[0]}" if nearest else ""))
     for name in hooks:
         if name not in marked and callable(getattr(module, name, None)):
             raise Refused(f"its {name} is not marked with @hookimpl (from cfi_core.hookspec)")
-
-
-def _check_no_wrapper(module: Any, caller: pluggy.HookCaller) -> None:
-    if any(entry.plugin is module and (entry.wrapper or entry.hookwrapper) for entry in caller.get_hookimpls()):
-        raise Refused(
-            f"its {caller.name} is a wrapper around the hooks of other plugins, which no plugin may put there"
-        )
+        if any(entry.wrapper or entry.hookwrapper for entry in marked.get(name, ())):
+            raise Refused(f"its {name} is a wrapper around the hooks of other plugins, which no plugin may put there")
 
 
 def _check_contract(module: Any) -> None:
