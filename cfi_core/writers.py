@@ -35,17 +35,10 @@ def write_npz(attribution: Attribution, path: Path) -> None:
             arrays[f"extra_{name}"] = np.asarray(value)
         else:
             words[name] = _plain(value)
-    metadata = {
-        "dims": [list(dims) for _, dims in attribution.parts],
-        "method_key": attribution.method_key,
-        "toolset": attribution.toolset,
-        "route": list(attribution.route),
-        "certificate": None if attribution.certificate is None else str(attribution.certificate),
-        "target": _plain(attribution.target),
-        "layer": _plain(attribution.layer),
-        "extras": words,
-        "provenance": _plain(attribution.provenance),
-    }
+    certificate = None if attribution.certificate is None else str(attribution.certificate)
+    metadata = {"dims": _plain([dims for _, dims in attribution.parts]), "certificate": certificate, "extras": words}
+    for name in ("method_key", "toolset", "route", "target", "layer", "provenance"):
+        metadata[name] = _plain(getattr(attribution, name))
     text = np.array(json.dumps(metadata, ensure_ascii=False))
     # An open file, since numpy appends ".npz" to a path that ends otherwise (".NPZ").
     with Path(path).open("wb") as file:
