@@ -249,10 +249,8 @@ class _Loader:
             raise Refused(f"{info.module} is loaded already, as {other}")
         try:
             self.manager.register(module, name=_handle(info))
-            callers = self.manager.get_hookcallers(module) or []
-            marked = {
-                call.name: [entry for entry in call.get_hookimpls() if entry.plugin is module] for call in callers
-            }
+            hooks = self.manager.get_hookcallers(module) or []
+            marked = {hook.name: [entry for entry in hook.get_hookimpls() if entry.plugin is module] for hook in hooks}
             _check_hooks(module, marked)
             offer = {slot.table: slot.gather(marked.get(slot.hook, [])) for slot in _SLOTS}
         except FOREIGN:

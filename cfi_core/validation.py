@@ -20,7 +20,7 @@ from dataclasses import fields
 from enum import Enum
 from functools import cache
 from types import MappingProxyType, NoneType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -72,6 +72,8 @@ def _kept(hint: Any, value: Any) -> Any:
         return _PLAIN[hint](value)
     if NoneType in parts:
         return None if value is None else _kept(parts[0], value)
+    if parts and parts[-1] == Literal[""]:
+        return _kept_or_empty(parts[0], value)
     if origin is tuple and parts[-1] is Ellipsis:
         alone = f"; write ({_shown(value)},)" if isinstance(value, str) or hasattr(value, "shape") else ""
         entries = _passed(value, isinstance(value, tuple | list), f"is no tuple{alone}")
@@ -89,6 +91,13 @@ def _kept(hint: Any, value: Any) -> Any:
     if issubclass(hint, Enum):  # its value alone is refused, so that a slip of the pen is one
         return _passed(value, isinstance(value, hint), f"is no member of {hint.__name__}, such as {_first(hint)}")
     return _passed(value, isinstance(value, hint), f"is no {hint.__name__}")
+
+
+def _kept_or_empty(hint: Any, value: Any) -> Any:
+    try:
+        return value if isinstance(value, str) and not value else _kept(hint, value)
+    except Refused as refusal:
+        raise Refused(f"{refusal}, or empty") from None
 
 
 def _member(hint: Any, entry: Any) -> Any:
@@ -180,15 +189,12 @@ Key = Annotated[
     str, _matching(r"[a-z][a-z0-9_]*", "a key: lower-case letters, digits and underscores, such as 'grad_cam'")
 ]
 Identifier = Annotated[str, _matching(_NAME, "the name of an argument or class")]
-OptionalIdentifier = Annotated[str, _matching(f"({_NAME})?", "the name of an argument, or empty")]
 Module = Annotated[str, _matching(_DOTTED, "the name of a module")]
 Reference = Annotated[str, _matching(_REFERENCE, "of the form 'module:attribute'")]
-OptionalReference = Annotated[str, _matching(f"({_REFERENCE})?", "of the form 'module:attribute', or empty")]
 Suffix = Annotated[
     str, _matching(r"\.[^\s./\\A-Z]+", "a suffix: a dot, then lower-case characters without another dot")
 ]
 Requires = Annotated[str, _requirement]
-OptionalRequires = Annotated[str, lambda value: value if value == "" else _requirement(value)]
 Permuted = Annotated[tuple[int, ...] | None, _permutation]
 Notes = Annotated[Mapping[str, Any], lambda value: dict(_kept(Mapping[Name, Any], value))]
 """Named notes, kept as a dict, because they are written to files."""

@@ -130,9 +130,8 @@ class PluginConformance(ABC):
         if not self.distribution:
             return
         found = [pair for pair in announcements(ENTRY_POINT_GROUP) if pair[0].distribution == self.distribution]
-        assert any(point is not None and point.load() is self.plugin for _, point in found), (
-            f"no entry point of {self.distribution} names the plugin: {found}"
-        )
+        named = any(point is not None and point.load() is self.plugin for _, point in found)
+        assert named, f"no entry point of {self.distribution} names the plugin: {found}"
 
     def _offered(self, current: Registry) -> Iterator[Any]:
         mine = current.plugins[-1]

@@ -22,6 +22,7 @@ from cfi_core.hookspec import hookimpl
 from cfi_core.specs import ANY, RUNNABLE, FrameworkSpec, Head, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
 
 STEPS = ("mix", "relu", "pool", "head")
+Names = Sequence[str] | None
 
 
 class Network:
@@ -265,14 +266,12 @@ class NetworkAdapter(FrameworkAdapter):
         """Layers are names."""
         return name
 
-    def activations(
-        self, model: Network, inputs: Arrays, names: Sequence[str] | None = None
-    ) -> Mapping[str, np.ndarray]:
+    def activations(self, model: Network, inputs: Arrays, names: Names = None) -> Mapping[str, np.ndarray]:
         """All of them."""
         return {name: value for name, value in model.layers(inputs[0]).items() if names is None or name in names}
 
     def layer_gradients(
-        self, model: Network, inputs: Arrays, cotangents: Arrays, names: Sequence[str] | None = None
+        self, model: Network, inputs: Arrays, cotangents: Arrays, names: Names = None
     ) -> Mapping[str, np.ndarray]:
         """Closed form."""
         gradients = model.gradients(inputs[0], cotangents[0])
