@@ -240,12 +240,16 @@ def _check_model(converted: Any, inputs: Sequence[Shape], outputs: Sequence[Shap
     _instance(converted, Converted)
     if converted.model is None:
         raise Refused("no model")
-    _check_permutations(converted.input_axes, inputs, "input")
-    for position, axes in enumerate(converted.input_axes):
-        if axes and axes[0] != 0:
-            raise Refused(f"axes {axes} of input {position}, which move the samples away from the first axis")
-    if outputs is not None:
-        _check_permutations(converted.output_axes, outputs, "output")
+    said = {"input": (converted.input_axes, inputs), "output": (converted.output_axes, outputs)}
+    for noun, (permutations, shapes) in said.items():
+        if not permutations or shapes is None:  # none at all stands for: all unchanged
+            continue
+        if len(permutations) != len(shapes):
+            raise Refused(f"{noun}_axes for {_count(len(permutations), noun)}, where there are {len(shapes)}")
+        for position, (axes, shape) in enumerate(zip(permutations, shapes, strict=True)):
+            _check_axes(axes, shape, f"{noun} {position}")
+            if noun == "input" and axes and axes[0] != 0:
+                raise Refused(f"axes {axes} of input {position}, which move the samples away from the first axis")
 
 
 def _check_layers(layers: Mapping[str, BridgedLayer], asked: set[str], shapes: Mapping[str, Shape]) -> None:
@@ -255,13 +259,6 @@ def _check_layers(layers: Mapping[str, BridgedLayer], asked: set[str], shapes: M
         raise Refused(f"layers for {', '.join(map(repr, sorted(others)))}, which nobody asked for")
     for name in asked & set(shapes):
         _check_axes(layers[name].axes, shapes[name], f"layer {name!r}")
-
-
-def _check_permutations(permutations: Sequence[Any], shapes: Sequence[Shape], noun: str) -> None:
-    if permutations and len(permutations) != len(shapes):  # none at all stands for: all unchanged
-        raise Refused(f"{noun}_axes for {_count(len(permutations), noun)}, where there are {len(shapes)}")
-    for position, (axes, shape) in enumerate(zip(permutations, shapes, strict=False)):
-        _check_axes(axes, shape, f"{noun} {position}")
 
 
 def _check_axes(axes: Any, shape: Shape, place: str) -> None:

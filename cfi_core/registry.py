@@ -262,13 +262,14 @@ class _Loader:
     def registry(self) -> Registry:
         # Sorted by distribution, so that nothing depends on the order in which plugins were found.
         self.offers.sort(key=lambda pair: (pair[0].distribution, pair[0].name))
-        tables = {slot.table: self._table(slot) for slot in _SLOTS}
-        tables["methods"] = self._of_known_toolsets(tables["methods"], tables["toolsets"])
+        tables: dict[str, Names[Any, Any]] = {}
+        for slot in _SLOTS:
+            tables[slot.table] = self._table(slot, tables["toolsets"] if slot.spec is MethodSpec else None)
         plugins = tuple(map(self._with_reasons, self.plugins))
         return Registry(self.manager, plugins, **tables, origins=self.origins, withdrawn=tuple(self.withdrawn))
 
-    def _table(self, slot: _Slot) -> Names[Any, Any]:
-        """The specs of one kind whose names are claimed once."""
+    def _table(self, slot: _Slot, toolsets: Names[Any, Any] | None) -> Names[Any, Any]:
+        """The specs of one kind whose names, and whose toolsets where they are given, are claimed once."""
         claims: dict[Hashable, list[tuple[PluginInfo, Any]]] = defaultdict(list)
         for info, offer in self.offers:
             for spec in offer[slot.table]:
@@ -277,26 +278,19 @@ class _Loader:
         specs: dict[Hashable, Any] = {}
         contested: dict[Hashable, str] = {}
         for name, claimants in claims.items():
-            if len(claimants) == 1:
-                self.origins[slot.table, name], specs[name] = claimants[0]
+            info, spec = claimants[0]
+            if len(claimants) > 1:
+                labels = " and by ".join(claimant.label for claimant, _ in claimants)
+                reason = f"The {slot.shown(name)} is claimed by {labels}; uninstall one of them, or set {DISABLED}"
+                contested[name] = reason
+            elif toolsets is None or spec.toolset in set(toolsets):
+                self.origins[slot.table, name], specs[name] = info, spec
                 continue
-            labels = " and by ".join(info.label for info, _ in claimants)
-            contested[name] = f"The {slot.shown(name)} is claimed by {labels}; uninstall one of them, or set {DISABLED}"
-            self.withdrawn.extend(Withdrawn(info, spec, contested[name]) for info, spec in claimants)
-        return Names(specs, contested)
-
-    def _of_known_toolsets(self, methods: Names[Any, Any], toolsets: Names[Any, Any]) -> Names[Any, Any]:
-        """The methods whose toolset one plugin describes; the others are withdrawn."""
-        known = set(toolsets)
-        specs, contested = dict(methods), dict(methods.contested)
-        for name, spec in methods.items():
-            if spec.toolset in known:
-                continue
-            del specs[name]
-            if spec.toolset in toolsets.contested:
-                contested[name] = toolsets.contested[spec.toolset]
-            reason = contested.get(name, f"No installed plugin describes the toolset {spec.toolset!r}")
-            self.withdrawn.append(Withdrawn(self.origins["methods", name], spec, reason))
+            elif spec.toolset in toolsets.contested:
+                contested[name] = reason = toolsets.contested[spec.toolset]
+            else:
+                reason = f"No installed plugin describes the toolset {spec.toolset!r}"
+            self.withdrawn.extend(Withdrawn(*claim, reason) for claim in claimants)
         return Names(specs, contested)
 
     def _with_reasons(self, plugin: PluginInfo) -> PluginInfo:

@@ -22,7 +22,7 @@ from cfi_core.hookspec import hookimpl
 from cfi_core.specs import ANY, RUNNABLE, FrameworkSpec, Head, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
 
 STEPS = ("mix", "relu", "pool", "head")
-Names = Sequence[str] | None
+_Names = Sequence[str] | None
 
 
 class Network:
@@ -131,11 +131,9 @@ class NetworkRunner(Runner):
         self._stages = [model.steps[start:end] for start, end in pairwise(bounds)]
 
     def run(self, stage: int, values: Arrays) -> tuple[np.ndarray, ...]:
-        """From the latest value onwards."""
         return self.linearize(stage, values)[0]
 
     def linearize(self, stage: int, values: Arrays) -> tuple[tuple[np.ndarray, ...], Pullback]:
-        """Keeps what every step was given."""
         kept, value, others = [], values[-1], len(values) - 1
         for step in self._stages[stage]:
             kept.append((step, value))
@@ -219,70 +217,55 @@ class NetworkAdapter(FrameworkAdapter):
     name = "fake"
 
     def twin(self, model: Network, *, share_weights: bool = True) -> Network:
-        """A copy."""
         if isinstance(model, BridgedPrint):
             return model
         mix, head = (model.mix, model.head) if share_weights else (model.mix.copy(), model.head.copy())
         return type(model)(mix, head, softmax=model.softmax, refuses=model.refuses, distorts=model.distorts)
 
     def in_training_mode(self, model: Network) -> bool:
-        """Its mark."""
         return model.training
 
     def fingerprint(self, model: Network) -> str:
-        """Its content."""
         return repr((model.mix.tobytes(), model.head.tobytes(), model.softmax, model.refuses, model.distorts))
 
     def declared_integer(self, model: Network, position: int) -> bool | None:
-        """Takes floating point numbers."""
         return False
 
     def channel_axis(self, model: Network, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
-        """By layout."""
         return model.channel if len(shape) == 4 else None
 
     def without_softmax(self, model: Network, inputs: Sequence[Any]) -> Network | None:
-        """Drops the softmax."""
         return type(model)(model.mix, model.head) if model.softmax else None
 
     def outputs(self, model: Network, inputs: Arrays) -> np.ndarray:
-        """Forward pass."""
         return model(*inputs)
 
     def vjp(self, model: Network, inputs: Arrays, cotangents: Arrays) -> tuple[np.ndarray, ...]:
-        """Closed form."""
         return (model.gradients(inputs[0], cotangents[0])["input"],)
 
     def layers(self, model: Network, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
-        """The four layers."""
         shapes = {name: value.shape[1:] for name, value in model.layers(inputs[0]).items()} if inputs else {}
         return tuple(Layer(name, name.title(), shapes.get(name)) for name in STEPS)
 
     def layer_name(self, model: Network, reference: Any) -> str | None:
-        """Layers are names."""
         return reference if reference in STEPS else None
 
     def layer_object(self, model: Network, name: str) -> str:
-        """Layers are names."""
         return name
 
-    def activations(self, model: Network, inputs: Arrays, names: Names = None) -> Mapping[str, np.ndarray]:
-        """All of them."""
+    def activations(self, model: Network, inputs: Arrays, names: _Names = None) -> Mapping[str, np.ndarray]:
         return {name: value for name, value in model.layers(inputs[0]).items() if names is None or name in names}
 
     def layer_gradients(
-        self, model: Network, inputs: Arrays, cotangents: Arrays, names: Names = None
+        self, model: Network, inputs: Arrays, cotangents: Arrays, names: _Names = None
     ) -> Mapping[str, np.ndarray]:
-        """Closed form."""
         gradients = model.gradients(inputs[0], cotangents[0])
         return {k: v for k, v in gradients.items() if k != "input" and (names is None or k in names)}
 
     def runner(self, model: Network, inputs: Arrays, layers: Sequence[str] = ()) -> NetworkRunner:
-        """The network opened at some of its layers."""
         return NetworkRunner(model, layers)
 
     def tensor(self, value: Any, model: Any) -> np.ndarray:
-        """A copy in the model's type."""
         array = np.array(value)
         return array.astype(model.mix.dtype) if np.issubdtype(array.dtype, np.floating) else array
 
