@@ -27,12 +27,7 @@ BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_
 
 @dataclass(frozen=True)
 class Outlets:
-    """Where an attribution can go.
-
-    Attributes:
-        plotters: What can draw it, by name.
-        writers: What can write it, by file suffix.
-    """
+    """What can draw an attribution, by name, and what can write it, by file suffix."""
 
     plotters: Mapping[str, PlotterSpec] = field(default_factory=dict)
     writers: Mapping[str, WriterSpec] = field(default_factory=lambda: {".npz": BUILTIN_WRITER})

@@ -9,9 +9,9 @@ Each part of a call that a plugin does has one function, which enters the plugin
     for plugin, answer in ask(registry, "cfi_choose_route", candidates=routes, method=method): ...
     observe(registry, "cfi_before_run", plan=plan)
 
-`origin` is the distribution, with its version, that brings the spec: every error names it. All shapes are tuples,
-sample axis first, in the layout of the model that is run (or translated); a size that may be any is None, and so is a
-shape that is not known.
+`origin` is the distribution, with its version, that brings the spec: every error names it. `inputs`, `outputs` (flat)
+and `layers` (their outputs) are shapes: tuples, sample axis first, in the layout of the model that is run (or
+translated). A size that may be any is None, and so is a shape that is not known.
 """
 
 from __future__ import annotations
@@ -72,13 +72,9 @@ def run_method(
 ) -> MethodResult:
     """Runs the implementation of a method, and checks what it returned before anything is labelled.
 
-    Args:
-        request: What it is asked.
-        origin: Whose the method is.
-        inputs: Shapes of the inputs of the model that ran; None: those of the request. Without inputs in the request
-            (feature visualization), the shapes that the model declares, with None for the number of samples.
-        layers: Shape of the output of each layer in `request.layer`, None where it is not known: the layer is called
-            several times, or gives several tensors. Nor is it known where the toolset chose the layer itself.
+    `inputs` are left out where they are those of the request; without any there (feature visualization), they are the
+    shapes that the model declares, with None for the number of samples. `layers` are those in `request.layer`; None
+    for one that is called several times, or gives several tensors.
 
     Raises:
         MethodError: It failed, cannot be imported, or returned no `MethodResult`; its result holds another number of
@@ -100,14 +96,7 @@ def run_method(
 def run_conversion(
     step: TranslatorSpec, model: Any, examples: tuple[Any, ...], origin: str, *, outputs: Sequence[Shape] | None = None
 ) -> Converted:
-    """Runs a conversion, and checks what it returned.
-
-    Args:
-        step: The conversion.
-        model: The model to convert.
-        examples: Arrays for its inputs.
-        origin: Whose it is.
-        outputs: Shapes of the model's outputs, flat.
+    """Converts a model, with arrays as examples of its inputs, and checks what the conversion returned.
 
     Raises:
         TranslationError: It failed, cannot be imported, or returned no `Converted`, or one whose permutations do not
@@ -132,13 +121,6 @@ def build_bridge(
     layers: Mapping[str, Shape] | None = None,
 ) -> Converted:
     """Builds a bridge, and checks what was built.
-
-    Args:
-        step: The bridge.
-        request: What it is asked.
-        origin: Whose it is.
-        outputs: Shapes of the model's outputs, flat.
-        layers: Shapes of the outputs of the layers that are asked for, where they are known.
 
     Raises:
         TranslationError: It failed, cannot be imported, or returned no `Converted`, one whose permutations do not fit

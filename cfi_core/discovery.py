@@ -71,11 +71,7 @@ class PluginInfo:
 def announcements(group: str) -> list[tuple[PluginInfo, EntryPoint | None]]:
     """All plugins that are announced in a group of entry points, each once, in the order of `sys.path`.
 
-    Args:
-        group: Name of the group.
-
-    Returns:
-        What is known of each plugin, and its entry point; None where that cannot be read, for the reason that is given.
+    With each its entry point; None where that cannot be read, for the reason that is given.
     """
     found: dict[tuple[str, str], tuple[PluginInfo, EntryPoint | None]] = {}
     distributions: Iterable[Any] = importlib_metadata.distributions()

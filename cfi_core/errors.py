@@ -119,10 +119,7 @@ def told(error: BaseException) -> str:
 def warn(message: str, category: type[CFIWarning], cause: BaseException | None = None) -> None:
     """Warns at the line of the user's that led here: the first outside CFI's packages, seen from the public call.
 
-    Args:
-        message: What to say.
-        category: The kind of warning.
-        cause: The error that led to it, which is seen where warnings are errors.
+    The error that caused it, if one did, is seen where warnings are errors.
     """
     callers = [frame.f_globals.get("__name__", "") for frame, _ in walk_stack(sys._getframe(1))]
     last = max((depth for depth, name in enumerate(callers) if name.startswith("cfi_")), default=-1)

@@ -29,13 +29,7 @@ _Spec = TypeVar("_Spec")
 
 @dataclass(frozen=True)
 class Withdrawn(Generic[_Spec]):
-    """A spec that cannot be used, although its plugin was loaded.
-
-    Attributes:
-        plugin: Who offers it.
-        spec: The spec.
-        reason: Why nobody can use it.
-    """
+    """A spec that cannot be used, and why, although the plugin that offers it was loaded."""
 
     plugin: PluginInfo
     spec: _Spec
@@ -43,12 +37,7 @@ class Withdrawn(Generic[_Spec]):
 
 
 class Names(Mapping[_Name, _Spec]):
-    """Specs by their names. Names that several plugins claim are left out; to ask for one is an error.
-
-    Args:
-        specs: By name.
-        contested: For each name that is claimed several times, who claims it.
-    """
+    """Specs by their names. To ask for one that several plugins claim is an error; `contested` has its words."""
 
     def __init__(self, specs: Mapping[_Name, _Spec], contested: Mapping[_Name, str]) -> None:
         self._specs, self.contested = MappingProxyType(dict(specs)), MappingProxyType(dict(contested))
@@ -111,18 +100,12 @@ _SLOTS = (
 
 @dataclass(frozen=True)
 class Registry:
-    """Everything that the loaded plugins offer.
+    """Everything that the loaded plugins offer: specs by name, methods by key and toolset, writers by file suffix.
 
     Attributes:
         manager: Holds the hooks that are called while a call runs.
         plugins: All that were found.
-        frameworks: By name.
-        toolsets: By name.
-        methods: By key and toolset.
-        translators: By name.
-        plotters: By name.
-        writers: By file suffix.
-        origins: For each of these tables and names, the plugin that brings it.
+        origins: For each table and name, the plugin that brings it.
         withdrawn: What cannot be used: names that several plugins claim, methods of a toolset that nobody describes.
     """
 
@@ -148,11 +131,7 @@ class Registry:
         return next((self.origins[name] for name in names if name in self.origins), _UNKNOWN)
 
     def missing(self, spec: ToolsetSpec | TranslatorSpec) -> tuple[str, ...]:
-        """What has to be installed before a toolset or translator can be used.
-
-        Returns:
-            Distributions that describe its frameworks, and PEP 508 requirements; empty if it can be used.
-        """
+        """The distributions (for its frameworks) and PEP 508 requirements that a toolset or translator lacks."""
         frameworks = (spec.framework,) if isinstance(spec, ToolsetSpec) else (spec.source, spec.target)
         absent = [name for name in dict.fromkeys(frameworks) if name != ANY and name not in set(self.frameworks)]
         return (*(self._bringing(name) for name in absent), *unmet(spec.requirements))
@@ -328,10 +307,7 @@ def _check_contract(module: Any) -> None:
 
 
 def load(plugins: Iterable[tuple[PluginInfo, Any]]) -> Registry:
-    """Builds a registry of core's own plugin and the given ones.
-
-    Args:
-        plugins: Pairs of what is known of a plugin, and its entry point or module (None, if it has an error).
+    """Builds a registry of core's own plugin and the given ones, each with its entry point or module (None, if broken).
 
     Warns:
         PluginWarning: A plugin, or something that it offers, was left out.

@@ -19,11 +19,7 @@ def write_npz(attribution: Attribution, path: Path) -> None:
     The arrays are `values` (or `values_0`, `values_1`, … where there are several) and `extra_<name>`
     for each numeric extra. `metadata` is a JSON text with everything else: `dims` in the order of
     the arrays, `method_key`, `toolset`, `route`, `certificate`, `target`, `layer`, `extras` that are
-    no numbers, and `provenance`. What JSON cannot hold stands there as its `repr`.
-
-    Args:
-        attribution: What to write.
-        path: File to write; an existing file is replaced.
+    no numbers, and `provenance`. What JSON cannot hold stands there as its `repr`. An existing file is replaced.
     """
     several = isinstance(attribution.values, tuple)
     arrays = {f"values_{i}" if several else "values": values for i, (values, _) in enumerate(attribution.parts)}
