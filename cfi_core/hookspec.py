@@ -40,11 +40,8 @@ def cfi_frameworks() -> Iterable[FrameworkSpec]:  # type: ignore[empty-body]
     @hookimpl
     def cfi_frameworks():
         return [FrameworkSpec(
-            name="jax",
-            model_types=(("flax.nnx", "Module"),),
-            tensor_types=(("jax", "Array"),),
-            adapter="cfi_jax.adapter:JaxAdapter",
-            module="jax",
+            name="jax", module="jax", adapter="cfi_jax.adapter:JaxAdapter",
+            model_types=(("flax.nnx", "Module"),), tensor_types=(("jax", "Array"),),
         )]
     """
 
@@ -66,11 +63,8 @@ def cfi_methods() -> Iterable[MethodSpec]:  # type: ignore[empty-body]
     @hookimpl
     def cfi_methods():
         return [MethodSpec(
-            key="saliency",
-            toolset="captum",
-            kind=Kind.ATTRIBUTION,
+            key="saliency", toolset="captum", kind=Kind.ATTRIBUTION, implementation="cfi_captum.run:run",
             needs=frozenset({Need.FORWARD, Need.INPUT_GRADIENT}),
-            implementation="cfi_captum.run:run",
             citation="Simonyan et al. 2013, Deep Inside Convolutional Networks",
         )]
     """

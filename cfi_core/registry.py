@@ -212,12 +212,8 @@ class _Loader:
                 info = replace(info, error=str(error) if isinstance(error, Refused) else told(error))
         self.plugins.append(info)
         if info.error:
-            warn(
-                f"Plugin {info.name!r} of {info.label} was left out: {info.error}. "
-                f"Update or uninstall {info.distribution}; everything else works.",
-                PluginWarning,
-                cause,
-            )
+            advice = f"Update or uninstall {info.distribution}; everything else works."
+            warn(f"Plugin {info.name!r} of {info.label} was left out: {info.error}. {advice}", PluginWarning, cause)
 
     def _accept(self, info: PluginInfo, module: Any) -> None:
         """Takes what the plugin offers, or leaves no trace of it."""
