@@ -60,9 +60,7 @@ class PluginInfo:
         """In words, whether it was loaded."""
         if self.disabled:
             return f"switched off by {DISABLED}"
-        if self.error:
-            return f"left out: {self.error}"
-        return "; ".join(("loaded", *self.withdrawn))
+        return f"left out: {self.error}" if self.error else "; ".join(("loaded", *self.withdrawn))
 
     def __repr__(self) -> str:
         return f"{self.name:<16} {self.label:<24} {self.state}"

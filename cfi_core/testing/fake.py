@@ -155,17 +155,16 @@ class BridgedPrint(Print):
         self._adapter, self._original = request.adapter, request.model
         self._runner = request.adapter.runner(request.model, request.inputs, request.layers)
         first, *activations, outputs = self._run(request.inputs[0])
-        self.input_axes = self._to_last(first)
         layers = zip(self._runner.layers, activations, strict=True)
-        self.axes = {name: self._to_last(value, name) for name, value in layers}
+        self.axes = {"input": self._to_last(first)} | {name: self._to_last(value, name) for name, value in layers}
         # What the adapter reads off a print: its floating point type and its number of classes.
         array = request.adapter.to_numpy(outputs)
         super().__init__(np.zeros((1, 1), array.dtype), np.zeros((array.shape[1], 1), array.dtype))
 
     def layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """The layers that were asked for."""
-        _, *activations, _ = self._run(self._enter(images))
-        return self._leave(self.axes, activations)
+        values = self._leave(self._run(self._enter(images))[:-1])
+        return {name: values[name] for name in self._runner.layers}
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """What the model gives."""
@@ -174,7 +173,7 @@ class BridgedPrint(Print):
     def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
         """By the pullbacks of all stages, the last one first."""
         values, pullbacks = [self._enter(images)], []
-        for stage in range(len(self.axes) + 1):
+        for stage in range(len(self.axes)):
             results, pullback = self._runner.linearize(stage, values)
             pullbacks.append(pullback)
             values.extend(results)
@@ -183,7 +182,7 @@ class BridgedPrint(Print):
             for position, part in enumerate(pullbacks[stage]([gradients[stage + 1]], [True] * (stage + 1))):
                 if part is not None:
                     gradients[position] = part if gradients[position] is None else gradients[position] + part
-        return self._leave({"input": self.input_axes, **self.axes}, gradients[:-1])
+        return self._leave(gradients[:-1])
 
     def _run(self, inputs: Any) -> list[Any]:
         """The inputs, the activations and the outputs."""
@@ -197,18 +196,18 @@ class BridgedPrint(Print):
         return tuple(sorted(range(len(value.shape)), key=lambda axis: axis == channel))
 
     def _enter(self, images: np.ndarray) -> Any:
-        return self._adapter.tensor(unpermute(images, self.input_axes), self._original)
+        return self._adapter.tensor(unpermute(images, self.axes["input"]), self._original)
 
-    def _leave(self, axes: Mapping[str, tuple[int, ...]], values: Sequence[Any]) -> dict[str, np.ndarray]:
-        arrays = (self._adapter.to_numpy(value) for value in values)
-        return {name: np.transpose(array, axes[name]) for name, array in zip(axes, arrays, strict=True)}
+    def _leave(self, values: Sequence[Any]) -> dict[str, np.ndarray]:
+        named = zip(self.axes.items(), map(self._adapter.to_numpy, values), strict=True)
+        return {name: np.transpose(array, axes) for (name, axes), array in named}
 
 
 def as_print(request: BridgeRequest) -> Converted:
     """Bridges a model of any framework."""
     model = BridgedPrint(request)
-    layers = {name: BridgedLayer(name, axes) for name, axes in model.axes.items()}
-    return Converted(model, (model.input_axes,), (None,), layers)
+    layers = {name: BridgedLayer(name, axes) for name, axes in model.axes.items() if name != "input"}
+    return Converted(model, (model.axes["input"],), (None,), layers)
 
 
 class NetworkAdapter(FrameworkAdapter):
