@@ -78,6 +78,7 @@ RUNNABLE = frozenset({Need.FORWARD, Need.INPUT_GRADIENT, Need.LAYER, Need.LAYER_
 """What a model can meet without being converted."""
 
 _Framework = Annotated[str, name_but((ANY,), "stands for every framework, which only the source of a bridge can be")]
+_Uniform = Annotated[str, one_of(*UNIFORM_ARGUMENTS)]
 _Translator = Annotated[str, name_but(TRANSLATOR_KINDS, "is what translator= calls a kind, so nobody could ask for it")]
 
 
@@ -201,8 +202,8 @@ class MethodSpec(Checked):
     needs: frozenset[Need]
     implementation: Reference
     citation: str = ""
-    required: tuple[Annotated[str, one_of(*UNIFORM_ARGUMENTS)], ...] = ("inputs",)
-    optional: tuple[Annotated[str, one_of(*UNIFORM_ARGUMENTS)], ...] = ()
+    required: tuple[_Uniform, ...] = ("inputs",)
+    optional: tuple[_Uniform, ...] = ()
     init_args: tuple[Identifier, ...] = ()
     exec_args: tuple[Identifier, ...] = ()
     roles: Mapping[Identifier, Role] = field(default_factory=dict)
