@@ -123,7 +123,7 @@ class Registry:
     def not_loaded(self) -> str:
         """A sentence about the plugins that were left out or switched off, for errors; empty if there are none."""
         absent = "; ".join(f"{plugin.label} ({plugin.state})" for plugin in self.plugins if not plugin.loaded)
-        return absent and f" Not loaded: {absent}."
+        return f" Not loaded: {absent}." if absent else ""
 
     def origin_of(self, spec: Spec) -> PluginInfo:
         """The plugin that brings a spec (or the one that a changed copy of it was made from)."""
