@@ -8,14 +8,7 @@ attribution.plot()
 
 from importlib.metadata import version as _version
 
-from cfi_core.api import (
-    attribute,
-    finish_execution_with_layer,
-    layers,
-    plan,
-    translate,
-    visualize_features,
-)
+from cfi_core.api import attribute, finish_execution_with_layer, layers, plan, translate, visualize_features
 from cfi_core.attribution import Attribution
 from cfi_core.certificate import Certificate
 from cfi_core.errors import (

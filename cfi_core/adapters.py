@@ -13,7 +13,6 @@ from cfi_core.boundary import make_adapter
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, FRAMEWORKS
 from cfi_core.coexistence import load_safely
 from cfi_core.errors import ArgumentError, InputError, UnknownFrameworkError
-from cfi_core.framework.axes import Permutation, permute
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.registry import Registry
 from cfi_core.specs import FrameworkSpec
@@ -65,19 +64,14 @@ def framework_of_tensor(registry: Registry, value: Any) -> str | None:
         UnknownFrameworkError: The plugin for it is not installed.
     """
     for spec in known_frameworks(registry).values():
-        if any(find_type(module, name, value) for module, name in spec.tensor_types):
+        if any(find_type(*names, value) for names in spec.tensor_types):
             check_installed(registry, spec, f"A {type(value).__qualname__} is a tensor of {spec.name}")
             return spec.name
     return None
 
 
 def as_array(registry: Registry, value: Any, name: str) -> np.ndarray:
-    """The values as a numpy array.
-
-    Args:
-        registry: What is installed.
-        value: An array, a tensor of any known framework, nested lists or a number.
-        name: What messages call it.
+    """An array, a tensor of any known framework or nested lists as a numpy array, which messages call by that name.
 
     Raises:
         InputError: They are no array of numbers.
@@ -103,15 +97,13 @@ def as_arrays(registry: Registry, value: Any) -> tuple[Any, ...]:
     return tuple(parts) if parts and several else (value,)
 
 
-def as_tensor(
-    registry: Registry, adapter: FrameworkAdapter, model: Any, value: Any, axes: Permutation | Sequence[int]
-) -> Any:
+def as_tensor(registry: Registry, adapter: FrameworkAdapter, model: Any, value: Any, axes: Sequence[int] | None) -> Any:
     """A fresh tensor of the adapter's framework with permuted axes, without a detour where it already is one."""
-    axes = None if axes is None else tuple(axes)
     if adapter.is_tensor(value):
         tensor = adapter.tensor(value, model)
         return tensor if axes is None else adapter.permute(tensor, axes)
-    return adapter.tensor(permute(as_array(registry, value, "an array"), axes), model)
+    array = as_array(registry, value, "an array")
+    return adapter.tensor(array if axes is None else np.transpose(array, axes), model)
 
 
 def known_frameworks(registry: Registry) -> dict[str, FrameworkSpec]:

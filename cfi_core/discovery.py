@@ -60,9 +60,7 @@ class PluginInfo:
         """In words, whether it was loaded."""
         if self.disabled:
             return f"switched off by {DISABLED}"
-        if self.error:
-            return f"left out: {self.error}"
-        return "; ".join(("loaded", *self.withdrawn))
+        return f"left out: {self.error}" if self.error else "; ".join(("loaded", *self.withdrawn))
 
     def __repr__(self) -> str:
         return f"{self.name:<16} {self.label:<24} {self.state}"
@@ -71,11 +69,7 @@ class PluginInfo:
 def announcements(group: str) -> list[tuple[PluginInfo, EntryPoint | None]]:
     """All plugins that are announced in a group of entry points, each once, in the order of `sys.path`.
 
-    Args:
-        group: Name of the group.
-
-    Returns:
-        What is known of each plugin, and its entry point; None where that cannot be read, for the reason that is given.
+    With each its entry point; None where that cannot be read, for the reason that is given.
     """
     found: dict[tuple[str, str], tuple[PluginInfo, EntryPoint | None]] = {}
     distributions: Iterable[Any] = importlib_metadata.distributions()

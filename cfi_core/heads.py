@@ -46,23 +46,21 @@ def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[
     several = len(outputs) > 1 and call.target is not None and bool(inputs)
     before = flatten(adapter.outputs(model, inputs)) if several else []
     logits = adapter.without_softmax(model, inputs) if inputs or adapter.input_shapes(model) is not None else None
-    if logits is not None and several:
-        after = flatten(adapter.outputs(logits, inputs))
-        if np.array_equal(before[position], after[position]):
-            return ModelAtHead(logits, "the model's output as it is (no softmax at its end)")
     if logits is not None:
-        return ModelAtHead(logits, "the logit: the model's final softmax was left out")
-    if any(_looks_like_probabilities(output) for output in outputs):
+        after = flatten(adapter.outputs(logits, inputs)) if several else []
+        if not several or not np.array_equal(before[position], after[position]):
+            return ModelAtHead(logits, "the logit: the model's final softmax was left out")
+    elif any(_looks_like_probabilities(output) for output in outputs):
         return ModelAtHead(
             model,
             "the model's output as it is (probabilities; no softmax was found to leave out)",
             f"{call.plan.method.key} explains logits, and the model gives probabilities, but no softmax was found at "
             f"its end to leave out: the probabilities are explained. Pass a model that gives logits, or head='output'.",
         )
-    return ModelAtHead(model, "the model's output as it is (no softmax at its end)")
+    return ModelAtHead(model if logits is None else logits, "the model's output as it is (no softmax at its end)")
 
 
 def _looks_like_probabilities(output: np.ndarray) -> bool:
-    if output.ndim != 2 or output.shape[1] < 2 or output.min() < 0:
-        return False
-    return bool(np.allclose(output.sum(axis=1), 1, atol=1e-3))
+    return bool(
+        output.ndim == 2 and output.shape[1] > 1 and output.min() >= 0 and np.allclose(output.sum(axis=1), 1, atol=1e-3)
+    )

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,6 @@ from cfi_core.framework.structure import flatten
 from cfi_core.layer_map import LayerMap
 from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Translator, TranslatorSpec
 from cfi_core.views import kind_of
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +59,7 @@ class Arguments:
             raise ArgumentError(f"seed={seed!r} is no integer between 0 and 2**32 - 1.")
         for name in ("init_args", "exec_args"):
             given = getattr(self, name)
-            if given is None:
-                object.__setattr__(self, name, _NOTHING)
-            elif not isinstance(given, Mapping):
+            if not isinstance(given, Mapping | None):
                 raise ArgumentError(f"{name} must be a dict of the toolset's own arguments, not {given!r}.")
 
     @property
@@ -133,15 +128,7 @@ class Route:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What will run, and where (after step 3).
-
-    Attributes:
-        method: The method.
-        toolset_framework: The framework that it runs in.
-        routes: The routes to it, the one to try first in front.
-        others: Toolsets that would have served too.
-        reason: Why this route.
-    """
+    """What will run, and where (after step 3): the part of a `Plan` that needs no arguments."""
 
     method: MethodSpec
     toolset_framework: str
@@ -187,12 +174,11 @@ class Plan(Choice):
             return False
         return not (self.layers and self.arguments.neuron is not None and self.arguments.target is None)
 
-    @property
-    def _settings(self) -> str:
-        settings = self.method.defaults.chosen(self.arguments.defaults)
-        return ", ".join(f"{name}={value!r}" for name, value in settings.items()) or "those of the toolset's signature"
-
     def __str__(self) -> str:
+        chosen = self.method.defaults.chosen(self.arguments.defaults)
+        settings = (
+            ", ".join(f"{name}={value!r}" for name, value in chosen.items()) or "those of the toolset's signature"
+        )
         lines = [
             f"method    {self.method.key} ({self.method.kind})",
             f"toolset   {self.method.toolset}" + (f"; also offered by {', '.join(self.others)}" if self.others else ""),
@@ -200,7 +186,7 @@ class Plan(Choice):
             f"route     {self.route}: {self.reason}",
             f"needs     {', '.join(sorted(self.method.needs))}",
             f"head      a softmax at the end is explained at its {self.head}",
-            f"defaults  {self.arguments.defaults}: {self._settings}",
+            f"defaults  {self.arguments.defaults}: {settings}",
         ]
         if len(self.routes) > 1:
             lines.insert(4, f"          if that fails: {'; '.join(str(route) for route in self.routes[1:])}")
@@ -278,7 +264,7 @@ class Translation:
         input_axes: For each input, the permutation from the original's axes to the translated model's
             (axis `i` of the new input is axis `input_axes[i]` of the old one); None where they are the same.
         output_axes: For each output, the permutation from the original's axes to the translated model's.
-        seconds: What the translators took, measurements apart; None if nothing was converted for this call.
+        seconds: What the translators took, measurements apart; None of a bridge, and of what was kept on disk.
     """
 
     model: Any
@@ -373,13 +359,9 @@ class PendingLayer:
     fingerprint: str
 
     def __str__(self) -> str:
-        rows = "\n".join(
-            f"  {layer.name}  {layer.kind}  {layer.output_shape if layer.output_shape is not None else '?'}"
-            for layer in self.layers
-        )
-        return (
-            f"{self.plan.method.key} of {self.plan.method.toolset} needs a layer. Choose one and call "
-            f"cfi.finish_execution_with_layer(pending, layer):\n{rows}"
-        )
+        shapes = ["?" if layer.output_shape is None else layer.output_shape for layer in self.layers]
+        rows = [f"  {layer.name}  {layer.kind}  {shape}" for layer, shape in zip(self.layers, shapes, strict=True)]
+        title = f"{self.plan.method.key} of {self.plan.method.toolset} needs a layer. Choose one and call "
+        return "\n".join([f"{title}cfi.finish_execution_with_layer(pending, layer):", *rows])
 
     __repr__ = __str__

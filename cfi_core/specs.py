@@ -11,23 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from cfi_core.validation import (
-    Checked,
-    Identifier,
-    Key,
-    Module,
-    Name,
-    OptionalIdentifier,
-    OptionalReference,
-    OptionalRequires,
-    Reference,
-    Requires,
-    Suffix,
-    name_but,
-    one_of,
-)
+from cfi_core.validation import Checked, Identifier, Key, Module, Name, Reference, Requires, Suffix, name_but, one_of
 
 
 class Need(StrEnum):
@@ -80,9 +66,10 @@ Translator = str | Sequence[str] | None
 """What users may write in `translator=`: a name, a kind (`"conversion"`, `"bridge"`), a list of names, or nothing."""
 
 TRANSLATOR_KINDS = ("conversion", "bridge")
-
 UNIFORM_ARGUMENTS = ("inputs", "target", "layer", "neuron", "baselines")
 
+DEFAULTS = ("raw", "toolset")
+"""What users may write in `defaults=`."""
 
 ANY = "*"
 """As the source of a bridge: every framework whose adapter can run its models."""
@@ -90,10 +77,9 @@ ANY = "*"
 RUNNABLE = frozenset({Need.FORWARD, Need.INPUT_GRADIENT, Need.LAYER, Need.LAYER_GRADIENT})
 """What a model can meet without being converted."""
 
-
 _Framework = Annotated[str, name_but((ANY,), "stands for every framework, which only the source of a bridge can be")]
-_Translator = Annotated[str, name_but(TRANSLATOR_KINDS, "is what translator= calls a kind, so nobody could ask for it")]
 _Uniform = Annotated[str, one_of(*UNIFORM_ARGUMENTS)]
+_Translator = Annotated[str, name_but(TRANSLATOR_KINDS, "is what translator= calls a kind, so nobody could ask for it")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +116,7 @@ class FrameworkSpec(Checked):
     offers: frozenset[Need] = RUNNABLE
     takes_functions: bool = False
     without_gradients: str = ""
-    before_use: OptionalReference = ""
+    before_use: Reference | Literal[""] = ""
 
     def __repr__(self) -> str:
         return f"{self.name:<13} {self.adapter.partition(':')[0].partition('.')[0]:<15} {self.models or self.name}"
@@ -182,10 +168,6 @@ class Defaults(Checked):
         return Defaults(raw={**inner.raw, **self.raw}, toolset={**inner.toolset, **self.toolset})
 
 
-DEFAULTS = ("raw", "toolset")
-"""What users may write in `defaults=`."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class MethodSpec(Checked):
     """One introspection method of one toolset.
@@ -229,7 +211,7 @@ class MethodSpec(Checked):
     alters_model: bool = False
     native_only: tuple[Identifier, ...] = ()
     argument_needs: Mapping[Identifier, Need] = field(default_factory=dict)
-    wraps: OptionalIdentifier = ""
+    wraps: Identifier | Literal[""] = ""
     defaults: Defaults = field(default_factory=Defaults)
 
     def complete(
@@ -281,7 +263,7 @@ class TranslatorSpec(Checked):
     cost: float
     implementation: Reference
     requirements: tuple[Requires, ...] = ()
-    extra: OptionalRequires = ""
+    extra: Requires | Literal[""] = ""
     kind: Annotated[str, one_of(*TRANSLATOR_KINDS)] = "conversion"
 
     def __post_init__(self) -> None:

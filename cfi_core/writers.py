@@ -19,11 +19,7 @@ def write_npz(attribution: Attribution, path: Path) -> None:
     The arrays are `values` (or `values_0`, `values_1`, … where there are several) and `extra_<name>`
     for each numeric extra. `metadata` is a JSON text with everything else: `dims` in the order of
     the arrays, `method_key`, `toolset`, `route`, `certificate`, `target`, `layer`, `extras` that are
-    no numbers, and `provenance`. What JSON cannot hold stands there as its `repr`.
-
-    Args:
-        attribution: What to write.
-        path: File to write; an existing file is replaced.
+    no numbers, and `provenance`. What JSON cannot hold stands there as its `repr`. An existing file is replaced.
     """
     several = isinstance(attribution.values, tuple)
     arrays = {f"values_{i}" if several else "values": values for i, (values, _) in enumerate(attribution.parts)}
@@ -35,17 +31,10 @@ def write_npz(attribution: Attribution, path: Path) -> None:
             arrays[f"extra_{name}"] = np.asarray(value)
         else:
             words[name] = _plain(value)
-    metadata = {
-        "dims": [list(dims) for _, dims in attribution.parts],
-        "method_key": attribution.method_key,
-        "toolset": attribution.toolset,
-        "route": list(attribution.route),
-        "certificate": None if attribution.certificate is None else str(attribution.certificate),
-        "target": _plain(attribution.target),
-        "layer": _plain(attribution.layer),
-        "extras": words,
-        "provenance": _plain(attribution.provenance),
-    }
+    certificate = None if attribution.certificate is None else str(attribution.certificate)
+    metadata = {"dims": _plain([dims for _, dims in attribution.parts]), "certificate": certificate, "extras": words}
+    for name in ("method_key", "toolset", "route", "target", "layer", "provenance"):
+        metadata[name] = _plain(getattr(attribution, name))
     text = np.array(json.dumps(metadata, ensure_ascii=False))
     # An open file, since numpy appends ".npz" to a path that ends otherwise (".NPZ").
     with Path(path).open("wb") as file:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from textwrap import fill
@@ -18,12 +19,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "cfi_core" / "catalogue.py"
 _LINE = 120
-FIELDS = ("name", "model_types", "tensor_types", "adapter", "module", "file_suffixes", "aliases")
 
 _EMPTY = ModuleType("cfi_core.catalogue")
 _EMPTY.__getattr__ = lambda name: {}  # type: ignore[method-assign]
 
-HEADER = '''"""What the project's own plugins bring, so that an error can say what to install.
+_HEADER = '''"""What the project's own plugins bring, so that an error can say what to install.
 
 Written by tools/catalogue.py: run it after a change of what a plugin offers.
 """
@@ -32,20 +32,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from cfi_core.specs import FrameworkSpec
 
 '''
 
-_METHODS = """_METHODS_OF_TOOLSET = {{
-{rows}}}
+_FOOTER = """
+
+def _owners(table: Mapping[str, str]) -> Mapping[str, str]:
+    return MappingProxyType({name: owner for owner, names in table.items() for name in names.split()})
+
+
+def _pairs(types: str) -> tuple[Any, ...]:
+    return tuple(text.split(":") for text in types.split())
+
+
+DISTRIBUTION_OF_FRAMEWORK = _owners(_FRAMEWORKS)
+DISTRIBUTION_OF_TOOLSET = _owners(_TOOLSETS)
+DISTRIBUTION_OF_TRANSLATOR = _owners(_TRANSLATORS)
+DISTRIBUTION_OF_PLOTTER = _owners(_PLOTTERS)
+DISTRIBUTION_OF_WRITER = _owners(_WRITERS)
 
 TOOLSETS_OF_METHOD: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {{
-        key: tuple(toolset for toolset, keys in _METHODS_OF_TOOLSET.items() if key in keys.split())
-        for keys in _METHODS_OF_TOOLSET.values()
-        for key in keys.split()
-    }}
+    {
+        key: tuple(toolset for toolset, keys in _METHODS.items() if key in keys.split())
+        for key in " ".join(_METHODS.values()).split()
+    }
+)
+
+FRAMEWORKS: Mapping[str, FrameworkSpec] = MappingProxyType(
+    {
+        name: FrameworkSpec(
+            name=name,
+            model_types=_pairs(_MODEL_TYPES.get(name, "")),
+            tensor_types=_pairs(_TENSOR_TYPES.get(name, "")),
+            adapter=_ADAPTER[name],
+            module=_MODULE[name],
+            file_suffixes=tuple(_FILE_SUFFIXES.get(name, "").split()),
+            aliases=tuple(_ALIASES.get(name, "").split()),
+        )
+        for name in DISTRIBUTION_OF_FRAMEWORK
+    }
 )
 """
 
@@ -61,66 +89,44 @@ def plugins() -> Iterator[tuple[str, Any]]:
 
 
 def text() -> str:
-    """What belongs into the file."""
-    toolsets: dict[str, str] = {}
-    translators: dict[str, str] = {}
-    plotters: dict[str, str] = {}
-    writers: dict[str, str] = {}
-    frameworks: dict[str, str] = {}
-    specs: dict[str, Any] = {}
-    methods: dict[str, list[str]] = {}
+    """What belongs into the file: tables of words, each by its distribution, toolset or framework."""
+    tables: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for distribution, plugin in plugins():
-        toolsets |= {spec.name: distribution for spec in _offered(plugin, "cfi_toolsets")}
-        translators |= {spec.name: distribution for spec in _offered(plugin, "cfi_translators")}
-        plotters |= {spec.name: distribution for spec in _offered(plugin, "cfi_plotters")}
-        writers |= {suffix: distribution for spec in _offered(plugin, "cfi_writers") for suffix in spec.suffixes}
-        for spec in _offered(plugin, "cfi_frameworks"):
-            frameworks[spec.name], specs[spec.name] = distribution, spec
-        for spec in _offered(plugin, "cfi_methods"):
-            methods.setdefault(spec.toolset, []).append(spec.key)
-    parts = (
-        _mapping("DISTRIBUTION_OF_TOOLSET", "str", toolsets),
-        _mapping("DISTRIBUTION_OF_TRANSLATOR", "str", translators),
-        _mapping("DISTRIBUTION_OF_PLOTTER", "str", plotters),
-        _mapping("DISTRIBUTION_OF_WRITER", "str", writers),
-        _mapping("DISTRIBUTION_OF_FRAMEWORK", "str", frameworks),
-        _METHODS.format(rows="".join(_words(toolset, methods[toolset]) for toolset in sorted(methods))),
-        _mapping("FRAMEWORKS", "FrameworkSpec", specs),
-    )
-    return HEADER + "\n".join(parts)
+        for kind in ("frameworks", "toolsets", "translators", "plotters"):
+            tables[kind][distribution] += [spec.name for spec in _offered(plugin, kind)]
+        tables["writers"][distribution] += [name for spec in _offered(plugin, "writers") for name in spec.suffixes]
+        for spec in _offered(plugin, "methods"):
+            tables["methods"][spec.toolset].append(spec.key)
+        for spec in _offered(plugin, "frameworks"):
+            tables["adapter"][spec.name], tables["module"][spec.name] = [spec.adapter], [spec.module]
+            for field in ("model_types", "tensor_types"):
+                tables[field][spec.name] = [":".join(names) for names in getattr(spec, field)]
+            for field in ("file_suffixes", "aliases"):
+                tables[field][spec.name] = list(getattr(spec, field))
+    return _HEADER + "".join(_table(name, entries) for name, entries in tables.items()) + _FOOTER
 
 
-def _offered(plugin: Any, hook: str) -> Iterable[Any]:
+def _offered(plugin: Any, kind: str) -> Any:
+    hook = f"cfi_{kind}"
     return getattr(plugin, hook)() if hasattr(plugin, hook) else ()
 
 
-def _words(toolset: str, keys: Iterable[str]) -> str:
-    words = fill(" ".join(sorted(keys)), _LINE, initial_indent=" " * 8, subsequent_indent=" " * 8)
-    return f'    "{toolset}": """\n{words}\n    """,\n'
-
-
-def _mapping(name: str, kind: str, entries: dict[str, Any]) -> str:
-    start = f"{name}: Mapping[str, {kind}] = MappingProxyType("
-    rows = [f"{_code(key, 8)}: {_code(entries[key], 8)}" for key in sorted(entries)]
-    line = f"{start}{{{', '.join(rows)}}})\n"
-    if len(line) <= _LINE + 1:
+def _table(name: str, entries: Mapping[str, list[str]]) -> str:
+    """Python for a table, laid out as the formatter does."""
+    ordered = name not in ("model_types", "tensor_types")  # where the first type that fits is taken
+    words = {key: " ".join(sorted(entries[key]) if ordered else entries[key]) for key in sorted(entries)}
+    rows = [_row(key, value) for key, value in words.items() if value]
+    line = f"_{name.upper()} = {{{', '.join(rows)}}}\n"
+    if len(line) <= _LINE + 1 and "\n" not in line[:-1]:
         return line
-    return f"{start}\n    {{\n" + "".join(f"        {row},\n" for row in rows) + "    }\n)\n"
+    return f"_{name.upper()} = {{\n" + "".join(f"    {row},\n" for row in rows) + "}\n"
 
 
-def _code(value: Any, indent: int) -> str:
-    """Python for a value, laid out as the formatter does."""
-    inner, outer = " " * (indent + 4), " " * indent
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, tuple):
-        rows = [_code(entry, indent + 4) for entry in value]
-        if len(rows) > 1 and isinstance(value[0], tuple):
-            return "(\n" + "".join(f"{inner}{row},\n" for row in rows) + f"{outer})"
-        return f"({', '.join(rows)}{',' * (len(rows) == 1)})"
-    given = {field: getattr(value, field) for field in FIELDS if getattr(value, field) or field.endswith("_types")}
-    rows = [f"{inner}{field}={_code(entry, indent + 4)},\n" for field, entry in given.items()]
-    return f"{type(value).__name__}(\n{''.join(rows)}{outer})"
+def _row(key: str, words: str) -> str:
+    row = f'"{key}": "{words}"'
+    if len(row) <= _LINE - 5:
+        return row
+    return f'"{key}": """\n{fill(words, _LINE, initial_indent=" " * 8, subsequent_indent=" " * 8)}\n    """'
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from cfi_core.checking.targets import position_of, resolve_neuron, resolve_targe
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, warn
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
-from cfi_core.specs import Head, Kind, MethodSpec, Need, Role
+from cfi_core.specs import Head, Kind, Need, Role
 
 __all__ = ["check", "check_layer", "check_names", "read_inputs", "run_original"]
 
@@ -43,10 +43,12 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
                 f"outputs of layers can). Leave it out and name the layer before it instead."
             )
     layers = layer_names(original, arguments.layer)
+    # Unless the user wishes, the raw method is explained where its paper does, and the toolset's at the output.
+    head = Head.OUTPUT if arguments.defaults == "toolset" else method.head
     return Plan(
         **vars(choice),
         framework=original.framework,
-        head=_head(arguments, method),
+        head=head if arguments.head is None else Head(arguments.head),
         layers=layers,
         needs_layer="layer" in method.required and not layers,
         arguments=arguments,
@@ -54,19 +56,11 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
     )
 
 
-def _head(arguments: Arguments, method: MethodSpec) -> Head:
-    """The user's wish; else the raw method is explained where its paper does, and the toolset's at the output."""
-    if arguments.head is not None:
-        return Head(arguments.head)
-    return Head.OUTPUT if arguments.defaults == "toolset" else method.head
-
-
 def check(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Call:
     """Checks what names tell, and what can be known from the user's model alone, by one forward pass.
 
     Raises:
-        ArgumentError: An argument is unknown, given twice, missing, or has no meaning here; or inputs, target,
-            neuron, baselines or masks do not fit the model.
+        ArgumentError: As `check_names` tells; or inputs, target, neuron, baselines or masks do not fit the model.
 
     Warns:
         ModelWarning: The model is in training mode.
@@ -145,11 +139,11 @@ def _check_like_inputs(registry: Registry, plan: Plan, inputs: Inputs) -> None:
     if baselines is not None and not isinstance(baselines, int | float):
         check_like_inputs(registry, inputs, baselines, "baselines")
     for name, value in plan.arguments.own.items():
-        role = plan.method.roles.get(name)
-        if role is Role.LIKE_INPUTS and value is not None:
-            check_like_inputs(registry, inputs, value, name)
-        if role is Role.WINDOW and value is not None:
-            check_window(inputs, value, name)
+        match plan.method.roles.get(name):
+            case Role.LIKE_INPUTS if value is not None:
+                check_like_inputs(registry, inputs, value, name)
+            case Role.WINDOW if value is not None:
+                check_window(inputs, value, name)
 
 
 def _layer_shapes(original: Original, inputs: Inputs, layers: tuple[str, ...]) -> Mapping[str, tuple[int, ...]]:
@@ -166,8 +160,7 @@ def _neuron(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> Any:
     neuron = plan.arguments.neuron
     if len(plan.layers) != 1 or plan.layers[0] not in shapes:
         return neuron
-    channel_allowed = plan.method.kind is Kind.FEATURE_VISUALIZATION
-    layer = plan.layers[0]
+    (layer,), channel_allowed = plan.layers, plan.method.kind is Kind.FEATURE_VISUALIZATION
     return resolve_neuron(neuron, shapes[layer], channel_allowed=channel_allowed, layer=layer)
 
 

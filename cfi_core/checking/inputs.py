@@ -17,11 +17,8 @@ from cfi_core.registry import Registry
 def read_inputs(registry: Registry, original: Original, value: Any) -> Inputs:
     """Brings the user's inputs into the model's framework.
 
-    Args:
-        registry: What is installed.
-        original: The user's model.
-        value: An array, a tensor of any known framework or nested lists; a tuple or list of arrays for a model
-            with several inputs. The sample axis comes first.
+    They are an array, a tensor of any known framework or nested lists; a tuple or list of arrays for a model with
+    several inputs. The sample axis comes first.
 
     Raises:
         InputError: Types, shapes or sample counts do not fit.
@@ -92,7 +89,9 @@ def run_original(original: Original, inputs: Inputs) -> Any:
         shapes = ", ".join(f"{array.shape} {array.dtype}" for array in inputs.arrays)
         integers = [array for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
         hint = _integers("inputs", integers[0]) if integers else _repair(adapter, model, inputs)
-        raise InputError(f"The model fails on inputs of shape {shapes}: {_first_line(error)} {hint}") from error
+        first_line = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+        said = f"{type(error).__name__}: {first_line}"
+        raise InputError(f"The model fails on inputs of shape {shapes}: {said}. {hint}") from error
     for output in flatten(outputs):
         if not np.issubdtype(output.dtype, np.floating):
             raise InputError(
@@ -158,37 +157,33 @@ def check_window(inputs: Inputs, value: Any, name: str) -> None:
 
 def _repair(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> str:
     """What would have worked: a sample axis in front, or the channels on the other side."""
-    if len(inputs.arrays) == 1:
-        array = inputs.arrays[0]
-        changes = {"x[None]": array[None]}
-        if array.ndim == 4:
-            changes["x.transpose(0, 3, 1, 2)"] = array.transpose(0, 3, 1, 2)
-            changes["x.transpose(0, 2, 3, 1)"] = array.transpose(0, 2, 3, 1)
-        for text, changed in changes.items():
-            try:
-                adapter.outputs(model, [adapter.tensor(changed, model)])
-            except Exception:  # noqa: BLE001 - the user's model may raise anything, and this is only a try
-                continue
-            return f"{text} would fit the model: the sample axis is first, and axes are in the model's order."
     if len(inputs.arrays) > 1:
         return "A tuple or list of arrays means several inputs; for the samples of one input, stack them (np.stack)."
+    array = inputs.arrays[0]
+    changes = {"x[None]": array[None]}
+    if array.ndim == 4:
+        changes["x.transpose(0, 3, 1, 2)"] = array.transpose(0, 3, 1, 2)
+        changes["x.transpose(0, 2, 3, 1)"] = array.transpose(0, 2, 3, 1)
+    for text, changed in changes.items():
+        try:
+            adapter.outputs(model, [adapter.tensor(changed, model)])
+        except Exception:  # noqa: BLE001 - the user's model may raise anything, and this is only a try
+            continue
+        return f"{text} would fit the model: the sample axis is first, and axes are in the model's order."
     return "Check shape and axis order: the sample axis is first."
 
 
 def _check_shape(name: str, shape: tuple[int, ...], declared: tuple[int | None, ...]) -> None:
-    fits = len(shape) == len(declared) and all(
-        size is None or axis == 0 or size == given
-        for axis, (given, size) in enumerate(zip(shape, declared, strict=True))
-    )
-    if fits:
+    sizes = tuple(size if axis else None for axis, size in enumerate(declared))
+    if len(shape) == len(sizes) and all(size in (None, given) for size, given in zip(sizes, shape, strict=True)):
         return
     hint = ""
-    if len(shape) == len(declared) - 1:
+    if len(shape) == len(sizes) - 1:
         hint = " The sample axis is missing: pass x[None]."
-    elif sorted(shape[1:]) == sorted(size or 0 for size in declared[1:]):
+    elif sorted(shape[1:]) == sorted(size or 0 for size in sizes[1:]):
         hint = " The axes are in another order: transpose the array first."
-    expected = tuple("any" if size is None or axis == 0 else size for axis, size in enumerate(declared))
-    raise InputError(f"{name} has shape {shape}, but the model takes {expected}.{hint}".replace("'any'", "any"))
+    taken = str(sizes).replace("None", "any")
+    raise InputError(f"{name} has shape {shape}, but the model takes {taken}.{hint}")
 
 
 def _integers(name: str, array: np.ndarray) -> str:
@@ -196,8 +191,3 @@ def _integers(name: str, array: np.ndarray) -> str:
         f"{name} holds {array.dtype}: the model takes floating point numbers. Convert and scale it as in training, "
         f"for example x.astype('float32') / 255."
     )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}".rstrip(".") + "."

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
-from types import MappingProxyType
 from typing import Any
 
 from cfi_core.errors import ArgumentError, LayerError
 from cfi_core.records import Arguments, Original
 from cfi_core.specs import UNIFORM_ARGUMENTS, Kind, MethodSpec, Role
 
+_HINTS = {
+    "inputs": "with the samples to explain, sample axis first",
+    "target": "with the class index, one per sample, a tuple into the output or a callable",
+    "neuron": "with the index of one unit of the layer's output, in your model's axis order",
+    "baselines": "with reference inputs, in your model's axis order",
+}
+
 
 def sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
     """Checks the arguments by name, and lifts own words into the uniform ones that they mean.
-
-    Args:
-        arguments: As the user gave them.
-        method: The method that is to run.
 
     Returns:
         The arguments with `inputs`, `target`, `layer`, `neuron` and `baselines` in their uniform places, and with
@@ -31,8 +33,8 @@ def sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
     origin = {name: name for name, value in lifted.items() if value is not None}
     init_args = _lift("init_args", arguments, method, lifted, origin)
     exec_args = _lift("exec_args", arguments, method, lifted, origin)
-    is_visualization = method.kind is Kind.FEATURE_VISUALIZATION
-    if is_visualization and (lifted["layer"] is None) != (lifted["neuron"] is None):
+    one_alone = (lifted["layer"] is None) != (lifted["neuron"] is None)
+    if method.kind is Kind.FEATURE_VISUALIZATION and one_alone:
         raise ArgumentError("A layer is visualised by one of its channels or units: pass both layer= and neuron=.")
     if has_own_target(method, {**init_args, **exec_args}) and lifted["target"] is not None:
         raise ArgumentError(
@@ -40,16 +42,16 @@ def sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
             f"words. Keep one of them."
         )
     understood = (*method.required, *method.optional)
-    for name in origin:
+    for name, given in origin.items():
         if name not in understood:
             raise ArgumentError(
-                f"{method.key} of {method.toolset} takes no {origin[name]!r}. It understands "
-                f"{', '.join(understood)}; leave {origin[name]!r} out."
+                f"{method.key} of {method.toolset} takes no {given!r}. It understands {', '.join(understood)}; leave "
+                f"{given!r} out."
             )
     for name in method.required:
         # A missing layer is no error: the call ends in a PendingLayer.
         if name != "layer" and lifted[name] is None:
-            raise ArgumentError(_missing(name, method))
+            raise ArgumentError(f"{method.key} of {method.toolset} needs {name!r}: pass {name}= {_HINTS[name]}.")
     init_args, exec_args = method.complete(arguments.defaults, init_args, exec_args)
     return replace(arguments, **lifted, init_args=init_args, exec_args=exec_args)
 
@@ -64,7 +66,7 @@ def _lift(
 ) -> Mapping[str, Any]:
     """Moves those own words (of constructor or call) that have a uniform meaning to where they mean it."""
     names, rest = getattr(method, where), {}
-    for name, value in getattr(arguments, where).items():
+    for name, value in (getattr(arguments, where) or {}).items():
         meaning = str(method.roles.get(name, "" if name in names else name))
         if meaning not in UNIFORM_ARGUMENTS:
             if name not in names:
@@ -76,28 +78,18 @@ def _lift(
                     f"{meaning!r} is given twice: as {origin[meaning]!r} and as {where}[{name!r}]. Keep one of them."
                 )
             lifted[meaning], origin[meaning] = value, f"{where}[{name!r}]"
-    return MappingProxyType(rest)
+    return rest
 
 
 def _unknown(name: str, where: str, method: MethodSpec) -> str:
-    message = f"{method.key} of {method.toolset} takes no {where}[{name!r}]."
     names, other = getattr(method, where), "exec_args" if where == "init_args" else "init_args"
     if name in getattr(method, other):
-        return f"{message} It belongs into {other}."
-    near = get_close_matches(name, names, n=3)
-    if near:
-        return f"{message} Nearest: {', '.join(near)}."
-    return f"{message} {where} may hold: {', '.join(names) or 'nothing'}."
-
-
-def _missing(name: str, method: MethodSpec) -> str:
-    hint = {
-        "inputs": "pass inputs= with the samples to explain, sample axis first",
-        "target": "pass target= with the class index, one per sample, a tuple into the output or a callable",
-        "neuron": "pass neuron= with the index of one unit of the layer's output, in your model's axis order",
-        "baselines": "pass baselines= with reference inputs, in your model's axis order",
-    }[name]
-    return f"{method.key} of {method.toolset} needs {name!r}: {hint}."
+        hint = f"It belongs into {other}"
+    elif near := get_close_matches(name, names, n=3):
+        hint = f"Nearest: {', '.join(near)}"
+    else:
+        hint = f"{where} may hold: {', '.join(names) or 'nothing'}"
+    return f"{method.key} of {method.toolset} takes no {where}[{name!r}]. {hint}."
 
 
 def layer_names(original: Original, layer: object) -> tuple[str, ...]:
@@ -108,26 +100,25 @@ def layer_names(original: Original, layer: object) -> tuple[str, ...]:
     """
     if layer is None:
         return ()
+    references = layer if isinstance(layer, list | tuple) else (layer,)
+    return tuple(_layer_name(original, reference) for reference in references)
+
+
+def _layer_name(original: Original, reference: object) -> str:
     adapter, model = original.adapter, original.model
-    references = tuple(layer) if isinstance(layer, list | tuple) else (layer,)
-    names = tuple(adapter.layer_name(model, reference) for reference in references)
-    for reference, name in zip(references, names, strict=True):
-        if name is None:
-            raise LayerError(_unknown_layer(original, reference))
-    return names  # type: ignore[return-value]
-
-
-def _unknown_layer(original: Original, reference: object) -> str:
-    known = [layer.name for layer in original.adapter.layers(original.model)]
+    name = adapter.layer_name(model, reference)
+    if name is not None:
+        return name
+    known = [layer.name for layer in adapter.layers(model)]
     if not isinstance(reference, str):
         kind = type(reference).__name__
-        return f"The {kind} given as layer is not part of this model. Pass one of its own layers, or a name: " + _some(
-            known
+        raise LayerError(
+            f"The {kind} given as layer is not part of this model. Pass one of its own layers, or a name: "
+            + _some(known)
         )
     near = get_close_matches(reference, known, n=3, cutoff=0.4)
-    if near:
-        return f"The model has no layer {reference!r}. Nearest: {', '.join(near)}. cfi.layers(model) lists all."
-    return f"The model has no layer {reference!r}. It has: {_some(known)}. cfi.layers(model) lists all."
+    known_names = f"Nearest: {', '.join(near)}" if near else f"It has: {_some(known)}"
+    raise LayerError(f"The model has no layer {reference!r}. {known_names}. cfi.layers(model) lists all.")
 
 
 def _some(names: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -37,15 +38,14 @@ class Portions:
         if self._size is None or counts & {0, self._size} or len(counts) != 1:
             return self._run(feeds)
         count, size = counts.pop(), self._size
-        apart = None if self._tested else self._apart(feeds, size, count)
+        apart = repeat(True) if self._tested else self._apart(feeds, size)
+        last = -count % size  # so many more of the last sample fill up the last portion
+        filled = {name: np.concatenate([array, np.repeat(array[-1:], last, axis=0)]) for name, array in feeds.items()}
         results = [
-            self._run({name: _fill(array[start : start + size], size) for name, array in feeds.items()})
+            self._run({name: array[start : start + size] for name, array in filled.items()})
             for start in range(0, count, size)
         ]
-        return [
-            self._join(parts, count, apart is None or apart[position])
-            for position, parts in enumerate(zip(*results, strict=True))
-        ]
+        return [self._join(parts, count, each) for parts, each in zip(zip(*results, strict=True), apart, strict=False)]
 
     def _join(self, parts: Sequence[Any], count: int, apart: bool) -> np.ndarray | None:
         has_samples = all(_has_samples(one, self._size) for one in parts)
@@ -59,7 +59,7 @@ class Portions:
             f"{why}. Export it with a free sample axis (dynamic_axes or dynamic_shapes of the exporter)."
         )
 
-    def _apart(self, feeds: Feeds, size: int, count: int) -> list[bool]:
+    def _apart(self, feeds: Feeds, size: int) -> list[bool]:
         """Of each output whether samples in another order give the results in that order, and one changes no other."""
         generator = np.random.default_rng(0)
         batch = {name: _different(array, size + 1, generator) for name, array in feeds.items()}
@@ -82,19 +82,13 @@ def _has_samples(value: Any, size: int | None) -> bool:
     return isinstance(value, np.ndarray) and value.ndim > 0 and len(value) == size
 
 
-def _fill(array: np.ndarray, size: int) -> np.ndarray:
-    """With more of the last sample, up to that size."""
-    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
-
-
 def _different(samples: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
     """New samples of the values of others, each unlike the one before; floating point ones of other sizes too."""
     sample = samples[0]
     if np.issubdtype(sample.dtype, np.floating):
-        mixed = [generator.permutation(sample.reshape(-1)).reshape(sample.shape) for _ in range(count)]
-        return np.stack([one * generator.uniform(-1, 1) + generator.uniform(-0.1, 0.1) for one in mixed]).astype(
-            sample.dtype
-        )
+        mixed = np.stack([generator.permutation(sample.reshape(-1)) for _ in range(count)])
+        sizes, shifts = generator.uniform(-1, 1, (count, 1)), generator.uniform(-0.1, 0.1, (count, 1))
+        return (mixed * sizes + shifts).reshape(count, *sample.shape).astype(sample.dtype)
     values = np.unique(samples)
     drawn = generator.choice(values, (count, *sample.shape))
     drawn.reshape(count, -1)[:, :1] = values[np.arange(count) % len(values)][:, None]
@@ -102,9 +96,8 @@ def _different(samples: np.ndarray, count: int, generator: np.random.Generator) 
 
 
 def _close(one: np.ndarray, other: np.ndarray) -> bool:
-    if not np.issubdtype(one.dtype, np.number):
-        return bool((one == other).all())
-    return bool(np.allclose(one, other, _RELATIVE, _ABSOLUTE, equal_nan=True))
+    is_number = np.issubdtype(one.dtype, np.number)
+    return bool(np.allclose(one, other, _RELATIVE, _ABSOLUTE, equal_nan=True) if is_number else (one == other).all())
 
 
 def one_size(sizes: Iterable[int | None]) -> int | None:

@@ -11,9 +11,9 @@ from cfi_core.adapters import adapter_for
 from cfi_core.errors import TranslationError, TranslationWarning, UnfaithfulTranslationError, warn
 from cfi_core.records import Call, Prepared, Route, Translation
 from cfi_core.registry import Registry
-from cfi_core.routing import way_to_install
+from cfi_core.routes import way_to_install
 from cfi_core.translation.bridging import bridge
-from cfi_core.translation.conversion import Job, convert
+from cfi_core.translation.conversion import Job, convert, convert_anew
 
 __all__ = ["Job", "prepare", "translate_model"]
 
@@ -35,11 +35,11 @@ def prepare(registry: Registry, call: Call) -> Prepared:
     if plan.route.native:
         return Prepared(original.adapter, original.model)
     adapter = adapter_for(registry, plan.toolset_framework)
+    job = Job(registry, original, adapter, call.inputs.arrays, tuple(call.output_arrays))
 
     def attempt(route: Route) -> Prepared:
         if route.bridge:
-            return bridge(registry, call, adapter, route)
-        job = Job(registry, original, adapter, call.inputs.arrays, tuple(call.output_arrays))
+            return bridge(job, call, route)
         translation = convert(job, route)
         return Prepared(adapter, translation.model, translation)
 
@@ -50,13 +50,12 @@ def translate_model(job: Job, routes: Sequence[Route]) -> Translation:
     """A translated model that is nobody else's, by the first of the routes that gives a faithful one.
 
     Raises:
-        UnfaithfulTranslationError: All that could be translated computes something else.
-        TranslationError: No translator could translate it.
+        TranslationError: As for `prepare`.
 
     Warns:
-        TranslationWarning: A route failed and the next one was taken.
+        TranslationWarning: As for `prepare`.
     """
-    return _first_faithful(job.registry, routes, lambda route: convert(job, route, keep=False))
+    return _first_faithful(job.registry, routes, lambda route: convert_anew(job, route))
 
 
 def _first_faithful(registry: Registry, routes: Sequence[Route], attempt: Callable[[Route], _Result]) -> _Result:
@@ -75,7 +74,7 @@ def _first_faithful(registry: Registry, routes: Sequence[Route], attempt: Callab
         raise failures[0]
     reports = [f"[{route}] {failure}" for route, failure in zip(routes, failures, strict=True)]
     report = " ".join([*reports, hint]).rstrip()
-    unfaithful = next((failure for failure in failures if isinstance(failure, UnfaithfulTranslationError)), None)
-    if unfaithful is not None:
-        raise UnfaithfulTranslationError(report, unfaithful.certificate) from failures[0]
+    for failure in failures:
+        if isinstance(failure, UnfaithfulTranslationError):
+            raise UnfaithfulTranslationError(report, failure.certificate) from failures[0]
     raise TranslationError(report) from failures[0]

@@ -13,7 +13,6 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import xxhash
@@ -21,7 +20,7 @@ from packaging.requirements import Requirement
 
 from cfi_core.contract import Converted
 from cfi_core.errors import ArgumentError, TranslationWarning, warn
-from cfi_core.framework.axes import Arrays, Permutation
+from cfi_core.framework.axes import Arrays
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.records import Route
 from cfi_core.registry import Registry
@@ -56,14 +55,11 @@ class Store:
 
     def get(self, key: str, adapter: FrameworkAdapter) -> Converted | None:
         """The entry, if there is one that can be read."""
-        entry = self.folder / key
-        if not adapter.can_save or not (entry / _NOTES).is_file():
-            return None
         try:
-            notes = json.loads((entry / _NOTES).read_text())
-            model = adapter.restore(entry / _MODEL)
-            return Converted(model, _read_permutations(notes["input_axes"]), _read_permutations(notes["output_axes"]))
-        except Exception:  # noqa: BLE001 - files may be damaged in any way; the model is converted anew
+            notes = json.loads((self.folder / key / _NOTES).read_text())
+            model = adapter.restore(self.folder / key / _MODEL)
+            return Converted(model, notes["input_axes"], notes["output_axes"])
+        except Exception:  # noqa: BLE001 - files may be damaged in any way, or not there; the model is converted anew
             return None
 
     def put(self, key: str, adapter: FrameworkAdapter, made: Converted) -> None:
@@ -137,7 +133,3 @@ def current_store() -> Store | None:
 
 
 _store: Store | str | None = os.environ.get(_VARIABLE, "")
-
-
-def _read_permutations(values: Sequence[Sequence[int] | None]) -> tuple[Permutation, ...]:
-    return tuple(None if one is None else tuple(one) for one in values)
