@@ -90,10 +90,21 @@ def as_array(registry: Registry, value: Any, name: str) -> np.ndarray:
     return array
 
 
+def is_array(registry: Registry, value: Any) -> bool:
+    """Whether the value is an array of numpy or a tensor of any known framework."""
+    return isinstance(value, np.ndarray) or framework_of_tensor(registry, value) is not None
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is one number, also in an array or tensor without axes."""
+    shape = getattr(value, "shape", None)
+    return isinstance(value, int | float) if shape is None else len(shape) == 0
+
+
 def as_arrays(registry: Registry, value: Any) -> tuple[Any, ...]:
     """One entry for each model input: a tuple or list of arrays is several inputs, anything else one."""
     parts = value if isinstance(value, list | tuple) else ()
-    several = all(isinstance(part, np.ndarray) or framework_of_tensor(registry, part) is not None for part in parts)
+    several = all(is_array(registry, part) for part in parts)
     return tuple(parts) if parts and several else (value,)
 
 

@@ -202,7 +202,7 @@ def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | Pend
 def _wait_for_layer(current: Registry, call: Call) -> PendingLayer:
     """The call with its translated model, and the layers that its method could use."""
     adapter, model = call.original.adapter, call.original.model
-    listed, fingerprint = adapter.layers(model, call.inputs.tensors), adapter.fingerprint(model)
+    listed, fingerprint = adapter.layers(model, call.inputs.passed), adapter.fingerprint(model)
     if call.plan.route.bridge:
         # A bridge is built at the layers of the call, so it waits for them; it can open what is read in one piece.
         prepared, choosable = None, [layer for layer in listed if layer.output_shape is not None]

@@ -256,6 +256,8 @@ def _places(
         shapes: list[Shape | None] = list(inputs) or [None]
         if result.axes is Axes.INPUT:
             return shapes
+        if result.axes is Axes.FEATURE:
+            return [(shapes[0][0] if shapes[0] else None, None)]
         if not request.channel_axis:  # without inputs in the request it is not known
             return [None] * len(shapes)
         axes = zip(shapes, request.channel_axis, strict=True)

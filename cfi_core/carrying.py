@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.adapters import as_arrays, as_tensor, framework_of_tensor
+from cfi_core.adapters import as_arrays, as_tensor, framework_of_tensor, is_number
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import ArgumentError, LayerError, ModelWarning, warn
 from cfi_core.framework.axes import Permutation, inverse
@@ -38,8 +38,10 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     # The model's own tensors without a detour through numpy, if they can be used where the method runs.
     values = given.tensors if prepared.adapter.is_tensor(given.tensors[0]) else given.arrays
     inputs = carrier.like_inputs(values) if given.given else ()
+    held = carrier.held()
+    passed = (*inputs, *held) if inputs else ()
     # A bridge was cut before it was built.
-    head = replace(prepared.head, model=model) if prepared.head else at_head(call, prepared.adapter, model, inputs)
+    head = replace(prepared.head, model=model) if prepared.head else at_head(call, prepared.adapter, model, passed)
     if head.warning:
         warn(head.warning, ModelWarning)
     request = MethodRequest(
@@ -150,12 +152,23 @@ class _Carrier:
             return (given,) * len(self.call.inputs.arrays)
         return None if given is None else self.like_inputs(given)
 
+    def held(self) -> tuple[Any, ...]:
+        """What the forward pass takes behind the inputs; as inputs of a translated model, of which it is one."""
+        given, translation = self.call.inputs, self.prepared.translation
+        if translation is None:
+            tensors = map(self.prepared.adapter.is_tensor, given.held)
+            return tuple(self._tensor(v, None) if is_one else v for v, is_one in zip(given.held, tensors, strict=True))
+        first = len(given.arrays)
+        return tuple(self._tensor(a, self.prepared.input_axes(first + i)) for i, a in enumerate(given.held_arrays))
+
     def own_arguments(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """The toolset's own arguments: each by its role, or else by its value."""
         roles = self.call.plan.method.roles
         return MappingProxyType({name: self._own(value, roles.get(name)) for name, value in arguments.items()})
 
     def _own(self, value: Any, role: Role | None) -> Any:
+        if role is Role.HELD and value is not None:
+            return self.held()
         if role is Role.LIKE_INPUTS and value is not None:
             parts = self.like_inputs(value)
             return parts if isinstance(value, tuple) else parts[0]
@@ -170,10 +183,16 @@ class _Carrier:
     def like_inputs(self, value: Any) -> tuple[Any, ...]:
         """Arrays (or numbers) with the axes of the inputs, one for each of them."""
         parts = value if isinstance(value, tuple) else as_arrays(self.registry, value)
-        return tuple(
-            part if part is None or isinstance(part, int | float) else self._tensor(part, self.prepared.input_axes(i))
-            for i, part in enumerate(parts)
-        )
+        return tuple(self._like_input(part, self.prepared.input_axes(i)) for i, part in enumerate(parts))
+
+    def _like_input(self, part: Any, axes: Permutation) -> Any:
+        if part is None or isinstance(part, int | float):
+            return part
+        if is_number(part):
+            return (
+                self.prepared.adapter.tensor(part, self.model) if isinstance(part, np.ndarray) else self._by_value(part)
+            )
+        return self._tensor(part, axes)
 
     def _like_layer(self, value: Any, layers: Sequence[str]) -> Any:
         """An array (or number, or one for each layer) with the axes of the layer's output."""

@@ -28,6 +28,8 @@ class Axes(StrEnum):
     """The axes of the layer's output without the channel axis."""
     INPUT_SIZED_MAP = "input-sized map"
     """A layer map that was resized to the spatial size of the input; same axes as `INPUT_MAP`."""
+    FEATURE = "feature"
+    """Samples, and the features that a mask of the toolset's own makes of all inputs together."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class MethodRequest:
         inputs: One fresh tensor per model input; empty if the user gave none.
         target: What to explain; None where the method takes no target or `own` names it.
         layer: Native layer objects; empty, or one, or several where the user gave a list.
-        neuron: Index tuple into the layer's output (axes after the first), or a callable.
+        neuron: Index tuple into the layer's output (axes after the first), or a callable. A slice stands for the sum of
+            its units.
         baselines: One tensor or number per input, or None.
         init_args: The toolset's constructor arguments, carried.
         exec_args: The toolset's call arguments, carried.

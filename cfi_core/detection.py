@@ -13,6 +13,7 @@ from cfi_core.registry import Registry
 from cfi_core.specs import FrameworkSpec, MethodSpec, Role
 
 _FUNCTIONS_FALL_TO = "numpy"
+_INPUTS = (Role.INPUTS, Role.ONE_OR_SEVERAL)
 
 
 def find_original(registry: Registry, arguments: Arguments, methods: Sequence[MethodSpec]) -> Original:
@@ -20,7 +21,7 @@ def find_original(registry: Registry, arguments: Arguments, methods: Sequence[Me
     inputs = arguments.inputs
     if inputs is None:
         own = arguments.exec_args or {}
-        names = (name for method in methods for name, role in method.roles.items() if role is Role.INPUTS)
+        names = (name for method in methods for name, role in method.roles.items() if role in _INPUTS)
         inputs = next((own[name] for name in names if name in own), None)
     return load_original(registry, arguments.model, inputs)
 

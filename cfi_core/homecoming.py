@@ -85,6 +85,8 @@ def _label(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Values in the user's axes, and the names of these."""
     values, original = np.asarray(_as_numpy(prepared, value)), call.original
+    if axes is Axes.FEATURE:
+        return values, ("sample", "feature")
     layer = layers[min(position, len(layers) - 1)] if axes in _OF_LAYERS and layers else None
     order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
     if axes in _MAPS:

@@ -20,6 +20,8 @@ from cfi_core.layer_map import LayerMap
 from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Translator, TranslatorSpec
 from cfi_core.views import kind_of
 
+_MOST_SHOWN = 12
+
 
 @dataclass(frozen=True, eq=False)
 class Arguments:
@@ -204,11 +206,21 @@ class Inputs:
         tensors: In the model's framework, on its device and in its floating point type.
         arrays: The same values in numpy.
         given: Whether they are the user's, not made up where the method needs none.
+        held: What every forward pass takes behind them, and what is not explained: tensors of the model's framework, or
+            whatever else a native model takes.
+        held_arrays: The same values in numpy; without what is no tensor.
     """
 
     tensors: tuple[Any, ...]
     arrays: tuple[np.ndarray, ...]
     given: bool = True
+    held: tuple[Any, ...] = ()
+    held_arrays: tuple[np.ndarray, ...] = ()
+
+    @property
+    def passed(self) -> tuple[Any, ...]:
+        """All that a forward pass takes."""
+        return (*self.tensors, *self.held)
 
     @property
     def samples(self) -> int:
@@ -276,7 +288,10 @@ class Translation:
     seconds: float | None = None
 
     def __repr__(self) -> str:
-        return f"<Translation {self.route}: {self.certificate}>"
+        renamed = {name: match.name for name, match in self.layer_map.matches.items() if match.name != name}
+        shown = ", ".join(f"{name!r} is {other!r}" for name, other in [*renamed.items()][:_MOST_SHOWN])
+        more = f" and {len(renamed) - _MOST_SHOWN} more (see layer_map)" if len(renamed) > _MOST_SHOWN else ""
+        return f"<Translation {self.route}: {self.certificate}{'; layer ' if renamed else ''}{shown}{more}>"
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,6 +60,10 @@ class Role(StrEnum):
     """An array with the axes of the layer's output, such as a layer mask."""
     WINDOW = "window"
     """A tuple of ints (or one per input), one for each axis of the inputs but the first."""
+    HELD = "held"
+    """Further arguments of the model's forward pass, behind the inputs: part of every pass, held as they are."""
+    ONE_OR_SEVERAL = "one or several samples"
+    """Inputs, where one sample alone may come without its sample axis, if the model declares how many axes it takes."""
 
 
 Translator = str | Sequence[str] | None

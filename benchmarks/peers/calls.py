@@ -16,7 +16,7 @@ import torch
 
 import cfi_core as cfi
 from cfi_core.framework.axes import inverse
-from cfi_core.specs import Role
+from cfi_core.specs import Kind, Role
 
 NATIVE, BRIDGE, CONVERSION = ROUTES = ("native", "bridge", "conversion")
 SEED = 0
@@ -118,12 +118,16 @@ def abroad(asked: Asked, other: str, route: str) -> list[Any]:
     by_role = {spec.roles.get(name): value for name, value in {**asked.init_args, **asked.exec_args}.items()}
     given = by_role.get(Role.INPUTS)
     inputs = tuple(given) if isinstance(given, tuple | list) else (given,)
-    moved = cfi.translate(asked.model, other, inputs=inputs)
-    travel = _Travel(asked.model, moved, len(inputs))
+    held = by_role.get(Role.HELD)
+    held = held if isinstance(held, tuple) else () if held is None else (held,)
+    if not all(hasattr(part, "shape") for part in held):
+        raise NotAsked("further arguments of the forward pass that are no tensors")
+    moved = cfi.translate(asked.model, other, inputs=(*inputs, *held))
+    travel = _Travel(asked.model, moved, len(inputs), by_role.get(Role.LAYER))
     init_args = {name: travel.own(value, spec.roles.get(name)) for name, value in asked.init_args.items()}
     exec_args = {name: travel.own(value, spec.roles.get(name)) for name, value in asked.exec_args.items()}
     values = replace(asked, model=moved.model, init_args=init_args, exec_args=exec_args).attribute(route)
-    return travel.home(values, by_role.get(Role.LAYER))
+    return travel.home(values, of_layer=spec.kind is Kind.LAYER)
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ class _Travel:
     model: Any
     moved: cfi.Translation
     inputs: int
+    layer: Any
 
     def own(self, value: Any, role: Role | None) -> Any:
         if value is None:
@@ -140,15 +145,21 @@ class _Travel:
         match role:
             case Role.INPUTS | Role.BASELINES | Role.LIKE_INPUTS:
                 return self._each(value, lambda part, axes: _turn(part, axes))
+            case Role.HELD:
+                parts = enumerate(value if isinstance(value, tuple) else (value,), self.inputs)
+                return tuple(_turn(part, self.moved.input_axes[i]) for i, part in parts)
             case Role.WINDOW:
                 return self._window(value)
             case Role.LAYER:
                 return self._layers(value)
             case Role.TARGET if any(self.moved.output_axes) or callable(value):
                 raise NotAsked("target in the axes of the other framework")
-            case Role.NEURON | Role.LIKE_LAYER:
-                if any(match.axes for match in self.moved.layer_map.matches.values()):
-                    raise NotAsked(f"{role} in the axes of the other framework")
+            case Role.NEURON | Role.LIKE_LAYER if (axes := self._layer_axes()) is not None:
+                if role is Role.NEURON and isinstance(value, tuple):
+                    return _turn_index(value, axes)
+                if role is Role.LIKE_LAYER and hasattr(value, "shape"):
+                    return _turn(value, axes)
+                raise NotAsked(f"{role} in the axes of the other framework")
         return value
 
     def _each(self, value: Any, turn: Callable[[Any, Any], Any]) -> Any:
@@ -166,7 +177,10 @@ class _Travel:
     def _layers(self, value: Any) -> Any:
         if isinstance(value, list):
             return [self._layers(entry) for entry in value]
-        return self.moved.layer_map[self._name(value)]
+        name = self._name(value)
+        if name not in self.moved.layer_map:
+            raise NotAsked("a layer that the translated model does not have")
+        return self.moved.layer_map[name]
 
     def _name(self, layer: Any) -> str:
         if isinstance(layer, torch.nn.Module):
@@ -175,11 +189,14 @@ class _Travel:
             return str(self.model.layers[layer].name)
         return str(getattr(layer, "name", layer))
 
-    def home(self, values: list[Any], layer: Any) -> list[Any]:
-        if layer is None or (len(values) == self.inputs and isinstance(layer, list)):
-            axes = self.moved.input_axes
-        else:
-            names = [self._name(entry) for entry in (layer if isinstance(layer, list) else [layer])]
+    def _layer_axes(self) -> Sequence[int] | None:
+        match = None if isinstance(self.layer, list) else self.moved.layer_map.matches.get(self._name(self.layer))
+        return None if match is None else match.axes
+
+    def home(self, values: list[Any], *, of_layer: bool) -> list[Any]:
+        axes = self.moved.input_axes
+        if of_layer:
+            names = [self._name(entry) for entry in (self.layer if isinstance(self.layer, list) else [self.layer])]
             axes = tuple(self.moved.layer_map.matches[name].axes for name in names)
         turned = []
         for position, value in enumerate(values):

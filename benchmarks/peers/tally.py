@@ -16,12 +16,13 @@ SAME, CLOSE, DIFFERENT = "same", "within 1e-5", "different"
 REFUSED, UNTYPED = "refused", "untyped error"
 NEITHER, SERVED = "neither", "CFI alone"
 OUTCOMES = (SAME, CLOSE, DIFFERENT, REFUSED, UNTYPED, NEITHER, SERVED)
+_CLOSE = 1e-5
+_NOTHING = 1e-12  # the variance of what single precision holds as constant
 LEGEND = f"""
-{SAME}: to the last bit. {CLOSE}: the largest difference, relative to the largest value.
+{SAME}: to the last bit. {CLOSE}: the largest difference, relative to the largest value (or below {_NOTHING}).
 {REFUSED}: by an error of CFI's own. {NEITHER}: both fail, CFI by an error of its own.
 {SERVED}: the library fails, CFI gives values."""
 
-_CLOSE = 1e-5
 _LONGEST_REASON = 110
 
 
@@ -102,7 +103,8 @@ def _difference(library: Sequence[Any], ours: Sequence[Any]) -> tuple[str, float
         with np.errstate(invalid="ignore"):
             difference = np.where((theirs == own) | np.isnan(theirs), 0, np.abs(theirs - own))
         scale = np.nanmax(np.abs(theirs), initial=0) or 1.0
-        apart = max(apart, float(difference.max(initial=0) / scale))
+        most = float(difference.max(initial=0))
+        apart = max(apart, min(most / scale, _CLOSE) if most <= _NOTHING else most / scale)
     return "", apart
 
 

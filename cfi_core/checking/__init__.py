@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.adapters import framework_of_tensor
+from cfi_core.adapters import as_arrays, framework_of_tensor, is_array
 from cfi_core.attribution import Outlets
 from cfi_core.checking.inputs import check_like_inputs, check_window, example_inputs, read_inputs, run_original
 from cfi_core.checking.names import has_own_target, layer_names, sort_arguments
@@ -20,7 +20,7 @@ from cfi_core.checking.targets import position_of, resolve_neuron, resolve_targe
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, warn
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
-from cfi_core.specs import Head, Kind, Need, Role
+from cfi_core.specs import Head, Kind, MethodSpec, Need, Role
 
 __all__ = ["check", "check_layer", "check_names", "read_inputs", "run_original"]
 
@@ -35,6 +35,7 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
     """
     _check_plot(registry, arguments.plot)
     method = choice.method
+    arguments = _with_sample_axes(registry, arguments, original, method)
     arguments = replace(sort_arguments(arguments, method), model=original.model)
     for name in method.native_only:
         if arguments.own.get(name) and not choice.routes[0].native:
@@ -74,11 +75,12 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
             ModelWarning,
         )
     if arguments.inputs is not None:
-        inputs = read_inputs(registry, original, arguments.inputs)
+        inputs = read_inputs(registry, original, arguments.inputs, _held(plan))
         _check_differentiable(plan, inputs)
+        _check_held(plan, inputs)
     else:
         inputs = example_inputs(original, len(arguments.target) if isinstance(arguments.target, list) else 1)
-    outputs = run_original(original, inputs)
+    outputs = run_original(original, inputs, native=plan.route.native)
     target = resolve_target(registry, arguments.target, outputs) if plan.explains_target else None
     _check_like_inputs(registry, plan, inputs)
     shapes = _layer_shapes(original, inputs, plan.layers)
@@ -115,6 +117,20 @@ def check_layer(pending: PendingLayer, layer: Any) -> Call:
     return replace(call, plan=plan, neuron=_neuron(plan, shapes), layer_shapes=shapes)
 
 
+def _with_sample_axes(registry: Registry, arguments: Arguments, original: Original, method: MethodSpec) -> Arguments:
+    """With the sample axis of a single sample, in own words whose toolset knows by the model that it is missing."""
+    shapes, words = original.adapter.input_shapes(original.model) or (), dict(arguments.exec_args or {})
+    for name, value in words.items():
+        if method.roles.get(name) is not Role.ONE_OR_SEVERAL or value is None:
+            continue
+        parts = as_arrays(registry, value)
+        if len(parts) == len(shapes):
+            arrays = [part if is_array(registry, part) else np.asarray(part) for part in parts]
+            batch = [x[None] if len(x.shape) == len(shape) - 1 else x for x, shape in zip(arrays, shapes, strict=True)]
+            words[name] = tuple(batch) if len(batch) > 1 else batch[0]
+    return replace(arguments, exec_args=words)
+
+
 def _check_plot(registry: Registry, plot: bool | str | Path) -> None:
     if not isinstance(plot, str | Path):
         return
@@ -122,6 +138,22 @@ def _check_plot(registry: Registry, plot: bool | str | Path) -> None:
     Outlets(registry.plotters, registry.writers).writer_for(path)
     if not path.parent.is_dir():
         raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
+
+
+def _held(plan: Plan) -> tuple[Any, ...]:
+    """What the model's forward pass takes behind the inputs."""
+    given = [value for name, value in plan.arguments.own.items() if plan.method.roles.get(name) is Role.HELD]
+    return tuple(part for value in given if value is not None for part in (value if type(value) is tuple else (value,)))
+
+
+def _check_held(plan: Plan, inputs: Inputs) -> None:
+    """In a translated model, what is held is an input like the others."""
+    fits = [array.shape[:1] == (inputs.samples,) for array in inputs.held_arrays]
+    if not plan.route.native and (len(fits) < len(inputs.held) or not all(fits)):
+        raise InputError(
+            f"A translated model takes tensors of {inputs.samples} samples as yours does; further arguments of its "
+            f"forward pass that are others cannot be held there ({plan.route}). Make them part of the model."
+        )
 
 
 def _check_differentiable(plan: Plan, inputs: Inputs) -> None:
@@ -151,7 +183,7 @@ def _layer_shapes(original: Original, inputs: Inputs, layers: tuple[str, ...]) -
     if not layers:
         return MappingProxyType({})
     twin = original.adapter.twin(original.model)
-    activations = original.adapter.activations(twin, inputs.tensors, layers)
+    activations = original.adapter.activations(twin, inputs.passed, layers)
     return MappingProxyType({name: activation.shape for name, activation in activations.items()})
 
 

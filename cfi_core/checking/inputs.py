@@ -6,34 +6,38 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.adapters import as_array, as_arrays
+from cfi_core.adapters import as_array, as_arrays, is_array, is_number
 from cfi_core.errors import ArgumentError, CFIError, InputError
 from cfi_core.framework.base import FrameworkAdapter
-from cfi_core.framework.structure import flatten
+from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.records import Inputs, Original
 from cfi_core.registry import Registry
 
 
-def read_inputs(registry: Registry, original: Original, value: Any) -> Inputs:
+def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[Any, ...] = ()) -> Inputs:
     """Brings the user's inputs into the model's framework.
 
     They are an array, a tensor of any known framework or nested lists; a tuple or list of arrays for a model with
-    several inputs. The sample axis comes first.
+    several inputs. The sample axis comes first. What is held behind them may be anything; arrays become tensors.
 
     Raises:
         InputError: Types, shapes or sample counts do not fit.
     """
-    adapter, model, parts = original.adapter, original.model, as_arrays(registry, value)
-    declared = adapter.input_shapes(model)
+    adapter, model, explained = original.adapter, original.model, as_arrays(registry, value)
+    declared, parts = adapter.input_shapes(model), (*explained, *held)
     if declared is not None and len(declared) != len(parts):
         raise InputError(
             f"The model has {len(declared)} inputs, but {len(parts)} were given. "
             f"Pass {'one array' if len(declared) == 1 else f'a tuple of {len(declared)} arrays'} as inputs."
         )
-    names = [f"inputs[{i}]" if len(parts) > 1 else "inputs" for i in range(len(parts))]
-    arrays = [as_array(registry, part, name) for part, name in zip(parts, names, strict=True)]
-    tensors = []
-    for position, (name, part, array) in enumerate(zip(names, parts, arrays, strict=True)):
+    names = [f"inputs[{i}]" if len(explained) > 1 else "inputs" for i in range(len(explained))]
+    names += [f"argument {i} behind the inputs" for i in range(len(held))]
+    read: list[tuple[Any, np.ndarray | None]] = []
+    for position, (name, part) in enumerate(zip(names, parts, strict=True)):
+        if position >= len(explained) and not is_array(registry, part):
+            read.append((part, None))
+            continue
+        array = as_array(registry, part, name)
         if declared is not None:
             _check_shape(name, array.shape, declared[position])
         integer = adapter.declared_integer(model, position)
@@ -41,13 +45,20 @@ def read_inputs(registry: Registry, original: Original, value: Any) -> Inputs:
             raise InputError(_integers(name, array))
         if integer is True and np.issubdtype(array.dtype, np.floating):
             raise InputError(f"{name} is of type {array.dtype}, but the model takes integers: convert it first.")
-        tensors.append(adapter.tensor(part if adapter.is_tensor(part) else array, model))
-    counts = {array.shape[0] for array in arrays}
-    if len(counts) != 1 or 0 in counts:
-        shapes = ", ".join(str(array.shape) for array in arrays)
-        raise InputError(f"All inputs need the same, non-zero number of samples along their first axis; got {shapes}.")
-    # Copied, because the attribution keeps them and the user may go on writing into the originals.
-    return Inputs(tuple(tensors), tuple(np.array(adapter.to_numpy(tensor)) for tensor in tensors))
+        tensor = adapter.tensor(part if adapter.is_tensor(part) else array, model)
+        # Copied, because the attribution keeps them and the user may go on writing into the originals.
+        read.append((tensor, np.array(adapter.to_numpy(tensor))))
+    tensors, arrays = zip(*read, strict=True)
+    count = len(explained)
+    counts = {array.shape[:1] for array in arrays[:count]}
+    if len(counts) != 1 or counts & {(), (0,)}:
+        shapes = ", ".join(str(array.shape) for array in arrays[:count])
+        raise InputError(
+            f"All inputs need the same, non-zero number of samples along their first axis; got {shapes}. A value of an "
+            f"attribution belongs to one sample: give values of all samples in one row a row for each, or hold them."
+        )
+    held_arrays = tuple(array for array in arrays[count:] if array is not None)
+    return Inputs(tensors[:count], arrays[:count], held=tensors[count:], held_arrays=held_arrays)
 
 
 def example_inputs(original: Original, samples: int) -> Inputs:
@@ -74,15 +85,17 @@ def example_inputs(original: Original, samples: int) -> Inputs:
     return Inputs(tensors, tuple(adapter.to_numpy(tensor) for tensor in tensors), given=False)
 
 
-def run_original(original: Original, inputs: Inputs) -> Any:
+def run_original(original: Original, inputs: Inputs, *, native: bool = False) -> Any:
     """What the user's model gives for the inputs: so what does not fit is found before anything expensive.
+
+    Run natively, it may give a single number for a single sample, which is returned as an array of one.
 
     Raises:
         InputError: The model fails on them, gives no numbers, or mixes the samples.
     """
     adapter, model = original.adapter, original.adapter.twin(original.model)
     try:
-        outputs = adapter.outputs(model, inputs.tensors)
+        outputs = adapter.outputs(model, inputs.passed)
     except CFIError:
         raise
     except Exception as error:  # the user's model may raise anything
@@ -92,6 +105,8 @@ def run_original(original: Original, inputs: Inputs) -> Any:
         first_line = next(iter(str(error).strip().splitlines()), "").rstrip(".")
         said = f"{type(error).__name__}: {first_line}"
         raise InputError(f"The model fails on inputs of shape {shapes}: {said}. {hint}") from error
+    if native and inputs.samples == 1:
+        outputs = map_structure(lambda output: output.reshape(output.shape or 1), outputs)
     for output in flatten(outputs):
         if not np.issubdtype(output.dtype, np.floating):
             raise InputError(
@@ -100,7 +115,8 @@ def run_original(original: Original, inputs: Inputs) -> Any:
         if output.ndim == 0 or output.shape[0] != inputs.samples:
             raise InputError(
                 f"The model gives an output of shape {output.shape} for {inputs.samples} samples. "
-                f"Inputs and outputs need the sample axis first; a single sample needs one too (x[None])."
+                f"Inputs and outputs need the sample axis first; a single sample needs one too (x[None]), and a value "
+                f"of all samples together belongs to none of them."
             )
         if not np.isfinite(output).all():
             raise InputError("The model gives NaN or infinite outputs for these inputs. Check the inputs and weights.")
@@ -118,7 +134,7 @@ def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str)
     if len(parts) != len(arrays):
         raise InputError(f"{name} has {len(parts)} parts for {len(arrays)} inputs. Pass one for each input.")
     for part, like in zip(parts, arrays, strict=True):
-        if part is None or isinstance(part, int | float):
+        if part is None or is_number(part):
             continue
         array = as_array(registry, part, name)
         if array.ndim != like.ndim:
@@ -157,6 +173,8 @@ def check_window(inputs: Inputs, value: Any, name: str) -> None:
 
 def _repair(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> str:
     """What would have worked: a sample axis in front, or the channels on the other side."""
+    if inputs.held:
+        return "Check their shapes, and what the forward pass takes behind them."
     if len(inputs.arrays) > 1:
         return "A tuple or list of arrays means several inputs; for the samples of one input, stack them (np.stack)."
     array = inputs.arrays[0]

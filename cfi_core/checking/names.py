@@ -67,7 +67,8 @@ def _lift(
     """Moves those own words (of constructor or call) that have a uniform meaning to where they mean it."""
     names, rest = getattr(method, where), {}
     for name, value in (getattr(arguments, where) or {}).items():
-        meaning = str(method.roles.get(name, "" if name in names else name))
+        role = method.roles.get(name, "" if name in names else name)
+        meaning = "inputs" if role is Role.ONE_OR_SEVERAL else str(role)
         if meaning not in UNIFORM_ARGUMENTS:
             if name not in names:
                 raise ArgumentError(_unknown(name, where, method))

@@ -20,10 +20,10 @@ def resolve_target(registry: Registry, target: Any, outputs: Any) -> Target:
 
     Args:
         registry: What is installed.
-        target: A class index; a list or array with one index per sample; a tuple with one index for each axis
-            of the output after the first (or a list of such tuples); for a model with several outputs, a tuple
-            that begins with the output's position or key; a callable of the output; or None where the output
-            has one value per sample.
+        target: A class index, or an array that holds one; a list or array with one index per sample; a tuple with one
+            index for each axis of the output after the first (or a list of such tuples); for a model with several
+            outputs, a tuple that begins with the output's position or key; a callable of the output; or None where the
+            output has one value per sample.
         outputs: The model's outputs on the user's inputs, as numpy arrays.
 
     Raises:
@@ -96,7 +96,7 @@ def _plain(registry: Registry, target: Any) -> Any:
     array = as_array(registry, target, "target") if is_tensor else np.asarray(target)
     if array.dtype.kind not in "iu":
         raise TargetError(f"The target {target!r} holds no indices. Pass integers, or a callable of the output.")
-    return array.tolist()
+    return array.item() if array.size == 1 else array.tolist()
 
 
 def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -129,6 +129,8 @@ def _describe_index(shape: tuple[int, ...]) -> str:
 def resolve_neuron(neuron: Any, shape: Sequence[int], *, channel_allowed: bool, layer: str) -> Any:
     """Checks the user's neuron against the layer's output (shape with the sample axis, the user's axis order).
 
+    A slice among its indices stands for the sum of the units that it selects.
+
     Raises:
         ArgumentError: It names no unit of the layer.
     """
@@ -136,6 +138,8 @@ def resolve_neuron(neuron: Any, shape: Sequence[int], *, channel_allowed: bool, 
         return neuron
     index = neuron if isinstance(neuron, tuple | list) else (neuron,)
     sizes = tuple(shape[1:])
+    if channel_allowed and any(isinstance(value, slice) for value in index):
+        raise ArgumentError(f"neuron={neuron!r} names several units: pass one, or a function of the layer's output.")
     if channel_allowed and len(index) == 1 and len(sizes) > 1:
         return tuple(int(value) for value in index)
     if len(index) != len(sizes):
@@ -143,6 +147,14 @@ def resolve_neuron(neuron: Any, shape: Sequence[int], *, channel_allowed: bool, 
             f"neuron={neuron!r} has {len(index)} indices, but layer {layer!r} gives {sizes} values per sample. "
             f"Pass one index for each of these axes."
         )
-    if not all(map(_is_index, index, sizes)):
+    if not all(_selects(value, size) for value, size in zip(index, sizes, strict=True)):
         raise ArgumentError(f"neuron={neuron!r} is out of range: layer {layer!r} gives {sizes} values per sample.")
-    return tuple(int(value) % size for value, size in zip(index, sizes, strict=True))
+    units = zip(index, sizes, strict=True)
+    return tuple(value if isinstance(value, slice) else int(value) % size for value, size in units)
+
+
+def _selects(value: Any, size: int) -> bool:
+    if not isinstance(value, slice):
+        return _is_index(value, size)
+    bounds = (value.start, value.stop, value.step)
+    return all(one is None or type(one) is int for one in bounds) and value.step != 0 and len(range(size)[value]) > 0

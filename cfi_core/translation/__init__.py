@@ -35,7 +35,8 @@ def prepare(registry: Registry, call: Call) -> Prepared:
     if plan.route.native:
         return Prepared(original.adapter, original.model)
     adapter = adapter_for(registry, plan.toolset_framework)
-    job = Job(registry, original, adapter, call.inputs.arrays, tuple(call.output_arrays))
+    arrays = (*call.inputs.arrays, *call.inputs.held_arrays)
+    job = Job(registry, original, adapter, arrays, tuple(call.output_arrays))
 
     def attempt(route: Route) -> Prepared:
         if route.bridge:

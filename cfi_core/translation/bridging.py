@@ -89,7 +89,7 @@ class _Span:
         """The user's model as it is now, up to where the method explains it."""
         original = self.job.original
         twin = original.adapter.twin(original.model)
-        return at_head(self.call, original.adapter, twin, self.call.inputs.tensors)
+        return at_head(self.call, original.adapter, twin, self.call.inputs.passed)
 
     def _measure(self, converted: Converted, head: ModelAtHead) -> Prepared:
         """With the evidence that the bridge computes what the model at its head does."""

@@ -61,11 +61,6 @@ def check_arguments(method: CaptumMethod, request: MethodRequest, call: dict[str
         )
     if method.key == "shapley_values":
         _check_features(request.inputs, call.get("feature_mask"))
-    if call.get("return_input_shape", True) is not True:
-        raise ArgumentError(
-            f"'{method.key}' returns values in the shape of the inputs here (return_input_shape=False is not "
-            "supported): take one element per feature of the feature_mask to get the coefficients."
-        )
     if method.rule is Rule.RELEVANCE and request.target is not None and request.target.function is not None:
         raise TargetError(
             f"'{method.key}' starts from the relevance of one output and cannot explain a function of several. "

@@ -115,6 +115,10 @@ def _choose(output: Any, which: int | str) -> Any:
 
 def _one_per_sample(values: Any, args: tuple[Any, ...]) -> Tensor:
     samples = next((len(arg) for arg in args if isinstance(arg, Tensor) and arg.dim() > 0), None)
+    if samples == 1 and isinstance(values, float):
+        values = torch.tensor([values], dtype=torch.float64)  # as exact as a number of Python
+    elif samples == 1 and isinstance(values, Tensor) and values.dim() == 0:
+        values = values[None]
     if not isinstance(values, Tensor) or values.dim() == 0 or values.numel() != len(values) or len(values) != samples:
         found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise TargetError(

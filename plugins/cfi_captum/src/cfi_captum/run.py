@@ -138,7 +138,8 @@ def _arguments(
         call.setdefault("baselines", _one_or_several(request.baselines))
     if "neuron_selector" in method.exec_args and request.neuron is not None:
         neuron = request.neuron
-        call.setdefault("neuron_selector", neuron[0] if isinstance(neuron, tuple) and len(neuron) == 1 else neuron)
+        alone = isinstance(neuron, tuple) and len(neuron) == 1 and not isinstance(neuron[0], slice)
+        call.setdefault("neuron_selector", neuron[0] if alone else neuron)
     for name in ("inputs", "baselines", "feature_mask"):
         if name in call:
             call[name] = contiguous(call[name])
@@ -307,6 +308,8 @@ def _shape_values(
         return _maps(values, request, call, upsample)
     if method.kind is Kind.LAYER:
         return values, Axes.LAYER
+    if not call.get("return_input_shape", True):
+        return values, Axes.FEATURE
     for position, (value, given) in enumerate(zip(values, tensors(call["inputs"]), strict=True)):
         if value.shape != given.shape:
             raise MethodError(

@@ -87,6 +87,7 @@ class CaptumMethod:
 _READ_INPUT = ("attribute_to_layer_input", "attribute_to_neuron_input")
 
 ROLES = {
+    "additional_forward_args": Role.HELD,
     "layer_mask": Role.LIKE_LAYER,
     "layer_baselines": Role.LIKE_LAYER,
     "inputs": Role.INPUTS,

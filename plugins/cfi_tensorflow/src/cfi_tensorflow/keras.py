@@ -186,8 +186,11 @@ class KerasView:
         )
 
     def layer_name(self, reference: Any) -> str | None:
-        """Name of a layer; an inner one may also be called by its own name where that is unique."""
+        """Name of a layer, which may be called by its position, an inner one by its own name where it is unique."""
         named = _named_layers(self.model)
+        if isinstance(reference, int) and not isinstance(reference, bool):
+            own_layers = self.model.layers
+            reference = own_layers[reference] if -len(own_layers) <= reference < len(own_layers) else None
         layer = _with_aliases(self.model).get(reference) if isinstance(reference, str) else reference
         own = [entry for _, entry in named if isinstance(reference, str) and entry.name == reference]
         if layer is None and len(own) == 1:

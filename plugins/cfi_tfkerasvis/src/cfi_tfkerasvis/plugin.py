@@ -61,7 +61,7 @@ MAXIMIZATION_ARGS = (
     "unconnected_gradients",
     "activation_modifiers",
 )
-ROLES = MappingProxyType({"score": Role.OWN_TARGET, "seed_input": Role.INPUTS})
+ROLES = MappingProxyType({"score": Role.OWN_TARGET, "seed_input": Role.ONE_OR_SEVERAL})
 LAYER_ROLES = MappingProxyType({**ROLES, "penultimate_layer": Role.LAYER})
 
 # Model modifiers change Keras layers, and training mode is one of Keras layers too.

@@ -261,8 +261,10 @@ class TorchAdapter(FrameworkAdapter):
         """Whether it is a `torch.Tensor`."""
         return isinstance(value, torch.Tensor)
 
-    def to_numpy(self, tensor: torch.Tensor) -> np.ndarray:
-        """The values; shares memory on the CPU."""
+    def to_numpy(self, tensor: torch.Tensor | float) -> np.ndarray:
+        """The values; shares memory on the CPU. Of a number, an array without axes."""
+        if not isinstance(tensor, torch.Tensor):
+            return np.asarray(tensor)
         tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
         if tensor.dtype is torch.bfloat16:
             tensor = tensor.float()  # numpy has no bfloat16; every bfloat16 is a float32
