@@ -62,6 +62,44 @@ def test_the_users_arrays_are_copied(registry):
     np.testing.assert_array_equal(read.tensors[0], IMAGES)
 
 
+def test_what_is_held_stands_behind_the_inputs(registry):
+    read = read_inputs(registry, original(), IMAGES, (TABLE, None, 3, np.ones(7)))
+    assert len(read.tensors) == len(read.arrays) == 1 and read.samples == 2
+    np.testing.assert_array_equal(read.held[0], TABLE)
+    assert read.held[1:3] == (None, 3) and [array.shape for array in read.held_arrays] == [(2, 4), (7,)]
+    assert len(read.passed) == 5
+
+    def taking(x: np.ndarray, table: np.ndarray, nothing: None, factor: int, more: np.ndarray) -> np.ndarray:
+        return x.sum((1, 2, 3)) * factor * more.sum() + table[:, 0]
+
+    np.testing.assert_allclose(run_original(original(taking), read), IMAGES.sum((1, 2, 3)) * 21 + TABLE[:, 0])
+    with pytest.raises(InputError, match="what the forward pass takes behind them"):
+        run_original(original(lambda x: x), read)
+
+
+def test_a_declared_input_may_be_held(registry):
+    declaring = original(shapes=[(None, 5, 7, 3), (None, 4)])
+    read_inputs(registry, declaring, IMAGES, (TABLE,))
+    with pytest.raises(InputError, match="argument 0 behind the inputs has shape"):
+        read_inputs(registry, declaring, IMAGES, (TABLE[0],))
+    with pytest.raises(InputError, match="has 2 inputs, but 1 were given"):
+        read_inputs(registry, declaring, IMAGES)
+
+
+def test_a_number_for_a_sample_is_taken_natively(registry):
+    one = read_inputs(registry, original(), TABLE[:1])
+    assert run_original(original(np.sum), one, native=True).shape == (1,)
+    with pytest.raises(InputError, match="sample axis first"):
+        run_original(original(np.sum), one)
+    with pytest.raises(InputError, match="belongs to none of them"):
+        run_original(original(np.sum), read_inputs(registry, original(), TABLE), native=True)
+
+
+@pytest.mark.parametrize("name", ["feature_mask", "baselines"])
+def test_one_number_in_an_array_is_like_any_input(registry, name):
+    check_like_inputs(registry, inputs(IMAGES, TABLE), (np.array(0), np.float64(1)), name)
+
+
 def test_another_number_of_inputs_is_refused(registry):
     with pytest.raises(InputError, match=r"has 2 inputs, but 1 were given. Pass a tuple of 2 arrays"):
         read_inputs(registry, original(shapes=[(None, 4), (None, 4)]), TABLE)

@@ -42,6 +42,8 @@ def first(output: Any) -> Any:
         ([(3,), [1]], SCORES, ((3,), (1,))),
         (np.array([3, 1]), SCORES, ((3,), (1,))),
         (np.array(4), SCORES, (4,)),
+        (np.array([4]), SCORES, (4,)),
+        (np.array([[4]]), SCORES, (4,)),
         ((2, -1), BOXES, (2, 3)),
         ([(2, 0), (0, 1)], BOXES, ((2, 0), (0, 1))),
         (np.array([[2, 0], [0, 1]]), BOXES, ((2, 0), (0, 1))),
@@ -67,6 +69,7 @@ def test_words_for_an_index(registry, target, output, index):
         (1.0, SCORES, "holds no indices. Pass integers, or a callable"),
         (np.array([0.5, 1]), SCORES, "holds no indices"),
         ([1, 2, 3], SCORES, "3 targets for 2 samples"),
+        ([1], SCORES, "1 targets for 2 samples"),
         ((1, 2), SCORES, r"has 2 indices for an output of shape \(2, 5\).* One class per sample is a list"),
         (1, BOXES, r"The target 1 has 1 indices for an output of shape \(2, 3, 4\). Pass a tuple of 2"),
         ((1, 4), BOXES, r"The target \(1, 4\) is out of range"),
@@ -155,6 +158,7 @@ def test_without_a_target_the_first_output_counts():
         (first, False, first),
         ((1, 2, 3), False, (1, 2, 3)),
         ([-1, np.int64(2), -3], False, (3, 2, 4)),
+        ((slice(1, 3), -1, slice(None)), False, (slice(1, 3), 4, slice(None))),
         (2, True, (2,)),
         ((1, 2, 3), True, (1, 2, 3)),
     ],
@@ -176,3 +180,15 @@ def test_words_for_a_unit(neuron, channel_allowed, resolved):
 def test_what_is_no_unit_is_refused(neuron, message):
     with pytest.raises(ArgumentError, match=message):
         resolve_neuron(neuron, (2, 4, 5, 7), channel_allowed=False, layer="conv")
+
+
+@pytest.mark.parametrize("units", [slice(4, 9), slice(2, 2), slice(0, 4, 0), slice(0.5), slice(False, True)])
+def test_a_slice_without_units_is_refused(units):
+    with pytest.raises(ArgumentError, match="out of range"):
+        resolve_neuron((units, 0, 0), (2, 4, 5, 7), channel_allowed=False, layer="conv")
+
+
+@pytest.mark.parametrize("neuron", [slice(0, 2), (slice(0, 2), 0, 0)])
+def test_several_units_are_not_visualised(neuron):
+    with pytest.raises(ArgumentError, match="several units"):
+        resolve_neuron(neuron, (2, 4, 5, 7), channel_allowed=True, layer="conv")

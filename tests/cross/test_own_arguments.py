@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from shared_cnn import Twins, apart, to_first, to_last
@@ -142,3 +144,119 @@ def test_a_tuple_into_an_image_output_is_turned(twins: Twins):
     for target in ((3, 5, 17), lambda output: output[:, 3, 5, 17]):
         result = cfi.attribute(model, "saliency", "tf-keras-vis", inputs=twins.first, target=target)
         assert apart(expected.numpy(), result.values) < 1e-4
+
+
+def two_images() -> Any:
+    """A Keras model of two images and a category, of which the first image is to be explained."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    first, second, category = (keras.Input((14, 20, 3)), keras.Input((14, 20, 3)), keras.Input((1,), dtype="int32"))
+    both = layers.Multiply()([layers.Conv2D(4, 3, activation="relu")(first), layers.Conv2D(4, 3)(second)])
+    flat = layers.Concatenate()([layers.Flatten()(layers.MaxPooling2D(3)(both)), layers.Flatten()(second)])
+    scores = layers.Dense(5)(flat) * layers.Flatten()(layers.Embedding(3, 5)(category))
+    return keras.Model([first, second, category], scores)
+
+
+@pytest.mark.parametrize("translator", ["bridge", "conversion"])
+def test_what_is_held_is_an_input_of_the_translated_model(twins: Twins, translator: str):
+    """In the user's axes, of any type; differentiated with respect to the first image alone."""
+    import tensorflow as tf
+
+    model, category = two_images(), tf.constant([[2], [1]])
+    with tf.GradientTape() as tape:
+        first, second = tf.constant(twins.last), tf.constant(twins.last[::-1].copy())
+        tape.watch(first)
+        output = model([first, second, category])[:, 3]
+    call = {"inputs": twins.last, "target": 3, "translator": translator}
+    own = {"additional_forward_args": (second.numpy(), category.numpy())}
+    result = cfi.attribute(model, "saliency", "captum", exec_args=own, **call)
+    assert result.dims == ("sample", "height", "width", "channel")
+    assert apart(tape.gradient(output, first).numpy(), result.values) < 1e-4
+    ablated = cfi.attribute(
+        model, "occlusion", "captum", exec_args={**own, "sliding_window_shapes": (14, 20, 3)}, **call
+    )
+    difference = output - model([tf.zeros_like(first), second, category])[:, 3]
+    np.testing.assert_allclose(ablated.values[:, 5, 7, 1], difference, rtol=1e-4)
+
+
+def test_what_a_translated_model_cannot_take_is_not_held(twins: Twins):
+    import torch
+    from torch import nn
+
+    class Times(nn.Module):
+        def forward(self, x, factor=1.0):
+            return x.flatten(1)[:, :4] * factor
+
+    model = Times().eval()
+    call = {"inputs": twins.first, "target": 1, "exec_args": {"additional_forward_args": (2.0,)}}
+    assert cfi.attribute(model, "saliency", "captum", **call).values.max() == 2
+    one = {**call, "exec_args": {"additional_forward_args": (torch.tensor([[2.0]]),)}}
+    for arguments in (call, one):
+        with pytest.raises(cfi.InputError, match="Make them part of the model"):
+            cfi.attribute(model, "saliency", "captum", translator="bridge", **arguments)
+
+
+@pytest.mark.parametrize("translator", ["bridge", "conversion"])
+def test_a_slice_of_units_is_turned_with_the_layer(twins: Twins, translator: str):
+    call = {"layer": "conv2", "seed": 3}
+    native = cfi.attribute(
+        twins.torch_model, "neuron_gradient", inputs=twins.first, neuron=(slice(2, 7, 2), 1, slice(3, 5)), **call
+    )
+    crossed = cfi.attribute(
+        twins.keras_model,
+        "neuron_gradient",
+        inputs=twins.last,
+        neuron=(1, slice(3, 5), slice(2, 7, 2)),
+        translator=translator,
+        **call,
+    )
+    assert apart(native.values, to_first(crossed.values)) < 1e-4
+
+
+def test_a_slice_is_no_unit_to_visualise(twins: Twins):
+    with pytest.raises(cfi.ArgumentError, match="several units"):
+        cfi.visualize_features(
+            twins.keras_model, layer="conv2", neuron=slice(0, 2), exec_args={"input_range": (0, 1), "steps": 1}
+        )
+
+
+@pytest.mark.parametrize("translator", ["bridge", "conversion"])
+def test_coefficients_by_feature_cross_as_they_are(twins: Twins, translator: str):
+    mask = np.arange(4).reshape(1, 1, 2, 2).repeat(7, 2).repeat(10, 3)
+
+    def coefficients(model: Any, inputs: np.ndarray, mask: np.ndarray, **arguments: Any) -> cfi.Attribution:
+        own = {"feature_mask": mask, "return_input_shape": False, "n_samples": 30}
+        return cfi.attribute(model, "kernel_shap", inputs=inputs, exec_args=own, **CALL, **arguments)
+
+    native = coefficients(twins.torch_model, twins.first, mask)
+    crossed = coefficients(twins.keras_model, twins.last, to_last(mask), translator=translator)
+    assert crossed.dims == ("sample", "feature") and crossed.values.shape == (2, 4)
+    assert apart(native.values, crossed.values) < 1e-4
+    one = cfi.attribute(
+        twins.keras_model,
+        "feature_ablation",
+        inputs=twins.last,
+        exec_args={"feature_mask": np.array(0)},
+        translator=translator,
+        **CALL,
+    )
+    assert (one.values == one.values[:, :1, :1, :1]).all()
+
+
+def test_a_translation_tells_the_names_that_its_layers_have_there(twins: Twins):
+    """An activation of a Keras layer becomes a module of its own; the layer's output is what that gives."""
+    import keras
+    import torch
+
+    model = keras.Sequential(
+        [keras.Input((14, 20, 3)), keras.layers.Conv2D(4, 3, activation="relu", name="conv_1"), keras.layers.Flatten()]
+    )
+    translation = cfi.translate(model, "torch", inputs=twins.last)
+    name = translation.layer_map["conv_1"]
+    made = {}
+    translation.model.get_submodule(name).register_forward_hook(lambda *call: made.update(output=call[2]))
+    translation.model(torch.tensor(twins.first))
+    np.testing.assert_allclose(to_last(made["output"].detach().numpy()), model.layers[0](twins.last), atol=1e-5)
+    assert name == "conv_1" or f"layer 'conv_1' is {name!r}" in repr(translation)

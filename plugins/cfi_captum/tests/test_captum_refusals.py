@@ -283,12 +283,6 @@ def test_permutation_of_one_sample(key: str) -> None:
         attribute(key, model, images(1), **layer)
 
 
-@pytest.mark.parametrize("key", ["lime", "kernel_shap"])
-def test_coefficients_have_no_axes(key: str) -> None:
-    with pytest.raises(ArgumentError, match="return_input_shape"):
-        attribute(key, SmallCNN(), images(), exec_args={"return_input_shape": False})
-
-
 @pytest.mark.parametrize(
     ("exec_args", "message"),
     [

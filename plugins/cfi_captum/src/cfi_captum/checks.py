@@ -183,12 +183,12 @@ def check_modules(
             f"'{method.key}' cannot attach rules inside a scripted model. Pass the nn.Module that it was made from."
         )
     extra = call.get("additional_forward_args")
-    arguments = (*request.inputs, *(extra if isinstance(extra, tuple) else () if extra is None else (extra,)))
+    held = extra if isinstance(extra, tuple) else () if extra is None else (extra,)
     layer = request.layer[0] if len(request.layer) == 1 else None
     neuron = "neuron" in method.required
     at_layer = "layer" in method.required and not neuron and method.rule is Rule.DIFFERENCE
     try:
-        graph = trace(model, arguments, start=layer if at_layer else None, end=layer if neuron else None)
+        graph = trace(model, request.inputs, held, start=layer if at_layer else None, end=layer if neuron else None)
     # Whatever the model raises on its inputs is the cause; there is no list of such errors.
     except Exception as error:
         raise MethodError(f"'{method.key}': the model failed on the inputs ({error}). Check the inputs.") from error

@@ -162,6 +162,7 @@ class Graph:
 def trace(
     model: nn.Module,
     inputs: Iterable[Any],
+    held: Iterable[Any] = (),
     *,
     start: nn.Module | None = None,
     end: nn.Module | None = None,
@@ -174,6 +175,7 @@ def trace(
     Args:
         model: Module to run.
         inputs: Its arguments.
+        held: Further arguments, on which nothing depends in the graph.
         start: Read only what lies behind the output of this module.
         end: Read only what leads to the output of this module.
     """
@@ -193,7 +195,7 @@ def trace(
     )
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     try:
-        output = torch.func.functional_call(model, weights, arguments)
+        output = torch.func.functional_call(model, weights, (*arguments, *held))
     finally:
         for handle in handles:
             handle.remove()
