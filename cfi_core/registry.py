@@ -76,8 +76,8 @@ class _Slot:
         specs: list[Any] = []
         for offered in (implementation.function() for implementation in implementations):
             if not isinstance(offered, Iterable):
-                kind = f"a list of {self.spec.__name__}s"
-                raise Refused(f"{self.hook} returned a {type(offered).__name__}; it must return {kind}")
+                given, wanted = type(offered).__name__, self.spec.__name__
+                raise Refused(f"{self.hook} returned a {given}; it must return a list of {wanted}s")
             specs.extend(offered)
         for spec in specs:
             if not isinstance(spec, self.spec):
@@ -298,11 +298,9 @@ def _check_contract(module: Any) -> None:
     if type(built_for) is not int:
         raise Refused(f"its CFI_CONTRACT is {built_for!r}, which is no whole number")
     if built_for != hookspec.CONTRACT:
-        raise Refused(
-            f"it was built for contract {built_for} between cfi-core and its plugins, and this cfi-core "
-            f"({version_of('cfi-core')}) has contract {hookspec.CONTRACT}"
-            + ("; it needs a newer cfi-core" if built_for > hookspec.CONTRACT else "")
-        )
+        ours = f"this cfi-core ({version_of('cfi-core')}) has contract {hookspec.CONTRACT}"
+        advice = "; it needs a newer cfi-core" if built_for > hookspec.CONTRACT else ""
+        raise Refused(f"it was built for contract {built_for} between cfi-core and its plugins, and {ours}{advice}")
 
 
 _lock = RLock()
@@ -337,12 +335,9 @@ def registry() -> Registry:
 def _report_unknown(plugins: Sequence[PluginInfo]) -> None:
     names = {canonicalize_name(name) for plugin in plugins for name in (plugin.name, plugin.distribution)}
     if unknown := sorted(_disabled() - names):
+        absent = f"{', '.join(map(repr, unknown))}, and no installed plugin is called that"
         installed = ", ".join(sorted(f"{plugin.name} ({plugin.distribution})" for plugin in plugins))
-        warn(
-            f"{DISABLED} names {', '.join(map(repr, unknown))}, and no installed plugin is called that; installed are "
-            f"{installed}.",
-            PluginWarning,
-        )
+        warn(f"{DISABLED} names {absent}; installed are {installed}.", PluginWarning)
 
 
 def replace_registry(new: Registry | None) -> Registry | None:
