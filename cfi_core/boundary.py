@@ -18,18 +18,9 @@ from typing import Any
 
 from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
 from cfi_core.discovery import PluginInfo
-from cfi_core.errors import (
-    FOREIGN,
-    CFIError,
-    MethodError,
-    PluginWarning,
-    TranslationError,
-    UnknownFrameworkError,
-    told,
-    warn,
-)
+from cfi_core.errors import FOREIGN, CFIError, MethodError, PluginWarning, TranslationError, told, warn
 from cfi_core.registry import Registry
-from cfi_core.specs import FrameworkSpec, TranslatorSpec, resolve
+from cfi_core.specs import TranslatorSpec, resolve
 from cfi_core.validation import Refused
 from cfi_core.views import protect
 
@@ -127,17 +118,6 @@ def build_bridge(
         _check_model(converted, [*map(_shape, request.inputs)], outputs)
         _check_layers(converted.layers, set(request.layers), layers or {})
     return converted
-
-
-def make_adapter(spec: FrameworkSpec, origin: str) -> Any:
-    """Imports a framework's adapter.
-
-    Raises:
-        UnknownFrameworkError: It cannot be imported or made.
-    """
-    advice = f"Models of {spec.name} cannot be used until {origin} is updated or uninstalled; all others can."
-    with foreign(UnknownFrameworkError, f"The adapter of {spec.name} in {origin} does not load", advice):
-        return resolve(spec.adapter)()
 
 
 def ask(registry: Registry, hook: str, **arguments: Any) -> Iterator[tuple[PluginInfo, Any]]:

@@ -228,9 +228,8 @@ class MethodSpec(Checked):
         spoken_of["defaults"] = {*self.defaults.raw, *self.defaults.toolset}
         for name, arguments in spoken_of.items():
             if unknown := sorted(arguments - {*self.init_args, *self.exec_args}):
-                self.refuse(
-                    f"{name} speaks of {', '.join(map(repr, unknown))}, which init_args and exec_args do not hold"
-                )
+                names = ", ".join(map(repr, unknown))
+                self.refuse(f"{name} speaks of {names}, which init_args and exec_args do not hold")
         if self.wraps and self.wraps not in self.init_args:
             names = ", ".join(map(repr, self.init_args)) or "empty"
             self.refuse(f"wraps={self.wraps!r} is none of init_args ({names})")
