@@ -32,13 +32,10 @@ _REAL = re.compile(r"\b(bool|u?int\d+|b?float\d+\w*)\b")
 
 @contextmanager
 def foreign(kind: type[CFIError], doing: str, advice: str, passes: type[CFIError] = CFIError) -> Iterator[None]:
-    """Turns whatever the code of a plugin raises into one kind of error; an interrupt by the user passes.
+    """Turns whatever the code of a plugin raises into one kind of error, with the plugin's own as its cause.
 
-    Args:
-        kind: The error to raise, with the plugin's own as its cause.
-        doing: Begins the message: what failed, and in which distribution.
-        advice: Ends it.
-        passes: Errors that the plugin may raise itself.
+    `doing` begins the message (what failed, and in which distribution), `advice` ends it. Errors that the plugin may
+    raise itself (`passes`) pass, and an interrupt by the user.
     """
     try:
         yield

@@ -21,22 +21,21 @@ if TYPE_CHECKING:
 @hookimpl
 def cfi_frameworks() -> list[FrameworkSpec]:
     """Plain functions of arrays."""
-    return [
-        FrameworkSpec(
-            name="numpy",
-            models="a function of numpy arrays, an estimator with predict_proba, decision_function or predict",
-            model_types=(),
-            tensor_types=(),
-            adapter="cfi_core.arrays:ArrayAdapter",
-            module="numpy",
-            model_methods=("predict_proba", "decision_function", "predict"),
-            takes_functions=True,
-            offers=frozenset({Need.FORWARD}),
-            without_gradients="A function of numpy arrays (an estimator, too) has outputs only: use a perturbation "
-            "method such as feature_ablation, occlusion, lime, kernel_shap or shapley_value_sampling. A function of "
-            "another framework's tensors is known by its inputs: pass tensors of that framework.",
-        )
-    ]
+    numpy = FrameworkSpec(
+        name="numpy",
+        models="a function of numpy arrays, an estimator with predict_proba, decision_function or predict",
+        model_types=(),
+        tensor_types=(),
+        adapter="cfi_core.arrays:ArrayAdapter",
+        module="numpy",
+        model_methods=("predict_proba", "decision_function", "predict"),
+        takes_functions=True,
+        offers=frozenset({Need.FORWARD}),
+        without_gradients="A function of numpy arrays (an estimator, too) has outputs only: use a perturbation method "
+        "such as feature_ablation, occlusion, lime, kernel_shap or shapley_value_sampling. A function of another "
+        "framework's tensors is known by its inputs: pass tensors of that framework.",
+    )
+    return [numpy]
 
 
 @hookimpl

@@ -1,13 +1,7 @@
 """Rules for what the records of plugins may hold; they stand in the annotations of the records' fields.
 
 A rule takes a value and returns what the record keeps of it (mutable collections are copied into frozen ones), or
-raises `Refused` with the reason. Most rules follow from a field's type; `Annotated` adds one:
-
-    @dataclass(frozen=True)
-    class ToolsetSpec(Checked):
-        name: Name                                # Annotated[str, _form(…)]
-        requirements: tuple[Requires, ...] = ()
-        kind: Kind = Kind.LAYER
+raises `Refused` with the reason. Most rules follow from a field's type; `Annotated` adds one, as at `Name` below.
 """
 
 from __future__ import annotations
