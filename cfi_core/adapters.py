@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.boundary import make_adapter
+from cfi_core.boundary import foreign
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, FRAMEWORKS
 from cfi_core.coexistence import load_safely
 from cfi_core.errors import ArgumentError, InputError, UnknownFrameworkError
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.registry import Registry
-from cfi_core.specs import FrameworkSpec
+from cfi_core.specs import FrameworkSpec, resolve
 
 _adapters: dict[str, FrameworkAdapter] = {}
 
@@ -36,7 +36,10 @@ def adapter_for(registry: Registry, framework: str) -> FrameworkAdapter:
         if not is_importable(spec.module):
             raise UnknownFrameworkError(f"{framework} is not usable here: no module {spec.module!r} is installed.")
         load_safely(registry)
-        _adapters[spec.adapter] = make_adapter(spec, registry.origin_of(spec).label)
+        origin = registry.origin_of(spec).label
+        advice = f"Models of {framework} cannot be used until {origin} is updated or uninstalled; all others can."
+        with foreign(UnknownFrameworkError, f"The adapter of {framework} in {origin} does not load", advice):
+            _adapters[spec.adapter] = resolve(spec.adapter)()
     return _adapters[spec.adapter]
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Values = np.ndarray | tuple[np.ndarray, ...]
 Dims = tuple[str, ...] | tuple[tuple[str, ...], ...]
 
-BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.writers:write_npz")
+BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.builtin:write_npz")
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,10 @@
 """Where the code of plugins is entered and left: what it raises becomes typed errors, what it returns is checked.
 
-Each part of a call that a plugin does has one function, which enters the plugin and checks what comes back:
+Each part of a call that a plugin does has one function, which enters the plugin and checks what comes back.
 
-    result = run_method(request, registry.origin_of(method).label, inputs=shapes, layers=shapes)
-    converted = run_conversion(step, model, examples, registry.origin_of(step).label)
-    converted = build_bridge(step, request, registry.origin_of(step).label, layers=shapes)
-    adapter = make_adapter(spec, registry.origin_of(spec).label)
-    for plugin, answer in ask(registry, "cfi_choose_route", candidates=routes, method=method): ...
-    observe(registry, "cfi_before_run", plan=plan)
-
-`origin` is the distribution, with its version, that brings the spec: every error names it. `inputs`, `outputs` (flat)
-and `layers` (their outputs) are shapes: tuples, sample axis first, in the layout of the model that is run (or
-translated). A size that may be any is None, and so is a shape that is not known.
+`origin` is the distribution, with its version, that brings the spec (`registry.origin_of(spec).label`): every error
+names it. `inputs`, `outputs` (flat) and `layers` (their outputs) are shapes: tuples, sample axis first, in the layout
+of the model that is run (or translated). A size that may be any is None, and so is a shape that is not known.
 """
 
 from __future__ import annotations
@@ -25,18 +18,9 @@ from typing import Any
 
 from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
 from cfi_core.discovery import PluginInfo
-from cfi_core.errors import (
-    FOREIGN,
-    CFIError,
-    MethodError,
-    PluginWarning,
-    TranslationError,
-    UnknownFrameworkError,
-    told,
-    warn,
-)
+from cfi_core.errors import FOREIGN, CFIError, MethodError, PluginWarning, TranslationError, told, warn
 from cfi_core.registry import Registry
-from cfi_core.specs import FrameworkSpec, TranslatorSpec, resolve
+from cfi_core.specs import TranslatorSpec, resolve
 from cfi_core.validation import Refused
 from cfi_core.views import protect
 
@@ -48,13 +32,10 @@ _REAL = re.compile(r"\b(bool|u?int\d+|b?float\d+\w*)\b")
 
 @contextmanager
 def foreign(kind: type[CFIError], doing: str, advice: str, passes: type[CFIError] = CFIError) -> Iterator[None]:
-    """Turns whatever the code of a plugin raises into one kind of error; an interrupt by the user passes.
+    """Turns whatever the code of a plugin raises into one kind of error, with the plugin's own as its cause.
 
-    Args:
-        kind: The error to raise, with the plugin's own as its cause.
-        doing: Begins the message: what failed, and in which distribution.
-        advice: Ends it.
-        passes: Errors that the plugin may raise itself.
+    `doing` begins the message (what failed, and in which distribution), `advice` ends it. Errors that the plugin may
+    raise itself (`passes`) pass, and an interrupt by the user.
     """
     try:
         yield
@@ -136,27 +117,6 @@ def build_bridge(
     return converted
 
 
-def make_adapter(spec: FrameworkSpec, origin: str) -> Any:
-    """Imports a framework's adapter.
-
-    Raises:
-        UnknownFrameworkError: It cannot be imported or made.
-    """
-    advice = f"Models of {spec.name} cannot be used until {origin} is updated or uninstalled; all others can."
-    with foreign(UnknownFrameworkError, f"The adapter of {spec.name} in {origin} does not load", advice):
-        return resolve(spec.adapter)()
-
-
-def take_precaution(spec: FrameworkSpec, plugin: PluginInfo) -> None:
-    """Calls a framework's `before_use`.
-
-    Warns:
-        PluginWarning: It failed, or cannot be imported; other frameworks are loaded without it.
-    """
-    with _report_failures(f"The precaution for {spec.name}", plugin):
-        resolve(spec.before_use)()
-
-
 def ask(registry: Registry, hook: str, **arguments: Any) -> Iterator[tuple[PluginInfo, Any]]:
     """What plugins answer to a hook, one after the other, None left out; core's own answer comes last.
 
@@ -165,7 +125,7 @@ def ask(registry: Registry, hook: str, **arguments: Any) -> Iterator[tuple[Plugi
     """
     for plugin, implementation in registry.implementations(hook):
         answer = None
-        with _report_failures(f"The {hook} hook", plugin):
+        with report_failures(f"The {hook} hook", plugin):
             answer = implementation(**arguments)
         if answer is not None:
             yield plugin, answer
@@ -178,12 +138,13 @@ def observe(registry: Registry, hook: str, **records: Any) -> None:
         PluginWarning: An observer failed, which changes nothing.
     """
     for plugin, implementation in registry.implementations(hook):
-        with _report_failures(f"The {hook} hook", plugin):
+        with report_failures(f"The {hook} hook", plugin):
             implementation(**{name: protect(record) for name, record in records.items()})
 
 
 @contextmanager
-def _report_failures(what: str, plugin: PluginInfo) -> Iterator[None]:
+def report_failures(what: str, plugin: PluginInfo) -> Iterator[None]:
+    """Turns what a plugin raises where nothing depends on it into a `PluginWarning`."""
     try:
         yield
     except FOREIGN as error:
@@ -252,36 +213,32 @@ def _places(
     request: MethodRequest, result: MethodResult, inputs: Sequence[Shape], layers: Sequence[Shape | None]
 ) -> list[Shape | None]:
     """The shape of each value that is expected; None where it is not known."""
-    if result.axes not in _OF_LAYERS:
-        shapes: list[Shape | None] = list(inputs) or [None]
-        if result.axes is Axes.INPUT:
-            return shapes
-        if result.axes is Axes.FEATURE:
-            return [(shapes[0][0] if shapes[0] else None, None)]
-        if not request.channel_axis:  # without inputs in the request it is not known
-            return [None] * len(shapes)
-        axes = zip(shapes, request.channel_axis, strict=True)
-        return [_without_channels(shape, channel, f"input {i}") for i, (shape, channel) in enumerate(axes)]
+    if result.axes is Axes.FEATURE:
+        return [(inputs[0][0] if inputs else None, None)]
     own = {**request.init_args, **request.exec_args}
-    if result.layer is not None:
+    shapes, channels = list(layers), request.layer_channel_axes
+    if result.axes not in _OF_LAYERS:
+        shapes, channels = list(inputs) or [None], request.channel_axis
+    elif result.layer is not None:
         shapes = [None]
     elif not layers or any(own.get(name) for name in request.method.native_only):  # read elsewhere than at the output
         shapes = [None] * len(request.layer)
-    else:
-        shapes = list(layers)
     if not shapes:
         raise Refused(f"values with the axes of a layer ({result.axes!r}), but it was asked for none")
-    if result.axes is Axes.LAYER:
+    if result.axes in (Axes.INPUT, Axes.LAYER):
         return shapes
+    if result.axes is not Axes.LAYER_MAP and not channels:  # without inputs in the request they are not known
+        return [None] * len(shapes)
     # Without a channel axis where the toolset has chosen the layer, whose shape is not known then either.
-    channels = zip_longest(shapes, request.layer_channel_axes[: len(shapes)])
-    return [_without_channels(shape, channel, "the layer's output") for shape, channel in channels]
+    pairs = enumerate(zip_longest(shapes, channels[: len(shapes)]))
+    return [_without_channels(shape, channel, result.axes, position) for position, (shape, channel) in pairs]
 
 
-def _without_channels(shape: Shape | None, channel: int | None, place: str) -> Shape | None:
+def _without_channels(shape: Shape | None, channel: int | None, axes: Axes, position: int) -> Shape | None:
     if shape is None:
         return None
     if channel is None:
+        place = "the layer's output" if axes in _OF_LAYERS else f"input {position}"
         raise Refused(f"a map without channels, but {place} of shape {shape} has no channel axis to leave out")
     return (*shape[:channel], *shape[channel + 1 :])
 

@@ -99,14 +99,10 @@ def _read(distribution: Distribution, group: str) -> list[tuple[PluginInfo, Entr
         if not name:
             return [(PluginInfo("unknown", folder, "", "", "its metadata does not tell its name"), None)]
         file = _FILE
-        points = () if _is_shadowed(distribution, name) else distribution.entry_points.select(group=group)
+        first = installed_distribution(name)  # in front on `sys.path`, so the one that Python imports
+        shadowed = first is not None and first.read_text(_FILE) != distribution.read_text(_FILE)
+        points = () if shadowed else distribution.entry_points.select(group=group)
         return [(PluginInfo(point.name, name, version, point.value), point) for point in points]
     except FOREIGN as error:
         reason = f"its {file} cannot be read ({type(error).__name__}: {error})"
         return [(PluginInfo("unknown", name or folder, version, "", reason), None)]
-
-
-def _is_shadowed(distribution: Distribution, name: str) -> bool:
-    """Whether another version, in front of this one on `sys.path`, is the one that Python imports."""
-    first = installed_distribution(name)
-    return first is not None and first.read_text(_FILE) != distribution.read_text(_FILE)

@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import product
 from threading import RLock
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import pluggy
@@ -36,22 +36,23 @@ class Withdrawn(Generic[_Spec]):
     reason: str
 
 
+@dataclass(frozen=True, eq=False)
 class Names(Mapping[_Name, _Spec]):
     """Specs by their names. To ask for one that several plugins claim is an error; `contested` has its words."""
 
-    def __init__(self, specs: Mapping[_Name, _Spec], contested: Mapping[_Name, str]) -> None:
-        self._specs, self.contested = MappingProxyType(dict(specs)), MappingProxyType(dict(contested))
+    specs: dict[_Name, _Spec]
+    contested: dict[_Name, str]
 
     def __getitem__(self, name: _Name) -> _Spec:
         if name in self.contested:
             raise PluginConflictError(f"{self.contested[name]}.")
-        return self._specs[name]
+        return self.specs[name]
 
     def __iter__(self) -> Iterator[_Name]:
-        return iter(self._specs)
+        return iter(self.specs)
 
     def __len__(self) -> int:
-        return len(self._specs)
+        return len(self.specs)
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class _Slot:
         specs: list[Any] = []
         for offered in (implementation.function() for implementation in implementations):
             if not isinstance(offered, Iterable):
-                kind = f"a list of {self.spec.__name__}s"
-                raise Refused(f"{self.hook} returned a {type(offered).__name__}; it must return {kind}")
+                given, wanted = type(offered).__name__, self.spec.__name__
+                raise Refused(f"{self.hook} returned a {given}; it must return a list of {wanted}s")
             specs.extend(offered)
         for spec in specs:
             if not isinstance(spec, self.spec):
@@ -88,6 +89,7 @@ class _Slot:
         return specs
 
 
+_Offer = dict[_Slot, list[Any]]
 _SLOTS = (
     _Slot("frameworks", FrameworkSpec, "framework"),
     _Slot("toolsets", ToolsetSpec, "toolset"),
@@ -193,93 +195,89 @@ def _disabled() -> set[NormalizedName]:
     return {canonicalize_name(name.strip()) for name in os.environ.get(DISABLED, "").split(",")} - {""}
 
 
-class _Loader:
-    def __init__(self) -> None:
-        self.manager = pluggy.PluginManager(hookspec.PROJECT)
-        self.manager.add_hookspecs(hookspec)
-        self.plugins: list[PluginInfo] = []
-        self.offers: list[tuple[PluginInfo, dict[str, list[Any]]]] = []
-        self.origins: dict[tuple[str, Hashable], PluginInfo] = {}
-        self.withdrawn: list[Withdrawn[Any]] = []
-        self.disabled = _disabled()
+def load(plugins: Iterable[tuple[PluginInfo, Any]]) -> Registry:
+    """Builds a registry of core's own plugin and the given ones, each with its entry point or module (None, if broken).
 
-    def load(self, info: PluginInfo, module: Any) -> None:
-        """Registers one plugin; reports and leaves it out if anything about it fails."""
-        if {canonicalize_name(info.name), canonicalize_name(info.distribution)} & self.disabled:
-            self.plugins.append(replace(info, disabled=True, error=""))
-            return
-        cause: BaseException | None = None
-        if not info.error:
-            try:
-                self._accept(info, module.load() if isinstance(module, EntryPoint) else module)
-            except FOREIGN as error:
-                cause = error
-                info = replace(info, error=str(error) if isinstance(error, Refused) else told(error))
-        self.plugins.append(info)
-        if info.error:
-            advice = f"Update or uninstall {info.distribution}; everything else works."
-            warn(f"Plugin {info.name!r} of {info.label} was left out: {info.error}. {advice}", PluginWarning, cause)
+    Warns:
+        PluginWarning: A plugin, or something that it offers, was left out.
+    """
+    manager = pluggy.PluginManager(hookspec.PROJECT)
+    manager.add_hookspecs(hookspec)
+    core = PluginInfo("core", "cfi-core", version_of("cfi-core"), builtin.__name__)
+    offers = [_offer(manager, info, module) for info, module in ((core, builtin), *plugins)]
+    tables: dict[str, Names[Any, Any]] = {slot.table: Names({}, {}) for slot in _SLOTS}
+    toolsets, origins, withdrawn = tables["toolsets"], {}, []
+    for (slot, name), claimants in _claims(offers).items():
+        table, (plugin, spec) = tables[slot.table], claimants[0]
+        if len(claimants) > 1:
+            labels = " and by ".join(claimant.label for claimant, _ in claimants)
+            reason = f"The {slot.shown(name)} is claimed by {labels}; uninstall one of them, or set {DISABLED}"
+            table.contested[name] = reason
+        elif slot.spec is not MethodSpec or spec.toolset in toolsets.specs:
+            origins[slot.table, name], table.specs[name] = plugin, spec
+            continue
+        elif spec.toolset in toolsets.contested:
+            table.contested[name] = reason = toolsets.contested[spec.toolset]
+        else:
+            reason = f"No installed plugin describes the toolset {spec.toolset!r}"
+        withdrawn += [Withdrawn(*claim, reason) for claim in claimants]
+    infos = tuple(_with_reasons(info, withdrawn) for info, _ in offers)
+    return Registry(manager, infos, **tables, origins=origins, withdrawn=tuple(withdrawn))
 
-    def _accept(self, info: PluginInfo, module: Any) -> None:
-        """Takes what the plugin offers, or leaves no trace of it."""
-        _check_contract(module)
-        if self.manager.has_plugin(_handle(info)):
-            raise Refused(f"{info.distribution} announces two plugins of that name")
-        if other := self.manager.get_name(module):
-            raise Refused(f"{info.module} is loaded already, as {other}")
+
+def _claims(offers: list[tuple[PluginInfo, _Offer]]) -> dict[tuple[_Slot, Hashable], list[tuple[PluginInfo, Any]]]:
+    """Who claims each name, and for what; sorted, so that nothing depends on the order in which plugins were found."""
+    claims = defaultdict(list)
+    ordered = sorted(offers, key=lambda pair: (pair[0].distribution, pair[0].name))
+    for slot, (info, offer) in product(_SLOTS, ordered):
+        for spec in offer.get(slot, ()):
+            for name in slot.names(spec):
+                claims[slot, name].append((info, spec))
+    return claims
+
+
+def _with_reasons(plugin: PluginInfo, withdrawn: list[Withdrawn[Any]]) -> PluginInfo:
+    """The plugin with what of it cannot be used, which is reported."""
+    reasons = tuple(dict.fromkeys(entry.reason for entry in withdrawn if entry.plugin == plugin))
+    if reasons:
+        offered = f"Not all that plugin {plugin.name!r} of {plugin.label} offers can be used"
+        warn(f"{offered}: {'; '.join(reasons)}.", PluginWarning)
+    return replace(plugin, withdrawn=reasons)
+
+
+def _offer(manager: pluggy.PluginManager, info: PluginInfo, module: Any) -> tuple[PluginInfo, _Offer]:
+    """What one plugin offers: nothing where it is switched off, or where anything about it fails, which is reported."""
+    if {canonicalize_name(info.name), canonicalize_name(info.distribution)} & _disabled():
+        return replace(info, disabled=True, error=""), {}
+    cause: BaseException | None = None
+    if not info.error:
         try:
-            self.manager.register(module, name=_handle(info))
-            hooks = self.manager.get_hookcallers(module) or []
-            marked = {hook.name: [entry for entry in hook.get_hookimpls() if entry.plugin is module] for hook in hooks}
-            _check_hooks(module, marked)
-            offer = {slot.table: slot.gather(marked.get(slot.hook, [])) for slot in _SLOTS}
-        except FOREIGN:
-            if self.manager.has_plugin(_handle(info)):
-                self.manager.unregister(name=_handle(info))
-            raise
-        self.offers.append((info, offer))
+            return info, _accept(manager, info, module.load() if isinstance(module, EntryPoint) else module)
+        except FOREIGN as error:
+            cause = error
+            info = replace(info, error=str(error) if isinstance(error, Refused) else told(error))
+    advice = f"Update or uninstall {info.distribution}; everything else works."
+    warn(f"Plugin {info.name!r} of {info.label} was left out: {info.error}. {advice}", PluginWarning, cause)
+    return info, {}
 
-    def registry(self) -> Registry:
-        # Sorted by distribution, so that nothing depends on the order in which plugins were found.
-        self.offers.sort(key=lambda pair: (pair[0].distribution, pair[0].name))
-        tables: dict[str, Names[Any, Any]] = {}
-        for slot in _SLOTS:
-            tables[slot.table] = self._table(slot, tables["toolsets"] if slot.spec is MethodSpec else None)
-        plugins = tuple(map(self._with_reasons, self.plugins))
-        return Registry(self.manager, plugins, **tables, origins=self.origins, withdrawn=tuple(self.withdrawn))
 
-    def _table(self, slot: _Slot, toolsets: Names[Any, Any] | None) -> Names[Any, Any]:
-        """The specs of one kind whose names, and whose toolsets where they are given, are claimed once."""
-        claims: dict[Hashable, list[tuple[PluginInfo, Any]]] = defaultdict(list)
-        for info, offer in self.offers:
-            for spec in offer[slot.table]:
-                for name in slot.names(spec):
-                    claims[name].append((info, spec))
-        specs: dict[Hashable, Any] = {}
-        contested: dict[Hashable, str] = {}
-        for name, claimants in claims.items():
-            info, spec = claimants[0]
-            if len(claimants) > 1:
-                labels = " and by ".join(claimant.label for claimant, _ in claimants)
-                reason = f"The {slot.shown(name)} is claimed by {labels}; uninstall one of them, or set {DISABLED}"
-                contested[name] = reason
-            elif toolsets is None or spec.toolset in set(toolsets):
-                self.origins[slot.table, name], specs[name] = info, spec
-                continue
-            elif spec.toolset in toolsets.contested:
-                contested[name] = reason = toolsets.contested[spec.toolset]
-            else:
-                reason = f"No installed plugin describes the toolset {spec.toolset!r}"
-            self.withdrawn.extend(Withdrawn(*claim, reason) for claim in claimants)
-        return Names(specs, contested)
-
-    def _with_reasons(self, plugin: PluginInfo) -> PluginInfo:
-        """The plugin with what of it cannot be used, which is reported."""
-        reasons = tuple(dict.fromkeys(entry.reason for entry in self.withdrawn if entry.plugin == plugin))
-        if reasons:
-            offered = f"Not all that plugin {plugin.name!r} of {plugin.label} offers can be used"
-            warn(f"{offered}: {'; '.join(reasons)}.", PluginWarning)
-        return replace(plugin, withdrawn=reasons)
+def _accept(manager: pluggy.PluginManager, info: PluginInfo, module: Any) -> _Offer:
+    """Registers the plugin, or leaves no trace of it."""
+    _check_contract(module)
+    if manager.has_plugin(_handle(info)):
+        raise Refused(f"{info.distribution} announces two plugins of that name")
+    if other := manager.get_name(module):
+        raise Refused(f"{info.module} is loaded already, as {other}")
+    try:
+        manager.register(module, name=_handle(info))
+        hooks = manager.get_hookcallers(module) or []
+        marked = {hook.name: [entry for entry in hook.get_hookimpls() if entry.plugin is module] for hook in hooks}
+        _check_hooks(module, marked)
+        return {slot: slot.gather(marked.get(slot.hook, [])) for slot in _SLOTS}
+    except FOREIGN:
+        if manager.has_plugin(_handle(info)):
+            manager.unregister(name=_handle(info))
+        raise
 
 
 def _check_hooks(module: Any, marked: Mapping[str, list[pluggy.HookImpl]]) -> None:
@@ -300,24 +298,9 @@ def _check_contract(module: Any) -> None:
     if type(built_for) is not int:
         raise Refused(f"its CFI_CONTRACT is {built_for!r}, which is no whole number")
     if built_for != hookspec.CONTRACT:
-        raise Refused(
-            f"it was built for contract {built_for} between cfi-core and its plugins, and this cfi-core "
-            f"({version_of('cfi-core')}) has contract {hookspec.CONTRACT}"
-            + ("; it needs a newer cfi-core" if built_for > hookspec.CONTRACT else "")
-        )
-
-
-def load(plugins: Iterable[tuple[PluginInfo, Any]]) -> Registry:
-    """Builds a registry of core's own plugin and the given ones, each with its entry point or module (None, if broken).
-
-    Warns:
-        PluginWarning: A plugin, or something that it offers, was left out.
-    """
-    loader = _Loader()
-    core = PluginInfo("core", "cfi-core", version_of("cfi-core"), builtin.__name__)
-    for info, module in ((core, builtin), *plugins):
-        loader.load(info, module)
-    return loader.registry()
+        ours = f"this cfi-core ({version_of('cfi-core')}) has contract {hookspec.CONTRACT}"
+        advice = "; it needs a newer cfi-core" if built_for > hookspec.CONTRACT else ""
+        raise Refused(f"it was built for contract {built_for} between cfi-core and its plugins, and {ours}{advice}")
 
 
 _lock = RLock()
@@ -352,12 +335,9 @@ def registry() -> Registry:
 def _report_unknown(plugins: Sequence[PluginInfo]) -> None:
     names = {canonicalize_name(name) for plugin in plugins for name in (plugin.name, plugin.distribution)}
     if unknown := sorted(_disabled() - names):
+        absent = f"{', '.join(map(repr, unknown))}, and no installed plugin is called that"
         installed = ", ".join(sorted(f"{plugin.name} ({plugin.distribution})" for plugin in plugins))
-        warn(
-            f"{DISABLED} names {', '.join(map(repr, unknown))}, and no installed plugin is called that; installed are "
-            f"{installed}.",
-            PluginWarning,
-        )
+        warn(f"{DISABLED} names {absent}; installed are {installed}.", PluginWarning)
 
 
 def replace_registry(new: Registry | None) -> Registry | None:

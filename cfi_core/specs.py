@@ -6,7 +6,7 @@ so that listing what is installed imports no framework.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
@@ -83,7 +83,6 @@ RUNNABLE = frozenset({Need.FORWARD, Need.INPUT_GRADIENT, Need.LAYER, Need.LAYER_
 
 _Framework = Annotated[str, name_but((ANY,), "stands for every framework, which only the source of a bridge can be")]
 _Uniform = Annotated[str, one_of(*UNIFORM_ARGUMENTS)]
-_Translator = Annotated[str, name_but(TRANSLATOR_KINDS, "is what translator= calls a kind, so nobody could ask for it")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,14 +228,15 @@ class MethodSpec(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        own = {*self.init_args, *self.exec_args}
-        spoken_of = {name: getattr(self, name) for name in ("roles", "native_only", "argument_needs")}
-        spoken_of["defaults"] = [*self.defaults.raw, *self.defaults.toolset]
+        spoken_of = {name: {*getattr(self, name)} for name in ("roles", "native_only", "argument_needs")}
+        spoken_of["defaults"] = {*self.defaults.raw, *self.defaults.toolset}
         for name, arguments in spoken_of.items():
-            if unknown := sorted(set(arguments) - own):
-                self.refuse(f"{name} speaks of {_quote(unknown)}, which init_args and exec_args do not hold")
+            if unknown := sorted(arguments - {*self.init_args, *self.exec_args}):
+                names = ", ".join(map(repr, unknown))
+                self.refuse(f"{name} speaks of {names}, which init_args and exec_args do not hold")
         if self.wraps and self.wraps not in self.init_args:
-            self.refuse(f"wraps={self.wraps!r} is none of init_args ({_quote(self.init_args) or 'empty'})")
+            names = ", ".join(map(repr, self.init_args)) or "empty"
+            self.refuse(f"wraps={self.wraps!r} is none of init_args ({names})")
 
     def __repr__(self) -> str:
         optional = "".join(f", [{name}]" for name in self.optional)
@@ -260,7 +260,7 @@ class TranslatorSpec(Checked):
         kind: `"conversion"` (builds a native model) or `"bridge"` (runs the original inside).
     """
 
-    name: _Translator
+    name: Annotated[str, name_but(TRANSLATOR_KINDS, "is what translator= calls a kind, so nobody could ask for it")]
     source: Name
     target: _Framework
     preserves: frozenset[Need]
@@ -317,10 +317,6 @@ class WriterSpec(Checked):
 
 
 Spec = FrameworkSpec | ToolsetSpec | MethodSpec | TranslatorSpec | PlotterSpec | WriterSpec
-
-
-def _quote(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names))
 
 
 def resolve(implementation: str) -> Any:

@@ -1,13 +1,7 @@
 """Rules for what the records of plugins may hold; they stand in the annotations of the records' fields.
 
 A rule takes a value and returns what the record keeps of it (mutable collections are copied into frozen ones), or
-raises `Refused` with the reason. Most rules follow from a field's type; `Annotated` adds one:
-
-    @dataclass(frozen=True)
-    class ToolsetSpec(Checked):
-        name: Name                                # Annotated[str, _matching(…)]
-        requirements: tuple[Requires, ...] = ()
-        kind: Kind = Kind.LAYER
+raises `Refused` with the reason. Most rules follow from a field's type; `Annotated` adds one, as at `Name` below.
 """
 
 from __future__ import annotations
@@ -73,31 +67,26 @@ def _kept(hint: Any, value: Any) -> Any:
     if NoneType in parts:
         return None if value is None else _kept(parts[0], value)
     if parts and parts[-1] == Literal[""]:
-        return _kept_or_empty(parts[0], value)
+        try:
+            return value if isinstance(value, str) and not value else _kept(parts[0], value)
+        except Refused as refusal:
+            raise Refused(f"{refusal}, or empty") from None
     if origin is tuple and parts[-1] is Ellipsis:
         alone = f"; write ({_shown(value)},)" if isinstance(value, str) or hasattr(value, "shape") else ""
-        entries = _passed(value, isinstance(value, tuple | list), f"is no tuple{alone}")
-        return tuple(_member(parts[0], entry) for entry in entries)
+        _passed(value, isinstance(value, tuple | list), f"is no tuple{alone}")
+        return tuple(_member(parts[0], entry) for entry in value)
     if origin is tuple:
-        pair = _passed(value, isinstance(value, tuple | list) and len(value) == 2, "is no pair")
-        return tuple(_kept(part, entry) for part, entry in zip(parts, pair, strict=True))
+        _passed(value, isinstance(value, tuple | list) and len(value) == 2, "is no pair")
+        return tuple(map(_kept, parts, value))
     if origin is frozenset:
-        reason = f"is no set, such as frozenset({{{_first(parts[0])}}})"
-        entries = _passed(value, isinstance(value, AbstractSet), reason)
-        return frozenset(_member(parts[0], entry) for entry in entries)
+        _passed(value, isinstance(value, AbstractSet), f"is no set, such as frozenset({{{_first(parts[0])}}})")
+        return frozenset(_member(parts[0], entry) for entry in value)
     if origin is Mapping:
-        entries = _passed(value, isinstance(value, Mapping), "is no mapping")
-        return MappingProxyType({_member(parts[0], key): _member(parts[1], entry) for key, entry in entries.items()})
+        _passed(value, isinstance(value, Mapping), "is no mapping")
+        return MappingProxyType({_member(parts[0], key): _member(parts[1], entry) for key, entry in value.items()})
     if issubclass(hint, Enum):  # its value alone is refused, so that a slip of the pen is one
         return _passed(value, isinstance(value, hint), f"is no member of {hint.__name__}, such as {_first(hint)}")
     return _passed(value, isinstance(value, hint), f"is no {hint.__name__}")
-
-
-def _kept_or_empty(hint: Any, value: Any) -> Any:
-    try:
-        return value if isinstance(value, str) and not value else _kept(hint, value)
-    except Refused as refusal:
-        raise Refused(f"{refusal}, or empty") from None
 
 
 def _member(hint: Any, entry: Any) -> Any:
@@ -142,7 +131,7 @@ _PLAIN: Mapping[Any, Rule] = {
 # rules that no type tells
 
 
-def _matching(pattern: str, description: str) -> Rule:
+def _form(pattern: str, description: str) -> Rule:
     fits = re.compile(pattern).fullmatch
     return lambda value: _passed(value, isinstance(value, str) and bool(fits(value)), f"is not {description}")
 
@@ -182,18 +171,13 @@ def _permutation(value: Any) -> tuple[int, ...] | None:
 
 _NAME = r"[^\W\d]\w*"
 _DOTTED = rf"{_NAME}(\.{_NAME})*"
-_REFERENCE = rf"{_DOTTED}:{_NAME}"
 
-Name = Annotated[str, _matching(r"\S(.*\S)?", "a name: a string that neither is empty nor begins or ends with a space")]
-Key = Annotated[
-    str, _matching(r"[a-z][a-z0-9_]*", "a key: lower-case letters, digits and underscores, such as 'grad_cam'")
-]
-Identifier = Annotated[str, _matching(_NAME, "the name of an argument or class")]
-Module = Annotated[str, _matching(_DOTTED, "the name of a module")]
-Reference = Annotated[str, _matching(_REFERENCE, "of the form 'module:attribute'")]
-Suffix = Annotated[
-    str, _matching(r"\.[^\s./\\A-Z]+", "a suffix: a dot, then lower-case characters without another dot")
-]
+Name = Annotated[str, _form(r"\S(.*\S)?", "a name: a string that neither is empty nor begins or ends with a space")]
+Key = Annotated[str, _form(r"[a-z][a-z0-9_]*", "a key: lower-case letters, digits and underscores, such as 'grad_cam'")]
+Identifier = Annotated[str, _form(_NAME, "the name of an argument or class")]
+Module = Annotated[str, _form(_DOTTED, "the name of a module")]
+Reference = Annotated[str, _form(rf"{_DOTTED}:{_NAME}", "of the form 'module:attribute'")]
+Suffix = Annotated[str, _form(r"\.[^\s./\\A-Z]+", "a suffix: a dot, then lower-case characters without another dot")]
 Requires = Annotated[str, _requirement]
 Permuted = Annotated[tuple[int, ...] | None, _permutation]
 Notes = Annotated[Mapping[str, Any], lambda value: dict(_kept(Mapping[Name, Any], value))]

@@ -37,10 +37,8 @@ def use_plugins(*modules: Any, with_installed: bool = False) -> Iterator[Registr
     installed = announcements(ENTRY_POINT_GROUP) if with_installed else []
     for info, _ in installed:
         if info.module in names:
-            raise ArgumentError(
-                f"{info.module} is installed by {info.label}, and with_installed=True shows it already: "
-                f"leave it out of use_plugins()."
-            )
+            shown = f"{info.module} is installed by {info.label}, and with_installed=True shows it already"
+            raise ArgumentError(f"{shown}: leave it out of use_plugins().")
     former = replace_registry(load([*installed, *zip(given, modules, strict=True)]))
     try:
         yield registry()

@@ -101,11 +101,11 @@ class PluginConformance(ABC):
                 implementation = resolve(reference)
             except FOREIGN as error:
                 raise AssertionError(f"{reference!r} of {spec.title} cannot be imported: {told(error)}") from error
-            assert callable(implementation), f"{reference!r} of {spec.title} cannot be called"
             try:
                 inspect.signature(implementation).bind(*[None] * arguments)
             except TypeError as error:
-                raise AssertionError(f"{reference!r} cannot be called with {arguments} arguments: {error}") from error
+                what = f"{reference!r} of {spec.title} cannot be called with {arguments} arguments"
+                raise AssertionError(f"{what}: {error}") from error
 
     def test_importing_it_imports_no_framework(self) -> None:
         """Listing what is installed stays quick; implementations are named by strings."""
@@ -133,10 +133,9 @@ class PluginConformance(ABC):
         named = any(point is not None and point.load() is self.plugin for _, point in found)
         assert named, f"no entry point of {self.distribution} names the plugin: {found}"
 
-    def _offered(self, current: Registry) -> Iterator[Any]:
-        mine = current.plugins[-1]
-        for table in sorted({table for table, _ in current.origins}):
-            yield from (spec for spec in getattr(current, table).values() if current.origin_of(spec).name == mine.name)
+    def _offered(self, current: Registry) -> list[Any]:
+        owners, mine = current.origins.items(), current.plugins[-1].name
+        return [getattr(current, table)[name] for (table, name), owner in owners if owner.name == mine]
 
 
 def _entrance(current: Registry, spec: Any) -> tuple[str, int]:

@@ -8,7 +8,7 @@ with closed-form gradients, so that the whole way of a call can be tested where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -57,7 +57,7 @@ class Network:
         """All activations."""
         activations, value = {}, images
         for step in STEPS:
-            activations[step] = value = self.forward(step, value)
+            activations[step] = value = self.apply(step, value)[0]
         return activations
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -78,32 +78,22 @@ class Network:
         values = {"input": images, **self.layers(images)}
         gradients, gradient = {"head": cotangent}, cotangent
         for (name, value), step in reversed(list(zip(values.items(), self.steps, strict=False))):
-            gradients[name] = gradient = self.backward(step, value, gradient)
+            gradients[name] = gradient = self.apply(step, value)[1](gradient)
         return gradients
 
-    def forward(self, step: str, value: np.ndarray) -> np.ndarray:
-        """What a step makes of a value."""
+    def apply(self, step: str, value: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """What a step makes of a value, and what carries a gradient back to the value."""
         if step == "mix":
-            return self._along_channels(value, self.mix.T)
+            return self._along_channels(value, self.mix.T), lambda gradient: self._along_channels(gradient, self.mix)
         if step == "relu":
-            return np.maximum(value, 0)
+            return np.maximum(value, 0), lambda gradient: gradient * (value > 0)
         if step == "pool":
-            return np.asarray(value.mean(axis=self.spatial))
-        return value @ self.head.T if step == "head" else self.normalise(value)
-
-    def backward(self, step: str, value: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
-        """Gradient at the value that a step was given."""
-        if step == "mix":
-            return self._along_channels(cotangent, self.mix)
-        if step == "relu":
-            return cotangent * (value > 0)
-        if step == "pool":
-            size = np.prod([value.shape[axis] for axis in self.spatial])
-            return np.broadcast_to(np.expand_dims(cotangent / size, self.spatial), value.shape)
+            share = np.ones_like(value) / np.prod([value.shape[axis] for axis in self.spatial])
+            return value.mean(axis=self.spatial), lambda gradient: np.expand_dims(gradient, self.spatial) * share
         if step == "head":
-            return cotangent @ self.head
+            return value @ self.head.T, lambda gradient: gradient @ self.head
         output = self.normalise(value)
-        return output * (cotangent - (output * cotangent).sum(axis=1, keepdims=True))
+        return output, lambda gradient: output * (gradient - (output * gradient).sum(axis=1, keepdims=True))
 
     def _along_channels(self, images: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         return np.moveaxis(np.moveaxis(images, self.channel, -1) @ matrix, -1, self.channel)
@@ -134,15 +124,15 @@ class NetworkRunner(Runner):
         return self.linearize(stage, values)[0]
 
     def linearize(self, stage: int, values: Arrays) -> tuple[tuple[np.ndarray, ...], Pullback]:
-        kept, value, others = [], values[-1], len(values) - 1
+        value, others, pullbacks = values[-1], len(values) - 1, []
         for step in self._stages[stage]:
-            kept.append((step, value))
-            value = self._model.forward(step, value)
+            value, carry = self._model.apply(step, value)
+            pullbacks.append(carry)
 
         def pullback(cotangents: Sequence[Any], wanted: Sequence[bool]) -> tuple[np.ndarray | None, ...]:
             gradient = np.zeros_like(value) if cotangents[0] is None else cotangents[0]
-            for step, before in reversed(kept):
-                gradient = self._model.backward(step, before, gradient)
+            for carry in reversed(pullbacks):
+                gradient = carry(gradient)
             return (*[None] * others, gradient if wanted[-1] else None)
 
         return (value,), pullback
@@ -155,8 +145,8 @@ class BridgedPrint(Print):
         self._adapter, self._original = request.adapter, request.model
         self._runner = request.adapter.runner(request.model, request.inputs, request.layers)
         first, *activations, outputs = self._run(request.inputs[0])
-        layers = zip(self._runner.layers, activations, strict=True)
-        self.axes = {"input": self._to_last(first)} | {name: self._to_last(value, name) for name, value in layers}
+        layers = dict(zip(self._runner.layers, activations, strict=True))
+        self.axes = {"input": self._to_last(first)} | {name: self._to_last(layers[name], name) for name in layers}
         # What the adapter reads off a print: its floating point type and its number of classes.
         array = request.adapter.to_numpy(outputs)
         super().__init__(np.zeros((1, 1), array.dtype), np.zeros((array.shape[1], 1), array.dtype))
