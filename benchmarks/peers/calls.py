@@ -7,7 +7,7 @@ import io
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,10 @@ from cfi_core.specs import Kind, Role
 
 NATIVE, BRIDGE, CONVERSION = ROUTES = ("native", "bridge", "conversion")
 SEED = 0
+_DRAWS, _BITS = 8, 8
+
+Library = Callable[[Mapping[str, Any]], list[Any]]
+"""Makes the library's call again with these arguments."""
 
 
 class NotAsked(Exception):
@@ -37,6 +41,7 @@ class Asked:
         init_args: Of the constructor.
         exec_args: Of the call.
         read: The attribution's values as the library orders them.
+        elsewhere: What takes the place of some of `exec_args` on a translated model.
     """
 
     model: Any
@@ -45,6 +50,7 @@ class Asked:
     init_args: Mapping[str, Any]
     exec_args: Mapping[str, Any]
     read: Callable[[cfi.Attribution], list[Any]]
+    elsewhere: Mapping[str, Any] = field(default_factory=dict)
 
     def attribute(self, translator: str | None = None) -> list[Any]:
         """What CFI gives to users who want exactly what the library's own users get."""
@@ -79,18 +85,20 @@ class Benchmark:
         self.other = other
         self.inside = False
 
-    def repeat(self, asked: Asked, library: Callable[[], list[Any]], error: BaseException | None) -> None:
+    def repeat(self, asked: Asked, library: Library, error: BaseException | None) -> None:
         """Compares; `error` is what the library's call in the test raised."""
         self.inside = True
         try:
             with _apart():
-                expected = [] if error is not None else _seeded(library)
+                expected = [] if error is not None else _seeded(lambda: library(asked.exec_args))
                 for route in self.routes:
-                    self._one(asked, route, expected, error)
+                    self._one(asked, route, library, expected, error)
         finally:
             self.inside = False
 
-    def _one(self, asked: Asked, route: str, expected: list[Any], failed: BaseException | None) -> None:
+    def _one(
+        self, asked: Asked, route: str, library: Library, expected: list[Any], failed: BaseException | None
+    ) -> None:
         name = asked.key + ("/" + str(asked.init_args["method"]) if asked.key == "noise_tunnel" else "")
         try:
             if route == NATIVE:
@@ -107,17 +115,46 @@ class Benchmark:
             self.tally.note(name, route, counted.UNTYPED, error)
         else:
             if failed is None:
-                self.tally.compare(name, route, expected, values)
+                floor = (lambda: 0.0) if route == NATIVE else (lambda: _floor(asked, library, expected))
+                self.tally.compare(name, route, expected, values, floor)
             else:
                 self.tally.note(name, route, counted.SERVED, failed)
 
 
+def _floor(asked: Asked, library: Library, expected: list[Any]) -> float:
+    """How far the library is from itself when its inputs change in their last bits."""
+    name = "inputs" if "inputs" in asked.exec_args else "seed_input"
+    given, farthest = asked.exec_args[name], 0.0
+    generator = np.random.default_rng(SEED)
+
+    def nudged(part: Any) -> Any:
+        array = np.asarray(part.detach() if isinstance(part, torch.Tensor) else part)
+        if array.dtype.kind != "f":
+            return part
+        last = _BITS * np.finfo(array.dtype).eps * np.abs(array).max(initial=0)
+        array = (array + last * generator.uniform(-1, 1, array.shape)).astype(array.dtype)
+        return torch.tensor(array).requires_grad_(part.requires_grad) if isinstance(part, torch.Tensor) else array
+
+    for _ in range(_DRAWS):
+        changed = type(given)(map(nudged, given)) if isinstance(given, tuple | list) else nudged(given)
+        values = _seeded(lambda inputs=changed: library({**asked.exec_args, name: inputs}))
+        farthest = max(farthest, counted.difference(expected, values)[1])
+    return farthest
+
+
 def abroad(asked: Asked, other: str, route: str) -> list[Any]:
     """The call on the model translated into the other framework, brought back by a bridge or a conversion."""
+    asked = replace(asked, exec_args={**asked.exec_args, **asked.elsewhere})
     spec = next(spec for spec in cfi.methods(asked.key) if spec.toolset == asked.toolset)
     by_role = {spec.roles.get(name): value for name, value in {**asked.init_args, **asked.exec_args}.items()}
-    given = by_role.get(Role.INPUTS)
+    given = by_role.get(Role.INPUTS, by_role.get(Role.ONE_OR_SEVERAL))
     inputs = tuple(given) if isinstance(given, tuple | list) else (given,)
+    if any(part is None for part in inputs):
+        raise NotAsked("a call without inputs")
+    if Role.ONE_OR_SEVERAL in by_role:
+        ranks = [len(tensor.shape) for tensor in asked.model.inputs]
+        inputs = tuple(x if len(np.shape(x)) == rank else x[None] for x, rank in zip(inputs, ranks, strict=True))
+        by_role[Role.ONE_OR_SEVERAL] = inputs
     held = by_role.get(Role.HELD)
     held = held if isinstance(held, tuple) else () if held is None else (held,)
     if not all(hasattr(part, "shape") for part in held):
@@ -126,6 +163,9 @@ def abroad(asked: Asked, other: str, route: str) -> list[Any]:
     travel = _Travel(asked.model, moved, len(inputs), by_role.get(Role.LAYER))
     init_args = {name: travel.own(value, spec.roles.get(name)) for name, value in asked.init_args.items()}
     exec_args = {name: travel.own(value, spec.roles.get(name)) for name, value in asked.exec_args.items()}
+    for name in exec_args:
+        if spec.roles.get(name) is Role.ONE_OR_SEVERAL:
+            exec_args[name] = tuple(_turn(part, moved.input_axes[i]) for i, part in enumerate(inputs))
     values = replace(asked, model=moved.model, init_args=init_args, exec_args=exec_args).attribute(route)
     return travel.home(values, of_layer=spec.kind is Kind.LAYER)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import captum.attr
@@ -71,12 +71,13 @@ def _repeating(kind: type, original: Any, benchmark: Benchmark) -> Any:
             failure = error
         finally:
             benchmark.inside = False
+        asked = None
         with contextlib.suppress(TypeError):  # arguments that are none of the library's
             given = dict(list(signature.bind(self, *args, **kwargs).arguments.items())[1:])
-            given |= given.pop("kwargs", {})
-            asked = _asked(self, given)
-            if asked is not None:
-                benchmark.repeat(asked, lambda: _again(asked.model, original, self, args, kwargs, result), failure)
+            asked = _asked(self, {**given, **given.pop("kwargs", {})})
+        if asked is not None:
+            model = asked.model
+            benchmark.repeat(asked, lambda words: _again(model, original, self, words, result), failure)
         if failure is not None:
             raise failure
         return result
@@ -84,13 +85,13 @@ def _repeating(kind: type, original: Any, benchmark: Benchmark) -> Any:
     return attribute
 
 
-def _again(model: Any, original: Any, explainer: Any, args: Any, kwargs: Any, result: Any) -> list[Any]:
+def _again(model: Any, original: Any, explainer: Any, words: Mapping[str, Any], result: Any) -> list[Any]:
     """The library's values in inference mode, as CFI explains all models; those of the test, if it runs only once."""
     training = [module for module in model.modules() if module.training] if isinstance(model, torch.nn.Module) else []
     for module in training:
         module.training = False
     try:
-        return _flat(original(explainer, *args, **kwargs))
+        return _flat(original(explainer, **words))
     except Exception:  # noqa: BLE001 - LRP takes away rules, a forward function may use up its graph
         return _flat(result)
     finally:

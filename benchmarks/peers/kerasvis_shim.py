@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
 from tf_keras_vis.layercam import Layercam
 from tf_keras_vis.saliency import Saliency
 from tf_keras_vis.scorecam import Scorecam
+from tf_keras_vis.utils import find_layer
+from tf_keras_vis.utils.model_modifiers import Conv
+
+import cfi_core as cfi
 
 OTHER = "torch"
 TESTS = "tests"
@@ -63,15 +68,29 @@ def _repeating(kind: type, original: Any, benchmark: Benchmark) -> Any:
         key = KEYS[kind]
         if "penultimate_layer" in signature.parameters and given.get("penultimate_layer") is None:
             given["penultimate_layer"] = -1  # what None means in tf-keras-vis
-        asked = Asked(
-            constructor.pop("model"), key, "tf-keras-vis", constructor, given, lambda result: _flat(result.values)
-        )
-        benchmark.repeat(asked, lambda: _flat(original(self, *args, **kwargs)), failure)
+        elsewhere = _sought(self.model, given) if failure is None and "penultimate_layer" in given else {}
+        model = constructor.pop("model")
+        asked = Asked(model, key, "tf-keras-vis", constructor, given, _values, elsewhere)
+        benchmark.repeat(asked, lambda words: _flat(original(self, **words)), failure)
         if failure is not None:
             raise failure
         return result
 
     return call
+
+
+def _sought(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The convolution itself: in a model whose activations are layers of their own, another one would be sought."""
+    layer = given["penultimate_layer"]
+    if isinstance(layer, int | str):
+        layer = model.layers[layer] if isinstance(layer, int) else model.get_layer(layer)
+    if given.get("seek_penultimate_conv_layer", True):
+        layer = find_layer(model, lambda entry: isinstance(entry, Conv), offset=layer) or layer
+    return {"penultimate_layer": layer, "seek_penultimate_conv_layer": False}
+
+
+def _values(attribution: cfi.Attribution) -> list[Any]:
+    return _flat(attribution.values)
 
 
 def _flat(values: Any) -> list[Any]:

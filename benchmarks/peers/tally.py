@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-SAME, CLOSE, DIFFERENT = "same", "within 1e-5", "different"
+SAME, CLOSE, ROUNDING, DIFFERENT = "same", "within 1e-5", "rounding", "different"
 REFUSED, UNTYPED = "refused", "untyped error"
 NEITHER, SERVED = "neither", "CFI alone"
-OUTCOMES = (SAME, CLOSE, DIFFERENT, REFUSED, UNTYPED, NEITHER, SERVED)
+OUTCOMES = (SAME, CLOSE, ROUNDING, DIFFERENT, REFUSED, UNTYPED, NEITHER, SERVED)
 _CLOSE = 1e-5
 _NOTHING = 1e-12  # the variance of what single precision holds as constant
 LEGEND = f"""
 {SAME}: to the last bit. {CLOSE}: the largest difference, relative to the largest value (or below {_NOTHING}).
+{ROUNDING}: in the other framework, no farther than the library is from itself when the last bits of the inputs change.
 {REFUSED}: by an error of CFI's own. {NEITHER}: both fail, CFI by an error of its own.
 {SERVED}: the library fails, CFI gives values."""
 
@@ -50,10 +51,14 @@ class Tally:
     rows: list[Row] = field(default_factory=list)
     test: str = ""
 
-    def compare(self, method: str, route: str, library: Sequence[Any], ours: Sequence[Any]) -> None:
-        """Notes how far the values of a call are apart from the library's."""
-        problem, apart = _difference(library, ours)
-        outcome = DIFFERENT if problem else SAME if apart == 0 else CLOSE if apart <= _CLOSE else DIFFERENT
+    def compare(
+        self, method: str, route: str, library: Sequence[Any], ours: Sequence[Any], floor: Callable[[], float]
+    ) -> None:
+        """Notes how far the values of a call are apart from the library's; `floor` is asked where that is far."""
+        problem, apart = difference(library, ours)
+        outcome = SAME if apart == 0 else CLOSE
+        if problem or apart > _CLOSE:
+            outcome = ROUNDING if not problem and apart <= floor() else DIFFERENT
         self.rows.append(Row(method, route, outcome, self.test, problem, apart))
 
     def note(self, method: str, route: str, outcome: str, error: BaseException | None = None) -> None:
@@ -88,7 +93,7 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {message[:_LONGEST_REASON]}"
 
 
-def _difference(library: Sequence[Any], ours: Sequence[Any]) -> tuple[str, float]:
+def difference(library: Sequence[Any], ours: Sequence[Any]) -> tuple[str, float]:
     """What cannot be compared, in words; and the largest relative difference."""
     if len(library) != len(ours):
         return f"{len(ours)} values for the library's {len(library)}", 0.0
