@@ -1,4 +1,4 @@
-"""Loads and runs hostile files, many in one process, and writes a line of JSON on each: `python hostile_child.py MODE NAME…`."""
+"""Loads and runs hostile files, many in one process, with a line of JSON on each: `hostile_child.py MODE NAME…`."""
 
 from __future__ import annotations
 

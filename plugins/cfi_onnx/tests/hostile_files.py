@@ -6,6 +6,7 @@ take no space on disk.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -254,7 +255,7 @@ def _with_graph(raw: bytes) -> bytes:
 @case
 def two_hundred_thousand_nodes(folder: Path) -> Path:
     names = ["x", *(f"v{i}" for i in range(200_000 - 1)), "y"]
-    return write(folder, graph([node("Relu", one, other) for one, other in zip(names, names[1:], strict=False)]))
+    return write(folder, graph([node("Relu", one, other) for one, other in itertools.pairwise(names)]))
 
 
 @case
@@ -511,7 +512,7 @@ def scan_over_a_terabyte(folder: Path) -> Path:
 
 def _doubling(kind: str, times: int, **attributes: Any) -> onnx.GraphProto:
     names = ["x", *(f"v{i}" for i in range(times - 1)), "y"]
-    pairs = zip(names, names[1:], strict=False)
+    pairs = itertools.pairwise(names)
     return graph([node(kind, f"{one} {one}", other, **attributes) for one, other in pairs])
 
 
@@ -528,7 +529,7 @@ def concat_that_overflows(folder: Path) -> Path:
 @case
 def constant_that_doubles(folder: Path) -> Path:
     names = ["c", *(f"v{i}" for i in range(38))]
-    nodes = [node("Concat", f"{one} {one}", other, axis=0) for one, other in zip(names, names[1:], strict=False)]
+    nodes = [node("Concat", f"{one} {one}", other, axis=0) for one, other in itertools.pairwise(names)]
     return write(
         folder,
         graph([*nodes, node("ReduceSum", names[-1], "r"), node("Add", "x r")], [constant("c", [1.0], np.float32)]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -101,7 +102,7 @@ def test_an_error_names_the_limit_what_was_found_and_how_to_raise_it(tmp_path: P
 
 def _doubled(times: int) -> onnx.ModelProto:
     names = ["x", *(f"v{i}" for i in range(times))]
-    nodes = [node("Concat", f"{one} {one}", other, axis=1) for one, other in zip(names, names[1:], strict=False)]
+    nodes = [node("Concat", f"{one} {one}", other, axis=1) for one, other in itertools.pairwise(names)]
     return proto(graph([*nodes, node("ReduceSum", f"{names[-1]} axes", "y")], [constant("axes", [1])]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -121,7 +121,8 @@ def _runtime(model: ModelProto, found: Sizes, weights: int) -> Run:
     except Exception as error:
         raise _refusal(error) from error
 
-    def run(feeds: Feeds, seconds: float, memory: int) -> list[Any]:
+    def run(feeds: Feeds, seconds: float, memory: int, kept: list[Any] = kept) -> list[Any]:
+        """Runs the session, which reads the weights that are kept where they lie."""
         running = RunOptions()
         running.log_severity_level = _QUIET
         if bounded:
@@ -142,12 +143,11 @@ def _runtime(model: ModelProto, found: Sizes, weights: int) -> Run:
         finally:
             del running
 
-    run.kept = kept  # type: ignore[attr-defined] - the session reads these weights where they lie
     return run
 
 
 def _handed_over(model: ModelProto, options: Any) -> tuple[bytes, list[Any]]:
-    """The model for ONNX Runtime; the large weights of one that is too large for a message are handed over by themselves."""
+    """The model for ONNX Runtime; the large weights of one too large for a message come by themselves."""
     large = list(large_weights(model))
     if sum(map(tensor_bytes, large)) < _LARGEST_PROTO:
         return model.SerializeToString(), []

@@ -1,4 +1,4 @@
-"""What an ONNX model may take: the bounds that a stranger's file cannot pass, and how the owner of a large one raises them.
+"""What an ONNX model may take: bounds that a stranger's file cannot pass, and that the owner of a large one raises.
 
 Every limit is an environment variable, read when it is needed, so that it holds in child processes too. What a model
 needs grows with the weights that its files really hold and with the samples that it is run on, both of which are the
@@ -44,7 +44,7 @@ class Limit:
             return int(float(given))
         except (ValueError, OverflowError):
             raise ArgumentError(
-                f"{self.variable} is {given!r}. Set it to a number of {self.unit}, or leave it out for {self.default:,}."
+                f"{self.variable} is {given!r}. Set it to a number of {self.unit}, or leave it out: {self.default:,}."
             ) from None
 
     def error(self, what: str, needed: int | None = None) -> InputError:
@@ -73,18 +73,18 @@ UNKNOWN = Limit("CFI_ONNX_UNKNOWN", MIB, "bytes")
 """Fields that this version of ONNX does not know, which protobuf keeps and copies. Newer versions add some, all short."""
 
 NODES = Limit("CFI_ONNX_NODES", 50_000, "nodes")
-"""With all subgraphs, and functions written out as often as they are called. Language models of billions of weights have
-10,000; ONNX Runtime needs ten seconds to prepare 200,000."""
+"""With all subgraphs, and functions written out as often as they are called. Language models of billions of weights
+have 10,000; ONNX Runtime needs ten seconds to prepare 200,000."""
 
 DEPTH = Limit("CFI_ONNX_DEPTH", 32, "levels")
 """Subgraphs in subgraphs, and functions that call functions. Exporters make fewer than ten."""
 
 UNSTORED = Limit("CFI_ONNX_UNSTORED", 128 * MIB, "bytes")
 """By how much the weights that a model claims may exceed what its files hold on disk: holes, and places that many
-weights share. Tied weights that are written once stay below it, or are shared by name."""
+weights share. Tied weights are shared by name, or stay below it."""
 
 MEMORY = Limit("CFI_ONNX_MEMORY", 640 * MIB, "bytes")
-"""What a model may allocate while it runs, besides `PER_SAMPLE` for each sample and `PER_WEIGHT` times its weights."""
+"""What a pass may allocate, besides `PER_SAMPLE` for each sample and `PER_WEIGHT` times the weights."""
 
 SECONDS = Limit("CFI_ONNX_SECONDS", 6, "seconds")
 """What one pass may take, besides `SECONDS_PER_SAMPLE` for each sample and `SECONDS_PER_GIB` of weights; waiting for

@@ -34,8 +34,8 @@ class BoundedEvaluator(ReferenceEvaluator):
         for node in self.nodes_:
             if node.op_type in _UNENDING:
                 raise InputError(
-                    f"ONNX's reference evaluator computes operator {node.op_type} by code that nothing can end. Install "
-                    f"ONNX Runtime: pip install 'cfi-onnx[onnxruntime]'."
+                    f"ONNX's reference evaluator computes operator {node.op_type} by code that nothing can end. "
+                    f"Install ONNX Runtime: pip install 'cfi-onnx[onnxruntime]'."
                 )
         super()._init()
         for node in self.rt_nodes_:
@@ -120,7 +120,8 @@ def within(compute: Callable[[], Any], seconds: float, memory: int) -> Any:
         except BaseException as error:  # noqa: BLE001 - raised again by the caller
             failed.append(error)
 
-    thread = threading.Thread(target=work, name="cfi-onnx-reference", daemon=True)
+    # No daemon: a process that ended while numpy still multiplies would wait for its locks forever.
+    thread = threading.Thread(target=work, name="cfi-onnx-reference")
 
     def stop() -> None:
         if thread.ident is not None and thread.is_alive():

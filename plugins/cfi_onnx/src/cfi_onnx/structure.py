@@ -157,8 +157,8 @@ class _Walk:
         for name, node in self._shaped:
             if self._lists.get(name, 0) > MOST_AXES:
                 raise InputError(
-                    f"Operator {node.op_type} (node {_short(node.name or name)}) asks for {self._lists[name]:,} axes; at "
-                    f"most {MOST_AXES} are possible. The file is broken."
+                    f"Operator {node.op_type} (node {_short(node.name or name)}) asks for {self._lists[name]:,} axes; "
+                    f"at most {MOST_AXES} are possible. The file is broken."
                 )
 
     def _inside(self, node: NodeProto, depth: int) -> int:

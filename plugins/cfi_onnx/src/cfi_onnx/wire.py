@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any
 
 import onnx
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from cfi_onnx.limits import DEPTH, MIB, NODES, PARTS, STRUCTURE, UNKNOWN
 
@@ -101,7 +100,7 @@ class _Kind:
 
 
 @cache
-def _entire(message: Descriptor) -> _Kind:
+def _entire(message: Any) -> _Kind:
     """A kind of message with all that is in it."""
     made: dict[str, _Kind] = {}
     return _kind(message, made, lambda inside: True)
@@ -113,14 +112,14 @@ def _outline() -> _Kind:
     return _kind(onnx.ModelProto.DESCRIPTOR, {}, lambda inside: inside in ("GraphProto", "TensorProto"))
 
 
-def _kind(message: Descriptor, made: dict[str, _Kind], enters: Callable[[str], bool]) -> _Kind:
+def _kind(message: Any, made: dict[str, _Kind], enters: Callable[[str], bool]) -> _Kind:
     if message.name in made:
         return made[message.name]
     kind = made[message.name] = _Kind()
     for one in message.fields:
         number = one.number << 3
         kind.skipped.update((number | _VARINT, number | _FIXED_64, number | _BYTES, number | _FIXED_32))
-        content = one.message_type if one.type == FieldDescriptor.TYPE_MESSAGE else None
+        content = one.message_type
         if message.name == "TensorProto" and one.name in _CONTENTS:
             kind.contents.add(number | _BYTES)
         elif content is not None and enters(content.name):
