@@ -91,7 +91,7 @@ def _parse(path: Path) -> tuple[ModelProto, int]:
                 f"weights in further files (onnx.save(…, save_as_external_data=True))."
             )
         stored = _stored(file.fileno(), size)
-        check_stored(size, stored)
+        check_stored(size, stored, "It has")
         if size:
             with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
                 try:

@@ -70,7 +70,7 @@ PARTS = Limit("CFI_ONNX_PARTS", 2_000_000, "parts")
 """Fields in the file: each costs memory and time however short it is. 20,000 nodes have some 500,000."""
 
 UNKNOWN = Limit("CFI_ONNX_UNKNOWN", MIB, "bytes")
-"""Fields that this version of ONNX does not know, which protobuf keeps and copies. Newer versions add some, all short."""
+"""Fields that this version of ONNX does not know, which protobuf keeps and copies. New versions add short ones."""
 
 NODES = Limit("CFI_ONNX_NODES", 50_000, "nodes")
 """With all subgraphs, and functions written out as often as they are called. Language models of billions of weights

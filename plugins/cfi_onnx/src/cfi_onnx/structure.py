@@ -95,16 +95,14 @@ def check_in_memory(structure: Structure) -> None:
             )
 
 
-def check_stored(claimed: int, stored: int) -> None:
+def check_stored(claimed: int, stored: int, what: str = "The model's weights are") -> None:
     """Refuses weights that no file holds.
 
     Raises:
         InputError: What is claimed exceeds what is stored by more than the limit.
     """
     if claimed - stored > UNSTORED.value:
-        raise UNSTORED.error(
-            f"The model's weights are {claimed:,} bytes, of which its files hold {stored:,}", claimed - stored
-        )
+        raise UNSTORED.error(f"{what} {claimed:,} bytes, of which the disk holds {stored:,}", claimed - stored)
 
 
 def _check_inputs(model: ModelProto) -> None:
