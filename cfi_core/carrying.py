@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.adapters import as_arrays, as_tensor, framework_of_tensor
+from cfi_core.adapters import as_array, as_arrays, framework_of_tensor
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import ArgumentError, LayerError, ModelWarning, warn
-from cfi_core.framework.axes import Permutation, inverse
+from cfi_core.framework.axes import Permutation, inverse, permute
 from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.heads import at_head
 from cfi_core.records import Call, Carried, Prepared
@@ -210,8 +210,13 @@ class _Carrier:
         name = self.call.original.adapter.layer_name(self.call.original.model, value)
         return value if name is None else self.layer_object(name)
 
-    def _tensor(self, value: Any, axes: Sequence[int] | None) -> Any:
-        return as_tensor(self.registry, self.prepared.adapter, self.model, value, axes)
+    def _tensor(self, value: Any, axes: Permutation) -> Any:
+        """A fresh tensor with permuted axes, without a detour where it already is one."""
+        adapter = self.prepared.adapter
+        if not adapter.is_tensor(value):
+            return adapter.tensor(permute(as_array(self.registry, value, "an array"), axes), self.model)
+        tensor = adapter.tensor(value, self.model)
+        return tensor if axes is None else adapter.permute(tensor, axes)
 
     def _unpermute(self, tensor: Any, axes: Permutation) -> Any:
         return tensor if axes is None else self.prepared.adapter.permute(tensor, inverse(axes))

@@ -19,9 +19,7 @@ def find_original(registry: Registry, arguments: Arguments, methods: Sequence[Me
     """The user's model, loaded (see `load_original`); a plain function's framework is told by the inputs."""
     inputs = arguments.inputs
     if inputs is None:
-        own = arguments.exec_args or {}
-        names = (name for method in methods for name, role in method.roles.items() if role is Role.INPUTS)
-        inputs = next((own[name] for name in names if name in own), None)
+        inputs = next((value for method in methods for value in arguments.of_role(Role.INPUTS, method)), None)
     return load_original(registry, arguments.model, inputs)
 
 

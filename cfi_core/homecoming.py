@@ -148,10 +148,10 @@ def _as_numpy(prepared: Prepared, value: Any) -> Any:
 
 def _given_target(call: Call) -> Any:
     """The target as the user gave it, in whichever words."""
-    arguments, roles = call.plan.arguments, call.plan.method.roles
+    arguments = call.plan.arguments
     if arguments.target is not None or call.target is not None:
         return arguments.target
-    return next((value for name, value in arguments.own.items() if roles.get(name) is Role.OWN_TARGET), None)
+    return next(iter(arguments.of_role(Role.OWN_TARGET, call.plan.method)), None)
 
 
 def _provenance(

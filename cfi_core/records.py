@@ -17,7 +17,7 @@ from cfi_core.framework.axes import Permutation, permutation_at
 from cfi_core.framework.base import FrameworkAdapter, Layer
 from cfi_core.framework.structure import flatten
 from cfi_core.layer_map import LayerMap
-from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Translator, TranslatorSpec
+from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Role, Translator, TranslatorSpec
 from cfi_core.views import kind_of
 
 
@@ -54,9 +54,8 @@ class Arguments:
             raise ArgumentError(f"head={self.head!r} is neither 'logit' nor 'output'.")
         if self.defaults not in DEFAULTS:
             raise ArgumentError(f"defaults={self.defaults!r} is neither 'raw' nor 'toolset'.")
-        seed = self.seed
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
-            raise ArgumentError(f"seed={seed!r} is no integer between 0 and 2**32 - 1.")
+        if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 2**32):
+            raise ArgumentError(f"seed={self.seed!r} is no integer between 0 and 2**32 - 1.")
         for name in ("init_args", "exec_args"):
             given = getattr(self, name)
             if not isinstance(given, Mapping | None):
@@ -67,16 +66,14 @@ class Arguments:
         """The arguments in the toolset's own words, of constructor and call together."""
         return {**(self.init_args or {}), **(self.exec_args or {})}
 
+    def of_role(self, role: Role, method: MethodSpec) -> list[Any]:
+        """Values of those that play this role in the method."""
+        return [value for name, value in self.own.items() if method.roles.get(name) is role]
+
 
 @dataclass(frozen=True, eq=False)
 class Original:
-    """The user's model (after step 2).
-
-    Attributes:
-        framework: Name of the framework that it lives in.
-        adapter: The framework's adapter.
-        model: The model; loaded, if it came as a file.
-    """
+    """The user's model (after step 2), loaded if it came as a file, with the framework that it lives in."""
 
     framework: str
     adapter: FrameworkAdapter
@@ -95,14 +92,10 @@ class Route:
         return tuple(translator.name for translator in self.translators)
 
     @property
-    def cost(self) -> float:
-        """Sum of the translators' costs."""
-        return sum(translator.cost for translator in self.translators)
-
-    @property
     def rank(self) -> tuple[int, float]:
         """What is tried first: native, then a bridge, then conversions, the cheapest of each."""
-        return (0 if self.native else 1 if self.bridge else 2, self.cost)
+        kind = 0 if self.native else 1 if self.bridge else 2
+        return kind, sum(translator.cost for translator in self.translators)
 
     @property
     def preserves(self) -> frozenset[Need]:
@@ -152,7 +145,6 @@ class Plan(Choice):
         layers: Names of the layers in the user's model; empty for methods without one, and while none is chosen.
         needs_layer: The method needs a layer and none was given: the call will end in a `PendingLayer`.
         arguments: The arguments, those in the toolset's own words sorted into the uniform ones that they mean.
-        own_target: The target is named in the toolset's own words (a score function).
     """
 
     framework: str
@@ -160,12 +152,16 @@ class Plan(Choice):
     layers: tuple[str, ...]
     needs_layer: bool
     arguments: Arguments
-    own_target: bool = False
 
     @property
     def route(self) -> Route:
         """The route that is tried first."""
         return self.routes[0]
+
+    @property
+    def own_target(self) -> bool:
+        """Whether the target is named in the toolset's own words (a score function)."""
+        return bool(self.arguments.of_role(Role.OWN_TARGET, self.method))
 
     @property
     def explains_target(self) -> bool:
@@ -175,10 +171,8 @@ class Plan(Choice):
         return not (self.layers and self.arguments.neuron is not None and self.arguments.target is None)
 
     def __str__(self) -> str:
-        chosen = self.method.defaults.chosen(self.arguments.defaults)
-        settings = (
-            ", ".join(f"{name}={value!r}" for name, value in chosen.items()) or "those of the toolset's signature"
-        )
+        chosen = self.method.defaults.chosen(self.arguments.defaults).items()
+        settings = ", ".join(f"{name}={value!r}" for name, value in chosen) or "those of the toolset's signature"
         lines = [
             f"method    {self.method.key} ({self.method.kind})",
             f"toolset   {self.method.toolset}" + (f"; also offered by {', '.join(self.others)}" if self.others else ""),
@@ -213,7 +207,7 @@ class Inputs:
     @property
     def samples(self) -> int:
         """Number of samples."""
-        return int(self.arrays[0].shape[0])
+        return len(self.arrays[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,8 +353,9 @@ class PendingLayer:
     fingerprint: str
 
     def __str__(self) -> str:
-        shapes = ["?" if layer.output_shape is None else layer.output_shape for layer in self.layers]
-        rows = [f"  {layer.name}  {layer.kind}  {shape}" for layer, shape in zip(self.layers, shapes, strict=True)]
+        rows = [
+            f"  {one.name}  {one.kind}  {'?' if (shape := one.output_shape) is None else shape}" for one in self.layers
+        ]
         title = f"{self.plan.method.key} of {self.plan.method.toolset} needs a layer. Choose one and call "
         return "\n".join([f"{title}cfi.finish_execution_with_layer(pending, layer):", *rows])
 

@@ -15,7 +15,7 @@ import numpy as np
 from cfi_core.adapters import framework_of_tensor
 from cfi_core.attribution import Outlets
 from cfi_core.checking.inputs import check_like_inputs, check_window, example_inputs, read_inputs, run_original
-from cfi_core.checking.names import has_own_target, layer_names, sort_arguments
+from cfi_core.checking.names import layer_names, sort_arguments
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, warn
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
@@ -52,7 +52,6 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
         layers=layers,
         needs_layer="layer" in method.required and not layers,
         arguments=arguments,
-        own_target=has_own_target(method, arguments.own),
     )
 
 

@@ -21,11 +21,10 @@ from cfi_core.certificate import (
     Side,
     bridge_tolerance,
     certify_bridge,
-    relative_difference,
 )
 from cfi_core.contract import BridgedLayer, BridgeRequest, Converted
 from cfi_core.errors import TranslationError, UnfaithfulTranslationError
-from cfi_core.framework.axes import Arrays, permute
+from cfi_core.framework.axes import Arrays
 from cfi_core.heads import at_head, place_of
 from cfi_core.layer_map import LayerMap, LayerMatch, read_layers
 from cfi_core.records import Call, ModelAtHead, Prepared, Route, Translation
@@ -129,21 +128,13 @@ class _Span:
         ]
         reading = read_layers(original, self.arrays, cotangents, self.layers)
         other = read_layers(bridged, self.arrays, cotangents, [opened[name].name for name in self.layers])
-        matches = {}
-        for name in self.layers:
-            layer = opened[name]
-            turned = permute(reading.activations[name], layer.axes)
-            difference = relative_difference([turned], [other.activations[layer.name]])
-            gradient_difference = reading.gradient_difference(name, other, layer.name, layer.axes)
-            matches[name] = LayerMatch(layer.name, layer.axes, difference, gradient_difference)
-        return matches
+        return {name: reading.match(name, other, opened[name].name, opened[name].axes) for name in self.layers}
 
 
 def _faults_of_layers(matches: Mapping[str, LayerMatch], tolerance: float, gradient_tolerance: float) -> list[str]:
-    rows = [(f"layer {name!r}", match.difference, tolerance) for name, match in matches.items()]
+    rows = [("layer", name, match.difference, tolerance) for name, match in matches.items()]
     rows += [
-        (f"the gradient at layer {name!r}", match.gradient_difference, gradient_tolerance)
+        ("the gradient at layer", name, match.gradient_difference or 0.0, gradient_tolerance)
         for name, match in matches.items()
-        if match.gradient_difference is not None
     ]
-    return [f"{what} differs by {apart:.1e}" for what, apart, most in rows if not apart <= most]
+    return [f"{what} {name!r} differs by {apart:.1e}" for what, name, apart, most in rows if not apart <= most]
