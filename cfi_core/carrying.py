@@ -39,7 +39,8 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     values = given.tensors if prepared.adapter.is_tensor(given.tensors[0]) else given.arrays
     inputs = carrier.like_inputs(values) if given.given else ()
     # A bridge was cut before it was built.
-    head = replace(prepared.head, model=model) if prepared.head else at_head(call, prepared.adapter, model, inputs)
+    cut = prepared.translation.head if prepared.translation else None
+    head = replace(cut, model=model) if cut else at_head(call, prepared.adapter, model, inputs)
     if head.warning:
         warn(head.warning, ModelWarning)
     request = MethodRequest(
@@ -75,10 +76,9 @@ class _Carrier:
 
     def channel_axis(self, shape: Sequence[int] | None, axes: Permutation, layer: str | None = None) -> int | None:
         """Where an input (or the output of a layer) of that shape has its channels in the model that runs."""
-        if shape is None:  # it could not be read
-            return None
         original = self.call.original
-        channel = original.adapter.channel_axis(original.model, shape, layer=layer)
+        # A shape that could not be read says nothing.
+        channel = None if shape is None else original.adapter.channel_axis(original.model, shape, layer=layer)
         return channel if channel is None or axes is None else axes.index(channel)
 
     def target(self) -> Target | None:
@@ -122,11 +122,7 @@ class _Carrier:
         return self._of_original_axes(neuron, axes) if callable(neuron) else neuron
 
     def layer_object(self, name: str) -> Any:
-        """The layer of the model that runs which is a layer of the user's model.
-
-        Raises:
-            LayerError: The translated model does not have it.
-        """
+        """The layer of the model that runs which is a layer of the user's model; a `LayerError` if it has none."""
         translation = self.prepared.translation
         if translation is None:
             return self.prepared.adapter.layer_object(self.model, name)

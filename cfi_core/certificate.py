@@ -233,7 +233,8 @@ def certify_bridge(
     pair = _Pair((original, bridged), np.random.default_rng(seed))
     compared = _compare(pair, arrays, _YOURS, gradients=gradients)
     tolerance = bridge_tolerance(compared.outputs[0])
-    certificate = replace(compared.certificate, faults=_faults("outputs", compared.measurement, tolerance))
+    faults = _faults("outputs", compared.measurement, tolerance)
+    certificate = Certificate((compared.measurement,), faults=faults, notes=compared.notes)
     return _judge_gradients(certificate, compared, max(GRADIENT_TOLERANCE, tolerance))
 
 
@@ -265,7 +266,8 @@ def _join(yours: Certificate, other: Certificate) -> Certificate:
 
 def _judge(compared: _Comparison, expected: tuple[float, float]) -> Certificate:
     """What one set of samples says, where differences (of outputs, of gradients) like those expected are rounding."""
-    measured, certificate = compared.measurement, replace(compared.certificate, rounding=expected)
+    measured = compared.measurement
+    certificate = Certificate((measured,), notes=compared.notes, rounding=expected)
     outputs, gradients = measured.output_difference, measured.gradient_difference or 0.0
     # All comparisons are written so that NaN is a fault or a doubt.
     if not outputs <= MOST_OUTPUT_ROUNDING:
@@ -309,7 +311,7 @@ def _judge_in_double(compared: _Comparison) -> Certificate:
         *_faults("outputs", measured, max(OUTPUT_DOUBT, CONSTANTS * own), because),
         *_faults("input gradients", measured, max(GRADIENT_DOUBT, CONSTANTS * floor), because),
     )
-    return replace(compared.certificate, gradient_floor=floor, in_double=(measured,), faults=faults)
+    return Certificate((compared.measurement,), floor, (measured,), faults, compared.notes)
 
 
 def _judge_gradients(certificate: Certificate, compared: _Comparison, tolerance: float) -> Certificate:
@@ -363,13 +365,10 @@ class _Comparison:
     pair: _Pair
     samples: Arrays
     outputs: tuple[Arrays, Arrays]
-    certificate: Certificate  # how far all of it is apart, not judged yet
+    measurement: Measurement  # how far all of it is apart
+    notes: tuple[str, ...]
     cotangents: Arrays = ()  # of the combination of outputs whose gradients were taken
     gradients: tuple[Arrays, Arrays] | None = None  # of the first samples; None if not measurable
-
-    @property
-    def measurement(self) -> Measurement:
-        return self.certificate.measurements[0]
 
     @cached_property
     def _chosen(self) -> list[int]:
@@ -402,7 +401,7 @@ def _compare(pair: _Pair, arrays: Arrays, label: str, *, gradients: bool = True)
     if shapes != other_shapes:
         nothing = Measurement(label, len(arrays[0]), np.inf, np.inf, 0.0, None, None)
         note = f"outputs have shapes {other_shapes} instead of {shapes}"
-        return _Comparison(pair, arrays, both, Certificate((nothing,), notes=(note,)))
+        return _Comparison(pair, arrays, both, nothing, (note,))
     known = pair.heads is pair.models and len(arrays[0]) <= GRADIENT_SAMPLES
     combined, draw = outputs if known else pair.heads[0].outputs(first), pair.generator.standard_normal
     # Scaled, so that no output is too small to count.
@@ -422,8 +421,7 @@ def _compare(pair: _Pair, arrays: Arrays, label: str, *, gradients: bool = True)
         None if found is None else relative_difference(*found),
         None if found is None else _cosine(*found),
     )
-    certificate = Certificate((measurement,), notes=(note,) if note else ())
-    return _Comparison(pair, arrays, both, certificate, cotangents, found)
+    return _Comparison(pair, arrays, both, measurement, (note,) if note else (), cotangents, found)
 
 
 def _input_gradients(pair: _Pair, arrays: Arrays, cotangents: Arrays) -> tuple[tuple[Arrays, Arrays] | None, str]:

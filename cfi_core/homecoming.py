@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -127,13 +128,12 @@ def _check_spatial_order(call: Call, layer: str | None, order: Permutation, shap
 
 def _check_values(call: Call, parts: Sequence[np.ndarray]) -> None:
     method = call.plan.method
-    for values in parts:
-        if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
-            raise MethodError(
-                f"{method.key} of {method.toolset} gave NaN or infinite values, which explain nothing. "
-                f"Check the scale of inputs and outputs, or choose another method."
-            )
-    if all(not values.any() for values in parts):
+    if not all(np.isfinite(values).all() for values in parts if np.issubdtype(values.dtype, np.inexact)):
+        raise MethodError(
+            f"{method.key} of {method.toolset} gave NaN or infinite values, which explain nothing. "
+            f"Check the scale of inputs and outputs, or choose another method."
+        )
+    if not any(values.any() for values in parts):
         warn(
             f"{method.key} of {method.toolset} is zero everywhere: what is explained does not react to this "
             f"input here (a dead unit, a saturated output, a layer that the target does not depend on), or the "
@@ -188,19 +188,16 @@ def _versions(registry: Registry, call: Call, prepared: Prepared) -> dict[str, s
     plan, translation = call.plan, prepared.translation
     frameworks = [registry.frameworks[name] for name in (plan.framework, plan.toolset_framework)]
     steps = translation.route.translators if translation else ()
-    versions = {"python": platform.python_version()}
-    for framework in frameworks:
-        versions[framework.module] = str(getattr(sys.modules.get(framework.module), "__version__", "unknown"))
     specs: list[Spec] = [plan.method, *steps, *frameworks]
-    for plugin in map(registry.origin_of, specs):
-        versions[plugin.distribution] = plugin.version
-    requirements = [
-        *registry.toolsets[plan.method.toolset].requirements,
-        *(text for step in steps for text in step.requirements),
-    ]
-    for name in ("cfi-core", "numpy", *(Requirement(text).name for text in requirements)):
-        versions[name] = version_of(name) or "not installed as a distribution"
-    return versions
+    required = [registry.toolsets[plan.method.toolset].requirements, *(step.requirements for step in steps)]
+    names = ("cfi-core", "numpy", *(Requirement(text).name for text in chain.from_iterable(required)))
+    modules = [(spec.module, sys.modules.get(spec.module)) for spec in frameworks]
+    return {
+        "python": platform.python_version(),
+        **{name: str(getattr(module, "__version__", "unknown")) for name, module in modules},
+        **{plugin.distribution: plugin.version for plugin in map(registry.origin_of, specs)},
+        **{name: version_of(name) or "not installed as a distribution" for name in names},
+    }
 
 
 def _draw(attribution: Attribution, plot: bool | str | Path) -> None:

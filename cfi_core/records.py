@@ -247,33 +247,6 @@ class Call:
 
 
 @dataclass(frozen=True, eq=False)
-class Translation:
-    """A model in another framework, and the evidence that it computes the same.
-
-    Attributes:
-        model: The translated model in inference mode: native to its framework, or of a kind that runs the original.
-        route: The translators that made it.
-        certificate: Measured on the inputs of this call (or of an earlier one with the same inputs and outputs).
-        layer_map: Which layer is which; maps the original's names to the translated model's.
-        input_axes: For each input, the permutation from the original's axes to the translated model's
-            (axis `i` of the new input is axis `input_axes[i]` of the old one); None where they are the same.
-        output_axes: For each output, the permutation from the original's axes to the translated model's.
-        seconds: What the translators took, measurements apart; None of a bridge, and of what was kept on disk.
-    """
-
-    model: Any
-    route: Route
-    certificate: Certificate
-    layer_map: LayerMap
-    input_axes: tuple[Permutation, ...]
-    output_axes: tuple[Permutation, ...]
-    seconds: float | None = None
-
-    def __repr__(self) -> str:
-        return f"<Translation {self.route}: {self.certificate}>"
-
-
-@dataclass(frozen=True, eq=False)
 class ModelAtHead:
     """A model that ends where the method explains it.
 
@@ -289,6 +262,35 @@ class ModelAtHead:
 
 
 @dataclass(frozen=True, eq=False)
+class Translation:
+    """A model in another framework, and the evidence that it computes the same.
+
+    Attributes:
+        model: The translated model in inference mode: native to its framework, or of a kind that runs the original.
+        route: The translators that made it.
+        certificate: Measured on the inputs of this call (or of an earlier one with the same inputs and outputs).
+        layer_map: Which layer is which; maps the original's names to the translated model's.
+        input_axes: For each input, the permutation from the original's axes to the translated model's
+            (axis `i` of the new input is axis `input_axes[i]` of the old one); None where they are the same.
+        output_axes: For each output, the permutation from the original's axes to the translated model's.
+        seconds: What the translators took, measurements apart; None of a bridge, and of what was kept on disk.
+        head: What a bridge explains, which is built at the head that the method wants; None of a conversion.
+    """
+
+    model: Any
+    route: Route
+    certificate: Certificate
+    layer_map: LayerMap
+    input_axes: tuple[Permutation, ...]
+    output_axes: tuple[Permutation, ...]
+    seconds: float | None = None
+    head: ModelAtHead | None = None
+
+    def __repr__(self) -> str:
+        return f"<Translation {self.route}: {self.certificate}>"
+
+
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """The model that the method runs on (after step 5).
 
@@ -296,14 +298,12 @@ class Prepared:
         adapter: Adapter of its framework.
         model: The translated model; the user's own where it is native.
         translation: Where it comes from; None when native.
-        head: What a bridge explains, which is built at the head that the method wants; None of other models.
         seconds: What the step has taken.
     """
 
     adapter: FrameworkAdapter
     model: Any
     translation: Translation | None = None
-    head: ModelAtHead | None = None
     seconds: float = 0.0
 
     def input_axes(self, position: int) -> Permutation:

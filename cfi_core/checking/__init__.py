@@ -22,8 +22,6 @@ from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingL
 from cfi_core.registry import Registry
 from cfi_core.specs import Head, Kind, Need, Role
 
-__all__ = ["check", "check_layer", "check_names", "read_inputs", "run_original"]
-
 
 def check_names(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Plan:
     """Checks what names tell, without running the model.
@@ -97,12 +95,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
 
 
 def check_layer(pending: PendingLayer, layer: Any) -> Call:
-    """The call that was waiting for a layer, with the layer.
-
-    Raises:
-        LayerError: The layer is not part of the model.
-        ArgumentError: The model has changed in the meantime.
-    """
+    """The call that was waiting for a layer, with the layer (see `cfi_core.finish_execution_with_layer` for errors)."""
     call, original = pending.call, pending.call.original
     names = layer_names(original, layer)
     if not names:

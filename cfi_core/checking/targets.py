@@ -16,15 +16,7 @@ from cfi_core.registry import Registry
 
 
 def resolve_target(registry: Registry, target: Any, outputs: Any) -> Target:
-    """Checks the user's target.
-
-    Args:
-        registry: What is installed.
-        target: A class index; a list or array with one index per sample; a tuple with one index for each axis
-            of the output after the first (or a list of such tuples); for a model with several outputs, a tuple
-            that begins with the output's position or key; a callable of the output; or None where the output
-            has one value per sample.
-        outputs: The model's outputs on the user's inputs, as numpy arrays.
+    """Checks the user's target (see `cfi_core.attribute`; None serves where the output has one value per sample).
 
     Raises:
         TargetError: It names nothing in the output.

@@ -27,7 +27,7 @@ from cfi_core.errors import TranslationError, UnfaithfulTranslationError
 from cfi_core.framework.axes import Arrays
 from cfi_core.heads import at_head, place_of
 from cfi_core.layer_map import LayerMap, LayerMatch, read_layers
-from cfi_core.records import Call, ModelAtHead, Prepared, Route, Translation
+from cfi_core.records import Call, ModelAtHead, Route, Translation
 from cfi_core.specs import Need
 from cfi_core.translation.cache import kept
 from cfi_core.translation.conversion import Job, two_samples
@@ -38,14 +38,8 @@ _GRADIENT_NEEDS = frozenset({Need.INPUT_GRADIENT, Need.LAYER_GRADIENT})
 _ADVICE = "Pass translator='conversion' to convert the model instead."
 
 
-def bridge(job: Job, call: Call, route: Route) -> Prepared:
-    """The model of a job, bridged for its call, or by an earlier one on the same unchanged model.
-
-    Raises:
-        LayerError: A layer cannot be opened: it is not called exactly once, or does not give one tensor.
-        UnfaithfulTranslationError: The bridge does not compute what the model does.
-        TranslationError: The bridge fails on the model.
-    """
+def bridge(job: Job, call: Call, route: Route) -> Translation:
+    """The model of a job, bridged for its call, or by an earlier one on the same unchanged model."""
     span = _Span(
         job=job,
         call=call,
@@ -69,7 +63,7 @@ class _Span:
     layers: tuple[str, ...]
     gradients: bool
 
-    def build(self) -> Prepared:
+    def build(self) -> Translation:
         """A new bridge, measured."""
         original, step, head = self.job.original, self.route.translators[0], self._cut()
         examples = tuple(original.adapter.tensor(array, original.model) for array in two_samples(self.arrays))
@@ -77,20 +71,16 @@ class _Span:
         origin = self.job.registry.origin_of(step).label
         return self._measure(build_bridge(step, request, origin, layers=self.call.layer_shapes), head)
 
-    def measure_again(self, made: Prepared) -> Prepared:
+    def measure_again(self, made: Translation) -> Translation:
         """The same bridge, against the model as it is now: what its fingerprint does not show may have changed."""
-        assert made.translation is not None
-        bridged, matches = made.translation, made.translation.layer_map.matches
-        layers = {name: BridgedLayer(match.name, match.axes) for name, match in matches.items()}
-        return self._measure(Converted(bridged.model, bridged.input_axes, bridged.output_axes, layers), self._cut())
+        layers = {name: BridgedLayer(match.name, match.axes) for name, match in made.layer_map.matches.items()}
+        return self._measure(Converted(made.model, made.input_axes, made.output_axes, layers), self._cut())
 
     def _cut(self) -> ModelAtHead:
         """The user's model as it is now, up to where the method explains it."""
-        original = self.job.original
-        twin = original.adapter.twin(original.model)
-        return at_head(self.call, original.adapter, twin, self.call.inputs.tensors)
+        return at_head(self.call, self.job.original.adapter, self.job.twin(), self.call.inputs.tensors)
 
-    def _measure(self, converted: Converted, head: ModelAtHead) -> Prepared:
+    def _measure(self, converted: Converted, head: ModelAtHead) -> Translation:
         """With the evidence that the bridge computes what the model at its head does."""
         adapter, names = self.job.original.adapter, ", ".join(self.route.names)
         original, bridged = Side(adapter, adapter.twin(head.model)), self.job.translated_side(converted)
@@ -115,8 +105,7 @@ class _Span:
         certificate = replace(certificate, layers_found=len(matches), layers_total=len(self.layers))
         layer_map = LayerMap(MappingProxyType(matches), self.layers)
         axes = (converted.input_axes, converted.output_axes)
-        translation = Translation(converted.model, self.route, certificate, layer_map, *axes)
-        return Prepared(self.job.adapter, converted.model, translation, head)
+        return Translation(converted.model, self.route, certificate, layer_map, *axes, head=head)
 
     def _match_layers(
         self, original: Side, bridged: Side, outputs: Arrays, opened: Mapping[str, BridgedLayer]
