@@ -89,12 +89,11 @@ def _label(
     layer = layers[min(position, len(layers) - 1)] if axes in _OF_LAYERS and layers else None
     order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
     if axes in _MAPS:
-        shape = _unmapped_shape(call, layer, position, values.ndim + 1)
-        _check_spatial_order(call, layer, order, shape)
+        shape = _unmapped_shape(call, layer, order, position, values.ndim + 1)
         # What has the size of the input was stretched along the layer's axes.
         for name in layers if axes is Axes.INPUT_SIZED_MAP else ():
             along = prepared.layer_axes(name)
-            _check_spatial_order(call, name, along, _unmapped_shape(call, name, position, len(along or ())))
+            _unmapped_shape(call, name, along, position, len(along or ()))
         full = original.adapter.dims(original.model, shape, layer=layer)
         return values, tuple(name for name in full if name != "channel")
     if order is not None and len(order) != values.ndim:
@@ -106,24 +105,22 @@ def _label(
     return values, original.adapter.dims(original.model, values.shape, layer=layer)
 
 
-def _unmapped_shape(call: Call, layer: str | None, position: int, rank: int) -> tuple[int, ...]:
-    """Shape, in the user's model, of what a map was made of."""
-    arrays = call.inputs.arrays
+def _unmapped_shape(call: Call, layer: str | None, order: Permutation, position: int, rank: int) -> tuple[int, ...]:
+    """Shape, in the user's model, of what a map was made of.
+
+    A map has no channel axis, so there is no permutation to undo: the spatial axes must be in the same order.
+    """
+    arrays, adapter = call.inputs.arrays, call.original.adapter
     read = arrays[min(position, len(arrays) - 1)].shape if layer is None else call.layer_shapes.get(layer, ())
-    return read if len(read) == rank else (0,) * rank
-
-
-def _check_spatial_order(call: Call, layer: str | None, order: Permutation, shape: tuple[int, ...]) -> None:
-    """A map has no channel axis, so there is no permutation to undo: the spatial axes must be in the same order."""
-    if order is None:
-        return
-    channel = call.original.adapter.channel_axis(call.original.model, shape, layer=layer)
-    spatial = [axis for axis in order if axis != channel]
+    shape = read if len(read) == rank else (0,) * rank
+    channel = None if order is None else adapter.channel_axis(call.original.model, shape, layer=layer)
+    spatial = [axis for axis in order or () if axis != channel]
     if spatial != sorted(spatial):
         raise MethodError(
             f"The translated model holds the spatial axes of {layer or 'its input'} in another order ({order}), so a "
             f"map without a channel axis cannot be brought home. Choose another layer or translator."
         )
+    return shape
 
 
 def _check_values(call: Call, parts: Sequence[np.ndarray]) -> None:

@@ -192,17 +192,11 @@ class Plan(Choice):
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """The user's inputs, twice, in the axis order of the user's model.
+    """The user's inputs, twice, in the axis order of the user's model."""
 
-    Attributes:
-        tensors: In the model's framework, on its device and in its floating point type.
-        arrays: The same values in numpy.
-        given: Whether they are the user's, not made up where the method needs none.
-    """
-
-    tensors: tuple[Any, ...]
-    arrays: tuple[np.ndarray, ...]
-    given: bool = True
+    tensors: tuple[Any, ...]  # in the model's framework, on its device and in its floating point type
+    arrays: tuple[np.ndarray, ...]  # the same values in numpy
+    given: bool = True  # by the user, not made up where the method needs none
 
     @property
     def samples(self) -> int:
@@ -212,33 +206,19 @@ class Inputs:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A call whose arguments fit the model (after step 4).
-
-    Attributes:
-        plan: What is going to happen.
-        original: The user's model.
-        inputs: The inputs to explain.
-        outputs: What the model gives for them, in its own structure.
-        target: What is explained, in the layout of the user's model; None if the method takes no target.
-        output: Position of the explained output among all tensors that the model gives.
-        neuron: The unit of the layer that is explained, in the layout of the user's model.
-        layer_shapes: Shapes of the layers' outputs, where they could be read.
-        mentioned: Names of further layers, which stand as objects among the toolset's own arguments.
-        seed: Of the run.
-        seconds: What the steps so far have taken.
-    """
+    """A call whose arguments fit the model (after step 4), in the layout of the user's model."""
 
     plan: Plan
     original: Original
     inputs: Inputs
-    outputs: Any
-    target: Target | None
-    output: int
-    neuron: Any
-    layer_shapes: Mapping[str, tuple[int, ...]]
-    mentioned: tuple[str, ...]
+    outputs: Any  # what the model gives for the inputs, in its own structure
+    target: Target | None  # None if the method takes none
+    output: int  # position of the explained one among all tensors that the model gives
+    neuron: Any  # the unit of the layer that is explained
+    layer_shapes: Mapping[str, tuple[int, ...]]  # of the layers' outputs, where they could be read
+    mentioned: tuple[str, ...]  # further layers, which stand as objects among the toolset's own arguments
     seed: int
-    seconds: float
+    seconds: float  # that the steps so far have taken
 
     @property
     def output_arrays(self) -> list[np.ndarray]:
@@ -248,17 +228,11 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class ModelAtHead:
-    """A model that ends where the method explains it.
-
-    Attributes:
-        model: The model.
-        explained: In words what is explained, for the provenance.
-        warning: What the user should be told of it; empty if nothing.
-    """
+    """A model that ends where the method explains it."""
 
     model: Any
-    explained: str
-    warning: str = ""
+    explained: str  # in words, for the provenance
+    warning: str = ""  # what the user should be told of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,19 +266,12 @@ class Translation:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The model that the method runs on (after step 5).
+    """The model that the method runs on (after step 5): a translated one, or the user's own where it is native."""
 
-    Attributes:
-        adapter: Adapter of its framework.
-        model: The translated model; the user's own where it is native.
-        translation: Where it comes from; None when native.
-        seconds: What the step has taken.
-    """
-
-    adapter: FrameworkAdapter
+    adapter: FrameworkAdapter  # of the model's framework
     model: Any
     translation: Translation | None = None
-    seconds: float = 0.0
+    seconds: float = 0.0  # that the step has taken
 
     def input_axes(self, position: int) -> Permutation:
         """Permutation from the user's axes of an input to those of the model that runs."""
@@ -321,17 +288,11 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """What the toolset is asked (after step 6).
-
-    Attributes:
-        request: For the method's implementation.
-        explained: In words what the explained value is, for the provenance.
-        started: When carrying began, in the seconds of `time.perf_counter`.
-    """
+    """What the toolset is asked (after step 6)."""
 
     request: MethodRequest
-    explained: str
-    started: float
+    explained: str  # in words, for the provenance
+    started: float  # when carrying began, in the seconds of `time.perf_counter`
 
 
 @dataclass(frozen=True, eq=False)

@@ -158,13 +158,12 @@ def _neuron(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> Any:
 
 def _mentioned_layers(registry: Registry, original: Original, arguments: Arguments) -> tuple[str, ...]:
     def names(value: Any) -> list[str]:
-        if isinstance(value, list | tuple):
-            return [name for entry in value for name in names(entry)]
-        if type(value) is dict:
-            return [name for entry in value.values() for name in names(entry)]
+        if isinstance(value, list | tuple) or type(value) is dict:
+            entries = value.values() if isinstance(value, dict) else value
+            return [name for entry in entries for name in names(entry)]
         if not callable(value) or framework_of_tensor(registry, value) is not None:
             return []
         name = original.adapter.layer_name(original.model, value)
         return [] if name is None else [name]
 
-    return tuple(dict.fromkeys(names(list(arguments.own.values()))))
+    return tuple(dict.fromkeys(names(arguments.own)))

@@ -103,11 +103,7 @@ def run_original(original: Original, inputs: Inputs) -> Any:
 
 
 def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str) -> None:
-    """Checks arrays or numbers, one part for each input: shapes (and for baselines types) must fit.
-
-    Raises:
-        InputError: They do not.
-    """
+    """Refuses arrays or numbers, one part for each input, whose shapes (or, for baselines, types) do not fit."""
     arrays = inputs.arrays
     parts = value if isinstance(value, tuple) else as_arrays(registry, value)
     if len(parts) != len(arrays):
@@ -128,11 +124,7 @@ def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str)
 
 
 def check_window(inputs: Inputs, value: Any, name: str) -> None:
-    """Checks a window: one entry for each axis of a sample, none larger than the axis; strides may also be one number.
-
-    Raises:
-        ArgumentError: It does not fit the samples.
-    """
+    """A window has one entry for each axis of a sample, none larger than the axis; strides may also be one number."""
     arrays = inputs.arrays
     windows = value if isinstance(value, tuple) and value and isinstance(value[0], tuple | list) else (value,)
     for window, array in zip(windows, arrays, strict=False):

@@ -28,21 +28,13 @@ _CERTIFICATE_SEED = 20_190_521
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A model to convert, and the samples to judge the result on.
-
-    Attributes:
-        registry: What is installed.
-        original: The user's model.
-        adapter: Adapter of the framework to reach.
-        arrays: Inputs in the user's axes, sample axis first.
-        outputs: All tensors that the user's model gives for them.
-    """
+    """A model to translate, and the samples to judge the result on."""
 
     registry: Registry
     original: Original
-    adapter: FrameworkAdapter
-    arrays: tuple[np.ndarray, ...]
-    outputs: tuple[np.ndarray, ...]
+    adapter: FrameworkAdapter  # of the framework to reach
+    arrays: tuple[np.ndarray, ...]  # inputs in the user's axes, sample axis first
+    outputs: tuple[np.ndarray, ...]  # all tensors that the user's model gives for them
 
     def twin(self) -> Any:
         """The user's model, to be marked."""
