@@ -143,7 +143,7 @@ def map_layers(original: Side, translated: Side, arrays: Arrays, rounding_floor:
     tolerance = max(GRADIENT_TOLERANCE, FLOOR_FACTOR * rounding_floor)
     matches: dict[str, LayerMatch] = {}
     uncertain: list[str] = []
-    earliest = 0
+    last = 0  # where the match before stands
     for name, value in reading.activations.items():
         if not np.issubdtype(value.dtype, np.floating):
             continue
@@ -152,10 +152,8 @@ def map_layers(original: Side, translated: Side, arrays: Arrays, rounding_floor:
         alike = [match for one in near if (match := _match(name, one, reading, other, channel))]
         found = [match for match in alike if (match.gradient_difference or 0.0) <= tolerance]
         if found:
-            best = max(
-                found, key=lambda one: (_likeness(name, one.name), order[one.name] >= earliest, -order[one.name])
-            )
-            matches[name], earliest = best, order[best.name]
+            best = max(found, key=lambda one: (_likeness(name, one.name), order[one.name] >= last, -order[one.name]))
+            matches[name], last = best, order[best.name]
         elif alike:
             uncertain.append(name)
     return LayerMap(MappingProxyType(matches), tuple(reading.activations), tuple(uncertain))

@@ -25,9 +25,6 @@ from cfi_core.views import kind_of
 class Arguments:
     """The arguments of a call as the user gave them: the one place that lists them (see `cfi_core.attribute`).
 
-    Attributes:
-        started: When the call began, in the seconds of `time.perf_counter`.
-
     Raises:
         ArgumentError: `head`, `defaults`, `seed`, `init_args` or `exec_args` are of the wrong form.
     """
@@ -47,7 +44,7 @@ class Arguments:
     defaults: str = "raw"
     plot: bool | str | Path = False
     seed: int | None = None
-    started: float = field(default_factory=perf_counter, kw_only=True)
+    started: float = field(default_factory=perf_counter, kw_only=True)  # when the call began
 
     def __post_init__(self) -> None:
         if self.head is not None and self.head not in tuple(Head):

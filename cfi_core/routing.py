@@ -40,11 +40,8 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], original: Original
     method, framework, routes = candidates[0]
     others = tuple(other.toolset for other, *_ in candidates[1:])
     if others:
-        warn(
-            f"{method.key!r} is offered by {', '.join([method.toolset, *others])}; {method.toolset} is taken "
-            f"({routes[0]}). Pass toolset= to choose.",
-            ChoiceWarning,
-        )
+        taken, by = f"{method.toolset} is taken ({routes[0]})", ", ".join([method.toolset, *others])
+        warn(f"{method.key!r} is offered by {by}; {taken}. Pass toolset= to choose.", ChoiceWarning)
     ordered = _order(registry, routes, method)
     reason = _reason(method.needs, translator, ordered[0], routes[0], all_routes(registry, source, framework))
     return Choice(method, framework, ordered, others, reason)
@@ -87,10 +84,8 @@ def _order(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | N
         if isinstance(chosen, Route) and chosen in routes:
             return (chosen, *(route for route in routes if route != chosen))
         shown = str(chosen) if isinstance(chosen, Route) else f"a {type(chosen).__name__}"
-        warn(
-            f"The cfi_choose_route hook of {plugin.label} chose {shown}, which is none of the candidates.",
-            PluginWarning,
-        )
+        text = f"The cfi_choose_route hook of {plugin.label} chose {shown}, which is none of the candidates."
+        warn(text, PluginWarning)
     return routes
 
 

@@ -61,7 +61,8 @@ def _lift(
         meaning = str(method.roles.get(name, "" if name in names else name))
         if meaning not in UNIFORM_ARGUMENTS:
             if name not in names:
-                raise ArgumentError(_unknown(name, where, method))
+                who, hint = f"{method.key} of {method.toolset}", _hint(name, where, method)
+                raise ArgumentError(f"{who} takes no {where}[{name!r}]. {hint}.")
             rest[name] = value
         elif value is not None:
             if meaning in origin:
@@ -72,23 +73,16 @@ def _lift(
     return rest
 
 
-def _unknown(name: str, where: str, method: MethodSpec) -> str:
+def _hint(name: str, where: str, method: MethodSpec) -> str:
     names, other = getattr(method, where), "exec_args" if where == "init_args" else "init_args"
     if name in getattr(method, other):
-        hint = f"It belongs into {other}"
-    elif near := get_close_matches(name, names, n=3):
-        hint = f"Nearest: {', '.join(near)}"
-    else:
-        hint = f"{where} may hold: {', '.join(names) or 'nothing'}"
-    return f"{method.key} of {method.toolset} takes no {where}[{name!r}]. {hint}."
+        return f"It belongs into {other}"
+    near = ", ".join(get_close_matches(name, names, n=3))
+    return f"Nearest: {near}" if near else f"{where} may hold: {', '.join(names) or 'nothing'}"
 
 
 def layer_names(original: Original, layer: object) -> tuple[str, ...]:
-    """Names of the layers that the user referred to by object or name, one or a list of them.
-
-    Raises:
-        LayerError: One of them is not part of the model; names the nearest.
-    """
+    """Names of the layers of the model that the user referred to by object or name, one or a list of them."""
     if layer is None:
         return ()
     references = layer if isinstance(layer, list | tuple) else (layer,)

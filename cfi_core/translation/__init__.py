@@ -30,11 +30,9 @@ def prepare(registry: Registry, call: Call) -> Prepared:
         return Prepared(original.adapter, original.model)
     adapter = adapter_for(registry, plan.toolset_framework)
     job = Job(registry, original, adapter, call.inputs.arrays, tuple(call.output_arrays))
-
-    def attempt(route: Route) -> Translation:
-        return bridge(job, call, route) if route.bridge else convert(job, route)
-
-    translation = _first_faithful(registry, plan.routes, attempt)
+    translation = _first_faithful(
+        registry, plan.routes, lambda route: bridge(job, call, route) if route.bridge else convert(job, route)
+    )
     return Prepared(adapter, translation.model, translation, perf_counter() - started)
 
 

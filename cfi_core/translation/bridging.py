@@ -30,11 +30,8 @@ from cfi_core.layer_map import LayerMap, LayerMatch, read_layers
 from cfi_core.records import Call, ModelAtHead, Route, Translation
 from cfi_core.specs import Need
 from cfi_core.translation.cache import kept
-from cfi_core.translation.conversion import Job, two_samples
+from cfi_core.translation.conversion import SEED, Job, two_samples
 
-_SAMPLES = 2
-_SEED = 20_190_521
-_GRADIENT_NEEDS = frozenset({Need.INPUT_GRADIENT, Need.LAYER_GRADIENT})
 _ADVICE = "Pass translator='conversion' to convert the model instead."
 
 
@@ -44,9 +41,9 @@ def bridge(job: Job, call: Call, route: Route) -> Translation:
         job=job,
         call=call,
         route=route,
-        arrays=[array[:_SAMPLES] for array in job.arrays],
+        arrays=[array[:2] for array in job.arrays],
         layers=tuple(dict.fromkeys((*call.plan.layers, *call.mentioned))),
-        gradients=bool(_GRADIENT_NEEDS & call.plan.method.needs),
+        gradients=bool({Need.INPUT_GRADIENT, Need.LAYER_GRADIENT} & call.plan.method.needs),
     )
     names = (*route.names, place_of(call), str(span.gradients), *span.layers)
     return kept(job.original, names, job.arrays, job.outputs, span.build, span.measure_again)
@@ -85,7 +82,7 @@ class _Span:
         adapter, names = self.job.original.adapter, ", ".join(self.route.names)
         original, bridged = Side(adapter, adapter.twin(head.model)), self.job.translated_side(converted)
         with foreign(TranslationError, f"The model run by {names} fails on your inputs", _ADVICE):
-            certificate = certify_bridge(original, bridged, self.arrays, _SEED, gradients=self.gradients)
+            certificate = certify_bridge(original, bridged, self.arrays, SEED, gradients=self.gradients)
             outputs = original.outputs(self.arrays)
             matches = self._match_layers(original, bridged, outputs, converted.layers) if self.layers else {}
             tolerance = bridge_tolerance(outputs)
@@ -111,7 +108,7 @@ class _Span:
         self, original: Side, bridged: Side, outputs: Arrays, opened: Mapping[str, BridgedLayer]
     ) -> dict[str, LayerMatch]:
         """How far activation and gradient at each opened layer are apart in the two frameworks."""
-        generator = np.random.default_rng(_SEED)
+        generator = np.random.default_rng(SEED)
         cotangents = [
             generator.standard_normal(output.shape).astype(output.dtype) for output in outputs if self.gradients
         ]

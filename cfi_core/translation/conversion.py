@@ -23,7 +23,7 @@ from cfi_core.registry import Registry, registry
 from cfi_core.translation.cache import kept
 from cfi_core.translation.store import current_store, store_key
 
-_CERTIFICATE_SEED = 20_190_521
+SEED = 20_190_521
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def _measure(job: Job, route: Route, made: Converted) -> Translation:
     """With certificate and layer map."""
     sides = job.sides(made)
     certificate = _certify(route, sides, job.arrays)
-    noise = random_like(job.arrays, 1, np.random.default_rng(_CERTIFICATE_SEED))
+    noise = random_like(job.arrays, 1, np.random.default_rng(SEED))
     unlike = [np.concatenate([array[:1], more]) for array, more in zip(job.arrays, noise, strict=True)]
     alike = [np.repeat(array[:1], 2, axis=0) for array in job.arrays]
     # A model may not take noise, nor another number of samples than the user's.
@@ -96,20 +96,17 @@ def _measure(job: Job, route: Route, made: Converted) -> Translation:
 def _certify(route: Route, sides: tuple[Side, Side], arrays: Arrays, earlier: Certificate | None = None) -> Certificate:
     """Measures, and refuses a model that computes something else (or does not run at all)."""
     model = f"The model made by {', '.join(route.names)}"
-    with foreign(
-        TranslationError,
-        f"{model} does not run on your inputs",
-        "Try another translator (cfi.translators() lists them).",
-    ):
-        certificate = certify(*sides, arrays, _CERTIFICATE_SEED, earlier)
+    advice = "Try another translator (cfi.translators() lists them)"
+    with foreign(TranslationError, f"{model} does not run on your inputs", f"{advice}."):
+        certificate = certify(*sides, arrays, SEED, earlier)
     if not certificate.faithful:
         # The model is known to be wrong, so anything may go wrong in it.
         with contextlib.suppress(Exception):
             certificate = replace(certificate, divergence=first_divergence(*sides, [array[:2] for array in arrays]))
         said = "; ".join([*certificate.faults, *([str(certificate.divergence)] if certificate.divergence else [])])
         raise UnfaithfulTranslationError(
-            f"{model} computes something else than yours: {said}. It is not used. Try another translator "
-            f"(cfi.translators() lists them) or a toolset of the model's own framework.",
+            f"{model} computes something else than yours: {said}. It is not used. {advice} or a toolset of the model's "
+            f"own framework.",
             certificate,
         )
     return certificate

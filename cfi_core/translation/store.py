@@ -27,7 +27,6 @@ from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
 
 _NOTES, _MODEL = "translation.json", "model"
-_VARIABLE = "CFI_TRANSLATIONS"
 
 
 class Store:
@@ -123,4 +122,4 @@ def current_store() -> Store | None:
     return _store
 
 
-_store: Store | str | None = os.environ.get(_VARIABLE, "")
+_store: Store | str | None = os.environ.get("CFI_TRANSLATIONS", "")
