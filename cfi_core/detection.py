@@ -12,16 +12,12 @@ from cfi_core.records import Arguments, Original
 from cfi_core.registry import Registry
 from cfi_core.specs import FrameworkSpec, MethodSpec, Role
 
-_FUNCTIONS_FALL_TO = "numpy"
-
 
 def find_original(registry: Registry, arguments: Arguments, methods: Sequence[MethodSpec]) -> Original:
     """The user's model, loaded (see `load_original`); a plain function's framework is told by the inputs."""
     inputs = arguments.inputs
     if inputs is None:
-        own = arguments.exec_args or {}
-        names = (name for method in methods for name, role in method.roles.items() if role is Role.INPUTS)
-        inputs = next((own[name] for name in names if name in own), None)
+        inputs = next((value for method in methods for value in arguments.of_role(Role.INPUTS, method)), None)
     return load_original(registry, arguments.model, inputs)
 
 
@@ -52,7 +48,7 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
     if not matches and callable(model) and not isinstance(model, type):
         parts = inputs if isinstance(inputs, list | tuple) else (inputs,)
         found = (framework_of_tensor(registry, part) for part in parts)
-        name = next(filter(None, found), _FUNCTIONS_FALL_TO)
+        name = next(filter(None, found), "numpy")
         matches = [spec for spec in specs if spec.name == name and spec.takes_functions]
     if not matches and not isinstance(model, type):
         matches = [spec for spec in specs if any(hasattr(model, name) for name in spec.model_methods)]
@@ -77,9 +73,8 @@ def _matches(registry: Registry, model: Any) -> list[FrameworkSpec]:
 def _is_surpassed(name: str, types: dict[str, list[type]]) -> bool:
     """Whether another framework's type is derived from one of this framework's, and so says more of the model."""
     return any(
-        issubclass(special, general) and special is not general
+        other != name and issubclass(special, general) and special is not general
         for other, theirs in types.items()
-        if other != name
         for special in theirs
         for general in types[name]
     )

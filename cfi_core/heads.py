@@ -34,11 +34,8 @@ def place_of(call: Call) -> str:
 def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[Any]) -> ModelAtHead:
     """Cuts off a softmax where the method explains logits.
 
-    Args:
-        call: What is explained.
-        adapter: Adapter of the framework of the model to cut.
-        model: The model to cut, free to be marked; it gives all tensors that the user's model gives.
-        inputs: Tensors for it; empty if the user gave none.
+    The model, of the adapter's framework, is free to be marked, and gives all tensors that the user's model gives. The
+    inputs are tensors for it; empty if the user gave none.
     """
     place, position, outputs = place_of(call), call.output, call.output_arrays
     if place in _UNCUT:

@@ -23,12 +23,12 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], original: Original
         RouteError: No candidate can be reached.
     """
     source = original.framework
-    candidates: list[tuple[MethodSpec, tuple[Route, ...]]] = []
+    candidates: list[tuple[MethodSpec, str, tuple[Route, ...]]] = []
     errors: list[RouteError] = []
     for method in methods:
         framework = registry.toolsets[method.toolset].framework
         try:
-            candidates.append((method, find_routes(registry, source, framework, method.needs, translator)))
+            candidates.append((method, framework, find_routes(registry, source, framework, method.needs, translator)))
         except RouteError as error:
             errors.append(error)
     if not candidates:
@@ -36,16 +36,12 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], original: Original
             f"{methods[0].key!r} cannot be reached from a {source} model. " + " ".join(map(str, errors)),
             frozenset().union(*(error.missing_needs for error in errors)),
         )
-    candidates.sort(key=lambda pair: (pair[1][0].rank, pair[0].toolset))
-    method, routes = candidates[0]
-    others = tuple(other.toolset for other, _ in candidates[1:])
+    candidates.sort(key=lambda candidate: (candidate[2][0].rank, candidate[0].toolset))
+    method, framework, routes = candidates[0]
+    others = tuple(other.toolset for other, *_ in candidates[1:])
     if others:
-        warn(
-            f"{method.key!r} is offered by {', '.join([method.toolset, *others])}; {method.toolset} is taken "
-            f"({routes[0]}). Pass toolset= to choose.",
-            ChoiceWarning,
-        )
-    framework = registry.toolsets[method.toolset].framework
+        taken, by = f"{method.toolset} is taken ({routes[0]})", ", ".join([method.toolset, *others])
+        warn(f"{method.key!r} is offered by {by}; {taken}. Pass toolset= to choose.", ChoiceWarning)
     ordered = _order(registry, routes, method)
     reason = _reason(method.needs, translator, ordered[0], routes[0], all_routes(registry, source, framework))
     return Choice(method, framework, ordered, others, reason)
@@ -88,10 +84,8 @@ def _order(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | N
         if isinstance(chosen, Route) and chosen in routes:
             return (chosen, *(route for route in routes if route != chosen))
         shown = str(chosen) if isinstance(chosen, Route) else f"a {type(chosen).__name__}"
-        warn(
-            f"The cfi_choose_route hook of {plugin.label} chose {shown}, which is none of the candidates.",
-            PluginWarning,
-        )
+        text = f"The cfi_choose_route hook of {plugin.label} chose {shown}, which is none of the candidates."
+        warn(text, PluginWarning)
     return routes
 
 

@@ -15,14 +15,12 @@ import numpy as np
 from cfi_core.adapters import framework_of_tensor
 from cfi_core.attribution import Outlets
 from cfi_core.checking.inputs import check_like_inputs, check_window, example_inputs, read_inputs, run_original
-from cfi_core.checking.names import has_own_target, layer_names, sort_arguments
+from cfi_core.checking.names import layer_names, sort_arguments
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, warn
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
 from cfi_core.specs import Head, Kind, Need, Role
-
-__all__ = ["check", "check_layer", "check_names", "read_inputs", "run_original"]
 
 
 def check_names(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Plan:
@@ -52,7 +50,6 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
         layers=layers,
         needs_layer="layer" in method.required and not layers,
         arguments=arguments,
-        own_target=has_own_target(method, arguments.own),
     )
 
 
@@ -98,12 +95,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
 
 
 def check_layer(pending: PendingLayer, layer: Any) -> Call:
-    """The call that was waiting for a layer, with the layer.
-
-    Raises:
-        LayerError: The layer is not part of the model.
-        ArgumentError: The model has changed in the meantime.
-    """
+    """The call that was waiting for a layer, with the layer (see `cfi_core.finish_execution_with_layer` for errors)."""
     call, original = pending.call, pending.call.original
     names = layer_names(original, layer)
     if not names:
@@ -166,13 +158,12 @@ def _neuron(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> Any:
 
 def _mentioned_layers(registry: Registry, original: Original, arguments: Arguments) -> tuple[str, ...]:
     def names(value: Any) -> list[str]:
-        if isinstance(value, list | tuple):
-            return [name for entry in value for name in names(entry)]
-        if type(value) is dict:
-            return [name for entry in value.values() for name in names(entry)]
+        if isinstance(value, list | tuple) or type(value) is dict:
+            entries = value.values() if isinstance(value, dict) else value
+            return [name for entry in entries for name in names(entry)]
         if not callable(value) or framework_of_tensor(registry, value) is not None:
             return []
         name = original.adapter.layer_name(original.model, value)
         return [] if name is None else [name]
 
-    return tuple(dict.fromkeys(names(list(arguments.own.values()))))
+    return tuple(dict.fromkeys(names(arguments.own)))
