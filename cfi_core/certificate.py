@@ -240,14 +240,11 @@ def certify_bridge(
 
 def bridge_tolerance(outputs: Arrays) -> float:
     """Relative difference that a compiled run of the same model may have from an eager one."""
-    return max([BRIDGE_TOLERANCE, *(8 * _rounding_unit(output) for output in outputs)])
-
-
-def _rounding_unit(values: np.ndarray) -> float:
-    """Relative distance of neighbouring values of the type that the values were computed in."""
-    if values.dtype == np.float32 and not (np.ascontiguousarray(values).view(np.uint32) & 0xFFFF).any():
-        return 2.0**-8  # bfloat16, which reaches numpy as float32
-    return float(np.finfo(values.dtype).eps) if _is_floating(values) else 0.0
+    units = [float(np.finfo(output.dtype).eps) for output in outputs if _is_floating(output)]
+    singles = [np.ascontiguousarray(output) for output in outputs if output.dtype == np.float32]
+    if any(not (single.view(np.uint32) & 0xFFFF).any() for single in singles):
+        units.append(2.0**-8)  # bfloat16, which reaches numpy as float32
+    return max(BRIDGE_TOLERANCE, 8 * max(units, default=0.0))
 
 
 def _join(yours: Certificate, other: Certificate) -> Certificate:

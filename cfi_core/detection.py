@@ -37,7 +37,11 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
     Raises:
         UnknownFrameworkError: There is none, or more than one, or the plugin for it is not installed.
     """
-    matches = _matches(registry, model)
+    known = known_frameworks(registry).values()
+    types = {spec.name: [kind for pair in spec.model_types if (kind := find_type(*pair, model))] for spec in known}
+    matches = [spec for spec in known if types[spec.name] and not _is_surpassed(spec.name, types)]
+    if isinstance(model, str | Path):
+        matches = [spec for spec in known if Path(model).suffix in spec.file_suffixes]
     if len(matches) > 1:
         names = " and ".join(sorted(spec.name for spec in matches))
         raise UnknownFrameworkError(
@@ -53,21 +57,13 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
     if not matches and not isinstance(model, type):
         matches = [spec for spec in specs if any(hasattr(model, name) for name in spec.model_methods)]
     if not matches:
-        known = "; ".join(f"{spec.name}: {spec.models}" for spec in specs if spec.models)
+        described = "; ".join(f"{spec.name}: {spec.models}" for spec in specs if spec.models)
         raise UnknownFrameworkError(
-            f"{_describe(model)} is a model of no known framework. Known are {known}. Pass one of these, or install a "
-            f"plugin for its framework."
+            f"{_describe(model)} is a model of no known framework. Known are {described}. Pass one of these, or "
+            f"install a plugin for its framework."
         )
     check_installed(registry, matches[0], f"{_describe(model)} is a model of {matches[0].name}")
     return matches[0]
-
-
-def _matches(registry: Registry, model: Any) -> list[FrameworkSpec]:
-    known = known_frameworks(registry).values()
-    if isinstance(model, str | Path):
-        return [spec for spec in known if Path(model).suffix in spec.file_suffixes]
-    types = {spec.name: [found for pair in spec.model_types if (found := find_type(*pair, model))] for spec in known}
-    return [spec for spec in known if types[spec.name] and not _is_surpassed(spec.name, types)]
 
 
 def _is_surpassed(name: str, types: dict[str, list[type]]) -> bool:

@@ -89,10 +89,10 @@ class Route:
         return tuple(translator.name for translator in self.translators)
 
     @property
-    def rank(self) -> tuple[int, float]:
-        """What is tried first: native, then a bridge, then conversions, the cheapest of each."""
+    def rank(self) -> tuple[int, float, tuple[str, ...]]:
+        """What is tried first: native, then a bridge, then conversions, the cheapest of each; of equals, by name."""
         kind = 0 if self.native else 1 if self.bridge else 2
-        return kind, sum(translator.cost for translator in self.translators)
+        return kind, sum(translator.cost for translator in self.translators), self.names
 
     @property
     def preserves(self) -> frozenset[Need]:

@@ -9,7 +9,7 @@ from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, DISTRIBUTION_OF_TRANSL
 from cfi_core.errors import ChoiceWarning, PluginWarning, RouteError, warn
 from cfi_core.records import Choice, Original, Route
 from cfi_core.registry import Registry
-from cfi_core.routes import all_routes, lacking, nearest_lacking, order_to_try, pip_line
+from cfi_core.routes import all_routes, lacking, nearest_lacking, pip_line
 from cfi_core.specs import TRANSLATOR_KINDS, MethodSpec, Need, Translator
 
 
@@ -36,7 +36,7 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], original: Original
             f"{methods[0].key!r} cannot be reached from a {source} model. " + " ".join(map(str, errors)),
             frozenset().union(*(error.missing_needs for error in errors)),
         )
-    candidates.sort(key=lambda candidate: (candidate[2][0].rank, candidate[0].toolset))
+    candidates.sort(key=lambda candidate: (candidate[2][0].rank[:2], candidate[0].toolset))
     method, framework, routes = candidates[0]
     others = tuple(other.toolset for other, *_ in candidates[1:])
     if others:
@@ -110,7 +110,7 @@ def find_routes(
     available = [route for route in fitting if not lacking(registry, route)]
     serving = [route for route in available if needs <= route.preserves]
     if serving:
-        return tuple(sorted(serving, key=order_to_try))
+        return tuple(sorted(serving, key=lambda route: route.rank))
     start = f"No route from {source} to {target}" + (f" with translator={translator!r}" if translator else "")
     if available:
         missing, tried = _missing(needs, available), "; ".join(map(str, available))
@@ -149,7 +149,7 @@ def _way_out(registry: Registry, source: str, needs: frozenset[Need], known: Seq
     others = [route for route in known if needs <= route.preserves]
     usable = [route for route in others if not lacking(registry, route)]
     if usable:
-        best = min(usable, key=order_to_try)
+        best = min(usable, key=lambda route: route.rank)
         return f"There is {best}: leave translator= out, or pass translator={list(best.names)!r}."
     if source in registry.frameworks and (hint := registry.frameworks[source].without_gradients):
         return hint

@@ -31,7 +31,11 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
         LayerError: A layer is not part of the model.
         PlotError: A picture could not be written.
     """
-    _check_plot(registry, arguments.plot)
+    if isinstance(arguments.plot, str | Path):
+        path = Path(arguments.plot)
+        Outlets(registry.plotters, registry.writers).writer_for(path)
+        if not path.parent.is_dir():
+            raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
     method = choice.method
     arguments = replace(sort_arguments(arguments, method), model=original.model)
     for name in method.native_only:
@@ -72,7 +76,12 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         )
     if arguments.inputs is not None:
         inputs = read_inputs(registry, original, arguments.inputs)
-        _check_differentiable(plan, inputs)
+        integers = [array.dtype for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
+        if integers and Need.INPUT_GRADIENT in plan.method.needs:
+            raise InputError(
+                f"{plan.method.key} differentiates with respect to the inputs, and {integers[0]} inputs have no "
+                f"gradient. Explain a layer instead (for example layer_integrated_gradients at the embedding)."
+            )
     else:
         inputs = example_inputs(original, len(arguments.target) if isinstance(arguments.target, list) else 1)
     outputs = run_original(original, inputs)
@@ -105,24 +114,6 @@ def check_layer(pending: PendingLayer, layer: Any) -> Call:
     plan = replace(call.plan, layers=names, needs_layer=False)
     shapes = _layer_shapes(original, call.inputs, names)
     return replace(call, plan=plan, neuron=_neuron(plan, shapes), layer_shapes=shapes)
-
-
-def _check_plot(registry: Registry, plot: bool | str | Path) -> None:
-    if not isinstance(plot, str | Path):
-        return
-    path = Path(plot)
-    Outlets(registry.plotters, registry.writers).writer_for(path)
-    if not path.parent.is_dir():
-        raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
-
-
-def _check_differentiable(plan: Plan, inputs: Inputs) -> None:
-    integers = [array.dtype for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
-    if integers and Need.INPUT_GRADIENT in plan.method.needs:
-        raise InputError(
-            f"{plan.method.key} differentiates with respect to the inputs, and {integers[0]} inputs have no "
-            f"gradient. Explain a layer instead (for example layer_integrated_gradients at the embedding)."
-        )
 
 
 def _check_like_inputs(registry: Registry, plan: Plan, inputs: Inputs) -> None:

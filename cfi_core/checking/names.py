@@ -61,8 +61,11 @@ def _lift(
         meaning = str(method.roles.get(name, "" if name in names else name))
         if meaning not in UNIFORM_ARGUMENTS:
             if name not in names:
-                who, hint = f"{method.key} of {method.toolset}", _hint(name, where, method)
-                raise ArgumentError(f"{who} takes no {where}[{name!r}]. {hint}.")
+                near = ", ".join(get_close_matches(name, names, n=3))
+                hint = f"Nearest: {near}" if near else f"{where} may hold: {', '.join(names) or 'nothing'}"
+                if name in (*method.init_args, *method.exec_args):
+                    hint = f"It belongs into {'init_args' if where == 'exec_args' else 'exec_args'}"
+                raise ArgumentError(f"{method.key} of {method.toolset} takes no {where}[{name!r}]. {hint}.")
             rest[name] = value
         elif value is not None:
             if meaning in origin:
@@ -71,14 +74,6 @@ def _lift(
                 )
             lifted[meaning], origin[meaning] = value, f"{where}[{name!r}]"
     return rest
-
-
-def _hint(name: str, where: str, method: MethodSpec) -> str:
-    names, other = getattr(method, where), "exec_args" if where == "init_args" else "init_args"
-    if name in getattr(method, other):
-        return f"It belongs into {other}"
-    near = ", ".join(get_close_matches(name, names, n=3))
-    return f"Nearest: {near}" if near else f"{where} may hold: {', '.join(names) or 'nothing'}"
 
 
 def layer_names(original: Original, layer: object) -> tuple[str, ...]:

@@ -92,7 +92,10 @@ class _Span:
             certificate = replace(certificate, notes=(*certificate.notes, note))
         floor = min(FLOOR_FACTOR * (certificate.gradient_floor or 0.0), MOST_ROUNDING)
         most = max(GRADIENT_TOLERANCE, tolerance, floor)
-        faults = [*certificate.faults, *_faults_of_layers(matches, tolerance, most)]
+        rows = [("layer", name, match.difference, tolerance) for name, match in matches.items()]
+        rows += [("the gradient at layer", name, one.gradient_difference or 0.0, most) for name, one in matches.items()]
+        differ = [f"{what} {name!r} differs by {apart:.1e}" for what, name, apart, up_to in rows if not apart <= up_to]
+        faults = [*certificate.faults, *differ]
         if faults:
             raise UnfaithfulTranslationError(
                 f"The model run by {names} computes something else than by itself: {'; '.join(faults)}. "
@@ -115,12 +118,3 @@ class _Span:
         reading = read_layers(original, self.arrays, cotangents, self.layers)
         other = read_layers(bridged, self.arrays, cotangents, [opened[name].name for name in self.layers])
         return {name: reading.match(name, other, opened[name].name, opened[name].axes) for name in self.layers}
-
-
-def _faults_of_layers(matches: Mapping[str, LayerMatch], tolerance: float, gradient_tolerance: float) -> list[str]:
-    rows = [("layer", name, match.difference, tolerance) for name, match in matches.items()]
-    rows += [
-        ("the gradient at layer", name, match.gradient_difference or 0.0, gradient_tolerance)
-        for name, match in matches.items()
-    ]
-    return [f"{what} {name!r} differs by {apart:.1e}" for what, name, apart, most in rows if not apart <= most]

@@ -50,7 +50,11 @@ def kept(
     adapter, model = original.adapter, original.model
     signature = tuple((array.shape[1:], array.dtype.str) for array in arrays)
     key = (adapter.fingerprint(model), _identity(model), names, signature)
-    digest = _digest_of((*arrays, *outputs))
+    hashed = xxhash.xxh3_128()
+    for array in (*arrays, *outputs):
+        hashed.update(f"{array.dtype}{array.shape}".encode())
+        hashed.update(np.ascontiguousarray(array).data)
+    digest = hashed.hexdigest()
     with _lock:
         found, former = cache.get(key, (None, ""))
         if found is not None:
@@ -86,14 +90,6 @@ def _keep(key: Key, model: Any, entry: tuple[Any, str]) -> None:
 def _forget(key: Key) -> None:
     with _lock:
         cache.pop(key, None)
-
-
-def _digest_of(arrays: Arrays) -> str:
-    digest = xxhash.xxh3_128()
-    for array in arrays:
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _identity(model: Any) -> int:
