@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from cfi_core.boundary import make_adapter
+from cfi_core.boundary import foreign
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, FRAMEWORKS
 from cfi_core.coexistence import load_safely
 from cfi_core.errors import ArgumentError, InputError, UnknownFrameworkError
-from cfi_core.framework.axes import Permutation, permute
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.registry import Registry
-from cfi_core.specs import FrameworkSpec
+from cfi_core.specs import FrameworkSpec, resolve
 
 _adapters: dict[str, FrameworkAdapter] = {}
 
@@ -37,7 +35,10 @@ def adapter_for(registry: Registry, framework: str) -> FrameworkAdapter:
         if not is_importable(spec.module):
             raise UnknownFrameworkError(f"{framework} is not usable here: no module {spec.module!r} is installed.")
         load_safely(registry)
-        _adapters[spec.adapter] = make_adapter(spec, registry.origin_of(spec).label)
+        origin = registry.origin_of(spec).label
+        advice = f"Models of {framework} cannot be used until {origin} is updated or uninstalled; all others can."
+        with foreign(UnknownFrameworkError, f"The adapter of {framework} in {origin} does not load", advice):
+            _adapters[spec.adapter] = resolve(spec.adapter)()
     return _adapters[spec.adapter]
 
 
@@ -65,19 +66,14 @@ def framework_of_tensor(registry: Registry, value: Any) -> str | None:
         UnknownFrameworkError: The plugin for it is not installed.
     """
     for spec in known_frameworks(registry).values():
-        if any(find_type(module, name, value) for module, name in spec.tensor_types):
+        if any(find_type(*names, value) for names in spec.tensor_types):
             check_installed(registry, spec, f"A {type(value).__qualname__} is a tensor of {spec.name}")
             return spec.name
     return None
 
 
 def as_array(registry: Registry, value: Any, name: str) -> np.ndarray:
-    """The values as a numpy array.
-
-    Args:
-        registry: What is installed.
-        value: An array, a tensor of any known framework, nested lists or a number.
-        name: What messages call it.
+    """An array, a tensor of any known framework or nested lists as a numpy array, which messages call by that name.
 
     Raises:
         InputError: They are no array of numbers.
@@ -101,17 +97,6 @@ def as_arrays(registry: Registry, value: Any) -> tuple[Any, ...]:
     parts = value if isinstance(value, list | tuple) else ()
     several = all(isinstance(part, np.ndarray) or framework_of_tensor(registry, part) is not None for part in parts)
     return tuple(parts) if parts and several else (value,)
-
-
-def as_tensor(
-    registry: Registry, adapter: FrameworkAdapter, model: Any, value: Any, axes: Permutation | Sequence[int]
-) -> Any:
-    """A fresh tensor of the adapter's framework with permuted axes, without a detour where it already is one."""
-    axes = None if axes is None else tuple(axes)
-    if adapter.is_tensor(value):
-        tensor = adapter.tensor(value, model)
-        return tensor if axes is None else adapter.permute(tensor, axes)
-    return adapter.tensor(permute(as_array(registry, value, "an array"), axes), model)
 
 
 def known_frameworks(registry: Registry) -> dict[str, FrameworkSpec]:

@@ -10,7 +10,8 @@ from cfi_core.adapters import adapter_for, framework_named
 from cfi_core.attribution import Attribution
 from cfi_core.boundary import observe
 from cfi_core.carrying import carry
-from cfi_core.checking import check, check_layer, check_names, read_inputs, run_original
+from cfi_core.checking import check, check_layer, check_names
+from cfi_core.checking.inputs import read_inputs, run_original
 from cfi_core.detection import detect_framework, find_original, load_original
 from cfi_core.errors import ArgumentError
 from cfi_core.finding import find_methods
@@ -23,7 +24,8 @@ from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose, choose_conversion
 from cfi_core.running import run
 from cfi_core.specs import Kind, Translator
-from cfi_core.translation import Job, prepare, translate_model
+from cfi_core.translation import prepare, translate_model
+from cfi_core.translation.conversion import Job
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
 VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})
@@ -109,28 +111,13 @@ def visualize_features(
 ) -> Attribution:
     """Makes inputs that drive an output, a channel or a unit of the model as high as they can.
 
-    Args:
-        model: As for `attribute`.
-        method_key: For example `"activation_maximization"`.
-        toolset: As for `attribute`.
-        inputs: Where to start from; None starts from noise, if the model declares the shape of its inputs.
-        target: The output to maximise.
-        layer: Instead of an output: a layer, together with `neuron`.
-        neuron: A channel of the layer (one index) or one unit (an index for each axis, in the model's order).
-        baselines: As for `attribute`, if the method takes any.
-        init_args: As for `attribute`.
-        exec_args: As for `attribute`; tf-keras-vis needs `{"input_range": (low, high)}`, the range of valid inputs.
-        translator: As for `attribute`.
-        head: As for `attribute`.
-        defaults: As for `attribute`.
-        plot: As for `attribute`.
-        seed: As for `attribute`.
+    Arguments and errors are those of `attribute`, with these meanings: `inputs` is where to start from; None starts
+    from noise, if the model declares the shape of its inputs. `target` is the output to maximise; instead of it,
+    `layer` together with `neuron` names a channel of a layer (one index) or one unit (an index for each axis, in the
+    model's order). tf-keras-vis needs `exec_args={"input_range": (low, high)}`, the range of valid inputs.
 
     Returns:
         An attribution whose values are the inputs found.
-
-    Raises:
-        CFIError: As for `attribute`.
     """
     result = _explain(Arguments(**locals()), VISUALIZATION_KINDS)
     if isinstance(result, PendingLayer):
@@ -217,16 +204,15 @@ def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | Pend
 def _wait_for_layer(current: Registry, call: Call) -> PendingLayer:
     """The call with its translated model, and the layers that its method could use."""
     adapter, model = call.original.adapter, call.original.model
-    listed = adapter.layers(model, call.inputs.tensors)
-    fingerprint = adapter.fingerprint(model)
+    listed, fingerprint = adapter.layers(model, call.inputs.tensors), adapter.fingerprint(model)
     if call.plan.route.bridge:
         # A bridge is built at the layers of the call, so it waits for them; it can open what is read in one piece.
-        choosable = tuple(layer for layer in listed if layer.output_shape is not None)
-        return PendingLayer(call.plan, choosable, call, None, fingerprint)
-    prepared = prepare(current, call)
-    layer_map = None if prepared.translation is None else prepared.translation.layer_map
-    choosable = tuple(layer for layer in listed if layer_map is None or layer.name in layer_map)
-    return PendingLayer(call.plan, choosable, call, prepared, fingerprint)
+        prepared, choosable = None, [layer for layer in listed if layer.output_shape is not None]
+    else:
+        prepared = prepare(current, call)
+        layer_map = prepared.translation.layer_map if prepared.translation else None
+        choosable = [layer for layer in listed if layer_map is None or layer.name in layer_map]
+    return PendingLayer(call.plan, tuple(choosable), call, prepared, fingerprint)
 
 
 def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None) -> Translation:

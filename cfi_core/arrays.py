@@ -65,15 +65,19 @@ class ArrayAdapter(FrameworkAdapter):
             return model
         if isinstance(model, type):
             raise InputError(f"{model.__name__} is a class. Pass an instance of it, fitted.")
-        if any(hasattr(model, name) for name in _SCORES) or (hasattr(model, "predict") and not callable(model)):
-            return _estimator(model)
-        if not callable(model):
+        name = next((name for name in (*_SCORES, "predict") if hasattr(model, name)), "")
+        if name in _SCORES or (name and not callable(model)):
+            scores, owner = _scores_of(model, name), model
+        elif callable(model):
+            scores, owner = model, getattr(model, "__self__", None)
+        else:
             raise InputError(
                 f"A {type(model).__name__} is no function of arrays. Pass a function, or an estimator with "
                 f"predict_proba, decision_function or predict."
             )
-        owner = getattr(model, "__self__", None)
-        return ArrayModel(_on_frames(model, owner), _declared_shapes(owner))
+        features = getattr(owner, "n_features_in_", None)
+        shapes = ((None, int(features)),) if isinstance(features, int | np.integer) else None
+        return ArrayModel(_on_frames(scores, owner), shapes)
 
     def input_shapes(self, model: ArrayModel) -> tuple[tuple[int | None, ...], ...] | None:
         """The shape that an estimator was fitted on."""
@@ -115,18 +119,16 @@ def _as_array(value: Any) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.kind == "V" else array  # bfloat16 and its like, which numpy lacks
 
 
-def _estimator(estimator: Any) -> ArrayModel:
-    kind = type(estimator).__name__
-    name = next((name for name in _SCORES if hasattr(estimator, name)), "predict")
+def _scores_of(estimator: Any, name: str) -> Callable[[np.ndarray], Any]:
+    kind, scores = type(estimator).__name__, getattr(estimator, name)
     if name == "predict" and hasattr(estimator, "classes_"):
         raise InputError(
             f"The {kind} gives class labels only, which cannot be explained: it has neither predict_proba nor "
             f"decision_function. Configure it to give probabilities (such as voting='soft' of a VotingClassifier), or "
             f"pass a function that gives scores."
         )
-    scores = _on_frames(getattr(estimator, name), estimator)
 
-    def scores_if_fitted(array: np.ndarray) -> Any:
+    def scores_if_fitted(array: Any) -> Any:
         try:
             return scores(array)
         except ValueError as error:
@@ -134,7 +136,7 @@ def _estimator(estimator: Any) -> ArrayModel:
                 raise
             raise InputError(f"The {kind} is not fitted yet: call fit before explaining it.") from error
 
-    return ArrayModel(scores_if_fitted, _declared_shapes(estimator))
+    return scores_if_fitted
 
 
 def _on_frames(scores: Callable[..., Any], owner: Any) -> Callable[..., Any]:
@@ -147,8 +149,3 @@ def _on_frames(scores: Callable[..., Any], owner: Any) -> Callable[..., Any]:
     except ImportError:
         return scores  # fitted elsewhere; without frames it warns that the names are missing, or tells what it lacks
     return lambda array: scores(pandas.DataFrame(array, columns=list(columns)))
-
-
-def _declared_shapes(owner: Any) -> tuple[tuple[int | None, ...], ...] | None:
-    features = getattr(owner, "n_features_in_", None)
-    return ((None, int(features)),) if isinstance(features, int | np.integer) else None

@@ -22,18 +22,12 @@ if TYPE_CHECKING:
 Values = np.ndarray | tuple[np.ndarray, ...]
 Dims = tuple[str, ...] | tuple[tuple[str, ...], ...]
 
-
-BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.writers:write_npz")
+BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.builtin:write_npz")
 
 
 @dataclass(frozen=True)
 class Outlets:
-    """Where an attribution can go.
-
-    Attributes:
-        plotters: What can draw it, by name.
-        writers: What can write it, by file suffix.
-    """
+    """What can draw an attribution, by name, and what can write it, by file suffix."""
 
     plotters: Mapping[str, PlotterSpec] = field(default_factory=dict)
     writers: Mapping[str, WriterSpec] = field(default_factory=lambda: {".npz": BUILTIN_WRITER})
@@ -46,14 +40,13 @@ class Outlets:
         """
         suffix = path.suffix.lower()
         if suffix not in self.writers:
-            hint = (
-                f" pip install {DISTRIBUTION_OF_WRITER[suffix]} brings one." if suffix in DISTRIBUTION_OF_WRITER else ""
-            )
-            known = ", ".join(sorted(self.writers))
+            known, distribution = ", ".join(sorted(self.writers)), DISTRIBUTION_OF_WRITER.get(suffix)
+            hint = f" pip install {distribution} brings one." if distribution else ""
             raise PlotError(f"No writer serves {path.suffix!r} files; there are writers for {known}.{hint}")
-        if missing := unmet(self.writers[suffix].requirements):
+        writer = self.writers[suffix]
+        if missing := unmet(writer.requirements):
             raise PlotError(f"Writing {path.suffix!r} needs {', '.join(missing)}. Install it with pip.")
-        return self.writers[suffix]
+        return writer
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +97,7 @@ class Attribution:
 
         Args:
             plotter: Name of a plotter; None takes the first that accepts it.
-            **options: Options of that plotter; see `cfi_core.plotting.plot` for the built-in one.
+            **options: Options of that plotter.
 
         Returns:
             A matplotlib figure that is not registered with pyplot.
@@ -112,16 +105,16 @@ class Attribution:
         Raises:
             PlotError: No plotter accepts the axes of this attribution.
         """
-        plotters = self.outlets.plotters
+        plotters, all_dims = self.outlets.plotters, [dims for _, dims in self.parts]
         if not plotters:
             raise PlotError(f"No plotter is installed: pip install {' or '.join(DISTRIBUTION_OF_PLOTTER.values())}.")
+        installed = f"installed are {', '.join(sorted(plotters))}"
         if plotter is not None and plotter not in plotters:
-            raise PlotError(f"No plotter {plotter!r} is installed; installed are {', '.join(sorted(plotters))}.")
+            raise PlotError(f"No plotter {plotter!r} is installed; {installed}.")
         for spec in plotters.values() if plotter is None else [plotters[plotter]]:
-            if all(set(spec.accepts) <= set(dims) for _, dims in self.parts) and not unmet(spec.requirements):
+            if all(set(spec.accepts) <= set(dims) for dims in all_dims) and not unmet(spec.requirements):
                 return resolve(spec.implementation)(self, **options)
-        dims = "; ".join(str(dims) for _, dims in self.parts)
-        raise PlotError(f"No usable plotter accepts axes {dims}; installed are {', '.join(sorted(plotters))}.")
+        raise PlotError(f"No usable plotter accepts axes {'; '.join(map(str, all_dims))}; {installed}.")
 
     def save(self, path: str | Path) -> Path:
         """Writes the attribution to a file; the suffix chooses the writer (`.npz` and `.png` are built in).
@@ -147,12 +140,11 @@ class Attribution:
         if len(arrays) == 1:
             return arrays[0]
         # Sizes differ from part to part, so every axis but the samples is named by its part.
-        return xarray.Dataset(
-            {
-                f"{self.method_key}_{i}": array.rename({dim: f"{dim}_{i}" for dim in array.dims if dim != "sample"})
-                for i, array in enumerate(arrays)
-            }
-        )
+        dataset = xarray.Dataset()
+        for i, array in enumerate(arrays):
+            dims = {dim: f"{dim}_{i}" for dim in array.dims if dim != "sample"}
+            dataset[f"{self.method_key}_{i}"] = array.rename(dims)
+        return dataset
 
     def __repr__(self) -> str:
         shapes = ", ".join(str(values.shape) for values, _ in self.parts)

@@ -1,17 +1,10 @@
 """Where the code of plugins is entered and left: what it raises becomes typed errors, what it returns is checked.
 
-Each part of a call that a plugin does has one function, which enters the plugin and checks what comes back:
+Each part of a call that a plugin does has one function, which enters the plugin and checks what comes back.
 
-    result = run_method(request, registry.origin_of(method).label, inputs=shapes, layers=shapes)
-    converted = run_conversion(step, model, examples, registry.origin_of(step).label)
-    converted = build_bridge(step, request, registry.origin_of(step).label, layers=shapes)
-    adapter = make_adapter(spec, registry.origin_of(spec).label)
-    for plugin, answer in ask(registry, "cfi_choose_route", candidates=routes, method=method): ...
-    observe(registry, "cfi_before_run", plan=plan)
-
-The second argument of most is the distribution, with its version, that brings the spec: every error names it. All
-shapes are tuples, sample axis first, in the layout of the model that is run (or translated); a size that may be any is
-None, and so is a shape that is not known.
+`origin` is the distribution, with its version, that brings the spec (`registry.origin_of(spec).label`): every error
+names it. `inputs`, `outputs` (flat) and `layers` (their outputs) are shapes: tuples, sample axis first, in the layout
+of the model that is run (or translated). A size that may be any is None, and so is a shape that is not known.
 """
 
 from __future__ import annotations
@@ -25,18 +18,9 @@ from typing import Any
 
 from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
 from cfi_core.discovery import PluginInfo
-from cfi_core.errors import (
-    FOREIGN,
-    CFIError,
-    MethodError,
-    PluginWarning,
-    TranslationError,
-    UnknownFrameworkError,
-    told,
-    warn,
-)
+from cfi_core.errors import FOREIGN, CFIError, MethodError, PluginWarning, TranslationError, told, warn
 from cfi_core.registry import Registry
-from cfi_core.specs import FrameworkSpec, TranslatorSpec, resolve
+from cfi_core.specs import TranslatorSpec, resolve
 from cfi_core.validation import Refused
 from cfi_core.views import protect
 
@@ -48,13 +32,10 @@ _REAL = re.compile(r"\b(bool|u?int\d+|b?float\d+\w*)\b")
 
 @contextmanager
 def foreign(kind: type[CFIError], doing: str, advice: str, passes: type[CFIError] = CFIError) -> Iterator[None]:
-    """Turns whatever the code of a plugin raises into one kind of error; an interrupt by the user passes.
+    """Turns whatever the code of a plugin raises into one kind of error, with the plugin's own as its cause.
 
-    Args:
-        kind: The error to raise, with the plugin's own as its cause.
-        doing: Begins the message: what failed, and in which distribution.
-        advice: Ends it.
-        passes: Errors that the plugin may raise itself.
+    `doing` begins the message (what failed, and in which distribution), `advice` ends it. Errors that the plugin may
+    raise itself (`passes`) pass, and an interrupt by the user.
     """
     try:
         yield
@@ -72,13 +53,9 @@ def run_method(
 ) -> MethodResult:
     """Runs the implementation of a method, and checks what it returned before anything is labelled.
 
-    Args:
-        request: What it is asked.
-        origin: Distribution of the method.
-        inputs: Shapes of the inputs of the model that ran; None: those of the request. Without inputs in the request
-            (feature visualization), the shapes that the model declares, with None for the number of samples.
-        layers: Shape of the output of each layer in `request.layer`, None where it is not known: the layer is called
-            several times, or gives several tensors. Nor is it known where the toolset chose the layer itself.
+    `inputs` are left out where they are those of the request; without any there (feature visualization), they are the
+    shapes that the model declares, with None for the number of samples. `layers` are those in `request.layer`; None
+    for one that is called several times, or gives several tensors.
 
     Raises:
         MethodError: It failed, cannot be imported, or returned no `MethodResult`; its result holds another number of
@@ -93,21 +70,14 @@ def run_method(
         result = resolve(method.implementation)(request)
     advice = f"Leave out own arguments that change the result's form; if there are none, report it to {origin}."
     with _refusals(MethodError, f"{method.key} of {method.toolset} ({origin}) returned", advice):
-        _check_result(request, result, _shapes(request.inputs) if inputs is None else inputs, layers)
+        _check_result(request, result, [*map(_shape, request.inputs)] if inputs is None else inputs, layers)
     return result
 
 
 def run_conversion(
     step: TranslatorSpec, model: Any, examples: tuple[Any, ...], origin: str, *, outputs: Sequence[Shape] | None = None
 ) -> Converted:
-    """Runs a conversion, and checks what it returned.
-
-    Args:
-        step: The conversion.
-        model: The model to convert.
-        examples: Arrays for its inputs.
-        origin: Distribution of the conversion.
-        outputs: Shapes of the model's outputs, flat; None where they are not known.
+    """Converts a model, with arrays as examples of its inputs, and checks what the conversion returned.
 
     Raises:
         TranslationError: It failed, cannot be imported, or returned no `Converted`, or one whose permutations do not
@@ -117,7 +87,7 @@ def run_conversion(
     with foreign(TranslationError, f"{step.name} of {origin} failed on the model", advice, TranslationError):
         converted = resolve(step.implementation)(model, examples)
     with _refusals(TranslationError, f"{step.name} ({origin}) returned", f"Report it to {origin}."):
-        _check_model(converted, _shapes(examples), outputs)
+        _check_model(converted, [*map(_shape, examples)], outputs)
         if converted.layers:
             raise Refused("layers, which only a bridge is asked for")
     return converted
@@ -133,13 +103,6 @@ def build_bridge(
 ) -> Converted:
     """Builds a bridge, and checks what was built.
 
-    Args:
-        step: The bridge.
-        request: What it is asked.
-        origin: Distribution of the bridge.
-        outputs: Shapes of the model's outputs, flat; None where they are not known.
-        layers: Shapes of the outputs of the layers that are asked for, where they are known.
-
     Raises:
         TranslationError: It failed, cannot be imported, or returned no `Converted`, one whose permutations do not fit
             inputs, outputs and layers, or one with other layers than those that were asked for.
@@ -149,30 +112,9 @@ def build_bridge(
     with foreign(TranslationError, f"{step.name} of {origin} failed on the model", f"{advice}."):
         converted = resolve(step.implementation)(request)
     with _refusals(TranslationError, f"{step.name} ({origin}) returned", f"{advice}, and report it to {origin}."):
-        _check_model(converted, _shapes(request.inputs), outputs)
+        _check_model(converted, [*map(_shape, request.inputs)], outputs)
         _check_layers(converted.layers, set(request.layers), layers or {})
     return converted
-
-
-def make_adapter(spec: FrameworkSpec, origin: str) -> Any:
-    """Imports a framework's adapter.
-
-    Raises:
-        UnknownFrameworkError: It cannot be imported or made.
-    """
-    advice = f"Models of {spec.name} cannot be used until {origin} is updated or uninstalled; all others can."
-    with foreign(UnknownFrameworkError, f"The adapter of {spec.name} in {origin} does not load", advice):
-        return resolve(spec.adapter)()
-
-
-def take_precaution(spec: FrameworkSpec, plugin: PluginInfo) -> None:
-    """Calls a framework's `before_use`.
-
-    Warns:
-        PluginWarning: It failed, or cannot be imported; other frameworks are loaded without it.
-    """
-    with _report_failures(f"The precaution for {spec.name}", plugin):
-        resolve(spec.before_use)()
 
 
 def ask(registry: Registry, hook: str, **arguments: Any) -> Iterator[tuple[PluginInfo, Any]]:
@@ -183,7 +125,7 @@ def ask(registry: Registry, hook: str, **arguments: Any) -> Iterator[tuple[Plugi
     """
     for plugin, implementation in registry.implementations(hook):
         answer = None
-        with _report_failures(f"The {hook} hook", plugin):
+        with report_failures(f"The {hook} hook", plugin):
             answer = implementation(**arguments)
         if answer is not None:
             yield plugin, answer
@@ -196,12 +138,13 @@ def observe(registry: Registry, hook: str, **records: Any) -> None:
         PluginWarning: An observer failed, which changes nothing.
     """
     for plugin, implementation in registry.implementations(hook):
-        with _report_failures(f"The {hook} hook", plugin):
+        with report_failures(f"The {hook} hook", plugin):
             implementation(**{name: protect(record) for name, record in records.items()})
 
 
 @contextmanager
-def _report_failures(what: str, plugin: PluginInfo) -> Iterator[None]:
+def report_failures(what: str, plugin: PluginInfo) -> Iterator[None]:
+    """Turns what a plugin raises where nothing depends on it into a `PluginWarning`."""
     try:
         yield
     except FOREIGN as error:
@@ -226,8 +169,7 @@ def _instance(value: Any, kind: type) -> None:
 
 def _check_result(request: MethodRequest, result: Any, inputs: Sequence[Shape], layers: Sequence[Shape | None]) -> None:
     _instance(result, MethodResult)
-    read = _read_layers(request, layers) if result.layer is None else [None]
-    places = _places(request, result.axes, inputs, read)
+    places = _places(request, result, inputs, layers)
     if len(result.values) != len(places):
         if None not in places or len(result.values) < len(places):
             noun = "layer" if result.axes in _OF_LAYERS else "input"
@@ -241,32 +183,25 @@ def _check_model(converted: Any, inputs: Sequence[Shape], outputs: Sequence[Shap
     _instance(converted, Converted)
     if converted.model is None:
         raise Refused("no model")
-    _check_permutations(converted.input_axes, inputs, "input")
-    for position, axes in enumerate(converted.input_axes):
-        if axes and axes[0] != 0:
-            raise Refused(f"axes {axes} of input {position}, which move the samples away from the first axis")
-    if outputs is not None:
-        _check_permutations(converted.output_axes, outputs, "output")
+    said = {"input": (converted.input_axes, inputs), "output": (converted.output_axes, outputs)}
+    for noun, (permutations, shapes) in said.items():
+        if not permutations or shapes is None:  # none at all stands for: all unchanged
+            continue
+        if len(permutations) != len(shapes):
+            raise Refused(f"{noun}_axes for {_count(len(permutations), noun)}, where there are {len(shapes)}")
+        for position, (axes, shape) in enumerate(zip(permutations, shapes, strict=True)):
+            _check_axes(axes, shape, f"{noun} {position}")
+            if noun == "input" and axes and axes[0] != 0:
+                raise Refused(f"axes {axes} of input {position}, which move the samples away from the first axis")
 
 
 def _check_layers(layers: Mapping[str, BridgedLayer], asked: set[str], shapes: Mapping[str, Shape]) -> None:
-    given = set(layers)
-    if asked - given:
-        raise Refused(f"no layer for {_names(asked - given)}, which was asked for")
-    if given - asked:
-        raise Refused(f"layers for {_names(given - asked)}, which nobody asked for")
-    for name in given & set(shapes):
+    if absent := asked - set(layers):
+        raise Refused(f"no layer for {', '.join(map(repr, sorted(absent)))}, which was asked for")
+    if others := set(layers) - asked:
+        raise Refused(f"layers for {', '.join(map(repr, sorted(others)))}, which nobody asked for")
+    for name in asked & set(shapes):
         _check_axes(layers[name].axes, shapes[name], f"layer {name!r}")
-
-
-def _check_permutations(permutations: Sequence[Any], shapes: Sequence[Shape], noun: str) -> None:
-    """Nothing at all stands for: all unchanged."""
-    if not permutations:
-        return
-    if len(permutations) != len(shapes):
-        raise Refused(f"{noun}_axes for {_count(len(permutations), noun)}, where there are {len(shapes)}")
-    for position, (axes, shape) in enumerate(zip(permutations, shapes, strict=True)):
-        _check_axes(axes, shape, f"{noun} {position}")
 
 
 def _check_axes(axes: Any, shape: Shape, place: str) -> None:
@@ -274,47 +209,43 @@ def _check_axes(axes: Any, shape: Shape, place: str) -> None:
         raise Refused(f"axes {axes} of {place}, which has {_count(len(shape), 'axis', 'axes')}")
 
 
-def _read_layers(request: MethodRequest, layers: Sequence[Shape | None]) -> list[Shape | None]:
-    """Shapes of what is read at the layers; not known where an own argument asks for another place than the output."""
-    own = {**request.init_args, **request.exec_args}
-    elsewhere = any(own.get(name) for name in request.method.native_only)
-    return [None] * len(request.layer) if elsewhere or not layers else list(layers)
-
-
 def _places(
-    request: MethodRequest, axes: Axes, inputs: Sequence[Shape], layers: Sequence[Shape | None]
+    request: MethodRequest, result: MethodResult, inputs: Sequence[Shape], layers: Sequence[Shape | None]
 ) -> list[Shape | None]:
     """The shape of each value that is expected; None where it is not known."""
-    if axes in _OF_LAYERS and not layers:
-        raise Refused(f"values with the axes of a layer ({axes!r}), but it was asked for none")
-    if axes is Axes.LAYER:
-        return list(layers)
-    if axes is Axes.LAYER_MAP:
-        return [
-            None if shape is None else _without_channels(shape, channel, "the layer's output")
-            # Without a channel axis where the toolset has chosen the layer, whose shape is not known then either.
-            for shape, channel in zip_longest(layers, request.layer_channel_axes[: len(layers)])
-        ]
-    if axes is Axes.INPUT:
-        return list(inputs) or [None]
-    if not request.channel_axis:  # without inputs in the request it is not known
-        return [None] * max(1, len(inputs))
-    return [
-        _without_channels(shape, channel, f"input {position}")
-        for position, (shape, channel) in enumerate(zip(inputs, request.channel_axis, strict=True))
-    ]
+    own = {**request.init_args, **request.exec_args}
+    shapes, channels = list(layers), request.layer_channel_axes
+    if result.axes not in _OF_LAYERS:
+        shapes, channels = list(inputs) or [None], request.channel_axis
+    elif result.layer is not None:
+        shapes = [None]
+    elif not layers or any(own.get(name) for name in request.method.native_only):  # read elsewhere than at the output
+        shapes = [None] * len(request.layer)
+    if not shapes:
+        raise Refused(f"values with the axes of a layer ({result.axes!r}), but it was asked for none")
+    if result.axes in (Axes.INPUT, Axes.LAYER):
+        return shapes
+    if result.axes is not Axes.LAYER_MAP and not channels:  # without inputs in the request they are not known
+        return [None] * len(shapes)
+    # Without a channel axis where the toolset has chosen the layer, whose shape is not known then either.
+    pairs = enumerate(zip_longest(shapes, channels[: len(shapes)]))
+    return [_without_channels(shape, channel, result.axes, position) for position, (shape, channel) in pairs]
 
 
-def _without_channels(shape: Shape, channel: int | None, place: str) -> Shape:
+def _without_channels(shape: Shape | None, channel: int | None, axes: Axes, position: int) -> Shape | None:
+    if shape is None:
+        return None
     if channel is None:
+        place = "the layer's output" if axes in _OF_LAYERS else f"input {position}"
         raise Refused(f"a map without channels, but {place} of shape {shape} has no channel axis to leave out")
     return (*shape[:channel], *shape[channel + 1 :])
 
 
 def _check_value(value: Any, expected: Shape | None, name: str, axes: Axes) -> None:
-    shape = getattr(value, "shape", None)
-    if shape is None or not _REAL.search(str(getattr(value, "dtype", ""))):
-        raise Refused(f"{name} that is no tensor of real numbers ({_describe(value)})")
+    dtype = getattr(value, "dtype", None)
+    if getattr(value, "shape", None) is None or not _REAL.search(str(dtype)):
+        described = type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"
+        raise Refused(f"{name} that is no tensor of real numbers ({described})")
     actual = _shape(value)
     if not actual:
         raise Refused(f"{name} without axes, where the first one holds the samples")
@@ -329,27 +260,13 @@ def _check_value(value: Any, expected: Shape | None, name: str, axes: Axes) -> N
 
 
 def _fits(actual: Shape, expected: Shape) -> bool:
-    return len(actual) == len(expected) and all(
-        size in (None, other) for other, size in zip(actual, expected, strict=True)
-    )
+    sizes = zip(actual, expected, strict=False)
+    return len(actual) == len(expected) and all(wanted in (None, size) for size, wanted in sizes)
 
 
 def _shape(tensor: Any) -> Shape:
     return tuple(None if size is None else int(size) for size in tensor.shape)
 
 
-def _shapes(tensors: Sequence[Any]) -> list[Shape]:
-    return [_shape(tensor) for tensor in tensors]
-
-
-def _describe(value: Any) -> str:
-    dtype = getattr(value, "dtype", None)
-    return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"
-
-
 def _count(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
-
-
-def _names(names: set[str]) -> str:
-    return ", ".join(map(repr, sorted(names)))

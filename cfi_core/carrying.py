@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.adapters import as_arrays, as_tensor, framework_of_tensor
+from cfi_core.adapters import as_array, as_arrays, framework_of_tensor
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import ArgumentError, LayerError, ModelWarning, warn
-from cfi_core.framework.axes import Permutation, inverse
+from cfi_core.framework.axes import Permutation, inverse, permute
 from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.heads import at_head
-from cfi_core.records import Call, Carried, ModelAtHead, Prepared
+from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
 from cfi_core.specs import Role
 
@@ -31,13 +31,16 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     Warns:
         ModelWarning: What is explained is not what the method's paper explains.
     """
-    started = perf_counter()
-    plan = call.plan
+    started, plan, given = perf_counter(), call.plan, call.inputs
     model = prepared.adapter.twin(prepared.model, share_weights=not plan.method.alters_model)
     carrier = _Carrier(registry, call, prepared, model)
-    layer = tuple(carrier.layer_object(name) for name in plan.layers)
-    inputs = carrier.inputs()
-    head = carrier.head(inputs)
+    layer = tuple(map(carrier.layer_object, plan.layers))
+    # The model's own tensors without a detour through numpy, if they can be used where the method runs.
+    values = given.tensors if prepared.adapter.is_tensor(given.tensors[0]) else given.arrays
+    inputs = carrier.like_inputs(values) if given.given else ()
+    # A bridge was cut before it was built.
+    cut = prepared.translation.head if prepared.translation else None
+    head = replace(cut, model=model) if cut else at_head(call, prepared.adapter, model, inputs)
     if head.warning:
         warn(head.warning, ModelWarning)
     request = MethodRequest(
@@ -51,8 +54,12 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
         init_args=carrier.own_arguments(plan.arguments.init_args or {}),
         exec_args=carrier.own_arguments(plan.arguments.exec_args or {}),
         seed=call.seed,
-        channel_axis=carrier.channel_axes() if inputs else (),
-        layer_channel_axes=tuple(map(carrier.layer_channel_axis, plan.layers)),
+        channel_axis=tuple(
+            carrier.channel_axis(array.shape, prepared.input_axes(i)) for i, array in enumerate(given.arrays) if inputs
+        ),
+        layer_channel_axes=tuple(
+            carrier.channel_axis(call.layer_shapes.get(name), prepared.layer_axes(name), name) for name in plan.layers
+        ),
         head=plan.head,
     )
     return Carried(request, head.explained, started)
@@ -60,37 +67,19 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
 
 @dataclass(frozen=True, eq=False)
 class _Carrier:
-    """From the user's model to the one that runs.
-
-    Attributes:
-        registry: What is installed.
-        call: In the layout of the user's model.
-        prepared: The model that runs, and how its axes stand.
-        model: A twin of it, which the toolset may mark.
-    """
+    """From the user's model, in whose layout the call is, to the one that runs (a twin, which the toolset may mark)."""
 
     registry: Registry
     call: Call
     prepared: Prepared
     model: Any
 
-    def inputs(self) -> tuple[Any, ...]:
-        """Fresh tensors of the user's inputs; none where they are not the user's."""
-        given = self.call.inputs
-        if not given.given:
-            return ()
-        return tuple(
-            self._tensor(tensor if self.prepared.adapter.is_tensor(tensor) else array, self.prepared.input_axes(i))
-            for i, (tensor, array) in enumerate(zip(given.tensors, given.arrays, strict=True))
-        )
-
-    def channel_axes(self) -> tuple[int | None, ...]:
-        """Where the inputs have their channels in the model that runs."""
+    def channel_axis(self, shape: Sequence[int] | None, axes: Permutation, layer: str | None = None) -> int | None:
+        """Where an input (or the output of a layer) of that shape has its channels in the model that runs."""
         original = self.call.original
-        return tuple(
-            _move_axis(original.adapter.channel_axis(original.model, array.shape), self.prepared.input_axes(i))
-            for i, array in enumerate(self.call.inputs.arrays)
-        )
+        # A shape that could not be read says nothing.
+        channel = None if shape is None else original.adapter.channel_axis(original.model, shape, layer=layer)
+        return channel if channel is None or axes is None else axes.index(channel)
 
     def target(self) -> Target | None:
         """The target in the layout of the model that runs, which gives its outputs flat, in the original's order."""
@@ -99,17 +88,13 @@ class _Carrier:
             return target
         if target.function is not None and target.output is None:
             return replace(target, function=self._of_original_outputs(target.function))
-        axes = self.prepared.output_axes(self.call.output)
+        axes, index = self.prepared.output_axes(self.call.output), target.index
         carried = replace(target, output=self.call.output if len(self.call.output_arrays) > 1 else None)
-        if axes is None:
-            return carried
         if target.function is not None:
             return replace(carried, function=self._of_original_axes(target.function, axes))
-        if target.index is None:
-            return carried
-        if target.per_sample:
-            return replace(carried, index=tuple(carry_index(index, axes) for index in target.index))  # type: ignore[arg-type]
-        return replace(carried, index=carry_index(target.index, axes))  # type: ignore[arg-type]
+        if index is not None:
+            index = tuple(carry_index(one, axes) for one in index) if target.per_sample else carry_index(index, axes)  # type: ignore[arg-type]
+        return replace(carried, index=index)
 
     def _of_original_outputs(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """The user's function, given the translated model's outputs in the user's axes and structure."""
@@ -123,7 +108,7 @@ class _Carrier:
 
     def _of_original_axes(self, function: Callable[[Any], Any], axes: Permutation) -> Callable[[Any], Any]:
         """The user's function of one tensor, given it in the user's axes."""
-        return lambda tensor: function(self._unpermute(tensor, axes))
+        return function if axes is None else lambda tensor: function(self._unpermute(tensor, axes))
 
     def unit(self) -> Any:
         """The neuron in the layout of the model that runs."""
@@ -134,22 +119,10 @@ class _Carrier:
         axes = self.prepared.layer_axes(layer)
         if isinstance(neuron, tuple) and len(neuron) == len(call.layer_shapes[layer]) - 1:
             return carry_index(neuron, axes)
-        return self._of_original_axes(neuron, axes) if callable(neuron) and axes is not None else neuron
-
-    def layer_channel_axis(self, layer: str) -> int | None:
-        """Where the output of a layer has its channels in the model that runs; None if it could not be read."""
-        original, shape = self.call.original, self.call.layer_shapes.get(layer)
-        if shape is None:
-            return None
-        channel = original.adapter.channel_axis(original.model, shape, layer=layer)
-        return _move_axis(channel, self.prepared.layer_axes(layer))
+        return self._of_original_axes(neuron, axes) if callable(neuron) else neuron
 
     def layer_object(self, name: str) -> Any:
-        """The layer of the model that runs which is a layer of the user's model.
-
-        Raises:
-            LayerError: The translated model does not have it.
-        """
+        """The layer of the model that runs which is a layer of the user's model; a `LayerError` if it has none."""
         translation = self.prepared.translation
         if translation is None:
             return self.prepared.adapter.layer_object(self.model, name)
@@ -166,21 +139,12 @@ class _Carrier:
             )
         return self.prepared.adapter.layer_object(self.model, layer_map[name])
 
-    def head(self, inputs: Sequence[Any]) -> ModelAtHead:
-        """The model that ends where the method explains it; a bridge was cut before it was built."""
-        bridged = self.prepared.head
-        if bridged is not None:
-            return replace(bridged, model=self.model)
-        return at_head(self.call, self.prepared.adapter, self.model, inputs)
-
     def baselines(self) -> tuple[Any, ...] | None:
         """One tensor or number for each input."""
         given = self.call.plan.arguments.baselines
-        if given is None:
-            return None
         if isinstance(given, int | float):
             return (given,) * len(self.call.inputs.arrays)
-        return self._like_inputs(given)
+        return None if given is None else self.like_inputs(given)
 
     def own_arguments(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """The toolset's own arguments: each by its role, or else by its value."""
@@ -189,7 +153,7 @@ class _Carrier:
 
     def _own(self, value: Any, role: Role | None) -> Any:
         if role is Role.LIKE_INPUTS and value is not None:
-            parts = self._like_inputs(value)
+            parts = self.like_inputs(value)
             return parts if isinstance(value, tuple) else parts[0]
         if role is Role.LIKE_LAYER and value is not None:
             return self._like_layer(value, self.call.plan.layers)
@@ -199,7 +163,7 @@ class _Carrier:
             return self._own_target(value)
         return self._by_value(value)
 
-    def _like_inputs(self, value: Any) -> tuple[Any, ...]:
+    def like_inputs(self, value: Any) -> tuple[Any, ...]:
         """Arrays (or numbers) with the axes of the inputs, one for each of them."""
         parts = value if isinstance(value, tuple) else as_arrays(self.registry, value)
         return tuple(
@@ -227,12 +191,11 @@ class _Carrier:
         """A score of the toolset's own is passed on; a plain function sees outputs in the user's axes."""
         if isinstance(value, list | tuple):
             return type(value)(self._own_target(entry, i) for i, entry in enumerate(value))
-        axes = self.prepared.output_axes(position)
-        return value if axes is None or not isfunction(value) else self._of_original_axes(value, axes)
+        return self._of_original_axes(value, self.prepared.output_axes(position)) if isfunction(value) else value
 
     def _by_value(self, value: Any) -> Any:
         """Tensors change framework, layers of the user's model become the corresponding ones, the rest passes."""
-        if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        if type(value) in (list, tuple):
             return type(value)(self._by_value(entry) for entry in value)
         if type(value) is dict:
             return {key: self._by_value(entry) for key, entry in value.items()}
@@ -243,8 +206,13 @@ class _Carrier:
         name = self.call.original.adapter.layer_name(self.call.original.model, value)
         return value if name is None else self.layer_object(name)
 
-    def _tensor(self, value: Any, axes: Sequence[int] | None) -> Any:
-        return as_tensor(self.registry, self.prepared.adapter, self.model, value, axes)
+    def _tensor(self, value: Any, axes: Permutation) -> Any:
+        """A fresh tensor with permuted axes, without a detour where it already is one."""
+        adapter = self.prepared.adapter
+        if not adapter.is_tensor(value):
+            return adapter.tensor(permute(as_array(self.registry, value, "an array"), axes), self.model)
+        tensor = adapter.tensor(value, self.model)
+        return tensor if axes is None else adapter.permute(tensor, axes)
 
     def _unpermute(self, tensor: Any, axes: Permutation) -> Any:
         return tensor if axes is None else self.prepared.adapter.permute(tensor, inverse(axes))
@@ -257,8 +225,3 @@ def carry_index(index: tuple[int, ...], axes: Sequence[int] | None) -> tuple[int
     if len(index) != len(axes) - 1:
         raise ArgumentError(f"{index} has {len(index)} entries; pass one for each of the {len(axes) - 1} axes.")
     return tuple(index[axis - 1] for axis in axes[1:])
-
-
-def _move_axis(axis: int | None, axes: Sequence[int] | None) -> int | None:
-    """Where an axis is after a permutation."""
-    return axis if axis is None or axes is None else axes.index(axis)

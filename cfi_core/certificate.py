@@ -1,32 +1,16 @@
 """Measured evidence that a translated model computes the same as the original.
 
-Both models run on the user's own inputs and on random ones of the same mean, spread and range. What is measured:
-
-* outputs, on all samples: relative L2 difference (of the output that differs most), largest difference,
-  agreement of the top class;
-* input gradients of one fixed random combination of all outputs, taken before a final softmax, on the first
-  samples: relative L2 difference (of the input that differs most) and cosine.
-
-The verdict separates faults from rounding. Outputs that differ by more than `MOST_OUTPUT_ROUNDING` are a fault.
-Differences up to `OUTPUT_DOUBT` and `GRADIENT_DOUBT` are rounding. In between both models are run again in double
-precision, where a faithful translation agrees to `DOUBLE_OUTPUTS` and `DOUBLE_GRADIENTS`, whatever rounding did before;
-anything else is a fault. (The weights are the same numbers, so that only the order of sums may differ, and constants
-such as 0.1, which a translation may have rounded: a share `CONSTANTS` of the original's own rounding is put down to
-them.)
-
-A translated model that is kept is measured again on other inputs, but not on random ones. Differences there are a doubt
-only beyond `SIMILAR` times those that were found to be rounding in double precision before.
-
-Where one of the models cannot be run in double precision, outputs must agree to `OUTPUT_TOLERANCE` and input gradients
-to `GRADIENT_TOLERANCE`, or to `FLOOR_FACTOR` times the model's own rounding floor and `MOST_ROUNDING`: the floor is how
-much the original's gradient moves when its inputs move by a few units in the last place, so that its outputs move by no
-more than rounding moves them.
+Both models run on the user's own inputs and on random ones of the same mean, spread and range. Compared are the outputs
+of all samples and, of the first ones, the input gradients of one fixed random combination of all outputs, taken before
+a final softmax. The verdict separates faults from rounding; a doubt is decided in double precision.
+`docs/certificates.md` tells the rules, the constants below are their numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,8 +21,7 @@ from cfi_core.framework.axes import Arrays, Permutation, permutation_at, permute
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.framework.structure import flatten
 
-OUTPUT_DOUBT, GRADIENT_DOUBT = 2e-6, 1e-5
-DOUBLE_OUTPUTS, DOUBLE_GRADIENTS = OUTPUT_DOUBT, GRADIENT_DOUBT  # in single precision they would raise no doubt either
+OUTPUT_DOUBT, GRADIENT_DOUBT = 2e-6, 1e-5  # up to here rounding; in double precision anything above is a fault
 CONSTANTS = 0.02  # share of the original's own rounding that comes from constants which a translation keeps in float32
 SIMILAR = 2.0  # times a difference that was found to be rounding on other inputs
 MOST_SIMILAR = 1e-2  # no difference of gradients above this is taken for like one before
@@ -59,6 +42,8 @@ PROBES = 2
 NO_ROUNDING = (0.0, 0.0)
 _YOURS, _RANDOM = "your inputs", "random inputs"
 _IN_SINGLE = "judged in single precision"
+_HEADINGS = ("", "samples", "outputs", "largest", "top class", "gradients", "cosine")  # of a measurement's fields
+_FORMATS = ("", "", ".1e", ".1e", ".0%", ".1e", ".6f")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,17 +76,6 @@ class Side:
         cotangents = permute_all(cotangents, self.output_axes)
         gradients = enumerate(self.adapter.vjp(self.model, self.tensors(arrays), cotangents))
         return [unpermute(one, permutation_at(self.input_axes, i)) for i, one in gradients if one is not None]
-
-    def activations(self, arrays: Arrays, names: Sequence[str] | None = None) -> Mapping[str, np.ndarray]:
-        """Activations of the layers (all, or those named), in the model's own axes."""
-        return self.adapter.activations(self.model, self.tensors(arrays), names)
-
-    def layer_gradients(
-        self, arrays: Arrays, cotangents: Arrays, names: Sequence[str] | None = None
-    ) -> Mapping[str, np.ndarray]:
-        """Gradients of the combination of outputs at the layers (all, or those named), in the model's own axes."""
-        cotangents = permute_all(cotangents, self.output_axes)
-        return self.adapter.layer_gradients(self.model, self.tensors(arrays), cotangents, names)
 
     def tensors(self, arrays: Arrays) -> list[Any]:
         """Tensors for this model, of arrays in the user's axes."""
@@ -205,9 +179,9 @@ class Certificate:
 
     def report(self) -> str:
         """All measurements, one to a line."""
-        rows: list[tuple[str, ...]] = [("", "samples", "outputs", "largest", "top class", "gradients", "cosine")]
-        rows += [_row(one) for one in self.measurements]
-        rows += [_row(one, ", in double precision") for one in self.in_double]
+        precise = [replace(one, samples_of=f"{one.samples_of}, in double precision") for one in self.in_double]
+        fields = [zip(astuple(one), _FORMATS, strict=True) for one in (*self.measurements, *precise)]
+        rows = [_HEADINGS, *(["-" if value is None else format(value, form) for value, form in row] for row in fields)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join([str(self), *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)])
 
@@ -216,19 +190,6 @@ def _largest_of(measurements: Sequence[Measurement], verb: str) -> str:
     outputs = max((one.output_difference for one in measurements), default=np.inf)
     gradients = [one.gradient_difference for one in measurements if one.gradient_difference is not None]
     return f"outputs {verb} {outputs:.1e}" + (f", input gradients by {max(gradients):.1e}" if gradients else "")
-
-
-def _row(measurement: Measurement, precision: str = "") -> tuple[str, ...]:
-    gradient, cosine = measurement.gradient_difference, measurement.gradient_cosine
-    return (
-        measurement.samples_of + precision,
-        str(measurement.samples),
-        f"{measurement.output_difference:.1e}",
-        f"{measurement.largest_difference:.1e}",
-        f"{measurement.top_class_agreement:.0%}",
-        "-" if gradient is None else f"{gradient:.1e}",
-        "-" if cosine is None else f"{cosine:.6f}",
-    )
 
 
 def certify(
@@ -248,185 +209,17 @@ def certify(
         The certificate, with the earlier one's counts of layers or none.
     """
     generator = np.random.default_rng(seed)
-    pair = _before_softmax(original, translated, [array[:1] for array in arrays])
-    expected = NO_ROUNDING if earlier is None else earlier.rounding
-    certificate = _judge(pair, arrays, _YOURS, generator, expected)
+    pair = _Pair((original, translated), generator, [array[:1] for array in arrays])
+    yours = _judge(_compare(pair, arrays, _YOURS), NO_ROUNDING if earlier is None else earlier.rounding)
     if earlier is not None:
-        return _join(certificate, _of_random(earlier))
+        return _join(yours, replace(earlier, notes=tuple(note for note in earlier.notes if _RANDOM in note)))
     # A model may take a fixed number of samples.
     for samples in dict.fromkeys((PROBES, len(arrays[0]))):
         noise = random_like(arrays, samples, generator)
         if computes(original, noise):
-            return _join(certificate, _judge(pair, noise, _RANDOM, generator, expected))
+            return _join(yours, _judge(_compare(pair, noise, _RANDOM), NO_ROUNDING))
     note = "not compared on random inputs, which the original itself does not take"
-    return replace(certificate, notes=(*certificate.notes, note))
-
-
-def _judge(
-    pair: _Pair, samples: Arrays, label: str, generator: np.random.Generator, expected: tuple[float, float]
-) -> Certificate:
-    """What one set of samples says, where differences like those expected are rounding."""
-    compared = _compare(pair, samples, label, generator)
-    measurement, notes = compared.measurement, compared.notes
-    certificate = Certificate((measurement,), notes=notes, rounding=expected)
-    if not measurement.output_difference <= MOST_OUTPUT_ROUNDING:  # also NaN
-        own = _own_rounding(pair, compared)
-        return replace(certificate, faults=(_outputs_differ(measurement, MOST_OUTPUT_ROUNDING, own),))
-    if not _in_doubt(measurement, expected):
-        return certificate
-    precise = _judge_in_double(pair, compared, generator)
-    if precise is None:
-        notes = (*notes, f"{_IN_SINGLE} on {label}: one of the models has no other")
-        faults, floor = _beyond_rounding(pair, compared, generator)
-        return replace(certificate, gradient_floor=floor, faults=faults, notes=notes)
-    seen = (measurement.output_difference, measurement.gradient_difference or 0.0) if label == _YOURS else NO_ROUNDING
-    rounding = (max(expected[0], seen[0]), max(expected[1], seen[1]))
-    return replace(precise, measurements=(measurement,), notes=notes, rounding=rounding)
-
-
-def _of_random(certificate: Certificate) -> Certificate:
-    """What a certificate of a faithful translation says about random inputs; their rounding floor is everybody's."""
-    return replace(
-        certificate,
-        measurements=tuple(one for one in certificate.measurements if one.samples_of == _RANDOM),
-        in_double=tuple(one for one in certificate.in_double if one.samples_of == _RANDOM),
-        notes=tuple(note for note in certificate.notes if _RANDOM in note),
-    )
-
-
-def _join(yours: Certificate, random: Certificate) -> Certificate:
-    """Both sets of samples."""
-    floors = [one.gradient_floor for one in (yours, random) if one.gradient_floor is not None]
-    return replace(
-        random,
-        measurements=(*yours.measurements, *random.measurements),
-        gradient_floor=max(floors, default=None),
-        in_double=(*yours.in_double, *random.in_double),
-        faults=(*yours.faults, *random.faults),
-        notes=tuple(dict.fromkeys((*yours.notes, *random.notes))),
-        rounding=yours.rounding,
-    )
-
-
-def _in_doubt(measurement: Measurement, rounding: tuple[float, float]) -> bool:
-    gradient = measurement.gradient_difference
-    outputs_up_to = max(OUTPUT_DOUBT, SIMILAR * rounding[0])
-    gradients_up_to = max(GRADIENT_DOUBT, min(SIMILAR * rounding[1], MOST_SIMILAR))
-    # Written so that NaN is a doubt.
-    return not measurement.output_difference <= outputs_up_to or not (gradient is None or gradient <= gradients_up_to)
-
-
-def _judge_in_double(pair: _Pair, compared: _Comparison, generator: np.random.Generator) -> Certificate | None:
-    """The same measurement in double precision on the samples that differ most, and the original's rounding.
-
-    None where a model cannot be run so, or where the copy in double precision is not the model: its outputs are
-    others than rounding explains.
-    """
-    try:
-        if pair.in_double is None:
-            return None
-        chosen = _most_different(compared)
-        samples = _in_double([array[chosen] for array in compared.samples])
-        precise = _compare(pair.in_double, samples, compared.measurement.samples_of, generator)
-        own, other = (_rounding(*both, chosen) for both in zip(precise.outputs, compared.outputs, strict=True))
-        lacks_gradients = precise.gradients is None and compared.gradients is not None
-        if lacks_gradients or not max(own, other) <= MOST_OUTPUT_ROUNDING:
-            return None
-        floor, measurement = _gradient_floor(pair, precise), precise.measurement
-        return Certificate((), floor, (measurement,), _faults_in_double(measurement, own, floor))
-    except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way and at any point
-        return None
-
-
-def _own_rounding(pair: _Pair, compared: _Comparison) -> float:
-    """How far the original's outputs in single precision are from those in double precision; 0 if not known."""
-    try:
-        original = pair.models[0].in_double
-        if original is None:
-            return 0.0
-        chosen = _most_different(compared)
-        precise = original.outputs(_in_double([array[chosen] for array in compared.samples]))
-        return _rounding(precise, compared.outputs[0], chosen)
-    except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way
-        return 0.0
-
-
-def _rounding(precise: Arrays, single: Arrays, chosen: Sequence[int]) -> float:
-    """How far outputs in single precision are from those that a copy gives for some of the samples."""
-    if any(output.dtype != np.float64 for output in precise):
-        raise TypeError("the copy does not compute in double precision")
-    return relative_difference(precise, [output[chosen] for output in single])
-
-
-def _gradient_floor(pair: _Pair, precise: _Comparison) -> float:
-    """How far the original's gradients in single precision are from those in double precision."""
-    if precise.gradients is None:
-        return 0.0
-    cotangents = [value.astype(np.float32) for value in precise.cotangents]
-    return relative_difference(precise.gradients[0], pair.heads[0].gradients(precise.samples, cotangents))
-
-
-def _in_double(arrays: Arrays) -> list[np.ndarray]:
-    """Samples that both precisions hold exactly."""
-    return [array.astype(np.float32).astype(np.float64) if _is_floating(array) else array for array in arrays]
-
-
-def _most_different(compared: _Comparison) -> list[int]:
-    """Positions of the samples whose outputs, and of those whose gradients differ most."""
-    chosen: set[int] = set()
-    for arrays, others in (compared.outputs, compared.gradients or ([], [])):
-        apart = np.zeros(len(arrays[0]) if arrays else 0)
-        for a, b in zip(arrays, others, strict=True):
-            distances = np.linalg.norm((a - b).reshape(len(a), -1).astype(np.float64), axis=1)
-            apart = np.maximum(apart, distances / (float(np.linalg.norm(a)) or 1.0))
-        chosen.update(int(one) for one in np.argsort(apart)[-DOUBLE_SAMPLES:])  # NaN comes last
-    return sorted(chosen)
-
-
-def _faults_in_double(measured: Measurement, output_rounding: float, gradient_floor: float) -> tuple[str, ...]:
-    rows = (
-        ("outputs", max(DOUBLE_OUTPUTS, CONSTANTS * output_rounding), measured.output_difference),
-        ("input gradients", max(DOUBLE_GRADIENTS, CONSTANTS * gradient_floor), measured.gradient_difference),
-    )
-    return tuple(
-        f"{what} on {measured.samples_of} differ by {difference:.1e} in double precision (tolerance {tolerance:.0e})"
-        for what, tolerance, difference in rows
-        if difference is not None and not difference <= tolerance
-    )
-
-
-def _beyond_rounding(
-    pair: _Pair, compared: _Comparison, generator: np.random.Generator
-) -> tuple[tuple[str, ...], float | None]:
-    """Faults by the tolerance of single precision, or by the rounding floor, which is told if it was measured."""
-    if not compared.measurement.output_difference <= OUTPUT_TOLERANCE:
-        return (_outputs_differ(compared.measurement, OUTPUT_TOLERANCE),), None
-    return _gradients_beyond_rounding(pair, compared, generator, GRADIENT_TOLERANCE)
-
-
-def _gradients_beyond_rounding(
-    pair: _Pair, compared: _Comparison, generator: np.random.Generator, tolerance: float
-) -> tuple[tuple[str, ...], float | None]:
-    label, difference = compared.measurement.samples_of, compared.measurement.gradient_difference
-    if difference is None or difference <= tolerance:
-        return (), None
-    floor = _rounding_floor(pair.heads[0], _first(compared.samples), compared.cotangents, generator)
-    if difference <= min(FLOOR_FACTOR * floor, MOST_ROUNDING):
-        return (), floor
-    fault = (
-        f"input gradients on {label} differ by {difference:.1e} (tolerance {GRADIENT_TOLERANCE:.0e}, rounding floor "
-        f"{floor:.1e})"
-    )
-    return (fault,), floor
-
-
-def _outputs_differ(measurement: Measurement, tolerance: float, own: float = 0.0) -> str:
-    is_comparable = own > OUTPUT_TOLERANCE and OWN_SHARE * own >= measurement.output_difference
-    because = f"; in single precision your model's own outputs are wrong by {own:.1e}" if is_comparable else ""
-    return (
-        f"outputs on {measurement.samples_of} differ by {measurement.output_difference:.1e} "
-        f"(tolerance {tolerance:.0e}{because})"
-    )
+    return replace(yours, notes=(*yours.notes, note))
 
 
 def certify_bridge(
@@ -434,65 +227,237 @@ def certify_bridge(
 ) -> Certificate:
     """Compares a model with itself inside another framework.
 
-    A bridge runs the model itself, so there is no need for other samples than the user's: what could go wrong is the
-    crossing of values, axes and gradients.
-
-    Args:
-        original: The model.
-        bridged: The same inside the other framework.
-        arrays: Some of the user's inputs, in the user's axes.
-        seed: Seeds the random combination of outputs.
-        gradients: Whether gradients are needed, and so compared.
+    A bridge runs the model itself, so there is no need for other samples than some of the user's: what could go wrong
+    is the crossing of values, axes and gradients, which are compared only if they are needed.
     """
-    generator, pair = np.random.default_rng(seed), _Pair((original, bridged), (original, bridged))
-    compared = _compare(pair, arrays, _YOURS, generator, gradients=gradients)
+    pair = _Pair((original, bridged), np.random.default_rng(seed))
+    compared = _compare(pair, arrays, _YOURS, gradients=gradients)
     tolerance = bridge_tolerance(compared.outputs[0])
-    faults, floor = _gradients_beyond_rounding(pair, compared, generator, max(GRADIENT_TOLERANCE, tolerance))
-    if not compared.measurement.output_difference <= tolerance:
-        faults = (_outputs_differ(compared.measurement, tolerance), *faults)
-    return Certificate((compared.measurement,), floor, faults=faults, notes=compared.notes)
+    faults = _faults("outputs", compared.measurement, tolerance)
+    certificate = Certificate((compared.measurement,), faults=faults, notes=compared.notes)
+    return _judge_gradients(certificate, compared, max(GRADIENT_TOLERANCE, tolerance))
 
 
 def bridge_tolerance(outputs: Arrays) -> float:
     """Relative difference that a compiled run of the same model may have from an eager one."""
-    return max([BRIDGE_TOLERANCE, *(8 * _rounding_unit(output) for output in outputs)])
+    units = [float(np.finfo(output.dtype).eps) for output in outputs if _is_floating(output)]
+    singles = [np.ascontiguousarray(output) for output in outputs if output.dtype == np.float32]
+    if any(not (single.view(np.uint32) & 0xFFFF).any() for single in singles):
+        units.append(2.0**-8)  # bfloat16, which reaches numpy as float32
+    return max(BRIDGE_TOLERANCE, 8 * max(units, default=0.0))
 
 
-def _rounding_unit(values: np.ndarray) -> float:
-    """Relative distance of neighbouring values of the type that the values were computed in."""
-    if values.dtype == np.float32 and not (np.ascontiguousarray(values).view(np.uint32) & 0xFFFF).any():
-        return 2.0**-8  # bfloat16, which reaches numpy as float32
-    return float(np.finfo(values.dtype).eps) if _is_floating(values) else 0.0
+def _join(yours: Certificate, other: Certificate) -> Certificate:
+    """Your inputs by the one, random ones by the other, whose rounding floor is everybody's."""
+    floors = [one.gradient_floor for one in (yours, other) if one.gradient_floor is not None]
+    return replace(
+        other,
+        measurements=(*yours.measurements, *(one for one in other.measurements if one.samples_of == _RANDOM)),
+        gradient_floor=max(floors, default=None),
+        in_double=(*yours.in_double, *(one for one in other.in_double if one.samples_of == _RANDOM)),
+        faults=(*yours.faults, *other.faults),
+        notes=tuple(dict.fromkeys((*yours.notes, *other.notes))),
+        rounding=yours.rounding,
+    )
+
+
+def _judge(compared: _Comparison, expected: tuple[float, float]) -> Certificate:
+    """What one set of samples says, where differences (of outputs, of gradients) like those expected are rounding."""
+    measured = compared.measurement
+    certificate = Certificate((measured,), notes=compared.notes, rounding=expected)
+    outputs, gradients = measured.output_difference, measured.gradient_difference or 0.0
+    # All comparisons are written so that NaN is a fault or a doubt.
+    if not outputs <= MOST_OUTPUT_ROUNDING:
+        because, original = "", compared.pair.models[0]
+        with suppress(Exception):  # models and devices may refuse another type in any way
+            own = (
+                compared.rounding(0, original.in_double.outputs(compared.most_different)) if original.in_double else 0.0
+            )
+            if own > OUTPUT_TOLERANCE and OWN_SHARE * own >= outputs:
+                because = f"; in single precision your model's own outputs are wrong by {own:.1e}"
+        return replace(certificate, faults=_faults("outputs", measured, MOST_OUTPUT_ROUNDING, because))
+    similar = min(SIMILAR * expected[1], MOST_SIMILAR)
+    if outputs <= max(OUTPUT_DOUBT, SIMILAR * expected[0]) and gradients <= max(GRADIENT_DOUBT, similar):
+        return certificate
+    with suppress(Exception):  # models and devices may refuse another type in any way and at any point
+        rounding = (max(expected[0], outputs), max(expected[1], gradients))
+        return replace(_judge_in_double(compared), rounding=rounding)
+    note = f"{_IN_SINGLE} on {measured.samples_of}: one of the models has no other"
+    faults = _faults("outputs", measured, OUTPUT_TOLERANCE)
+    certificate = replace(certificate, faults=faults, notes=(*certificate.notes, note))
+    return certificate if faults else _judge_gradients(certificate, compared, GRADIENT_TOLERANCE)
+
+
+def _judge_in_double(compared: _Comparison) -> Certificate:
+    """The same measurement in double precision on the samples that differ most, and the original's rounding.
+
+    Raises:
+        TypeError: A model has no copy in double precision, or one that is not the model: its outputs are others than
+            rounding explains. What else the models raise passes.
+    """
+    precise = _compare(compared.pair.in_double, compared.most_different, compared.measurement.samples_of)
+    own, other = (compared.rounding(which, outputs) for which, outputs in enumerate(precise.outputs))
+    lacks_gradients = precise.gradients is None and compared.gradients is not None
+    if lacks_gradients or not max(own, other) <= MOST_OUTPUT_ROUNDING:
+        raise TypeError("the copy in double precision computes something else")
+    floor, measured, because = 0.0, precise.measurement, " in double precision"
+    if precise.gradients is not None:
+        cotangents = [value.astype(np.float32) for value in precise.cotangents]
+        floor = relative_difference(precise.gradients[0], compared.pair.heads[0].gradients(precise.samples, cotangents))
+    faults = (
+        *_faults("outputs", measured, max(OUTPUT_DOUBT, CONSTANTS * own), because),
+        *_faults("input gradients", measured, max(GRADIENT_DOUBT, CONSTANTS * floor), because),
+    )
+    return Certificate((compared.measurement,), floor, (measured,), faults, compared.notes)
+
+
+def _judge_gradients(certificate: Certificate, compared: _Comparison, tolerance: float) -> Certificate:
+    """With the rounding floor, if gradients differ by more than the tolerance, and a fault, if it explains them not."""
+    difference = compared.measurement.gradient_difference
+    if difference is None or difference <= tolerance:
+        return certificate
+    floor, faults = _rounding_floor(compared), certificate.faults
+    if not difference <= min(FLOOR_FACTOR * floor, MOST_ROUNDING):
+        because = f", rounding floor {floor:.1e}"
+        faults += _faults("input gradients", compared.measurement, GRADIENT_TOLERANCE, because)
+    return replace(certificate, gradient_floor=floor, faults=faults)
+
+
+def _faults(what: str, measured: Measurement, tolerance: float, because: str = "") -> tuple[str, ...]:
+    """One, if outputs or input gradients differ by more than the tolerance."""
+    difference = measured.output_difference if what == "outputs" else measured.gradient_difference or 0.0
+    text = f"{what} on {measured.samples_of} differ by {difference:.1e} (tolerance {tolerance:.0e}{because})"
+    return () if difference <= tolerance else (text,)
 
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """The original and the translated model, and both without a final softmax, where both end in one.
-
-    Attributes:
-        models: Both.
-        heads: Both, without a softmax.
-        example: One sample that they take.
-    """
+    """The original and the translated model."""
 
     models: tuple[Side, Side]
-    heads: tuple[Side, Side]
-    example: Arrays = ()
+    generator: np.random.Generator
+    example: Arrays = ()  # one sample that they take; without it a softmax stays where it is
 
     @cached_property
-    def in_double(self) -> _Pair | None:
-        """Both in double precision, made when they are first asked for; None if one of them cannot be."""
+    def heads(self) -> tuple[Side, Side]:
+        """Both without a final softmax, where both end in one.
+
+        A saturated softmax has no gradient left to compare, and many methods explain what comes before it.
+        """
+        cut, other_cut = (side.without_softmax(self.example) if self.example else None for side in self.models)
+        return self.models if cut is None or other_cut is None else (cut, other_cut)
+
+    @cached_property
+    def in_double(self) -> _Pair:
         original, translated = (side.in_double for side in self.models)
         if original is None or translated is None:
-            return None
-        return _before_softmax(original, translated, _in_double(self.example))
+            raise TypeError("one of the models has no other precision")
+        return _Pair((original, translated), self.generator, _in_double(self.example))
 
 
-def _before_softmax(original: Side, translated: Side, example: Arrays) -> _Pair:
-    """A saturated softmax has no gradient left to compare, and many methods explain what comes before it."""
-    models = original, translated
-    cut, other_cut = (side.without_softmax(example) for side in models)
-    return _Pair(models, models if cut is None or other_cut is None else (cut, other_cut), example)
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """What the original and the translated model gave for the same samples."""
+
+    pair: _Pair
+    samples: Arrays
+    outputs: tuple[Arrays, Arrays]
+    measurement: Measurement  # how far all of it is apart
+    notes: tuple[str, ...]
+    cotangents: Arrays = ()  # of the combination of outputs whose gradients were taken
+    gradients: tuple[Arrays, Arrays] | None = None  # of the first samples; None if not measurable
+
+    @cached_property
+    def _chosen(self) -> list[int]:
+        """Positions of the samples whose outputs, and of those whose gradients differ most."""
+        chosen: set[int] = set()
+        for given in filter(None, (self.outputs, self.gradients)):
+            distances = [
+                np.linalg.norm((a - b).reshape(len(a), -1).astype(np.float64), axis=1) / (np.linalg.norm(a) or 1.0)
+                for a, b in zip(*given, strict=True)
+            ]
+            chosen.update(np.argsort(np.max(distances, axis=0))[-DOUBLE_SAMPLES:].tolist())  # NaN comes last
+        return sorted(chosen)
+
+    @property
+    def most_different(self) -> list[np.ndarray]:
+        """The samples that differ most, as both precisions hold them exactly."""
+        return _in_double([array[self._chosen] for array in self.samples])
+
+    def rounding(self, which: int, precise: Arrays) -> float:
+        """How far the outputs of one of the models are from those of its copy in double precision for these samples."""
+        if any(output.dtype != np.float64 for output in precise):
+            raise TypeError("the copy does not compute in double precision")
+        return relative_difference(precise, [output[self._chosen] for output in self.outputs[which]])
+
+
+def _compare(pair: _Pair, arrays: Arrays, label: str, *, gradients: bool = True) -> _Comparison:
+    first = [array[:GRADIENT_SAMPLES] for array in arrays]
+    outputs, others = both = pair.models[0].outputs(arrays), pair.models[1].outputs(arrays)
+    shapes, other_shapes = ([output.shape for output in given] for given in both)
+    if shapes != other_shapes:
+        nothing = Measurement(label, len(arrays[0]), np.inf, np.inf, 0.0, None, None)
+        note = f"outputs have shapes {other_shapes} instead of {shapes}"
+        return _Comparison(pair, arrays, both, nothing, (note,))
+    known = pair.heads is pair.models and len(arrays[0]) <= GRADIENT_SAMPLES
+    combined, draw = outputs if known else pair.heads[0].outputs(first), pair.generator.standard_normal
+    # Scaled, so that no output is too small to count.
+    cotangents = [(draw(one.shape) / (float(one.std()) or 1.0)).astype(one.dtype) for one in combined]
+    found, note = None, "input gradients not compared (the method needs none)"
+    if gradients:
+        found, note = _input_gradients(pair, first, cotangents)
+    if found is not None and not any(part.any() for part in found[0]):
+        note = f"the input gradient vanishes on {label}"
+    tops = ([one.reshape(one.shape[0], -1).argmax(axis=1) for one in given] for given in both)
+    measurement = Measurement(
+        label,
+        len(arrays[0]),
+        relative_difference(outputs, others),
+        max(float(np.abs(a - b).max()) for a, b in zip(outputs, others, strict=True)),
+        float(np.mean([np.mean(a == b) for a, b in zip(*tops, strict=True)])),
+        None if found is None else relative_difference(*found),
+        None if found is None else _cosine(*found),
+    )
+    return _Comparison(pair, arrays, both, measurement, (note,) if note else (), cotangents, found)
+
+
+def _input_gradients(pair: _Pair, arrays: Arrays, cotangents: Arrays) -> tuple[tuple[Arrays, Arrays] | None, str]:
+    """Of both models; None if not measurable, and why."""
+    try:
+        gradients, others = (side.gradients(arrays, cotangents) for side in pair.heads)
+    except NoGradientError as error:
+        return None, f"input gradients not compared ({error})"
+    return ((gradients, others) if gradients and len(gradients) == len(others) else None), ""
+
+
+def _rounding_floor(compared: _Comparison) -> float:
+    """Largest relative change of the original's gradient when its outputs move by no more than rounding moves them."""
+    original, generator = compared.pair.heads[0], compared.pair.generator
+    arrays = [array[:GRADIENT_SAMPLES] for array in compared.samples]
+    outputs, gradient = original.outputs(arrays), original.gradients(arrays, compared.cotangents)
+    # Rounding happens in every layer, and moving the inputs stands for all of it: they are moved by as many units
+    # in the last place as it takes to move the outputs by what rounding can do to deep networks. A gradient
+    # that moves does so in leaps, whenever one unit passes the edge of its ReLU, so it takes several draws.
+    steps = 1.0
+    while (
+        steps < MOST_STEPS
+        and not relative_difference(outputs, original.outputs(_move(arrays, steps, generator))) >= ROUNDING
+    ):
+        steps *= 4
+    return max(
+        relative_difference(gradient, original.gradients(_move(arrays, steps, generator), compared.cotangents))
+        for _ in range(FLOOR_DRAWS)
+    )
+
+
+def _move(arrays: Arrays, steps: float, generator: np.random.Generator) -> list[np.ndarray]:
+    """Inputs moved up or down, at random, by some units in the last place."""
+    return [
+        array + steps * np.spacing(np.abs(array)) * generator.choice([-1, 1], array.shape).astype(array.dtype)
+        if _is_floating(array)
+        else array
+        for array in arrays
+    ]
 
 
 def computes(side: Side, arrays: Arrays) -> bool:
@@ -501,14 +466,6 @@ def computes(side: Side, arrays: Arrays) -> bool:
         return all(bool(np.isfinite(output).all()) for output in side.outputs(arrays))
     except Exception:  # noqa: BLE001 - the user's model may refuse what it was not made for, in any way
         return False
-
-
-def _is_floating(array: np.ndarray) -> bool:
-    return bool(np.issubdtype(array.dtype, np.floating))
-
-
-def _first(arrays: Arrays) -> list[np.ndarray]:
-    return [array[:GRADIENT_SAMPLES] for array in arrays]
 
 
 def random_like(arrays: Arrays, samples: int, generator: np.random.Generator) -> list[np.ndarray]:
@@ -526,93 +483,13 @@ def random_like(arrays: Arrays, samples: int, generator: np.random.Generator) ->
     return drawn
 
 
-@dataclass(frozen=True, eq=False)
-class _Comparison:
-    """What the original and the translated model gave for the same samples.
-
-    Attributes:
-        samples: The inputs.
-        outputs: Of both.
-        measurement: How far all of it is apart.
-        cotangents: Of the combination of outputs whose gradients were taken.
-        gradients: Input gradients of both, of the first samples; None if not measurable.
-        notes: What could not be measured.
-    """
-
-    samples: Arrays
-    outputs: tuple[Arrays, Arrays]
-    measurement: Measurement
-    cotangents: Arrays = ()
-    gradients: tuple[Arrays, Arrays] | None = None
-    notes: tuple[str, ...] = ()
+def _in_double(arrays: Arrays) -> list[np.ndarray]:
+    """Samples that both precisions hold exactly."""
+    return [array.astype(np.float32).astype(np.float64) if _is_floating(array) else array for array in arrays]
 
 
-def _compare(
-    pair: _Pair, arrays: Arrays, label: str, generator: np.random.Generator, *, gradients: bool = True
-) -> _Comparison:
-    outputs, others = both = pair.models[0].outputs(arrays), pair.models[1].outputs(arrays)
-    shapes, other_shapes = ([output.shape for output in given] for given in both)
-    if shapes != other_shapes:
-        nothing = Measurement(label, len(arrays[0]), np.inf, np.inf, 0.0, None, None)
-        note = f"outputs have shapes {other_shapes} instead of {shapes}"
-        return _Comparison(arrays, both, nothing, notes=(note,))
-    known = pair.heads is pair.models and len(arrays[0]) <= GRADIENT_SAMPLES
-    # Scaled, so that no output is too small to count.
-    cotangents = [
-        (generator.standard_normal(output[:GRADIENT_SAMPLES].shape) / (float(output.std()) or 1.0)).astype(output.dtype)
-        for output in (outputs if known else pair.heads[0].outputs(_first(arrays)))
-    ]
-    found, note = None, "input gradients not compared (the method needs none)"
-    if gradients:
-        found, note = _input_gradients(pair, _first(arrays), cotangents)
-    if found is not None and not any(part.any() for part in found[0]):
-        note = f"the input gradient vanishes on {label}"
-    measurement = Measurement(
-        label,
-        len(arrays[0]),
-        relative_difference(outputs, others),
-        max(float(np.abs(a - b).max()) for a, b in zip(outputs, others, strict=True)),
-        float(np.mean([np.mean(_top(a) == _top(b)) for a, b in zip(outputs, others, strict=True)])),
-        None if found is None else relative_difference(*found),
-        None if found is None else _cosine(*found),
-    )
-    return _Comparison(arrays, both, measurement, cotangents, found, (note,) if note else ())
-
-
-def _input_gradients(pair: _Pair, arrays: Arrays, cotangents: Arrays) -> tuple[tuple[Arrays, Arrays] | None, str]:
-    """Of both models; None if not measurable, and why."""
-    try:
-        gradients, others = (side.gradients(arrays, cotangents) for side in pair.heads)
-    except NoGradientError as error:
-        return None, f"input gradients not compared ({error})"
-    return ((gradients, others) if gradients and len(gradients) == len(others) else None), ""
-
-
-def _rounding_floor(original: Side, arrays: Arrays, cotangents: Arrays, generator: np.random.Generator) -> float:
-    """Largest relative change of the gradient when the outputs move by no more than rounding moves them."""
-    outputs, gradient = original.outputs(arrays), original.gradients(arrays, cotangents)
-    # Rounding happens in every layer, and moving the inputs stands for all of it: they are moved by as many units
-    # in the last place as it takes to move the outputs by what rounding can do to deep networks. A gradient
-    # that moves does so in leaps, whenever one unit passes the edge of its ReLU, so it takes several draws.
-    steps = 1.0
-    while steps < MOST_STEPS:
-        if relative_difference(outputs, original.outputs(_move(arrays, steps, generator))) >= ROUNDING:
-            break
-        steps *= 4
-    return max(
-        relative_difference(gradient, original.gradients(_move(arrays, steps, generator), cotangents))
-        for _ in range(FLOOR_DRAWS)
-    )
-
-
-def _move(arrays: Arrays, steps: float, generator: np.random.Generator) -> list[np.ndarray]:
-    """Inputs moved up or down, at random, by some units in the last place."""
-    return [
-        array + steps * np.spacing(np.abs(array)) * generator.choice([-1, 1], array.shape).astype(array.dtype)
-        if _is_floating(array)
-        else array
-        for array in arrays
-    ]
+def _is_floating(array: np.ndarray) -> bool:
+    return bool(np.issubdtype(array.dtype, np.floating))
 
 
 def relative_difference(reference: Arrays, other: Arrays) -> float:
@@ -630,7 +507,3 @@ def _cosine(a: Arrays, b: Arrays) -> float:
     x, y = (np.concatenate([np.asarray(one, dtype=np.float64).ravel() for one in arrays]) for arrays in (a, b))
     norms = float(np.linalg.norm(x) * np.linalg.norm(y))
     return float(x @ y) / norms if norms > 0 else float(np.array_equal(x, y))
-
-
-def _top(output: np.ndarray) -> np.ndarray:
-    return output.reshape(output.shape[0], -1).argmax(axis=1)

@@ -55,9 +55,7 @@ class Target:
         """The index tuple of each of `samples` samples."""
         if self.index is None:
             raise ValueError("this target has no index")
-        if self.per_sample:
-            return self.index  # type: ignore[return-value]
-        return (self.index,) * samples  # type: ignore[return-value]
+        return self.index if self.per_sample else (self.index,) * samples  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

@@ -60,9 +60,7 @@ class PluginInfo:
         """In words, whether it was loaded."""
         if self.disabled:
             return f"switched off by {DISABLED}"
-        if self.error:
-            return f"left out: {self.error}"
-        return "; ".join(("loaded", *self.withdrawn))
+        return f"left out: {self.error}" if self.error else "; ".join(("loaded", *self.withdrawn))
 
     def __repr__(self) -> str:
         return f"{self.name:<16} {self.label:<24} {self.state}"
@@ -71,11 +69,7 @@ class PluginInfo:
 def announcements(group: str) -> list[tuple[PluginInfo, EntryPoint | None]]:
     """All plugins that are announced in a group of entry points, each once, in the order of `sys.path`.
 
-    Args:
-        group: Name of the group.
-
-    Returns:
-        What is known of each plugin, and its entry point; None where that cannot be read, for the reason that is given.
+    With each its entry point; None where that cannot be read, for the reason that is given.
     """
     found: dict[tuple[str, str], tuple[PluginInfo, EntryPoint | None]] = {}
     distributions: Iterable[Any] = importlib_metadata.distributions()
@@ -105,14 +99,10 @@ def _read(distribution: Distribution, group: str) -> list[tuple[PluginInfo, Entr
         if not name:
             return [(PluginInfo("unknown", folder, "", "", "its metadata does not tell its name"), None)]
         file = _FILE
-        points = () if _is_shadowed(distribution, name) else distribution.entry_points.select(group=group)
+        first = installed_distribution(name)  # in front on `sys.path`, so the one that Python imports
+        shadowed = first is not None and first.read_text(_FILE) != distribution.read_text(_FILE)
+        points = () if shadowed else distribution.entry_points.select(group=group)
         return [(PluginInfo(point.name, name, version, point.value), point) for point in points]
     except FOREIGN as error:
         reason = f"its {file} cannot be read ({type(error).__name__}: {error})"
         return [(PluginInfo("unknown", name or folder, version, "", reason), None)]
-
-
-def _is_shadowed(distribution: Distribution, name: str) -> bool:
-    """Whether another version, in front of this one on `sys.path`, is the one that Python imports."""
-    first = installed_distribution(name)
-    return first is not None and first.read_text(_FILE) != distribution.read_text(_FILE)

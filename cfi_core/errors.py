@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from traceback import walk_stack
 
 FOREIGN = (Exception, SystemExit)
 """What the code of plugins may raise and must not take the host down with; an interrupt by the user passes."""
@@ -118,18 +119,10 @@ def told(error: BaseException) -> str:
 def warn(message: str, category: type[CFIWarning], cause: BaseException | None = None) -> None:
     """Warns at the line of the user's that led here: the first outside CFI's packages, seen from the public call.
 
-    Args:
-        message: What to say.
-        category: The kind of warning.
-        cause: The error that led to it, which is seen where warnings are errors.
+    The error that caused it, if one did, is seen where warnings are errors.
     """
-    level = depth = 2  # as `warnings.warn` counts: 1 is this function, 2 what called it
-    frame = sys._getframe(1)
-    while frame is not None:
-        depth += 1
-        if frame.f_globals.get("__name__", "").startswith("cfi_"):
-            level = depth
-        frame = frame.f_back  # type: ignore[assignment]
+    callers = [frame.f_globals.get("__name__", "") for frame, _ in walk_stack(sys._getframe(1))]
+    last = max((depth for depth, name in enumerate(callers) if name.startswith("cfi_")), default=-1)
     warning = category(message)
     warning.__cause__ = cause
-    warnings.warn(warning, stacklevel=level)
+    warnings.warn(warning, stacklevel=last + 3)  # as it counts, 1 is this function, 2 what called it

@@ -32,13 +32,12 @@ def find_methods(registry: Registry, arguments: Arguments, kinds: frozenset[Kind
     if not fitting:
         call = "visualize_features" if named[0].kind is Kind.FEATURE_VISUALIZATION else "attribute"
         raise UnknownMethodError(f"{key!r} is a method of kind '{named[0].kind}': call cfi.{call}() for it.")
-    usable = [spec for spec in fitting if not registry.missing(registry.toolsets[spec.toolset])]
-    if not usable:
-        missing = sorted({text for spec in fitting for text in registry.missing(registry.toolsets[spec.toolset])})
-        raise UnknownMethodError(
-            f"{key!r} needs {', '.join(missing)}, which is not installed."
-            + ("" if any(" " in text for text in missing) else f" pip install {' '.join(map(repr, missing))}")
-        )
+    missing = [registry.missing(registry.toolsets[spec.toolset]) for spec in fitting]
+    if all(missing):
+        texts = sorted({text for lacks in missing for text in lacks})
+        hint = "" if any(" " in text for text in texts) else f" pip install {' '.join(map(repr, texts))}"
+        raise UnknownMethodError(f"{key!r} needs {', '.join(texts)}, which is not installed.{hint}")
+    usable = (spec for spec, lacks in zip(fitting, missing, strict=True) if not lacks)
     return tuple(_complete(registry, spec, arguments) for spec in usable)
 
 
@@ -68,33 +67,27 @@ def _check_toolset(registry: Registry, toolset: str) -> None:
             f"toolset must be the name of a toolset ({_join(registry.toolsets)}), not a {type(toolset).__name__}. "
             f"Everything else is passed by name: inputs=, target=, …"
         )
-    if toolset in registry.toolsets:
-        return
-    message = f"No toolset {toolset!r} is installed; installed are {_join(registry.toolsets)}."
-    if near := nearest(toolset, registry.toolsets):
-        message += f" Did you mean {near[0]!r}?"
-    if toolset in DISTRIBUTION_OF_TOOLSET:
-        message += f" pip install {DISTRIBUTION_OF_TOOLSET[toolset]} brings it."
-    raise UnknownMethodError(message + registry.not_loaded())
+    if toolset not in registry.toolsets:
+        near, distribution = nearest(toolset, registry.toolsets), DISTRIBUTION_OF_TOOLSET.get(toolset)
+        raise UnknownMethodError(
+            f"No toolset {toolset!r} is installed; installed are {_join(registry.toolsets)}."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+            + (f" pip install {distribution} brings it." if distribution else "")
+            + registry.not_loaded()
+        )
 
 
 def _unknown(registry: Registry, key: str, toolset: str | None) -> str:
-    keys = sorted({spec.key for spec in registry.methods.values() if toolset in (None, spec.toolset)})
-    by = f" of toolset {toolset!r}" if toolset else ""
-    message = f"No installed plugin offers the method {key!r}{by}."
-    elsewhere = sorted({spec.toolset for spec in registry.methods.values() if spec.key == key})
-    absent = sorted(
-        {
-            DISTRIBUTION_OF_TOOLSET[name]
-            for name in TOOLSETS_OF_METHOD.get(key, ())
-            if name not in registry.toolsets and toolset in (None, name)
-        }
-    )
+    keys = {offered for offered, by in registry.methods if toolset in (None, by)}
+    message = f"No installed plugin offers the method {key!r}{f' of toolset {toolset!r}' if toolset else ''}."
+    elsewhere = {by for offered, by in registry.methods if offered == key}
+    lacking = [name for name in TOOLSETS_OF_METHOD.get(key, ()) if name not in registry.toolsets]
+    absent = {DISTRIBUTION_OF_TOOLSET[name] for name in lacking if toolset in (None, name)}
     near = nearest(key, {*keys, *(TOOLSETS_OF_METHOD if toolset is None else ())})
     if toolset and elsewhere:
         message += f" Offered by {_join(elsewhere)}."
     elif absent:
-        message += f" pip install {' or '.join(absent)} brings it."
+        message += f" pip install {' or '.join(sorted(absent))} brings it."
     elif near:
         message += f" Nearest: {_join(near)}."
     else:
@@ -112,5 +105,5 @@ def _plain(name: str) -> str:
     return name.casefold().replace("-", "").replace("_", "").replace(" ", "")
 
 
-def _join(names: object) -> str:
-    return ", ".join(sorted(map(str, names))) or "none"  # type: ignore[call-overload]
+def _join(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -34,11 +34,8 @@ def place_of(call: Call) -> str:
 def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[Any]) -> ModelAtHead:
     """Cuts off a softmax where the method explains logits.
 
-    Args:
-        call: What is explained.
-        adapter: Adapter of the framework of the model to cut.
-        model: The model to cut, free to be marked; it gives all tensors that the user's model gives.
-        inputs: Tensors for it; empty if the user gave none.
+    The model, of the adapter's framework, is free to be marked, and gives all tensors that the user's model gives. The
+    inputs are tensors for it; empty if the user gave none.
     """
     place, position, outputs = place_of(call), call.output, call.output_arrays
     if place in _UNCUT:
@@ -46,23 +43,18 @@ def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[
     several = len(outputs) > 1 and call.target is not None and bool(inputs)
     before = flatten(adapter.outputs(model, inputs)) if several else []
     logits = adapter.without_softmax(model, inputs) if inputs or adapter.input_shapes(model) is not None else None
-    if logits is not None and several:
-        after = flatten(adapter.outputs(logits, inputs))
-        if np.array_equal(before[position], after[position]):
-            return ModelAtHead(logits, "the model's output as it is (no softmax at its end)")
     if logits is not None:
-        return ModelAtHead(logits, "the logit: the model's final softmax was left out")
-    if any(_looks_like_probabilities(output) for output in outputs):
+        after = flatten(adapter.outputs(logits, inputs)) if several else []
+        if not several or not np.array_equal(before[position], after[position]):
+            return ModelAtHead(logits, "the logit: the model's final softmax was left out")
+    elif any(
+        one.ndim == 2 and one.shape[1] > 1 and one.min() >= 0 and np.allclose(one.sum(1), 1, atol=1e-3)
+        for one in outputs
+    ):
         return ModelAtHead(
             model,
             "the model's output as it is (probabilities; no softmax was found to leave out)",
             f"{call.plan.method.key} explains logits, and the model gives probabilities, but no softmax was found at "
             f"its end to leave out: the probabilities are explained. Pass a model that gives logits, or head='output'.",
         )
-    return ModelAtHead(model, "the model's output as it is (no softmax at its end)")
-
-
-def _looks_like_probabilities(output: np.ndarray) -> bool:
-    if output.ndim != 2 or output.shape[1] < 2 or output.min() < 0:
-        return False
-    return bool(np.allclose(output.sum(axis=1), 1, atol=1e-3))
+    return ModelAtHead(model if logits is None else logits, "the model's output as it is (no softmax at its end)")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -40,18 +42,18 @@ def bring_home(
     plan, original, translation = call.plan, call.original, prepared.translation
     layers = _explained_layers(call, prepared, result)
     parts = [_label(call, prepared, layers, result.axes, i, value) for i, value in enumerate(result.values)]
-    _check_values(call, [values for values, _ in parts])
-    several = len(parts) > 1
+    values, dims = zip(*parts, strict=True)
+    _check_values(call, values)
     inputs = call.inputs.arrays if call.inputs.given else ()
     attribution = Attribution(
-        values=tuple(values for values, _ in parts) if several else parts[0][0],
-        dims=tuple(dims for _, dims in parts) if several else parts[0][1],
+        values=values if len(parts) > 1 else values[0],
+        dims=dims if len(parts) > 1 else dims[0],
         method_key=plan.method.key,
         toolset=plan.method.toolset,
         route=translation.route.names if translation else (),
         certificate=translation.certificate if translation else None,
         target=_given_target(call),
-        layer=None if not layers else layers[0] if len(layers) == 1 else layers,
+        layer=layers if len(layers) > 1 else next(iter(layers), None),
         extras={name: _as_numpy(prepared, value) for name, value in result.extras.items()},
         provenance=_provenance(registry, call, prepared, carried, result),
         inputs=inputs,
@@ -87,13 +89,11 @@ def _label(
     layer = layers[min(position, len(layers) - 1)] if axes in _OF_LAYERS and layers else None
     order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
     if axes in _MAPS:
-        shape = _unmapped_shape(call, layer, position, values.ndim + 1)
-        _check_spatial_order(call, layer, order, shape)
-        if axes is Axes.INPUT_SIZED_MAP:
-            # It was stretched along the layer's axes.
-            for name in layers:
-                along = prepared.layer_axes(name)
-                _check_spatial_order(call, name, along, _unmapped_shape(call, name, position, len(along or ())))
+        shape = _unmapped_shape(call, layer, order, position, values.ndim + 1)
+        # What has the size of the input was stretched along the layer's axes.
+        for name in layers if axes is Axes.INPUT_SIZED_MAP else ():
+            along = prepared.layer_axes(name)
+            _unmapped_shape(call, name, along, position, len(along or ()))
         full = original.adapter.dims(original.model, shape, layer=layer)
         return values, tuple(name for name in full if name != "channel")
     if order is not None and len(order) != values.ndim:
@@ -101,42 +101,36 @@ def _label(
             f"{call.plan.method.key} gave values of shape {values.shape} where {len(order)} axes were expected; "
             f"they cannot be brought home from the translated model. Leave out own arguments that change their shape."
         )
-    values = unpermute(values, order)
-    return np.array(values), original.adapter.dims(original.model, values.shape, layer=layer)
+    values = np.array(unpermute(values, order))
+    return values, original.adapter.dims(original.model, values.shape, layer=layer)
 
 
-def _unmapped_shape(call: Call, layer: str | None, position: int, rank: int) -> tuple[int, ...]:
-    """Shape, in the user's model, of what a map was made of."""
-    if layer is not None:
-        shape = call.layer_shapes.get(layer, ())
-    else:
-        arrays = call.inputs.arrays
-        shape = arrays[min(position, len(arrays) - 1)].shape
-    return shape if len(shape) == rank else (0,) * rank
+def _unmapped_shape(call: Call, layer: str | None, order: Permutation, position: int, rank: int) -> tuple[int, ...]:
+    """Shape, in the user's model, of what a map was made of.
 
-
-def _check_spatial_order(call: Call, layer: str | None, order: Permutation, shape: tuple[int, ...]) -> None:
-    """A map has no channel axis, so there is no permutation to undo: the spatial axes must be in the same order."""
-    if order is None:
-        return
-    channel = call.original.adapter.channel_axis(call.original.model, shape, layer=layer)
-    spatial = [axis for axis in order if axis != channel]
+    A map has no channel axis, so there is no permutation to undo: the spatial axes must be in the same order.
+    """
+    arrays, adapter = call.inputs.arrays, call.original.adapter
+    read = arrays[min(position, len(arrays) - 1)].shape if layer is None else call.layer_shapes.get(layer, ())
+    shape = read if len(read) == rank else (0,) * rank
+    channel = None if order is None else adapter.channel_axis(call.original.model, shape, layer=layer)
+    spatial = [axis for axis in order or () if axis != channel]
     if spatial != sorted(spatial):
         raise MethodError(
             f"The translated model holds the spatial axes of {layer or 'its input'} in another order ({order}), so a "
             f"map without a channel axis cannot be brought home. Choose another layer or translator."
         )
+    return shape
 
 
-def _check_values(call: Call, parts: list[np.ndarray]) -> None:
+def _check_values(call: Call, parts: Sequence[np.ndarray]) -> None:
     method = call.plan.method
-    for values in parts:
-        if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
-            raise MethodError(
-                f"{method.key} of {method.toolset} gave NaN or infinite values, which explain nothing. "
-                f"Check the scale of inputs and outputs, or choose another method."
-            )
-    if all(not values.any() for values in parts):
+    if not all(np.isfinite(values).all() for values in parts if np.issubdtype(values.dtype, np.inexact)):
+        raise MethodError(
+            f"{method.key} of {method.toolset} gave NaN or infinite values, which explain nothing. "
+            f"Check the scale of inputs and outputs, or choose another method."
+        )
+    if not any(values.any() for values in parts):
         warn(
             f"{method.key} of {method.toolset} is zero everywhere: what is explained does not react to this "
             f"input here (a dead unit, a saturated output, a layer that the target does not depend on), or the "
@@ -151,27 +145,25 @@ def _as_numpy(prepared: Prepared, value: Any) -> Any:
 
 def _given_target(call: Call) -> Any:
     """The target as the user gave it, in whichever words."""
-    arguments, roles = call.plan.arguments, call.plan.method.roles
+    arguments = call.plan.arguments
     if arguments.target is not None or call.target is not None:
         return arguments.target
-    return next((value for name, value in arguments.own.items() if roles.get(name) is Role.OWN_TARGET), None)
+    return next(iter(arguments.of_role(Role.OWN_TARGET, call.plan.method)), None)
 
 
 def _provenance(
     registry: Registry, call: Call, prepared: Prepared, carried: Carried, result: MethodResult
 ) -> dict[str, Any]:
     plan, arguments, translation = call.plan, call.plan.arguments, prepared.translation
-    model = call.original.model
-    seconds = {"check": call.seconds}
-    if translation is not None:
-        seconds["translate and certify"] = prepared.seconds
-    seconds["run"] = perf_counter() - carried.started
+    model = type(call.original.model)
+    translated = {} if translation is None else {"translate and certify": prepared.seconds}
+    seconds = {"check": call.seconds, **translated, "run": perf_counter() - carried.started}
     return {
         "method": plan.method.key,
         "kind": str(plan.method.kind),
         "toolset": plan.method.toolset,
         "citation": plan.method.citation,
-        "model": f"{type(model).__module__}.{type(model).__qualname__}",
+        "model": f"{model.__module__}.{model.__qualname__}",
         "framework": plan.framework,
         "route": translation.route.names if translation else (),
         "certificate": str(translation.certificate) if translation else "native: nothing to certify",
@@ -191,20 +183,18 @@ def _provenance(
 def _versions(registry: Registry, call: Call, prepared: Prepared) -> dict[str, str]:
     """Versions of all that took part, as far as metadata and loaded modules tell."""
     plan, translation = call.plan, prepared.translation
-    versions = {"python": platform.python_version()}
-    for framework in (plan.framework, plan.toolset_framework):
-        module = registry.frameworks[framework].module
-        versions[module] = str(getattr(sys.modules.get(module), "__version__", "unknown"))
+    frameworks = [registry.frameworks[name] for name in (plan.framework, plan.toolset_framework)]
     steps = translation.route.translators if translation else ()
-    specs: list[Spec] = [plan.method, *steps]
-    specs.extend(registry.frameworks[name] for name in (plan.framework, plan.toolset_framework))
-    for plugin in map(registry.origin_of, specs):
-        versions[plugin.distribution] = plugin.version
-    requirements = list(registry.toolsets[plan.method.toolset].requirements)
-    requirements.extend(text for step in steps for text in step.requirements)
-    for name in dict.fromkeys(["cfi-core", "numpy", *(Requirement(text).name for text in requirements)]):
-        versions[name] = version_of(name) or "not installed as a distribution"
-    return versions
+    specs: list[Spec] = [plan.method, *steps, *frameworks]
+    required = [registry.toolsets[plan.method.toolset].requirements, *(step.requirements for step in steps)]
+    names = ("cfi-core", "numpy", *(Requirement(text).name for text in chain.from_iterable(required)))
+    modules = [(spec.module, sys.modules.get(spec.module)) for spec in frameworks]
+    return {
+        "python": platform.python_version(),
+        **{name: str(getattr(module, "__version__", "unknown")) for name, module in modules},
+        **{plugin.distribution: plugin.version for plugin in map(registry.origin_of, specs)},
+        **{name: version_of(name) or "not installed as a distribution" for name in names},
+    }
 
 
 def _draw(attribution: Attribution, plot: bool | str | Path) -> None:

@@ -1,14 +1,9 @@
 """The hooks that plugins implement.
 
-A plugin is a module named by an entry point of the group `cfi_core.plugins`. It marks its hooks
-with `hookimpl` and imports no framework:
-
-    from cfi_core.hookspec import hookimpl
-    from cfi_core.specs import ToolsetSpec
-
-    @hookimpl
-    def cfi_toolsets():
-        return [ToolsetSpec(name="my-toolset", framework="torch", requirements=("my-toolset>=1",))]
+A plugin is a module named by an entry point of the group `cfi_core.plugins`. It imports no framework, and marks its
+hooks with `hookimpl`, as the examples show (`from cfi_core.hookspec import hookimpl`, `from cfi_core.specs import …`).
+Those without arguments are called once, when the first call needs the registry; they return one spec for each thing
+that the plugin brings.
 """
 
 from __future__ import annotations
@@ -40,101 +35,81 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def cfi_frameworks() -> Iterable[FrameworkSpec]:  # type: ignore[empty-body]
-    """Frameworks that models live in. Called once, when the first call needs the registry.
+    """Frameworks that models live in, their types named by strings, so that a model is known without an import.
 
-    Returns:
-        Specs with types named by strings, so that a model is recognised without importing anything:
-
-            @hookimpl
-            def cfi_frameworks():
-                return [FrameworkSpec(
-                    name="jax",
-                    model_types=(("flax.nnx", "Module"),),
-                    tensor_types=(("jax", "Array"),),
-                    adapter="cfi_jax.adapter:JaxAdapter",
-                    module="jax",
-                )]
+    @hookimpl
+    def cfi_frameworks():
+        return [FrameworkSpec(
+            name="jax", module="jax", adapter="cfi_jax.adapter:JaxAdapter",
+            model_types=(("flax.nnx", "Module"),), tensor_types=(("jax", "Array"),),
+        )]
     """
 
 
 @hookspec
 def cfi_toolsets() -> Iterable[ToolsetSpec]:  # type: ignore[empty-body]
-    """Libraries of introspection methods. Called once.
+    """Libraries of introspection methods.
 
-    Returns:
-        One spec for each library:
-
-            @hookimpl
-            def cfi_toolsets():
-                return [ToolsetSpec(name="captum", framework="torch", requirements=("captum>=0.8",))]
+    @hookimpl
+    def cfi_toolsets():
+        return [ToolsetSpec(name="captum", framework="torch", requirements=("captum>=0.8",))]
     """
 
 
 @hookspec
 def cfi_methods() -> Iterable[MethodSpec]:  # type: ignore[empty-body]
-    """Methods of the plugin's toolsets. Called once.
+    """Methods of the plugin's toolsets; several toolsets may offer the same key.
 
-    Returns:
-        One spec for each method of each toolset; the same key may be offered by several toolsets:
-
-            @hookimpl
-            def cfi_methods():
-                return [MethodSpec(
-                    key="saliency",
-                    toolset="captum",
-                    kind=Kind.ATTRIBUTION,
-                    needs=frozenset({Need.FORWARD, Need.INPUT_GRADIENT}),
-                    implementation="cfi_captum.run:run",
-                    citation="Simonyan et al. 2013, Deep Inside Convolutional Networks",
-                )]
+    @hookimpl
+    def cfi_methods():
+        return [MethodSpec(
+            key="saliency", toolset="captum", kind=Kind.ATTRIBUTION, implementation="cfi_captum.run:run",
+            needs=frozenset({Need.FORWARD, Need.INPUT_GRADIENT}),
+            citation="Simonyan et al. 2013, Deep Inside Convolutional Networks",
+        )]
     """
 
 
 @hookspec
 def cfi_translators() -> Iterable[TranslatorSpec]:  # type: ignore[empty-body]
-    """Edges from one framework to another. Called once.
+    """Edges from one framework to another.
 
-    Returns:
-        One spec for each translator:
-
-            @hookimpl
-            def cfi_translators():
-                return [TranslatorSpec(
-                    name="onnx2torch", source="onnx", target="torch", preserves=frozenset(Need),
-                    cost=10, implementation="cfi_translate.onnx_to_torch:convert",
-                )]
+    @hookimpl
+    def cfi_translators():
+        return [TranslatorSpec(
+            name="onnx2torch", source="onnx", target="torch", preserves=frozenset(Need),
+            cost=10, implementation="cfi_translate.onnx_to_torch:convert",
+        )]
     """
 
 
 @hookspec
 def cfi_plotters() -> Iterable[PlotterSpec]:  # type: ignore[empty-body]
-    """Plotters; they see only an `Attribution`. Called once.
+    """Plotters; they see only an `Attribution`.
 
-    Returns:
-        One spec for each plotter:
-
-            @hookimpl
-            def cfi_plotters():
-                return [PlotterSpec(name="bars", implementation="my_plots:bars", accepts=("feature",))]
+    @hookimpl
+    def cfi_plotters():
+        return [PlotterSpec(name="bars", implementation="my_plots:bars", accepts=("feature",))]
     """
 
 
 @hookspec
 def cfi_writers() -> Iterable[WriterSpec]:  # type: ignore[empty-body]
-    """Writers of attribution files. Called once.
+    """Writers of attribution files, one for each file format.
 
-    Returns:
-        One spec for each file format:
-
-            @hookimpl
-            def cfi_writers():
-                return [WriterSpec(name="nifti", suffixes=(".nii",), implementation="my_files:write_nifti")]
+    @hookimpl
+    def cfi_writers():
+        return [WriterSpec(name="nifti", suffixes=(".nii",), implementation="my_files:write_nifti")]
     """
 
 
 @hookspec(firstresult=True)
 def cfi_choose_route(candidates: tuple[Route, ...], method: MethodSpec | None) -> Route | None:
     """Policy slot: choose one of the routes that would serve. Called in step 3 of a call.
+
+        @hookimpl
+        def cfi_choose_route(candidates, method):
+            return next((route for route in candidates if "onnx2keras" in route.names), None)
 
     Args:
         candidates: Routes that preserve what the method needs, cheapest first; never empty.
@@ -143,11 +118,7 @@ def cfi_choose_route(candidates: tuple[Route, ...], method: MethodSpec | None) -
     Returns:
         One of the candidates, or None to leave the choice to the next plugin. The first result that
         is not None counts; core's own choice (the cheapest) comes last. A policy that fails, or chooses none of the
-        candidates, is reported as a `PluginWarning`, and the next one is asked:
-
-            @hookimpl
-            def cfi_choose_route(candidates, method):
-                return next((route for route in candidates if "onnx2keras" in route.names), None)
+        candidates, is reported as a `PluginWarning`, and the next one is asked.
     """
 
 
@@ -155,30 +126,28 @@ def cfi_choose_route(candidates: tuple[Route, ...], method: MethodSpec | None) -
 def cfi_before_run(plan: Plan) -> None:
     """Observer: called when a plan is about to be carried out.
 
+        @hookimpl
+        def cfi_before_run(plan):
+            logging.getLogger("audit").info("%s", plan)
+
+    An exception raised here is reported as a `PluginWarning` that names the distribution, and changes nothing.
+
     Args:
         plan: What is going to happen: a view for this observer alone, with copies in it (arrays cannot be written to).
             For the user's own objects (the model, tensors, functions) stands a `cfi_core.views.Description`. So
             nothing that an observer does reaches the call.
-
-    An exception raised here is reported as a `PluginWarning` that names the distribution, and changes nothing:
-
-        @hookimpl
-        def cfi_before_run(plan):
-            logging.getLogger("audit").info("%s", plan)
     """
 
 
 @hookspec
 def cfi_after_run(plan: Plan, attribution: Attribution) -> None:
-    """Observer: called when an attribution is ready.
-
-    Args:
-        plan: What was carried out; a view, as for `cfi_before_run`.
-        attribution: The result, before the user gets it; a view in the same way. It can be printed, drawn and saved.
-
-    An exception raised here is reported as a `PluginWarning` that names the distribution, and changes nothing:
+    """Observer: called when an attribution is ready; exceptions are dealt with as those of `cfi_before_run`.
 
         @hookimpl
         def cfi_after_run(plan, attribution):
             logging.getLogger("audit").info("%s", dict(attribution.provenance))
+
+    Args:
+        plan: What was carried out; a view, as for `cfi_before_run`.
+        attribution: The result, before the user gets it; a view in the same way. It can be printed, drawn and saved.
     """

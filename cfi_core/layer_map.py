@@ -8,10 +8,9 @@ at a place where the graph has branched.) Names decide between several that agre
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import permutations
 from types import MappingProxyType
@@ -20,7 +19,7 @@ import numpy as np
 
 from cfi_core.certificate import FLOOR_FACTOR, Certificate, Divergence, Side, relative_difference
 from cfi_core.errors import NoGradientError
-from cfi_core.framework.axes import Arrays, Permutation, permute
+from cfi_core.framework.axes import Arrays, Permutation, permute, permute_all
 
 ACTIVATION_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-2
@@ -83,119 +82,88 @@ class LayerMap:
 
     def __str__(self) -> str:
         width = max(map(len, self.compared), default=0)
-        rows = [f"{name:<{width}}  {self.matches[name].name if name in self else '-'}" for name in self.compared]
-        return "\n".join(rows)
+        names = {name: match.name for name, match in self.matches.items()}
+        return "\n".join(f"{name:<{width}}  {names.get(name, '-')}" for name in self.compared)
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What was read at the layers of one model.
-
-    Attributes:
-        activations: By the layers' names.
-        gradients: Of the outputs at the layers; none where the framework has none, or none were asked for.
-    """
+    """What was read at the layers of one model, by their names."""
 
     activations: Mapping[str, np.ndarray]
-    gradients: Mapping[str, np.ndarray]
+    gradients: Mapping[str, np.ndarray]  # none where the framework has none, or none were asked for
 
-    def gradient_difference(self, name: str, other: Reading, counterpart: str, axes: Permutation) -> float | None:
-        """Relative difference of the gradients at a layer and its counterpart; None if one of them is not known."""
-        if name not in self.gradients or counterpart not in other.gradients:
-            return None
-        return relative_difference([permute(self.gradients[name], axes)], [other.gradients[counterpart]])
+    def match(self, name: str, other: Reading, counterpart: str, axes: Permutation) -> LayerMatch:
+        """A layer of the other model as the match of one of this model, which has its axes in that order."""
+        turned = permute(self.activations[name], axes)
+        difference, gradient_difference = relative_difference([turned], [other.activations[counterpart]]), None
+        if name in self.gradients and counterpart in other.gradients:
+            turned = permute(self.gradients[name], axes)
+            gradient_difference = relative_difference([turned], [other.gradients[counterpart]])
+        return LayerMatch(counterpart, axes, difference, gradient_difference)
 
 
-def read_layers(side: Side, arrays: Arrays, cotangents: Arrays, names: Sequence[str] | None = None) -> Reading:
+def read_layers(side: Side, arrays: Arrays, cotangents: Arrays = (), names: Sequence[str] | None = None) -> Reading:
     """Activations at layers (all, or those named), and gradients if cotangents of the outputs are given.
 
     Raises:
         NoGradientError: The framework has none.
     """
-    gradients = side.layer_gradients(arrays, cotangents, names) if cotangents else {}
-    return Reading(side.activations(arrays, names), gradients)
+    turned = permute_all(cotangents, side.output_axes)
+    gradients = side.adapter.layer_gradients(side.model, side.tensors(arrays), turned, names) if turned else {}
+    return Reading(side.adapter.activations(side.model, side.tensors(arrays), names), gradients)
+
+
+def find_layers(original: Side, translated: Side, arrays: Arrays, certificate: Certificate) -> LayerMap:
+    """Which layer is which; in double precision where rounding moves gradients so far that they do not tell.
+
+    The samples are best not all alike.
+    """
+    floor, found = certificate.gradient_floor or 0.0, None
+    if not certificate.in_double:
+        found = map_layers(original, translated, arrays, floor)
+        if not found.uncertain or not certificate.has_double:
+            return found
+    # A copy in double precision may refuse to show its layers in any way.
+    with suppress(Exception):
+        if original.in_double is not None and translated.in_double is not None:
+            precise = map_layers(original.in_double, translated.in_double, arrays)
+            if found is None or len(precise) > len(found):
+                return precise
+    return map_layers(original, translated, arrays, floor) if found is None else found
+
+
+def map_layers(original: Side, translated: Side, arrays: Arrays, rounding_floor: float = 0.0) -> LayerMap:
+    """Like `find_layers`, in the precision of the models, whose gradients have that relative rounding error."""
+    generator = np.random.default_rng(0)
+    cotangents = [generator.standard_normal(output.shape) for output in original.outputs(arrays)]
+    reading, other = (_read(side, arrays, cotangents) for side in (original, translated))
+    norms = {name: _norm(value) for name, value in other.activations.items() if not np.iscomplexobj(value)}
+    order = {name: position for position, name in enumerate(other.activations)}
+    tolerance = max(GRADIENT_TOLERANCE, FLOOR_FACTOR * rounding_floor)
+    matches: dict[str, LayerMatch] = {}
+    uncertain: list[str] = []
+    last = 0  # where the match before stands
+    for name, value in reading.activations.items():
+        if not np.issubdtype(value.dtype, np.floating):
+            continue
+        norm, channel = _norm(value), original.adapter.channel_axis(original.model, value.shape, layer=name)
+        near = [one for one, other_norm in norms.items() if abs(other_norm - norm) <= 1e-12 + 1e-2 * norm]
+        alike = [match for one in near if (match := _match(name, one, reading, other, channel))]
+        found = [match for match in alike if (match.gradient_difference or 0.0) <= tolerance]
+        if found:
+            best = max(found, key=lambda one: (_likeness(name, one.name), order[one.name] >= last, -order[one.name]))
+            matches[name], last = best, order[best.name]
+        elif alike:
+            uncertain.append(name)
+    return LayerMap(MappingProxyType(matches), tuple(reading.activations), tuple(uncertain))
 
 
 def _read(side: Side, arrays: Arrays, cotangents: Arrays) -> Reading:
     try:
         return read_layers(side, arrays, cotangents)
     except NoGradientError:
-        return read_layers(side, arrays, ())
-
-
-class _Candidates:
-    """Layers of the translated model, by the size and the norm of their activations."""
-
-    def __init__(self, activations: Mapping[str, np.ndarray]) -> None:
-        self._classes: dict[tuple[int, ...], list[tuple[str, float]]] = defaultdict(list)
-        for name, value in activations.items():
-            if not np.iscomplexobj(value):
-                self._classes[_shape_class(value)].append((name, _norm(value)))
-
-    def like(self, value: np.ndarray) -> list[str]:
-        """Those that may be the layer of this activation."""
-        if not np.issubdtype(value.dtype, np.floating):
-            return []
-        norm, candidates = _norm(value), self._classes[_shape_class(value)]
-        return [name for name, other in candidates if abs(other - norm) <= 1e-12 + 1e-2 * norm]
-
-
-def find_layers(original: Side, translated: Side, arrays: Arrays, certificate: Certificate) -> LayerMap:
-    """Which layer is which; in double precision where rounding moves gradients so far that they do not tell.
-
-    Args:
-        original: The model.
-        translated: The translated model.
-        arrays: Samples in the user's axes; best not all alike.
-        certificate: Of the two.
-    """
-    found = None
-    if not certificate.in_double:
-        found = map_layers(original, translated, arrays, certificate.gradient_floor or 0.0)
-        if not found.uncertain or not certificate.has_double:
-            return found
-    precise = None
-    if original.in_double is not None and translated.in_double is not None:
-        # A copy in double precision may refuse to show its layers in any way.
-        with contextlib.suppress(Exception):
-            precise = map_layers(original.in_double, translated.in_double, arrays)
-    if precise is not None and (found is None or len(precise) > len(found)):
-        return precise
-    return map_layers(original, translated, arrays, certificate.gradient_floor or 0.0) if found is None else found
-
-
-def map_layers(original: Side, translated: Side, arrays: Arrays, rounding_floor: float = 0.0) -> LayerMap:
-    """Compares the layers of two models.
-
-    Args:
-        original: The model.
-        translated: The translated model.
-        arrays: Samples in the user's axes; best not all alike.
-        rounding_floor: Relative rounding error of the original's own gradients.
-    """
-    generator = np.random.default_rng(0)
-    cotangents = [generator.standard_normal(output.shape) for output in original.outputs(arrays)]
-    reading, other = _read(original, arrays, cotangents), _read(translated, arrays, cotangents)
-    tolerance = max(GRADIENT_TOLERANCE, FLOOR_FACTOR * rounding_floor)
-    candidates = _Candidates(other.activations)
-    order = {name: position for position, name in enumerate(other.activations)}
-    matches: dict[str, LayerMatch] = {}
-    uncertain = []
-    earliest = 0
-    for name, value in reading.activations.items():
-        channel = original.adapter.channel_axis(original.model, value.shape, layer=name)
-        matched = [_match(name, candidate, reading, other, channel) for candidate in candidates.like(value)]
-        alike = [match for match in matched if match is not None]
-        found = [match for match in alike if (match.gradient_difference or 0.0) <= tolerance]
-        if not found:
-            uncertain.extend([name] if alike else [])
-            continue
-        best = max(
-            found, key=lambda match: (_likeness(name, match.name), order[match.name] >= earliest, -order[match.name])
-        )
-        matches[name] = best
-        earliest = order[best.name]
-    return LayerMap(MappingProxyType(matches), tuple(reading.activations), tuple(uncertain))
+        return read_layers(side, arrays)
 
 
 def first_divergence(original: Side, translated: Side, arrays: Arrays) -> Divergence | None:
@@ -203,10 +171,10 @@ def first_divergence(original: Side, translated: Side, arrays: Arrays) -> Diverg
 
     A layer that no other is named after proves nothing, and one whose values are found anywhere is right so far.
     """
-    activations, others = original.activations(arrays), translated.activations(arrays)
-    namesakes = {tuple(_parts(name)): name for name in others}
+    activations, others = (read_layers(side, arrays).activations for side in (original, translated))
+    namesakes = {_parts(name): name for name in others}
     for name, value in activations.items():
-        namesake = namesakes.get(tuple(_parts(name)))
+        namesake = namesakes.get(_parts(name))
         if namesake is None or not np.issubdtype(value.dtype, np.floating):
             continue
         channel = original.adapter.channel_axis(original.model, value.shape, layer=name)
@@ -218,39 +186,34 @@ def first_divergence(original: Side, translated: Side, arrays: Arrays) -> Diverg
 
 def _distance(value: np.ndarray, other: np.ndarray, channel: int | None) -> float:
     """Smallest relative difference in any order of axes; infinite if none fits, or for NaN."""
-    turned = [np.transpose(value, axes) for axes in _orders(value, channel)]
-    distances = [relative_difference([one], [other]) for one in turned if one.shape == other.shape]
+    distances = [difference for _, difference in _differences(value, other, channel)]
     return min((one for one in distances if np.isfinite(one)), default=float("inf"))
-
-
-def _shape_class(value: np.ndarray) -> tuple[int, ...]:
-    return (value.shape[0], *sorted(value.shape[1:])) if value.ndim else ()
 
 
 def _match(name: str, candidate: str, reading: Reading, other: Reading, channel: int | None) -> LayerMatch | None:
     """The candidate with the first order of axes in which it has the activation; None if there is none."""
-    value, activation = reading.activations[name], other.activations[candidate]
+    for axes, difference in _differences(reading.activations[name], other.activations[candidate], channel):
+        if difference <= ACTIVATION_TOLERANCE:
+            return reading.match(name, other, candidate, None if axes == tuple(sorted(axes)) else axes)
+    return None
+
+
+def _differences(value: np.ndarray, other: np.ndarray, channel: int | None) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Orders of axes in which an activation has the shape of another one, with the relative difference."""
     for axes in _orders(value, channel):
         turned = np.transpose(value, axes)
-        if turned.shape != activation.shape:
-            continue
-        difference = relative_difference([turned], [activation])
-        if difference <= ACTIVATION_TOLERANCE:
-            gradient_difference = reading.gradient_difference(name, other, candidate, axes)
-            same = axes == tuple(range(value.ndim))
-            return LayerMatch(candidate, None if same else axes, difference, gradient_difference)
-    return None
+        if turned.shape == other.shape:
+            yield axes, relative_difference([turned], [other])
 
 
 def _orders(value: np.ndarray, channel: int | None) -> list[tuple[int, ...]]:
     """Axis orders to try: first unchanged and with the channel axis moved, then all others."""
-    rank = value.ndim
-    same = tuple(range(rank))
+    same = tuple(range(value.ndim))
     orders = [same]
-    if rank > 2 and channel is not None:
+    if value.ndim > 2 and channel is not None:
         rest = [axis for axis in same[1:] if axis != channel]
         orders += [(0, channel, *rest), (0, *rest, channel)]
-    if 2 < rank <= 4:
+    if 2 < value.ndim <= 4:
         orders += [(0, *order) for order in permutations(same[1:])]
     return list(dict.fromkeys(orders))
 
@@ -265,5 +228,5 @@ def _likeness(name: str, other: str) -> float:
     return len(parts & others) / len(parts | others) if parts else 0.0
 
 
-def _parts(name: str) -> list[str]:
-    return [part for part in re.split(r"[./:_]+", name.lower()) if part]
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"[^./:_]+", name.lower()))

@@ -58,12 +58,11 @@ def methods(
         toolset: Only methods of that toolset.
         kind: Only methods of that kind: `"attribution"`, `"layer"`, `"neuron"` or `"feature visualization"`.
     """
-    found = [
+    return Listing(
         spec
-        for spec in registry().methods.values()
+        for _, spec in sorted(registry().methods.items())
         if key in (None, spec.key) and toolset in (None, spec.toolset) and kind in (None, spec.kind)
-    ]
-    return Listing(sorted(found, key=lambda spec: (spec.key, spec.toolset)))
+    )
 
 
 def frameworks() -> Listing[Installed[FrameworkSpec]]:

@@ -29,12 +29,11 @@ def unchanged_process(registry: Registry) -> Iterator[None]:
     with _one_at_a_time, ExitStack() as stack:
         python, numpy_state = random.getstate(), np.random.get_state()  # restored, not drawn from
         filters = warnings.filters[:]  # catch_warnings() would also reset what has been shown once
-        for spec in registry.frameworks.values():
-            # A framework that the process has not loaded has no state that could be lost.
-            if spec.module in sys.modules:
-                # An adapter that does not load touches nothing; it is told when a model of its framework comes.
-                with suppress(UnknownFrameworkError):
-                    stack.enter_context(adapter_for(registry, spec.name).unchanged())
+        # A framework that the process has not loaded has no state that could be lost.
+        for spec in (one for one in registry.frameworks.values() if one.module in sys.modules):
+            # An adapter that does not load touches nothing; it is told when a model of its framework comes.
+            with suppress(UnknownFrameworkError):
+                stack.enter_context(adapter_for(registry, spec.name).unchanged())
         try:
             yield
         finally:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import product
 from threading import RLock
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import pluggy
 from importlib_metadata import EntryPoint
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 from cfi_core import builtin, hookspec
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK
@@ -29,40 +29,30 @@ _Spec = TypeVar("_Spec")
 
 @dataclass(frozen=True)
 class Withdrawn(Generic[_Spec]):
-    """A spec that cannot be used, although its plugin was loaded.
-
-    Attributes:
-        plugin: Who offers it.
-        spec: The spec.
-        reason: Why nobody can use it.
-    """
+    """A spec that cannot be used, and why, although the plugin that offers it was loaded."""
 
     plugin: PluginInfo
     spec: _Spec
     reason: str
 
 
+@dataclass(frozen=True, eq=False)
 class Names(Mapping[_Name, _Spec]):
-    """Specs by their names. Names that several plugins claim are left out; to ask for one is an error.
+    """Specs by their names. To ask for one that several plugins claim is an error; `contested` has its words."""
 
-    Args:
-        specs: By name.
-        contested: For each name that is claimed several times, who claims it.
-    """
-
-    def __init__(self, specs: Mapping[_Name, _Spec], contested: Mapping[_Name, str]) -> None:
-        self._specs, self.contested = MappingProxyType(dict(specs)), MappingProxyType(dict(contested))
+    specs: dict[_Name, _Spec]
+    contested: dict[_Name, str]
 
     def __getitem__(self, name: _Name) -> _Spec:
         if name in self.contested:
             raise PluginConflictError(f"{self.contested[name]}.")
-        return self._specs[name]
+        return self.specs[name]
 
     def __iter__(self) -> Iterator[_Name]:
-        return iter(self._specs)
+        return iter(self.specs)
 
     def __len__(self) -> int:
-        return len(self._specs)
+        return len(self.specs)
 
 
 @dataclass(frozen=True)
@@ -81,7 +71,25 @@ class _Slot:
     def shown(self, name: Any) -> str:
         return f"method {name[0]!r} of {name[1]!r}" if isinstance(name, tuple) else f"{self.noun} {name!r}"
 
+    def gather(self, implementations: Iterable[pluggy.HookImpl]) -> list[Any]:
+        """What a plugin's implementations of the hook return, each name once."""
+        specs: list[Any] = []
+        for offered in (implementation.function() for implementation in implementations):
+            if not isinstance(offered, Iterable):
+                given, wanted = type(offered).__name__, self.spec.__name__
+                raise Refused(f"{self.hook} returned a {given}; it must return a list of {wanted}s")
+            specs.extend(offered)
+        for spec in specs:
+            if not isinstance(spec, self.spec):
+                shown = f"the {spec.title}" if isinstance(spec, Checked) else repr(spec)
+                raise Refused(f"{self.hook} returned {shown}, which is no {self.spec.__name__}")
+        for name, count in Counter(name for spec in specs for name in self.names(spec)).items():
+            if count > 1:
+                raise Refused(f"{self.hook} returned the {self.shown(name)} twice")
+        return specs
 
+
+_Offer = dict[_Slot, list[Any]]
 _SLOTS = (
     _Slot("frameworks", FrameworkSpec, "framework"),
     _Slot("toolsets", ToolsetSpec, "toolset"),
@@ -94,18 +102,12 @@ _SLOTS = (
 
 @dataclass(frozen=True)
 class Registry:
-    """Everything that the loaded plugins offer.
+    """Everything that the loaded plugins offer: specs by name, methods by key and toolset, writers by file suffix.
 
     Attributes:
         manager: Holds the hooks that are called while a call runs.
         plugins: All that were found.
-        frameworks: By name.
-        toolsets: By name.
-        methods: By key and toolset.
-        translators: By name.
-        plotters: By name.
-        writers: By file suffix.
-        origins: For each of these tables and names, the plugin that brings it.
+        origins: For each table and name, the plugin that brings it.
         withdrawn: What cannot be used: names that several plugins claim, methods of a toolset that nobody describes.
     """
 
@@ -122,8 +124,8 @@ class Registry:
 
     def not_loaded(self) -> str:
         """A sentence about the plugins that were left out or switched off, for errors; empty if there are none."""
-        absent = [f"{plugin.label} ({plugin.state})" for plugin in self.plugins if not plugin.loaded]
-        return f" Not loaded: {'; '.join(absent)}." if absent else ""
+        absent = "; ".join(f"{plugin.label} ({plugin.state})" for plugin in self.plugins if not plugin.loaded)
+        return f" Not loaded: {absent}." if absent else ""
 
     def origin_of(self, spec: Spec) -> PluginInfo:
         """The plugin that brings a spec (or the one that a changed copy of it was made from)."""
@@ -131,18 +133,14 @@ class Registry:
         return next((self.origins[name] for name in names if name in self.origins), _UNKNOWN)
 
     def missing(self, spec: ToolsetSpec | TranslatorSpec) -> tuple[str, ...]:
-        """What has to be installed before a toolset or translator can be used.
-
-        Returns:
-            Distributions that describe its frameworks, and PEP 508 requirements; empty if it can be used.
-        """
+        """The distributions (for its frameworks) and PEP 508 requirements that a toolset or translator lacks."""
         frameworks = (spec.framework,) if isinstance(spec, ToolsetSpec) else (spec.source, spec.target)
         absent = [name for name in dict.fromkeys(frameworks) if name != ANY and name not in set(self.frameworks)]
         return (*(self._bringing(name) for name in absent), *unmet(spec.requirements))
 
     def _bringing(self, framework: str) -> str:
-        if framework in self.frameworks.contested:
-            labels = [entry.plugin.label for entry in self._withdrawn(FrameworkSpec) if entry.spec.name == framework]
+        labels = [entry.plugin.label for entry in self._withdrawn(FrameworkSpec) if entry.spec.name == framework]
+        if labels:
             return f"one plugin alone for the framework {framework!r} (there are {' and '.join(labels)})"
         return DISTRIBUTION_OF_FRAMEWORK.get(framework, f"a plugin for the framework {framework!r}")
 
@@ -192,147 +190,107 @@ def _handle(plugin: PluginInfo) -> str:
     return f"{plugin.distribution}:{plugin.name}"
 
 
-class _Loader:
-    def __init__(self) -> None:
-        self.manager = pluggy.PluginManager(hookspec.PROJECT)
-        self.manager.add_hookspecs(hookspec)
-        self.plugins: list[PluginInfo] = []
-        self.offers: list[tuple[PluginInfo, dict[str, list[Any]]]] = []
-        self.origins: dict[tuple[str, Hashable], PluginInfo] = {}
-        self.withdrawn: list[Withdrawn[Any]] = []
-        self.disabled = {canonicalize_name(name.strip()) for name in os.environ.get(DISABLED, "").split(",")} - {""}
+def _disabled() -> set[NormalizedName]:
+    """What `CFI_DISABLE_PLUGINS` names."""
+    return {canonicalize_name(name.strip()) for name in os.environ.get(DISABLED, "").split(",")} - {""}
 
-    def load(self, info: PluginInfo, module: Any) -> None:
-        """Registers one plugin; reports and leaves it out if anything about it fails."""
-        if {canonicalize_name(info.name), canonicalize_name(info.distribution)} & self.disabled:
-            self.plugins.append(replace(info, disabled=True, error=""))
-            return
-        cause: BaseException | None = None
-        if not info.error:
-            try:
-                self._accept(info, module.load() if isinstance(module, EntryPoint) else module)
-            except FOREIGN as error:
-                cause = error
-                info = replace(info, error=str(error) if isinstance(error, Refused) else told(error))
-        self.plugins.append(info)
-        if info.error:
-            warn(
-                f"Plugin {info.name!r} of {info.label} was left out: {info.error}. "
-                f"Update or uninstall {info.distribution}; everything else works.",
-                PluginWarning,
-                cause,
-            )
 
-    def _accept(self, info: PluginInfo, module: Any) -> None:
-        """Takes what the plugin offers, or leaves no trace of it."""
-        _check_contract(module)
-        if self.manager.has_plugin(_handle(info)):
-            raise Refused(f"{info.distribution} announces two plugins of that name")
-        if other := self.manager.get_name(module):
-            raise Refused(f"{info.module} is loaded already, as {other}")
+def load(plugins: Iterable[tuple[PluginInfo, Any]]) -> Registry:
+    """Builds a registry of core's own plugin and the given ones, each with its entry point or module (None, if broken).
+
+    Warns:
+        PluginWarning: A plugin, or something that it offers, was left out.
+    """
+    manager = pluggy.PluginManager(hookspec.PROJECT)
+    manager.add_hookspecs(hookspec)
+    core = PluginInfo("core", "cfi-core", version_of("cfi-core"), builtin.__name__)
+    offers = [_offer(manager, info, module) for info, module in ((core, builtin), *plugins)]
+    tables: dict[str, Names[Any, Any]] = {slot.table: Names({}, {}) for slot in _SLOTS}
+    toolsets, origins, withdrawn = tables["toolsets"], {}, []
+    for (slot, name), claimants in _claims(offers).items():
+        table, (plugin, spec) = tables[slot.table], claimants[0]
+        if len(claimants) > 1:
+            labels = " and by ".join(claimant.label for claimant, _ in claimants)
+            reason = f"The {slot.shown(name)} is claimed by {labels}; uninstall one of them, or set {DISABLED}"
+            table.contested[name] = reason
+        elif slot.spec is not MethodSpec or spec.toolset in toolsets.specs:
+            origins[slot.table, name], table.specs[name] = plugin, spec
+            continue
+        elif spec.toolset in toolsets.contested:
+            table.contested[name] = reason = toolsets.contested[spec.toolset]
+        else:
+            reason = f"No installed plugin describes the toolset {spec.toolset!r}"
+        withdrawn += [Withdrawn(*claim, reason) for claim in claimants]
+    infos = tuple(_with_reasons(info, withdrawn) for info, _ in offers)
+    return Registry(manager, infos, **tables, origins=origins, withdrawn=tuple(withdrawn))
+
+
+def _claims(offers: list[tuple[PluginInfo, _Offer]]) -> dict[tuple[_Slot, Hashable], list[tuple[PluginInfo, Any]]]:
+    """Who claims each name, and for what; sorted, so that nothing depends on the order in which plugins were found."""
+    claims = defaultdict(list)
+    ordered = sorted(offers, key=lambda pair: (pair[0].distribution, pair[0].name))
+    for slot, (info, offer) in product(_SLOTS, ordered):
+        for spec in offer.get(slot, ()):
+            for name in slot.names(spec):
+                claims[slot, name].append((info, spec))
+    return claims
+
+
+def _with_reasons(plugin: PluginInfo, withdrawn: list[Withdrawn[Any]]) -> PluginInfo:
+    """The plugin with what of it cannot be used, which is reported."""
+    reasons = tuple(dict.fromkeys(entry.reason for entry in withdrawn if entry.plugin == plugin))
+    if reasons:
+        offered = f"Not all that plugin {plugin.name!r} of {plugin.label} offers can be used"
+        warn(f"{offered}: {'; '.join(reasons)}.", PluginWarning)
+    return replace(plugin, withdrawn=reasons)
+
+
+def _offer(manager: pluggy.PluginManager, info: PluginInfo, module: Any) -> tuple[PluginInfo, _Offer]:
+    """What one plugin offers: nothing where it is switched off, or where anything about it fails, which is reported."""
+    if {canonicalize_name(info.name), canonicalize_name(info.distribution)} & _disabled():
+        return replace(info, disabled=True, error=""), {}
+    cause: BaseException | None = None
+    if not info.error:
         try:
-            self.manager.register(module, name=_handle(info))
-            callers = self.manager.get_hookcallers(module) or []
-            _check_marks(module, {caller.name for caller in callers})
-            for caller in callers:
-                _check_no_wrapper(module, caller)
-            self.offers.append((info, self._gather(module)))
-        except FOREIGN:
-            if self.manager.has_plugin(_handle(info)):
-                self.manager.unregister(name=_handle(info))
-            raise
-
-    def _gather(self, module: Any) -> dict[str, list[Any]]:
-        offer: dict[str, list[Any]] = {}
-        for slot in _SLOTS:
-            specs: list[Any] = []
-            for implementation in getattr(self.manager.hook, slot.hook).get_hookimpls():
-                if implementation.plugin is module:
-                    specs.extend(_list_specs(slot, implementation.function()))
-            names = [name for spec in specs for name in slot.names(spec)]
-            if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-                raise Refused(f"{slot.hook} returned the {slot.shown(twice[0])} twice")
-            offer[slot.table] = specs
-        return offer
-
-    def registry(self) -> Registry:
-        # Sorted by distribution, so that nothing depends on the order in which plugins were found.
-        self.offers.sort(key=lambda pair: (pair[0].distribution, pair[0].name))
-        tables = {slot.table: self._table(slot) for slot in _SLOTS}
-        tables["methods"] = self._of_known_toolsets(tables["methods"], tables["toolsets"])
-        plugins = tuple(map(self._with_reasons, self.plugins))
-        return Registry(self.manager, plugins, **tables, origins=self.origins, withdrawn=tuple(self.withdrawn))
-
-    def _table(self, slot: _Slot) -> Names[Any, Any]:
-        """The specs of one kind whose names are claimed once."""
-        claims: dict[Hashable, list[tuple[PluginInfo, Any]]] = defaultdict(list)
-        for info, offer in self.offers:
-            for spec in offer[slot.table]:
-                for name in slot.names(spec):
-                    claims[name].append((info, spec))
-        specs: dict[Hashable, Any] = {}
-        contested: dict[Hashable, str] = {}
-        for name, claimants in claims.items():
-            if len(claimants) == 1:
-                self.origins[slot.table, name], specs[name] = claimants[0]
-                continue
-            labels = " and by ".join(info.label for info, _ in claimants)
-            contested[name] = f"The {slot.shown(name)} is claimed by {labels}; uninstall one of them, or set {DISABLED}"
-            self.withdrawn.extend(Withdrawn(info, spec, contested[name]) for info, spec in claimants)
-        return Names(specs, contested)
-
-    def _of_known_toolsets(self, methods: Names[Any, Any], toolsets: Names[Any, Any]) -> Names[Any, Any]:
-        """The methods whose toolset one plugin describes; the others are withdrawn."""
-        known = set(toolsets)
-        specs, contested = dict(methods), dict(methods.contested)
-        for name, spec in methods.items():
-            if spec.toolset in known:
-                continue
-            del specs[name]
-            if spec.toolset in toolsets.contested:
-                contested[name] = toolsets.contested[spec.toolset]
-            reason = contested.get(name, f"No installed plugin describes the toolset {spec.toolset!r}")
-            self.withdrawn.append(Withdrawn(self.origins["methods", name], spec, reason))
-        return Names(specs, contested)
-
-    def _with_reasons(self, plugin: PluginInfo) -> PluginInfo:
-        """The plugin with what of it cannot be used, which is reported."""
-        reasons = tuple(dict.fromkeys(entry.reason for entry in self.withdrawn if entry.plugin == plugin))
-        if reasons:
-            offered = f"Not all that plugin {plugin.name!r} of {plugin.label} offers can be used"
-            warn(f"{offered}: {'; '.join(reasons)}.", PluginWarning)
-        return replace(plugin, withdrawn=reasons)
+            return info, _accept(manager, info, module.load() if isinstance(module, EntryPoint) else module)
+        except FOREIGN as error:
+            cause = error
+            info = replace(info, error=str(error) if isinstance(error, Refused) else told(error))
+    advice = f"Update or uninstall {info.distribution}; everything else works."
+    warn(f"Plugin {info.name!r} of {info.label} was left out: {info.error}. {advice}", PluginWarning, cause)
+    return info, {}
 
 
-def _list_specs(slot: _Slot, offered: Any) -> list[Any]:
-    if not isinstance(offered, Iterable):
-        raise Refused(
-            f"{slot.hook} returned a {type(offered).__name__}; it must return a list of {slot.spec.__name__}s"
-        )
-    specs = list(offered)
-    for spec in specs:
-        if not isinstance(spec, slot.spec):
-            shown = f"the {spec.title}" if isinstance(spec, Checked) else repr(spec)
-            raise Refused(f"{slot.hook} returned {shown}, which is no {slot.spec.__name__}")
-    return specs
+def _accept(manager: pluggy.PluginManager, info: PluginInfo, module: Any) -> _Offer:
+    """Registers the plugin, or leaves no trace of it."""
+    _check_contract(module)
+    if manager.has_plugin(_handle(info)):
+        raise Refused(f"{info.distribution} announces two plugins of that name")
+    if other := manager.get_name(module):
+        raise Refused(f"{info.module} is loaded already, as {other}")
+    try:
+        manager.register(module, name=_handle(info))
+        hooks = manager.get_hookcallers(module) or []
+        marked = {hook.name: [entry for entry in hook.get_hookimpls() if entry.plugin is module] for hook in hooks}
+        _check_hooks(module, marked)
+        return {slot: slot.gather(marked.get(slot.hook, [])) for slot in _SLOTS}
+    except FOREIGN:
+        if manager.has_plugin(_handle(info)):
+            manager.unregister(name=_handle(info))
+        raise
 
 
-def _check_marks(module: Any, marked: set[str]) -> None:
-    """Every hook that the plugin marks exists, and every one that it has is marked."""
+def _check_hooks(module: Any, marked: Mapping[str, list[pluggy.HookImpl]]) -> None:
+    """Every hook that the plugin marks exists, every one that it has is marked, and none wraps those of others."""
     hooks = [name for name in vars(hookspec) if name.startswith("cfi_")]
-    for name in sorted(marked - set(hooks)):
+    for name in sorted(set(marked) - set(hooks)):
         nearest = get_close_matches(name, hooks, n=1)
         raise Refused(f"there is no hook {name!r}" + (f"; nearest: {nearest[0]}" if nearest else ""))
     for name in hooks:
         if name not in marked and callable(getattr(module, name, None)):
             raise Refused(f"its {name} is not marked with @hookimpl (from cfi_core.hookspec)")
-
-
-def _check_no_wrapper(module: Any, caller: pluggy.HookCaller) -> None:
-    if any(entry.plugin is module and (entry.wrapper or entry.hookwrapper) for entry in caller.get_hookimpls()):
-        raise Refused(
-            f"its {caller.name} is a wrapper around the hooks of other plugins, which no plugin may put there"
-        )
+        if any(entry.wrapper or entry.hookwrapper for entry in marked.get(name, ())):
+            raise Refused(f"its {name} is a wrapper around the hooks of other plugins, which no plugin may put there")
 
 
 def _check_contract(module: Any) -> None:
@@ -340,27 +298,9 @@ def _check_contract(module: Any) -> None:
     if type(built_for) is not int:
         raise Refused(f"its CFI_CONTRACT is {built_for!r}, which is no whole number")
     if built_for != hookspec.CONTRACT:
-        raise Refused(
-            f"it was built for contract {built_for} between cfi-core and its plugins, and this cfi-core "
-            f"({version_of('cfi-core')}) has contract {hookspec.CONTRACT}"
-            + ("; it needs a newer cfi-core" if built_for > hookspec.CONTRACT else "")
-        )
-
-
-def load(plugins: Iterable[tuple[PluginInfo, Any]]) -> Registry:
-    """Builds a registry of core's own plugin and the given ones.
-
-    Args:
-        plugins: Pairs of what is known of a plugin, and its entry point or module (None, if it has an error).
-
-    Warns:
-        PluginWarning: A plugin, or something that it offers, was left out.
-    """
-    loader = _Loader()
-    core = PluginInfo("core", "cfi-core", version_of("cfi-core"), builtin.__name__)
-    for info, module in ((core, builtin), *plugins):
-        loader.load(info, module)
-    return loader.registry()
+        ours = f"this cfi-core ({version_of('cfi-core')}) has contract {hookspec.CONTRACT}"
+        advice = "; it needs a newer cfi-core" if built_for > hookspec.CONTRACT else ""
+        raise Refused(f"it was built for contract {built_for} between cfi-core and its plugins, and {ours}{advice}")
 
 
 _lock = RLock()
@@ -370,6 +310,9 @@ _registry: Registry | None = None
 
 def registry() -> Registry:
     """The registry of this process; plugins are loaded on first use.
+
+    Warns:
+        PluginWarning: A plugin was left out (see `load`), or `CFI_DISABLE_PLUGINS` names one that is not installed.
 
     Raises:
         RuntimeError: A plugin asks for it while it is being loaded itself.
@@ -381,10 +324,20 @@ def registry() -> Registry:
         if _registry is None:
             _loading = True
             try:
-                _registry = load(announcements(hookspec.ENTRY_POINT_GROUP))
+                loaded = load(announcements(hookspec.ENTRY_POINT_GROUP))
+                _report_unknown(loaded.plugins)
+                _registry = loaded
             finally:
                 _loading = False
         return _registry
+
+
+def _report_unknown(plugins: Sequence[PluginInfo]) -> None:
+    names = {canonicalize_name(name) for plugin in plugins for name in (plugin.name, plugin.distribution)}
+    if unknown := sorted(_disabled() - names):
+        absent = f"{', '.join(map(repr, unknown))}, and no installed plugin is called that"
+        installed = ", ".join(sorted(f"{plugin.name} ({plugin.distribution})" for plugin in plugins))
+        warn(f"{DISABLED} names {absent}; installed are {installed}.", PluginWarning)
 
 
 def replace_registry(new: Registry | None) -> Registry | None:

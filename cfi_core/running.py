@@ -14,23 +14,16 @@ from cfi_core.registry import Registry
 
 
 def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) -> MethodResult:
-    """Runs the method with all random generators seeded.
-
-    Raises:
-        MethodError: The toolset failed (its own error is the cause), or gave what does not fit the request.
-    """
+    """Runs the method with all random generators seeded (see `cfi_core.boundary.run_method` for what can fail)."""
     request, origin = carried.request, registry.origin_of(call.plan.method).label
     np.random.seed(request.seed % 2**32)  # toolsets draw from numpy's global generator
     random.seed(request.seed)
     layers = [_permute(call.layer_shapes.get(name), prepared.layer_axes(name)) for name in call.plan.layers]
-    with prepared.adapter.seeded(request.seed):
-        return run_method(request, origin, inputs=_input_shapes(call, prepared), layers=layers)
-
-
-def _input_shapes(call: Call, prepared: Prepared) -> list[Shape]:
-    """Shapes of the inputs of the model that runs; where the method makes them, of any number of samples."""
+    # Where the method makes the inputs, they are of any number of samples.
     shapes = [array.shape if call.inputs.given else (None, *array.shape[1:]) for array in call.inputs.arrays]
-    return [_permute(shape, prepared.input_axes(i)) or () for i, shape in enumerate(shapes)]
+    inputs = [_permute(shape, prepared.input_axes(i)) or () for i, shape in enumerate(shapes)]
+    with prepared.adapter.seeded(request.seed):
+        return run_method(request, origin, inputs=inputs, layers=layers)
 
 
 def _permute(shape: Shape | None, axes: Permutation) -> Shape | None:

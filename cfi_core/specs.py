@@ -6,28 +6,14 @@ so that listing what is installed imports no framework.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from cfi_core.validation import (
-    Checked,
-    Identifier,
-    Key,
-    Module,
-    Name,
-    OptionalIdentifier,
-    OptionalReference,
-    OptionalRequires,
-    Reference,
-    Requires,
-    Suffix,
-    name_but,
-    one_of,
-)
+from cfi_core.validation import Checked, Identifier, Key, Module, Name, Reference, Requires, Suffix, name_but, one_of
 
 
 class Need(StrEnum):
@@ -80,9 +66,10 @@ Translator = str | Sequence[str] | None
 """What users may write in `translator=`: a name, a kind (`"conversion"`, `"bridge"`), a list of names, or nothing."""
 
 TRANSLATOR_KINDS = ("conversion", "bridge")
-
 UNIFORM_ARGUMENTS = ("inputs", "target", "layer", "neuron", "baselines")
 
+DEFAULTS = ("raw", "toolset")
+"""What users may write in `defaults=`."""
 
 ANY = "*"
 """As the source of a bridge: every framework whose adapter can run its models."""
@@ -90,9 +77,7 @@ ANY = "*"
 RUNNABLE = frozenset({Need.FORWARD, Need.INPUT_GRADIENT, Need.LAYER, Need.LAYER_GRADIENT})
 """What a model can meet without being converted."""
 
-
 _Framework = Annotated[str, name_but((ANY,), "stands for every framework, which only the source of a bridge can be")]
-_Translator = Annotated[str, name_but(TRANSLATOR_KINDS, "is what translator= calls a kind, so nobody could ask for it")]
 _Uniform = Annotated[str, one_of(*UNIFORM_ARGUMENTS)]
 
 
@@ -130,7 +115,7 @@ class FrameworkSpec(Checked):
     offers: frozenset[Need] = RUNNABLE
     takes_functions: bool = False
     without_gradients: str = ""
-    before_use: OptionalReference = ""
+    before_use: Reference | Literal[""] = ""
 
     def __repr__(self) -> str:
         return f"{self.name:<13} {self.adapter.partition(':')[0].partition('.')[0]:<15} {self.models or self.name}"
@@ -182,10 +167,6 @@ class Defaults(Checked):
         return Defaults(raw={**inner.raw, **self.raw}, toolset={**inner.toolset, **self.toolset})
 
 
-DEFAULTS = ("raw", "toolset")
-"""What users may write in `defaults=`."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class MethodSpec(Checked):
     """One introspection method of one toolset.
@@ -229,7 +210,7 @@ class MethodSpec(Checked):
     alters_model: bool = False
     native_only: tuple[Identifier, ...] = ()
     argument_needs: Mapping[Identifier, Need] = field(default_factory=dict)
-    wraps: OptionalIdentifier = ""
+    wraps: Identifier | Literal[""] = ""
     defaults: Defaults = field(default_factory=Defaults)
 
     def complete(
@@ -243,14 +224,15 @@ class MethodSpec(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        own = {*self.init_args, *self.exec_args}
-        spoken_of = {name: getattr(self, name) for name in ("roles", "native_only", "argument_needs")}
-        spoken_of["defaults"] = [*self.defaults.raw, *self.defaults.toolset]
+        spoken_of = {name: {*getattr(self, name)} for name in ("roles", "native_only", "argument_needs")}
+        spoken_of["defaults"] = {*self.defaults.raw, *self.defaults.toolset}
         for name, arguments in spoken_of.items():
-            if unknown := sorted(set(arguments) - own):
-                self.refuse(f"{name} speaks of {_quote(unknown)}, which init_args and exec_args do not hold")
+            if unknown := sorted(arguments - {*self.init_args, *self.exec_args}):
+                names = ", ".join(map(repr, unknown))
+                self.refuse(f"{name} speaks of {names}, which init_args and exec_args do not hold")
         if self.wraps and self.wraps not in self.init_args:
-            self.refuse(f"wraps={self.wraps!r} is none of init_args ({_quote(self.init_args) or 'empty'})")
+            names = ", ".join(map(repr, self.init_args)) or "empty"
+            self.refuse(f"wraps={self.wraps!r} is none of init_args ({names})")
 
     def __repr__(self) -> str:
         optional = "".join(f", [{name}]" for name in self.optional)
@@ -274,14 +256,14 @@ class TranslatorSpec(Checked):
         kind: `"conversion"` (builds a native model) or `"bridge"` (runs the original inside).
     """
 
-    name: _Translator
+    name: Annotated[str, name_but(TRANSLATOR_KINDS, "is what translator= calls a kind, so nobody could ask for it")]
     source: Name
     target: _Framework
     preserves: frozenset[Need]
     cost: float
     implementation: Reference
     requirements: tuple[Requires, ...] = ()
-    extra: OptionalRequires = ""
+    extra: Requires | Literal[""] = ""
     kind: Annotated[str, one_of(*TRANSLATOR_KINDS)] = "conversion"
 
     def __post_init__(self) -> None:
@@ -331,10 +313,6 @@ class WriterSpec(Checked):
 
 
 Spec = FrameworkSpec | ToolsetSpec | MethodSpec | TranslatorSpec | PlotterSpec | WriterSpec
-
-
-def _quote(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names))
 
 
 def resolve(implementation: str) -> Any:

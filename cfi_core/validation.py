@@ -1,13 +1,7 @@
 """Rules for what the records of plugins may hold; they stand in the annotations of the records' fields.
 
 A rule takes a value and returns what the record keeps of it (mutable collections are copied into frozen ones), or
-raises `Refused` with the reason. Most rules follow from a field's type; `Annotated` adds one:
-
-    @dataclass(frozen=True)
-    class ToolsetSpec(Checked):
-        name: Name                                # Annotated[str, NAME]
-        requirements: tuple[Requires, ...] = ()
-        kind: Kind = Kind.LAYER
+raises `Refused` with the reason. Most rules follow from a field's type; `Annotated` adds one, as at `Name` below.
 """
 
 from __future__ import annotations
@@ -20,7 +14,7 @@ from dataclasses import fields
 from enum import Enum
 from functools import cache
 from types import MappingProxyType, NoneType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -39,10 +33,10 @@ class Checked:
     """
 
     def __post_init__(self) -> None:
-        for name, rule in _rules_of(type(self)).items():  # type: ignore[arg-type] # a class is hashable
+        for name, hint in _hints(type(self)).items():  # type: ignore[arg-type] # a class is hashable
             value = getattr(self, name)
             try:
-                object.__setattr__(self, name, rule(value))
+                object.__setattr__(self, name, _kept(hint, value))
             except Refused as refusal:
                 self.refuse(f"{name}={_shown(value)} {refusal}")
 
@@ -58,29 +52,56 @@ class Checked:
 
 
 @cache
-def _rules_of(kind: Any) -> dict[str, Rule]:
+def _hints(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
-    return {entry.name: _rule_of(hints[entry.name]) for entry in fields(kind)}
+    return {entry.name: hints[entry.name] for entry in fields(kind)}
 
 
-def _rule_of(hint: Any) -> Rule:
-    """The rule that follows from an annotation."""
-    if get_origin(hint) is Annotated:
-        rule: Rule = hint.__metadata__[0]
-        return rule
+def _kept(hint: Any, value: Any) -> Any:
+    """What a record keeps of a value, by the annotation that it stands under."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return hint.__metadata__[0](value)
     if hint in _PLAIN:
-        return _PLAIN[hint]
-    origin, arguments = get_origin(hint), get_args(hint)
+        return _PLAIN[hint](value)
+    if NoneType in parts:
+        return None if value is None else _kept(parts[0], value)
+    if parts and parts[-1] == Literal[""]:
+        try:
+            return value if isinstance(value, str) and not value else _kept(parts[0], value)
+        except Refused as refusal:
+            raise Refused(f"{refusal}, or empty") from None
+    if origin is tuple and parts[-1] is Ellipsis:
+        alone = f"; write ({_shown(value)},)" if isinstance(value, str) or hasattr(value, "shape") else ""
+        _passed(value, isinstance(value, tuple | list), f"is no tuple{alone}")
+        return tuple(_member(parts[0], entry) for entry in value)
     if origin is tuple:
-        return _each(_rule_of(arguments[0])) if arguments[-1] is Ellipsis else _pair(*map(_rule_of, arguments))
+        _passed(value, isinstance(value, tuple | list) and len(value) == 2, "is no pair")
+        return tuple(map(_kept, parts, value))
     if origin is frozenset:
-        return _members(arguments[0])
-    if NoneType in arguments:
-        (other,) = (_rule_of(argument) for argument in arguments if argument is not NoneType)
-        return lambda value: None if value is None else other(value)
+        _passed(value, isinstance(value, AbstractSet), f"is no set, such as frozenset({{{_first(parts[0])}}})")
+        return frozenset(_member(parts[0], entry) for entry in value)
     if origin is Mapping:
-        return copied(_rule_of(arguments[0]), _rule_of(arguments[1]), MappingProxyType)
-    return _member(hint) if issubclass(hint, Enum) else _instance(hint)
+        _passed(value, isinstance(value, Mapping), "is no mapping")
+        return MappingProxyType({_member(parts[0], key): _member(parts[1], entry) for key, entry in value.items()})
+    if issubclass(hint, Enum):  # its value alone is refused, so that a slip of the pen is one
+        return _passed(value, isinstance(value, hint), f"is no member of {hint.__name__}, such as {_first(hint)}")
+    return _passed(value, isinstance(value, hint), f"is no {hint.__name__}")
+
+
+def _member(hint: Any, entry: Any) -> Any:
+    """What is kept of one of several values; a refusal names the value."""
+    try:
+        return _kept(hint, entry)
+    except Refused as refusal:
+        raise Refused(f"holds {_shown(entry)}, which {refusal}") from None
+
+
+def _passed(value: Any, fits: bool, reason: str) -> Any:
+    """The value, if it fits; the reason is what is said of it otherwise."""
+    if not fits:
+        raise Refused(reason)
+    return value
 
 
 def _shown(value: Any) -> str:
@@ -90,145 +111,74 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:120]}…"
 
 
-# one value
-
-
-def _only(fits: Callable[[Any], bool], reason: str) -> Rule:
-    """Values that fit, as they are; `reason` is what is said of the others."""
-
-    def rule(value: Any) -> Any:
-        if not fits(value):
-            raise Refused(reason)
-        return value
-
-    return rule
-
-
-def _instance(kind: type, reason: str = "") -> Rule:
-    return _only(lambda value: isinstance(value, kind), reason or f"is no {kind.__name__}")
-
-
-def _member(kind: type[Enum]) -> Rule:
-    """A member of an enum; its value alone is refused, so that a slip of the pen is one."""
-    return _instance(kind, f"is no member of {kind.__name__}, such as {_first(kind)}")
-
-
 def _first(kind: type[Enum]) -> str:
     return f"{kind.__name__}.{next(iter(kind)).name}"
 
 
-def _matching(pattern: str, description: str) -> Rule:
-    expression = re.compile(pattern)
-    return _only(
-        lambda value: isinstance(value, str) and expression.fullmatch(value) is not None, f"is not {description}"
-    )
+def _amount(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return _passed(value, number and math.isfinite(value) and value >= 0, "is no number of 0 or more")
+
+
+_PLAIN: Mapping[Any, Rule] = {
+    Any: lambda value: value,
+    str: lambda value: _passed(value, isinstance(value, str), "is not a string"),
+    bool: lambda value: _passed(value, isinstance(value, bool), "is neither True nor False"),
+    float: _amount,
+}
+
+
+# rules that no type tells
+
+
+def _form(pattern: str, description: str) -> Rule:
+    fits = re.compile(pattern).fullmatch
+    return lambda value: _passed(value, isinstance(value, str) and bool(fits(value)), f"is not {description}")
 
 
 def one_of(*choices: str) -> Rule:
     """One of some strings."""
-    return _only(
-        lambda value: isinstance(value, str) and value in choices, f"is none of {', '.join(map(repr, choices))}"
-    )
+    reason = f"is none of {', '.join(map(repr, choices))}"
+    return lambda value: _passed(value, isinstance(value, str) and value in choices, reason)
 
 
 def name_but(reserved: tuple[str, ...], reason: str) -> Rule:
     """A name, some words excepted."""
-    other = _only(lambda value: value not in reserved, reason)
-    return lambda value: _NAME(other(value))
-
-
-def _is_amount(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-
-
-def _requirement(value: Any) -> str:
-    try:
-        parse_requirement(_PLAIN[str](value))
-    except InvalidRequirement as error:
-        reason = str(error).splitlines()[0]
-        raise Refused(f"is no PEP 508 requirement, such as 'numpy>=1.26' ({reason})") from None
-    return str(value)
+    return lambda value: _kept(Name, _passed(value, value not in reserved, reason))
 
 
 parse_requirement = cache(Requirement)
 """Reads a PEP 508 requirement; raises `InvalidRequirement` for what is none."""
 
 
+def _requirement(value: Any) -> str:
+    try:
+        parse_requirement(_kept(str, value))
+    except InvalidRequirement as error:
+        reason = str(error).splitlines()[0]
+        raise Refused(f"is no PEP 508 requirement, such as 'numpy>=1.26' ({reason})") from None
+    return str(value)
+
+
 def _permutation(value: Any) -> tuple[int, ...] | None:
     if value is None:
         return None
-    axes = _each(_PLAIN[Any])(value)
+    axes = tuple(_kept(tuple[Any, ...], value))
     if not all(type(axis) is int for axis in axes) or sorted(axes) != list(range(len(axes))):
         raise Refused(f"is no permutation of axes: it must hold each of 0 to {len(axes) - 1} once, or be None")
     return axes
 
 
-_PLAIN: Mapping[Any, Rule] = {
-    Any: lambda value: value,
-    str: _instance(str, "is not a string"),
-    bool: _instance(bool, "is neither True nor False"),
-    float: _only(_is_amount, "is no number of 0 or more"),
-}
-_IDENTIFIER = r"[^\W\d]\w*"
-_DOTTED = rf"{_IDENTIFIER}(\.{_IDENTIFIER})*"
-_NAME = _matching(r"\S(.*\S)?", "a name: a string that neither is empty nor begins or ends with a space")
-_REFERENCE = rf"{_DOTTED}:{_IDENTIFIER}"
+_NAME = r"[^\W\d]\w*"
+_DOTTED = rf"{_NAME}(\.{_NAME})*"
 
-Name = Annotated[str, _NAME]
-Key = Annotated[
-    str, _matching(r"[a-z][a-z0-9_]*", "a key: lower-case letters, digits and underscores, such as 'grad_cam'")
-]
-Identifier = Annotated[str, _matching(_IDENTIFIER, "the name of an argument or class")]
-OptionalIdentifier = Annotated[str, _matching(f"({_IDENTIFIER})?", "the name of an argument, or empty")]
-Module = Annotated[str, _matching(_DOTTED, "the name of a module")]
-Reference = Annotated[str, _matching(_REFERENCE, "of the form 'module:attribute'")]
-OptionalReference = Annotated[str, _matching(f"({_REFERENCE})?", "of the form 'module:attribute', or empty")]
-Suffix = Annotated[
-    str, _matching(r"\.[^\s./\\A-Z]+", "a suffix: a dot, then lower-case characters without another dot")
-]
+Name = Annotated[str, _form(r"\S(.*\S)?", "a name: a string that neither is empty nor begins or ends with a space")]
+Key = Annotated[str, _form(r"[a-z][a-z0-9_]*", "a key: lower-case letters, digits and underscores, such as 'grad_cam'")]
+Identifier = Annotated[str, _form(_NAME, "the name of an argument or class")]
+Module = Annotated[str, _form(_DOTTED, "the name of a module")]
+Reference = Annotated[str, _form(rf"{_DOTTED}:{_NAME}", "of the form 'module:attribute'")]
+Suffix = Annotated[str, _form(r"\.[^\s./\\A-Z]+", "a suffix: a dot, then lower-case characters without another dot")]
 Requires = Annotated[str, _requirement]
-OptionalRequires = Annotated[str, lambda value: value if value == "" else _requirement(value)]
 Permuted = Annotated[tuple[int, ...] | None, _permutation]
-
-
-# several values
-
-
-def _each(rule: Rule) -> Rule:
-    """A tuple (or list) of values of one kind; one value alone is refused, with the tuple that was meant."""
-
-    def check_each(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, tuple | list):
-            alone = isinstance(value, str) or hasattr(value, "shape")
-            raise Refused(f"is no tuple{f'; write ({_shown(value)},)' if alone else ''}")
-        return tuple(_naming(rule, entry) for entry in value)
-
-    return check_each
-
-
-def _members(kind: type[Enum]) -> Rule:
-    rule, collection = _member(kind), _instance(AbstractSet, f"is no set, such as frozenset({{{_first(kind)}}})")
-    return lambda value: frozenset(_naming(rule, entry) for entry in collection(value))
-
-
-def _pair(first: Rule, second: Rule) -> Rule:
-    pair = _only(lambda value: isinstance(value, tuple | list) and len(value) == 2, "is no pair")
-    return lambda value: tuple(rule(entry) for rule, entry in zip((first, second), pair(value), strict=True))
-
-
-def copied(keys: Rule, values: Rule, into: Callable[[dict[Any, Any]], Mapping[Any, Any]]) -> Rule:
-    """A mapping, of which a copy is kept."""
-    mapping = _instance(Mapping, "is no mapping")
-    return lambda value: into({_naming(keys, key): _naming(values, entry) for key, entry in mapping(value).items()})
-
-
-Notes = Annotated[Mapping[str, Any], copied(_NAME, _PLAIN[Any], dict)]
+Notes = Annotated[Mapping[str, Any], lambda value: dict(_kept(Mapping[Name, Any], value))]
 """Named notes, kept as a dict, because they are written to files."""
-
-
-def _naming(rule: Rule, entry: Any) -> Any:
-    """Applies a rule to one of several values; a refusal names the value."""
-    try:
-        return rule(entry)
-    except Refused as refusal:
-        raise Refused(f"holds {_shown(entry)}, which {refusal}") from None

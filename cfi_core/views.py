@@ -50,24 +50,15 @@ def protect(value: Any) -> Any:
         array = np.array(value, subok=False)
         array.setflags(write=False)
         return array
-    if isinstance(value, dict | MappingProxyType):
+    is_of_core = type(value).__module__.partition(".")[0] == __name__.partition(".")[0]
+    if isinstance(value, dict | MappingProxyType) or (isinstance(value, Mapping) and is_of_core):
         entries = {protect(key): protect(entry) for key, entry in value.items()}
         return entries if isinstance(value, dict) else MappingProxyType(entries)
-    if isinstance(value, Mapping) and _is_of_core(value):
-        return MappingProxyType({key: protect(entry) for key, entry in value.items()})
     if type(value) in (tuple, list, set, frozenset):
         return type(value)(map(protect, value))
-    # Models can be dataclasses too.
-    return _copy(value) if is_dataclass(value) and _is_of_core(value) else Description(value)
-
-
-def _is_of_core(value: Any) -> bool:
-    return type(value).__module__.partition(".")[0] == __name__.partition(".")[0]
-
-
-def _copy(record: Any) -> Any:
-    """The same record with views in its fields; not checked again, because a description is no model."""
-    copy = object.__new__(type(record))
-    for entry in fields(record):
-        object.__setattr__(copy, entry.name, protect(getattr(record, entry.name)))
-    return copy
+    if not is_dataclass(value) or not is_of_core:  # models can be dataclasses too
+        return Description(value)
+    record = object.__new__(type(value))  # not checked again, because a description is no model
+    for entry in fields(value):
+        object.__setattr__(record, entry.name, protect(getattr(value, entry.name)))
+    return record

@@ -37,10 +37,11 @@ def main(arguments: list[str]) -> int:
         sys.exit(f"Not in this repository: {', '.join(unknown)}. There are {', '.join(known)}.")
     wanted = needed(known, names or [f"{name}[{','.join(found.extras)}]" for name, found in known.items()])
     # The extras are spelled out: pip 23 does not see that `folder[extra]` is the distribution that others require.
-    extras = [text for name, extras in wanted.items() for text in known[name].extra_requirements(extras)]
-    others = [text for text in extras if split(text)[0] not in known]
+    of_extras = [text for name, extras in wanted.items() for text in known[name].extra_requirements(extras)]
+    others = [text for text in of_extras if split(text)[0] not in known]
     editable = [argument for name in wanted for argument in ("--editable", str(known[name].folder))]
-    return subprocess.run([sys.executable, "-m", "pip", "install", *options, *others, *editable], check=False).returncode
+    command = [sys.executable, "-m", "pip", "install", *options, *others, *editable]
+    return subprocess.run(command, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -15,14 +15,12 @@ import numpy as np
 from cfi_core.adapters import framework_of_tensor
 from cfi_core.attribution import Outlets
 from cfi_core.checking.inputs import check_like_inputs, check_window, example_inputs, read_inputs, run_original
-from cfi_core.checking.names import has_own_target, layer_names, sort_arguments
+from cfi_core.checking.names import layer_names, sort_arguments
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, warn
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
-from cfi_core.specs import Head, Kind, MethodSpec, Need, Role
-
-__all__ = ["check", "check_layer", "check_names", "read_inputs", "run_original"]
+from cfi_core.specs import Head, Kind, Need, Role
 
 
 def check_names(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Plan:
@@ -33,7 +31,11 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
         LayerError: A layer is not part of the model.
         PlotError: A picture could not be written.
     """
-    _check_plot(registry, arguments.plot)
+    if isinstance(arguments.plot, str | Path):
+        path = Path(arguments.plot)
+        Outlets(registry.plotters, registry.writers).writer_for(path)
+        if not path.parent.is_dir():
+            raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
     method = choice.method
     arguments = replace(sort_arguments(arguments, method), model=original.model)
     for name in method.native_only:
@@ -43,30 +45,23 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
                 f"outputs of layers can). Leave it out and name the layer before it instead."
             )
     layers = layer_names(original, arguments.layer)
+    # Unless the user wishes, the raw method is explained where its paper does, and the toolset's at the output.
+    head = Head.OUTPUT if arguments.defaults == "toolset" else method.head
     return Plan(
         **vars(choice),
         framework=original.framework,
-        head=_head(arguments, method),
+        head=head if arguments.head is None else Head(arguments.head),
         layers=layers,
         needs_layer="layer" in method.required and not layers,
         arguments=arguments,
-        own_target=has_own_target(method, arguments.own),
     )
-
-
-def _head(arguments: Arguments, method: MethodSpec) -> Head:
-    """The user's wish; else the raw method is explained where its paper does, and the toolset's at the output."""
-    if arguments.head is not None:
-        return Head(arguments.head)
-    return Head.OUTPUT if arguments.defaults == "toolset" else method.head
 
 
 def check(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Call:
     """Checks what names tell, and what can be known from the user's model alone, by one forward pass.
 
     Raises:
-        ArgumentError: An argument is unknown, given twice, missing, or has no meaning here; or inputs, target,
-            neuron, baselines or masks do not fit the model.
+        ArgumentError: As `check_names` tells; or inputs, target, neuron, baselines or masks do not fit the model.
 
     Warns:
         ModelWarning: The model is in training mode.
@@ -81,7 +76,12 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         )
     if arguments.inputs is not None:
         inputs = read_inputs(registry, original, arguments.inputs)
-        _check_differentiable(plan, inputs)
+        integers = [array.dtype for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
+        if integers and Need.INPUT_GRADIENT in plan.method.needs:
+            raise InputError(
+                f"{plan.method.key} differentiates with respect to the inputs, and {integers[0]} inputs have no "
+                f"gradient. Explain a layer instead (for example layer_integrated_gradients at the embedding)."
+            )
     else:
         inputs = example_inputs(original, len(arguments.target) if isinstance(arguments.target, list) else 1)
     outputs = run_original(original, inputs)
@@ -104,12 +104,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
 
 
 def check_layer(pending: PendingLayer, layer: Any) -> Call:
-    """The call that was waiting for a layer, with the layer.
-
-    Raises:
-        LayerError: The layer is not part of the model.
-        ArgumentError: The model has changed in the meantime.
-    """
+    """The call that was waiting for a layer, with the layer (see `cfi_core.finish_execution_with_layer` for errors)."""
     call, original = pending.call, pending.call.original
     names = layer_names(original, layer)
     if not names:
@@ -121,35 +116,17 @@ def check_layer(pending: PendingLayer, layer: Any) -> Call:
     return replace(call, plan=plan, neuron=_neuron(plan, shapes), layer_shapes=shapes)
 
 
-def _check_plot(registry: Registry, plot: bool | str | Path) -> None:
-    if not isinstance(plot, str | Path):
-        return
-    path = Path(plot)
-    Outlets(registry.plotters, registry.writers).writer_for(path)
-    if not path.parent.is_dir():
-        raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
-
-
-def _check_differentiable(plan: Plan, inputs: Inputs) -> None:
-    integers = [array.dtype for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
-    if integers and Need.INPUT_GRADIENT in plan.method.needs:
-        raise InputError(
-            f"{plan.method.key} differentiates with respect to the inputs, and {integers[0]} inputs have no "
-            f"gradient. Explain a layer instead (for example layer_integrated_gradients at the embedding)."
-        )
-
-
 def _check_like_inputs(registry: Registry, plan: Plan, inputs: Inputs) -> None:
     """Baselines, masks and windows."""
     baselines = plan.arguments.baselines
     if baselines is not None and not isinstance(baselines, int | float):
         check_like_inputs(registry, inputs, baselines, "baselines")
     for name, value in plan.arguments.own.items():
-        role = plan.method.roles.get(name)
-        if role is Role.LIKE_INPUTS and value is not None:
-            check_like_inputs(registry, inputs, value, name)
-        if role is Role.WINDOW and value is not None:
-            check_window(inputs, value, name)
+        match plan.method.roles.get(name):
+            case Role.LIKE_INPUTS if value is not None:
+                check_like_inputs(registry, inputs, value, name)
+            case Role.WINDOW if value is not None:
+                check_window(inputs, value, name)
 
 
 def _layer_shapes(original: Original, inputs: Inputs, layers: tuple[str, ...]) -> Mapping[str, tuple[int, ...]]:
@@ -166,20 +143,18 @@ def _neuron(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> Any:
     neuron = plan.arguments.neuron
     if len(plan.layers) != 1 or plan.layers[0] not in shapes:
         return neuron
-    channel_allowed = plan.method.kind is Kind.FEATURE_VISUALIZATION
-    layer = plan.layers[0]
+    (layer,), channel_allowed = plan.layers, plan.method.kind is Kind.FEATURE_VISUALIZATION
     return resolve_neuron(neuron, shapes[layer], channel_allowed=channel_allowed, layer=layer)
 
 
 def _mentioned_layers(registry: Registry, original: Original, arguments: Arguments) -> tuple[str, ...]:
     def names(value: Any) -> list[str]:
-        if isinstance(value, list | tuple):
-            return [name for entry in value for name in names(entry)]
-        if type(value) is dict:
-            return [name for entry in value.values() for name in names(entry)]
+        if isinstance(value, list | tuple) or type(value) is dict:
+            entries = value.values() if isinstance(value, dict) else value
+            return [name for entry in entries for name in names(entry)]
         if not callable(value) or framework_of_tensor(registry, value) is not None:
             return []
         name = original.adapter.layer_name(original.model, value)
         return [] if name is None else [name]
 
-    return tuple(dict.fromkeys(names(list(arguments.own.values()))))
+    return tuple(dict.fromkeys(names(arguments.own)))

@@ -15,13 +15,7 @@ from cfi_core.registry import Registry
 
 
 def read_inputs(registry: Registry, original: Original, value: Any) -> Inputs:
-    """Brings the user's inputs into the model's framework.
-
-    Args:
-        registry: What is installed.
-        original: The user's model.
-        value: An array, a tensor of any known framework or nested lists; a tuple or list of arrays for a model
-            with several inputs. The sample axis comes first.
+    """Brings the user's inputs (see `cfi_core.attribute`) into the model's framework.
 
     Raises:
         InputError: Types, shapes or sample counts do not fit.
@@ -33,17 +27,17 @@ def read_inputs(registry: Registry, original: Original, value: Any) -> Inputs:
             f"The model has {len(declared)} inputs, but {len(parts)} were given. "
             f"Pass {'one array' if len(declared) == 1 else f'a tuple of {len(declared)} arrays'} as inputs."
         )
-    names = [f"inputs[{i}]" if len(parts) > 1 else "inputs" for i in range(len(parts))]
-    arrays = [as_array(registry, part, name) for part, name in zip(parts, names, strict=True)]
-    tensors = []
-    for position, (name, part, array) in enumerate(zip(names, parts, arrays, strict=True)):
+    arrays, tensors = [], []
+    for position, part in enumerate(parts):
+        name = f"inputs[{position}]" if len(parts) > 1 else "inputs"
+        array, integer = as_array(registry, part, name), adapter.declared_integer(model, position)
         if declared is not None:
             _check_shape(name, array.shape, declared[position])
-        integer = adapter.declared_integer(model, position)
         if integer is False and not np.issubdtype(array.dtype, np.floating):
             raise InputError(_integers(name, array))
         if integer is True and np.issubdtype(array.dtype, np.floating):
             raise InputError(f"{name} is of type {array.dtype}, but the model takes integers: convert it first.")
+        arrays.append(array)
         tensors.append(adapter.tensor(part if adapter.is_tensor(part) else array, model))
     counts = {array.shape[0] for array in arrays}
     if len(counts) != 1 or 0 in counts:
@@ -67,14 +61,13 @@ def example_inputs(original: Original, samples: int) -> Inputs:
             f"The model does not declare the shape of its inputs ({known}). Pass inputs=: an example to start from, "
             f"such as zeros or noise, sample axis first."
         )
-    generator = np.random.default_rng(0)
-    arrays = []
+    generator, tensors = np.random.default_rng(0), []
     for position, shape in enumerate(shapes):
         full = (samples, *(size or 1 for size in shape[1:]))
         integer = adapter.declared_integer(model, position)
-        arrays.append(np.zeros(full, np.int64) if integer else generator.normal(size=full).astype(np.float32))
-    tensors = tuple(adapter.tensor(array, model) for array in arrays)
-    return Inputs(tensors, tuple(adapter.to_numpy(tensor) for tensor in tensors), given=False)
+        array = np.zeros(full, np.int64) if integer else generator.normal(size=full).astype(np.float32)
+        tensors.append(adapter.tensor(array, model))
+    return Inputs(tuple(tensors), tuple(map(adapter.to_numpy, tensors)), given=False)
 
 
 def run_original(original: Original, inputs: Inputs) -> Any:
@@ -92,7 +85,8 @@ def run_original(original: Original, inputs: Inputs) -> Any:
         shapes = ", ".join(f"{array.shape} {array.dtype}" for array in inputs.arrays)
         integers = [array for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
         hint = _integers("inputs", integers[0]) if integers else _repair(adapter, model, inputs)
-        raise InputError(f"The model fails on inputs of shape {shapes}: {_first_line(error)} {hint}") from error
+        said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '').rstrip('.')}"
+        raise InputError(f"The model fails on inputs of shape {shapes}: {said}. {hint}") from error
     for output in flatten(outputs):
         if not np.issubdtype(output.dtype, np.floating):
             raise InputError(
@@ -109,11 +103,7 @@ def run_original(original: Original, inputs: Inputs) -> Any:
 
 
 def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str) -> None:
-    """Checks arrays or numbers, one part for each input: shapes (and for baselines types) must fit.
-
-    Raises:
-        InputError: They do not.
-    """
+    """Refuses arrays or numbers, one part for each input, whose shapes (or, for baselines, types) do not fit."""
     arrays = inputs.arrays
     parts = value if isinstance(value, tuple) else as_arrays(registry, value)
     if len(parts) != len(arrays):
@@ -134,11 +124,7 @@ def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str)
 
 
 def check_window(inputs: Inputs, value: Any, name: str) -> None:
-    """Checks a window: one entry for each axis of a sample, none larger than the axis; strides may also be one number.
-
-    Raises:
-        ArgumentError: It does not fit the samples.
-    """
+    """A window has one entry for each axis of a sample, none larger than the axis; strides may also be one number."""
     arrays = inputs.arrays
     windows = value if isinstance(value, tuple) and value and isinstance(value[0], tuple | list) else (value,)
     for window, array in zip(windows, arrays, strict=False):
@@ -158,37 +144,33 @@ def check_window(inputs: Inputs, value: Any, name: str) -> None:
 
 def _repair(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> str:
     """What would have worked: a sample axis in front, or the channels on the other side."""
-    if len(inputs.arrays) == 1:
-        array = inputs.arrays[0]
-        changes = {"x[None]": array[None]}
-        if array.ndim == 4:
-            changes["x.transpose(0, 3, 1, 2)"] = array.transpose(0, 3, 1, 2)
-            changes["x.transpose(0, 2, 3, 1)"] = array.transpose(0, 2, 3, 1)
-        for text, changed in changes.items():
-            try:
-                adapter.outputs(model, [adapter.tensor(changed, model)])
-            except Exception:  # noqa: BLE001 - the user's model may raise anything, and this is only a try
-                continue
-            return f"{text} would fit the model: the sample axis is first, and axes are in the model's order."
     if len(inputs.arrays) > 1:
         return "A tuple or list of arrays means several inputs; for the samples of one input, stack them (np.stack)."
+    array = inputs.arrays[0]
+    changes = {"x[None]": array[None]}
+    if array.ndim == 4:
+        changes["x.transpose(0, 3, 1, 2)"] = array.transpose(0, 3, 1, 2)
+        changes["x.transpose(0, 2, 3, 1)"] = array.transpose(0, 2, 3, 1)
+    for text, changed in changes.items():
+        try:
+            adapter.outputs(model, [adapter.tensor(changed, model)])
+        except Exception:  # noqa: BLE001 - the user's model may raise anything, and this is only a try
+            continue
+        return f"{text} would fit the model: the sample axis is first, and axes are in the model's order."
     return "Check shape and axis order: the sample axis is first."
 
 
 def _check_shape(name: str, shape: tuple[int, ...], declared: tuple[int | None, ...]) -> None:
-    fits = len(shape) == len(declared) and all(
-        size is None or axis == 0 or size == given
-        for axis, (given, size) in enumerate(zip(shape, declared, strict=True))
-    )
-    if fits:
+    sizes = tuple(size if axis else None for axis, size in enumerate(declared))
+    if len(shape) == len(sizes) and all(size in (None, given) for size, given in zip(sizes, shape, strict=True)):
         return
     hint = ""
-    if len(shape) == len(declared) - 1:
+    if len(shape) == len(sizes) - 1:
         hint = " The sample axis is missing: pass x[None]."
-    elif sorted(shape[1:]) == sorted(size or 0 for size in declared[1:]):
+    elif sorted(shape[1:]) == sorted(size or 0 for size in sizes[1:]):
         hint = " The axes are in another order: transpose the array first."
-    expected = tuple("any" if size is None or axis == 0 else size for axis, size in enumerate(declared))
-    raise InputError(f"{name} has shape {shape}, but the model takes {expected}.{hint}".replace("'any'", "any"))
+    taken = str(sizes).replace("None", "any")
+    raise InputError(f"{name} has shape {shape}, but the model takes {taken}.{hint}")
 
 
 def _integers(name: str, array: np.ndarray) -> str:
@@ -196,8 +178,3 @@ def _integers(name: str, array: np.ndarray) -> str:
         f"{name} holds {array.dtype}: the model takes floating point numbers. Convert and scale it as in training, "
         f"for example x.astype('float32') / 255."
     )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}".rstrip(".") + "."

@@ -16,18 +16,9 @@ from cfi_core.registry import Registry
 
 
 def resolve_target(registry: Registry, target: Any, outputs: Any) -> Target:
-    """Checks the user's target.
+    """The user's target (see `cfi_core.attribute`), which must name something in the output.
 
-    Args:
-        registry: What is installed.
-        target: A class index; a list or array with one index per sample; a tuple with one index for each axis
-            of the output after the first (or a list of such tuples); for a model with several outputs, a tuple
-            that begins with the output's position or key; a callable of the output; or None where the output
-            has one value per sample.
-        outputs: The model's outputs on the user's inputs, as numpy arrays.
-
-    Raises:
-        TargetError: It names nothing in the output.
+    None does where the output has one value per sample.
     """
     target = _plain(registry, target)
     if not is_structure(outputs):
@@ -63,13 +54,11 @@ def _in_tensor(target: Any, output: np.ndarray) -> Target:
                 if len(shape) == 2
                 else f"The model gives an output of shape {shape}. Pass target= with {_describe_index(shape)}."
             )
-        return Target(index=(0,) * (len(shape) - 1)) if len(shape) > 1 else Target()
+        return Target(index=(0,) * (len(shape) - 1) or None)
     if isinstance(target, str | bytes | bool | np.bool_):
         raise TargetError(f"The target {target!r} is no index. Pass {_describe_index(shape)}.")
-    if isinstance(target, tuple):
-        return Target(index=_check_index(target, shape))
     if not isinstance(target, list):
-        return Target(index=_check_index((target,), shape))
+        return Target(index=_check_index(target if isinstance(target, tuple) else (target,), shape))
     if len(target) != shape[0]:
         raise TargetError(
             f"{len(target)} targets for {shape[0]} samples. Pass one per sample, or a single index for all of them."
@@ -92,11 +81,9 @@ def _plain(registry: Registry, target: Any) -> Any:
         return tuple(plain) if isinstance(target, tuple) else plain
     if target is None or isinstance(target, str | bytes | bool | np.bool_):
         return target
-    if callable(target) and framework_of_tensor(registry, target) is None:
-        return target
-    if isinstance(target, int | np.integer):
-        return int(target)
     is_tensor = framework_of_tensor(registry, target) is not None
+    if callable(target) and not is_tensor:
+        return target
     array = as_array(registry, target, "target") if is_tensor else np.asarray(target)
     if array.dtype.kind not in "iu":
         raise TargetError(f"The target {target!r} holds no indices. Pass integers, or a callable of the output.")
@@ -104,19 +91,24 @@ def _plain(registry: Registry, target: Any) -> Any:
 
 
 def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(index) != len(shape) - 1:
+    shown, sizes = index if len(index) != 1 else index[0], shape[1:]
+    if len(index) != len(sizes):
+        hint = " One class per sample is a list." if len(index) == shape[0] else ""
         raise TargetError(
-            f"The target {index if len(index) != 1 else index[0]} has {len(index)} indices for an output of shape "
-            f"{shape}. Pass {_describe_index(shape)}."
-            + (" One class per sample is a list." if len(index) == shape[0] else "")
+            f"The target {shown} has {len(index)} indices for an output of shape {shape}. "
+            f"Pass {_describe_index(shape)}.{hint}"
         )
-    for value, size in zip(index, shape[1:], strict=True):
-        if isinstance(value, bool) or not isinstance(value, int) or not -size <= value < size:
-            raise TargetError(
-                f"The target {index if len(index) != 1 else index[0]} is out of range: the model gives {shape[1:]} "
-                f"values per sample, so an index lies between 0 and {size - 1}."
-            )
-    return tuple(value % size for value, size in zip(index, shape[1:], strict=True))
+    exceeded = [size for value, size in zip(index, sizes, strict=True) if not _is_index(value, size)]
+    if exceeded:
+        raise TargetError(
+            f"The target {shown} is out of range: the model gives {sizes} values per sample, so an index lies "
+            f"between 0 and {exceeded[0] - 1}."
+        )
+    return tuple(value % size for value, size in zip(index, sizes, strict=True))
+
+
+def _is_index(value: Any, size: int) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(-size <= value < size)
 
 
 def _describe_index(shape: tuple[int, ...]) -> str:
@@ -126,23 +118,16 @@ def _describe_index(shape: tuple[int, ...]) -> str:
 
 
 def resolve_neuron(neuron: Any, shape: Sequence[int], *, channel_allowed: bool, layer: str) -> Any:
-    """Checks the user's neuron against the layer's output (shape with the sample axis, the user's axis order).
-
-    Raises:
-        ArgumentError: It names no unit of the layer.
-    """
+    """The user's neuron, which must be a unit of the layer's output (shape with the sample axis, the user's order)."""
     if neuron is None or callable(neuron):
         return neuron
     index = neuron if isinstance(neuron, tuple | list) else (neuron,)
     sizes = tuple(shape[1:])
     if channel_allowed and len(index) == 1 and len(sizes) > 1:
         return tuple(int(value) for value in index)
+    what, given = f"neuron={neuron!r}", f"layer {layer!r} gives {sizes} values per sample."
     if len(index) != len(sizes):
-        raise ArgumentError(
-            f"neuron={neuron!r} has {len(index)} indices, but layer {layer!r} gives {sizes} values per sample. "
-            f"Pass one index for each of these axes."
-        )
-    for value, size in zip(index, sizes, strict=True):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not -size <= value < size:
-            raise ArgumentError(f"neuron={neuron!r} is out of range: layer {layer!r} gives {sizes} values per sample.")
+        raise ArgumentError(f"{what} has {len(index)} indices, but {given} Pass one index for each of these axes.")
+    if not all(map(_is_index, index, sizes)):
+        raise ArgumentError(f"{what} is out of range: {given}")
     return tuple(int(value) % size for value, size in zip(index, sizes, strict=True))

@@ -270,13 +270,9 @@ def _refuse_gradients(who: str) -> NoReturn:
 
 
 def hand_over(tensor: Any, giver: FrameworkAdapter, taker: FrameworkAdapter, model: Any) -> Any:
-    """A tensor of one framework as one of another, on the same memory where possible.
+    """A tensor of the giver's framework as one of the taker's, on the same memory where possible.
 
-    Args:
-        tensor: Of the giver's framework.
-        giver: Adapter of the framework that it comes from.
-        taker: Adapter of the framework that it goes to.
-        model: Model of the taker's, on whose device it shall lie.
+    It lies on the device of the model, which is of the taker's framework.
     """
     shared = giver.share(tensor)
     try:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import cache, partial
 from itertools import chain, count
+from operator import attrgetter
 from pathlib import Path
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -23,6 +24,8 @@ _OF_EVERY_CLASS = frozenset(("__dict__", "__weakref__", "__doc__", "__module__",
 _STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 _INSTALLED = frozenset({"site-packages", "dist-packages"})  # may lie inside the standard library's folder
 _unseen = count()
+
+_name_of = cache(str)  # of a type of arrays, which is slow for one of thousands
 
 Parts = Iterable[Any]
 
@@ -99,8 +102,14 @@ class Content:
         """
         self._refer_to(value)
         while self._told < len(self._met):  # no recursion, whose depth is limited
-            self._tell(self._met[self._told])
-            self._told += 1
+            met, self._told = self._met[self._told], self._told + 1
+            self.write(type(met).__qualname__)
+            if (parts := self._inside(met)) is None:
+                self.write(self._unseen(met))
+            else:
+                for part in parts:
+                    self._refer_to(part)
+                self.write("end")
 
     def _refer_to(self, value: Any) -> None:
         if isinstance(value, _WORDS):
@@ -117,16 +126,6 @@ class Content:
             self._met.append(value)
             self.write("new")
 
-    def _tell(self, value: Any) -> None:
-        self.write(type(value).__qualname__)
-        parts = self._inside(value)
-        if parts is None:
-            self.write(self._unseen(value))
-        else:
-            for part in parts:
-                self._refer_to(part)
-            self.write("end")
-
     def _inside(self, value: Any) -> Parts | None:
         """What a value consists of; None where that cannot be read."""
         if isinstance(value, list | tuple):
@@ -135,8 +134,7 @@ class Content:
             return chain.from_iterable(value.items())
         if isinstance(value, set | frozenset):
             return sorted(value, key=repr)
-        own = self._parts(value)
-        if own is not None:
+        if (own := self._parts(value)) is not None:
             return own
         if isinstance(value, np.ndarray):
             return value.shape, value.tolist()
@@ -163,10 +161,10 @@ class Content:
             return value.__name__, value.__self__
         if hasattr(type(value), "__get__"):
             return [getattr(value, name, None) for name in _DESCRIPTORS]
-        return _configuration(value) if callable(getattr(value, "get_config", None)) else None
+        return _read(lambda one: (one.get_config(),), value) if callable(getattr(value, "get_config", None)) else None
 
     def _of_function(self, function: FunctionType) -> Parts:
-        around = [_content(cell) for cell in function.__closure__ or ()]
+        around = [_read(attrgetter("cell_contents"), cell) for cell in function.__closure__ or ()]
         if self._is_library(function.__globals__):
             return _full_name(function), *around
         names = {name for code in _codes(function.__code__) for name in code.co_names if name in function.__globals__}
@@ -206,11 +204,6 @@ class Content:
 
 
 @cache
-def _name_of(dtype: np.dtype) -> str:
-    return str(dtype)  # is slow for one of thousands
-
-
-@cache
 def _is_standard(file: str) -> bool:
     path = Path(file).resolve()
     return path.is_relative_to(_STANDARD) and not _INSTALLED & set(path.relative_to(_STANDARD).parts)
@@ -220,10 +213,10 @@ def _full_name(value: Any) -> str:
     return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
 
 
-def _content(cell: CellType) -> Any:
+def _read(get: Callable[[Any], Any], value: Any) -> Any | None:
     try:
-        return cell.cell_contents
-    except ValueError:  # not filled yet
+        return get(value)
+    except Exception:  # noqa: BLE001 - a variable may have no value yet, a class of the user's refuse in any way
         return None
 
 
@@ -233,10 +226,3 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _codes(constant)
-
-
-def _configuration(value: Any) -> Parts | None:
-    try:
-        return (value.get_config(),)
-    except Exception:  # noqa: BLE001 - a class of the user's may refuse in any way
-        return None

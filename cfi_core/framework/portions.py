@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -37,15 +38,14 @@ class Portions:
         if self._size is None or counts & {0, self._size} or len(counts) != 1:
             return self._run(feeds)
         count, size = counts.pop(), self._size
-        apart = None if self._tested else self._apart(feeds, size, count)
+        apart = repeat(True) if self._tested else self._apart(feeds, size)
+        last = -count % size  # so many more of the last sample fill up the last portion
+        filled = {name: np.concatenate([array, np.repeat(array[-1:], last, axis=0)]) for name, array in feeds.items()}
         results = [
-            self._run({name: _fill(array[start : start + size], size) for name, array in feeds.items()})
+            self._run({name: array[start : start + size] for name, array in filled.items()})
             for start in range(0, count, size)
         ]
-        return [
-            self._join(parts, count, apart is None or apart[position])
-            for position, parts in enumerate(zip(*results, strict=True))
-        ]
+        return [self._join(parts, count, each) for parts, each in zip(zip(*results, strict=True), apart, strict=False)]
 
     def _join(self, parts: Sequence[Any], count: int, apart: bool) -> np.ndarray | None:
         has_samples = all(_has_samples(one, self._size) for one in parts)
@@ -59,18 +59,18 @@ class Portions:
             f"{why}. Export it with a free sample axis (dynamic_axes or dynamic_shapes of the exporter)."
         )
 
-    def _apart(self, feeds: Feeds, size: int, count: int) -> list[bool]:
+    def _apart(self, feeds: Feeds, size: int) -> list[bool]:
         """Of each output whether samples in another order give the results in that order, and one changes no other."""
         generator = np.random.default_rng(0)
-        batch = {name: _different(array, size + 1, generator) for name, array in feeds.items()}
-        order = np.roll(np.arange(size), 1)
-        # As they are; in another order; each one place earlier; with another one in the place of the last.
-        places = (np.arange(size), order, np.arange(1, size + 1), np.append(np.arange(size - 1), size))
-        runs = [self._run({name: array[at] for name, array in batch.items()}) for at in places]
+        batch = {name: _different(array, size, generator) for name, array in feeds.items()}
+        plain, order = np.arange(size), np.roll(np.arange(size), 1)
+        # In another order; each one place earlier; with the largest values, then the smallest, in the last one's place.
+        places = (order, np.append(plain[1:], size), *(np.append(plain[:-1], size + i) for i in (0, 1)))
+        first, *others = [self._run({name: array[at] for name, array in batch.items()}) for at in (plain, *places)]
         found = [
-            not _has_samples(plain, size)
-            or (_close(plain[order], turned) and _close(plain[1:], earlier[:-1]) and _close(plain[:-1], replaced[:-1]))
-            for plain, turned, earlier, replaced in zip(*runs, strict=True)
+            not _has_samples(value, size)
+            or all(_close(value[at[at < size]], other[at < size]) for at, other in zip(places, changed, strict=True))
+            for value, *changed in zip(first, *others, strict=True)
         ]
         # Of samples that are all alike nothing can be seen.
         differ = any((array[0] != array[1:]).any() for array in batch.values())
@@ -82,29 +82,27 @@ def _has_samples(value: Any, size: int | None) -> bool:
     return isinstance(value, np.ndarray) and value.ndim > 0 and len(value) == size
 
 
-def _fill(array: np.ndarray, size: int) -> np.ndarray:
-    """With more of the last sample, up to that size."""
-    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
-
-
 def _different(samples: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """New samples of the values of others, each unlike the one before; floating point ones of other sizes too."""
+    """New samples of the values of others, each unlike the one before, then one above and one below all of them.
+
+    Floating point values are of other sizes too, so that samples that are all alike tell something.
+    """
     sample = samples[0]
     if np.issubdtype(sample.dtype, np.floating):
-        mixed = [generator.permutation(sample.reshape(-1)).reshape(sample.shape) for _ in range(count)]
-        return np.stack([one * generator.uniform(-1, 1) + generator.uniform(-0.1, 0.1) for one in mixed]).astype(
-            sample.dtype
-        )
+        mixed = np.stack([generator.permutation(sample.reshape(-1)) for _ in range(count)])
+        sizes, shifts = generator.uniform(-1, 1, (count, 1)), generator.uniform(-0.1, 0.1, (count, 1))
+        drawn = (mixed * sizes + shifts).reshape(count, *sample.shape).astype(sample.dtype)
+        spread = (np.ptp(drawn, axis=0) + 0.1).astype(sample.dtype)
+        return np.concatenate([drawn, [drawn.max(axis=0) + spread, drawn.min(axis=0) - spread]])
     values = np.unique(samples)
     drawn = generator.choice(values, (count, *sample.shape))
     drawn.reshape(count, -1)[:, :1] = values[np.arange(count) % len(values)][:, None]
-    return drawn
+    return np.concatenate([drawn, [np.full_like(sample, values[-1]), np.full_like(sample, values[0])]])
 
 
 def _close(one: np.ndarray, other: np.ndarray) -> bool:
-    if not np.issubdtype(one.dtype, np.number):
-        return bool((one == other).all())
-    return bool(np.allclose(one, other, _RELATIVE, _ABSOLUTE, equal_nan=True))
+    is_number = np.issubdtype(one.dtype, np.number)
+    return bool(np.allclose(one, other, _RELATIVE, _ABSOLUTE, equal_nan=True) if is_number else (one == other).all())
 
 
 def one_size(sizes: Iterable[int | None]) -> int | None:

@@ -16,19 +16,15 @@ def flatten(outputs: Any) -> list[Any]:
 
 def map_structure(function: Callable[[Any], Any], outputs: Any) -> Any:
     """The same structure with every tensor replaced by `function(tensor)`."""
-    if outputs is None:
-        return None
+    if not is_structure(outputs):
+        return None if outputs is None else function(outputs)
+    mapped = {key: map_structure(function, entry) for key, entry in items(outputs)}
     if isinstance(outputs, Mapping):
-        mapped = {key: map_structure(function, value) for key, value in outputs.items()}
         # Ordered dicts with attributes (as transformer libraries return them) keep their type.
         return type(outputs)(**mapped) if hasattr(outputs, "to_tuple") else mapped
-    if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
-        return type(outputs)(*(map_structure(function, value) for value in outputs))
     if isinstance(outputs, list | tuple):
-        return type(outputs)(map_structure(function, value) for value in outputs)
-    if is_dataclass(outputs) and not isinstance(outputs, type):
-        return replace(outputs, **{f.name: map_structure(function, getattr(outputs, f.name)) for f in fields(outputs)})
-    return function(outputs)
+        return type(outputs)(*mapped.values()) if hasattr(outputs, "_fields") else type(outputs)(mapped.values())
+    return replace(outputs, **mapped)
 
 
 def is_structure(outputs: Any) -> bool:
@@ -36,7 +32,7 @@ def is_structure(outputs: Any) -> bool:
     return isinstance(outputs, Mapping | list | tuple) or (is_dataclass(outputs) and not isinstance(outputs, type))
 
 
-def items(outputs: Any) -> list[tuple[int | str, Any]]:
+def items(outputs: Any) -> list[tuple[Any, Any]]:
     """Keys (positions or names) and entries of a structure."""
     if isinstance(outputs, Mapping):
         return list(outputs.items())

@@ -32,23 +32,15 @@ def use_plugins(*modules: Any, with_installed: bool = False) -> Iterator[Registr
     Raises:
         ArgumentError: One of the given plugins is installed, so that it would be seen twice.
     """
-    given: list[tuple[PluginInfo, Any]] = [
-        (PluginInfo(_name(module), f"dist-of-{_name(module)}", "1.0", _name(module)), module) for module in modules
-    ]
+    names = [str(getattr(module, "__name__", type(module).__name__)) for module in modules]
+    given = [PluginInfo(name, f"dist-of-{name}", "1.0", name) for name in names]
     installed = announcements(ENTRY_POINT_GROUP) if with_installed else []
-    brought = {info.module: info.label for info, _ in installed}
-    for info, _ in given:
-        if info.module in brought:
-            raise ArgumentError(
-                f"{info.module} is installed by {brought[info.module]}, and with_installed=True shows it already: "
-                f"leave it out of use_plugins()."
-            )
-    former = replace_registry(load([*installed, *given]))
+    for info, _ in installed:
+        if info.module in names:
+            shown = f"{info.module} is installed by {info.label}, and with_installed=True shows it already"
+            raise ArgumentError(f"{shown}: leave it out of use_plugins().")
+    former = replace_registry(load([*installed, *zip(given, modules, strict=True)]))
     try:
         yield registry()
     finally:
         replace_registry(former)
-
-
-def _name(module: Any) -> str:
-    return str(getattr(module, "__name__", type(module).__name__))

@@ -25,6 +25,8 @@ import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, ClassVar
@@ -45,17 +47,7 @@ from cfi_core.framework.structure import flatten
 from cfi_core.hookspec import ENTRY_POINT_GROUP
 from cfi_core.registry import Registry, registry
 from cfi_core.requirements import unmet
-from cfi_core.specs import (
-    ANY,
-    FrameworkSpec,
-    Kind,
-    MethodSpec,
-    PlotterSpec,
-    ToolsetSpec,
-    TranslatorSpec,
-    WriterSpec,
-    resolve,
-)
+from cfi_core.specs import ANY, FrameworkSpec, Kind, MethodSpec, PlotterSpec, TranslatorSpec, WriterSpec, resolve
 from cfi_core.testing import use_plugins
 
 
@@ -94,10 +86,9 @@ class PluginConformance(ABC):
         current, _ = self.loaded()
         known = {ANY, *current.frameworks, *DISTRIBUTION_OF_FRAMEWORK}
         for spec in self._offered(current):
-            if isinstance(spec, ToolsetSpec | TranslatorSpec):
-                named = (spec.framework,) if isinstance(spec, ToolsetSpec) else (spec.source, spec.target)
-                for name in named:
-                    assert name in known, f"{spec.name} names the framework {name!r}; known are {sorted(known)}"
+            for field in ("framework", "source", "target"):  # of a toolset; of a translator
+                name = getattr(spec, field, ANY)
+                assert name in known, f"{spec.name} names the framework {name!r}; known are {sorted(known)}"
 
     def test_its_implementations_exist_and_take_what_core_passes(self) -> None:
         """Those whose requirements are installed."""
@@ -110,11 +101,11 @@ class PluginConformance(ABC):
                 implementation = resolve(reference)
             except FOREIGN as error:
                 raise AssertionError(f"{reference!r} of {spec.title} cannot be imported: {told(error)}") from error
-            assert callable(implementation), f"{reference!r} of {spec.title} cannot be called"
             try:
                 inspect.signature(implementation).bind(*[None] * arguments)
             except TypeError as error:
-                raise AssertionError(f"{reference!r} cannot be called with {arguments} arguments: {error}") from error
+                what = f"{reference!r} of {spec.title} cannot be called with {arguments} arguments"
+                raise AssertionError(f"{what}: {error}") from error
 
     def test_importing_it_imports_no_framework(self) -> None:
         """Listing what is installed stays quick; implementations are named by strings."""
@@ -139,14 +130,12 @@ class PluginConformance(ABC):
         if not self.distribution:
             return
         found = [pair for pair in announcements(ENTRY_POINT_GROUP) if pair[0].distribution == self.distribution]
-        assert any(point is not None and point.load() is self.plugin for _, point in found), (
-            f"no entry point of {self.distribution} names the plugin: {found}"
-        )
+        named = any(point is not None and point.load() is self.plugin for _, point in found)
+        assert named, f"no entry point of {self.distribution} names the plugin: {found}"
 
-    def _offered(self, current: Registry) -> Iterator[Any]:
-        mine = current.plugins[-1]
-        for table in sorted({table for table, _ in current.origins}):
-            yield from (spec for spec in getattr(current, table).values() if current.origin_of(spec).name == mine.name)
+    def _offered(self, current: Registry) -> list[Any]:
+        owners, mine = current.origins.items(), current.plugins[-1].name
+        return [getattr(current, table)[name] for (table, name), owner in owners if owner.name == mine]
 
 
 def _entrance(current: Registry, spec: Any) -> tuple[str, int]:
@@ -180,9 +169,8 @@ class _Conformance(ABC):
         """A transposed value, a permutation told wrongly, or one sample for all would go unnoticed otherwise."""
         shape = self.make_inputs().shape
         assert shape[0] >= 2, f"inputs of shape {shape} hold one sample; make two or more"
-        assert len(set(shape)) == len(shape), (
-            f"inputs of shape {shape} have axes of one size; make them all different, so that none can be swapped"
-        )
+        advice = "make them all different, so that none can be swapped"
+        assert len(set(shape)) == len(shape), f"inputs of shape {shape} have axes of one size; {advice}"
 
 
 class ToolsetConformance(_Conformance):
@@ -205,34 +193,29 @@ class ToolsetConformance(_Conformance):
     def test_every_method_runs_and_leaves_the_model_as_it_was(self) -> None:
         """Values are finite, named by axes, repeatable by seed; the model's content is unchanged."""
         model, inputs = self.make_model(), self.make_inputs()
-        adapter = _adapter_of(model)
-        before, given = _content(adapter, model), inputs.copy()
+        given = inputs.copy()
         for method in self._methods():
             assert method.key in self.arguments, f"without arguments: {method.key}"
             visualized = method.kind is Kind.FEATURE_VISUALIZATION
             call: Callable[..., Any] = cfi.visualize_features if visualized else cfi.attribute
             arguments = dict(inputs=inputs, seed=1, **self.arguments[method.key])
-            results = [call(model, method.key, self.toolset, **arguments) for _ in range(1 if visualized else 2)]
-            assert isinstance(results[0], cfi.Attribution), f"{method.key} needs a layer: give one in arguments"
-            assert _content(adapter, model) == before, f"{method.key} changed the model"
+            with _unchanged(model, method.key):
+                results = [call(model, method.key, self.toolset, **arguments) for _ in range(1 if visualized else 2)]
+            first = results[0]
+            assert isinstance(first, cfi.Attribution), f"{method.key} needs a layer: give one in arguments"
             np.testing.assert_array_equal(inputs, given, err_msg=f"{method.key} changed the inputs")
-            for (values, dims), (repeated, _) in zip(results[0].parts, results[-1].parts, strict=True):
-                assert values.ndim == len(dims), method.key
-                assert np.isfinite(values).all(), method.key
-                np.testing.assert_allclose(
-                    values, repeated, rtol=1e-5, atol=1e-7, err_msg=f"{method.key} gives other values with one seed"
-                )
-            assert results[0].route == (), method.key
-            assert results[0].provenance["applied"] is not None
+            for (values, dims), (repeated, _) in zip(first.parts, results[-1].parts, strict=True):
+                assert values.ndim == len(dims) and np.isfinite(values).all(), method.key
+                message = f"{method.key} gives other values with one seed"
+                np.testing.assert_allclose(values, repeated, rtol=1e-5, atol=1e-7, err_msg=message)
+            assert first.route == () and first.provenance["applied"] is not None, method.key
 
     def test_failures_are_typed(self) -> None:
         """Whatever the toolset raises reaches the user as an error of CFI."""
         method = self._methods()[0]
-        try:
+        with suppress(cfi.CFIError):
             run_method(MethodRequest(method=method, model=object(), inputs=(np.zeros((2, 3)),)), self.toolset)
-        except cfi.CFIError:
-            return
-        raise AssertionError(f"{method.key} accepted an object that is no model")
+            raise AssertionError(f"{method.key} accepted an object that is no model")
 
     def _methods(self) -> list[MethodSpec]:
         methods = cfi.methods(toolset=self.toolset)
@@ -248,15 +231,26 @@ def _adapter_of(model: Any) -> FrameworkAdapter:
     return adapter_for(registry(), detect_framework(registry(), model).name)
 
 
+@contextmanager
+def _unchanged(model: Any, culprit: str) -> Iterator[None]:
+    """Fails if the model is another one afterwards, as far as its adapter can tell."""
+    fingerprint = partial(_adapter_of(model).fingerprint, model)
+    before = fingerprint()
+    known = fingerprint() == before  # otherwise it gives another answer each time, and cannot tell a change
+    yield
+    assert not known or fingerprint() == before, f"{culprit} changed the model"
+
+
 class TranslatorConformance(_Conformance):
     """A route of conversions, on a model and inputs of its source framework."""
 
     target: ClassVar[str]
     translator: ClassVar[str | list[str]]
 
-    def translation(self) -> cfi.Translation:
-        """The translated model."""
-        return cfi.translate(self.make_model(), self.target, inputs=self.make_inputs(), translator=self.translator)
+    def translation(self, model: Any = None) -> cfi.Translation:
+        """A model, or else a new one, translated."""
+        model = self.make_model() if model is None else model
+        return cfi.translate(model, self.target, inputs=self.make_inputs(), translator=self.translator)
 
     def test_it_is_faithful(self) -> None:
         """The certificate says so, and it measured something."""
@@ -268,7 +262,7 @@ class TranslatorConformance(_Conformance):
         """The number of samples is not baked in."""
         model, inputs = self.make_model(), self.make_inputs()
         source, target = _adapter_of(model), adapter_for(registry(), self.target)
-        translation = cfi.translate(model, self.target, inputs=inputs, translator=self.translator)
+        translation = self.translation(model)
         for samples in (1, 5):
             batch = np.resize(inputs, (samples, *inputs.shape[1:]))
             permuted = permute(batch, permutation_at(translation.input_axes, 0))
@@ -280,16 +274,14 @@ class TranslatorConformance(_Conformance):
         """At least one layer has a counterpart, and matches name layers of the translated model."""
         translation = self.translation()
         names = {layer.name for layer in cfi.layers(translation.model)}
-        assert len(translation.layer_map) > 0
-        assert {translation.layer_map[name] for name in translation.layer_map} <= names
+        matches = {translation.layer_map[name] for name in translation.layer_map}
+        assert matches and matches <= names
 
     def test_the_model_is_unchanged(self) -> None:
         """Translating leaves the original as it was."""
         model = self.make_model()
-        adapter = _adapter_of(model)
-        before = _content(adapter, model)
-        cfi.translate(model, self.target, inputs=self.make_inputs(), translator=self.translator)
-        assert _content(adapter, model) == before, f"{self.translator} changed the model"
+        with _unchanged(model, str(self.translator)):
+            self.translation(model)
 
 
 class BridgeConformance(_Conformance):
@@ -304,12 +296,10 @@ class BridgeConformance(_Conformance):
         twin = source.twin(model)
         tensors = (source.tensor(inputs, twin),)
         outputs, activations = flatten(source.outputs(twin, tensors)), source.activations(twin, tensors)
-        shapes = {name: value.shape for name, value in activations.items()}
+        forms, shapes = [array.shape for array in outputs], {name: activations[name].shape for name in activations}
         for names in ((), *((name,) for name in activations), tuple(activations)):
             request = BridgeRequest(source, source.twin(model), tensors, names)
-            bridged = build_bridge(
-                step, request, self.translator, outputs=[output.shape for output in outputs], layers=shapes
-            )
+            bridged = build_bridge(step, request, self.translator, outputs=forms, layers=shapes)
             permuted = permute(inputs, permutation_at(bridged.input_axes, 0))
             tensor = [target.tensor(permuted, bridged.model)]
             found, expected = flatten(target.outputs(bridged.model, tensor)), permute_all(outputs, bridged.output_axes)
@@ -323,18 +313,11 @@ class BridgeConformance(_Conformance):
         """A bridge leaves the original as it was."""
         step, model = self._step(), self.make_model()
         source = _adapter_of(model)
-        before = _content(source, model)
         tensors = (source.tensor(self.make_inputs(), model),)
-        build_bridge(step, BridgeRequest(source, source.twin(model), tensors), self.translator)
-        assert _content(source, model) == before, f"{self.translator} changed the model"
+        with _unchanged(model, self.translator):
+            build_bridge(step, BridgeRequest(source, source.twin(model), tensors), self.translator)
 
     def _step(self) -> TranslatorSpec:
         known = registry().translators
         assert self.translator in known, f"no plugin offers the bridge {self.translator!r}; there are {sorted(known)}"
         return known[self.translator]
-
-
-def _content(adapter: FrameworkAdapter, model: Any) -> str | None:
-    """What the adapter knows the model by; None if it gives another answer each time, and cannot tell a change."""
-    fingerprint = adapter.fingerprint(model)
-    return fingerprint if adapter.fingerprint(model) == fingerprint else None

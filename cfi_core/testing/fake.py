@@ -8,7 +8,8 @@ with closed-form gradients, so that the whole way of a call can be tested where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from cfi_core.hookspec import hookimpl
 from cfi_core.specs import ANY, RUNNABLE, FrameworkSpec, Head, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
 
 STEPS = ("mix", "relu", "pool", "head")
+_Names = Sequence[str] | None
 
 
 class Network:
@@ -30,13 +32,15 @@ class Network:
         mix: Weights `(hidden, channels)` of the 1×1 convolution.
         head: Weights `(classes, hidden)`.
         softmax: Whether the outputs are probabilities.
-        channel: Position of the channel axis of images.
-        training: A mark that a call must leave as it is.
         refuses: The translator fails on it.
         distorts: The translator makes something else of it.
+        training: A mark that a call must leave as it is.
+        channel: Position of the channel axis of images.
+        spatial: Positions of the spatial axes.
     """
 
     channel: int
+    spatial: tuple[int, int]
 
     def __init__(
         self, mix: np.ndarray, head: np.ndarray, *, softmax: bool = False, refuses: bool = False, distorts: bool = False
@@ -53,7 +57,7 @@ class Network:
         """All activations."""
         activations, value = {}, images
         for step in STEPS:
-            activations[step] = value = self.forward(step, value)
+            activations[step] = value = self.apply(step, value)[0]
         return activations
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -69,42 +73,27 @@ class Network:
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
-    @property
-    def spatial(self) -> tuple[int, int]:
-        """Positions of the spatial axes."""
-        return (2, 3) if self.channel == 1 else (1, 2)
-
     def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
         """Gradient of `sum(output * cotangent)` at the input and at every layer, in closed form."""
         values = {"input": images, **self.layers(images)}
         gradients, gradient = {"head": cotangent}, cotangent
         for (name, value), step in reversed(list(zip(values.items(), self.steps, strict=False))):
-            gradients[name] = gradient = self.backward(step, value, gradient)
+            gradients[name] = gradient = self.apply(step, value)[1](gradient)
         return gradients
 
-    def forward(self, step: str, value: np.ndarray) -> np.ndarray:
-        """What a step makes of a value."""
+    def apply(self, step: str, value: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """What a step makes of a value, and what carries a gradient back to the value."""
         if step == "mix":
-            return self._along_channels(value, self.mix.T)
+            return self._along_channels(value, self.mix.T), lambda gradient: self._along_channels(gradient, self.mix)
         if step == "relu":
-            return np.maximum(value, 0)
+            return np.maximum(value, 0), lambda gradient: gradient * (value > 0)
         if step == "pool":
-            return np.asarray(value.mean(axis=self.spatial))
-        return value @ self.head.T if step == "head" else self.normalise(value)
-
-    def backward(self, step: str, value: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
-        """Gradient at the value that a step was given."""
-        if step == "mix":
-            return self._along_channels(cotangent, self.mix)
-        if step == "relu":
-            return cotangent * (value > 0)
-        if step == "pool":
-            size = np.prod([value.shape[axis] for axis in self.spatial])
-            return np.broadcast_to(np.expand_dims(cotangent / size, self.spatial), value.shape)
+            share = np.ones_like(value) / np.prod([value.shape[axis] for axis in self.spatial])
+            return value.mean(axis=self.spatial), lambda gradient: np.expand_dims(gradient, self.spatial) * share
         if step == "head":
-            return cotangent @ self.head
+            return value @ self.head.T, lambda gradient: gradient @ self.head
         output = self.normalise(value)
-        return output * (cotangent - (output * cotangent).sum(axis=1, keepdims=True))
+        return output, lambda gradient: output * (gradient - (output * gradient).sum(axis=1, keepdims=True))
 
     def _along_channels(self, images: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         return np.moveaxis(np.moveaxis(images, self.channel, -1) @ matrix, -1, self.channel)
@@ -113,13 +102,13 @@ class Network:
 class Painting(Network):
     """A model of the framework `paint`: channels first."""
 
-    channel = 1
+    channel, spatial = 1, (2, 3)
 
 
 class Print(Network):
     """A model of the framework `print`: channels last."""
 
-    channel = 3
+    channel, spatial = 3, (1, 2)
 
 
 class NetworkRunner(Runner):
@@ -128,31 +117,25 @@ class NetworkRunner(Runner):
     def __init__(self, model: Network, layers: Sequence[str]) -> None:
         self._model = model
         self.layers = tuple(name for name in model.steps if name in layers)
+        bounds = [0, *(model.steps.index(name) + 1 for name in self.layers), len(model.steps)]
+        self._stages = [model.steps[start:end] for start, end in pairwise(bounds)]
 
     def run(self, stage: int, values: Arrays) -> tuple[np.ndarray, ...]:
-        """From the latest value onwards."""
         return self.linearize(stage, values)[0]
 
     def linearize(self, stage: int, values: Arrays) -> tuple[tuple[np.ndarray, ...], Pullback]:
-        """Keeps what every step was given."""
-        kept: list[tuple[str, np.ndarray]] = []
-        value, others = values[-1], len(values) - 1
-        for step in self._span(stage):
-            kept.append((step, value))
-            value = self._model.forward(step, value)
+        value, others, pullbacks = values[-1], len(values) - 1, []
+        for step in self._stages[stage]:
+            value, carry = self._model.apply(step, value)
+            pullbacks.append(carry)
 
         def pullback(cotangents: Sequence[Any], wanted: Sequence[bool]) -> tuple[np.ndarray | None, ...]:
             gradient = np.zeros_like(value) if cotangents[0] is None else cotangents[0]
-            for step, before in reversed(kept):
-                gradient = self._model.backward(step, before, gradient)
+            for carry in reversed(pullbacks):
+                gradient = carry(gradient)
             return (*[None] * others, gradient if wanted[-1] else None)
 
         return (value,), pullback
-
-    def _span(self, stage: int) -> tuple[str, ...]:
-        steps = self._model.steps
-        start = steps.index(self.layers[stage - 1]) + 1 if stage else 0
-        return steps[start : steps.index(self.layers[stage]) + 1] if stage < len(self.layers) else steps[start:]
 
 
 class BridgedPrint(Print):
@@ -162,18 +145,16 @@ class BridgedPrint(Print):
         self._adapter, self._original = request.adapter, request.model
         self._runner = request.adapter.runner(request.model, request.inputs, request.layers)
         first, *activations, outputs = self._run(request.inputs[0])
-        self.input_axes = self._to_last(first)
-        self.axes = {
-            name: self._to_last(value, name) for name, value in zip(self._runner.layers, activations, strict=True)
-        }
+        layers = dict(zip(self._runner.layers, activations, strict=True))
+        self.axes = {"input": self._to_last(first)} | {name: self._to_last(layers[name], name) for name in layers}
         # What the adapter reads off a print: its floating point type and its number of classes.
         array = request.adapter.to_numpy(outputs)
         super().__init__(np.zeros((1, 1), array.dtype), np.zeros((array.shape[1], 1), array.dtype))
 
     def layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """The layers that were asked for."""
-        _, *activations, _ = self._run(self._enter(images))
-        return self._leave(self.axes, activations)
+        values = self._leave(self._run(self._enter(images))[:-1])
+        return {name: values[name] for name in self._runner.layers}
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """What the model gives."""
@@ -182,7 +163,7 @@ class BridgedPrint(Print):
     def gradients(self, images: np.ndarray, cotangent: np.ndarray) -> dict[str, np.ndarray]:
         """By the pullbacks of all stages, the last one first."""
         values, pullbacks = [self._enter(images)], []
-        for stage in range(len(self.axes) + 1):
+        for stage in range(len(self.axes)):
             results, pullback = self._runner.linearize(stage, values)
             pullbacks.append(pullback)
             values.extend(results)
@@ -191,7 +172,7 @@ class BridgedPrint(Print):
             for position, part in enumerate(pullbacks[stage]([gradients[stage + 1]], [True] * (stage + 1))):
                 if part is not None:
                     gradients[position] = part if gradients[position] is None else gradients[position] + part
-        return self._leave({"input": self.input_axes, **self.axes}, gradients[:-1])
+        return self._leave(gradients[:-1])
 
     def _run(self, inputs: Any) -> list[Any]:
         """The inputs, the activations and the outputs."""
@@ -202,22 +183,21 @@ class BridgedPrint(Print):
 
     def _to_last(self, value: Any, layer: str | None = None) -> tuple[int, ...]:
         channel = self._adapter.channel_axis(self._original, value.shape, layer=layer)
-        rest = [axis for axis in range(len(value.shape)) if axis != channel]
-        return (*rest, channel) if channel is not None else tuple(rest)
+        return tuple(sorted(range(len(value.shape)), key=lambda axis: axis == channel))
 
     def _enter(self, images: np.ndarray) -> Any:
-        return self._adapter.tensor(unpermute(images, self.input_axes), self._original)
+        return self._adapter.tensor(unpermute(images, self.axes["input"]), self._original)
 
-    def _leave(self, axes: Mapping[str, tuple[int, ...]], values: Sequence[Any]) -> dict[str, np.ndarray]:
-        arrays = (self._adapter.to_numpy(value) for value in values)
-        return {name: np.transpose(array, axes[name]) for name, array in zip(axes, arrays, strict=True)}
+    def _leave(self, values: Sequence[Any]) -> dict[str, np.ndarray]:
+        named = zip(self.axes.items(), map(self._adapter.to_numpy, values), strict=True)
+        return {name: np.transpose(array, axes) for (name, axes), array in named}
 
 
 def as_print(request: BridgeRequest) -> Converted:
     """Bridges a model of any framework."""
     model = BridgedPrint(request)
-    layers = {name: BridgedLayer(name, axes) for name, axes in model.axes.items()}
-    return Converted(model, (model.input_axes,), (None,), layers)
+    layers = {name: BridgedLayer(name, axes) for name, axes in model.axes.items() if name != "input"}
+    return Converted(model, (model.axes["input"],), (None,), layers)
 
 
 class NetworkAdapter(FrameworkAdapter):
@@ -226,72 +206,55 @@ class NetworkAdapter(FrameworkAdapter):
     name = "fake"
 
     def twin(self, model: Network, *, share_weights: bool = True) -> Network:
-        """A copy."""
         if isinstance(model, BridgedPrint):
             return model
         mix, head = (model.mix, model.head) if share_weights else (model.mix.copy(), model.head.copy())
         return type(model)(mix, head, softmax=model.softmax, refuses=model.refuses, distorts=model.distorts)
 
     def in_training_mode(self, model: Network) -> bool:
-        """Its mark."""
         return model.training
 
     def fingerprint(self, model: Network) -> str:
-        """Its content."""
         return repr((model.mix.tobytes(), model.head.tobytes(), model.softmax, model.refuses, model.distorts))
 
     def declared_integer(self, model: Network, position: int) -> bool | None:
-        """Takes floating point numbers."""
         return False
 
     def channel_axis(self, model: Network, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
-        """By layout."""
         return model.channel if len(shape) == 4 else None
 
     def without_softmax(self, model: Network, inputs: Sequence[Any]) -> Network | None:
-        """Drops the softmax."""
         return type(model)(model.mix, model.head) if model.softmax else None
 
     def outputs(self, model: Network, inputs: Arrays) -> np.ndarray:
-        """Forward pass."""
         return model(*inputs)
 
     def vjp(self, model: Network, inputs: Arrays, cotangents: Arrays) -> tuple[np.ndarray, ...]:
-        """Closed form."""
         return (model.gradients(inputs[0], cotangents[0])["input"],)
 
     def layers(self, model: Network, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
-        """The four layers."""
         shapes = {name: value.shape[1:] for name, value in model.layers(inputs[0]).items()} if inputs else {}
         return tuple(Layer(name, name.title(), shapes.get(name)) for name in STEPS)
 
     def layer_name(self, model: Network, reference: Any) -> str | None:
-        """Layers are names."""
         return reference if reference in STEPS else None
 
     def layer_object(self, model: Network, name: str) -> str:
-        """Layers are names."""
         return name
 
-    def activations(
-        self, model: Network, inputs: Arrays, names: Sequence[str] | None = None
-    ) -> Mapping[str, np.ndarray]:
-        """All of them."""
+    def activations(self, model: Network, inputs: Arrays, names: _Names = None) -> Mapping[str, np.ndarray]:
         return {name: value for name, value in model.layers(inputs[0]).items() if names is None or name in names}
 
     def layer_gradients(
-        self, model: Network, inputs: Arrays, cotangents: Arrays, names: Sequence[str] | None = None
+        self, model: Network, inputs: Arrays, cotangents: Arrays, names: _Names = None
     ) -> Mapping[str, np.ndarray]:
-        """Closed form."""
         gradients = model.gradients(inputs[0], cotangents[0])
         return {k: v for k, v in gradients.items() if k != "input" and (names is None or k in names)}
 
     def runner(self, model: Network, inputs: Arrays, layers: Sequence[str] = ()) -> NetworkRunner:
-        """The network opened at some of its layers."""
         return NetworkRunner(model, layers)
 
     def tensor(self, value: Any, model: Any) -> np.ndarray:
-        """A copy in the model's type."""
         array = np.array(value)
         return array.astype(model.mix.dtype) if np.issubdtype(array.dtype, np.floating) else array
 
@@ -346,26 +309,16 @@ def _method(key: str, kind: Kind = Kind.ATTRIBUTION, **fields: Any) -> MethodSpe
     )
 
 
-def _translator(name: str, source: str, kind: str, preserves: frozenset[Need], function: str) -> TranslatorSpec:
-    implementation = f"{__name__}:{function}"
-    return TranslatorSpec(
-        name=name, source=source, target="print", preserves=preserves, cost=1, implementation=implementation, kind=kind
-    )
+def _translator(name: str, function: str, **fields: Any) -> TranslatorSpec:
+    return TranslatorSpec(name=name, target="print", cost=1, implementation=f"{__name__}:{function}", **fields)
 
 
 @hookimpl
 def cfi_frameworks() -> list[FrameworkSpec]:
     """The frameworks `paint` and `print`."""
-    return [
-        FrameworkSpec(
-            name=name,
-            model_types=((__name__, model),),
-            tensor_types=(),
-            adapter=f"{__name__}:NetworkAdapter",
-            module=__name__,
-        )
-        for name, model in (("paint", "Painting"), ("print", "Print"))
-    ]
+    fields: dict[str, Any] = {"tensor_types": (), "adapter": f"{__name__}:NetworkAdapter", "module": __name__}
+    models = {"paint": "Painting", "print": "Print"}
+    return [FrameworkSpec(name=name, model_types=((__name__, kind),), **fields) for name, kind in models.items()]
 
 
 @hookimpl
@@ -390,7 +343,7 @@ def cfi_methods() -> list[MethodSpec]:
 @hookimpl
 def cfi_translators() -> list[TranslatorSpec]:
     """The translator from paintings to prints."""
-    return [_translator("paint2print", "paint", "conversion", frozenset(Need), "to_print")]
+    return [_translator("paint2print", "to_print", source="paint", preserves=frozenset(Need))]
 
 
 class bridge_plugin:
@@ -400,4 +353,4 @@ class bridge_plugin:
     @hookimpl
     def cfi_translators() -> list[TranslatorSpec]:
         """The bridge."""
-        return [_translator("bridge-to-print", ANY, "bridge", RUNNABLE, "as_print")]
+        return [_translator("bridge-to-print", "as_print", source=ANY, preserves=RUNNABLE, kind="bridge")]

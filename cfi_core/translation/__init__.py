@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from time import perf_counter
-from typing import TypeVar
 
 from cfi_core.adapters import adapter_for
 from cfi_core.errors import TranslationError, TranslationWarning, UnfaithfulTranslationError, warn
 from cfi_core.records import Call, Prepared, Route, Translation
 from cfi_core.registry import Registry
-from cfi_core.routing import way_to_install
+from cfi_core.routes import way_to_install
 from cfi_core.translation.bridging import bridge
-from cfi_core.translation.conversion import Job, convert
-
-__all__ = ["Job", "prepare", "translate_model"]
-
-_Result = TypeVar("_Result")
+from cfi_core.translation.conversion import Job, convert, convert_anew
 
 
 def prepare(registry: Registry, call: Call) -> Prepared:
@@ -35,31 +29,21 @@ def prepare(registry: Registry, call: Call) -> Prepared:
     if plan.route.native:
         return Prepared(original.adapter, original.model)
     adapter = adapter_for(registry, plan.toolset_framework)
-
-    def attempt(route: Route) -> Prepared:
-        if route.bridge:
-            return bridge(registry, call, adapter, route)
-        job = Job(registry, original, adapter, call.inputs.arrays, tuple(call.output_arrays))
-        translation = convert(job, route)
-        return Prepared(adapter, translation.model, translation)
-
-    return replace(_first_faithful(registry, plan.routes, attempt), seconds=perf_counter() - started)
+    job = Job(registry, original, adapter, call.inputs.arrays, tuple(call.output_arrays))
+    translation = _first_faithful(
+        registry, plan.routes, lambda route: bridge(job, call, route) if route.bridge else convert(job, route)
+    )
+    return Prepared(adapter, translation.model, translation, perf_counter() - started)
 
 
 def translate_model(job: Job, routes: Sequence[Route]) -> Translation:
-    """A translated model that is nobody else's, by the first of the routes that gives a faithful one.
-
-    Raises:
-        UnfaithfulTranslationError: All that could be translated computes something else.
-        TranslationError: No translator could translate it.
-
-    Warns:
-        TranslationWarning: A route failed and the next one was taken.
-    """
-    return _first_faithful(job.registry, routes, lambda route: convert(job, route, keep=False))
+    """A translated model that is nobody else's, by the first of the routes that gives a faithful one, as `prepare`."""
+    return _first_faithful(job.registry, routes, lambda route: convert_anew(job, route))
 
 
-def _first_faithful(registry: Registry, routes: Sequence[Route], attempt: Callable[[Route], _Result]) -> _Result:
+def _first_faithful(
+    registry: Registry, routes: Sequence[Route], attempt: Callable[[Route], Translation]
+) -> Translation:
     failures: list[TranslationError] = []
     for route in routes:
         try:
@@ -75,7 +59,6 @@ def _first_faithful(registry: Registry, routes: Sequence[Route], attempt: Callab
         raise failures[0]
     reports = [f"[{route}] {failure}" for route, failure in zip(routes, failures, strict=True)]
     report = " ".join([*reports, hint]).rstrip()
-    unfaithful = next((failure for failure in failures if isinstance(failure, UnfaithfulTranslationError)), None)
-    if unfaithful is not None:
-        raise UnfaithfulTranslationError(report, unfaithful.certificate) from failures[0]
-    raise TranslationError(report) from failures[0]
+    certificates = [one.certificate for one in failures if isinstance(one, UnfaithfulTranslationError)]
+    final = UnfaithfulTranslationError(report, certificates[0]) if certificates else TranslationError(report)
+    raise final from failures[0]

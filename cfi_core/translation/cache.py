@@ -4,76 +4,92 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xxhash
 
+from cfi_core.errors import UnfaithfulTranslationError
 from cfi_core.framework.axes import Arrays
+from cfi_core.records import Original
 
 Key = tuple[str, int, tuple[str, ...], tuple[tuple[tuple[int, ...], str], ...]]
+"""Content, object, way of translation, shapes and types of the inputs."""
 
-_CAPACITY = 8
+_CAPACITY = 8  # an entry may hold on to the model that it was made of
+
+_Made = TypeVar("_Made")
 
 
-class Cache:
-    """What was made of models in this process, by the models' content; an entry goes when its model goes.
+# What was made, with the digest of the samples that it was measured on last; an entry goes when its model goes.
+cache: OrderedDict[Key, tuple[Any, str]] = OrderedDict()
+_lock = RLock()
 
-    At most `_CAPACITY` entries are kept, because an entry may hold on to the model that it was made of.
+
+def forget_translations() -> None:
+    """Empties the cache of conversions and bridges."""
+    with _lock:
+        cache.clear()
+
+
+def kept(
+    original: Original,
+    names: tuple[str, ...],
+    arrays: Arrays,
+    outputs: Arrays,
+    make: Callable[[], _Made],
+    measure_again: Callable[[_Made], _Made],
+) -> _Made:
+    """What an earlier call made of the same unchanged model in the same way (`names`); otherwise what `make` gives.
+
+    If that call had other inputs and outputs than these, what it made is measured again on these.
     """
-
-    def __init__(self) -> None:
-        self._entries: OrderedDict[Key, Any] = OrderedDict()
-        self._lock = RLock()
-
-    def get(self, key: Key) -> Any:
-        """The entry, if there is one."""
-        with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-            return self._entries.get(key)
-
-    def put(self, key: Key, model: Any, value: Any) -> None:
-        """Keeps an entry made of the model."""
-        with self._lock:
-            # A model whose weights have changed will not come back to its former content: one entry for each
-            # model, route and shape is enough.
-            is_new = key not in self._entries
-            for former in [other for other in self._entries if other[1:] == key[1:]]:
-                del self._entries[former]
-            self._entries[key] = value
-            while len(self._entries) > _CAPACITY:
-                self._entries.popitem(last=False)
-        if is_new and _identity(model):
-            weakref.finalize(model, self._forget, key).atexit = False
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def clear(self) -> None:
-        """Forgets everything."""
-        with self._lock:
-            self._entries.clear()
-
-    def _forget(self, key: Key) -> None:
-        with self._lock:
-            self._entries.pop(key, None)
-
-
-def cache_key(fingerprint: str, model: Any, names: tuple[str, ...], arrays: Arrays) -> Key:
-    """What must be equal for a kept entry to serve: content, object, way of translation, shapes and types."""
+    adapter, model = original.adapter, original.model
     signature = tuple((array.shape[1:], array.dtype.str) for array in arrays)
-    return (fingerprint, _identity(model), names, signature)
+    key = (adapter.fingerprint(model), _identity(model), names, signature)
+    hashed = xxhash.xxh3_128()
+    for array in (*arrays, *outputs):
+        hashed.update(f"{array.dtype}{array.shape}".encode())
+        hashed.update(np.ascontiguousarray(array).data)
+    digest = hashed.hexdigest()
+    with _lock:
+        found, former = cache.get(key, (None, ""))
+        if found is not None:
+            cache.move_to_end(key)
+    if former == digest:
+        return found
+    made = None
+    if found is not None:
+        # Unfaithful: something about the model has changed that its fingerprint does not show, but its outputs do.
+        with suppress(UnfaithfulTranslationError):
+            made = measure_again(found)
+    if made is None:
+        made = make()
+    if found is not None or adapter.fingerprint(model) == key[0]:  # another one each time for what cannot be seen
+        _keep(key, model, (made, digest))
+    return made
 
 
-def digest_of(arrays: Arrays) -> str:
-    """Of inputs and outputs: a model that has changed unnoticed gives itself away by its outputs."""
-    digest = xxhash.xxh3_128()
-    for array in arrays:
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+def _keep(key: Key, model: Any, entry: tuple[Any, str]) -> None:
+    with _lock:
+        # A model whose weights have changed will not come back to its former content: one entry for each
+        # model, route and shape is enough.
+        is_new = key not in cache
+        for former in [other for other in cache if other[1:] == key[1:]]:
+            del cache[former]
+        cache[key] = entry
+        while len(cache) > _CAPACITY:
+            cache.popitem(last=False)
+    if is_new and _identity(model):
+        weakref.finalize(model, _forget, key).atexit = False
+
+
+def _forget(key: Key) -> None:
+    with _lock:
+        cache.pop(key, None)
 
 
 def _identity(model: Any) -> int:
@@ -83,11 +99,3 @@ def _identity(model: Any) -> int:
     except TypeError:
         return 0
     return id(model)
-
-
-cache = Cache()
-
-
-def forget_translations() -> None:
-    """Empties the cache of conversions and bridges."""
-    cache.clear()

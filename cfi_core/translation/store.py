@@ -13,7 +13,6 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import xxhash
@@ -21,23 +20,17 @@ from packaging.requirements import Requirement
 
 from cfi_core.contract import Converted
 from cfi_core.errors import ArgumentError, TranslationWarning, warn
-from cfi_core.framework.axes import Arrays, Permutation
+from cfi_core.framework.axes import Arrays
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.records import Route
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
 
 _NOTES, _MODEL = "translation.json", "model"
-_VARIABLE = "CFI_TRANSLATIONS"
 
 
 class Store:
-    """Conversions in the files of one folder.
-
-    Raises:
-        ArgumentError: The folder cannot be made, or others may write to it: models of torch are kept as pickles, and
-            whoever can write one can run code in your name.
-    """
+    """Conversions in the files of one folder, which nobody else may write to: models of torch are kept as pickles."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -56,22 +49,15 @@ class Store:
 
     def get(self, key: str, adapter: FrameworkAdapter) -> Converted | None:
         """The entry, if there is one that can be read."""
-        entry = self.folder / key
-        if not adapter.can_save or not (entry / _NOTES).is_file():
-            return None
         try:
-            notes = json.loads((entry / _NOTES).read_text())
-            model = adapter.restore(entry / _MODEL)
-            return Converted(model, _read_permutations(notes["input_axes"]), _read_permutations(notes["output_axes"]))
-        except Exception:  # noqa: BLE001 - files may be damaged in any way; the model is converted anew
+            notes = json.loads((self.folder / key / _NOTES).read_text())
+            model = adapter.restore(self.folder / key / _MODEL)
+            return Converted(model, notes["input_axes"], notes["output_axes"])
+        except Exception:  # noqa: BLE001 - files may be damaged in any way, or not there; the model is converted anew
             return None
 
     def put(self, key: str, adapter: FrameworkAdapter, made: Converted) -> None:
-        """Writes an entry, whole or not at all.
-
-        Warns:
-            TranslationWarning: It cannot be written.
-        """
+        """Writes an entry, whole or not at all; warns if it cannot be written."""
         if not adapter.can_save:
             return
         notes = {"input_axes": made.input_axes, "output_axes": made.output_axes}
@@ -136,8 +122,4 @@ def current_store() -> Store | None:
     return _store
 
 
-_store: Store | str | None = os.environ.get(_VARIABLE, "")
-
-
-def _read_permutations(values: Sequence[Sequence[int] | None]) -> tuple[Permutation, ...]:
-    return tuple(None if one is None else tuple(one) for one in values)
+_store: Store | str | None = os.environ.get("CFI_TRANSLATIONS", "")

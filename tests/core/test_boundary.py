@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import cfi_core as cfi
-from cfi_core.boundary import build_bridge, foreign, make_adapter, run_conversion, run_method
+from cfi_core.adapters import adapter_for
+from cfi_core.boundary import build_bridge, foreign, run_conversion, run_method
 from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
 from cfi_core.specs import ANY, RUNNABLE, FrameworkSpec, Kind, MethodSpec, Need, TranslatorSpec
 
@@ -240,14 +241,16 @@ def entering(kind: str):
         implementation=f"{kind}:run",
         citation="Ink 1999",
     )
-    framework = FrameworkSpec(name="clay", model_types=(), tensor_types=(), adapter=f"{kind}:run", module="clay")
+    framework = FrameworkSpec(name="clay", model_types=(), tensor_types=(), adapter=f"{kind}:run", module="numpy")
+    origin = SimpleNamespace(label=ORIGIN)
+    registry = SimpleNamespace(frameworks={"clay": framework}, origin_of=lambda spec: origin)
     fields = {"source": "paper", "target": "print", "preserves": RUNNABLE, "cost": 1, "implementation": f"{kind}:run"}
     lift = TranslatorSpec(name="lift", kind="bridge", **fields)
     return {
         cfi.MethodError: lambda: run_method(MethodRequest(method=method, model=None, inputs=()), ORIGIN),
         cfi.TranslationError: lambda: run_conversion(TranslatorSpec(name="unfold", **fields), None, (), ORIGIN),
         (cfi.TranslationError,): lambda: build_bridge(lift, BRIDGED, ORIGIN),
-        cfi.UnknownFrameworkError: lambda: make_adapter(framework, ORIGIN),
+        cfi.UnknownFrameworkError: lambda: adapter_for(registry, "clay"),
     }
 
 

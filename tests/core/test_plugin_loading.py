@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import cfi_core as cfi
-from cfi_core import testing
+from cfi_core import registry, testing
 from cfi_core.coexistence import load_safely
 from cfi_core.discovery import PluginInfo
 from cfi_core.hookspec import CONTRACT, hookimpl
@@ -377,6 +377,22 @@ def test_the_environment_switches_plugins_off(monkeypatch, painting, images):
             cfi.UnknownMethodError, match=r"dist-of-Claims 1\.0 \(switched off by CFI_DISABLE_PLUGINS\)"
         ):
             cfi.attribute(painting, "no_such_method", inputs=images)
+
+
+def test_an_unknown_name_among_those_to_switch_off_is_told(monkeypatch):
+    info = PluginInfo("paint", "cfi-paint", "1.0", fake.__name__)
+    monkeypatch.setattr(registry, "announcements", lambda group: [(info, fake)])
+    former = registry.replace_registry(None)
+    try:
+        monkeypatch.setenv("CFI_DISABLE_PLUGINS", "Paint,cfi_piant, captum")
+        message = r"names 'captum', 'cfi-piant', and .* installed are core \(cfi-core\), paint \(cfi-paint\)\.$"
+        with pytest.warns(cfi.PluginWarning, match=message):
+            assert [plugin.name for plugin in cfi.plugins() if plugin.disabled] == ["paint"]
+        registry.replace_registry(None)
+        monkeypatch.setenv("CFI_DISABLE_PLUGINS", "cfi-paint,")
+        assert [plugin.name for plugin in cfi.plugins() if plugin.disabled] == ["paint"]
+    finally:
+        registry.replace_registry(former)
 
 
 def test_an_adapter_that_does_not_load_stops_its_framework_only(monkeypatch, painting, images):

@@ -23,6 +23,7 @@ from torch import nn
 from cfi_bridge import keras_host, torch_host
 from cfi_core.adapters import adapter_for
 from cfi_core.contract import BridgeRequest, Converted
+from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.registry import registry
 
 
@@ -61,9 +62,9 @@ class Row:
 HEAD = f"{'model':<28}" + "".join(f"{name:>11}" for name in ("outputs", "gradients", "layers", "at layers", "floor"))
 
 
-def torch_row(name: str, case: TorchCase) -> Row:
-    model, arrays = case.make(), case.inputs()
+def torch_row(name: str, case: TorchCase, *, double: bool = False) -> Row:
     adapter = adapter_for(registry(), "torch")
+    model, arrays = _in_double(adapter, case.make(), case.inputs()) if double else (case.make(), case.inputs())
     tensors = tuple(adapter.tensor(array, model) for array in arrays)
     start = perf_counter()
     converted = keras_host.bridge(BridgeRequest(adapter, adapter.twin(model), tensors, case.layers))
@@ -73,9 +74,9 @@ def torch_row(name: str, case: TorchCase) -> Row:
     )
 
 
-def keras_row(name: str, case: KerasCase) -> Row:
-    model, arrays = case.make(), case.inputs()
+def keras_row(name: str, case: KerasCase, *, double: bool = False) -> Row:
     adapter = adapter_for(registry(), "tensorflow")
+    model, arrays = _in_double(adapter, case.make(), case.inputs()) if double else (case.make(), case.inputs())
     tensors = tuple(adapter.tensor(array, model) for array in arrays)
     start = perf_counter()
     converted = torch_host.bridge(BridgeRequest(adapter, adapter.twin(model), tensors, case.layers))
@@ -87,6 +88,12 @@ def keras_row(name: str, case: KerasCase) -> Row:
         _apart(reference.layer_gradients, compiled.layer_gradients),
     )
     return _row(name, reference, through_torch(converted, arrays, case.layers), floor, seconds)
+
+
+def _in_double(adapter: FrameworkAdapter, model: Any, arrays: Sequence[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
+    precise = adapter.in_double(model)
+    assert precise is not None, "the model has no copy in double precision"
+    return precise, [array.astype(np.float64) if array.dtype.kind == "f" else array for array in arrays]
 
 
 def _row(name: str, reference: Pass, bridged: Pass, floor: float, seconds: float) -> Row:

@@ -116,7 +116,7 @@ def watched(model: BridgedModel, replace: dict[int, Tensor] | None = None) -> di
 
         def hook(module: Any, _: Any, output: Tensor, position: int = position) -> Tensor | None:
             given = output if replace is None or position not in replace else replace[position]
-            seen[module.source] = given
+            seen[module.layer] = given
             return given
 
         tap.register_forward_hook(hook)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from captum_models import IMAGE, SmallCNN, With, attribute, images
+from captum_models import IMAGE, SmallCNN, With, attribute, images, value
 from torch import Tensor, nn
 
 from cfi_core.contract import Target
@@ -69,6 +69,61 @@ def test_deep_lift_without_a_rule(key: str, function: Any, name: str) -> None:
 @pytest.mark.parametrize("function", [nn.ReLU(), nn.Sigmoid(), lambda x: 2 * x + 1, lambda x: x.flip(1), nn.Dropout()])
 def test_deep_lift_takes_what_is_linear_or_known(function: Any) -> None:
     refused("deep_lift", With(function), torch.randn(2, 4), baselines=torch.randn(2, 4))
+
+
+class Tokens(nn.Module):
+    """Averages what it makes of an embedding of tokens; real numbers may be added on another branch."""
+
+    def __init__(self, function: Any, beside: Any = None, *, embed_by_function: bool = False) -> None:
+        super().__init__()
+        self.embedding, self.embed_by_function = nn.Embedding(20, 6), embed_by_function
+        self.first, self.function, self.second = nn.Linear(6, 8), function, nn.Linear(8, 3)
+        self.side, self.beside = nn.Linear(4, 3), beside
+
+    def forward(self, tokens: Tensor, x: Tensor | None = None) -> Tensor:
+        weight = self.embedding.weight
+        embedded = nn.functional.embedding(tokens, weight) if self.embed_by_function else self.embedding(tokens)
+        scores = self.second(self.function(self.first(embedded)).mean(1))
+        return scores if x is None else scores + self.beside(self.side(x))
+
+
+TOKENS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+
+
+@pytest.mark.parametrize(("layer", "embed_by_function"), [("embedding", False), ("first", False), ("first", True)])
+@pytest.mark.parametrize("function", [nn.functional.gelu, torch.relu])
+def test_rules_behind_an_embedding(function: Any, layer: str, embed_by_function: bool) -> None:
+    model = Tokens(function, embed_by_function=embed_by_function)
+    arguments = {"layer": model.get_submodule(layer), "baselines": torch.zeros_like(TOKENS)}
+    with pytest.raises(MethodError, match="no rule for the function"):
+        attribute("layer_deep_lift", model, TOKENS, **arguments)
+
+
+@pytest.mark.parametrize("layer", ["embedding", "side"])
+@pytest.mark.parametrize(("function", "beside"), [(torch.relu, nn.ReLU()), (nn.ReLU(), torch.relu)])
+def test_rules_on_both_branches_of_tokens_and_numbers(function: Any, beside: Any, layer: str) -> None:
+    model, x = Tokens(function, beside), torch.randn(2, 4)
+    baselines = (torch.zeros_like(TOKENS), torch.zeros_like(x))
+    with pytest.raises(MethodError, match="no rule for the function `relu`"):
+        attribute("layer_deep_lift", model, TOKENS, x, layer=model.get_submodule(layer), baselines=baselines)
+
+
+@pytest.mark.parametrize("layer", ["embedding", "first"])
+def test_deep_lift_behind_an_embedding_is_complete(layer: str) -> None:
+    model, none = Tokens(nn.ReLU()).eval(), torch.zeros_like(TOKENS)
+    found = value("layer_deep_lift", model, TOKENS, layer=model.get_submodule(layer), baselines=none)
+    torch.testing.assert_close(found.sum((1, 2)), (model(TOKENS) - model(none))[:, 1])
+
+
+def test_nothing_to_attach_to() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), Cut(), nn.ReLU())
+    with pytest.raises(MethodError, match="no gradient leads from the layer to the output"):
+        attribute("layer_deep_lift", model, torch.randn(2, 4), layer=model[0], baselines=torch.zeros(1, 4))
+
+
+class Cut(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.round(x.detach())
 
 
 @pytest.mark.parametrize("key", [*DIFFERENCES, "lrp"])

@@ -186,6 +186,11 @@ def inverse_functions(x: Any) -> Any:
     return z + ops.numpy.fabs(x) * ops.trunc(3 * x) + ops.cast(ops.isinf(x), "float32")
 
 
+def remainders(x: Any) -> Any:
+    y = ops.mod(5.0 * x, 3.0) + ops.mod(-4.0, 2.0 + ops.square(x)) * ops.mod(x, -ops.exp(x))
+    return y + ops.cast(ops.mod(ops.cast(9.0 * x, "int32"), -4), "float32")
+
+
 def ties(x: Any) -> Any:
     """Where both are equal, which is everywhere or wherever a ReLU is closed, the gradient goes to the first alone."""
     y = ops.relu(x)
@@ -327,6 +332,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "augmentation": lambda: functional(augmented, (9, 10, 3)),
     "center crop": one_layer(IMAGE, lambda: L.CenterCrop(5, 4), lambda: L.Conv2D(3, 3)),
     "inverse functions": lambda: functional(inverse_functions, IMAGE),
+    "remainders": lambda: functional(remainders, IMAGE),
     "ties": lambda: functional(ties, IMAGE),
     "attention of few keys": lambda: functional(attention_of_few_keys, SIGNAL),
     "counted": lambda: functional(counted, IMAGE),

@@ -193,6 +193,35 @@ def in_place_twice(x):
     return y, y.mul_(2)
 
 
+put = torch.ops.aten.index_put  # `Tensor.index_put` takes no None
+
+
+def put_at_indices(x):
+    x = x * 1
+    x[:, [3, 0]] = 0.0
+    x[:, :, torch.tensor([[1, 0], [-1, 3]])] = x[:, :, :4].reshape(x.shape[0], 6, 2, 2, 7) * 2
+    x[:, torch.tensor([[1], [-1]]), torch.tensor([2, 5, 7])] = x[:, :2, :3] * 3
+    x[:, torch.tensor([2, 4]), :, torch.tensor([0, -1])] = x[:, 0, :, :2].permute(2, 0, 1) - 1
+    return x
+
+
+def put_at_computed_indices(x):
+    places = x[..., 0, 0].square().sum(0).argsort()[:2]
+    return put(x, [None, places - 6], x[:, :2] * 2), put(x, [None, None, places], x[:, :1, :1, :1])
+
+
+def put_for_each_sample(x):
+    samples = torch.arange(x.shape[0])
+    summed = x.index_put((samples[:, None], torch.tensor([[1, 1, -1]])), x[:, :3], accumulate=True)
+    return torch.index_put(x, (samples, x.argmax(1)), x[:, 0] * 2), summed
+
+
+def summed_at_indices(x):
+    twice, other = torch.tensor([1, 1, 4]), torch.tensor([2, 2, -1])
+    y = put(x, [None, twice, other], x[:, 2:5, 3], True)
+    return y, x.index_add(1, twice, x[:, 2:5], alpha=2), x.index_copy(2, twice[1:], x[:, :, 2:4])
+
+
 FUNCTIONS: dict[str, tuple] = {
     "numbers": (lambda x: (2 - x) / 3 + x * 0.5 - 1 / (x.abs() + 1), ROW),
     "alpha": (lambda x: torch.add(x, x, alpha=3) - torch.sub(x, 1, alpha=2), ROW),
@@ -201,6 +230,9 @@ FUNCTIONS: dict[str, tuple] = {
     "comparisons": (lambda x: (x >= 0) & (x < 1) | ~(x != 2) | (x <= x.mean()) ^ (x == 1), ROW),
     "integers against fractions": (lambda x: (x * 4).long() > 0.5, ROW),
     "powers": (lambda x: x**2 + x.abs() ** 0.5 + 2**x + x.abs() ** x, ROW),
+    "remainders": (lambda x: ((x * 5) % 3.0, (x * 5) % -1.5, (x.abs() * 5) % (x.flip(1) - 1)), ROW),
+    "remainders of integers": (lambda x: ((x * 9).long() % 4, (x * 9).long() % -4, (x * 9).int() % 2.5), ROW),
+    "remainders of numbers": (lambda x: 3.0 % x.detach(), ROW),
     "roots": (lambda x: torch.rsqrt(x.abs() + 1) + torch.log1p(x.abs()) + torch.exp(x).sqrt(), ROW),
     "rounding": (lambda x: torch.floor(x * 3) + torch.round(x * 2) + torch.ceil(x) + x.sign(), ROW),
     "trigonometry": (lambda x: x.sin() + x.cos() * torch.atan(x) + torch.erf(x), ROW),
@@ -239,6 +271,13 @@ FUNCTIONS: dict[str, tuple] = {
     "indexed": (lambda x: (x[:, [3, 0, -1]], x.index_select(2, torch.tensor([1, 1]))), IMAGE),
     "indexed twice": (lambda x: x[:, torch.tensor([[0], [-1]]), torch.tensor([2, 3])], IMAGE),
     "gathered": (lambda x: x.gather(1, x.argsort(1) if False else torch.zeros_like(x).long() + 2), ROW),
+    "put into places": (put_at_indices, IMAGE),
+    "put into computed places": (put_at_computed_indices, IMAGE),
+    "put for each sample": (put_for_each_sample, ROW),
+    "summed into places": (summed_at_indices, IMAGE),
+    "counted": (lambda x: x * torch.arange(x.shape[0])[:, None] + torch.arange(1.0, 17, 2), ROW),
+    "counted to the samples": (lambda x: torch.arange(0, x.shape[0] * 3, 3) * x[:, 0], ROW),
+    "made of sizes alone": (lambda x: torch.eye(x.shape[0], 3)[:, :1] + x, ROW),
     "embedding": (lambda x: F.embedding(x.abs().long(), TABLE), ROW),
     "triangles": (lambda x: x.tril() + x.triu(1), STEPS),
     "means": (lambda x: (x.mean((2, 3)), x.mean(-1, keepdim=True), x.mean((1, 2, 3), dtype=torch.float64)), IMAGE),
@@ -332,6 +371,10 @@ REFUSED = {
         "without any key",
     ),
     "indices of pooling": (nn.MaxPool2d(2, return_indices=True).eval(), IMAGE, "indices"),
+    "put by truth values": (lambda x: x.index_put((x > 0,), x.sum()), ROW, "how many elements"),
+    "put into one place twice": (lambda x: put(x, [None, torch.tensor([0, -8])], x[:, :2]), ROW, "several values"),
+    "put into some samples": (lambda x: x.index_put((torch.tensor([0]),), x[:1] * 2), ROW, "some of the samples"),
+    "counted in fractions": (lambda x: x[:, :1] + torch.arange(0, x.shape[0], 0.5)[None], ROW, "fractions"),
     "unknown operator": (lambda x: torch.fft.fft(x).real, ROW, "aten::"),
     "taken apart into what is unknown": (lambda x: torch.hypot(x, x + 1), ROW, "hypot in aten::hypot"),
     "no tensor": (lambda x: (x, 3), ROW, "returns int"),

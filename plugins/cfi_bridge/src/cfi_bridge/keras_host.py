@@ -94,7 +94,7 @@ class _Part(keras.layers.Layer):
 
     def __init__(self, spanned: Span, name: str, number: int) -> None:
         super().__init__(name=name, autocast=False, trainable=False)
-        self._framework = spanned.source.name
+        self._framework = spanned.original.name
         # Two bridges are two models, though their layers have the same names and no weights.
         self.number = number
         # XLA cannot call Python.
@@ -115,7 +115,7 @@ class KerasTap(_Part):
 
     def __init__(self, spanned: Span, stage: int, number: int) -> None:
         super().__init__(spanned, _tap_name(stage), number)
-        self.source = spanned.runner.layers[stage]
+        self.layer = spanned.runner.layers[stage]
 
     def call(self, activation: Any) -> Any:
         """The activation."""

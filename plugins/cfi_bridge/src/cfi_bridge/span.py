@@ -37,17 +37,17 @@ class Span:
 
     Attributes:
         host: Adapter of the framework that the tensors come from and go to.
-        source: Adapter of the model's own framework.
+        original: Adapter of the model's own framework.
         model: The model.
         runner: Its stages.
-        host_turns: Whether axes are permuted on the host's side of the crossing, or on the source's.
+        host_turns: Whether axes are permuted on the host's side of the crossing, or on the original's.
         input_axes: For each input, the permutation from the model's axes to the host's; None: unchanged.
         layer_axes: For the activation of each opened layer, the permutation from the original's axes.
         output_axes: For each output, the permutation from the original's axes.
     """
 
     host: FrameworkAdapter
-    source: FrameworkAdapter
+    original: FrameworkAdapter
     model: Any
     runner: Runner
     host_turns: bool
@@ -88,8 +88,8 @@ class Span:
     def outwards(self, tensor: Any, axes: Axes, place: Any) -> Any:
         """A tensor of the model's framework as one of the host's."""
         if axes is not None and not self.host_turns:
-            tensor = self.source.permute(tensor, axes)
-        tensor = hand_over(tensor, self.source, self.host, place)
+            tensor = self.original.permute(tensor, axes)
+        tensor = hand_over(tensor, self.original, self.host, place)
         return self.host.permute(tensor, axes) if axes is not None and self.host_turns else tensor
 
     def layers(self, names: Sequence[str]) -> Mapping[str, BridgedLayer]:
@@ -102,13 +102,13 @@ class Span:
         return self
 
     def __reduce__(self) -> NoReturn:
-        refuse_to_save(self.source.name)
+        refuse_to_save(self.original.name)
 
     def _inwards(self, tensor: Any, axes: Axes) -> Any:
         if axes is not None and self.host_turns:
             tensor = self.host.permute(tensor, _inverse(axes))
-        tensor = hand_over(tensor, self.host, self.source, self.model)
-        return self.source.permute(tensor, _inverse(axes)) if axes is not None and not self.host_turns else tensor
+        tensor = hand_over(tensor, self.host, self.original, self.model)
+        return self.original.permute(tensor, _inverse(axes)) if axes is not None and not self.host_turns else tensor
 
     def _all_inwards(self, values: Sequence[Any]) -> list[Any]:
         axes = (*self.input_axes, *self.layer_axes)
@@ -128,21 +128,21 @@ def span(request: BridgeRequest, host: FrameworkAdapter, *, channels_last: bool)
         request: The model.
         host: Adapter of the framework that it shall run in.
         channels_last: Where the host has the channels of inputs, layers and images among the outputs; otherwise they
-            follow the samples. There they are moved on the source's side of the crossing, otherwise on the host's.
+            follow the samples. There they are moved on the original's side of the crossing, otherwise on the host's.
 
     Raises:
         LayerError: A layer cannot be opened.
     """
-    source, model = request.adapter, request.model
-    runner = source.runner(model, request.inputs, tuple(dict.fromkeys(request.layers)))
+    original, model = request.adapter, request.model
+    runner = original.runner(model, request.inputs, tuple(dict.fromkeys(request.layers)))
     examples = run_all(runner, request.inputs)
 
     def turn(shape: Sequence[int], layer: str | None = None) -> Axes:
-        return _move(len(shape), source.channel_axis(model, shape, layer=layer), channels_last)
+        return _move(len(shape), original.channel_axis(model, shape, layer=layer), channels_last)
 
     spanned = Span(
         host,
-        source,
+        original,
         model,
         runner,
         not channels_last,

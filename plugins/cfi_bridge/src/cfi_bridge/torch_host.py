@@ -35,12 +35,12 @@ class TorchTap(nn.Identity):
     """Stands for a layer of the model: what goes through is its activation.
 
     Attributes:
-        source: The layer's name in the model.
+        layer: The layer's name in the model.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, layer: str) -> None:
         super().__init__()
-        self.source = source
+        self.layer = layer
 
     def forward(self, activation: Tensor) -> Tensor:
         """The activation; one that depends on no gradient so far can be differentiated by from here on."""
@@ -51,7 +51,7 @@ class TorchTap(nn.Identity):
 
     def extra_repr(self) -> str:
         """The layer's name in the model."""
-        return repr(self.source)
+        return repr(self.layer)
 
 
 class BridgedModel(nn.Module):
@@ -85,7 +85,7 @@ class BridgedModel(nn.Module):
         """
         if len(inputs) != len(self._dtypes):
             raise InputError(
-                f"The {self._span.source.name} model takes {len(self._dtypes)} inputs, got {len(inputs)}: pass one "
+                f"The {self._span.original.name} model takes {len(self._dtypes)} inputs, got {len(inputs)}: pass one "
                 f"tensor for each."
             )
         values = [_in_type(value, dtype) for value, dtype in zip(inputs, self._dtypes, strict=True)]
@@ -95,10 +95,10 @@ class BridgedModel(nn.Module):
         return results[0] if len(results) == 1 else results
 
     def __repr__(self) -> str:
-        layers = ", ".join(tap.source for tap in self.layers)
+        layers = ", ".join(tap.layer for tap in self.layers)
         count = len(self._dtypes)
         return (
-            f"{type(self).__name__}(a {self._span.source.name} model with {count} input{'s' * (count > 1)}"
+            f"{type(self).__name__}(a {self._span.original.name} model with {count} input{'s' * (count > 1)}"
             f"{f'; layers: {layers}' if layers else ''})"
         )
 

@@ -197,6 +197,12 @@ def check_modules(
     # Whatever the model raises on its inputs is the cause; there is no list of such errors.
     except Exception as error:
         raise MethodError(f"'{method.key}': the model failed on the inputs ({error}). Check the inputs.") from error
+    if not graph.nodes:
+        start, end = "the layer" if at_layer else "the inputs", "the layer" if neuron else "the output"
+        raise MethodError(
+            f"'{method.key}': no gradient leads from {start} to {end}, so no rule has anything to attach to. "
+            "Explain another layer, or use a method that only runs the model, such as 'feature_ablation'."
+        )
     _RULE_CHECKS[method.rule](method, graph)
     return graph
 

@@ -169,7 +169,8 @@ def trace(
     """Runs the model once and reads the graph between its inputs and its output.
 
     Parameters take part detached, so that the graph holds exactly what depends on the inputs; their
-    `requires_grad` is left alone.
+    `requires_grad` is left alone. What a module without children makes of whole numbers alone (an embedding of
+    tokens) stands for these: the graph begins there. So it does at `start`, where nothing connects that to the inputs.
 
     Args:
         model: Module to run.
@@ -264,14 +265,17 @@ def _watch(graph: Graph, owner: Owner) -> list[RemovableHandle]:
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         before.append(frozenset(node for node in map(_node, tensors((args, kwargs))) if node is not None))
 
-    def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         start = before.pop()
+        if _is_of_whole_numbers(args, kwargs, output):
+            return output.detach().requires_grad_()
         ends = [node for node in map(_node, tensors(output)) if node is not None]
         graph.calls[owner.name] += 1
         graph.spans[owner.name].append((start, frozenset(ends)))
         for node in walk(ends, start):
             if base_name(node) != "AccumulateGrad":
                 graph.owners.setdefault(node, owner)
+        return None
 
     return [
         owner.module.register_forward_pre_hook(enter, with_kwargs=True),
@@ -279,9 +283,18 @@ def _watch(graph: Graph, owner: Owner) -> list[RemovableHandle]:
     ]
 
 
-def _capture(captured: dict[nn.Module, list[Node]]) -> Callable[[nn.Module, Any, Any], None]:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
+def _is_of_whole_numbers(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> bool:
+    """Whether a module gives real numbers that depend on the inputs by way of whole numbers alone."""
+    given = list(tensors((args, kwargs)))
+    is_real = isinstance(output, Tensor) and output.is_floating_point() and not output.requires_grad
+    return is_real and bool(given) and not any(value.is_floating_point() for value in given)
+
+
+def _capture(captured: dict[nn.Module, list[Node]]) -> Callable[[nn.Module, Any, Any], Any]:
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
         captured[module] = [node for node in map(_node, tensors(output)) if node is not None]
+        unconnected = isinstance(output, Tensor) and output.is_floating_point() and not output.requires_grad
+        return output.detach().requires_grad_() if unconnected else None
 
     return hook
 

@@ -43,7 +43,7 @@ class Evaluator:
         self._model, self._runtime = model, runtime
         self._weights = sum(tensor_bytes(one) for one in model.graph.initializer)
         self._known: dict[tuple[tuple[int, ...], ...], Sizes] = {}
-        self._sessions: dict[tuple[bool, bool], Run] = {}
+        self._sessions: dict[tuple[int, bool], Run] = {}
 
     def __call__(self, feeds: Feeds) -> list[Any]:
         """All outputs.
@@ -51,8 +51,8 @@ class Evaluator:
         Raises:
             InputError: The pass takes more than a limit allows, or the model cannot be run on these inputs.
         """
-        samples = most_samples(feeds)
-        memory = memory_allowed(self._weights, samples)
+        samples, given = most_samples(feeds), sum(np.asarray(value).nbytes for value in feeds.values())
+        memory = memory_allowed(self._weights, samples, given)
         found = self._sizes(feeds)
         if found.peak > memory:
             raise MEMORY.error(
@@ -60,8 +60,8 @@ class Evaluator:
                 f"are allowed for a model of this size",
                 found.peak,
             )
-        run = self._session(found)
-        return run(feeds, seconds_allowed(self._weights, samples), memory)
+        run = self._session(found, memory)
+        return run(feeds, seconds_allowed(self._weights, samples, given), memory)
 
     def _sizes(self, feeds: Feeds) -> Sizes:
         shapes = {name: np.shape(value) for name, value in feeds.items()}
@@ -73,15 +73,16 @@ class Evaluator:
                 self._known[key] = Sizes(0, complete=False, slow_constants=True)
         return self._known[key]
 
-    def _session(self, found: Sizes) -> Run:
-        key = (found.complete, found.slow_constants)
+    def _session(self, found: Sizes, memory: int) -> Run:
+        """The session for such inputs; where the graph does not tell what they take, one of limited memory."""
+        arena = 0 if found.complete else _arena_size(memory)
+        key = (arena, found.slow_constants)
         if key not in self._sessions:
-            make = (
-                partial(_runtime, self._model, found, self._weights)
+            self._sessions[key] = (
+                _runtime(self._model, self._weights, arena, found.slow_constants)
                 if self._runtime
-                else partial(_reference, self._model)
+                else _reference(self._model)
             )
-            self._sessions[key] = make()
         return self._sessions[key]
 
 
@@ -94,25 +95,32 @@ def _refusal(error: BaseException) -> InputError:
 # By ONNX Runtime
 
 
-def _runtime(model: ModelProto, found: Sizes, weights: int) -> Run:
-    """A session, whose passes are ended from outside."""
+def _runtime(model: ModelProto, weights: int, arena: int, slow_constants: bool) -> Run:
+    """A session, whose passes are ended from outside.
+
+    Args:
+        model: The model.
+        weights: Bytes of its weights.
+        arena: Bytes that its results may take; 0 if that is known beforehand.
+        slow_constants: Whether ONNX Runtime is kept from computing what depends on no input.
+    """
     from onnxruntime import InferenceSession, RunOptions, SessionOptions
 
     options = SessionOptions()
     options.log_severity_level = _QUIET
-    if found.slow_constants:
+    if slow_constants:
         # Where ONNX Runtime computes constants while it prepares a model, nothing can end it.
         options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(_MOST_FOLDED))
-    left_out = ["ConstantFolding"] if found.slow_constants else []
-    bounded = not found.complete and _register_arena(memory_allowed(weights, 0))
-    if bounded:
+    left_out = ["ConstantFolding"] if slow_constants else []
+    if arena:
+        _register_arena(arena)
         options.add_session_config_entry("session.use_env_allocators", "1")
         options.enable_mem_pattern = False  # it takes memory for a whole pass, before the limit is looked at
     has_texts = any(node.op_type == "StringConcat" for node in model.graph.node)
     stop = getattr(options, "set_load_cancellation_flag", lambda stopped: None)
     content, kept = _handed_over(model, options)
     try:
-        with watched(lambda: stop(True), seconds_allowed(weights, 0)):
+        with watched(lambda: stop(True), seconds_allowed(weights)):
             session = InferenceSession(
                 content, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
             )
@@ -125,12 +133,12 @@ def _runtime(model: ModelProto, found: Sizes, weights: int) -> Run:
         """Runs the session, which reads the weights that are kept where they lie."""
         running = RunOptions()
         running.log_severity_level = _QUIET
-        if bounded:
+        if arena:
             running.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         end = partial(setattr, running, "terminate", True)
         try:
             # Numbers come from the arena; texts do not, and double before anyone looks.
-            with watched(end, seconds, None if found.complete else memory // 2 if has_texts else memory):
+            with watched(end, seconds, None if not arena else memory // 2 if has_texts else memory):
                 return list(session.run(None, dict(feeds), running))
         except InputError:
             raise
@@ -167,17 +175,20 @@ def _handed_over(model: ModelProto, options: Any) -> tuple[bytes, list[Any]]:
     return outline.SerializeToString(), values
 
 
-def _register_arena(memory: int) -> bool:
+def _arena_size(memory: int) -> int:
+    """Rounded up to a power of two where it is large, so that it is seldom another one."""
+    return 1 << max(memory - 1, 1).bit_length() if memory > GIB else memory
+
+
+def _register_arena(wanted: int) -> None:
     """Has ONNX Runtime take the memory of sessions that ask for it from an arena of limited size.
 
-    The arena belongs to the process, and sessions of others do not ask for it. Its limit is a power of two, so that it
-    is seldom another one.
+    The arena belongs to the process, and sessions of others do not ask for it.
     """
     global _registered
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    wanted = 1 << max(memory - 1, 1).bit_length() if memory > GIB else memory
     with _registering:
         if wanted != _registered:
             place = onnxruntime.OrtMemoryInfo(
@@ -187,7 +198,6 @@ def _register_arena(memory: int) -> bool:
                 place, onnxruntime.OrtArenaCfg({"max_mem": wanted, "arena_extend_strategy": 0})
             )
             _registered = wanted
-    return True
 
 
 # By the reference evaluator

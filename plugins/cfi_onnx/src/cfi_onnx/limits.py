@@ -1,7 +1,7 @@
 """What an ONNX model may take: bounds that a stranger's file cannot pass, and that the owner of a large one raises.
 
 Every limit is an environment variable, read when it is needed, so that it holds in child processes too. What a model
-needs grows with the weights that its files really hold and with the samples that it is run on, both of which are the
+needs grows with the weights that its files really hold and with the inputs that it is run on, both of which are the
 user's; the limits bound what comes on top of that.
 """
 
@@ -84,14 +84,20 @@ UNSTORED = Limit("CFI_ONNX_UNSTORED", 128 * MIB, "bytes")
 weights share. Tied weights are shared by name, or stay below it."""
 
 MEMORY = Limit("CFI_ONNX_MEMORY", 640 * MIB, "bytes")
-"""What a pass may allocate, besides `PER_SAMPLE` for each sample and `PER_WEIGHT` times the weights."""
+"""What a pass may allocate, besides `PER_SAMPLE` for each sample (or `PER_INPUT` times the inputs, if that is more) and
+`PER_WEIGHT` times the weights."""
 
 SECONDS = Limit("CFI_ONNX_SECONDS", 6, "seconds")
-"""What one pass may take, besides `SECONDS_PER_SAMPLE` for each sample and `SECONDS_PER_GIB` of weights; waiting for
-other work on the machine is not counted. A Loop that never ends is ended by it."""
+"""What one pass may take, besides `SECONDS_PER_SAMPLE` for each sample, `SECONDS_PER_MIB` of inputs and
+`SECONDS_PER_GIB` of weights; waiting for other work on the machine is not counted. A Loop that never ends is ended by
+it."""
 
 PER_SAMPLE = 48 * MIB
-"""Activations of a sample that are alive together: VGG-16 at 224 px needs 26 MB, a U-Net at 512 px some 200."""
+"""Activations of a sample that are alive together, where it is small: tokens, a picture (VGG-16 at 224 px: 26 MB)."""
+
+PER_INPUT = 256
+"""The same for large samples: a U-Net of a photograph holds some 80 times its input, one of a volume of one channel 200
+times."""
 
 PER_WEIGHT = 4
 """ONNX Runtime keeps weights as they are and packed for its kernels, and may need both cast to another type."""
@@ -99,15 +105,19 @@ PER_WEIGHT = 4
 SECONDS_PER_SAMPLE = 0.25
 """The time that ResNet-152 needs on one core."""
 
+SECONDS_PER_MIB = 3.0
+"""A U-Net of a volume of 128 voxels each way, which is 8 MiB, does some 10¹² operations: 20 seconds on two cores."""
+
 SECONDS_PER_GIB = 100
 """A weight that is used for each of 500 tokens costs a thousand operations, which a core does in 10 nanoseconds."""
 
 
-def memory_allowed(weights: int, samples: int) -> int:
-    """Bytes that a model may allocate in a pass over so many samples."""
-    return MEMORY.value + PER_WEIGHT * weights + PER_SAMPLE * samples
+def memory_allowed(weights: int, samples: int = 0, inputs: int = 0) -> int:
+    """Bytes that a model may allocate in a pass over so many samples, which are so many bytes."""
+    return MEMORY.value + PER_WEIGHT * weights + max(PER_SAMPLE * samples, PER_INPUT * inputs)
 
 
-def seconds_allowed(weights: int, samples: int) -> float:
-    """How long a pass over so many samples may take."""
-    return SECONDS.value + SECONDS_PER_SAMPLE * samples + SECONDS_PER_GIB * weights / GIB
+def seconds_allowed(weights: int, samples: int = 0, inputs: int = 0) -> float:
+    """How long a pass over so many samples, which are so many bytes, may take."""
+    of_inputs = SECONDS_PER_SAMPLE * samples + SECONDS_PER_MIB * inputs / MIB
+    return SECONDS.value + of_inputs + SECONDS_PER_GIB * weights / GIB

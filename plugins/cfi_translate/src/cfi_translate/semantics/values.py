@@ -134,7 +134,7 @@ def require_inference(op: Operation, *, ratio: Value | None = None, training: Va
         require(op.attributes.get("is_test"), told)
 
 
-def wrap_indices(indices: np.ndarray, size: int) -> np.ndarray:
+def wrap_indices(indices: np.ndarray, size: int | np.ndarray) -> np.ndarray:
     """Places along an axis of some size, counted from the front; negative ones count from the end."""
     wrapped = np.where(indices < 0, indices + size, indices)
     require(((wrapped >= 0) & (wrapped < size)).all(), "an index lies outside")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 from torch._decomp import get_decompositions
+from torch._guards import detect_fake_mode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from cfi_core.adapters import adapter_for
@@ -157,12 +158,17 @@ def take_apart(node: fx.Node, operator: Any) -> fx.Graph:
         arguments, keywords = fx.map_arg((node.args, node.kwargs), given.__getitem__)
         return rule(*arguments, **keywords)
 
-    with _exporting, _isolate():
+    operands = [one.meta["val"] for one in node.all_input_nodes]
+    # Without the mode, a rule that is given sizes alone makes a real tensor, and the number of samples is fixed.
+    mode = detect_fake_mode([node.meta.get("val"), *operands]) or contextlib.nullcontext()
+    with _exporting, _isolate(), mode:
         try:
-            graph = make_fx(run)(*(one.meta["val"] for one in node.all_input_nodes)).graph
+            graph = make_fx(run)(*operands).graph
         except Exception as error:  # the rules run through all layers of torch
             raise Refusal("the operator is not supported") from error
     require(all(one.target != operator for one in graph.nodes), "the operator is not supported")
+    sizes = [one for one in operands if isinstance(one, torch.SymInt)]
+    require(all(one.node.expr.free_symbols for one in sizes), "torch's rule for it fixes the number of samples")
     return graph
 
 

@@ -144,6 +144,12 @@ def floor_divide(op: LayerCall, to: KerasWalk, x1: Any, x2: Any) -> Laid:
     return quotient.like(to.function(torch.floor, quotient.node))
 
 
+@operator("ops.Mod")
+def remainder(op: LayerCall, to: KerasWalk, x1: Any, x2: Any) -> Laid:
+    """Of the sign of the divisor, in both."""
+    return _combine(op, to, torch.remainder, (x1, x2), op.output.dtype)
+
+
 def _number(x: Any, other: Any, dtype: str) -> Any:
     """An operand that stays a number beside the other; None for what does not."""
     if not isinstance(x, Laid) or isinstance(other, keras.Variable):

@@ -139,7 +139,10 @@ def modulus(op: Operation, to: KerasBuilder, one: Value, other: Value) -> Tensor
     (a, b), axes = _align(op, to, (one, other))
     if not op.attributes["fmod"] or np.dtype(op.output.dtype).kind == "u":
         return Tensor(ops.mod(a, b), axes)
-    return Tensor(ops.multiply(ops.sign(a), ops.mod(ops.absolute(a), ops.absolute(b))), axes)
+    # Not by `ops.sign` and `ops.absolute`, which have no slope at zero, where this has that of the dividend.
+    is_negative = ops.less(a, np.zeros((), str(op.output.dtype)))
+    rest = ops.mod(ops.where(is_negative, ops.negative(a), a), ops.absolute(b))
+    return Tensor(ops.where(is_negative, ops.negative(rest), rest), axes)
 
 
 @operator("Pow")

@@ -17,14 +17,20 @@ from cfi_translate.program import Operation, Value
 from cfi_translate.semantics.values import constant_of, rank_of, shape_of, static, wrap_indices
 
 
-def _wrap(to: KerasBuilder, indices: Value, size: int) -> Any:
-    """Indices counted from the front; negative ones count from the end."""
+def _wrap(to: KerasBuilder, indices: Value, size: int | np.ndarray) -> Any:
+    """Indices counted from the front; negative ones count from the end.
+
+    Args:
+        to: What is being built.
+        indices: The indices.
+        size: Of the axis, or of one axis for each position along the last axis of the indices.
+    """
     if indices.constant is not None:
         return wrap_indices(indices.constant, size)
     return _wrap_computed(to.plain(indices), size)
 
 
-def _wrap_computed(chosen: Any, size: int) -> Any:
+def _wrap_computed(chosen: Any, size: int | np.ndarray) -> Any:
     zero, extent = (np.asarray(one, str(chosen.dtype)) for one in (0, size))
     return ops.where(ops.less(chosen, zero), ops.add(chosen, extent), chosen)
 
@@ -82,6 +88,17 @@ def gather_nd(op: Operation, to: KerasBuilder, data: Value, indices: Value) -> T
     rows = to.reshape(value, [int(np.prod(counts)), *value.shape[depth:]], ".flat")
     made = ops.take(rows, np.ravel_multi_index(tuple(chosen), counts), axis=0)
     return Tensor(made, identity(wanted.ndim - 1 + rank_of(data) - depth))
+
+
+@operator("ScatterND")
+def scatter_nd(op: Operation, to: KerasBuilder, data: Value, indices: Value, updates: Value) -> Tensor:
+    reduction = op.attributes.get("reduction", "none")
+    require(reduction in ("none", "add"), f"the reduction {reduction} is not supported")
+    depth = static(shape_of(indices)[-1:])[0]
+    chosen = _wrap(to, indices, np.array(static(shape_of(data)[:depth])))
+    summed = None if reduction == "none" else reduction
+    made = ops.scatter_update(to.plain(data), chosen, to.plain(updates), reduction=summed)
+    return Tensor(made, identity(rank_of(data)))
 
 
 @operator("TopK")

@@ -115,6 +115,8 @@ def _crop(to: KerasBuilder, tensor: Tensor, parts: Sequence[slice]) -> Any:
     """What a slice of rows, columns or steps of a sequence is as a layer; None for any other slice."""
     if not 3 <= tensor.rank <= 5 or not tensor.is_float or parts[0] != slice(None) or parts[-1] != slice(None):
         return None
+    if None in tensor.value.shape[1:]:  # the samples are not first
+        return None
     cropping = []
     for part, size in zip(parts[1:-1], tensor.value.shape[1:-1], strict=True):
         first, last, step = part.indices(size)

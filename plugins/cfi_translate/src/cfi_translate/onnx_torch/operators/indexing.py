@@ -14,7 +14,7 @@ from torch.nn import functional
 from cfi_translate.grammar import require
 from cfi_translate.onnx_torch.builder import TorchBuilder, along, torch_type
 from cfi_translate.onnx_torch.table import operator
-from cfi_translate.program import Operation, Value
+from cfi_translate.program import SAMPLES, Operation, Value
 from cfi_translate.semantics.values import constant_of, number_of, rank_of, shape_of, static, wrap_indices
 
 _REDUCTIONS = {"add": "sum", "mul": "prod", "min": "amin", "max": "amax"}
@@ -85,9 +85,12 @@ def scatter_elements(op: Operation, to: TorchBuilder, data: Value, indices: Valu
 
 @operator("ScatterND")
 def scatter_nd(op: Operation, to: TorchBuilder, data: Value, indices: Value, updates: Value) -> fx.Node:
-    """Puts rows into the data, seen as a list of rows."""
-    sizes, depth = static(shape_of(data)), static(shape_of(indices)[-1:])[0]
-    where = to.cast(indices, torch.int64)
+    depth, where = static(shape_of(indices)[-1:])[0], to.cast(indices, torch.int64)
+    if (reduction := op.attributes.get("reduction", "none")) in ("none", "add"):
+        columns = tuple(to.function(torch.select, where, -1, position) for position in range(depth))
+        return to.function(torch.index_put, data, columns, updates, accumulate=reduction == "add")
+    # The data, seen as a list of rows.
+    sizes = static(shape_of(data))
     flat: Any = None
     for position in range(depth):
         column = to.function(torch.remainder, to.function(torch.select, where, -1, position), sizes[position])
@@ -207,9 +210,19 @@ def eye(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
 
 @operator("Range")
 def line(op: Operation, to: TorchBuilder, start: Value, limit: Value, step: Value) -> fx.Node:
-    """Only what the walk through sizes has not computed comes here: lengths that follow values."""
-    bounds = (number_of(one, "bound") for one in (start, limit, step))
+    """Only what no buffer can hold comes here: lengths that follow values, or the number of samples."""
+    bounds = (_bound(to, one) for one in (start, limit, step))
     return to.function(torch.arange, *bounds, dtype=torch_type(op.output))
+
+
+def _bound(to: TorchBuilder, value: Value) -> Any:
+    """A number, or the number of samples, or of them several for each."""
+    if value.varying is None:
+        return number_of(value, "bound")
+    few, many = (one.item() for one in value.varying)
+    each = few / SAMPLES[0]
+    require(each.is_integer() and many == each * SAMPLES[1], "its bound is more than a multiple of the samples")
+    return to.samples() if each == 1 else to.function(torch.mul, to.samples(), int(each))
 
 
 @operator("Trilu")

@@ -89,6 +89,18 @@ def round_quotient(op: TorchOp, to: OnnxGraph, first: Any, second: Any, rounding
     return to.node("Div", *promote(op, to, first, second))
 
 
+@operator("remainder.Tensor", "remainder.Scalar", "remainder.Scalar_Tensor")
+def remainder(op: TorchOp, to: OnnxGraph, first: Any, second: Any) -> OnnxValue:
+    first, second = promote(op, to, first, second)
+    if not op.dtype.is_floating_point:
+        return to.node("Mod", first, second)
+    # ONNX gives fractions the sign of the dividend, torch that of the divisor.
+    rest = to.node("Mod", first, second, fmod=1)
+    signs = to.node("Mul", to.node("Sign", rest), to.node("Sign", second))
+    opposite = to.node("Less", signs, to.scalar(0, op.dtype))
+    return to.node("Where", opposite, to.node("Add", rest, second), rest)
+
+
 @operator("pow.Tensor_Scalar", "pow.Tensor_Tensor", "pow.Scalar")
 def power(op: TorchOp, to: OnnxGraph, base: Any, exponent: Any) -> OnnxValue:
     require(op.dtype.is_floating_point, "it is a power of integers")

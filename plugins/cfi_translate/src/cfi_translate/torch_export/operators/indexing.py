@@ -10,7 +10,7 @@ import torch
 
 from cfi_translate.grammar import Converter, Refusal, require
 from cfi_translate.torch_export.onnx_graph import Filled, OnnxGraph, OnnxValue
-from cfi_translate.torch_export.operators.shaping import reshape, same_size
+from cfi_translate.torch_export.operators.shaping import expand, permute, reshape, same_size
 from cfi_translate.torch_export.table import TorchOp, operator
 
 _END = np.iinfo(np.int64).max
@@ -98,6 +98,43 @@ def index(op: TorchOp, to: OnnxGraph, x: Any, indices: Sequence[Any]) -> OnnxVal
     shape = tuple(x.shape)
     flat = reshape(to, x, (*shape[: given[0]], count, *shape[given[-1] + 1 :]))
     return to.node("Gather", flat, joined, axis=given[0])
+
+
+@operator("index_put", "_unsafe_index_put")
+def put(op: TorchOp, to: OnnxGraph, x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> OnnxValue:
+    given = [axis for axis, one in enumerate(indices) if one is not None]
+    rest = [axis for axis in range(len(x.shape)) if axis not in given]
+    truths = any(indices[axis].dtype in (torch.bool, torch.uint8) for axis in given)
+    require(not truths, "how many elements it changes depends on their values")
+    if not accumulate and len(values.shape):
+        _require_distinct([(indices[axis], x.shape[axis]) for axis in given])
+    places = tuple(torch.broadcast_shapes(*(indices[axis].shape for axis in given)))
+    expanded = (expand(to, to.cast(indices[axis], torch.int64), tuple(indices[axis].shape), places) for axis in given)
+    columns = [to.node("Unsqueeze", one, [-1]) for one in expanded]
+    where = columns[0] if len(columns) == 1 else to.node("Concat", *columns, axis=-1)
+    # The axes that are indexed come first in ONNX. In torch's values they are where they are in x, if adjacent.
+    before = given[0] if given == list(range(given[0], given[-1] + 1)) else 0
+    values, sizes, count = to.cast(values, op.dtype), tuple(values.shape), len(places) + len(rest)
+    if before and len(sizes) > len(rest) - before:
+        missing, behind = count - len(sizes), before + len(places)
+        values = to.node("Unsqueeze", values, list(range(missing))) if missing else values
+        order = [*range(before, behind), *range(before), *range(behind, count)]
+        values, sizes = permute(op, to, values, order), tuple(((1,) * missing + sizes)[axis] for axis in order)
+    values = expand(to, values, sizes, (*places, *(x.shape[axis] for axis in rest)))
+    order = [*given, *rest]
+    reduction = "add" if accumulate else None
+    made = to.node("ScatterND", permute(op, to, x, order), where, values, reduction=reduction)
+    return permute(op, to, made, [order.index(axis) for axis in range(len(order))])
+
+
+def _require_distinct(indices: Sequence[tuple[Any, Any]]) -> None:
+    """Refuses constant indices that name a place twice: torch does not promise which value stays there."""
+    if not all(isinstance(one, torch.Tensor) for one, _ in indices):
+        return
+    require(not any(isinstance(size, torch.SymInt) for _, size in indices), "it changes some of the samples")
+    wrapped = torch.broadcast_tensors(*(one.to("cpu", torch.int64) % size for one, size in indices))
+    found = torch.stack(wrapped, -1).reshape(-1, len(wrapped))
+    require(len(found.unique(dim=0)) == len(found), "it puts several values into one place")
 
 
 @operator("slice_scatter")

@@ -80,12 +80,17 @@ def concatenate(op: TorchOp, to: OnnxGraph, tensors: Sequence[Any], axis: int = 
 
 
 @operator("expand", "expand_as", "broadcast_to")
-def expand(op: TorchOp, to: OnnxGraph, x: Any, *_: Any) -> Any:
-    if _same_shape(tuple(x.shape), op.shape):
+def expand_as_computed(op: TorchOp, to: OnnxGraph, x: Any, *_: Any) -> Any:
+    """To whatever shape torch computed."""
+    return expand(to, x, tuple(x.shape), op.shape)
+
+
+def expand(to: OnnxGraph, x: Any, old: tuple[Any, ...], shape: tuple[Any, ...]) -> Any:
+    """A value of one shape, broadcast to another; sizes that follow the number of samples are kept free."""
+    if _same_shape(old, shape):
         return x
-    old = (1,) * (len(op.shape) - len(x.shape)) + tuple(x.shape)
-    kept = map(same_size, old, op.shape)
-    return to.node("Expand", x, to.sizes([1 if keep else size for keep, size in zip(kept, op.shape, strict=True)]))
+    kept = map(same_size, (1,) * (len(shape) - len(old)) + old, shape)
+    return to.node("Expand", x, to.sizes([1 if keep else size for keep, size in zip(kept, shape, strict=True)]))
 
 
 @operator("repeat", "tile")
@@ -106,7 +111,7 @@ def pixel_shuffle(op: TorchOp, to: OnnxGraph, x: Any, factor: int) -> OnnxValue:
 
 @operator("copy")
 def copy(op: TorchOp, to: OnnxGraph, x: Any, source: Any, *_: Any) -> Any:
-    return expand(op, to, to.cast(source, op.dtype))
+    return expand_as_computed(op, to, to.cast(source, op.dtype))
 
 
 @operator("full", "full_like", "fill.Scalar")
@@ -128,3 +133,21 @@ def _fill_with(number: int) -> Converter:
 
 for _number, _name in enumerate(("zeros", "ones")):
     operator(_name, f"{_name}_like", f"new_{_name}")(_fill_with(_number))
+
+
+@operator("arange")
+def count(op: TorchOp, to: OnnxGraph, end: Any, *_: Any) -> Any:
+    return count_in_steps(op, to, 0, end, 1)
+
+
+@operator("arange.start")
+def count_from(op: TorchOp, to: OnnxGraph, start: Any, end: Any, *_: Any) -> Any:
+    return count_in_steps(op, to, start, end, 1)
+
+
+@operator("arange.start_step")
+def count_in_steps(op: TorchOp, to: OnnxGraph, start: Any, end: Any, step: Any, *_: Any) -> Any:
+    bounds = start, end, step
+    require(all(isinstance(one, int | torch.SymInt) for one in bounds), "it counts in fractions")
+    counted = to.node("Range", *(to.cast(one, torch.int64) for one in bounds))
+    return counted if op.dtype == torch.int64 else to.node("Cast", counted, to=to.type(op.dtype))

@@ -8,8 +8,8 @@ import math
 import numpy as np
 
 from cfi_core.attribution import Attribution
+from cfi_core.builtin import write_npz
 from cfi_core.specs import Kind
-from cfi_core.writers import write_npz
 
 VALUES = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
 DIMS = ("sample", "height", "width")
