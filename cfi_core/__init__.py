@@ -41,45 +41,12 @@ from cfi_core.translation.store import keep_translations
 
 __version__ = _version("cfi-core")
 
-__all__ = [
-    "ArgumentError",
-    "Attribution",
-    "CFIError",
-    "CFIWarning",
-    "Certificate",
-    "ChoiceWarning",
-    "InputError",
-    "Layer",
-    "LayerError",
-    "LayerMap",
-    "LayerMatch",
-    "MethodError",
-    "ModelWarning",
-    "NoGradientError",
-    "PendingLayer",
-    "Plan",
-    "PlotError",
-    "PluginConflictError",
-    "PluginWarning",
-    "RouteError",
-    "TargetError",
-    "Translation",
-    "TranslationError",
-    "TranslationWarning",
-    "UnfaithfulTranslationError",
-    "UnknownFrameworkError",
-    "UnknownMethodError",
-    "attribute",
-    "finish_execution_with_layer",
-    "forget_translations",
-    "frameworks",
-    "keep_translations",
-    "layers",
-    "methods",
-    "plan",
-    "plugins",
-    "toolsets",
-    "translate",
-    "translators",
-    "visualize_features",
-]
+# By kind, as in docs/api.md.
+__all__ = ["attribute", "visualize_features", "finish_execution_with_layer", "plan", "translate", "layers"]
+__all__ += ["methods", "toolsets", "frameworks", "translators", "plugins"]
+__all__ += ["keep_translations", "forget_translations"]
+__all__ += ["Attribution", "PendingLayer", "Plan", "Translation", "Certificate", "LayerMap", "LayerMatch", "Layer"]
+__all__ += ["CFIError", "ArgumentError", "InputError", "TargetError", "LayerError", "MethodError", "NoGradientError"]
+__all__ += ["PlotError", "PluginConflictError", "RouteError", "TranslationError", "UnfaithfulTranslationError"]
+__all__ += ["UnknownFrameworkError", "UnknownMethodError"]
+__all__ += ["CFIWarning", "ChoiceWarning", "ModelWarning", "PluginWarning", "TranslationWarning"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -109,15 +108,6 @@ def as_arrays(registry: Registry, value: Any) -> tuple[Any, ...]:
     parts = value if isinstance(value, list | tuple) else ()
     several = all(is_array(registry, part) for part in parts)
     return tuple(parts) if parts and several else (value,)
-
-
-def as_tensor(registry: Registry, adapter: FrameworkAdapter, model: Any, value: Any, axes: Sequence[int] | None) -> Any:
-    """A fresh tensor of the adapter's framework with permuted axes, without a detour where it already is one."""
-    if adapter.is_tensor(value):
-        tensor = adapter.tensor(value, model)
-        return tensor if axes is None else adapter.permute(tensor, axes)
-    array = as_array(registry, value, "an array")
-    return adapter.tensor(array if axes is None else np.transpose(array, axes), model)
 
 
 def known_frameworks(registry: Registry) -> dict[str, FrameworkSpec]:

@@ -10,7 +10,8 @@ from cfi_core.adapters import adapter_for, framework_named
 from cfi_core.attribution import Attribution
 from cfi_core.boundary import observe
 from cfi_core.carrying import carry
-from cfi_core.checking import check, check_layer, check_names, read_inputs, run_original
+from cfi_core.checking import check, check_layer, check_names
+from cfi_core.checking.inputs import read_inputs, run_original
 from cfi_core.detection import detect_framework, find_original, load_original
 from cfi_core.errors import ArgumentError
 from cfi_core.finding import find_methods
@@ -23,7 +24,8 @@ from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose, choose_conversion
 from cfi_core.running import run
 from cfi_core.specs import Kind, Translator
-from cfi_core.translation import Job, prepare, translate_model
+from cfi_core.translation import prepare, translate_model
+from cfi_core.translation.conversion import Job
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
 VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})

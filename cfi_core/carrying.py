@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.adapters import as_arrays, as_tensor, framework_of_tensor, is_number
+from cfi_core.adapters import as_array, as_arrays, framework_of_tensor, is_number
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import ArgumentError, LayerError, ModelWarning, warn
-from cfi_core.framework.axes import Permutation, inverse
+from cfi_core.framework.axes import Permutation, inverse, permute
 from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.heads import at_head
 from cfi_core.records import Call, Carried, Prepared
@@ -41,7 +41,8 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     held = carrier.held()
     passed = (*inputs, *held) if inputs else ()
     # A bridge was cut before it was built.
-    head = replace(prepared.head, model=model) if prepared.head else at_head(call, prepared.adapter, model, passed)
+    cut = prepared.translation.head if prepared.translation else None
+    head = replace(cut, model=model) if cut else at_head(call, prepared.adapter, model, passed)
     if head.warning:
         warn(head.warning, ModelWarning)
     request = MethodRequest(
@@ -77,10 +78,9 @@ class _Carrier:
 
     def channel_axis(self, shape: Sequence[int] | None, axes: Permutation, layer: str | None = None) -> int | None:
         """Where an input (or the output of a layer) of that shape has its channels in the model that runs."""
-        if shape is None:  # it could not be read
-            return None
         original = self.call.original
-        channel = original.adapter.channel_axis(original.model, shape, layer=layer)
+        # A shape that could not be read says nothing.
+        channel = None if shape is None else original.adapter.channel_axis(original.model, shape, layer=layer)
         return channel if channel is None or axes is None else axes.index(channel)
 
     def target(self) -> Target | None:
@@ -124,11 +124,7 @@ class _Carrier:
         return self._of_original_axes(neuron, axes) if callable(neuron) else neuron
 
     def layer_object(self, name: str) -> Any:
-        """The layer of the model that runs which is a layer of the user's model.
-
-        Raises:
-            LayerError: The translated model does not have it.
-        """
+        """The layer of the model that runs which is a layer of the user's model; a `LayerError` if it has none."""
         translation = self.prepared.translation
         if translation is None:
             return self.prepared.adapter.layer_object(self.model, name)
@@ -229,8 +225,13 @@ class _Carrier:
         name = self.call.original.adapter.layer_name(self.call.original.model, value)
         return value if name is None else self.layer_object(name)
 
-    def _tensor(self, value: Any, axes: Sequence[int] | None) -> Any:
-        return as_tensor(self.registry, self.prepared.adapter, self.model, value, axes)
+    def _tensor(self, value: Any, axes: Permutation) -> Any:
+        """A fresh tensor with permuted axes, without a detour where it already is one."""
+        adapter = self.prepared.adapter
+        if not adapter.is_tensor(value):
+            return adapter.tensor(permute(as_array(self.registry, value, "an array"), axes), self.model)
+        tensor = adapter.tensor(value, self.model)
+        return tensor if axes is None else adapter.permute(tensor, axes)
 
     def _unpermute(self, tensor: Any, axes: Permutation) -> Any:
         return tensor if axes is None else self.prepared.adapter.permute(tensor, inverse(axes))

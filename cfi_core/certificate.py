@@ -9,6 +9,7 @@ a final softmax. The verdict separates faults from rounding; a doubt is decided 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -232,20 +233,18 @@ def certify_bridge(
     pair = _Pair((original, bridged), np.random.default_rng(seed))
     compared = _compare(pair, arrays, _YOURS, gradients=gradients)
     tolerance = bridge_tolerance(compared.outputs[0])
-    certificate = replace(compared.certificate, faults=_faults("outputs", compared.measurement, tolerance))
+    faults = _faults("outputs", compared.measurement, tolerance)
+    certificate = Certificate((compared.measurement,), faults=faults, notes=compared.notes)
     return _judge_gradients(certificate, compared, max(GRADIENT_TOLERANCE, tolerance))
 
 
 def bridge_tolerance(outputs: Arrays) -> float:
     """Relative difference that a compiled run of the same model may have from an eager one."""
-    return max([BRIDGE_TOLERANCE, *(8 * _rounding_unit(output) for output in outputs)])
-
-
-def _rounding_unit(values: np.ndarray) -> float:
-    """Relative distance of neighbouring values of the type that the values were computed in."""
-    if values.dtype == np.float32 and not (np.ascontiguousarray(values).view(np.uint32) & 0xFFFF).any():
-        return 2.0**-8  # bfloat16, which reaches numpy as float32
-    return float(np.finfo(values.dtype).eps) if _is_floating(values) else 0.0
+    units = [float(np.finfo(output.dtype).eps) for output in outputs if _is_floating(output)]
+    singles = [np.ascontiguousarray(output) for output in outputs if output.dtype == np.float32]
+    if any(not (single.view(np.uint32) & 0xFFFF).any() for single in singles):
+        units.append(2.0**-8)  # bfloat16, which reaches numpy as float32
+    return max(BRIDGE_TOLERANCE, 8 * max(units, default=0.0))
 
 
 def _join(yours: Certificate, other: Certificate) -> Certificate:
@@ -253,77 +252,63 @@ def _join(yours: Certificate, other: Certificate) -> Certificate:
     floors = [one.gradient_floor for one in (yours, other) if one.gradient_floor is not None]
     return replace(
         other,
-        measurements=(*yours.measurements, *_of_random(other.measurements)),
+        measurements=(*yours.measurements, *(one for one in other.measurements if one.samples_of == _RANDOM)),
         gradient_floor=max(floors, default=None),
-        in_double=(*yours.in_double, *_of_random(other.in_double)),
+        in_double=(*yours.in_double, *(one for one in other.in_double if one.samples_of == _RANDOM)),
         faults=(*yours.faults, *other.faults),
         notes=tuple(dict.fromkeys((*yours.notes, *other.notes))),
         rounding=yours.rounding,
     )
 
 
-def _of_random(measurements: Sequence[Measurement]) -> list[Measurement]:
-    return [one for one in measurements if one.samples_of == _RANDOM]
-
-
 def _judge(compared: _Comparison, expected: tuple[float, float]) -> Certificate:
     """What one set of samples says, where differences (of outputs, of gradients) like those expected are rounding."""
-    measured, certificate = compared.measurement, replace(compared.certificate, rounding=expected)
+    measured = compared.measurement
+    certificate = Certificate((measured,), notes=compared.notes, rounding=expected)
     outputs, gradients = measured.output_difference, measured.gradient_difference or 0.0
     # All comparisons are written so that NaN is a fault or a doubt.
     if not outputs <= MOST_OUTPUT_ROUNDING:
-        own = _own_rounding(compared)
-        is_comparable = own > OUTPUT_TOLERANCE and OWN_SHARE * own >= outputs
-        because = f"; in single precision your model's own outputs are wrong by {own:.1e}" if is_comparable else ""
+        because, original = "", compared.pair.models[0]
+        with suppress(Exception):  # models and devices may refuse another type in any way
+            own = (
+                compared.rounding(0, original.in_double.outputs(compared.most_different)) if original.in_double else 0.0
+            )
+            if own > OUTPUT_TOLERANCE and OWN_SHARE * own >= outputs:
+                because = f"; in single precision your model's own outputs are wrong by {own:.1e}"
         return replace(certificate, faults=_faults("outputs", measured, MOST_OUTPUT_ROUNDING, because))
     similar = min(SIMILAR * expected[1], MOST_SIMILAR)
     if outputs <= max(OUTPUT_DOUBT, SIMILAR * expected[0]) and gradients <= max(GRADIENT_DOUBT, similar):
         return certificate
-    precise = _judge_in_double(compared)
-    if precise is not None:
-        return replace(precise, rounding=(max(expected[0], outputs), max(expected[1], gradients)))
+    with suppress(Exception):  # models and devices may refuse another type in any way and at any point
+        rounding = (max(expected[0], outputs), max(expected[1], gradients))
+        return replace(_judge_in_double(compared), rounding=rounding)
     note = f"{_IN_SINGLE} on {measured.samples_of}: one of the models has no other"
     faults = _faults("outputs", measured, OUTPUT_TOLERANCE)
     certificate = replace(certificate, faults=faults, notes=(*certificate.notes, note))
     return certificate if faults else _judge_gradients(certificate, compared, GRADIENT_TOLERANCE)
 
 
-def _judge_in_double(compared: _Comparison) -> Certificate | None:
+def _judge_in_double(compared: _Comparison) -> Certificate:
     """The same measurement in double precision on the samples that differ most, and the original's rounding.
 
-    None where a model cannot be run so, or where the copy in double precision is not the model: its outputs are
-    others than rounding explains.
+    Raises:
+        TypeError: A model has no copy in double precision, or one that is not the model: its outputs are others than
+            rounding explains. What else the models raise passes.
     """
-    try:
-        if compared.pair.in_double is None:
-            return None
-        precise = _compare(compared.pair.in_double, compared.most_different, compared.measurement.samples_of)
-        own, other = (compared.rounding(which, outputs) for which, outputs in enumerate(precise.outputs))
-        lacks_gradients = precise.gradients is None and compared.gradients is not None
-        if lacks_gradients or not max(own, other) <= MOST_OUTPUT_ROUNDING:
-            return None
-        floor, measured = 0.0, precise.measurement
-        if precise.gradients is not None:
-            cotangents = [value.astype(np.float32) for value in precise.cotangents]
-            single = compared.pair.heads[0].gradients(precise.samples, cotangents)
-            floor = relative_difference(precise.gradients[0], single)
-    except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way and at any point
-        return None
-    tolerances = {
-        "outputs": max(OUTPUT_DOUBT, CONSTANTS * own),
-        "input gradients": max(GRADIENT_DOUBT, CONSTANTS * floor),
-    }
-    faults = [_faults(what, measured, most, precision=" in double precision") for what, most in tolerances.items()]
-    return replace(compared.certificate, gradient_floor=floor, in_double=(measured,), faults=sum(faults, ()))
-
-
-def _own_rounding(compared: _Comparison) -> float:
-    """How far the original's outputs in single precision are from those in double precision; 0 if not known."""
-    try:
-        original = compared.pair.models[0].in_double
-        return 0.0 if original is None else compared.rounding(0, original.outputs(compared.most_different))
-    except Exception:  # noqa: BLE001 - models and devices may refuse another type in any way
-        return 0.0
+    precise = _compare(compared.pair.in_double, compared.most_different, compared.measurement.samples_of)
+    own, other = (compared.rounding(which, outputs) for which, outputs in enumerate(precise.outputs))
+    lacks_gradients = precise.gradients is None and compared.gradients is not None
+    if lacks_gradients or not max(own, other) <= MOST_OUTPUT_ROUNDING:
+        raise TypeError("the copy in double precision computes something else")
+    floor, measured, because = 0.0, precise.measurement, " in double precision"
+    if precise.gradients is not None:
+        cotangents = [value.astype(np.float32) for value in precise.cotangents]
+        floor = relative_difference(precise.gradients[0], compared.pair.heads[0].gradients(precise.samples, cotangents))
+    faults = (
+        *_faults("outputs", measured, max(OUTPUT_DOUBT, CONSTANTS * own), because),
+        *_faults("input gradients", measured, max(GRADIENT_DOUBT, CONSTANTS * floor), because),
+    )
+    return Certificate((compared.measurement,), floor, (measured,), faults, compared.notes)
 
 
 def _judge_gradients(certificate: Certificate, compared: _Comparison, tolerance: float) -> Certificate:
@@ -338,12 +323,10 @@ def _judge_gradients(certificate: Certificate, compared: _Comparison, tolerance:
     return replace(certificate, gradient_floor=floor, faults=faults)
 
 
-def _faults(
-    what: str, measured: Measurement, tolerance: float, because: str = "", precision: str = ""
-) -> tuple[str, ...]:
+def _faults(what: str, measured: Measurement, tolerance: float, because: str = "") -> tuple[str, ...]:
     """One, if outputs or input gradients differ by more than the tolerance."""
     difference = measured.output_difference if what == "outputs" else measured.gradient_difference or 0.0
-    text = f"{what} on {measured.samples_of} differ by {difference:.1e}{precision} (tolerance {tolerance:.0e}{because})"
+    text = f"{what} on {measured.samples_of} differ by {difference:.1e} (tolerance {tolerance:.0e}{because})"
     return () if difference <= tolerance else (text,)
 
 
@@ -365,11 +348,10 @@ class _Pair:
         return self.models if cut is None or other_cut is None else (cut, other_cut)
 
     @cached_property
-    def in_double(self) -> _Pair | None:
-        """Both in double precision; None if one of them cannot be."""
+    def in_double(self) -> _Pair:
         original, translated = (side.in_double for side in self.models)
         if original is None or translated is None:
-            return None
+            raise TypeError("one of the models has no other precision")
         return _Pair((original, translated), self.generator, _in_double(self.example))
 
 
@@ -380,13 +362,10 @@ class _Comparison:
     pair: _Pair
     samples: Arrays
     outputs: tuple[Arrays, Arrays]
-    certificate: Certificate  # how far all of it is apart, not judged yet
+    measurement: Measurement  # how far all of it is apart
+    notes: tuple[str, ...]
     cotangents: Arrays = ()  # of the combination of outputs whose gradients were taken
     gradients: tuple[Arrays, Arrays] | None = None  # of the first samples; None if not measurable
-
-    @property
-    def measurement(self) -> Measurement:
-        return self.certificate.measurements[0]
 
     @cached_property
     def _chosen(self) -> list[int]:
@@ -419,7 +398,7 @@ def _compare(pair: _Pair, arrays: Arrays, label: str, *, gradients: bool = True)
     if shapes != other_shapes:
         nothing = Measurement(label, len(arrays[0]), np.inf, np.inf, 0.0, None, None)
         note = f"outputs have shapes {other_shapes} instead of {shapes}"
-        return _Comparison(pair, arrays, both, Certificate((nothing,), notes=(note,)))
+        return _Comparison(pair, arrays, both, nothing, (note,))
     known = pair.heads is pair.models and len(arrays[0]) <= GRADIENT_SAMPLES
     combined, draw = outputs if known else pair.heads[0].outputs(first), pair.generator.standard_normal
     # Scaled, so that no output is too small to count.
@@ -439,8 +418,7 @@ def _compare(pair: _Pair, arrays: Arrays, label: str, *, gradients: bool = True)
         None if found is None else relative_difference(*found),
         None if found is None else _cosine(*found),
     )
-    certificate = Certificate((measurement,), notes=(note,) if note else ())
-    return _Comparison(pair, arrays, both, certificate, cotangents, found)
+    return _Comparison(pair, arrays, both, measurement, (note,) if note else (), cotangents, found)
 
 
 def _input_gradients(pair: _Pair, arrays: Arrays, cotangents: Arrays) -> tuple[tuple[Arrays, Arrays] | None, str]:
@@ -461,9 +439,10 @@ def _rounding_floor(compared: _Comparison) -> float:
     # in the last place as it takes to move the outputs by what rounding can do to deep networks. A gradient
     # that moves does so in leaps, whenever one unit passes the edge of its ReLU, so it takes several draws.
     steps = 1.0
-    while steps < MOST_STEPS:
-        if relative_difference(outputs, original.outputs(_move(arrays, steps, generator))) >= ROUNDING:
-            break
+    while (
+        steps < MOST_STEPS
+        and not relative_difference(outputs, original.outputs(_move(arrays, steps, generator))) >= ROUNDING
+    ):
         steps *= 4
     return max(
         relative_difference(gradient, original.gradients(_move(arrays, steps, generator), compared.cotangents))

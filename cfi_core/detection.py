@@ -12,17 +12,14 @@ from cfi_core.records import Arguments, Original
 from cfi_core.registry import Registry
 from cfi_core.specs import FrameworkSpec, MethodSpec, Role
 
-_FUNCTIONS_FALL_TO = "numpy"
-_INPUTS = (Role.INPUTS, Role.ONE_OR_SEVERAL)
-
 
 def find_original(registry: Registry, arguments: Arguments, methods: Sequence[MethodSpec]) -> Original:
     """The user's model, loaded (see `load_original`); a plain function's framework is told by the inputs."""
     inputs = arguments.inputs
     if inputs is None:
-        own = arguments.exec_args or {}
-        names = (name for method in methods for name, role in method.roles.items() if role in _INPUTS)
-        inputs = next((own[name] for name in names if name in own), None)
+        roles = (Role.INPUTS, Role.ONE_OR_SEVERAL)
+        given = (value for method in methods for role in roles for value in arguments.of_role(role, method))
+        inputs = next(given, None)
     return load_original(registry, arguments.model, inputs)
 
 
@@ -42,7 +39,11 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
     Raises:
         UnknownFrameworkError: There is none, or more than one, or the plugin for it is not installed.
     """
-    matches = _matches(registry, model)
+    known = known_frameworks(registry).values()
+    types = {spec.name: [kind for pair in spec.model_types if (kind := find_type(*pair, model))] for spec in known}
+    matches = [spec for spec in known if types[spec.name] and not _is_surpassed(spec.name, types)]
+    if isinstance(model, str | Path):
+        matches = [spec for spec in known if Path(model).suffix in spec.file_suffixes]
     if len(matches) > 1:
         names = " and ".join(sorted(spec.name for spec in matches))
         raise UnknownFrameworkError(
@@ -53,34 +54,25 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
     if not matches and callable(model) and not isinstance(model, type):
         parts = inputs if isinstance(inputs, list | tuple) else (inputs,)
         found = (framework_of_tensor(registry, part) for part in parts)
-        name = next(filter(None, found), _FUNCTIONS_FALL_TO)
+        name = next(filter(None, found), "numpy")
         matches = [spec for spec in specs if spec.name == name and spec.takes_functions]
     if not matches and not isinstance(model, type):
         matches = [spec for spec in specs if any(hasattr(model, name) for name in spec.model_methods)]
     if not matches:
-        known = "; ".join(f"{spec.name}: {spec.models}" for spec in specs if spec.models)
+        described = "; ".join(f"{spec.name}: {spec.models}" for spec in specs if spec.models)
         raise UnknownFrameworkError(
-            f"{_describe(model)} is a model of no known framework. Known are {known}. Pass one of these, or install a "
-            f"plugin for its framework."
+            f"{_describe(model)} is a model of no known framework. Known are {described}. Pass one of these, or "
+            f"install a plugin for its framework."
         )
     check_installed(registry, matches[0], f"{_describe(model)} is a model of {matches[0].name}")
     return matches[0]
 
 
-def _matches(registry: Registry, model: Any) -> list[FrameworkSpec]:
-    known = known_frameworks(registry).values()
-    if isinstance(model, str | Path):
-        return [spec for spec in known if Path(model).suffix in spec.file_suffixes]
-    types = {spec.name: [found for pair in spec.model_types if (found := find_type(*pair, model))] for spec in known}
-    return [spec for spec in known if types[spec.name] and not _is_surpassed(spec.name, types)]
-
-
 def _is_surpassed(name: str, types: dict[str, list[type]]) -> bool:
     """Whether another framework's type is derived from one of this framework's, and so says more of the model."""
     return any(
-        issubclass(special, general) and special is not general
+        other != name and issubclass(special, general) and special is not general
         for other, theirs in types.items()
-        if other != name
         for special in theirs
         for general in types[name]
     )

@@ -34,11 +34,8 @@ def place_of(call: Call) -> str:
 def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[Any]) -> ModelAtHead:
     """Cuts off a softmax where the method explains logits.
 
-    Args:
-        call: What is explained.
-        adapter: Adapter of the framework of the model to cut.
-        model: The model to cut, free to be marked; it gives all tensors that the user's model gives.
-        inputs: Tensors for it; empty if the user gave none.
+    The model, of the adapter's framework, is free to be marked, and gives all tensors that the user's model gives. The
+    inputs are tensors for it; empty if the user gave none.
     """
     place, position, outputs = place_of(call), call.output, call.output_arrays
     if place in _UNCUT:
@@ -50,7 +47,10 @@ def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[
         after = flatten(adapter.outputs(logits, inputs)) if several else []
         if not several or not np.array_equal(before[position], after[position]):
             return ModelAtHead(logits, "the logit: the model's final softmax was left out")
-    elif any(_looks_like_probabilities(output) for output in outputs):
+    elif any(
+        one.ndim == 2 and one.shape[1] > 1 and one.min() >= 0 and np.allclose(one.sum(1), 1, atol=1e-3)
+        for one in outputs
+    ):
         return ModelAtHead(
             model,
             "the model's output as it is (probabilities; no softmax was found to leave out)",
@@ -58,9 +58,3 @@ def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[
             f"its end to leave out: the probabilities are explained. Pass a model that gives logits, or head='output'.",
         )
     return ModelAtHead(model if logits is None else logits, "the model's output as it is (no softmax at its end)")
-
-
-def _looks_like_probabilities(output: np.ndarray) -> bool:
-    return bool(
-        output.ndim == 2 and output.shape[1] > 1 and output.min() >= 0 and np.allclose(output.sum(axis=1), 1, atol=1e-3)
-    )

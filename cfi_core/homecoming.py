@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -90,12 +91,11 @@ def _label(
     layer = layers[min(position, len(layers) - 1)] if axes in _OF_LAYERS and layers else None
     order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
     if axes in _MAPS:
-        shape = _unmapped_shape(call, layer, position, values.ndim + 1)
-        _check_spatial_order(call, layer, order, shape)
+        shape = _unmapped_shape(call, layer, order, position, values.ndim + 1)
         # What has the size of the input was stretched along the layer's axes.
         for name in layers if axes is Axes.INPUT_SIZED_MAP else ():
             along = prepared.layer_axes(name)
-            _check_spatial_order(call, name, along, _unmapped_shape(call, name, position, len(along or ())))
+            _unmapped_shape(call, name, along, position, len(along or ()))
         full = original.adapter.dims(original.model, shape, layer=layer)
         return values, tuple(name for name in full if name != "channel")
     if order is not None and len(order) != values.ndim:
@@ -107,35 +107,32 @@ def _label(
     return values, original.adapter.dims(original.model, values.shape, layer=layer)
 
 
-def _unmapped_shape(call: Call, layer: str | None, position: int, rank: int) -> tuple[int, ...]:
-    """Shape, in the user's model, of what a map was made of."""
-    arrays = call.inputs.arrays
+def _unmapped_shape(call: Call, layer: str | None, order: Permutation, position: int, rank: int) -> tuple[int, ...]:
+    """Shape, in the user's model, of what a map was made of.
+
+    A map has no channel axis, so there is no permutation to undo: the spatial axes must be in the same order.
+    """
+    arrays, adapter = call.inputs.arrays, call.original.adapter
     read = arrays[min(position, len(arrays) - 1)].shape if layer is None else call.layer_shapes.get(layer, ())
-    return read if len(read) == rank else (0,) * rank
-
-
-def _check_spatial_order(call: Call, layer: str | None, order: Permutation, shape: tuple[int, ...]) -> None:
-    """A map has no channel axis, so there is no permutation to undo: the spatial axes must be in the same order."""
-    if order is None:
-        return
-    channel = call.original.adapter.channel_axis(call.original.model, shape, layer=layer)
-    spatial = [axis for axis in order if axis != channel]
+    shape = read if len(read) == rank else (0,) * rank
+    channel = None if order is None else adapter.channel_axis(call.original.model, shape, layer=layer)
+    spatial = [axis for axis in order or () if axis != channel]
     if spatial != sorted(spatial):
         raise MethodError(
             f"The translated model holds the spatial axes of {layer or 'its input'} in another order ({order}), so a "
             f"map without a channel axis cannot be brought home. Choose another layer or translator."
         )
+    return shape
 
 
 def _check_values(call: Call, parts: Sequence[np.ndarray]) -> None:
     method = call.plan.method
-    for values in parts:
-        if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
-            raise MethodError(
-                f"{method.key} of {method.toolset} gave NaN or infinite values, which explain nothing. "
-                f"Check the scale of inputs and outputs, or choose another method."
-            )
-    if all(not values.any() for values in parts):
+    if not all(np.isfinite(values).all() for values in parts if np.issubdtype(values.dtype, np.inexact)):
+        raise MethodError(
+            f"{method.key} of {method.toolset} gave NaN or infinite values, which explain nothing. "
+            f"Check the scale of inputs and outputs, or choose another method."
+        )
+    if not any(values.any() for values in parts):
         warn(
             f"{method.key} of {method.toolset} is zero everywhere: what is explained does not react to this "
             f"input here (a dead unit, a saturated output, a layer that the target does not depend on), or the "
@@ -150,10 +147,10 @@ def _as_numpy(prepared: Prepared, value: Any) -> Any:
 
 def _given_target(call: Call) -> Any:
     """The target as the user gave it, in whichever words."""
-    arguments, roles = call.plan.arguments, call.plan.method.roles
+    arguments = call.plan.arguments
     if arguments.target is not None or call.target is not None:
         return arguments.target
-    return next((value for name, value in arguments.own.items() if roles.get(name) is Role.OWN_TARGET), None)
+    return next(iter(arguments.of_role(Role.OWN_TARGET, call.plan.method)), None)
 
 
 def _provenance(
@@ -190,19 +187,16 @@ def _versions(registry: Registry, call: Call, prepared: Prepared) -> dict[str, s
     plan, translation = call.plan, prepared.translation
     frameworks = [registry.frameworks[name] for name in (plan.framework, plan.toolset_framework)]
     steps = translation.route.translators if translation else ()
-    versions = {"python": platform.python_version()}
-    for framework in frameworks:
-        versions[framework.module] = str(getattr(sys.modules.get(framework.module), "__version__", "unknown"))
     specs: list[Spec] = [plan.method, *steps, *frameworks]
-    for plugin in map(registry.origin_of, specs):
-        versions[plugin.distribution] = plugin.version
-    requirements = [
-        *registry.toolsets[plan.method.toolset].requirements,
-        *(text for step in steps for text in step.requirements),
-    ]
-    for name in ("cfi-core", "numpy", *(Requirement(text).name for text in requirements)):
-        versions[name] = version_of(name) or "not installed as a distribution"
-    return versions
+    required = [registry.toolsets[plan.method.toolset].requirements, *(step.requirements for step in steps)]
+    names = ("cfi-core", "numpy", *(Requirement(text).name for text in chain.from_iterable(required)))
+    modules = [(spec.module, sys.modules.get(spec.module)) for spec in frameworks]
+    return {
+        "python": platform.python_version(),
+        **{name: str(getattr(module, "__version__", "unknown")) for name, module in modules},
+        **{plugin.distribution: plugin.version for plugin in map(registry.origin_of, specs)},
+        **{name: version_of(name) or "not installed as a distribution" for name in names},
+    }
 
 
 def _draw(attribution: Attribution, plot: bool | str | Path) -> None:

@@ -82,8 +82,8 @@ class LayerMap:
 
     def __str__(self) -> str:
         width = max(map(len, self.compared), default=0)
-        rows = [f"{name:<{width}}  {self.matches[name].name if name in self else '-'}" for name in self.compared]
-        return "\n".join(rows)
+        names = {name: match.name for name, match in self.matches.items()}
+        return "\n".join(f"{name:<{width}}  {names.get(name, '-')}" for name in self.compared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +93,14 @@ class Reading:
     activations: Mapping[str, np.ndarray]
     gradients: Mapping[str, np.ndarray]  # none where the framework has none, or none were asked for
 
-    def gradient_difference(self, name: str, other: Reading, counterpart: str, axes: Permutation) -> float | None:
-        """Relative difference of the gradients at a layer and its counterpart; None if one of them is not known."""
-        if name not in self.gradients or counterpart not in other.gradients:
-            return None
-        return relative_difference([permute(self.gradients[name], axes)], [other.gradients[counterpart]])
+    def match(self, name: str, other: Reading, counterpart: str, axes: Permutation) -> LayerMatch:
+        """A layer of the other model as the match of one of this model, which has its axes in that order."""
+        turned = permute(self.activations[name], axes)
+        difference, gradient_difference = relative_difference([turned], [other.activations[counterpart]]), None
+        if name in self.gradients and counterpart in other.gradients:
+            turned = permute(self.gradients[name], axes)
+            gradient_difference = relative_difference([turned], [other.gradients[counterpart]])
+        return LayerMatch(counterpart, axes, difference, gradient_difference)
 
 
 def read_layers(side: Side, arrays: Arrays, cotangents: Arrays = (), names: Sequence[str] | None = None) -> Reading:
@@ -140,7 +143,7 @@ def map_layers(original: Side, translated: Side, arrays: Arrays, rounding_floor:
     tolerance = max(GRADIENT_TOLERANCE, FLOOR_FACTOR * rounding_floor)
     matches: dict[str, LayerMatch] = {}
     uncertain: list[str] = []
-    earliest = 0
+    last = 0  # where the match before stands
     for name, value in reading.activations.items():
         if not np.issubdtype(value.dtype, np.floating):
             continue
@@ -149,10 +152,8 @@ def map_layers(original: Side, translated: Side, arrays: Arrays, rounding_floor:
         alike = [match for one in near if (match := _match(name, one, reading, other, channel))]
         found = [match for match in alike if (match.gradient_difference or 0.0) <= tolerance]
         if found:
-            best = max(
-                found, key=lambda one: (_likeness(name, one.name), order[one.name] >= earliest, -order[one.name])
-            )
-            matches[name], earliest = best, order[best.name]
+            best = max(found, key=lambda one: (_likeness(name, one.name), order[one.name] >= last, -order[one.name]))
+            matches[name], last = best, order[best.name]
         elif alike:
             uncertain.append(name)
     return LayerMap(MappingProxyType(matches), tuple(reading.activations), tuple(uncertain))
@@ -193,8 +194,7 @@ def _match(name: str, candidate: str, reading: Reading, other: Reading, channel:
     """The candidate with the first order of axes in which it has the activation; None if there is none."""
     for axes, difference in _differences(reading.activations[name], other.activations[candidate], channel):
         if difference <= ACTIVATION_TOLERANCE:
-            gradient_difference = reading.gradient_difference(name, other, candidate, axes)
-            return LayerMatch(candidate, None if axes == tuple(sorted(axes)) else axes, difference, gradient_difference)
+            return reading.match(name, other, candidate, None if axes == tuple(sorted(axes)) else axes)
     return None
 
 

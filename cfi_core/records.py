@@ -17,7 +17,7 @@ from cfi_core.framework.axes import Permutation, permutation_at
 from cfi_core.framework.base import FrameworkAdapter, Layer
 from cfi_core.framework.structure import flatten
 from cfi_core.layer_map import LayerMap
-from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Translator, TranslatorSpec
+from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Role, Translator, TranslatorSpec
 from cfi_core.views import kind_of
 
 _MOST_SHOWN = 12
@@ -26,9 +26,6 @@ _MOST_SHOWN = 12
 @dataclass(frozen=True, eq=False)
 class Arguments:
     """The arguments of a call as the user gave them: the one place that lists them (see `cfi_core.attribute`).
-
-    Attributes:
-        started: When the call began, in the seconds of `time.perf_counter`.
 
     Raises:
         ArgumentError: `head`, `defaults`, `seed`, `init_args` or `exec_args` are of the wrong form.
@@ -49,16 +46,15 @@ class Arguments:
     defaults: str = "raw"
     plot: bool | str | Path = False
     seed: int | None = None
-    started: float = field(default_factory=perf_counter, kw_only=True)
+    started: float = field(default_factory=perf_counter, kw_only=True)  # when the call began
 
     def __post_init__(self) -> None:
         if self.head is not None and self.head not in tuple(Head):
             raise ArgumentError(f"head={self.head!r} is neither 'logit' nor 'output'.")
         if self.defaults not in DEFAULTS:
             raise ArgumentError(f"defaults={self.defaults!r} is neither 'raw' nor 'toolset'.")
-        seed = self.seed
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
-            raise ArgumentError(f"seed={seed!r} is no integer between 0 and 2**32 - 1.")
+        if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 2**32):
+            raise ArgumentError(f"seed={self.seed!r} is no integer between 0 and 2**32 - 1.")
         for name in ("init_args", "exec_args"):
             given = getattr(self, name)
             if not isinstance(given, Mapping | None):
@@ -69,16 +65,14 @@ class Arguments:
         """The arguments in the toolset's own words, of constructor and call together."""
         return {**(self.init_args or {}), **(self.exec_args or {})}
 
+    def of_role(self, role: Role, method: MethodSpec) -> list[Any]:
+        """Values of those that play this role in the method."""
+        return [value for name, value in self.own.items() if method.roles.get(name) is role]
+
 
 @dataclass(frozen=True, eq=False)
 class Original:
-    """The user's model (after step 2).
-
-    Attributes:
-        framework: Name of the framework that it lives in.
-        adapter: The framework's adapter.
-        model: The model; loaded, if it came as a file.
-    """
+    """The user's model (after step 2), loaded if it came as a file, with the framework that it lives in."""
 
     framework: str
     adapter: FrameworkAdapter
@@ -97,14 +91,10 @@ class Route:
         return tuple(translator.name for translator in self.translators)
 
     @property
-    def cost(self) -> float:
-        """Sum of the translators' costs."""
-        return sum(translator.cost for translator in self.translators)
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """What is tried first: native, then a bridge, then conversions, the cheapest of each."""
-        return (0 if self.native else 1 if self.bridge else 2, self.cost)
+    def rank(self) -> tuple[int, float, tuple[str, ...]]:
+        """What is tried first: native, then a bridge, then conversions, the cheapest of each; of equals, by name."""
+        kind = 0 if self.native else 1 if self.bridge else 2
+        return kind, sum(translator.cost for translator in self.translators), self.names
 
     @property
     def preserves(self) -> frozenset[Need]:
@@ -154,7 +144,6 @@ class Plan(Choice):
         layers: Names of the layers in the user's model; empty for methods without one, and while none is chosen.
         needs_layer: The method needs a layer and none was given: the call will end in a `PendingLayer`.
         arguments: The arguments, those in the toolset's own words sorted into the uniform ones that they mean.
-        own_target: The target is named in the toolset's own words (a score function).
     """
 
     framework: str
@@ -162,12 +151,16 @@ class Plan(Choice):
     layers: tuple[str, ...]
     needs_layer: bool
     arguments: Arguments
-    own_target: bool = False
 
     @property
     def route(self) -> Route:
         """The route that is tried first."""
         return self.routes[0]
+
+    @property
+    def own_target(self) -> bool:
+        """Whether the target is named in the toolset's own words (a score function)."""
+        return bool(self.arguments.of_role(Role.OWN_TARGET, self.method))
 
     @property
     def explains_target(self) -> bool:
@@ -177,10 +170,8 @@ class Plan(Choice):
         return not (self.layers and self.arguments.neuron is not None and self.arguments.target is None)
 
     def __str__(self) -> str:
-        chosen = self.method.defaults.chosen(self.arguments.defaults)
-        settings = (
-            ", ".join(f"{name}={value!r}" for name, value in chosen.items()) or "those of the toolset's signature"
-        )
+        chosen = self.method.defaults.chosen(self.arguments.defaults).items()
+        settings = ", ".join(f"{name}={value!r}" for name, value in chosen) or "those of the toolset's signature"
         lines = [
             f"method    {self.method.key} ({self.method.kind})",
             f"toolset   {self.method.toolset}" + (f"; also offered by {', '.join(self.others)}" if self.others else ""),
@@ -200,22 +191,13 @@ class Plan(Choice):
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """The user's inputs, twice, in the axis order of the user's model.
+    """The user's inputs, twice, in the axis order of the user's model."""
 
-    Attributes:
-        tensors: In the model's framework, on its device and in its floating point type.
-        arrays: The same values in numpy.
-        given: Whether they are the user's, not made up where the method needs none.
-        held: What every forward pass takes behind them, and what is not explained: tensors of the model's framework, or
-            whatever else a native model takes.
-        held_arrays: The same values in numpy; without what is no tensor.
-    """
-
-    tensors: tuple[Any, ...]
-    arrays: tuple[np.ndarray, ...]
-    given: bool = True
-    held: tuple[Any, ...] = ()
-    held_arrays: tuple[np.ndarray, ...] = ()
+    tensors: tuple[Any, ...]  # in the model's framework, on its device and in its floating point type
+    arrays: tuple[np.ndarray, ...]  # the same values in numpy
+    given: bool = True  # by the user, not made up where the method needs none
+    held: tuple[Any, ...] = ()  # what every pass takes behind them: tensors too, or what else a native model takes
+    held_arrays: tuple[np.ndarray, ...] = ()  # the same in numpy, without what is no tensor
 
     @property
     def passed(self) -> tuple[Any, ...]:
@@ -225,43 +207,38 @@ class Inputs:
     @property
     def samples(self) -> int:
         """Number of samples."""
-        return int(self.arrays[0].shape[0])
+        return len(self.arrays[0])
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A call whose arguments fit the model (after step 4).
-
-    Attributes:
-        plan: What is going to happen.
-        original: The user's model.
-        inputs: The inputs to explain.
-        outputs: What the model gives for them, in its own structure.
-        target: What is explained, in the layout of the user's model; None if the method takes no target.
-        output: Position of the explained output among all tensors that the model gives.
-        neuron: The unit of the layer that is explained, in the layout of the user's model.
-        layer_shapes: Shapes of the layers' outputs, where they could be read.
-        mentioned: Names of further layers, which stand as objects among the toolset's own arguments.
-        seed: Of the run.
-        seconds: What the steps so far have taken.
-    """
+    """A call whose arguments fit the model (after step 4), in the layout of the user's model."""
 
     plan: Plan
     original: Original
     inputs: Inputs
-    outputs: Any
-    target: Target | None
-    output: int
-    neuron: Any
-    layer_shapes: Mapping[str, tuple[int, ...]]
-    mentioned: tuple[str, ...]
+    outputs: Any  # what the model gives for the inputs, in its own structure
+    target: Target | None  # None if the method takes none
+    output: int  # position of the explained one among all tensors that the model gives
+    neuron: Any  # the unit of the layer that is explained
+    layer_shapes: Mapping[str, tuple[int, ...]]  # of the layers' outputs, where they could be read
+    mentioned: tuple[str, ...]  # further layers, which stand as objects among the toolset's own arguments
     seed: int
-    seconds: float
+    seconds: float  # that the steps so far have taken
 
     @property
     def output_arrays(self) -> list[np.ndarray]:
         """All tensors that the model gives."""
         return flatten(self.outputs)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelAtHead:
+    """A model that ends where the method explains it."""
+
+    model: Any
+    explained: str  # in words, for the provenance
+    warning: str = ""  # what the user should be told of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,6 +254,7 @@ class Translation:
             (axis `i` of the new input is axis `input_axes[i]` of the old one); None where they are the same.
         output_axes: For each output, the permutation from the original's axes to the translated model's.
         seconds: What the translators took, measurements apart; None of a bridge, and of what was kept on disk.
+        head: What a bridge explains, which is built at the head that the method wants; None of a conversion.
     """
 
     model: Any
@@ -286,6 +264,7 @@ class Translation:
     input_axes: tuple[Permutation, ...]
     output_axes: tuple[Permutation, ...]
     seconds: float | None = None
+    head: ModelAtHead | None = None
 
     def __repr__(self) -> str:
         renamed = {name: match.name for name, match in self.layer_map.matches.items() if match.name != name}
@@ -295,37 +274,13 @@ class Translation:
 
 
 @dataclass(frozen=True, eq=False)
-class ModelAtHead:
-    """A model that ends where the method explains it.
-
-    Attributes:
-        model: The model.
-        explained: In words what is explained, for the provenance.
-        warning: What the user should be told of it; empty if nothing.
-    """
-
-    model: Any
-    explained: str
-    warning: str = ""
-
-
-@dataclass(frozen=True, eq=False)
 class Prepared:
-    """The model that the method runs on (after step 5).
+    """The model that the method runs on (after step 5): a translated one, or the user's own where it is native."""
 
-    Attributes:
-        adapter: Adapter of its framework.
-        model: The translated model; the user's own where it is native.
-        translation: Where it comes from; None when native.
-        head: What a bridge explains, which is built at the head that the method wants; None of other models.
-        seconds: What the step has taken.
-    """
-
-    adapter: FrameworkAdapter
+    adapter: FrameworkAdapter  # of the model's framework
     model: Any
     translation: Translation | None = None
-    head: ModelAtHead | None = None
-    seconds: float = 0.0
+    seconds: float = 0.0  # that the step has taken
 
     def input_axes(self, position: int) -> Permutation:
         """Permutation from the user's axes of an input to those of the model that runs."""
@@ -342,17 +297,11 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """What the toolset is asked (after step 6).
-
-    Attributes:
-        request: For the method's implementation.
-        explained: In words what the explained value is, for the provenance.
-        started: When carrying began, in the seconds of `time.perf_counter`.
-    """
+    """What the toolset is asked (after step 6)."""
 
     request: MethodRequest
-    explained: str
-    started: float
+    explained: str  # in words, for the provenance
+    started: float  # when carrying began, in the seconds of `time.perf_counter`
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,8 +323,9 @@ class PendingLayer:
     fingerprint: str
 
     def __str__(self) -> str:
-        shapes = ["?" if layer.output_shape is None else layer.output_shape for layer in self.layers]
-        rows = [f"  {layer.name}  {layer.kind}  {shape}" for layer, shape in zip(self.layers, shapes, strict=True)]
+        rows = [
+            f"  {one.name}  {one.kind}  {'?' if (shape := one.output_shape) is None else shape}" for one in self.layers
+        ]
         title = f"{self.plan.method.key} of {self.plan.method.toolset} needs a layer. Choose one and call "
         return "\n".join([f"{title}cfi.finish_execution_with_layer(pending, layer):", *rows])
 

@@ -34,11 +34,6 @@ def _chains(registry: Registry, source: str, target: str, seen: tuple[str, ...] 
     return chains
 
 
-def order_to_try(route: Route) -> tuple[tuple[int, float], tuple[str, ...]]:
-    """Sorts routes: what is tried first comes first, whatever the order in which plugins were found."""
-    return route.rank, route.names
-
-
 def lacking(registry: Registry, route: Route) -> tuple[str, ...]:
     """What has to be installed before a route can be used."""
     return tuple(dict.fromkeys(text for step in route.translators for text in registry.missing(step)))
@@ -46,7 +41,7 @@ def lacking(registry: Registry, route: Route) -> tuple[str, ...]:
 
 def nearest_lacking(registry: Registry, routes: Sequence[Route]) -> Route:
     """The route that lacks the least, the cheapest of several."""
-    return min(routes, key=lambda route: (len(lacking(registry, route)), order_to_try(route)))
+    return min(routes, key=lambda route: (len(lacking(registry, route)), route.rank))
 
 
 def pip_line(registry: Registry, route: Route) -> str:

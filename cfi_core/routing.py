@@ -9,7 +9,7 @@ from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, DISTRIBUTION_OF_TRANSL
 from cfi_core.errors import ChoiceWarning, PluginWarning, RouteError, warn
 from cfi_core.records import Choice, Original, Route
 from cfi_core.registry import Registry
-from cfi_core.routes import all_routes, lacking, nearest_lacking, order_to_try, pip_line
+from cfi_core.routes import all_routes, lacking, nearest_lacking, pip_line
 from cfi_core.specs import TRANSLATOR_KINDS, MethodSpec, Need, Translator
 
 
@@ -23,12 +23,12 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], original: Original
         RouteError: No candidate can be reached.
     """
     source = original.framework
-    candidates: list[tuple[MethodSpec, tuple[Route, ...]]] = []
+    candidates: list[tuple[MethodSpec, str, tuple[Route, ...]]] = []
     errors: list[RouteError] = []
     for method in methods:
         framework = registry.toolsets[method.toolset].framework
         try:
-            candidates.append((method, find_routes(registry, source, framework, method.needs, translator)))
+            candidates.append((method, framework, find_routes(registry, source, framework, method.needs, translator)))
         except RouteError as error:
             errors.append(error)
     if not candidates:
@@ -36,16 +36,12 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], original: Original
             f"{methods[0].key!r} cannot be reached from a {source} model. " + " ".join(map(str, errors)),
             frozenset().union(*(error.missing_needs for error in errors)),
         )
-    candidates.sort(key=lambda pair: (pair[1][0].rank, pair[0].toolset))
-    method, routes = candidates[0]
-    others = tuple(other.toolset for other, _ in candidates[1:])
+    candidates.sort(key=lambda candidate: (candidate[2][0].rank[:2], candidate[0].toolset))
+    method, framework, routes = candidates[0]
+    others = tuple(other.toolset for other, *_ in candidates[1:])
     if others:
-        warn(
-            f"{method.key!r} is offered by {', '.join([method.toolset, *others])}; {method.toolset} is taken "
-            f"({routes[0]}). Pass toolset= to choose.",
-            ChoiceWarning,
-        )
-    framework = registry.toolsets[method.toolset].framework
+        taken, by = f"{method.toolset} is taken ({routes[0]})", ", ".join([method.toolset, *others])
+        warn(f"{method.key!r} is offered by {by}; {taken}. Pass toolset= to choose.", ChoiceWarning)
     ordered = _order(registry, routes, method)
     reason = _reason(method.needs, translator, ordered[0], routes[0], all_routes(registry, source, framework))
     return Choice(method, framework, ordered, others, reason)
@@ -88,10 +84,8 @@ def _order(registry: Registry, routes: tuple[Route, ...], method: MethodSpec | N
         if isinstance(chosen, Route) and chosen in routes:
             return (chosen, *(route for route in routes if route != chosen))
         shown = str(chosen) if isinstance(chosen, Route) else f"a {type(chosen).__name__}"
-        warn(
-            f"The cfi_choose_route hook of {plugin.label} chose {shown}, which is none of the candidates.",
-            PluginWarning,
-        )
+        text = f"The cfi_choose_route hook of {plugin.label} chose {shown}, which is none of the candidates."
+        warn(text, PluginWarning)
     return routes
 
 
@@ -116,7 +110,7 @@ def find_routes(
     available = [route for route in fitting if not lacking(registry, route)]
     serving = [route for route in available if needs <= route.preserves]
     if serving:
-        return tuple(sorted(serving, key=order_to_try))
+        return tuple(sorted(serving, key=lambda route: route.rank))
     start = f"No route from {source} to {target}" + (f" with translator={translator!r}" if translator else "")
     if available:
         missing, tried = _missing(needs, available), "; ".join(map(str, available))
@@ -155,7 +149,7 @@ def _way_out(registry: Registry, source: str, needs: frozenset[Need], known: Seq
     others = [route for route in known if needs <= route.preserves]
     usable = [route for route in others if not lacking(registry, route)]
     if usable:
-        best = min(usable, key=order_to_try)
+        best = min(usable, key=lambda route: route.rank)
         return f"There is {best}: leave translator= out, or pass translator={list(best.names)!r}."
     if source in registry.frameworks and (hint := registry.frameworks[source].without_gradients):
         return hint

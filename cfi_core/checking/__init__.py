@@ -15,14 +15,12 @@ import numpy as np
 from cfi_core.adapters import as_arrays, framework_of_tensor, is_array
 from cfi_core.attribution import Outlets
 from cfi_core.checking.inputs import check_like_inputs, check_window, example_inputs, read_inputs, run_original
-from cfi_core.checking.names import has_own_target, layer_names, sort_arguments
+from cfi_core.checking.names import layer_names, sort_arguments
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, warn
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
 from cfi_core.specs import Head, Kind, MethodSpec, Need, Role
-
-__all__ = ["check", "check_layer", "check_names", "read_inputs", "run_original"]
 
 
 def check_names(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Plan:
@@ -33,7 +31,11 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
         LayerError: A layer is not part of the model.
         PlotError: A picture could not be written.
     """
-    _check_plot(registry, arguments.plot)
+    if isinstance(arguments.plot, str | Path):
+        path = Path(arguments.plot)
+        Outlets(registry.plotters, registry.writers).writer_for(path)
+        if not path.parent.is_dir():
+            raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
     method = choice.method
     arguments = _with_sample_axes(registry, arguments, original, method)
     arguments = replace(sort_arguments(arguments, method), model=original.model)
@@ -53,7 +55,6 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
         layers=layers,
         needs_layer="layer" in method.required and not layers,
         arguments=arguments,
-        own_target=has_own_target(method, arguments.own),
     )
 
 
@@ -76,8 +77,18 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         )
     if arguments.inputs is not None:
         inputs = read_inputs(registry, original, arguments.inputs, _held(plan))
-        _check_differentiable(plan, inputs)
-        _check_held(plan, inputs)
+        integers = [array.dtype for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
+        if integers and Need.INPUT_GRADIENT in plan.method.needs:
+            raise InputError(
+                f"{plan.method.key} differentiates with respect to the inputs, and {integers[0]} inputs have no "
+                f"gradient. Explain a layer instead (for example layer_integrated_gradients at the embedding)."
+            )
+        fits = [array.shape[:1] == (inputs.samples,) for array in inputs.held_arrays]
+        if not plan.route.native and (len(fits) < len(inputs.held) or not all(fits)):
+            raise InputError(
+                f"A translated model takes tensors of {inputs.samples} samples as yours does; further arguments of its "
+                f"forward pass that are others cannot be held there ({plan.route}). Make them part of the model."
+            )
     else:
         inputs = example_inputs(original, len(arguments.target) if isinstance(arguments.target, list) else 1)
     outputs = run_original(original, inputs, native=plan.route.native)
@@ -100,12 +111,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
 
 
 def check_layer(pending: PendingLayer, layer: Any) -> Call:
-    """The call that was waiting for a layer, with the layer.
-
-    Raises:
-        LayerError: The layer is not part of the model.
-        ArgumentError: The model has changed in the meantime.
-    """
+    """The call that was waiting for a layer, with the layer (see `cfi_core.finish_execution_with_layer` for errors)."""
     call, original = pending.call, pending.call.original
     names = layer_names(original, layer)
     if not names:
@@ -131,38 +137,10 @@ def _with_sample_axes(registry: Registry, arguments: Arguments, original: Origin
     return replace(arguments, exec_args=words)
 
 
-def _check_plot(registry: Registry, plot: bool | str | Path) -> None:
-    if not isinstance(plot, str | Path):
-        return
-    path = Path(plot)
-    Outlets(registry.plotters, registry.writers).writer_for(path)
-    if not path.parent.is_dir():
-        raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
-
-
 def _held(plan: Plan) -> tuple[Any, ...]:
     """What the model's forward pass takes behind the inputs."""
-    given = [value for name, value in plan.arguments.own.items() if plan.method.roles.get(name) is Role.HELD]
-    return tuple(part for value in given if value is not None for part in (value if type(value) is tuple else (value,)))
-
-
-def _check_held(plan: Plan, inputs: Inputs) -> None:
-    """In a translated model, what is held is an input like the others."""
-    fits = [array.shape[:1] == (inputs.samples,) for array in inputs.held_arrays]
-    if not plan.route.native and (len(fits) < len(inputs.held) or not all(fits)):
-        raise InputError(
-            f"A translated model takes tensors of {inputs.samples} samples as yours does; further arguments of its "
-            f"forward pass that are others cannot be held there ({plan.route}). Make them part of the model."
-        )
-
-
-def _check_differentiable(plan: Plan, inputs: Inputs) -> None:
-    integers = [array.dtype for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
-    if integers and Need.INPUT_GRADIENT in plan.method.needs:
-        raise InputError(
-            f"{plan.method.key} differentiates with respect to the inputs, and {integers[0]} inputs have no "
-            f"gradient. Explain a layer instead (for example layer_integrated_gradients at the embedding)."
-        )
+    given = [value for value in plan.arguments.of_role(Role.HELD, plan.method) if value is not None]
+    return tuple(part for value in given for part in (value if type(value) is tuple else (value,)))
 
 
 def _check_like_inputs(registry: Registry, plan: Plan, inputs: Inputs) -> None:
@@ -198,13 +176,12 @@ def _neuron(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> Any:
 
 def _mentioned_layers(registry: Registry, original: Original, arguments: Arguments) -> tuple[str, ...]:
     def names(value: Any) -> list[str]:
-        if isinstance(value, list | tuple):
-            return [name for entry in value for name in names(entry)]
-        if type(value) is dict:
-            return [name for entry in value.values() for name in names(entry)]
+        if isinstance(value, list | tuple) or type(value) is dict:
+            entries = value.values() if isinstance(value, dict) else value
+            return [name for entry in entries for name in names(entry)]
         if not callable(value) or framework_of_tensor(registry, value) is not None:
             return []
         name = original.adapter.layer_name(original.model, value)
         return [] if name is None else [name]
 
-    return tuple(dict.fromkeys(names(list(arguments.own.values()))))
+    return tuple(dict.fromkeys(names(arguments.own)))

@@ -15,10 +15,7 @@ from cfi_core.registry import Registry
 
 
 def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[Any, ...] = ()) -> Inputs:
-    """Brings the user's inputs into the model's framework.
-
-    They are an array, a tensor of any known framework or nested lists; a tuple or list of arrays for a model with
-    several inputs. The sample axis comes first. What is held behind them may be anything; arrays become tensors.
+    """Brings the user's inputs (see `cfi_core.attribute`), and what is held behind them, into the model's framework.
 
     Raises:
         InputError: Types, shapes or sample counts do not fit.
@@ -30,17 +27,17 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
             f"The model has {len(declared)} inputs, but {len(parts)} were given. "
             f"Pass {'one array' if len(declared) == 1 else f'a tuple of {len(declared)} arrays'} as inputs."
         )
-    names = [f"inputs[{i}]" if len(explained) > 1 else "inputs" for i in range(len(explained))]
-    names += [f"argument {i} behind the inputs" for i in range(len(held))]
     read: list[tuple[Any, np.ndarray | None]] = []
-    for position, (name, part) in enumerate(zip(names, parts, strict=True)):
-        if position >= len(explained) and not is_array(registry, part):
-            read.append((part, None))
-            continue
-        array = as_array(registry, part, name)
+    for position, part in enumerate(parts):
+        name = f"inputs[{position}]" if len(explained) > 1 else "inputs"
+        if (behind := position - len(explained)) >= 0:
+            name = f"argument {behind} behind the inputs"
+            if not is_array(registry, part):
+                read.append((part, None))
+                continue
+        array, integer = as_array(registry, part, name), adapter.declared_integer(model, position)
         if declared is not None:
             _check_shape(name, array.shape, declared[position])
-        integer = adapter.declared_integer(model, position)
         if integer is False and not np.issubdtype(array.dtype, np.floating):
             raise InputError(_integers(name, array))
         if integer is True and np.issubdtype(array.dtype, np.floating):
@@ -75,14 +72,13 @@ def example_inputs(original: Original, samples: int) -> Inputs:
             f"The model does not declare the shape of its inputs ({known}). Pass inputs=: an example to start from, "
             f"such as zeros or noise, sample axis first."
         )
-    generator = np.random.default_rng(0)
-    arrays = []
+    generator, tensors = np.random.default_rng(0), []
     for position, shape in enumerate(shapes):
         full = (samples, *(size or 1 for size in shape[1:]))
         integer = adapter.declared_integer(model, position)
-        arrays.append(np.zeros(full, np.int64) if integer else generator.normal(size=full).astype(np.float32))
-    tensors = tuple(adapter.tensor(array, model) for array in arrays)
-    return Inputs(tensors, tuple(adapter.to_numpy(tensor) for tensor in tensors), given=False)
+        array = np.zeros(full, np.int64) if integer else generator.normal(size=full).astype(np.float32)
+        tensors.append(adapter.tensor(array, model))
+    return Inputs(tuple(tensors), tuple(map(adapter.to_numpy, tensors)), given=False)
 
 
 def run_original(original: Original, inputs: Inputs, *, native: bool = False) -> Any:
@@ -102,8 +98,7 @@ def run_original(original: Original, inputs: Inputs, *, native: bool = False) ->
         shapes = ", ".join(f"{array.shape} {array.dtype}" for array in inputs.arrays)
         integers = [array for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
         hint = _integers("inputs", integers[0]) if integers else _repair(adapter, model, inputs)
-        first_line = next(iter(str(error).strip().splitlines()), "").rstrip(".")
-        said = f"{type(error).__name__}: {first_line}"
+        said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '').rstrip('.')}"
         raise InputError(f"The model fails on inputs of shape {shapes}: {said}. {hint}") from error
     if native and inputs.samples == 1:
         outputs = map_structure(lambda output: output.reshape(output.shape or 1), outputs)
@@ -124,11 +119,7 @@ def run_original(original: Original, inputs: Inputs, *, native: bool = False) ->
 
 
 def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str) -> None:
-    """Checks arrays or numbers, one part for each input: shapes (and for baselines types) must fit.
-
-    Raises:
-        InputError: They do not.
-    """
+    """Refuses arrays or numbers, one part for each input, whose shapes (or, for baselines, types) do not fit."""
     arrays = inputs.arrays
     parts = value if isinstance(value, tuple) else as_arrays(registry, value)
     if len(parts) != len(arrays):
@@ -149,11 +140,7 @@ def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str)
 
 
 def check_window(inputs: Inputs, value: Any, name: str) -> None:
-    """Checks a window: one entry for each axis of a sample, none larger than the axis; strides may also be one number.
-
-    Raises:
-        ArgumentError: It does not fit the samples.
-    """
+    """A window has one entry for each axis of a sample, none larger than the axis; strides may also be one number."""
     arrays = inputs.arrays
     windows = value if isinstance(value, tuple) and value and isinstance(value[0], tuple | list) else (value,)
     for window, array in zip(windows, arrays, strict=False):

@@ -36,29 +36,20 @@ def sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
     one_alone = (lifted["layer"] is None) != (lifted["neuron"] is None)
     if method.kind is Kind.FEATURE_VISUALIZATION and one_alone:
         raise ArgumentError("A layer is visualised by one of its channels or units: pass both layer= and neuron=.")
-    if has_own_target(method, {**init_args, **exec_args}) and lifted["target"] is not None:
-        raise ArgumentError(
-            f"{method.key} of {method.toolset} got its target twice: as {origin['target']!r} and in the toolset's own "
-            f"words. Keep one of them."
-        )
-    understood = (*method.required, *method.optional)
+    who, understood = f"{method.key} of {method.toolset}", (*method.required, *method.optional)
+    if lifted["target"] is not None and arguments.of_role(Role.OWN_TARGET, method):
+        given = f"as {origin['target']!r} and in the toolset's own words"
+        raise ArgumentError(f"{who} got its target twice: {given}. Keep one of them.")
     for name, given in origin.items():
         if name not in understood:
-            raise ArgumentError(
-                f"{method.key} of {method.toolset} takes no {given!r}. It understands {', '.join(understood)}; leave "
-                f"{given!r} out."
-            )
+            hint = f"It understands {', '.join(understood)}; leave {given!r} out."
+            raise ArgumentError(f"{who} takes no {given!r}. {hint}")
     for name in method.required:
         # A missing layer is no error: the call ends in a PendingLayer.
         if name != "layer" and lifted[name] is None:
-            raise ArgumentError(f"{method.key} of {method.toolset} needs {name!r}: pass {name}= {_HINTS[name]}.")
+            raise ArgumentError(f"{who} needs {name!r}: pass {name}= {_HINTS[name]}.")
     init_args, exec_args = method.complete(arguments.defaults, init_args, exec_args)
     return replace(arguments, **lifted, init_args=init_args, exec_args=exec_args)
-
-
-def has_own_target(method: MethodSpec, own: Mapping[str, Any]) -> bool:
-    """Whether the target is named in the toolset's own words (a score function)."""
-    return any(method.roles.get(name) is Role.OWN_TARGET for name in own)
 
 
 def _lift(
@@ -71,7 +62,11 @@ def _lift(
         meaning = "inputs" if role is Role.ONE_OR_SEVERAL else str(role)
         if meaning not in UNIFORM_ARGUMENTS:
             if name not in names:
-                raise ArgumentError(_unknown(name, where, method))
+                near = ", ".join(get_close_matches(name, names, n=3))
+                hint = f"Nearest: {near}" if near else f"{where} may hold: {', '.join(names) or 'nothing'}"
+                if name in (*method.init_args, *method.exec_args):
+                    hint = f"It belongs into {'init_args' if where == 'exec_args' else 'exec_args'}"
+                raise ArgumentError(f"{method.key} of {method.toolset} takes no {where}[{name!r}]. {hint}.")
             rest[name] = value
         elif value is not None:
             if meaning in origin:
@@ -82,23 +77,8 @@ def _lift(
     return rest
 
 
-def _unknown(name: str, where: str, method: MethodSpec) -> str:
-    names, other = getattr(method, where), "exec_args" if where == "init_args" else "init_args"
-    if name in getattr(method, other):
-        hint = f"It belongs into {other}"
-    elif near := get_close_matches(name, names, n=3):
-        hint = f"Nearest: {', '.join(near)}"
-    else:
-        hint = f"{where} may hold: {', '.join(names) or 'nothing'}"
-    return f"{method.key} of {method.toolset} takes no {where}[{name!r}]. {hint}."
-
-
 def layer_names(original: Original, layer: object) -> tuple[str, ...]:
-    """Names of the layers that the user referred to by object or name, one or a list of them.
-
-    Raises:
-        LayerError: One of them is not part of the model; names the nearest.
-    """
+    """Names of the layers of the model that the user referred to by object or name, one or a list of them."""
     if layer is None:
         return ()
     references = layer if isinstance(layer, list | tuple) else (layer,)
@@ -111,16 +91,10 @@ def _layer_name(original: Original, reference: object) -> str:
     if name is not None:
         return name
     known = [layer.name for layer in adapter.layers(model)]
+    some = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
     if not isinstance(reference, str):
-        kind = type(reference).__name__
-        raise LayerError(
-            f"The {kind} given as layer is not part of this model. Pass one of its own layers, or a name: "
-            + _some(known)
-        )
-    near = get_close_matches(reference, known, n=3, cutoff=0.4)
-    known_names = f"Nearest: {', '.join(near)}" if near else f"It has: {_some(known)}"
-    raise LayerError(f"The model has no layer {reference!r}. {known_names}. cfi.layers(model) lists all.")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        what = f"The {type(reference).__name__} given as layer"
+        raise LayerError(f"{what} is not part of this model. Pass one of its own layers, or a name: {some}")
+    near = ", ".join(get_close_matches(reference, known, n=3, cutoff=0.4))
+    hint = f"Nearest: {near}" if near else f"It has: {some}"
+    raise LayerError(f"The model has no layer {reference!r}. {hint}. cfi.layers(model) lists all.")

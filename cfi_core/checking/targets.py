@@ -16,18 +16,9 @@ from cfi_core.registry import Registry
 
 
 def resolve_target(registry: Registry, target: Any, outputs: Any) -> Target:
-    """Checks the user's target.
+    """The user's target (see `cfi_core.attribute`), which must name something in the output.
 
-    Args:
-        registry: What is installed.
-        target: A class index, or an array that holds one; a list or array with one index per sample; a tuple with one
-            index for each axis of the output after the first (or a list of such tuples); for a model with several
-            outputs, a tuple that begins with the output's position or key; a callable of the output; or None where the
-            output has one value per sample.
-        outputs: The model's outputs on the user's inputs, as numpy arrays.
-
-    Raises:
-        TargetError: It names nothing in the output.
+    None does where the output has one value per sample.
     """
     target = _plain(registry, target)
     if not is_structure(outputs):
@@ -127,12 +118,9 @@ def _describe_index(shape: tuple[int, ...]) -> str:
 
 
 def resolve_neuron(neuron: Any, shape: Sequence[int], *, channel_allowed: bool, layer: str) -> Any:
-    """Checks the user's neuron against the layer's output (shape with the sample axis, the user's axis order).
+    """The user's neuron, which must be a unit of the layer's output (shape with the sample axis, the user's order).
 
     A slice among its indices stands for the sum of the units that it selects.
-
-    Raises:
-        ArgumentError: It names no unit of the layer.
     """
     if neuron is None or callable(neuron):
         return neuron
@@ -142,14 +130,12 @@ def resolve_neuron(neuron: Any, shape: Sequence[int], *, channel_allowed: bool, 
         raise ArgumentError(f"neuron={neuron!r} names several units: pass one, or a function of the layer's output.")
     if channel_allowed and len(index) == 1 and len(sizes) > 1:
         return tuple(int(value) for value in index)
+    what, given = f"neuron={neuron!r}", f"layer {layer!r} gives {sizes} values per sample."
     if len(index) != len(sizes):
-        raise ArgumentError(
-            f"neuron={neuron!r} has {len(index)} indices, but layer {layer!r} gives {sizes} values per sample. "
-            f"Pass one index for each of these axes."
-        )
-    if not all(_selects(value, size) for value, size in zip(index, sizes, strict=True)):
-        raise ArgumentError(f"neuron={neuron!r} is out of range: layer {layer!r} gives {sizes} values per sample.")
-    units = zip(index, sizes, strict=True)
+        raise ArgumentError(f"{what} has {len(index)} indices, but {given} Pass one index for each of these axes.")
+    units = list(zip(index, sizes, strict=True))
+    if not all(_selects(value, size) for value, size in units):
+        raise ArgumentError(f"{what} is out of range: {given}")
     return tuple(value if isinstance(value, slice) else int(value) % size for value, size in units)
 
 

@@ -13,25 +13,6 @@ from cfi_core.framework.content import Content, UnseenError, always_new, identit
 from cfi_core.framework.portions import Portions, one_size
 from cfi_core.framework.structure import flatten, is_structure, items, map_structure
 
-__all__ = [
-    "Content",
-    "FrameworkAdapter",
-    "Layer",
-    "LayerCalls",
-    "Permutation",
-    "Portions",
-    "Pullback",
-    "Runner",
-    "UnseenError",
-    "always_new",
-    "flatten",
-    "hand_over",
-    "identity",
-    "inverse",
-    "is_structure",
-    "items",
-    "map_structure",
-    "named_axes",
-    "one_size",
-    "refuse",
-]
+__all__ = ["FrameworkAdapter", "Runner", "Pullback", "Layer", "hand_over"]
+__all__ += ["flatten", "items", "map_structure", "is_structure", "named_axes", "Permutation", "inverse", "LayerCalls"]
+__all__ += ["Content", "UnseenError", "always_new", "identity", "refuse", "Portions", "one_size"]

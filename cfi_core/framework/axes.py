@@ -24,11 +24,8 @@ def named_axes(rank: int, channel: int | None, layer: str | None = None) -> tupl
     if rank <= 2:
         return ("sample", "unit" if layer else "feature")[:rank]
     last = channel == rank - 1
-    if rank == 3:
-        spatial: tuple[str, ...] = ("position",)
-    elif rank <= 5:
-        spatial = ("depth", "height", "width")[-(rank - 2) :]
-    else:
+    spatial = ("position",) if rank == 3 else ("depth", "height", "width")[-(rank - 2) :]
+    if rank > 5:
         spatial = tuple(f"axis{i}" for i in (range(1, rank - 1) if last else range(2, rank)))
     return ("sample", *spatial, "channel") if last else ("sample", "channel", *spatial)
 

@@ -10,8 +10,6 @@ from typing import Any
 from cfi_core.errors import LayerError
 from cfi_core.framework.structure import flatten, map_structure
 
-_MOST_NAMED = 12
-
 
 class LayerCalls:
     """The calls of layers, each of which may be read, and replaced, where it gives one tensor.
@@ -69,7 +67,7 @@ class LayerCalls:
             reason = f"gives {self.widths[name]} values, where one tensor is needed"
         kind = f"({self.kinds[name]}) " if name in self.kinds else ""
         single = [one for one in self.counts if self.is_single(one)]
-        near = ", ".join(get_close_matches(name, single, n=3, cutoff=0.4) or single[:_MOST_NAMED])
+        near = ", ".join(get_close_matches(name, single, n=3, cutoff=0.4) or single[:12])
         raise LayerError(
             f"Layer {name!r} {kind}{reason}, so it has no single activation. Choose a layer that is called once and "
             f"gives one tensor{near and f', such as {near}'}: cfi.layers(model, inputs) shows an output shape for each."

@@ -104,13 +104,12 @@ class Content:
         while self._told < len(self._met):  # no recursion, whose depth is limited
             met, self._told = self._met[self._told], self._told + 1
             self.write(type(met).__qualname__)
-            parts = self._inside(met)
-            if parts is None:
+            if (parts := self._inside(met)) is None:
                 self.write(self._unseen(met))
-                continue
-            for part in parts:
-                self._refer_to(part)
-            self.write("end")
+            else:
+                for part in parts:
+                    self._refer_to(part)
+                self.write("end")
 
     def _refer_to(self, value: Any) -> None:
         if isinstance(value, _WORDS):
@@ -135,8 +134,7 @@ class Content:
             return chain.from_iterable(value.items())
         if isinstance(value, set | frozenset):
             return sorted(value, key=repr)
-        own = self._parts(value)
-        if own is not None:
+        if (own := self._parts(value)) is not None:
             return own
         if isinstance(value, np.ndarray):
             return value.shape, value.tolist()

@@ -62,15 +62,15 @@ class Portions:
     def _apart(self, feeds: Feeds, size: int) -> list[bool]:
         """Of each output whether samples in another order give the results in that order, and one changes no other."""
         generator = np.random.default_rng(0)
-        batch = {name: _different(array, size + 1, generator) for name, array in feeds.items()}
-        order = np.roll(np.arange(size), 1)
-        # As they are; in another order; each one place earlier; with another one in the place of the last.
-        places = (np.arange(size), order, np.arange(1, size + 1), np.append(np.arange(size - 1), size))
-        runs = [self._run({name: array[at] for name, array in batch.items()}) for at in places]
+        batch = {name: _different(array, size, generator) for name, array in feeds.items()}
+        plain, order = np.arange(size), np.roll(np.arange(size), 1)
+        # In another order; each one place earlier; with the largest values, then the smallest, in the last one's place.
+        places = (order, np.append(plain[1:], size), *(np.append(plain[:-1], size + i) for i in (0, 1)))
+        first, *others = [self._run({name: array[at] for name, array in batch.items()}) for at in (plain, *places)]
         found = [
-            not _has_samples(plain, size)
-            or (_close(plain[order], turned) and _close(plain[1:], earlier[:-1]) and _close(plain[:-1], replaced[:-1]))
-            for plain, turned, earlier, replaced in zip(*runs, strict=True)
+            not _has_samples(value, size)
+            or all(_close(value[at[at < size]], other[at < size]) for at, other in zip(places, changed, strict=True))
+            for value, *changed in zip(first, *others, strict=True)
         ]
         # Of samples that are all alike nothing can be seen.
         differ = any((array[0] != array[1:]).any() for array in batch.values())
@@ -83,16 +83,21 @@ def _has_samples(value: Any, size: int | None) -> bool:
 
 
 def _different(samples: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """New samples of the values of others, each unlike the one before; floating point ones of other sizes too."""
+    """New samples of the values of others, each unlike the one before, then one above and one below all of them.
+
+    Floating point values are of other sizes too, so that samples that are all alike tell something.
+    """
     sample = samples[0]
     if np.issubdtype(sample.dtype, np.floating):
         mixed = np.stack([generator.permutation(sample.reshape(-1)) for _ in range(count)])
         sizes, shifts = generator.uniform(-1, 1, (count, 1)), generator.uniform(-0.1, 0.1, (count, 1))
-        return (mixed * sizes + shifts).reshape(count, *sample.shape).astype(sample.dtype)
+        drawn = (mixed * sizes + shifts).reshape(count, *sample.shape).astype(sample.dtype)
+        spread = (np.ptp(drawn, axis=0) + 0.1).astype(sample.dtype)
+        return np.concatenate([drawn, [drawn.max(axis=0) + spread, drawn.min(axis=0) - spread]])
     values = np.unique(samples)
     drawn = generator.choice(values, (count, *sample.shape))
     drawn.reshape(count, -1)[:, :1] = values[np.arange(count) % len(values)][:, None]
-    return drawn
+    return np.concatenate([drawn, [np.full_like(sample, values[-1]), np.full_like(sample, values[0])]])
 
 
 def _close(one: np.ndarray, other: np.ndarray) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from time import perf_counter
-from typing import TypeVar
 
 from cfi_core.adapters import adapter_for
 from cfi_core.errors import TranslationError, TranslationWarning, UnfaithfulTranslationError, warn
@@ -14,10 +12,6 @@ from cfi_core.registry import Registry
 from cfi_core.routes import way_to_install
 from cfi_core.translation.bridging import bridge
 from cfi_core.translation.conversion import Job, convert, convert_anew
-
-__all__ = ["Job", "prepare", "translate_model"]
-
-_Result = TypeVar("_Result")
 
 
 def prepare(registry: Registry, call: Call) -> Prepared:
@@ -37,29 +31,20 @@ def prepare(registry: Registry, call: Call) -> Prepared:
     adapter = adapter_for(registry, plan.toolset_framework)
     arrays = (*call.inputs.arrays, *call.inputs.held_arrays)
     job = Job(registry, original, adapter, arrays, tuple(call.output_arrays))
-
-    def attempt(route: Route) -> Prepared:
-        if route.bridge:
-            return bridge(job, call, route)
-        translation = convert(job, route)
-        return Prepared(adapter, translation.model, translation)
-
-    return replace(_first_faithful(registry, plan.routes, attempt), seconds=perf_counter() - started)
+    translation = _first_faithful(
+        registry, plan.routes, lambda route: bridge(job, call, route) if route.bridge else convert(job, route)
+    )
+    return Prepared(adapter, translation.model, translation, perf_counter() - started)
 
 
 def translate_model(job: Job, routes: Sequence[Route]) -> Translation:
-    """A translated model that is nobody else's, by the first of the routes that gives a faithful one.
-
-    Raises:
-        TranslationError: As for `prepare`.
-
-    Warns:
-        TranslationWarning: As for `prepare`.
-    """
+    """A translated model that is nobody else's, by the first of the routes that gives a faithful one, as `prepare`."""
     return _first_faithful(job.registry, routes, lambda route: convert_anew(job, route))
 
 
-def _first_faithful(registry: Registry, routes: Sequence[Route], attempt: Callable[[Route], _Result]) -> _Result:
+def _first_faithful(
+    registry: Registry, routes: Sequence[Route], attempt: Callable[[Route], Translation]
+) -> Translation:
     failures: list[TranslationError] = []
     for route in routes:
         try:
@@ -75,7 +60,6 @@ def _first_faithful(registry: Registry, routes: Sequence[Route], attempt: Callab
         raise failures[0]
     reports = [f"[{route}] {failure}" for route, failure in zip(routes, failures, strict=True)]
     report = " ".join([*reports, hint]).rstrip()
-    for failure in failures:
-        if isinstance(failure, UnfaithfulTranslationError):
-            raise UnfaithfulTranslationError(report, failure.certificate) from failures[0]
-    raise TranslationError(report) from failures[0]
+    certificates = [one.certificate for one in failures if isinstance(one, UnfaithfulTranslationError)]
+    final = UnfaithfulTranslationError(report, certificates[0]) if certificates else TranslationError(report)
+    raise final from failures[0]

@@ -21,39 +21,29 @@ from cfi_core.certificate import (
     Side,
     bridge_tolerance,
     certify_bridge,
-    relative_difference,
 )
 from cfi_core.contract import BridgedLayer, BridgeRequest, Converted
 from cfi_core.errors import TranslationError, UnfaithfulTranslationError
-from cfi_core.framework.axes import Arrays, permute
+from cfi_core.framework.axes import Arrays
 from cfi_core.heads import at_head, place_of
 from cfi_core.layer_map import LayerMap, LayerMatch, read_layers
-from cfi_core.records import Call, ModelAtHead, Prepared, Route, Translation
+from cfi_core.records import Call, ModelAtHead, Route, Translation
 from cfi_core.specs import Need
 from cfi_core.translation.cache import kept
-from cfi_core.translation.conversion import Job, two_samples
+from cfi_core.translation.conversion import SEED, Job, two_samples
 
-_SAMPLES = 2
-_SEED = 20_190_521
-_GRADIENT_NEEDS = frozenset({Need.INPUT_GRADIENT, Need.LAYER_GRADIENT})
 _ADVICE = "Pass translator='conversion' to convert the model instead."
 
 
-def bridge(job: Job, call: Call, route: Route) -> Prepared:
-    """The model of a job, bridged for its call, or by an earlier one on the same unchanged model.
-
-    Raises:
-        LayerError: A layer cannot be opened: it is not called exactly once, or does not give one tensor.
-        UnfaithfulTranslationError: The bridge does not compute what the model does.
-        TranslationError: The bridge fails on the model.
-    """
+def bridge(job: Job, call: Call, route: Route) -> Translation:
+    """The model of a job, bridged for its call, or by an earlier one on the same unchanged model."""
     span = _Span(
         job=job,
         call=call,
         route=route,
-        arrays=[array[:_SAMPLES] for array in job.arrays],
+        arrays=[array[:2] for array in job.arrays],
         layers=tuple(dict.fromkeys((*call.plan.layers, *call.mentioned))),
-        gradients=bool(_GRADIENT_NEEDS & call.plan.method.needs),
+        gradients=bool({Need.INPUT_GRADIENT, Need.LAYER_GRADIENT} & call.plan.method.needs),
     )
     names = (*route.names, place_of(call), str(span.gradients), *span.layers)
     return kept(job.original, names, job.arrays, job.outputs, span.build, span.measure_again)
@@ -70,7 +60,7 @@ class _Span:
     layers: tuple[str, ...]
     gradients: bool
 
-    def build(self) -> Prepared:
+    def build(self) -> Translation:
         """A new bridge, measured."""
         original, step, head = self.job.original, self.route.translators[0], self._cut()
         examples = tuple(original.adapter.tensor(array, original.model) for array in two_samples(self.arrays))
@@ -78,25 +68,21 @@ class _Span:
         origin = self.job.registry.origin_of(step).label
         return self._measure(build_bridge(step, request, origin, layers=self.call.layer_shapes), head)
 
-    def measure_again(self, made: Prepared) -> Prepared:
+    def measure_again(self, made: Translation) -> Translation:
         """The same bridge, against the model as it is now: what its fingerprint does not show may have changed."""
-        assert made.translation is not None
-        bridged, matches = made.translation, made.translation.layer_map.matches
-        layers = {name: BridgedLayer(match.name, match.axes) for name, match in matches.items()}
-        return self._measure(Converted(bridged.model, bridged.input_axes, bridged.output_axes, layers), self._cut())
+        layers = {name: BridgedLayer(match.name, match.axes) for name, match in made.layer_map.matches.items()}
+        return self._measure(Converted(made.model, made.input_axes, made.output_axes, layers), self._cut())
 
     def _cut(self) -> ModelAtHead:
         """The user's model as it is now, up to where the method explains it."""
-        original = self.job.original
-        twin = original.adapter.twin(original.model)
-        return at_head(self.call, original.adapter, twin, self.call.inputs.passed)
+        return at_head(self.call, self.job.original.adapter, self.job.twin(), self.call.inputs.passed)
 
-    def _measure(self, converted: Converted, head: ModelAtHead) -> Prepared:
+    def _measure(self, converted: Converted, head: ModelAtHead) -> Translation:
         """With the evidence that the bridge computes what the model at its head does."""
         adapter, names = self.job.original.adapter, ", ".join(self.route.names)
         original, bridged = Side(adapter, adapter.twin(head.model)), self.job.translated_side(converted)
         with foreign(TranslationError, f"The model run by {names} fails on your inputs", _ADVICE):
-            certificate = certify_bridge(original, bridged, self.arrays, _SEED, gradients=self.gradients)
+            certificate = certify_bridge(original, bridged, self.arrays, SEED, gradients=self.gradients)
             outputs = original.outputs(self.arrays)
             matches = self._match_layers(original, bridged, outputs, converted.layers) if self.layers else {}
             tolerance = bridge_tolerance(outputs)
@@ -106,7 +92,10 @@ class _Span:
             certificate = replace(certificate, notes=(*certificate.notes, note))
         floor = min(FLOOR_FACTOR * (certificate.gradient_floor or 0.0), MOST_ROUNDING)
         most = max(GRADIENT_TOLERANCE, tolerance, floor)
-        faults = [*certificate.faults, *_faults_of_layers(matches, tolerance, most)]
+        rows = [("layer", name, match.difference, tolerance) for name, match in matches.items()]
+        rows += [("the gradient at layer", name, one.gradient_difference or 0.0, most) for name, one in matches.items()]
+        differ = [f"{what} {name!r} differs by {apart:.1e}" for what, name, apart, up_to in rows if not apart <= up_to]
+        faults = [*certificate.faults, *differ]
         if faults:
             raise UnfaithfulTranslationError(
                 f"The model run by {names} computes something else than by itself: {'; '.join(faults)}. "
@@ -116,34 +105,16 @@ class _Span:
         certificate = replace(certificate, layers_found=len(matches), layers_total=len(self.layers))
         layer_map = LayerMap(MappingProxyType(matches), self.layers)
         axes = (converted.input_axes, converted.output_axes)
-        translation = Translation(converted.model, self.route, certificate, layer_map, *axes)
-        return Prepared(self.job.adapter, converted.model, translation, head)
+        return Translation(converted.model, self.route, certificate, layer_map, *axes, head=head)
 
     def _match_layers(
         self, original: Side, bridged: Side, outputs: Arrays, opened: Mapping[str, BridgedLayer]
     ) -> dict[str, LayerMatch]:
         """How far activation and gradient at each opened layer are apart in the two frameworks."""
-        generator = np.random.default_rng(_SEED)
+        generator = np.random.default_rng(SEED)
         cotangents = [
             generator.standard_normal(output.shape).astype(output.dtype) for output in outputs if self.gradients
         ]
         reading = read_layers(original, self.arrays, cotangents, self.layers)
         other = read_layers(bridged, self.arrays, cotangents, [opened[name].name for name in self.layers])
-        matches = {}
-        for name in self.layers:
-            layer = opened[name]
-            turned = permute(reading.activations[name], layer.axes)
-            difference = relative_difference([turned], [other.activations[layer.name]])
-            gradient_difference = reading.gradient_difference(name, other, layer.name, layer.axes)
-            matches[name] = LayerMatch(layer.name, layer.axes, difference, gradient_difference)
-        return matches
-
-
-def _faults_of_layers(matches: Mapping[str, LayerMatch], tolerance: float, gradient_tolerance: float) -> list[str]:
-    rows = [(f"layer {name!r}", match.difference, tolerance) for name, match in matches.items()]
-    rows += [
-        (f"the gradient at layer {name!r}", match.gradient_difference, gradient_tolerance)
-        for name, match in matches.items()
-        if match.gradient_difference is not None
-    ]
-    return [f"{what} differs by {apart:.1e}" for what, apart, most in rows if not apart <= most]
+        return {name: reading.match(name, other, opened[name].name, opened[name].axes) for name in self.layers}

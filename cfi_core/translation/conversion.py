@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import starmap, zip_longest
 from time import perf_counter
 from typing import Any
 
@@ -15,7 +15,7 @@ from cfi_core.boundary import foreign, run_conversion
 from cfi_core.certificate import Certificate, Side, certify, computes, random_like
 from cfi_core.contract import Converted
 from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
-from cfi_core.framework.axes import Arrays, Permutation, compose, permutation_at, permute_all
+from cfi_core.framework.axes import Arrays, compose, permute_all
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.layer_map import find_layers, first_divergence
 from cfi_core.records import Original, Route, Translation
@@ -23,47 +23,37 @@ from cfi_core.registry import Registry, registry
 from cfi_core.translation.cache import kept
 from cfi_core.translation.store import current_store, store_key
 
-_CERTIFICATE_SEED = 20_190_521
+SEED = 20_190_521
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A model to convert, and the samples to judge the result on.
-
-    Attributes:
-        registry: What is installed.
-        original: The user's model.
-        adapter: Adapter of the framework to reach.
-        arrays: Inputs in the user's axes, sample axis first.
-        outputs: All tensors that the user's model gives for them.
-    """
+    """A model to translate, and the samples to judge the result on."""
 
     registry: Registry
     original: Original
-    adapter: FrameworkAdapter
-    arrays: tuple[np.ndarray, ...]
-    outputs: tuple[np.ndarray, ...]
+    adapter: FrameworkAdapter  # of the framework to reach
+    arrays: tuple[np.ndarray, ...]  # inputs in the user's axes, sample axis first
+    outputs: tuple[np.ndarray, ...]  # all tensors that the user's model gives for them
 
-    def original_side(self) -> Side:
-        """The user's model as one side of a comparison."""
-        return Side(self.original.adapter, self.original.adapter.twin(self.original.model))
+    def twin(self) -> Any:
+        """The user's model, to be marked."""
+        return self.original.adapter.twin(self.original.model)
 
     def translated_side(self, made: Converted | Translation) -> Side:
-        """A converted model as the other side."""
+        """A converted model as one side of a comparison."""
         return Side(self.adapter, self.adapter.twin(made.model), made.input_axes, made.output_axes)
+
+    def sides(self, made: Converted | Translation) -> tuple[Side, Side]:
+        """The user's model and a converted one."""
+        return Side(self.original.adapter, self.twin()), self.translated_side(made)
 
 
 def convert(job: Job, route: Route) -> Translation:
-    """The translation by a route of conversions that an earlier call made, if it still is one; otherwise a new one.
-
-    Raises:
-        UnfaithfulTranslationError: What was made computes something else.
-        TranslationError: A translator failed.
-    """
+    """The translation by a route of conversions that an earlier call made, if it still is one; otherwise a new one."""
 
     def measure_again(made: Translation) -> Translation:
-        original, translated = job.original_side(), job.translated_side(made)
-        return replace(made, certificate=_certify(route, original, translated, job.arrays, made.certificate))
+        return replace(made, certificate=_certify(route, job.sides(made), job.arrays, made.certificate))
 
     make = partial(convert_anew, job, route)
     return kept(job.original, route.names, job.arrays, job.outputs, make, measure_again)
@@ -79,7 +69,7 @@ def convert_anew(job: Job, route: Route) -> Translation:
         with contextlib.suppress(CFIError):
             return _measure(job, route, stored)
     start = perf_counter()
-    converted = convert_along(route, job.original_side().model, job.arrays)
+    converted = convert_along(route, job.twin(), job.arrays)
     seconds = perf_counter() - start
     translation = _measure(job, route, converted)
     if store and key:
@@ -89,38 +79,34 @@ def convert_anew(job: Job, route: Route) -> Translation:
 
 def _measure(job: Job, route: Route, made: Converted) -> Translation:
     """With certificate and layer map."""
-    original, translated = job.original_side(), job.translated_side(made)
-    certificate = _certify(route, original, translated, job.arrays)
-    generator = np.random.default_rng(_CERTIFICATE_SEED)
-    noise = random_like(job.arrays, 1, generator)
+    sides = job.sides(made)
+    certificate = _certify(route, sides, job.arrays)
+    noise = random_like(job.arrays, 1, np.random.default_rng(SEED))
     unlike = [np.concatenate([array[:1], more]) for array, more in zip(job.arrays, noise, strict=True)]
     alike = [np.repeat(array[:1], 2, axis=0) for array in job.arrays]
     # A model may not take noise, nor another number of samples than the user's.
-    samples = next((two for two in (unlike, alike) if computes(original, two)), list(job.arrays))
-    layers = find_layers(original, translated, samples, certificate)
+    samples = next((two for two in (unlike, alike) if computes(sides[0], two)), list(job.arrays))
+    layers = find_layers(*sides, samples, certificate)
     certificate = replace(
         certificate, layers_found=len(layers), layers_total=len(layers.compared), layer_difference=layers.difference
     )
     return Translation(made.model, route, certificate, layers, made.input_axes, made.output_axes)
 
 
-def _certify(
-    route: Route, original: Side, translated: Side, arrays: Arrays, earlier: Certificate | None = None
-) -> Certificate:
+def _certify(route: Route, sides: tuple[Side, Side], arrays: Arrays, earlier: Certificate | None = None) -> Certificate:
     """Measures, and refuses a model that computes something else (or does not run at all)."""
-    doing = f"The model made by {', '.join(route.names)} does not run on your inputs"
-    with foreign(TranslationError, doing, "Try another translator (cfi.translators() lists them)."):
-        certificate = certify(original, translated, arrays, _CERTIFICATE_SEED, earlier)
+    model = f"The model made by {', '.join(route.names)}"
+    advice = "Try another translator (cfi.translators() lists them)"
+    with foreign(TranslationError, f"{model} does not run on your inputs", f"{advice}."):
+        certificate = certify(*sides, arrays, SEED, earlier)
     if not certificate.faithful:
         # The model is known to be wrong, so anything may go wrong in it.
         with contextlib.suppress(Exception):
-            divergence = first_divergence(original, translated, [array[:2] for array in arrays])
-            certificate = replace(certificate, divergence=divergence)
-        where = f"; {certificate.divergence}" if certificate.divergence else ""
+            certificate = replace(certificate, divergence=first_divergence(*sides, [array[:2] for array in arrays]))
+        said = "; ".join([*certificate.faults, *([str(certificate.divergence)] if certificate.divergence else [])])
         raise UnfaithfulTranslationError(
-            f"The model made by {', '.join(route.names)} computes something else than yours: "
-            f"{'; '.join(certificate.faults)}{where}. It is not used. Try another translator (cfi.translators() lists "
-            f"them) or a toolset of the model's own framework.",
+            f"{model} computes something else than yours: {said}. It is not used. {advice} or a toolset of the model's "
+            f"own framework.",
             certificate,
         )
     return certificate
@@ -135,8 +121,8 @@ def convert_along(route: Route, model: Any, arrays: Arrays) -> Converted:
         converted = run_conversion(step, made.model, permuted, registry().origin_of(step).label)
         made = Converted(
             converted.model,
-            _compose_all(made.input_axes, converted.input_axes),
-            _compose_all(made.output_axes, converted.output_axes),
+            tuple(starmap(compose, zip_longest(made.input_axes, converted.input_axes))),
+            tuple(starmap(compose, zip_longest(made.output_axes, converted.output_axes))),
         )
     return made
 
@@ -144,8 +130,3 @@ def convert_along(route: Route, model: Any, arrays: Arrays) -> Converted:
 def two_samples(arrays: Arrays) -> list[np.ndarray]:
     """The first two samples, or the only one twice."""
     return [np.resize(array[:2], (2, *array.shape[1:])) for array in arrays]
-
-
-def _compose_all(first: Sequence[Permutation], then: Sequence[Permutation]) -> tuple[Permutation, ...]:
-    """Permutations that do both, one after the other."""
-    return tuple(compose(permutation_at(first, i), permutation_at(then, i)) for i in range(max(len(first), len(then))))

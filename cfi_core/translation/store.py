@@ -27,16 +27,10 @@ from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
 
 _NOTES, _MODEL = "translation.json", "model"
-_VARIABLE = "CFI_TRANSLATIONS"
 
 
 class Store:
-    """Conversions in the files of one folder.
-
-    Raises:
-        ArgumentError: The folder cannot be made, or others may write to it: models of torch are kept as pickles, and
-            whoever can write one can run code in your name.
-    """
+    """Conversions in the files of one folder, which nobody else may write to: models of torch are kept as pickles."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -63,11 +57,7 @@ class Store:
             return None
 
     def put(self, key: str, adapter: FrameworkAdapter, made: Converted) -> None:
-        """Writes an entry, whole or not at all.
-
-        Warns:
-            TranslationWarning: It cannot be written.
-        """
+        """Writes an entry, whole or not at all; warns if it cannot be written."""
         if not adapter.can_save:
             return
         notes = {"input_axes": made.input_axes, "output_axes": made.output_axes}
@@ -132,4 +122,4 @@ def current_store() -> Store | None:
     return _store
 
 
-_store: Store | str | None = os.environ.get(_VARIABLE, "")
+_store: Store | str | None = os.environ.get("CFI_TRANSLATIONS", "")

@@ -77,7 +77,7 @@ def test_that_samples_are_apart_is_found_out_once() -> None:
     run({"x": X})
     first = len(model.given)
     run({"x": X})
-    assert (first, len(model.given) - first) == (4 + 3, 3)
+    assert (first, len(model.given) - first) == (5 + 3, 3)
 
 
 def test_of_samples_that_are_all_alike_nothing_is_concluded() -> None:

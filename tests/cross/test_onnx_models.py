@@ -138,17 +138,21 @@ def _of_one_input(nodes: list[onnx.NodeProto], shape: list[int | str]) -> onnx.M
     [
         [onnx.helper.make_node("CumSum", ["x", "axis"], ["y"])],
         [onnx.helper.make_node("ReduceMax", ["x", "axes"], ["m"]), onnx.helper.make_node("Sub", ["x", "m"], ["y"])],
+        [onnx.helper.make_node("ReduceMin", ["x", "axes"], ["m"]), onnx.helper.make_node("Sub", ["x", "m"], ["y"])],
         [onnx.helper.make_node("ReduceMean", ["x", "axes"], ["m"]), onnx.helper.make_node("Sub", ["x", "m"], ["y"])],
     ],
-    ids=["recurrence", "largest", "mean"],
+    ids=["recurrence", "largest", "smallest", "mean"],
 )
+@pytest.mark.parametrize("samples", [2, 4, 7])
 @pytest.mark.parametrize("alike", [True, False])
-def test_samples_that_influence_each_other_are_seen_whatever_the_inputs(nodes: list[onnx.NodeProto], alike: bool):
-    x = np.zeros((6, 5), np.float32)
+def test_samples_that_influence_each_other_are_seen_whatever_the_inputs(
+    nodes: list[onnx.NodeProto], alike: bool, samples: int
+):
+    x = np.zeros((samples + 2, 5), np.float32)
     if not alike:
         x[:] = np.random.default_rng(0).normal(size=x.shape)
     with pytest.raises(cfi.InputError, match="changes the result of another"):
-        cfi.attribute(_of_one_input(nodes, [4, 5]), "feature_ablation", "captum", inputs=x, target=0)
+        cfi.attribute(_of_one_input(nodes, [samples, 5]), "feature_ablation", "captum", inputs=x, target=0)
 
 
 def test_layers_of_a_model_of_a_fixed_number_of_samples():

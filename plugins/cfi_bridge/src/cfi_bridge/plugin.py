@@ -19,7 +19,7 @@ def cfi_translators() -> Iterable[TranslatorSpec]:
             preserves=RUNNABLE,
             cost=1,
             implementation="cfi_bridge.torch_host:bridge",
-            requirements=("cfi-torch", "torch>=2.12"),
+            requirements=("cfi-torch", "torch>=2.13"),
             kind="bridge",
         ),
         TranslatorSpec(
@@ -29,7 +29,7 @@ def cfi_translators() -> Iterable[TranslatorSpec]:
             preserves=RUNNABLE,
             cost=1,
             implementation="cfi_bridge.keras_host:bridge",
-            requirements=("cfi-tensorflow", "tensorflow>=2.20", "keras>=3.14"),
+            requirements=("cfi-tensorflow", "tensorflow>=2.20", "keras>=3.15"),
             kind="bridge",
         ),
     ]

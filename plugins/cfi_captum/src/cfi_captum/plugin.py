@@ -16,7 +16,7 @@ def cfi_toolsets() -> Iterable[ToolsetSpec]:
         ToolsetSpec(
             name="captum",
             framework="torch",
-            requirements=("captum>=0.9", "torch>=2.12"),
+            requirements=("captum>=0.9", "torch>=2.13"),
             homepage="https://captum.ai",
         )
     ]

@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 import xxhash
 
-from cfi_core.errors import InputError, LayerError
+from cfi_core.errors import LayerError
 from cfi_core.framework import FrameworkAdapter, Layer
+from cfi_onnx import files
 from cfi_onnx.runner import OnnxRunner, fixed_samples, real_inputs, session
+from cfi_onnx.structure import check_in_memory, examine
 
 _TO_CHANNELS_FIRST = [0, 3, 1, 2]
 _SOFTMAXES = ("Softmax", "LogSoftmax")
@@ -27,19 +29,15 @@ class OnnxAdapter(FrameworkAdapter):
     # models
 
     def load(self, model: Any) -> onnx.ModelProto:
-        """Reads and checks the file, if a path is given."""
-        if isinstance(model, onnx.ModelProto):
-            return model
-        path = Path(model)
-        if not path.is_file():
-            raise InputError(f"There is no file {str(path)!r}. Pass the path of an .onnx file.")
-        try:
-            loaded = onnx.load(path)
-            onnx.checker.check_model(loaded)
-        except Exception as error:  # the parser, the checker and the file system each raise their own kinds
-            reason = str(error).strip().splitlines()
-            raise InputError(f"{str(path)!r} is no valid ONNX model: {reason[0] if reason else error!r}.") from error
-        return loaded
+        """Reads and checks the file, if a path is given.
+
+        Raises:
+            InputError: It is no model, or larger in some way than a limit of `cfi_onnx.limits`.
+        """
+        if not isinstance(model, onnx.ModelProto):
+            return files.load(Path(model))
+        check_in_memory(examine(model))
+        return model
 
     def twin(self, model: onnx.ModelProto, *, share_weights: bool = True) -> onnx.ModelProto:
         """A copy of the graph."""
@@ -48,8 +46,12 @@ class OnnxAdapter(FrameworkAdapter):
         return copy
 
     def fingerprint(self, model: onnx.ModelProto) -> str:
-        """Hash of the serialised model."""
-        return xxhash.xxh3_128_hexdigest(model.SerializeToString(deterministic=True))
+        """Hash of the model, weight by weight: larger ones than protobuf can write at once have one too."""
+        digest = xxhash.xxh3_128(files.hollow(model).SerializeToString(deterministic=True))
+        for one in files.large_weights(model):
+            digest.update(f"{one.name};{one.data_type};{tuple(one.dims)};".encode())
+            digest.update(one.raw_data or one.SerializeToString(deterministic=True))
+        return str(digest.hexdigest())
 
     def content(self, model: onnx.ModelProto) -> str:
         """The fingerprint, which knows no process."""
@@ -168,7 +170,9 @@ class OnnxAdapter(FrameworkAdapter):
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
-    return tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
+    """The sizes that are declared; some exporters write -1 for one that is free."""
+    dims = value.type.tensor_type.shape.dim
+    return tuple(one.dim_value if one.HasField("dim_value") and one.dim_value >= 0 else None for one in dims)
 
 
 def _dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:

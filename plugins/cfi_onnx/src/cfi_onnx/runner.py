@@ -10,8 +10,7 @@ import onnx
 
 from cfi_core.framework import Portions, Runner, one_size
 from cfi_core.requirements import unmet
-
-_QUIET = 3  # errors only: a cut-out graph has parts that nothing uses, which ONNX Runtime would warn of
+from cfi_onnx.evaluation import Evaluator
 
 Stage = Callable[[Sequence[np.ndarray]], tuple[np.ndarray, ...]]
 
@@ -50,26 +49,14 @@ def session(model: onnx.ModelProto, samples: int | None = None, *, leave_out: bo
         samples: The number of samples that it takes, if its inputs do not tell and it takes no other.
         leave_out: Outputs that cannot be had in portions are None.
     """
-    evaluator, samples = _evaluator(model), samples or fixed_samples(model)
-    return Portions(lambda feeds: list(evaluator.run(None, dict(feeds))), samples, leave_out=leave_out)
-
-
-def _evaluator(model: onnx.ModelProto) -> Any:
-    if unmet(("onnxruntime",)):
-        from onnx.reference import ReferenceEvaluator
-
-        return ReferenceEvaluator(model)
-    from onnxruntime import InferenceSession, SessionOptions
-
-    options = SessionOptions()
-    options.log_severity_level = _QUIET
-    return InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    evaluator = Evaluator(model, runtime=not unmet(("onnxruntime",)))
+    return Portions(evaluator, samples or fixed_samples(model), leave_out=leave_out)
 
 
 def fixed_samples(model: onnx.ModelProto) -> int | None:
     """The number of samples that the model was exported for, if it takes no other."""
     shapes = [value.type.tensor_type.shape.dim for value in real_inputs(model)]
-    return one_size(shape[0].dim_value if len(shape) else None for shape in shapes)
+    return one_size(max(shape[0].dim_value, 0) if len(shape) else None for shape in shapes)
 
 
 def _stage(

@@ -119,7 +119,7 @@ def cfi_toolsets() -> Iterable[ToolsetSpec]:
         ToolsetSpec(
             name=TOOLSET,
             framework="tensorflow",
-            requirements=("tf-keras-vis>=0.8.7,<0.9", "tensorflow>=2.20", "keras>=3.14", "scipy>=1.14,<2"),
+            requirements=("tf-keras-vis>=0.8.7,<0.9", "tensorflow>=2.20", "keras>=3.15", "scipy>=1.14,<2"),
             homepage="https://github.com/keisen/tf-keras-vis",
         )
     ]

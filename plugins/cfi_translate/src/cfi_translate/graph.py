@@ -14,6 +14,7 @@ from cfi_translate.failures import refusal
 from cfi_translate.names import unique
 from cfi_translate.program import MODULE_END, Shape
 
+_LONGEST_LIST = 2**16
 NCHW_TO_NHWC = (0, 2, 3, 1)
 NHWC_TO_NCHW = (0, 3, 1, 2)
 
@@ -21,7 +22,11 @@ NHWC_TO_NCHW = (0, 3, 1, 2)
 def inferred_shapes(model: ModelProto) -> dict[str, Shape]:
     """Shapes of all values that ONNX shape inference can tell."""
     shapes: dict[str, Shape] = {}
-    for value in _inferred_values(model, data_prop=True):
+    # What is computed from sizes is written out, element by element: only where no list is long.
+    plain = _inferred_values(model)
+    lists = (one.type.tensor_type.shape.dim for one in plain)
+    is_short = all(len(dims) != 1 or dims[0].dim_value <= _LONGEST_LIST for dims in lists)
+    for value in _inferred_values(model, data_prop=True) if is_short else plain:
         if value.type.tensor_type.HasField("shape"):
             dims = value.type.tensor_type.shape.dim
             shapes[value.name] = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims)

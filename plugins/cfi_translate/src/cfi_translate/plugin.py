@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from cfi_core.hookspec import hookimpl
 from cfi_core.specs import Need, TranslatorSpec
 
-_TORCH = "torch>=2.12"
-_KERAS = ("tensorflow>=2.20", "keras>=3.14")
-_ONNX = ("onnx>=1.21", "onnxruntime>=1.20")
-_ONNX2TORCH = ("onnx2torch>=1.5.15", "torchvision>=0.27")
+_TORCH = "torch>=2.13"
+_KERAS = ("tensorflow>=2.20", "keras>=3.15")
+_ONNX = ("onnx>=1.23", "onnxruntime>=1.27")
+_ONNX2TORCH = ("onnx2torch>=1.5.15", "torchvision>=0.28")
 _TF2ONNX = "tf2onnx>=1.17"
 _LIBRARIES = "cfi-translate[libraries]"
 

@@ -10,6 +10,8 @@ change together) is read with the sizes of the examples, all of them fixed.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
@@ -29,6 +31,7 @@ from cfi_translate.graph import (
     remove_identities,
     replace_nodes,
 )
+from cfi_translate.limits import FOLDED_SECONDS, RESULT, check_functions, limited, passed
 from cfi_translate.names import claim
 from cfi_translate.program import (
     MODULE_END,
@@ -38,12 +41,67 @@ from cfi_translate.program import (
     Program,
     Value,
     default_attributes,
+    describe,
     plain,
     prune,
     unpack,
 )
 
 _MOST_FOLDED = 2**27  # elements
+_MOST_GROWTH = 8
+"""How many times the bytes of its weights a model may have computed beforehand: one byte can become a double."""
+_MOST_SLOW = 2**18
+# What the reference evaluator computes without a loop in Python, in no time for each element.
+_QUICK = frozenset(
+    (
+        *(
+            "Abs",
+            "Add",
+            "And",
+            "Cast",
+            "Ceil",
+            "Clip",
+            "Concat",
+            "ConstantOfShape",
+            "Cos",
+            "Div",
+            "Equal",
+            "Erf",
+            "Exp",
+        ),
+        *(
+            "Expand",
+            "EyeLike",
+            "Flatten",
+            "Floor",
+            "Gather",
+            "Greater",
+            "Identity",
+            "Less",
+        ),
+        *("Log", "Max", "Min", "Mul", "Neg", "Not", "OneHot", "Or", "Pad", "Pow", "Range", "Reciprocal"),
+        *(
+            "ReduceMax",
+            "ReduceMean",
+            "ReduceMin",
+            "ReduceProd",
+            "ReduceSum",
+            "Relu",
+            "Reshape",
+            "Sigmoid",
+            "Sin",
+            "Slice",
+        ),
+        *("Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor"),
+        *("DequantizeLinear", "QuantizeLinear", "GreaterOrEqual", "LessOrEqual", "Sign", "CumSum", "Mod"),
+    )
+)
+_PRODUCTS = frozenset({"Gemm", "MatMul"})
+_MOST_PRODUCT = 2**22
+_GROWING = frozenset(
+    ("CenterCropPad", "Col2Im", "ConstantOfShape", "Expand", "MaxUnpool", "OneHot", "Pad", "Range", "Resize", "Tile")
+)
+"""Operators that can make much of little, whose results are computed only where their sizes are known."""
 _LARGE = 2**14
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 SHAPED_LIKE_INPUT = ("GroupNormalization", "MeanVarianceNormalization")
@@ -94,6 +152,7 @@ def read(
     given = graph_inputs(model)
     if len(given) != len(inputs):
         raise failure(translator, f"was given {len(inputs)} inputs for a model with {len(given)}")
+    check_functions(model, translator)
     weights = {one.name: one for one in model.graph.initializer if np.prod(one.dims, dtype=np.int64) > _LARGE}
     model = _copy(model, weights)
     taken = {one.name for one in given}
@@ -274,6 +333,10 @@ def _name_nodes(model: ModelProto) -> None:
         node.name = claim(node.name or node.op_type, taken)
 
 
+def _weight_bytes(weight: TensorProto) -> int:
+    return max(math.prod(weight.dims), 0) * np.dtype(helper.tensor_dtype_to_np_dtype(weight.data_type)).itemsize
+
+
 class _MisfitSizes(Exception):
     """The sizes do not fit the graph."""
 
@@ -312,6 +375,9 @@ class _SizeWalk:
             self.types[declared.name] = helper.make_tensor_type_proto(kind, shape)
         self._opsets = list(model.opset_import)
         self._version = _opset(model)
+        self._largest, self._until = limited(RESULT), time.monotonic() + limited(FOLDED_SECONDS)
+        held = sum(one.ByteSize() for one in model.graph.initializer) + sum(map(_weight_bytes, weights.values()))
+        self._left = limited(RESULT) // 2 + _MOST_GROWTH * held
         for node in model.graph.node:
             self._step(node)
 
@@ -338,6 +404,7 @@ class _SizeWalk:
             self._know(node.output[0], sizes if node.op_type == "Shape" else np.array(np.prod(sizes), np.int64))
             return
         self._infer(node, names)
+        self._check_sizes(node)
         if node.op_type == "CastLike" and names[0] in self.sources and (kind := self.dtype(node.output[0])) is not None:
             # Only the type of the second input counts.
             if np.dtype(kind).kind in "fiub":
@@ -369,9 +436,23 @@ class _SizeWalk:
             ) from error
         self.types.update(found)
 
+    def _check_sizes(self, node: NodeProto) -> None:
+        """Refuses results that no example of a few samples should have."""
+        for name in node.output:
+            shape, dtype = self.shape(name), self.dtype(name)
+            if shape is not None and dtype is not None and math.prod(shape) * dtype.itemsize > self._largest:
+                size = math.prod(shape) * dtype.itemsize
+                raise passed(RESULT, f"{describe(node)} makes {size:,} bytes of a few samples")
+
     def _is_small(self, node: NodeProto) -> bool:
+        """Whether the reference evaluator computes it in a while, and more than a while is left."""
+        if time.monotonic() > self._until or self._left < 0:
+            return False
         shapes = [self.shape(name) for name in node.output if name]
-        return all(shape is None or np.prod(shape, dtype=np.int64) <= _MOST_FOLDED for shape in shapes)
+        if None in shapes and node.op_type in _GROWING:
+            return False
+        most = _MOST_FOLDED if node.op_type in _QUICK else _MOST_PRODUCT if node.op_type in _PRODUCTS else _MOST_SLOW
+        return all(shape is None or math.prod(shape) <= most for shape in shapes)
 
     def _compute(self, node: NodeProto, names: Sequence[str]) -> None:
         results = [name for name in node.output if name]
@@ -397,6 +478,7 @@ class _SizeWalk:
                     self._same[name] = np.asarray(result)
 
     def _know(self, name: str, value: np.ndarray) -> None:
+        self._left -= value.nbytes
         self.sources[name] = value
         self.types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
 
