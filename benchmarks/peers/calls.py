@@ -22,8 +22,8 @@ NATIVE, BRIDGE, CONVERSION = ROUTES = ("native", "bridge", "conversion")
 SEED = 0
 _DRAWS, _BITS = 8, 8
 
-Library = Callable[[Mapping[str, Any]], list[Any]]
-"""Makes the library's call again with these arguments."""
+Library = Callable[[Mapping[str, Any], bool], list[Any]]
+"""Makes the library's call again with these arguments, in double precision if asked for."""
 
 
 class NotAsked(Exception):
@@ -90,7 +90,7 @@ class Benchmark:
         self.inside = True
         try:
             with _apart():
-                expected = [] if error is not None else _seeded(lambda: library(asked.exec_args))
+                expected = [] if error is not None else _seeded(lambda: library(asked.exec_args, False))
                 for route in self.routes:
                     self._one(asked, route, library, expected, error)
         finally:
@@ -122,7 +122,7 @@ class Benchmark:
 
 
 def _floor(asked: Asked, library: Library, expected: list[Any]) -> float:
-    """How far the library is from itself when its inputs change in their last bits."""
+    """How far the library is from itself when its inputs change in their last bits, or all is in double precision."""
     name = "inputs" if "inputs" in asked.exec_args else "seed_input"
     given, farthest = asked.exec_args[name], 0.0
     generator = np.random.default_rng(SEED)
@@ -137,9 +137,20 @@ def _floor(asked: Asked, library: Library, expected: list[Any]) -> float:
 
     for _ in range(_DRAWS):
         changed = type(given)(map(nudged, given)) if isinstance(given, tuple | list) else nudged(given)
-        values = _seeded(lambda inputs=changed: library({**asked.exec_args, name: inputs}))
+        values = _seeded(lambda inputs=changed: library({**asked.exec_args, name: inputs}, False))
         farthest = max(farthest, counted.difference(expected, values)[1])
+    if isinstance(asked.model, torch.nn.Module):
+        precise = {word: _in_double(value) for word, value in asked.exec_args.items()}
+        farthest = max(farthest, counted.difference(expected, _seeded(lambda: library(precise, True)))[1])
     return farthest
+
+
+def _in_double(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(map(_in_double, value))
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return value
+    return value.detach().double().requires_grad_(value.requires_grad)
 
 
 def abroad(asked: Asked, other: str, route: str) -> list[Any]:

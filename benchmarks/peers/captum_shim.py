@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import captum.attr
@@ -74,10 +75,12 @@ def _repeating(kind: type, original: Any, benchmark: Benchmark) -> Any:
         asked = None
         with contextlib.suppress(TypeError):  # arguments that are none of the library's
             given = dict(list(signature.bind(self, *args, **kwargs).arguments.items())[1:])
-            asked = _asked(self, {**given, **given.pop("kwargs", {})})
+            of_the_inner = given.pop("kwargs", {})
+            asked = _asked(self, {**given, **of_the_inner})
         if asked is not None:
             model = asked.model
-            benchmark.repeat(asked, lambda words: _again(model, original, self, words, result), failure)
+            again = partial(_again, model, original, self, result)
+            benchmark.repeat(asked, again, failure)
         if failure is not None:
             raise failure
         return result
@@ -85,16 +88,20 @@ def _repeating(kind: type, original: Any, benchmark: Benchmark) -> Any:
     return attribute
 
 
-def _again(model: Any, original: Any, explainer: Any, words: Mapping[str, Any], result: Any) -> list[Any]:
+def _again(model: Any, original: Any, explainer: Any, result: Any, words: Mapping[str, Any], double: bool) -> list[Any]:
     """The library's values in inference mode, as CFI explains all models; those of the test, if it runs only once."""
     training = [module for module in model.modules() if module.training] if isinstance(model, torch.nn.Module) else []
     for module in training:
         module.training = False
+    if double:
+        model.double()
     try:
         return _flat(original(explainer, **words))
     except Exception:  # noqa: BLE001 - LRP takes away rules, a forward function may use up its graph
         return _flat(result)
     finally:
+        if double:
+            model.float()  # each weight as it was
         for module in training:
             module.training = True
 

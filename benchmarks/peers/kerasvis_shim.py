@@ -71,7 +71,7 @@ def _repeating(kind: type, original: Any, benchmark: Benchmark) -> Any:
         elsewhere = _sought(self.model, given) if failure is None and "penultimate_layer" in given else {}
         model = constructor.pop("model")
         asked = Asked(model, key, "tf-keras-vis", constructor, given, _values, elsewhere)
-        benchmark.repeat(asked, lambda words: _flat(original(self, **words)), failure)
+        benchmark.repeat(asked, lambda words, _: _flat(original(self, **words)), failure)
         if failure is not None:
             raise failure
         return result

@@ -17,10 +17,12 @@ REFUSED, UNTYPED = "refused", "untyped error"
 NEITHER, SERVED = "neither", "CFI alone"
 OUTCOMES = (SAME, CLOSE, ROUNDING, DIFFERENT, REFUSED, UNTYPED, NEITHER, SERVED)
 _CLOSE = 1e-5
+_FLOORS = 4
 _NOTHING = 1e-12  # the variance of what single precision holds as constant
 LEGEND = f"""
 {SAME}: to the last bit. {CLOSE}: the largest difference, relative to the largest value (or below {_NOTHING}).
-{ROUNDING}: in the other framework, no farther than the library is from itself when the last bits of the inputs change.
+{ROUNDING}: elsewhere, no farther than {_FLOORS} times what the library is from itself when the inputs change in their
+last bits, or when it computes in double precision.
 {REFUSED}: by an error of CFI's own. {NEITHER}: both fail, CFI by an error of its own.
 {SERVED}: the library fails, CFI gives values."""
 
@@ -58,7 +60,7 @@ class Tally:
         problem, apart = difference(library, ours)
         outcome = SAME if apart == 0 else CLOSE
         if problem or apart > _CLOSE:
-            outcome = ROUNDING if not problem and apart <= floor() else DIFFERENT
+            outcome = ROUNDING if not problem and apart <= _FLOORS * floor() else DIFFERENT
         self.rows.append(Row(method, route, outcome, self.test, problem, apart))
 
     def note(self, method: str, route: str, outcome: str, error: BaseException | None = None) -> None:

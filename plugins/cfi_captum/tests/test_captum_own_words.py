@@ -140,6 +140,17 @@ def test_a_model_that_fails_without_them_says_so(model: Scaled) -> None:
         run(model, "saliency", {}, inputs=X, target=1)
 
 
+@pytest.mark.parametrize("key", ["layer_deep_lift", "layer_deep_lift_shap"])
+def test_the_last_layer_needs_no_rule(key: str) -> None:
+    """Between it and the output there is nothing: its own difference from the baseline is the attribution."""
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    baselines = torch.zeros(2, 3)
+    result = run(model, key, {}, inputs=X, baselines=baselines, target=1, layer=model[2])
+    difference = (model(X) - model(baselines)).detach().numpy()
+    np.testing.assert_allclose(result.values, difference * [0, 1], rtol=1e-5, atol=1e-7)
+
+
 # numbers for all
 
 

@@ -192,7 +192,7 @@ def check_modules(
     # Whatever the model raises on its inputs is the cause; there is no list of such errors.
     except Exception as error:
         raise MethodError(f"'{method.key}': the model failed on the inputs ({error}). Check the inputs.") from error
-    if not graph.nodes:
+    if not graph.nodes and not graph.starts_at_end:
         start, end = "the layer" if at_layer else "the inputs", "the layer" if neuron else "the output"
         raise MethodError(
             f"'{method.key}': no gradient leads from {start} to {end}, so no rule has anything to attach to. "

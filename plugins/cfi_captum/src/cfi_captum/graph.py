@@ -143,6 +143,7 @@ class Graph:
         calls: How often each module without children was called, by name.
         spans: For each call of such a module: the nodes before it and the nodes of its output.
         consumers: For each value (node and position of its output): the nodes that take it.
+        starts_at_end: Where the graph starts is the output itself, so that there is nothing between them.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -150,6 +151,7 @@ class Graph:
     calls: Counter[str] = field(default_factory=Counter)
     spans: dict[str, list[tuple[frozenset[Node], frozenset[Node]]]] = field(default_factory=lambda: defaultdict(list))
     consumers: dict[Edge, set[Node]] = field(default_factory=lambda: defaultdict(set))
+    starts_at_end: bool = False
 
     def where(self, node: Node) -> str:
         """Says for a message where an operation is computed."""
@@ -203,6 +205,7 @@ def trace(
     roots = captured[end] if end is not None else [node for node in map(_node, tensors(output)) if node is not None]
     stops = frozenset(captured[start]) if start is not None else frozenset[Node]()
     graph.nodes = list(walk(roots, stops))
+    graph.starts_at_end = bool(roots) and stops.issuperset(roots)
     for node in graph.nodes:
         for before, position in node.next_functions:
             if before is not None:
