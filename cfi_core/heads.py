@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.framework.base import FrameworkAdapter
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import FrameworkAdapter, flatten
 from cfi_core.records import Call, ModelAtHead
 from cfi_core.specs import Head
 

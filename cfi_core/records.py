@@ -13,9 +13,8 @@ import numpy as np
 from cfi_core.certificate import Certificate
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import ArgumentError
+from cfi_core.framework import FrameworkAdapter, Layer, flatten
 from cfi_core.framework.axes import Permutation, permutation_at
-from cfi_core.framework.base import FrameworkAdapter, Layer
-from cfi_core.framework.structure import flatten
 from cfi_core.layer_map import LayerMap
 from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Role, Translator, TranslatorSpec
 from cfi_core.views import kind_of

@@ -29,8 +29,8 @@ from cfi_core.heads import at_head, place_of
 from cfi_core.layer_map import LayerMap, LayerMatch, read_layers
 from cfi_core.records import Call, ModelAtHead, Route, Translation
 from cfi_core.specs import Need
-from cfi_core.translation.cache import kept
 from cfi_core.translation.conversion import SEED, Job, two_samples
+from cfi_core.translation.store import kept
 
 _ADVICE = "Pass translator='conversion' to convert the model instead."
 
@@ -112,9 +112,8 @@ class _Span:
     ) -> dict[str, LayerMatch]:
         """How far activation and gradient at each opened layer are apart in the two frameworks."""
         generator = np.random.default_rng(SEED)
-        cotangents = [
-            generator.standard_normal(output.shape).astype(output.dtype) for output in outputs if self.gradients
-        ]
+        wanted = outputs if self.gradients else ()
+        cotangents = [generator.standard_normal(output.shape).astype(output.dtype) for output in wanted]
         reading = read_layers(original, self.arrays, cotangents, self.layers)
         other = read_layers(bridged, self.arrays, cotangents, [opened[name].name for name in self.layers])
         return {name: reading.match(name, other, opened[name].name, opened[name].axes) for name in self.layers}

@@ -20,8 +20,7 @@ from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.layer_map import find_layers, first_divergence
 from cfi_core.records import Original, Route, Translation
 from cfi_core.registry import Registry, registry
-from cfi_core.translation.cache import kept
-from cfi_core.translation.store import current_store, store_key
+from cfi_core.translation.store import current_store, kept, store_key
 
 SEED = 20_190_521
 
