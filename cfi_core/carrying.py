@@ -149,12 +149,12 @@ class _Carrier:
 
     def held(self) -> tuple[Any, ...]:
         """What the forward pass takes behind the inputs; as inputs of a translated model, of which it is one."""
-        given, translation = self.call.inputs, self.prepared.translation
-        if translation is None:
+        given = self.call.inputs
+        if self.prepared.translation is None:
             is_tensor = self.prepared.adapter.is_tensor
             return tuple(self._tensor(one, None) if is_tensor(one) else one for one in given.held)
-        first = len(given.arrays)
-        return tuple(self._tensor(a, self.prepared.input_axes(first + i)) for i, a in enumerate(given.held_arrays))
+        behind = enumerate(given.held_arrays, len(given.arrays))
+        return tuple(self._tensor(array, self.prepared.input_axes(i)) for i, array in behind)
 
     def own_arguments(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """The toolset's own arguments: each by its role, or else by its value."""

@@ -246,6 +246,12 @@ def bridge_tolerance(outputs: Arrays) -> float:
     return max(BRIDGE_TOLERANCE, 8 * max(units, default=0.0))
 
 
+def gradient_tolerance(certificate: Certificate, tolerance: float) -> float:
+    """Relative difference of gradients that is put down to rounding, where that of outputs is up to the tolerance."""
+    floor = min(FLOOR_FACTOR * (certificate.gradient_floor or 0.0), MOST_ROUNDING)
+    return max(GRADIENT_TOLERANCE, tolerance, floor)
+
+
 def _join(yours: Certificate, other: Certificate) -> Certificate:
     """Your inputs by the one, random ones by the other, whose rounding floor is everybody's."""
     floors = [one.gradient_floor for one in (yours, other) if one.gradient_floor is not None]
@@ -330,9 +336,7 @@ def _faults(what: str, measured: Measurement, tolerance: float, because: str = "
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """The original and the translated model."""
-
-    models: tuple[Side, Side]
+    models: tuple[Side, Side]  # the original and the translated model
     generator: np.random.Generator
     example: Arrays = ()  # one sample that they take; without it a softmax stays where it is
 

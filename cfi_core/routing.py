@@ -47,14 +47,12 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], original: Original
     return Choice(method, framework, ordered, others, reason)
 
 
-def _reason(
-    needs: frozenset[Need], translator: Translator, route: Route, cheapest: Route, known: Sequence[Route]
-) -> str:
+def _reason(needs: frozenset[Need], translator: Translator, route: Route, first: Route, known: Sequence[Route]) -> str:
     if route.native:
         return "the toolset works on the model as it is"
     if translator is not None:
         return f"as translator={translator!r} asks"
-    if route != cheapest:
+    if route != first:
         return "chosen by a cfi_choose_route hook"
     if route.bridge:
         return f"the model runs where it lives; that keeps {_names(needs)}"
@@ -158,9 +156,7 @@ def _way_out(registry: Registry, source: str, needs: frozenset[Need], known: Seq
     return f"A conversion might: pip install {_distributions(conversions)}. Or choose another method."
 
 
-def _what_to_install(
-    registry: Registry, translator: Translator, fitting: Sequence[Route], known: Sequence[Route]
-) -> str:
+def _what_to_install(registry: Registry, translator: Translator, fitting: list[Route], known: list[Route]) -> str:
     """Ends the sentence about a route that there is not, where none of those that fit the wish can be used."""
     if fitting:
         nearest = nearest_lacking(registry, fitting)

@@ -223,7 +223,6 @@ def _with_sample_axes(registry: Registry, arguments: Arguments, original: Origin
 
 
 def _check_like_inputs(registry: Registry, plan: Plan, inputs: Inputs) -> None:
-    """Baselines, masks and windows."""
     baselines = plan.arguments.baselines
     if baselines is not None and not isinstance(baselines, int | float):
         check_like_inputs(registry, inputs, baselines, "baselines")

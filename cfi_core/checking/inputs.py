@@ -20,7 +20,7 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
         InputError: Types, shapes or sample counts do not fit.
     """
     adapter, model, explained = original.adapter, original.model, as_arrays(registry, value)
-    declared, parts = adapter.input_shapes(model), (*explained, *held)
+    declared, parts, count = adapter.input_shapes(model), (*explained, *held), len(explained)
     if declared is not None and len(declared) != len(parts):
         raise InputError(
             f"The model has {len(declared)} inputs, but {len(parts)} were given. "
@@ -28,7 +28,6 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
         )
     tensors: list[Any] = []
     arrays: list[np.ndarray] = []
-    count = len(explained)
     for position, part in enumerate(parts):
         name = f"inputs[{position}]" if count > 1 else "inputs"
         if position >= count:

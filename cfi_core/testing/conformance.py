@@ -26,7 +26,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, ClassVar
@@ -234,11 +233,11 @@ def _adapter_of(model: Any) -> FrameworkAdapter:
 @contextmanager
 def _unchanged(model: Any, culprit: str) -> Iterator[None]:
     """Fails if the model is another one afterwards, as far as its adapter can tell."""
-    fingerprint = partial(_adapter_of(model).fingerprint, model)
-    before = fingerprint()
-    known = fingerprint() == before  # otherwise it gives another answer each time, and cannot tell a change
+    adapter = _adapter_of(model)
+    before = adapter.fingerprint(model)
+    known = adapter.fingerprint(model) == before  # otherwise it is another one each time, and cannot tell a change
     yield
-    assert not known or fingerprint() == before, f"{culprit} changed the model"
+    assert not known or adapter.fingerprint(model) == before, f"{culprit} changed the model"
 
 
 class TranslatorConformance(_Conformance):
