@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import random
-import sys
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
-from threading import RLock
 from typing import Any
-
-import numpy as np
 
 from cfi_core.adapters import adapter_for, framework_named
 from cfi_core.attribution import Attribution
@@ -20,10 +13,11 @@ from cfi_core.carrying import carry
 from cfi_core.checking import check, check_layer, check_names
 from cfi_core.checking.inputs import read_inputs, run_original
 from cfi_core.detection import detect_framework, find_original, load_original
-from cfi_core.errors import ArgumentError, UnknownFrameworkError
+from cfi_core.errors import ArgumentError
 from cfi_core.finding import find_methods
 from cfi_core.framework import Layer, flatten
 from cfi_core.homecoming import bring_home
+from cfi_core.process import unchanged_process
 from cfi_core.records import Arguments, Call, PendingLayer, Plan, Translation
 from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose, choose_conversion
@@ -158,7 +152,7 @@ def plan(
             given twice. What has to be compared with the model (shapes, targets) is checked when it runs.
     """
     arguments, current = Arguments(**locals()), registry()
-    with _unchanged_process(current):
+    with unchanged_process(current):
         methods = find_methods(current, arguments, ATTRIBUTION_KINDS | VISUALIZATION_KINDS)
         original = find_original(current, arguments, methods)
         choice = choose(current, methods, original, arguments.translator)
@@ -181,7 +175,7 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
             f"finish_execution_with_layer takes the PendingLayer that cfi.attribute returned, not {pending!r}."
         )
     current = registry()
-    with _unchanged_process(current):
+    with unchanged_process(current):
         call = check_layer(pending, layer)
         prepared = pending.prepared or prepare(current, call)
         carried = carry(current, call, prepared)
@@ -192,7 +186,7 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
 def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | PendingLayer:
     """The eight steps of a call."""
     current = registry()
-    with _unchanged_process(current):
+    with unchanged_process(current):
         methods = find_methods(current, arguments, kinds)  # 1
         original = find_original(current, arguments, methods)  # 2
         choice = choose(current, methods, original, arguments.translator)  # 3
@@ -242,7 +236,7 @@ def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None
     if framework == framework_named(current, to).name:
         raise ArgumentError(f"The model already is a {to} model; there is nothing to translate.")
     routes = choose_conversion(current, framework, to, translator)
-    with _unchanged_process(current):
+    with unchanged_process(current):
         original = load_original(current, model, inputs)
         given = read_inputs(current, original, inputs)
         outputs = tuple(flatten(run_original(original, given)))
@@ -257,31 +251,7 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
         inputs: With them, output shapes are known for models of every kind.
     """
     current = registry()
-    with _unchanged_process(current):
+    with unchanged_process(current):
         original = load_original(current, model, inputs)
         tensors = None if inputs is None else read_inputs(current, original, inputs).tensors
         return list(original.adapter.layers(original.model, tensors))
-
-
-# Random generators and warning filters belong to the whole process: two calls at once would draw from each
-# other's numbers, and restore each other's state.
-_one_at_a_time = RLock()
-
-
-@contextmanager
-def _unchanged_process(registry: Registry) -> Iterator[None]:
-    """Restores random generators, warning filters and framework settings on leaving; calls wait for each other."""
-    with _one_at_a_time, ExitStack() as stack:
-        python, numpy_state = random.getstate(), np.random.get_state()  # restored, not drawn from
-        filters = warnings.filters[:]  # catch_warnings() would also reset what has been shown once
-        # A framework that the process has not loaded has no state that could be lost.
-        for spec in (one for one in registry.frameworks.values() if one.module in sys.modules):
-            # An adapter that does not load touches nothing; it is told when a model of its framework comes.
-            with suppress(UnknownFrameworkError):
-                stack.enter_context(adapter_for(registry, spec.name).unchanged())
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy_state)
-            warnings.filters[:] = filters  # type: ignore[index]
