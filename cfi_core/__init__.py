@@ -36,8 +36,7 @@ from cfi_core.framework.base import Layer
 from cfi_core.layer_map import LayerMap, LayerMatch
 from cfi_core.listing import frameworks, methods, plugins, toolsets, translators
 from cfi_core.records import PendingLayer, Plan, Translation
-from cfi_core.translation.cache import forget_translations
-from cfi_core.translation.store import keep_translations
+from cfi_core.translation.store import forget_translations, keep_translations
 
 __version__ = _version("cfi-core")
 

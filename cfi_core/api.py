@@ -15,8 +15,7 @@ from cfi_core.checking.inputs import read_inputs, run_original
 from cfi_core.detection import detect_framework, find_original, load_original
 from cfi_core.errors import ArgumentError
 from cfi_core.finding import find_methods
-from cfi_core.framework.base import Layer
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import Layer, flatten
 from cfi_core.homecoming import bring_home
 from cfi_core.process import unchanged_process
 from cfi_core.records import Arguments, Call, PendingLayer, Plan, Translation

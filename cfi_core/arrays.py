@@ -10,9 +10,8 @@ import numpy as np
 
 from cfi_core.adapters import adapter_for, framework_of_tensor
 from cfi_core.errors import InputError
+from cfi_core.framework import FrameworkAdapter, Runner, flatten, map_structure
 from cfi_core.framework.axes import Arrays
-from cfi_core.framework.base import FrameworkAdapter, Runner
-from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.registry import registry
 
 _SCORES = ("predict_proba", "decision_function")

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from xarray import DataArray, Dataset
 
-Values = np.ndarray | tuple[np.ndarray, ...]
-Dims = tuple[str, ...] | tuple[tuple[str, ...], ...]
-
 BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.builtin:write_npz")
 
 
@@ -71,8 +68,8 @@ class Attribution:
         outlets: The plotters and writers that were installed when it was made.
     """
 
-    values: Values
-    dims: Dims
+    values: np.ndarray | tuple[np.ndarray, ...]
+    dims: tuple[str, ...] | tuple[tuple[str, ...], ...]
     method_key: str
     toolset: str
     route: tuple[str, ...] = ()

@@ -118,7 +118,7 @@ def build_bridge(
 
 
 def ask(registry: Registry, hook: str, **arguments: Any) -> Iterator[tuple[PluginInfo, Any]]:
-    """What plugins answer to a hook, one after the other, None left out; core's own answer comes last.
+    """What plugins answer to a hook, one after the other, None left out.
 
     Warns:
         PluginWarning: One of them failed; the next is asked.

@@ -6,16 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cfi_core.attribution import BUILTIN_WRITER, Attribution
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import FrameworkSpec, MethodSpec, Need, WriterSpec
-
-if TYPE_CHECKING:
-    from cfi_core.records import Route
+from cfi_core.specs import FrameworkSpec, Need, WriterSpec
 
 
 @hookimpl
@@ -42,12 +39,6 @@ def cfi_frameworks() -> list[FrameworkSpec]:
 def cfi_writers() -> list[WriterSpec]:
     """NumPy archives."""
     return [BUILTIN_WRITER]
-
-
-@hookimpl(trylast=True)
-def cfi_choose_route(candidates: tuple[Route, ...], method: MethodSpec | None) -> Route | None:
-    """The cheapest route."""
-    return candidates[0]
 
 
 def write_npz(attribution: Attribution, path: Path) -> None:

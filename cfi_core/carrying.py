@@ -38,8 +38,7 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     # The model's own tensors without a detour through numpy, if they can be used where the method runs.
     values = given.tensors if prepared.adapter.is_tensor(given.tensors[0]) else given.arrays
     inputs = carrier.like_inputs(values) if given.given else ()
-    held = carrier.held()
-    passed = (*inputs, *held) if inputs else ()
+    passed = (*inputs, *carrier.held()) if inputs else ()
     # A bridge was cut before it was built.
     cut = prepared.translation.head if prepared.translation else None
     head = replace(cut, model=model) if cut else at_head(call, prepared.adapter, model, passed)
@@ -150,12 +149,12 @@ class _Carrier:
 
     def held(self) -> tuple[Any, ...]:
         """What the forward pass takes behind the inputs; as inputs of a translated model, of which it is one."""
-        given, translation = self.call.inputs, self.prepared.translation
-        if translation is None:
-            tensors = map(self.prepared.adapter.is_tensor, given.held)
-            return tuple(self._tensor(v, None) if is_one else v for v, is_one in zip(given.held, tensors, strict=True))
-        first = len(given.arrays)
-        return tuple(self._tensor(a, self.prepared.input_axes(first + i)) for i, a in enumerate(given.held_arrays))
+        given = self.call.inputs
+        if self.prepared.translation is None:
+            is_tensor = self.prepared.adapter.is_tensor
+            return tuple(self._tensor(one, None) if is_tensor(one) else one for one in given.held)
+        behind = enumerate(given.held_arrays, len(given.arrays))
+        return tuple(self._tensor(array, self.prepared.input_axes(i)) for i, array in behind)
 
     def own_arguments(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """The toolset's own arguments: each by its role, or else by its value."""
@@ -182,13 +181,9 @@ class _Carrier:
         return tuple(self._like_input(part, self.prepared.input_axes(i)) for i, part in enumerate(parts))
 
     def _like_input(self, part: Any, axes: Permutation) -> Any:
-        if part is None or isinstance(part, int | float):
-            return part
-        if is_number(part):
-            return (
-                self.prepared.adapter.tensor(part, self.model) if isinstance(part, np.ndarray) else self._by_value(part)
-            )
-        return self._tensor(part, axes)
+        if isinstance(part, np.ndarray) and not part.shape:
+            return self.prepared.adapter.tensor(part, self.model)
+        return self._by_value(part) if part is None or is_number(part) else self._tensor(part, axes)
 
     def _like_layer(self, value: Any, layers: Sequence[str]) -> Any:
         """An array (or number, or one for each layer) with the axes of the layer's output."""

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from cfi_core.errors import NoGradientError
+from cfi_core.framework import FrameworkAdapter, flatten
 from cfi_core.framework.axes import Arrays, Permutation, permutation_at, permute_all, unpermute
-from cfi_core.framework.base import FrameworkAdapter
-from cfi_core.framework.structure import flatten
 
 OUTPUT_DOUBT, GRADIENT_DOUBT = 2e-6, 1e-5  # up to here rounding; in double precision anything above is a fault
 CONSTANTS = 0.02  # share of the original's own rounding that comes from constants which a translation keeps in float32
@@ -247,6 +246,12 @@ def bridge_tolerance(outputs: Arrays) -> float:
     return max(BRIDGE_TOLERANCE, 8 * max(units, default=0.0))
 
 
+def gradient_tolerance(certificate: Certificate, tolerance: float) -> float:
+    """Relative difference of gradients that is put down to rounding, where that of outputs is up to the tolerance."""
+    floor = min(FLOOR_FACTOR * (certificate.gradient_floor or 0.0), MOST_ROUNDING)
+    return max(GRADIENT_TOLERANCE, tolerance, floor)
+
+
 def _join(yours: Certificate, other: Certificate) -> Certificate:
     """Your inputs by the one, random ones by the other, whose rounding floor is everybody's."""
     floors = [one.gradient_floor for one in (yours, other) if one.gradient_floor is not None]
@@ -268,11 +273,10 @@ def _judge(compared: _Comparison, expected: tuple[float, float]) -> Certificate:
     outputs, gradients = measured.output_difference, measured.gradient_difference or 0.0
     # All comparisons are written so that NaN is a fault or a doubt.
     if not outputs <= MOST_OUTPUT_ROUNDING:
-        because, original = "", compared.pair.models[0]
+        because = ""
         with suppress(Exception):  # models and devices may refuse another type in any way
-            own = (
-                compared.rounding(0, original.in_double.outputs(compared.most_different)) if original.in_double else 0.0
-            )
+            precise = compared.pair.models[0].in_double
+            own = compared.rounding(0, precise.outputs(compared.most_different)) if precise else 0.0
             if own > OUTPUT_TOLERANCE and OWN_SHARE * own >= outputs:
                 because = f"; in single precision your model's own outputs are wrong by {own:.1e}"
         return replace(certificate, faults=_faults("outputs", measured, MOST_OUTPUT_ROUNDING, because))
@@ -332,9 +336,7 @@ def _faults(what: str, measured: Measurement, tolerance: float, because: str = "
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """The original and the translated model."""
-
-    models: tuple[Side, Side]
+    models: tuple[Side, Side]  # the original and the translated model
     generator: np.random.Generator
     example: Arrays = ()  # one sample that they take; without it a softmax stays where it is
 
@@ -415,8 +417,7 @@ def _compare(pair: _Pair, arrays: Arrays, label: str, *, gradients: bool = True)
         relative_difference(outputs, others),
         max(float(np.abs(a - b).max()) for a, b in zip(outputs, others, strict=True)),
         float(np.mean([np.mean(a == b) for a, b in zip(*tops, strict=True)])),
-        None if found is None else relative_difference(*found),
-        None if found is None else _cosine(*found),
+        *((None, None) if found is None else (relative_difference(*found), _cosine(*found))),
     )
     return _Comparison(pair, arrays, both, measurement, (note,) if note else (), cotangents, found)
 
@@ -439,15 +440,12 @@ def _rounding_floor(compared: _Comparison) -> float:
     # in the last place as it takes to move the outputs by what rounding can do to deep networks. A gradient
     # that moves does so in leaps, whenever one unit passes the edge of its ReLU, so it takes several draws.
     steps = 1.0
-    while (
-        steps < MOST_STEPS
-        and not relative_difference(outputs, original.outputs(_move(arrays, steps, generator))) >= ROUNDING
-    ):
+    while steps < MOST_STEPS:
+        if relative_difference(outputs, original.outputs(_move(arrays, steps, generator))) >= ROUNDING:
+            break
         steps *= 4
-    return max(
-        relative_difference(gradient, original.gradients(_move(arrays, steps, generator), compared.cotangents))
-        for _ in range(FLOOR_DRAWS)
-    )
+    draws = [_move(arrays, steps, generator) for _ in range(FLOOR_DRAWS)]
+    return max(relative_difference(gradient, original.gradients(moved, compared.cotangents)) for moved in draws)
 
 
 def _move(arrays: Arrays, steps: float, generator: np.random.Generator) -> list[np.ndarray]:
@@ -494,13 +492,12 @@ def _is_floating(array: np.ndarray) -> bool:
 
 def relative_difference(reference: Arrays, other: Arrays) -> float:
     """L2 norm of the difference over the L2 norm of the reference, for the array where it is largest."""
-    return max(_relative(a, b) for a, b in zip(reference, other, strict=True))
-
-
-def _relative(reference: np.ndarray, other: np.ndarray) -> float:
-    a, b = (np.asarray(array, dtype=np.float64).ravel() for array in (reference, other))
-    norm, distance = float(np.linalg.norm(a)), float(np.linalg.norm(a - b))
-    return distance / norm if norm > 0 else (0.0 if distance == 0 else np.inf)
+    differences = []
+    for pair in zip(reference, other, strict=True):
+        a, b = (np.asarray(array, dtype=np.float64).ravel() for array in pair)
+        norm, distance = float(np.linalg.norm(a)), float(np.linalg.norm(a - b))
+        differences.append(distance / norm if norm > 0 else (0.0 if distance == 0 else np.inf))
+    return max(differences)
 
 
 def _cosine(a: Arrays, b: Arrays) -> float:

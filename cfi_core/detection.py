@@ -15,12 +15,9 @@ from cfi_core.specs import FrameworkSpec, MethodSpec, Role
 
 def find_original(registry: Registry, arguments: Arguments, methods: Sequence[MethodSpec]) -> Original:
     """The user's model, loaded (see `load_original`); a plain function's framework is told by the inputs."""
-    inputs = arguments.inputs
-    if inputs is None:
-        roles = (Role.INPUTS, Role.ONE_OR_SEVERAL)
-        given = (value for method in methods for role in roles for value in arguments.of_role(role, method))
-        inputs = next(given, None)
-    return load_original(registry, arguments.model, inputs)
+    roles = (Role.INPUTS, Role.ONE_OR_SEVERAL)
+    own = (value for method in methods for role in roles for value in arguments.of_role(role, method))
+    return load_original(registry, arguments.model, next(own, None) if arguments.inputs is None else arguments.inputs)
 
 
 def load_original(registry: Registry, model: Any, inputs: Any = None) -> Original:
@@ -70,12 +67,8 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
 
 def _is_surpassed(name: str, types: dict[str, list[type]]) -> bool:
     """Whether another framework's type is derived from one of this framework's, and so says more of the model."""
-    return any(
-        other != name and issubclass(special, general) and special is not general
-        for other, theirs in types.items()
-        for special in theirs
-        for general in types[name]
-    )
+    others = [kind for other, theirs in types.items() if other != name for kind in theirs]
+    return any(issubclass(special, one) and special is not one for special in others for one in types[name])
 
 
 def _describe(model: Any) -> str:

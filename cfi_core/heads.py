@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.framework.base import FrameworkAdapter
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import FrameworkAdapter, flatten
 from cfi_core.records import Call, ModelAtHead
 from cfi_core.specs import Head
 
@@ -38,6 +37,7 @@ def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[
     inputs are tensors for it; empty if the user gave none.
     """
     place, position, outputs = place_of(call), call.output, call.output_arrays
+    rows = [output for output in outputs if output.ndim == 2 and output.shape[1] > 1]
     if place in _UNCUT:
         return ModelAtHead(model, _UNCUT[place])
     several = len(outputs) > 1 and call.target is not None and bool(inputs)
@@ -47,10 +47,7 @@ def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[
         after = flatten(adapter.outputs(logits, inputs)) if several else []
         if not several or not np.array_equal(before[position], after[position]):
             return ModelAtHead(logits, "the logit: the model's final softmax was left out")
-    elif any(
-        one.ndim == 2 and one.shape[1] > 1 and one.min() >= 0 and np.allclose(one.sum(1), 1, atol=1e-3)
-        for one in outputs
-    ):
+    elif any(output.min() >= 0 and np.allclose(output.sum(1), 1, atol=1e-3) for output in rows):
         return ModelAtHead(
             model,
             "the model's output as it is (probabilities; no softmax was found to leave out)",

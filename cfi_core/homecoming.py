@@ -52,7 +52,8 @@ def bring_home(
         toolset=plan.method.toolset,
         route=translation.route.names if translation else (),
         certificate=translation.certificate if translation else None,
-        target=_given_target(call),
+        # As the user gave it, in whichever words.
+        target=next(iter(plan.arguments.of_role(Role.OWN_TARGET, plan.method)), plan.arguments.target),
         layer=layers if len(layers) > 1 else next(iter(layers), None),
         extras={name: _as_numpy(prepared, value) for name, value in result.extras.items()},
         provenance=_provenance(registry, call, prepared, carried, result),
@@ -143,14 +144,6 @@ def _check_values(call: Call, parts: Sequence[np.ndarray]) -> None:
 
 def _as_numpy(prepared: Prepared, value: Any) -> Any:
     return prepared.adapter.to_numpy(value) if prepared.adapter.is_tensor(value) else value
-
-
-def _given_target(call: Call) -> Any:
-    """The target as the user gave it, in whichever words."""
-    arguments = call.plan.arguments
-    if arguments.target is not None or call.target is not None:
-        return arguments.target
-    return next(iter(arguments.of_role(Role.OWN_TARGET, call.plan.method)), None)
 
 
 def _provenance(

@@ -137,7 +137,10 @@ def map_layers(original: Side, translated: Side, arrays: Arrays, rounding_floor:
     """Like `find_layers`, in the precision of the models, whose gradients have that relative rounding error."""
     generator = np.random.default_rng(0)
     cotangents = [generator.standard_normal(output.shape) for output in original.outputs(arrays)]
-    reading, other = (_read(side, arrays, cotangents) for side in (original, translated))
+    try:
+        reading, other = (read_layers(side, arrays, cotangents) for side in (original, translated))
+    except NoGradientError:
+        reading, other = (read_layers(side, arrays) for side in (original, translated))
     norms = {name: _norm(value) for name, value in other.activations.items() if not np.iscomplexobj(value)}
     order = {name: position for position, name in enumerate(other.activations)}
     tolerance = max(GRADIENT_TOLERANCE, FLOOR_FACTOR * rounding_floor)
@@ -157,13 +160,6 @@ def map_layers(original: Side, translated: Side, arrays: Arrays, rounding_floor:
         elif alike:
             uncertain.append(name)
     return LayerMap(MappingProxyType(matches), tuple(reading.activations), tuple(uncertain))
-
-
-def _read(side: Side, arrays: Arrays, cotangents: Arrays) -> Reading:
-    try:
-        return read_layers(side, arrays, cotangents)
-    except NoGradientError:
-        return read_layers(side, arrays)
 
 
 def first_divergence(original: Side, translated: Side, arrays: Arrays) -> Divergence | None:

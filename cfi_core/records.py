@@ -13,14 +13,11 @@ import numpy as np
 from cfi_core.certificate import Certificate
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import ArgumentError
+from cfi_core.framework import FrameworkAdapter, Layer, flatten
 from cfi_core.framework.axes import Permutation, permutation_at
-from cfi_core.framework.base import FrameworkAdapter, Layer
-from cfi_core.framework.structure import flatten
 from cfi_core.layer_map import LayerMap
 from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Role, Translator, TranslatorSpec
 from cfi_core.views import kind_of
-
-_MOST_SHOWN = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,10 +264,11 @@ class Translation:
     head: ModelAtHead | None = None
 
     def __repr__(self) -> str:
-        renamed = {name: match.name for name, match in self.layer_map.matches.items() if match.name != name}
-        shown = ", ".join(f"{name!r} is {other!r}" for name, other in [*renamed.items()][:_MOST_SHOWN])
-        more = f" and {len(renamed) - _MOST_SHOWN} more (see layer_map)" if len(renamed) > _MOST_SHOWN else ""
-        return f"<Translation {self.route}: {self.certificate}{'; layer ' if renamed else ''}{shown}{more}>"
+        matches = self.layer_map.matches.items()
+        renamed = [f"{name!r} is {match.name!r}" for name, match in matches if match.name != name]
+        more = f" and {len(renamed) - 12} more (see layer_map)" if len(renamed) > 12 else ""
+        layers = f"; layer {', '.join(renamed[:12])}{more}" if renamed else ""
+        return f"<Translation {self.route}: {self.certificate}{layers}>"
 
 
 @dataclass(frozen=True, eq=False)

@@ -130,7 +130,8 @@ class Registry:
     def origin_of(self, spec: Spec) -> PluginInfo:
         """The plugin that brings a spec (or the one that a changed copy of it was made from)."""
         names = [(slot.table, name) for slot in _SLOTS if isinstance(spec, slot.spec) for name in slot.names(spec)]
-        return next((self.origins[name] for name in names if name in self.origins), _UNKNOWN)
+        unknown = PluginInfo("unknown", "a plugin that is not registered", "", "")
+        return next((self.origins[name] for name in names if name in self.origins), unknown)
 
     def missing(self, spec: ToolsetSpec | TranslatorSpec) -> tuple[str, ...]:
         """The distributions (for its frameworks) and PEP 508 requirements that a toolset or translator lacks."""
@@ -179,9 +180,6 @@ class Registry:
         return tuple((owners[entry.plugin_name], _by_keyword(entry)) for entry in found)
 
 
-_UNKNOWN = PluginInfo("unknown", "a plugin that is not registered", "", "")
-
-
 def _by_keyword(implementation: pluggy.HookImpl) -> Callable[..., Any]:
     return lambda **given: implementation.function(*(given[name] for name in implementation.argnames))
 
@@ -191,7 +189,6 @@ def _handle(plugin: PluginInfo) -> str:
 
 
 def _disabled() -> set[NormalizedName]:
-    """What `CFI_DISABLE_PLUGINS` names."""
     return {canonicalize_name(name.strip()) for name in os.environ.get(DISABLED, "").split(",")} - {""}
 
 

@@ -47,14 +47,12 @@ def choose(registry: Registry, methods: Sequence[MethodSpec], original: Original
     return Choice(method, framework, ordered, others, reason)
 
 
-def _reason(
-    needs: frozenset[Need], translator: Translator, route: Route, cheapest: Route, known: Sequence[Route]
-) -> str:
+def _reason(needs: frozenset[Need], translator: Translator, route: Route, first: Route, known: Sequence[Route]) -> str:
     if route.native:
         return "the toolset works on the model as it is"
     if translator is not None:
         return f"as translator={translator!r} asks"
-    if route != cheapest:
+    if route != first:
         return "chosen by a cfi_choose_route hook"
     if route.bridge:
         return f"the model runs where it lives; that keeps {_names(needs)}"
@@ -100,9 +98,8 @@ def find_routes(
     Raises:
         RouteError: There is none; says whether a need, a requirement or a plugin is missing.
     """
-    _check_wish(registry, translator)
     known = all_routes(registry, source, target)
-    fitting = [route for route in known if _fits_wish(route, translator)]
+    fitting = _fitting(registry, known, translator)
     if source == target and (translator is None or not fitting):
         if translator is None or translator in TRANSLATOR_KINDS:
             return (Route(),)
@@ -122,26 +119,24 @@ def find_routes(
     raise RouteError(start + _what_to_install(registry, translator, fitting, known))
 
 
-def _check_wish(registry: Registry, translator: Translator) -> None:
+def _fitting(registry: Registry, routes: list[Route], translator: Translator) -> list[Route]:
+    """Those of the routes that the user's wish allows."""
     if not isinstance(translator, str | list | tuple | None):
         raise RouteError(f"translator={translator!r} is neither a name nor a list of names.")
-    if translator is None or translator in TRANSLATOR_KINDS:
-        return
-    for name in (translator,) if isinstance(translator, str) else translator:
+    if translator is None:
+        return routes
+    if translator in TRANSLATOR_KINDS:
+        return [route for route in routes if all(step.kind == translator for step in route.translators)]
+    names = (translator,) if isinstance(translator, str) else tuple(translator)
+    for name in names:
         if name not in registry.translators:
             known = ", ".join(sorted(registry.translators)) or "none"
             hint = f" pip install {_distributions([name])} brings it." if name in DISTRIBUTION_OF_TRANSLATOR else ""
             raise RouteError(
                 f"No translator {name!r} is installed; installed are {known} (and the kinds {TRANSLATOR_KINDS}).{hint}"
             )
-
-
-def _fits_wish(route: Route, translator: Translator) -> bool:
-    if translator is None:
-        return True
-    if translator in TRANSLATOR_KINDS:
-        return all(step.kind == translator for step in route.translators)
-    return translator in route.names if isinstance(translator, str) else route.names == tuple(translator)
+    whole = not isinstance(translator, str)
+    return [route for route in routes if (route.names == names if whole else translator in route.names)]
 
 
 def _way_out(registry: Registry, source: str, needs: frozenset[Need], known: Sequence[Route]) -> str:
@@ -161,9 +156,7 @@ def _way_out(registry: Registry, source: str, needs: frozenset[Need], known: Seq
     return f"A conversion might: pip install {_distributions(conversions)}. Or choose another method."
 
 
-def _what_to_install(
-    registry: Registry, translator: Translator, fitting: Sequence[Route], known: Sequence[Route]
-) -> str:
+def _what_to_install(registry: Registry, translator: Translator, fitting: list[Route], known: list[Route]) -> str:
     """Ends the sentence about a route that there is not, where none of those that fit the wish can be used."""
     if fitting:
         nearest = nearest_lacking(registry, fitting)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
@@ -15,12 +16,18 @@ import numpy as np
 from cfi_core.adapters import as_arrays, framework_of_tensor, is_array
 from cfi_core.attribution import Outlets
 from cfi_core.checking.inputs import check_like_inputs, check_window, example_inputs, read_inputs, run_original
-from cfi_core.checking.names import layer_names, sort_arguments
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, warn
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
-from cfi_core.specs import Head, Kind, MethodSpec, Need, Role
+from cfi_core.specs import UNIFORM_ARGUMENTS, Head, Kind, MethodSpec, Need, Role
+
+_HINTS = {
+    "inputs": "with the samples to explain, sample axis first",
+    "target": "with the class index, one per sample, a tuple into the output or a callable",
+    "neuron": "with the index of one unit of the layer's output, in your model's axis order",
+    "baselines": "with reference inputs, in your model's axis order",
+}
 
 
 def check_names(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Plan:
@@ -38,14 +45,14 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
             raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
     method = choice.method
     arguments = _with_sample_axes(registry, arguments, original, method)
-    arguments = replace(sort_arguments(arguments, method), model=original.model)
+    arguments = replace(_sort_arguments(arguments, method), model=original.model)
     for name in method.native_only:
         if arguments.own.get(name) and not choice.routes[0].native:
             raise ArgumentError(
                 f"{name!r} asks for a place in the translated model that cannot be compared with yours (only the "
                 f"outputs of layers can). Leave it out and name the layer before it instead."
             )
-    layers = layer_names(original, arguments.layer)
+    layers = _layer_names(original, arguments.layer)
     # Unless the user wishes, the raw method is explained where its paper does, and the toolset's at the output.
     head = Head.OUTPUT if arguments.defaults == "toolset" else method.head
     return Plan(
@@ -76,7 +83,9 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
             ModelWarning,
         )
     if arguments.inputs is not None:
-        inputs = read_inputs(registry, original, arguments.inputs, _held(plan))
+        behind = [value for value in arguments.of_role(Role.HELD, plan.method) if value is not None]
+        held = tuple(part for value in behind for part in (value if type(value) is tuple else (value,)))
+        inputs = read_inputs(registry, original, arguments.inputs, held)
         integers = [array.dtype for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
         if integers and Need.INPUT_GRADIENT in plan.method.needs:
             raise InputError(
@@ -94,7 +103,6 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
     outputs = run_original(original, inputs, native=plan.route.native)
     target = resolve_target(registry, arguments.target, outputs) if plan.explains_target else None
     _check_like_inputs(registry, plan, inputs)
-    shapes = _layer_shapes(original, inputs, plan.layers)
     return Call(
         plan=plan,
         original=original,
@@ -102,9 +110,8 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         outputs=outputs,
         target=target,
         output=position_of(target, outputs),
-        neuron=_neuron(plan, shapes),
-        layer_shapes=shapes,
-        mentioned=_mentioned_layers(registry, original, arguments),
+        **_at_layers(plan, original, inputs),
+        mentioned=tuple(dict.fromkeys(_layers_in(arguments.own, registry, original))),
         seed=secrets.randbits(31) if arguments.seed is None else arguments.seed,
         seconds=perf_counter() - arguments.started,
     )
@@ -113,38 +120,109 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
 def check_layer(pending: PendingLayer, layer: Any) -> Call:
     """The call that was waiting for a layer, with the layer (see `cfi_core.finish_execution_with_layer` for errors)."""
     call, original = pending.call, pending.call.original
-    names = layer_names(original, layer)
+    names = _layer_names(original, layer)
     if not names:
         raise LayerError(f"Pass a layer: one of {', '.join(entry.name for entry in pending.layers)}.")
     if original.adapter.fingerprint(original.model) != pending.fingerprint:
         raise ArgumentError("The model has changed since the call was prepared. Call cfi.attribute again, with layer=.")
     plan = replace(call.plan, layers=names, needs_layer=False)
-    shapes = _layer_shapes(original, call.inputs, names)
-    return replace(call, plan=plan, neuron=_neuron(plan, shapes), layer_shapes=shapes)
+    return replace(call, plan=plan, **_at_layers(plan, original, call.inputs))
+
+
+def _sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
+    """Checks the arguments by name, and lifts own words into the uniform ones that they mean.
+
+    Returns:
+        The arguments with `inputs`, `target`, `layer`, `neuron` and `baselines` in their uniform places, and with
+        only such own arguments left as have no uniform meaning, completed by the chosen set of the method's defaults.
+
+    Raises:
+        ArgumentError: An argument is unknown, given twice, required and missing, or has no meaning here.
+    """
+    lifted: dict[str, Any] = {name: getattr(arguments, name) for name in UNIFORM_ARGUMENTS}
+    origin = {name: name for name, value in lifted.items() if value is not None}
+    init_args = _lift("init_args", arguments, method, lifted, origin)
+    exec_args = _lift("exec_args", arguments, method, lifted, origin)
+    one_alone = (lifted["layer"] is None) != (lifted["neuron"] is None)
+    if method.kind is Kind.FEATURE_VISUALIZATION and one_alone:
+        raise ArgumentError("A layer is visualised by one of its channels or units: pass both layer= and neuron=.")
+    who, understood = f"{method.key} of {method.toolset}", (*method.required, *method.optional)
+    if lifted["target"] is not None and arguments.of_role(Role.OWN_TARGET, method):
+        given = f"as {origin['target']!r} and in the toolset's own words"
+        raise ArgumentError(f"{who} got its target twice: {given}. Keep one of them.")
+    for name, given in origin.items():
+        if name not in understood:
+            hint = f"It understands {', '.join(understood)}; leave {given!r} out."
+            raise ArgumentError(f"{who} takes no {given!r}. {hint}")
+    for name in method.required:
+        # A missing layer is no error: the call ends in a PendingLayer.
+        if name != "layer" and lifted[name] is None:
+            raise ArgumentError(f"{who} needs {name!r}: pass {name}= {_HINTS[name]}.")
+    init_args, exec_args = method.complete(arguments.defaults, init_args, exec_args)
+    return replace(arguments, **lifted, init_args=init_args, exec_args=exec_args)
+
+
+def _lift(
+    where: str, arguments: Arguments, method: MethodSpec, lifted: dict[str, Any], origin: dict[str, str]
+) -> Mapping[str, Any]:
+    """Moves those own words (of constructor or call) that have a uniform meaning to where they mean it."""
+    names, rest = getattr(method, where), {}
+    for name, value in (getattr(arguments, where) or {}).items():
+        role = method.roles.get(name, "" if name in names else name)
+        meaning = "inputs" if role is Role.ONE_OR_SEVERAL else str(role)
+        if meaning not in UNIFORM_ARGUMENTS:
+            if name not in names:
+                near = ", ".join(get_close_matches(name, names, n=3))
+                hint = f"Nearest: {near}" if near else f"{where} may hold: {', '.join(names) or 'nothing'}"
+                if name in (*method.init_args, *method.exec_args):
+                    hint = f"It belongs into {'init_args' if where == 'exec_args' else 'exec_args'}"
+                raise ArgumentError(f"{method.key} of {method.toolset} takes no {where}[{name!r}]. {hint}.")
+            rest[name] = value
+        elif value is not None:
+            if meaning in origin:
+                raise ArgumentError(
+                    f"{meaning!r} is given twice: as {origin[meaning]!r} and as {where}[{name!r}]. Keep one of them."
+                )
+            lifted[meaning], origin[meaning] = value, f"{where}[{name!r}]"
+    return rest
+
+
+def _layer_names(original: Original, layer: object) -> tuple[str, ...]:
+    """Names of the layers of the model that the user referred to by object or name, one or a list of them."""
+    if layer is None:
+        return ()
+    references = layer if isinstance(layer, list | tuple) else (layer,)
+    return tuple(_layer_name(original, reference) for reference in references)
+
+
+def _layer_name(original: Original, reference: object) -> str:
+    adapter, model = original.adapter, original.model
+    name = adapter.layer_name(model, reference)
+    if name is not None:
+        return name
+    known = [layer.name for layer in adapter.layers(model)]
+    some = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
+    if not isinstance(reference, str):
+        what = f"The {type(reference).__name__} given as layer"
+        raise LayerError(f"{what} is not part of this model. Pass one of its own layers, or a name: {some}")
+    near = ", ".join(get_close_matches(reference, known, n=3, cutoff=0.4))
+    hint = f"Nearest: {near}" if near else f"It has: {some}"
+    raise LayerError(f"The model has no layer {reference!r}. {hint}. cfi.layers(model) lists all.")
 
 
 def _with_sample_axes(registry: Registry, arguments: Arguments, original: Original, method: MethodSpec) -> Arguments:
     """With the sample axis of a single sample, in own words whose toolset knows by the model that it is missing."""
     shapes, words = original.adapter.input_shapes(original.model) or (), dict(arguments.exec_args or {})
     for name, value in words.items():
-        if method.roles.get(name) is not Role.ONE_OR_SEVERAL or value is None:
-            continue
-        parts = as_arrays(registry, value)
-        if len(parts) == len(shapes):
+        several = method.roles.get(name) is Role.ONE_OR_SEVERAL and value is not None
+        if several and len(parts := as_arrays(registry, value)) == len(shapes):
             arrays = [part if is_array(registry, part) else np.asarray(part) for part in parts]
             batch = [x[None] if len(x.shape) == len(shape) - 1 else x for x, shape in zip(arrays, shapes, strict=True)]
             words[name] = tuple(batch) if len(batch) > 1 else batch[0]
     return replace(arguments, exec_args=words)
 
 
-def _held(plan: Plan) -> tuple[Any, ...]:
-    """What the model's forward pass takes behind the inputs."""
-    given = [value for value in plan.arguments.of_role(Role.HELD, plan.method) if value is not None]
-    return tuple(part for value in given for part in (value if type(value) is tuple else (value,)))
-
-
 def _check_like_inputs(registry: Registry, plan: Plan, inputs: Inputs) -> None:
-    """Baselines, masks and windows."""
     baselines = plan.arguments.baselines
     if baselines is not None and not isinstance(baselines, int | float):
         check_like_inputs(registry, inputs, baselines, "baselines")
@@ -156,32 +234,27 @@ def _check_like_inputs(registry: Registry, plan: Plan, inputs: Inputs) -> None:
                 check_window(inputs, value, name)
 
 
-def _layer_shapes(original: Original, inputs: Inputs, layers: tuple[str, ...]) -> Mapping[str, tuple[int, ...]]:
-    """Shapes of the outputs of layers that are called once and give one tensor."""
-    if not layers:
-        return MappingProxyType({})
-    twin = original.adapter.twin(original.model)
-    activations = original.adapter.activations(twin, inputs.passed, layers)
-    return MappingProxyType({name: activation.shape for name, activation in activations.items()})
+def _at_layers(plan: Plan, original: Original, inputs: Inputs) -> dict[str, Any]:
+    """Output shapes of the layers that are called once and give one tensor, and the neuron of such a layer, checked.
+
+    At a layer that is called several times the toolset judges the neuron, and no translation has the layer.
+    """
+    shapes, neuron = {}, plan.arguments.neuron
+    if plan.layers:
+        twin = original.adapter.twin(original.model)
+        activations = original.adapter.activations(twin, inputs.passed, plan.layers)
+        shapes = {name: activation.shape for name, activation in activations.items()}
+    if len(plan.layers) == 1 and plan.layers[0] in shapes:
+        (layer,), channel_allowed = plan.layers, plan.method.kind is Kind.FEATURE_VISUALIZATION
+        neuron = resolve_neuron(neuron, shapes[layer], channel_allowed=channel_allowed, layer=layer)
+    return {"layer_shapes": MappingProxyType(shapes), "neuron": neuron}
 
 
-def _neuron(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    """The neuron, checked; of a layer that is called several times the toolset judges, and no translation has it."""
-    neuron = plan.arguments.neuron
-    if len(plan.layers) != 1 or plan.layers[0] not in shapes:
-        return neuron
-    (layer,), channel_allowed = plan.layers, plan.method.kind is Kind.FEATURE_VISUALIZATION
-    return resolve_neuron(neuron, shapes[layer], channel_allowed=channel_allowed, layer=layer)
-
-
-def _mentioned_layers(registry: Registry, original: Original, arguments: Arguments) -> tuple[str, ...]:
-    def names(value: Any) -> list[str]:
-        if isinstance(value, list | tuple) or type(value) is dict:
-            entries = value.values() if isinstance(value, dict) else value
-            return [name for entry in entries for name in names(entry)]
-        if not callable(value) or framework_of_tensor(registry, value) is not None:
-            return []
+def _layers_in(value: Any, registry: Registry, original: Original) -> Iterator[str]:
+    if isinstance(value, list | tuple) or type(value) is dict:
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _layers_in(entry, registry, original)
+    elif callable(value) and framework_of_tensor(registry, value) is None:
         name = original.adapter.layer_name(original.model, value)
-        return [] if name is None else [name]
-
-    return tuple(dict.fromkeys(names(arguments.own)))
+        if name is not None:
+            yield name

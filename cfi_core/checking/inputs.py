@@ -8,8 +8,7 @@ import numpy as np
 
 from cfi_core.adapters import as_array, as_arrays, is_array, is_number
 from cfi_core.errors import ArgumentError, CFIError, InputError
-from cfi_core.framework.base import FrameworkAdapter
-from cfi_core.framework.structure import flatten, map_structure
+from cfi_core.framework import FrameworkAdapter, flatten, map_structure
 from cfi_core.records import Inputs, Original
 from cfi_core.registry import Registry
 
@@ -21,19 +20,20 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
         InputError: Types, shapes or sample counts do not fit.
     """
     adapter, model, explained = original.adapter, original.model, as_arrays(registry, value)
-    declared, parts = adapter.input_shapes(model), (*explained, *held)
+    declared, parts, count = adapter.input_shapes(model), (*explained, *held), len(explained)
     if declared is not None and len(declared) != len(parts):
         raise InputError(
             f"The model has {len(declared)} inputs, but {len(parts)} were given. "
             f"Pass {'one array' if len(declared) == 1 else f'a tuple of {len(declared)} arrays'} as inputs."
         )
-    read: list[tuple[Any, np.ndarray | None]] = []
+    tensors: list[Any] = []
+    arrays: list[np.ndarray] = []
     for position, part in enumerate(parts):
-        name = f"inputs[{position}]" if len(explained) > 1 else "inputs"
-        if (behind := position - len(explained)) >= 0:
-            name = f"argument {behind} behind the inputs"
+        name = f"inputs[{position}]" if count > 1 else "inputs"
+        if position >= count:
+            name = f"argument {position - count} behind the inputs"
             if not is_array(registry, part):
-                read.append((part, None))
+                tensors.append(part)
                 continue
         array, integer = as_array(registry, part, name), adapter.declared_integer(model, position)
         if declared is not None:
@@ -42,11 +42,9 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
             raise InputError(_integers(name, array))
         if integer is True and np.issubdtype(array.dtype, np.floating):
             raise InputError(f"{name} is of type {array.dtype}, but the model takes integers: convert it first.")
-        tensor = adapter.tensor(part if adapter.is_tensor(part) else array, model)
+        tensors.append(adapter.tensor(part if adapter.is_tensor(part) else array, model))
         # Copied, because the attribution keeps them and the user may go on writing into the originals.
-        read.append((tensor, np.array(adapter.to_numpy(tensor))))
-    tensors, arrays = zip(*read, strict=True)
-    count = len(explained)
+        arrays.append(np.array(adapter.to_numpy(tensors[-1])))
     counts = {array.shape[:1] for array in arrays[:count]}
     if len(counts) != 1 or counts & {(), (0,)}:
         shapes = ", ".join(str(array.shape) for array in arrays[:count])
@@ -54,8 +52,8 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
             f"All inputs need the same, non-zero number of samples along their first axis; got {shapes}. A value of an "
             f"attribution belongs to one sample: give values of all samples in one row a row for each, or hold them."
         )
-    held_arrays = tuple(array for array in arrays[count:] if array is not None)
-    return Inputs(tensors[:count], arrays[:count], held=tensors[count:], held_arrays=held_arrays)
+    held = tuple(tensors[count:])
+    return Inputs(tuple(tensors[:count]), tuple(arrays[:count]), held=held, held_arrays=tuple(arrays[count:]))
 
 
 def example_inputs(original: Original, samples: int) -> Inputs:

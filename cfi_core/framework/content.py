@@ -24,7 +24,6 @@ _OF_EVERY_CLASS = frozenset(("__dict__", "__weakref__", "__doc__", "__module__",
 _STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 _INSTALLED = frozenset({"site-packages", "dist-packages"})  # may lie inside the standard library's folder
 _unseen = count()
-
 _name_of = cache(str)  # of a type of arrays, which is slow for one of thousands
 
 Parts = Iterable[Any]
@@ -184,9 +183,8 @@ class Content:
         """Whether it is written in C and bound to no object, or a library's function in an object of its own."""
         if isinstance(value, BuiltinFunctionType):
             return value.__self__ is None or isinstance(value.__self__, ModuleType | type)
-        return isinstance(value, _FREE) or (
-            callable(value) and hasattr(value, "__qualname__") and self._is_of_library(value)
-        )
+        is_named = callable(value) and hasattr(value, "__qualname__")
+        return isinstance(value, _FREE) or (is_named and self._is_of_library(value))
 
     def _is_of_library(self, value: Any) -> bool:
         module = sys.modules.get(getattr(value, "__module__", None) or "")

@@ -41,10 +41,8 @@ class Portions:
         apart = repeat(True) if self._tested else self._apart(feeds, size)
         last = -count % size  # so many more of the last sample fill up the last portion
         filled = {name: np.concatenate([array, np.repeat(array[-1:], last, axis=0)]) for name, array in feeds.items()}
-        results = [
-            self._run({name: array[start : start + size] for name, array in filled.items()})
-            for start in range(0, count, size)
-        ]
+        starts = range(0, count, size)
+        results = [self._run({name: array[at : at + size] for name, array in filled.items()}) for at in starts]
         return [self._join(parts, count, each) for parts, each in zip(zip(*results, strict=True), apart, strict=False)]
 
     def _join(self, parts: Sequence[Any], count: int, apart: bool) -> np.ndarray | None:

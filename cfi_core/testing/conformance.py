@@ -26,7 +26,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, ClassVar
@@ -37,13 +36,13 @@ import cfi_core as cfi
 from cfi_core.adapters import adapter_for
 from cfi_core.boundary import build_bridge, run_method
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK
+from cfi_core.certificate import Side
 from cfi_core.contract import BridgeRequest, MethodRequest
 from cfi_core.detection import detect_framework
 from cfi_core.discovery import PluginInfo, announcements
 from cfi_core.errors import FOREIGN, PluginWarning, told
-from cfi_core.framework.axes import permutation_at, permute, permute_all
-from cfi_core.framework.base import FrameworkAdapter
-from cfi_core.framework.structure import flatten
+from cfi_core.framework import FrameworkAdapter, flatten
+from cfi_core.framework.axes import permute
 from cfi_core.hookspec import ENTRY_POINT_GROUP
 from cfi_core.registry import Registry, registry
 from cfi_core.requirements import unmet
@@ -234,11 +233,11 @@ def _adapter_of(model: Any) -> FrameworkAdapter:
 @contextmanager
 def _unchanged(model: Any, culprit: str) -> Iterator[None]:
     """Fails if the model is another one afterwards, as far as its adapter can tell."""
-    fingerprint = partial(_adapter_of(model).fingerprint, model)
-    before = fingerprint()
-    known = fingerprint() == before  # otherwise it gives another answer each time, and cannot tell a change
+    adapter = _adapter_of(model)
+    before = adapter.fingerprint(model)
+    known = adapter.fingerprint(model) == before  # otherwise it is another one each time, and cannot tell a change
     yield
-    assert not known or fingerprint() == before, f"{culprit} changed the model"
+    assert not known or adapter.fingerprint(model) == before, f"{culprit} changed the model"
 
 
 class TranslatorConformance(_Conformance):
@@ -262,13 +261,12 @@ class TranslatorConformance(_Conformance):
         """The number of samples is not baked in."""
         model, inputs = self.make_model(), self.make_inputs()
         source, target = _adapter_of(model), adapter_for(registry(), self.target)
-        translation = self.translation(model)
+        made = self.translation(model)
+        sides = Side(source, source.twin(model)), Side(target, made.model, made.input_axes, made.output_axes)
         for samples in (1, 5):
             batch = np.resize(inputs, (samples, *inputs.shape[1:]))
-            permuted = permute(batch, permutation_at(translation.input_axes, 0))
-            expected = source.outputs(source.twin(model), [source.tensor(batch, model)])
-            found = target.outputs(translation.model, [target.tensor(permuted, translation.model)])
-            _assert_close(np.ravel(found), np.ravel(expected), f"the output for {samples} samples")
+            for expected, found in zip(*(side.outputs([batch]) for side in sides), strict=True):
+                _assert_close(found, expected, f"the output for {samples} samples")
 
     def test_layers_are_found(self) -> None:
         """At least one layer has a counterpart, and matches name layers of the translated model."""
@@ -300,12 +298,11 @@ class BridgeConformance(_Conformance):
         for names in ((), *((name,) for name in activations), tuple(activations)):
             request = BridgeRequest(source, source.twin(model), tensors, names)
             bridged = build_bridge(step, request, self.translator, outputs=forms, layers=shapes)
-            permuted = permute(inputs, permutation_at(bridged.input_axes, 0))
-            tensor = [target.tensor(permuted, bridged.model)]
-            found, expected = flatten(target.outputs(bridged.model, tensor)), permute_all(outputs, bridged.output_axes)
-            for position, (output, other) in enumerate(zip(found, expected, strict=True)):
+            side = Side(target, bridged.model, bridged.input_axes, bridged.output_axes)
+            for position, (output, other) in enumerate(zip(side.outputs([inputs]), outputs, strict=True)):
                 _assert_close(output, other, f"output {position}")
-            layers = target.activations(bridged.model, tensor, [layer.name for layer in bridged.layers.values()])
+            opened = [layer.name for layer in bridged.layers.values()]
+            layers = target.activations(bridged.model, side.tensors([inputs]), opened)
             for name, layer in bridged.layers.items():
                 _assert_close(layers[layer.name], permute(activations[name], layer.axes), f"layer {name!r}")
 

@@ -31,31 +31,29 @@ def prepare(registry: Registry, call: Call) -> Prepared:
     adapter = adapter_for(registry, plan.toolset_framework)
     arrays = (*call.inputs.arrays, *call.inputs.held_arrays)
     job = Job(registry, original, adapter, arrays, tuple(call.output_arrays))
-    translation = _first_faithful(
-        registry, plan.routes, lambda route: bridge(job, call, route) if route.bridge else convert(job, route)
-    )
+
+    def attempt(job: Job, route: Route) -> Translation:
+        return bridge(job, call, route) if route.bridge else convert(job, route)
+
+    translation = translate_model(job, plan.routes, attempt)
     return Prepared(adapter, translation.model, translation, perf_counter() - started)
 
 
-def translate_model(job: Job, routes: Sequence[Route]) -> Translation:
-    """A translated model that is nobody else's, by the first of the routes that gives a faithful one, as `prepare`."""
-    return _first_faithful(job.registry, routes, lambda route: convert_anew(job, route))
-
-
-def _first_faithful(
-    registry: Registry, routes: Sequence[Route], attempt: Callable[[Route], Translation]
+def translate_model(
+    job: Job, routes: Sequence[Route], attempt: Callable[[Job, Route], Translation] = convert_anew
 ) -> Translation:
+    """By the first of the routes that gives a faithful model, as `prepare`; as it is, one that is nobody else's."""
     failures: list[TranslationError] = []
     for route in routes:
         try:
-            result = attempt(route)
+            result = attempt(job, route)
         except TranslationError as error:
             failures.append(error)
             continue
         if failures:
             warn(f"{' '.join(map(str, failures))} Taken instead: {route}.", TranslationWarning)
         return result
-    hint = way_to_install(registry, routes[0])
+    hint = way_to_install(job.registry, routes[0])
     if len(failures) == 1 and not hint:
         raise failures[0]
     reports = [f"[{route}] {failure}" for route, failure in zip(routes, failures, strict=True)]

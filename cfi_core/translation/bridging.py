@@ -7,21 +7,13 @@ gradient at each of these layers, against the model in its own framework.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 
 from cfi_core.boundary import build_bridge, foreign
-from cfi_core.certificate import (
-    FLOOR_FACTOR,
-    GRADIENT_TOLERANCE,
-    MOST_ROUNDING,
-    Side,
-    bridge_tolerance,
-    certify_bridge,
-)
+from cfi_core.certificate import Side, bridge_tolerance, certify_bridge, gradient_tolerance
 from cfi_core.contract import BridgedLayer, BridgeRequest, Converted
 from cfi_core.errors import TranslationError, UnfaithfulTranslationError
 from cfi_core.framework.axes import Arrays
@@ -29,23 +21,18 @@ from cfi_core.heads import at_head, place_of
 from cfi_core.layer_map import LayerMap, LayerMatch, read_layers
 from cfi_core.records import Call, ModelAtHead, Route, Translation
 from cfi_core.specs import Need
-from cfi_core.translation.cache import kept
 from cfi_core.translation.conversion import SEED, Job, two_samples
+from cfi_core.translation.store import kept
 
 _ADVICE = "Pass translator='conversion' to convert the model instead."
 
 
 def bridge(job: Job, call: Call, route: Route) -> Translation:
     """The model of a job, bridged for its call, or by an earlier one on the same unchanged model."""
-    span = _Span(
-        job=job,
-        call=call,
-        route=route,
-        arrays=[array[:2] for array in job.arrays],
-        layers=tuple(dict.fromkeys((*call.plan.layers, *call.mentioned))),
-        gradients=bool({Need.INPUT_GRADIENT, Need.LAYER_GRADIENT} & call.plan.method.needs),
-    )
-    names = (*route.names, place_of(call), str(span.gradients), *span.layers)
+    layers = tuple(dict.fromkeys((*call.plan.layers, *call.mentioned)))
+    gradients = bool({Need.INPUT_GRADIENT, Need.LAYER_GRADIENT} & call.plan.method.needs)
+    span = _Span(job, call, route, [array[:2] for array in job.arrays], layers, gradients)
+    names = (*route.names, place_of(call), str(gradients), *layers)
     return kept(job.original, names, job.arrays, job.outputs, span.build, span.measure_again)
 
 
@@ -84,14 +71,13 @@ class _Span:
         with foreign(TranslationError, f"The model run by {names} fails on your inputs", _ADVICE):
             certificate = certify_bridge(original, bridged, self.arrays, SEED, gradients=self.gradients)
             outputs = original.outputs(self.arrays)
-            matches = self._match_layers(original, bridged, outputs, converted.layers) if self.layers else {}
+            matches = self._match_layers(original, bridged, outputs, converted) if self.layers else {}
             tolerance = bridge_tolerance(outputs)
         unmeasured = [name for name, match in matches.items() if match.gradient_difference is None]
         if unmeasured and self.gradients:
             note = f"the gradient at {', '.join(map(repr, unmeasured))} could not be compared"
             certificate = replace(certificate, notes=(*certificate.notes, note))
-        floor = min(FLOOR_FACTOR * (certificate.gradient_floor or 0.0), MOST_ROUNDING)
-        most = max(GRADIENT_TOLERANCE, tolerance, floor)
+        most = gradient_tolerance(certificate, tolerance)
         rows = [("layer", name, match.difference, tolerance) for name, match in matches.items()]
         rows += [("the gradient at layer", name, one.gradient_difference or 0.0, most) for name, one in matches.items()]
         differ = [f"{what} {name!r} differs by {apart:.1e}" for what, name, apart, up_to in rows if not apart <= up_to]
@@ -107,14 +93,11 @@ class _Span:
         axes = (converted.input_axes, converted.output_axes)
         return Translation(converted.model, self.route, certificate, layer_map, *axes, head=head)
 
-    def _match_layers(
-        self, original: Side, bridged: Side, outputs: Arrays, opened: Mapping[str, BridgedLayer]
-    ) -> dict[str, LayerMatch]:
+    def _match_layers(self, original: Side, bridged: Side, outputs: Arrays, made: Converted) -> dict[str, LayerMatch]:
         """How far activation and gradient at each opened layer are apart in the two frameworks."""
-        generator = np.random.default_rng(SEED)
-        cotangents = [
-            generator.standard_normal(output.shape).astype(output.dtype) for output in outputs if self.gradients
-        ]
+        generator, opened = np.random.default_rng(SEED), made.layers
+        wanted = outputs if self.gradients else ()
+        cotangents = [generator.standard_normal(output.shape).astype(output.dtype) for output in wanted]
         reading = read_layers(original, self.arrays, cotangents, self.layers)
         other = read_layers(bridged, self.arrays, cotangents, [opened[name].name for name in self.layers])
         return {name: reading.match(name, other, opened[name].name, opened[name].axes) for name in self.layers}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import starmap, zip_longest
 from time import perf_counter
 from typing import Any
@@ -20,8 +19,7 @@ from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.layer_map import find_layers, first_divergence
 from cfi_core.records import Original, Route, Translation
 from cfi_core.registry import Registry, registry
-from cfi_core.translation.cache import kept
-from cfi_core.translation.store import current_store, store_key
+from cfi_core.translation.store import current_store, kept, store_key
 
 SEED = 20_190_521
 
@@ -55,8 +53,7 @@ def convert(job: Job, route: Route) -> Translation:
     def measure_again(made: Translation) -> Translation:
         return replace(made, certificate=_certify(route, job.sides(made), job.arrays, made.certificate))
 
-    make = partial(convert_anew, job, route)
-    return kept(job.original, route.names, job.arrays, job.outputs, make, measure_again)
+    return kept(job.original, route.names, job.arrays, job.outputs, lambda: convert_anew(job, route), measure_again)
 
 
 def convert_anew(job: Job, route: Route) -> Translation:

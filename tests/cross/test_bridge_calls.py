@@ -359,7 +359,7 @@ def test_what_a_fingerprint_does_not_show_is_noticed_by_the_outputs(twins: Twins
 
 
 def test_functions_do_not_drive_out_what_is_kept(twins: Twins):
-    from cfi_core.translation.cache import cache
+    from cfi_core.translation.store import cache
 
     cfi.forget_translations()
     cfi.attribute(twins.keras_model, "saliency", "captum", inputs=twins.last, target=1)

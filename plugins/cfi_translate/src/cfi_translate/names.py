@@ -20,16 +20,10 @@ def from_torch(name: str) -> tuple[str, str] | None:
     *scopes, operator = name.strip("/").split("/")
     path = ""
     for scope in scopes:
-        path = scope if not path or scope.startswith(f"{path}.") else f"{path}.{_without_repetition(path, scope)}"
+        # Inside a nested container the children repeat the container's own last name only: /a/b/b.0 is a.b.0.
+        inner = scope.removeprefix(f"{path.rpartition('.')[2]}.")
+        path = scope if not path or scope.startswith(f"{path}.") else f"{path}.{inner}"
     return path, operator
-
-
-def _without_repetition(path: str, scope: str) -> str:
-    # Inside a nested container the children repeat the container's own last name only: /a/b/b.0 is a.b.0.
-    last = path.rsplit(".", 1)[-1]
-    if scope.startswith(f"{last}."):
-        return scope[len(last) + 1 :]
-    return scope
 
 
 def from_keras(layers: Collection[str]) -> Split:

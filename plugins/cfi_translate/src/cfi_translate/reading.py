@@ -54,46 +54,12 @@ _MOST_SLOW = 2**18
 # What the reference evaluator computes without a loop in Python, in no time for each element.
 _QUICK = frozenset(
     (
-        *(
-            "Abs",
-            "Add",
-            "And",
-            "Cast",
-            "Ceil",
-            "Clip",
-            "Concat",
-            "ConstantOfShape",
-            "Cos",
-            "Div",
-            "Equal",
-            "Erf",
-            "Exp",
-        ),
-        *(
-            "Expand",
-            "EyeLike",
-            "Flatten",
-            "Floor",
-            "Gather",
-            "Greater",
-            "Identity",
-            "Less",
-        ),
-        *("Log", "Max", "Min", "Mul", "Neg", "Not", "OneHot", "Or", "Pad", "Pow", "Range", "Reciprocal"),
-        *(
-            "ReduceMax",
-            "ReduceMean",
-            "ReduceMin",
-            "ReduceProd",
-            "ReduceSum",
-            "Relu",
-            "Reshape",
-            "Sigmoid",
-            "Sin",
-            "Slice",
-        ),
-        *("Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor"),
-        *("DequantizeLinear", "QuantizeLinear", "GreaterOrEqual", "LessOrEqual", "Sign", "CumSum", "Mod"),
+        *("Abs", "Add", "And", "Cast", "Ceil", "Clip", "Concat", "ConstantOfShape", "Cos", "Div", "Equal", "Erf"),
+        *("Exp", "Expand", "EyeLike", "Flatten", "Floor", "Gather", "Greater", "Identity", "Less", "Log", "Max"),
+        *("Min", "Mul", "Neg", "Not", "OneHot", "Or", "Pad", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean"),
+        *("ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Reshape", "Sigmoid", "Sin", "Slice", "Split", "Sqrt"),
+        *("Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor", "DequantizeLinear"),
+        *("QuantizeLinear", "GreaterOrEqual", "LessOrEqual", "Sign", "CumSum", "Mod"),
     )
 )
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
@@ -155,17 +121,17 @@ def read(
     check_functions(model, translator)
     weights = {one.name: one for one in model.graph.initializer if np.prod(one.dims, dtype=np.int64) > _LARGE}
     model = _copy(model, weights)
-    taken = {one.name for one in given}
-    kept = [one for one in model.graph.input if one.name in taken]
     del model.graph.input[:]
-    model.graph.input.extend(kept)
+    model.graph.input.extend(given)
     _refuse_disputed(model, translator)
     model = _expand(model, known)
     _inline_branches(model)
     inline_constants(model)
     _check(model, translator)
     remove_identities(model, translator)
-    _name_nodes(model)
+    taken: set[str] = set()
+    for node in model.graph.node:
+        node.name = claim(node.name or node.op_type, taken)
     # Inputs of different lengths have no sample axis in common.
     if inputs and all(array.ndim for array in inputs) and len({len(array) for array in inputs}) == 1:
         freed = _copy(model, weights)
@@ -276,10 +242,9 @@ def _write_out_defaults(node: NodeProto, opset: int) -> None:
 
 
 def _has_definition(kind: str, opset: int) -> bool:
-    try:
-        schema = onnx.defs.get_schema(kind, opset, "")
-    except onnx.defs.SchemaError:
+    if not onnx.defs.has(kind, opset, ""):
         return False
+    schema = onnx.defs.get_schema(kind, opset, "")
     return bool(schema.has_function or schema.has_context_dependent_function)
 
 
@@ -327,16 +292,6 @@ def _check(model: ModelProto, translator: str) -> None:
             raise refusal(translator, node, "its result is random")
 
 
-def _name_nodes(model: ModelProto) -> None:
-    taken: set[str] = set()
-    for node in model.graph.node:
-        node.name = claim(node.name or node.op_type, taken)
-
-
-def _weight_bytes(weight: TensorProto) -> int:
-    return max(math.prod(weight.dims), 0) * np.dtype(helper.tensor_dtype_to_np_dtype(weight.data_type)).itemsize
-
-
 class _MisfitSizes(Exception):
     """The sizes do not fit the graph."""
 
@@ -376,7 +331,9 @@ class _SizeWalk:
         self._opsets = list(model.opset_import)
         self._version = _opset(model)
         self._largest, self._until = limited(RESULT), time.monotonic() + limited(FOLDED_SECONDS)
-        held = sum(one.ByteSize() for one in model.graph.initializer) + sum(map(_weight_bytes, weights.values()))
+        held = sum(one.ByteSize() for one in model.graph.initializer)
+        for one in weights.values():
+            held += max(math.prod(one.dims), 0) * np.dtype(helper.tensor_dtype_to_np_dtype(one.data_type)).itemsize
         self._left = limited(RESULT) // 2 + _MOST_GROWTH * held
         for node in model.graph.node:
             self._step(node)
@@ -535,10 +492,8 @@ def _value(name: str, walks: Sequence[_SizeWalk]) -> Value:
 
 
 def _equal(one: np.ndarray | TensorProto, other: np.ndarray | TensorProto) -> bool:
-    if one is other:
-        return True
-    if isinstance(one, TensorProto) or isinstance(other, TensorProto):
-        return False
+    if one is other or isinstance(one, TensorProto) or isinstance(other, TensorProto):
+        return one is other
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return bool(np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"))

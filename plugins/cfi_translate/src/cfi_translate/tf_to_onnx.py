@@ -97,22 +97,13 @@ def finish(model: ModelProto, source: Any, translator: str, inputs: int, names: 
         node.name = names.get(node.name, node.name)
     inline_constants(model)
     remove_identities(model, translator)
-    _distinct_outputs(model, translator)
-    remove_dead_nodes(model)
-    for position, value in enumerate(list(model.graph.input)):
-        rename_value(model, value.name, f"x{position}")
-    for position, value in enumerate(list(model.graph.output)):
-        rename_value(model, value.name, f"y{position}")
-    rename_nodes(model, from_keras(_layer_names(source)))
-    del model.graph.value_info[:]
-
-
-def _distinct_outputs(model: ModelProto, translator: str) -> None:
-    names = [one.name for one in model.graph.output]
-    if len(set(names)) != len(names):
+    outputs = [one.name for one in model.graph.output]
+    if len(set(outputs)) != len(outputs):
         raise failure(translator, "takes models whose outputs differ, and this one returns a tensor twice")
-
-
-def _layer_names(model: Any) -> frozenset[str]:
-    flatten = getattr(model, "_flatten_layers", None)
-    return frozenset() if flatten is None else frozenset(layer.name for layer in flatten(include_self=False))
+    remove_dead_nodes(model)
+    for letter, values in (("x", model.graph.input), ("y", model.graph.output)):
+        for position, value in enumerate(list(values)):
+            rename_value(model, value.name, f"{letter}{position}")
+    layers = source._flatten_layers(include_self=False) if hasattr(source, "_flatten_layers") else ()
+    rename_nodes(model, from_keras(frozenset(layer.name for layer in layers)))
+    del model.graph.value_info[:]

@@ -34,7 +34,9 @@ class TorchGraph:
 
     def input(self, name: str) -> fx.Node:
         """The next input, which is an argument of `forward` under its name as far as it can be."""
-        node = self._graph.placeholder(unique(_argument(name), self._arguments))
+        name = re.sub(r"\W+", "_", name)
+        argument = name if name.isidentifier() and not iskeyword(name) else f"input_{name}"
+        node = self._graph.placeholder(unique(argument, self._arguments))
         # An argument that is called like a built-in function gets a second name from torch.
         self._arguments |= {str(node.target), node.name}
         return node
@@ -54,8 +56,7 @@ class TorchGraph:
         Returns:
             The path under which it stands, numbered where the wanted one is taken.
         """
-        path = self._free(path, reserved)
-        container, name = self._container(path)
+        path, container, name = self._place(path, reserved)
         container.add_module(name, module)
         return path
 
@@ -90,8 +91,7 @@ class TorchGraph:
 
     def constant(self, path: str, value: torch.Tensor) -> fx.Node:
         """A tensor that is no parameter."""
-        path = self._free(path)
-        container, name = self._container(path)
+        path, container, name = self._place(path)
         container.register_buffer(name, value)
         return self._graph.get_attr(path)
 
@@ -99,8 +99,7 @@ class TorchGraph:
         """A tensor that can be trained, or a constant where it is of integers."""
         if not value.is_floating_point():
             return self.constant(path, value)
-        path = self._free(path)
-        container, name = self._container(path)
+        path, container, name = self._place(path)
         container.register_parameter(name, nn.Parameter(value))
         return self._graph.get_attr(path)
 
@@ -123,28 +122,21 @@ class TorchGraph:
         made.delete_all_unused_submodules()
         return made.eval()
 
-    def _free(self, path: str, reserved: bool = False) -> str:
+    def _place(self, path: str, reserved: bool = False) -> tuple[str, nn.Module, str]:
+        """The path under which something can stand, the module around it, and its name in there."""
         wanted = ".".join(identifier(part) for part in path.split("."))
         free, number = wanted, 0
         while self.holds(free) or (free in self._kept and not (reserved and free == wanted)):
             number += 1
             free = f"{wanted}_{number}"
-        return free
-
-    def _container(self, path: str) -> tuple[nn.Module, str]:
         module = self._root
-        *containers, name = path.split(".")
+        *containers, name = free.split(".")
         for part in containers:
             if part not in module._modules:
                 # An identity, so that the output of a whole container can pass through it.
                 module.add_module(part, nn.Identity())
             module = module.get_submodule(part)
-        return module, name
-
-
-def _argument(name: str) -> str:
-    name = re.sub(r"\W+", "_", name)
-    return name if name.isidentifier() and not iskeyword(name) else f"input_{name}"
+        return free, module, name
 
 
 def identifier(name: str) -> str:

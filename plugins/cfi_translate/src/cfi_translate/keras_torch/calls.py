@@ -80,11 +80,9 @@ class LayerCall:
         return [self.result(node, position=position) for position, node in enumerate(nodes)]
 
 
-def _describe(op: LayerCall) -> str:
-    return f"{'layer' if op.is_layer else 'operation'} {op.kind} {op.operation.name!r}"
-
-
-operator = Operators(KERAS_TORCH, _describe)
+operator = Operators(
+    KERAS_TORCH, lambda op: f"{'layer' if op.is_layer else 'operation'} {op.kind} {op.operation.name!r}"
+)
 """By `module.Class` below `keras.src`, such as `layers.Conv2D` or `ops.Add`: the first part of its module alone."""
 
 

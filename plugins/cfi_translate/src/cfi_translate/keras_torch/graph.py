@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from cfi_translate.keras_torch.calls import LayerCall
-from cfi_translate.keras_torch.laid import Laid, Shape, channels_first, plain_axes, same_memory
+from cfi_translate.keras_torch.laid import Laid, Shape, plain_axes, same_memory
 from cfi_translate.keras_torch.weights import tensor_of
 from cfi_translate.torch_graph import TorchGraph
 
@@ -105,10 +105,6 @@ class LaidGraph(TorchGraph):
     def plain(self, x: Laid) -> Laid:
         """The tensor as Keras has it."""
         return self.lay(x, plain_axes(x.rank))
-
-    def channels_first(self, x: Laid) -> Laid:
-        """The tensor with its last axis second."""
-        return self.lay(x, channels_first(x.rank))
 
     def last(self, x: Laid) -> Laid:
         """The tensor with Keras's last axis as its last; the others may stand in any order."""

@@ -140,10 +140,7 @@ class KerasBuilder:
             zeros = source[(first, *(slice(0, 1) for _ in source.shape[1:]))]
         require(0 not in zeros.shape, "it makes a constant tensor out of an empty input")
         zeros = ops.zeros_like(zeros, dtype=str(array.dtype))
-        if fixed is None:
-            zeros = ops.reshape(zeros, [-1 if one == axis else 1 for one in range(array.ndim)])
-        else:
-            zeros = ops.reshape(zeros, (1,) * array.ndim)
+        zeros = ops.reshape(zeros, [-1 if fixed is None and one == axis else 1 for one in range(array.ndim)])
         made = ops.logical_or(zeros, array) if array.dtype == bool else add(zeros, array)
         made._keras_history.operation.name = self._new_name(value.name)
         self._named.add(made._keras_history.operation)
@@ -285,7 +282,8 @@ class KerasBuilder:
             return  # known; it is made where it is needed
         self._at = operation.name
         with operator.naming(operation):
-            self._require_types(operation)
+            for value in (*operation.operands, *operation.results):
+                require(value.dtype is None or str(value.dtype) in TYPES, f"it works on {value.dtype}")
             built = operator.convert(operation.kind, operation, self, *operation.inputs)
             results = [built] if isinstance(built, Tensor) else list(built)
             for value in wanted:
@@ -297,10 +295,6 @@ class KerasBuilder:
                 self._tensors[value] = _check(made, value)
             if operation.ends_module and len(wanted) == 1:
                 self._tensors[wanted[0]] = self._as_layer(self._tensors[wanted[0]], operation)
-
-    def _require_types(self, operation: Operation) -> None:
-        for value in (*operation.operands, *operation.results):
-            require(value.dtype is None or str(value.dtype) in TYPES, f"it works on {value.dtype}")
 
     def _as_layer(self, tensor: Tensor, operation: Operation) -> Tensor:
         """The output of a module as that of a layer: where it comes from none, of an Identity layer of that name."""

@@ -54,7 +54,9 @@ def call_with(
 
 def _copy(array: np.ndarray, order: np.ndarray | None) -> np.ndarray:
     """In the order of C, where TensorFlow can work on it as it lies."""
-    copy = _allocate(array.shape, array.dtype)
+    memory = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % _ALIGNMENT
+    copy = memory[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
     if order is None:
         np.copyto(copy, array)
         return copy
@@ -62,10 +64,3 @@ def _copy(array: np.ndarray, order: np.ndarray | None) -> np.ndarray:
     for start in range(0, len(order), _AT_ONCE):  # in pieces, as these matrices are the largest there are
         copy[start : start + _AT_ONCE] = array[order[start : start + _AT_ONCE]]
     return copy
-
-
-def _allocate(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    size = int(np.prod(shape)) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)

@@ -199,11 +199,8 @@ class _Sinking:
         inner = _permute(f"{op.output.name}_channels_first", op.output, inverse(order))
         self._emit(replace(op, inputs=tuple(sources), outputs=(inner,), attributes={**op.attributes, **attributes}))
         self._turned[op.output] = (inner, order)
-        name = f"{op.name}_transpose"
-        if _is_reshape(inner, order):
-            self._emit(operation("Reshape", op, [inner], outputs=[op.output], name=name))
-        else:
-            self._emit(operation("Transpose", op, [inner], outputs=[op.output], name=name, perm=order))
+        kind, how = ("Reshape", {}) if _is_reshape(inner, order) else ("Transpose", {"perm": order})
+        self._emit(operation(kind, op, [inner], outputs=[op.output], name=f"{op.name}_transpose", **how))
 
     def _along_axis(self, op: Operation) -> bool:
         order = self._order(op)

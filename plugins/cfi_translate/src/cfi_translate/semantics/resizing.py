@@ -14,6 +14,12 @@ from cfi_translate.program import Operation, Shape, Value
 from cfi_translate.semantics.values import constant_of, shape_of
 
 _F = np.float32
+_ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "round_prefer_floor": lambda x: np.ceil(x - _F(0.5)),
+    "round_prefer_ceil": lambda x: np.floor(x + _F(0.5)),
+    "floor": np.floor,
+    "ceil": np.ceil,
+}
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ def resizing_matrix(axis: ResizedAxis) -> np.ndarray:
     places, mode = _places(axis), axis.how
     matrix = np.zeros((axis.new, axis.old))
     if mode.mode == "nearest":
-        matrix[np.arange(axis.new), np.clip(_nearest(places, mode.nearest), 0, axis.old - 1)] = 1
+        matrix[np.arange(axis.new), np.clip(_ROUNDING[mode.nearest](places).astype(np.int64), 0, axis.old - 1)] = 1
         return matrix
     shrink = min(axis.scale, 1.0) if mode.antialias else 1.0
     reach = (1 if mode.mode == "linear" else 2) / shrink
@@ -165,16 +171,6 @@ def resizing_matrix(axis: ResizedAxis) -> np.ndarray:
         weights = weights / weights.sum()
         np.add.at(matrix[row], np.clip(columns, 0, axis.old - 1), weights)
     return matrix
-
-
-def _nearest(places: np.ndarray, rounding: str) -> np.ndarray:
-    how: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "round_prefer_floor": lambda x: np.ceil(x - _F(0.5)),
-        "round_prefer_ceil": lambda x: np.floor(x + _F(0.5)),
-        "floor": np.floor,
-        "ceil": np.ceil,
-    }
-    return how[rounding](places).astype(np.int64)
 
 
 def _kernel(distance: np.ndarray, mode: Interpolation) -> np.ndarray:

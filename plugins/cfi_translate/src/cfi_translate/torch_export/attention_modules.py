@@ -38,10 +38,11 @@ def _forward(
         return nn.MultiheadAttention.forward(
             module, query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
         )
-    q, k, v = (
-        _heads(module, functional.linear(_samples_first(module, given), weight, bias))
+    projected = (
+        functional.linear(_samples_first(module, given), weight, bias)
         for given, (weight, bias) in zip((query, key, value), _projections(module), strict=True)
     )
+    q, k, v = (one.unflatten(2, (module.num_heads, module.head_dim)).transpose(1, 2) for one in projected)
     mask = None
     if attn_mask is not None:
         mask = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask
@@ -66,10 +67,6 @@ def _forward(
 
 def _samples_first(module: nn.MultiheadAttention, tensor: torch.Tensor) -> torch.Tensor:
     return tensor if module.batch_first else tensor.transpose(0, 1)
-
-
-def _heads(module: nn.MultiheadAttention, projected: torch.Tensor) -> torch.Tensor:
-    return projected.unflatten(2, (module.num_heads, module.head_dim)).transpose(1, 2)
 
 
 def _projections(module: nn.MultiheadAttention) -> list[tuple[torch.Tensor, torch.Tensor | None]]:

@@ -30,6 +30,8 @@ from cfi_translate.workarounds import quiet
 _WEIGHTS_LIMIT = 2**31
 # torch.export keeps its settings and its "exporting" mark in module globals.
 _exporting = RLock()
+# It looks through all operators that there are.
+_rules_for_export = functools.cache(torch.export.default_decompositions)
 
 
 class Flat(nn.Module):
@@ -78,7 +80,9 @@ def capture(model: Any, arrays: Sequence[np.ndarray]) -> Captured:
     require_size(TORCH_EXPORT, held)
     attention_modules.simplify(twin)
     normalization_modules.simplify(twin)
-    tensors = [_example(array, held) for array in arrays]
+    # Two samples: a size of one would be taken for a constant.
+    examples = (np.resize(array, (2, *array.shape[1:])) if array.ndim else array for array in arrays)
+    tensors = [place_beside(array, held) for array in examples]
     samples = torch.export.Dim("samples", min=1)
     sizes = {len(tensor) for tensor in tensors[:1] if tensor.ndim}
     shapes = tuple({0: samples} if tensor.ndim and len(tensor) in sizes else None for tensor in tensors)
@@ -98,7 +102,7 @@ def look_up(program: Any) -> Captured:
     """
     signature = program.graph_signature
     if signature.buffers_to_mutate:
-        changed = ", ".join(sorted(_without_wrapper(name) for name in signature.buffers_to_mutate.values()))
+        changed = ", ".join(sorted(name.removeprefix("model.") for name in signature.buffers_to_mutate.values()))
         raise failure(TORCH_EXPORT, f"cannot translate a model that changes its own buffers ({changed})")
     state: dict[str, torch.Tensor] = {}
     names: dict[str, str] = {}
@@ -112,7 +116,7 @@ def look_up(program: Any) -> Captured:
                 TORCH_EXPORT, f"cannot translate the {type(value).__name__} {spec.target!r} that the model holds"
             )
         state[spec.arg.name] = value.detach()
-        names[spec.arg.name] = _without_wrapper(spec.target)
+        names[spec.arg.name] = spec.target.removeprefix("model.")
     return Captured(program, state, names)
 
 
@@ -127,11 +131,6 @@ def without_work_in_place(program: Any) -> Captured:
             return look_up(program.run_decompositions({}))
         except Exception as error:  # the decompositions run through all layers of torch
             raise failure(TORCH_EXPORT, "could not take the captured graph apart", error) from error
-
-
-@functools.cache  # it looks through all operators that there are
-def _rules_for_export() -> Any:
-    return torch.export.default_decompositions()
 
 
 def take_apart(node: fx.Node, operator: Any) -> fx.Graph:
@@ -170,15 +169,6 @@ def take_apart(node: fx.Node, operator: Any) -> fx.Graph:
     sizes = [one for one in operands if isinstance(one, torch.SymInt)]
     require(all(one.node.expr.free_symbols for one in sizes), "torch's rule for it fixes the number of samples")
     return graph
-
-
-def _without_wrapper(name: str) -> str:
-    return name.removeprefix("model.")
-
-
-def _example(array: np.ndarray, held: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Two samples: a size of one would be taken for a constant."""
-    return place_beside(np.resize(array, (2, *array.shape[1:])) if array.ndim else array, held)
 
 
 def require_size(translator: str, held: Sequence[torch.Tensor]) -> None:

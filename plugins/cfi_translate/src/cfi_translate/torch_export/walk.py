@@ -116,7 +116,8 @@ class _GraphWalk:
         _check_not_random(op, target, operands)
         leaves = tree_flatten(operands)[0]
         _check_is_computed(op, leaves)
-        changed = _find_changed(target, operands)
+        aliases = {one.name: one.alias_info for one in target._schema.arguments}
+        changed = [operands[name] for name, alias in aliases.items() if alias is not None and alias.is_write]
         if not any(isinstance(one, OnnxValue | Filled | torch.SymInt) for one in leaves):
             return self._compute(node, op, arguments, keywords, changed)
         if changed:
@@ -213,19 +214,9 @@ def _check_is_computed(op: TorchOp, values: list[Any]) -> None:
 
 def _bind(target: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
     """All arguments of an operator by name, in the order of its schema, defaults filled in."""
-    bound = {}
-    for position, argument in enumerate(target._schema.arguments):
-        if position < len(arguments):
-            bound[argument.name] = arguments[position]
-        else:
-            bound[argument.name] = keywords.get(argument.name, argument.default_value)
-    return bound
-
-
-def _find_changed(target: Any, operands: dict[str, Any]) -> list[Any]:
-    """The operands that an operator writes to."""
-    arguments = target._schema.arguments
-    return [operands[one.name] for one in arguments if one.alias_info is not None and one.alias_info.is_write]
+    expected = target._schema.arguments
+    given = {**keywords, **{one.name: value for one, value in zip(expected, arguments, strict=False)}}
+    return {one.name: given.get(one.name, one.default_value) for one in expected}
 
 
 def _out_of_place(target: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import nn
 
 from cfi_translate.grammar import require
 from cfi_translate.keras_torch.calls import LayerCall, operator, optional
-from cfi_translate.keras_torch.laid import Laid, axes_of
+from cfi_translate.keras_torch.laid import Laid, axes_of, channels_first
 from cfi_translate.keras_torch.walk import KerasWalk
 from cfi_translate.keras_torch.weights import make, tensor_of
 
@@ -133,7 +133,7 @@ def prelu(op: LayerCall, to: KerasWalk, inputs: Laid) -> Laid:
     alpha = op.operation.alpha
     slopes = math.prod(alpha.shape)
     require(slopes in (1, alpha.shape[-1]), "it has slopes that are not shared by all positions of a channel")
-    x = to.channels_first(inputs)
+    x = to.lay(inputs, channels_first(inputs.rank))
 
     def weights() -> nn.Module:
         return make(nn.PReLU, slopes, tensors={"weight": tensor_of(alpha, slopes)})

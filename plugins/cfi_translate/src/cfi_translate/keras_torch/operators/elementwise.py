@@ -34,6 +34,7 @@ _ARITHMETIC = {
     "Minimum": torch.clamp_max,
 }
 _OF_TENSORS = frozenset((torch.clamp_min, torch.clamp_max, torch.atan2))
+_NUMBER_FIRST: dict[Function, Function] = {torch.sub: python.sub, torch.div: python.truediv}
 _COMPARISONS: dict[str, Function] = {
     "Greater": torch.gt,
     "GreaterEqual": torch.ge,
@@ -131,7 +132,10 @@ def _arithmetic(function: Function, op: LayerCall, to: KerasWalk, x1: Any, x2: A
         if number is None or function in _OF_TENSORS or (swapped and function is torch.pow):
             continue
         x = to.cast(x, op.output.dtype)
-        node = _with_number(to, function, x.node, number, swapped)
+        if swapped and function in _NUMBER_FIRST:
+            node = to.function(_NUMBER_FIRST[function], number, x.node)
+        else:
+            node = to.function(function, x.node, number)
         return op.result(node, x.axes, flattened=x.flattened)
     return _combine(op, to, function, (x1, x2), op.output.dtype)
 
@@ -156,13 +160,6 @@ def _number(x: Any, other: Any, dtype: str) -> Any:
         return None
     array = constant_array(other)
     return np.asarray(array, dtype).item() if array is not None and array.size == 1 and array.ndim <= x.rank else None
-
-
-def _with_number(to: KerasWalk, function: Function, node: Any, number: Any, swapped: bool) -> Any:
-    plain: dict[Function, Function] = {torch.sub: python.sub, torch.div: python.truediv}
-    if swapped and function in plain:
-        return to.function(plain[function], number, node)
-    return to.function(function, node, number)
 
 
 def _comparison(function: Function, op: LayerCall, to: KerasWalk, x1: Any, x2: Any) -> Laid:

@@ -144,23 +144,18 @@ def _along(op: Operation, to: KerasBuilder, data: Value) -> tuple[Tensor, list[i
     return tensor, sorted(tensor.positions([first, *(axis for axis in others if tensor.sizes[axis] != 1)]))
 
 
-@operator("Softmax")
+@operator("Softmax", "LogSoftmax")
 def softmax(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
     tensor, axes = _along(op, to, data)
     if axes == [tensor.rank - 1] and tensor.rank > 1:
         # Not a Softmax layer: toolsets find the softmax in the attribute `activation`.
-        return Tensor(to.layer(layers.Activation, tensor.value, "softmax"), tensor.axes)
+        name = "softmax" if op.kind == "Softmax" else "log_softmax"
+        return Tensor(to.layer(layers.Activation, tensor.value, name), tensor.axes)
+    if op.kind == "LogSoftmax":
+        total = ops.logsumexp(tensor.value, axis=tuple(axes), keepdims=True)
+        return Tensor(ops.subtract(tensor.value, total), tensor.axes)
     axis = axes[0] if len(axes) == 1 else tuple(axes)
     return Tensor(to.layer(layers.Softmax, tensor.value, axis=axis), tensor.axes)
-
-
-@operator("LogSoftmax")
-def log_softmax(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
-    tensor, axes = _along(op, to, data)
-    if axes == [tensor.rank - 1] and tensor.rank > 1:
-        return Tensor(to.layer(layers.Activation, tensor.value, "log_softmax"), tensor.axes)
-    total = ops.logsumexp(tensor.value, axis=tuple(axes), keepdims=True)
-    return Tensor(ops.subtract(tensor.value, total), tensor.axes)
 
 
 @operator("Hardmax")

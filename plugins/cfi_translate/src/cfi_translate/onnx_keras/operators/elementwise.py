@@ -16,7 +16,7 @@ from cfi_translate.onnx_keras.keras_faults import add, adds_rightly
 from cfi_translate.onnx_keras.operators.activation import apply
 from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor
-from cfi_translate.program import Operation, Order, Value
+from cfi_translate.program import Operation, Value
 from cfi_translate.semantics.values import rank_of, require_inference
 
 _Function = Callable[..., Any]
@@ -62,10 +62,6 @@ def require_kinds(kinds: str, *values: Value) -> None:
         require(np.dtype(value.dtype).kind in kinds, f"it is not supported for {value.dtype}")
 
 
-def _align(op: Operation, to: KerasBuilder, operands: Sequence[Value]) -> tuple[list[Any], Order]:
-    return to.align(operands, rank_of(op.output))
-
-
 @operator(*_UNARY)
 def unary(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
     function, kinds = _UNARY[op.kind]
@@ -77,7 +73,7 @@ def unary(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
 def binary(op: Operation, to: KerasBuilder, one: Value, other: Value) -> Tensor:
     function, kinds = _BINARY[op.kind]
     require_kinds(kinds, one, other)
-    operands, axes = _align(op, to, (one, other))
+    operands, axes = to.align((one, other), rank_of(op.output))
     return Tensor(function(*operands), axes)
 
 
@@ -85,7 +81,7 @@ def binary(op: Operation, to: KerasBuilder, one: Value, other: Value) -> Tensor:
 def merging(op: Operation, to: KerasBuilder, *given: Value) -> Tensor:
     require_kinds("fiu", *given)
     layer, function = _MERGING[op.kind]
-    operands, axes = _align(op, to, given)
+    operands, axes = to.align(given, rank_of(op.output))
     if len(operands) == 1:
         return Tensor(operands[0], axes)
     ranks = {None if isinstance(one, np.ndarray) else len(one.shape) for one in operands}
@@ -97,20 +93,16 @@ def merging(op: Operation, to: KerasBuilder, *given: Value) -> Tensor:
 
 
 def _adds_rightly(operands: Sequence[Any]) -> bool:
+    """Whether Keras adds them, of one rank, one after the other without a fault."""
     shapes = [tuple(one.shape) for one in operands]
-    totals = list(accumulate(shapes, _broadcast))
+    totals = accumulate(shapes, lambda one, other: tuple(b if a == 1 else a for a, b in zip(one, other, strict=True)))
     return all(adds_rightly(total, shape) for total, shape in zip(totals, shapes[1:], strict=False))
-
-
-def _broadcast(first: Sequence[int | None], second: Sequence[int | None]) -> tuple[int | None, ...]:
-    """The shape of two tensors of the same rank together."""
-    return tuple(b if a == 1 else a for a, b in zip(first, second, strict=True))
 
 
 @operator("Mean")
 def mean(op: Operation, to: KerasBuilder, *given: Value) -> Tensor:
     require_kinds("f", *given)
-    operands, axes = _align(op, to, given)
+    operands, axes = to.align(given, rank_of(op.output))
     if len(operands) == 1:
         return Tensor(operands[0], axes)
     return Tensor(ops.divide(reduce(add, operands), np.asarray(len(operands), str(op.output.dtype))), axes)
@@ -119,7 +111,7 @@ def mean(op: Operation, to: KerasBuilder, *given: Value) -> Tensor:
 @operator("Div")
 def division(op: Operation, to: KerasBuilder, one: Value, other: Value) -> Tensor:
     require_kinds("fiu", one, other)
-    operands, axes = _align(op, to, (one, other))
+    operands, axes = to.align((one, other), rank_of(op.output))
     functions = {"f": ops.divide, "i": _truncated_division, "u": ops.floor_divide}
     return Tensor(functions[np.dtype(op.output.dtype).kind](*operands), axes)
 
@@ -136,7 +128,7 @@ def _truncated_division(a: Any, b: Any) -> Any:
 @operator("Mod")
 def modulus(op: Operation, to: KerasBuilder, one: Value, other: Value) -> Tensor:
     require_kinds("fiu", one, other)
-    (a, b), axes = _align(op, to, (one, other))
+    (a, b), axes = to.align((one, other), rank_of(op.output))
     if not op.attributes["fmod"] or np.dtype(op.output.dtype).kind == "u":
         return Tensor(ops.mod(a, b), axes)
     # Not by `ops.sign` and `ops.absolute`, which have no slope at zero, where this has that of the dividend.
@@ -151,7 +143,7 @@ def power(op: Operation, to: KerasBuilder, base: Value, exponent: Value) -> Tens
     number = exponent.uniform if exponent.is_constant and exponent.rank == 0 else None
     if number in (2, 0.5):
         return apply(to, base, ops.square if number == 2 else ops.sqrt)
-    (first, second), axes = _align(op, to, (base, exponent))
+    (first, second), axes = to.align((base, exponent), rank_of(op.output))
     dtype = str(base.dtype)
     if exponent.dtype != base.dtype:
         second = second.astype(dtype) if isinstance(second, np.ndarray) else ops.cast(second, dtype)
@@ -160,7 +152,7 @@ def power(op: Operation, to: KerasBuilder, base: Value, exponent: Value) -> Tens
 
 @operator("Where")
 def choice(op: Operation, to: KerasBuilder, condition: Value, one: Value, other: Value) -> Tensor:
-    operands, axes = _align(op, to, (condition, one, other))
+    operands, axes = to.align((condition, one, other), rank_of(op.output))
     return Tensor(ops.where(*operands), axes)
 
 

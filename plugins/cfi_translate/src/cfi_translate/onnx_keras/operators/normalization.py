@@ -65,24 +65,12 @@ def layer_normalization(
     return results
 
 
-@operator("GroupNormalization")
+@operator("GroupNormalization", "InstanceNormalization")
 def group_normalization(op: Operation, to: KerasBuilder, data: Value, scale: Value, shift: Value) -> Tensor:
-    groups, weights = op.attributes["num_groups"], [constant_of(one, "weight") for one in (scale, shift)]
-    (channels,) = static(shape_of(data)[1:2])
-    if op.version < 21:  # one for each group
+    weights, (channels,) = [constant_of(one, "weight") for one in (scale, shift)], static(shape_of(data)[1:2])
+    groups = op.attributes.get("num_groups", channels)
+    if op.kind == "GroupNormalization" and op.version < 21:  # one for each group
         weights = [np.repeat(one, channels // groups) for one in weights]
-    return _normalize_groups(op, to, data, groups, weights)
-
-
-@operator("InstanceNormalization")
-def instance_normalization(op: Operation, to: KerasBuilder, data: Value, scale: Value, shift: Value) -> Tensor:
-    weights = [constant_of(one, "weight") for one in (scale, shift)]
-    return _normalize_groups(op, to, data, static(shape_of(data)[1:2])[0], weights)
-
-
-def _normalize_groups(
-    op: Operation, to: KerasBuilder, data: Value, groups: int, weights: Sequence[np.ndarray]
-) -> Tensor:
     value = to.image(data)
     fits = None not in value.shape[1:] and all(one.shape == value.shape[-1:] for one in weights) and groups
     require(fits, "its weights do not fit the channels")

@@ -21,11 +21,7 @@ _Function = Callable[..., Any]
 
 def _sum_of(inner: _Function, outer: _Function = lambda x: x) -> _Function:
     """A sum of something, and something of it."""
-
-    def reduce(tensor: Any, axis: Any, keepdims: bool) -> Any:
-        return outer(ops.sum(inner(tensor), axis=axis, keepdims=keepdims))
-
-    return reduce
+    return lambda tensor, axis, keepdims: outer(ops.sum(inner(tensor), axis=axis, keepdims=keepdims))
 
 
 # Functions, and the kinds of numbers (as in numpy) for which they come out right.

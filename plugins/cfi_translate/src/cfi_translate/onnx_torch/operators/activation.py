@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from cfi_translate.grammar import require
 from cfi_translate.onnx_torch.builder import TorchBuilder, torch_type
 from cfi_translate.onnx_torch.table import operator
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import clip_bounds, is_standard, shape_of, softmax_axes
+from cfi_translate.semantics.values import clip_bounds, is_standard, softmax_axes
 
 _PLAIN: dict[str, type[nn.Module]] = {
     "HardSwish": nn.Hardswish,
@@ -129,17 +128,10 @@ def _clip_to_tensors(to: TorchBuilder, data: Any, least: Any, most: Any) -> fx.N
 @operator("Softmax", "LogSoftmax", "Hardmax")
 def softmax(op: Operation, to: TorchBuilder, data: Value) -> fx.Node:
     axis, *others = softmax_axes(op, data)
-    apply = partial(_hardmax, to) if op.kind == "Hardmax" else partial(_softmax, op, to)
-    if not others:
-        return apply(data, axis)
-    shape_of(data)
-    return to.reshape(apply(to.function(torch.flatten, data, axis), axis), *to.sizes(data))
-
-
-def _softmax(op: Operation, to: TorchBuilder, data: Any, axis: int) -> fx.Node:
-    return to.module(op, nn.Softmax(dim=axis) if op.kind == "Softmax" else nn.LogSoftmax(dim=axis), data)
-
-
-def _hardmax(to: TorchBuilder, data: Any, axis: int) -> fx.Node:
-    where = to.function(torch.argmax, data, dim=axis, keepdim=True)
-    return to.function(torch.scatter, to.function(torch.zeros_like, data), axis, where, 1)
+    source: Any = to.function(torch.flatten, data, axis) if others else data
+    if op.kind == "Hardmax":
+        where = to.function(torch.argmax, source, dim=axis, keepdim=True)
+        result = to.function(torch.scatter, to.function(torch.zeros_like, source), axis, where, 1)
+    else:
+        result = to.module(op, nn.Softmax(dim=axis) if op.kind == "Softmax" else nn.LogSoftmax(dim=axis), source)
+    return to.reshape(result, *to.sizes(data)) if others else result

@@ -27,20 +27,18 @@ def gelu(op: TorchOp, to: OnnxGraph, x: Any, approximate: str) -> OnnxValue:
     return to.node("Gelu", x, approximate=approximate)
 
 
-@operator("leaky_relu")
-def leaky_relu(op: TorchOp, to: OnnxGraph, x: Any, slope: float) -> OnnxValue:
-    return to.node("LeakyRelu", x, alpha=float(slope))
+def _by_alpha(kind: str) -> Converter:
+    return lambda op, to, x, alpha: to.node(kind, x, alpha=float(alpha))
+
+
+operator("leaky_relu")(_by_alpha("LeakyRelu"))
+operator("celu")(_by_alpha("Celu"))
 
 
 @operator("elu")
 def elu(op: TorchOp, to: OnnxGraph, x: Any, alpha: float, scale: float, input_scale: float) -> OnnxValue:
     require(scale == 1 and input_scale == 1, "it is scaled")
     return to.node("Elu", x, alpha=float(alpha))
-
-
-@operator("celu")
-def celu(op: TorchOp, to: OnnxGraph, x: Any, alpha: float) -> OnnxValue:
-    return to.node("Celu", x, alpha=float(alpha))
 
 
 @operator("prelu")
@@ -80,10 +78,7 @@ def soft_shrink(op: TorchOp, to: OnnxGraph, x: Any, threshold: float) -> OnnxVal
 
 
 def _softmax(kind: str) -> Converter:
-    def convert(op: TorchOp, to: OnnxGraph, x: Any, axis: int, dtype: Any = None) -> OnnxValue:
-        return to.node(kind, to.cast(x, op.dtype), axis=axis)
-
-    return convert
+    return lambda op, to, x, axis, dtype=None: to.node(kind, to.cast(x, op.dtype), axis=axis)
 
 
 operator("softmax.int", "_softmax")(_softmax("Softmax"))

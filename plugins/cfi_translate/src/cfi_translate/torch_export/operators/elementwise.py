@@ -21,11 +21,7 @@ _LOGIC = {"and": "And", "or": "Or", "xor": "Xor"}
 
 def unary(kind: str, **attributes: Any) -> Converter:
     """The function of an operator of one tensor that ONNX has too."""
-
-    def convert(op: TorchOp, to: OnnxGraph, x: Any) -> OnnxValue:
-        return to.node(kind, to.cast(x, op.dtype), **attributes)
-
-    return convert
+    return lambda op, to, x: to.node(kind, to.cast(x, op.dtype), **attributes)
 
 
 def promote(op: TorchOp, to: OnnxGraph, *operands: Any) -> list[Any]:
@@ -121,10 +117,7 @@ def log_of_one_more(op: TorchOp, to: OnnxGraph, x: Any) -> OnnxValue:
 
 
 def _logarithm(base: float) -> Converter:
-    def convert(op: TorchOp, to: OnnxGraph, x: Any) -> OnnxValue:
-        return to.scale(to.node("Log", to.cast(x, op.dtype)), 1 / math.log(base), op.dtype)
-
-    return convert
+    return lambda op, to, x: to.scale(to.node("Log", to.cast(x, op.dtype)), 1 / math.log(base), op.dtype)
 
 
 operator("log2")(_logarithm(2))

@@ -61,14 +61,12 @@ def flip(op: TorchOp, to: OnnxGraph, x: Any, axes: Sequence[int]) -> OnnxValue:
     return to.node("Slice", x, backwards, before_first, [axis % len(x.shape) for axis in axes], backwards)
 
 
-@operator("tril")
-def lower_triangle(op: TorchOp, to: OnnxGraph, x: Any, diagonal: int = 0) -> OnnxValue:
-    return to.node("Trilu", x, diagonal, upper=0)
+def _triangle(upper: int) -> Converter:
+    return lambda op, to, x, diagonal=0: to.node("Trilu", x, diagonal, upper=upper)
 
 
-@operator("triu")
-def upper_triangle(op: TorchOp, to: OnnxGraph, x: Any, diagonal: int = 0) -> OnnxValue:
-    return to.node("Trilu", x, diagonal, upper=1)
+operator("tril")(_triangle(0))
+operator("triu")(_triangle(1))
 
 
 @operator("gather")

@@ -116,38 +116,25 @@ def copy(op: TorchOp, to: OnnxGraph, x: Any, source: Any, *_: Any) -> Any:
 
 @operator("full", "full_like", "fill.Scalar")
 def full(op: TorchOp, to: OnnxGraph, shape: Any, value: Any, *_: Any) -> Any:
-    return _fill(op, value)
-
-
-def _fill(op: TorchOp, number: Any) -> Any:
-    """The result of the operator at hand, which is one number everywhere."""
-    require(isinstance(number, int | float), "its value is computed")
+    require(isinstance(value, int | float), "its value is computed")
     if any(isinstance(one, torch.SymInt) for one in op.shape):
-        return Filled(number, op.result)
-    return torch.full(op.shape, number, dtype=op.dtype)
+        return Filled(value, op.result)
+    return torch.full(op.shape, value, dtype=op.dtype)
 
 
 def _fill_with(number: int) -> Converter:
-    return lambda op, *_: _fill(op, number)
+    return lambda op, to, *_: full(op, to, op.shape, number)
 
 
 for _number, _name in enumerate(("zeros", "ones")):
     operator(_name, f"{_name}_like", f"new_{_name}")(_fill_with(_number))
 
 
-@operator("arange")
-def count(op: TorchOp, to: OnnxGraph, end: Any, *_: Any) -> Any:
-    return count_in_steps(op, to, 0, end, 1)
-
-
-@operator("arange.start")
-def count_from(op: TorchOp, to: OnnxGraph, start: Any, end: Any, *_: Any) -> Any:
-    return count_in_steps(op, to, start, end, 1)
-
-
-@operator("arange.start_step")
-def count_in_steps(op: TorchOp, to: OnnxGraph, start: Any, end: Any, step: Any, *_: Any) -> Any:
-    bounds = start, end, step
+@operator("arange", "arange.start", "arange.start_step")
+def count(op: TorchOp, to: OnnxGraph, *given: Any) -> Any:
+    *bounds, _dtype, _layout, _device, _pinned = given
+    bounds = [0, *bounds] if len(bounds) == 1 else bounds
+    bounds = bounds if len(bounds) == 3 else [*bounds, 1]
     require(all(isinstance(one, int | torch.SymInt) for one in bounds), "it counts in fractions")
     counted = to.node("Range", *(to.cast(one, torch.int64) for one in bounds))
     return counted if op.dtype == torch.int64 else to.node("Cast", counted, to=to.type(op.dtype))
