@@ -99,6 +99,8 @@ def is_array(registry: Registry, value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether the value is one number, also in an array or tensor without axes."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.ndim == 0 and value.dtype.kind in "biuf"
     shape = getattr(value, "shape", None)
     return isinstance(value, int | float) if shape is None else len(shape) == 0
 

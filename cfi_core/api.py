@@ -59,9 +59,9 @@ def attribute(
         toolset: For example `"captum"`; None chooses one and warns if there are several.
         inputs: Array or tensor of any known framework, sample axis first, in the axis order of the model; a
             tuple for a model with several inputs.
-        target: What to explain: a class index (a negative one counts from the end), a list with one per sample, a
-            tuple into the output (of a model with several outputs: beginning with the output's position or key), or
-            a callable of the output.
+        target: What to explain: a class index (a negative one counts from the end; also as an array of one element),
+            a list with one per sample, a tuple into the output (of a model with several outputs: beginning with the
+            output's position or key), or a callable of the output.
         layer: A layer of the model: the object or its name.
         neuron: Index of a unit of the layer's output (axes after the first, in the model's order), or a callable.
         baselines: Reference inputs: a number, or arrays with the axes of the inputs.

@@ -186,9 +186,9 @@ class Certificate:
 
 
 def _largest_of(measurements: Sequence[Measurement], verb: str) -> str:
-    outputs = max((one.output_difference for one in measurements), default=np.inf)
+    outputs = np.max([one.output_difference for one in measurements] or [np.inf])
     gradients = [one.gradient_difference for one in measurements if one.gradient_difference is not None]
-    return f"outputs {verb} {outputs:.1e}" + (f", input gradients by {max(gradients):.1e}" if gradients else "")
+    return f"outputs {verb} {outputs:.1e}" + (f", input gradients by {np.max(gradients):.1e}" if gradients else "")
 
 
 def certify(
@@ -302,7 +302,7 @@ def _judge_in_double(compared: _Comparison) -> Certificate:
     precise = _compare(compared.pair.in_double, compared.most_different, compared.measurement.samples_of)
     own, other = (compared.rounding(which, outputs) for which, outputs in enumerate(precise.outputs))
     lacks_gradients = precise.gradients is None and compared.gradients is not None
-    if lacks_gradients or not max(own, other) <= MOST_OUTPUT_ROUNDING:
+    if lacks_gradients or not (own <= MOST_OUTPUT_ROUNDING and other <= MOST_OUTPUT_ROUNDING):
         raise TypeError("the copy in double precision computes something else")
     floor, measured, because = 0.0, precise.measurement, " in double precision"
     if precise.gradients is not None:
@@ -415,7 +415,7 @@ def _compare(pair: _Pair, arrays: Arrays, label: str, *, gradients: bool = True)
         label,
         len(arrays[0]),
         relative_difference(outputs, others),
-        max(float(np.abs(a - b).max()) for a, b in zip(outputs, others, strict=True)),
+        float(np.max([np.abs(a - b).max() for a, b in zip(outputs, others, strict=True)])),
         float(np.mean([np.mean(a == b) for a, b in zip(*tops, strict=True)])),
         *((None, None) if found is None else (relative_difference(*found), _cosine(*found))),
     )
@@ -444,8 +444,8 @@ def _rounding_floor(compared: _Comparison) -> float:
         if relative_difference(outputs, original.outputs(_move(arrays, steps, generator))) >= ROUNDING:
             break
         steps *= 4
-    draws = [_move(arrays, steps, generator) for _ in range(FLOOR_DRAWS)]
-    return max(relative_difference(gradient, original.gradients(moved, compared.cotangents)) for moved in draws)
+    draws = (original.gradients(_move(arrays, steps, generator), compared.cotangents) for _ in range(FLOOR_DRAWS))
+    return float(np.max([relative_difference(gradient, moved) for moved in draws]))
 
 
 def _move(arrays: Arrays, steps: float, generator: np.random.Generator) -> list[np.ndarray]:
@@ -491,13 +491,18 @@ def _is_floating(array: np.ndarray) -> bool:
 
 
 def relative_difference(reference: Arrays, other: Arrays) -> float:
-    """L2 norm of the difference over the L2 norm of the reference, for the array where it is largest."""
+    """L2 norm of the difference over the L2 norm of the reference, for the array where it is largest.
+
+    Not finite where NaN is in any of them; equal infinite values (masked scores) are no difference.
+    """
     differences = []
     for pair in zip(reference, other, strict=True):
         a, b = (np.asarray(array, dtype=np.float64).ravel() for array in pair)
+        if np.isinf(a).any():
+            a, b = (one[(a != b) | np.isfinite(a)] for one in (a, b))
         norm, distance = float(np.linalg.norm(a)), float(np.linalg.norm(a - b))
         differences.append(distance / norm if norm > 0 else (0.0 if distance == 0 else np.inf))
-    return max(differences)
+    return float(np.max(differences))  # max() would lose NaN
 
 
 def _cosine(a: Arrays, b: Arrays) -> float:

@@ -250,7 +250,7 @@ class Translation:
         input_axes: For each input, the permutation from the original's axes to the translated model's
             (axis `i` of the new input is axis `input_axes[i]` of the old one); None where they are the same.
         output_axes: For each output, the permutation from the original's axes to the translated model's.
-        seconds: What the translators took, measurements apart; None of a bridge, and of what was kept on disk.
+        seconds: What the translators took, measurements apart, when it was made; None of a bridge and of one from disk.
         head: What a bridge explains, which is built at the head that the method wants; None of a conversion.
     """
 

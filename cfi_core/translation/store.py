@@ -83,9 +83,10 @@ def kept(
         # Unfaithful: something about the model has changed that its fingerprint does not show, but its outputs do.
         with contextlib.suppress(UnfaithfulTranslationError):
             made = measure_again(found)
+    is_new = made is None
     if made is None:
         made = make()
-    if found is not None or adapter.fingerprint(model) == key[0]:  # another one each time for what cannot be seen
+    if not is_new or adapter.fingerprint(model) == key[0]:  # another one each time for what cannot be seen
         _keep(key, model, (made, digest))
     return made
 

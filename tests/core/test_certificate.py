@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cfi_core.certificate import Side, certify, relative_difference
+from cfi_core.certificate import Side, certify, certify_bridge, relative_difference
+from cfi_core.errors import NoGradientError
 from cfi_core.layer_map import find_layers, first_divergence, map_layers
 from cfi_core.testing.fake import NetworkAdapter, Painting, Print
 
@@ -26,6 +27,56 @@ def test_the_same_computation_is_faithful(pair, images):
         assert measurement.gradient_cosine == pytest.approx(1)
         assert measurement.top_class_agreement == 1
     assert str(certificate).startswith("faithful")
+
+
+class TwoOutputs(NetworkAdapter):
+    """The second output is the first one, times something; there are no gradients and no other precision."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+
+    def outputs(self, model, inputs):
+        logits = model(*inputs)
+        return logits, logits * self.factor
+
+    def vjp(self, model, inputs, cotangents):
+        raise NoGradientError("it has none")
+
+    def without_softmax(self, model, inputs):
+        return None
+
+
+@pytest.mark.parametrize("judge", [certify, certify_bridge])
+@pytest.mark.parametrize("factor", [np.nan, np.inf, 1.001])
+def test_no_output_hides_what_is_wrong_with_another(painting, images, judge, factor):
+    twin = Print(painting.mix, painting.head)
+    original, axes = Side(TwoOutputs(), painting), (((0, 2, 3, 1),), (None, None))
+    assert judge(original, Side(TwoOutputs(), twin, *axes), [images]).faithful
+    certificate = judge(original, Side(TwoOutputs(factor), twin, *axes), [images])
+    assert not certificate.faithful
+    assert str(certificate).startswith(
+        "UNFAITHFUL: outputs differ by " + ("1.0e-03" if factor == 1.001 else f"{factor}"[:3])
+    )
+
+
+def test_nan_at_any_place_is_told():
+    good, bad = np.ones(3), np.array([1.0, np.nan, 1.0])
+    for arrays in ([bad, good], [good, bad], [good, bad, good]):
+        assert not relative_difference([good] * len(arrays), arrays) <= 1e30
+        assert not relative_difference(arrays, [good] * len(arrays)) <= 1e30
+
+
+def test_infinite_values_in_the_same_places_are_no_difference():
+    masked = np.array([-np.inf, 3.0, 4.0, np.inf])
+    assert relative_difference([masked], [masked]) == 0
+    assert relative_difference([masked], [np.array([-np.inf, 3.0, 4.5, np.inf])]) == pytest.approx(0.1)
+    for other in (
+        np.array([np.inf, 3, 4, np.inf]),
+        np.array([0, 3, 4, np.inf]),
+        np.array([-np.inf, 3, np.nan, np.inf]),
+    ):
+        assert not relative_difference([masked], [other]) <= 1e30
+        assert not relative_difference([other], [masked]) <= 1e30
 
 
 FAULTS = [(("mix", "head", "bias", "order")[i % 4], i) for i in range(40)]
