@@ -20,6 +20,7 @@ from cfi_onnx.structure import element_bits
 from cfi_onnx.watch import resident, watched
 
 _MOST_KNOWN = 64
+_PER_LETTER = 10  # bytes: numpy joins texts of four bytes a letter, in copies of both and in the result
 _UNENDING = frozenset({"RegexFullMatch"})
 """Python's regular expressions can take forever, and let no other thread run meanwhile."""
 
@@ -74,8 +75,10 @@ def _result_bytes(node: NodeProto, opsets: dict[str, int], inputs: Sequence[Any]
         for name, value in zip(node.input, inputs, strict=False)
         if name and isinstance(value, np.ndarray | np.generic)
     }
-    if any(array.dtype.kind in "OUST" for array in arrays.values()):
-        return 0
+    texts = [array for array in arrays.values() if array.dtype.kind in "OUST"]
+    if texts:
+        letters = sum(len(str(text)) for array in texts for text in array.ravel())
+        return _PER_LETTER * letters if node.op_type == "StringConcat" else 0
     try:
         types = {
             name: helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
