@@ -19,7 +19,7 @@ from cfi_core.errors import ArgumentError, InputError
 from cfi_onnx import limits
 from cfi_onnx.adapter import OnnxAdapter
 
-# On an idle machine none takes 10 s (one Resize, which nothing can end, takes 7); machines that run tests may be slower.
+# On an idle machine none takes 10 s (one Resize, which nothing can end, takes 7); others may be slower.
 SECONDS, MEBIBYTES = 20, 1024
 # Lower limits make the tests quick; these files are used with the defaults.
 QUICK = {"CFI_ONNX_SECONDS": "1", "CFI_ONNX_PARTS": "200000"}

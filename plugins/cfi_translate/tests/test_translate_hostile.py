@@ -17,7 +17,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-SECONDS, MEBIBYTES = 10, 1024
+SECONDS, MEBIBYTES = 20, 1024  # on an idle machine none takes 10 s; others may be slower
 CONVERTERS = ("onnx_torch", "onnx_keras")
 
 
