@@ -12,13 +12,14 @@ from cfi_core.boundary import observe
 from cfi_core.carrying import carry
 from cfi_core.checking import check, check_layer, check_names
 from cfi_core.checking.inputs import read_inputs, run_original
+from cfi_core.confirming import confirm_run
 from cfi_core.detection import detect_framework, find_original, load_original
 from cfi_core.errors import ArgumentError
 from cfi_core.finding import find_methods
 from cfi_core.framework import Layer, flatten
 from cfi_core.homecoming import bring_home
 from cfi_core.process import unchanged_process
-from cfi_core.records import Arguments, Call, PendingLayer, Plan, Translation
+from cfi_core.records import Arguments, Call, PendingLayer, Plan, Prepared, Translation
 from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose, choose_conversion
 from cfi_core.running import run
@@ -177,10 +178,7 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
     current = registry()
     with unchanged_process(current):
         call = check_layer(pending, layer)
-        prepared = pending.prepared or prepare(current, call)
-        carried = carry(current, call, prepared)
-        result = run(current, call, prepared, carried)
-        return bring_home(current, call, prepared, carried, result)
+        return _finish(current, call, pending.prepared or prepare(current, call))
 
 
 def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | PendingLayer:
@@ -194,10 +192,15 @@ def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | Pend
         observe(current, "cfi_before_run", plan=call.plan)
         if call.plan.needs_layer:
             return _wait_for_layer(current, call)
-        prepared = prepare(current, call)  # 5
-        carried = carry(current, call, prepared)  # 6
-        result = run(current, call, prepared, carried)  # 7
-        return bring_home(current, call, prepared, carried, result)  # 8
+        return _finish(current, call, prepare(current, call))  # 5
+
+
+def _finish(current: Registry, call: Call, prepared: Prepared) -> Attribution:
+    """The steps after the model has been prepared."""
+    carried = carry(current, call, prepared)  # 6
+    made = run(current, call, prepared, carried)  # 7
+    confirmed = confirm_run(call, prepared, carried, made)
+    return bring_home(current, call, confirmed, carried, made.result)  # 8
 
 
 def _wait_for_layer(current: Registry, call: Call) -> PendingLayer:

@@ -1,9 +1,9 @@
 """Measured evidence that a translated model computes the same as the original.
 
-Both models run on the user's own inputs and on random ones of the same mean, spread and range. Compared are the outputs
-of all samples and, of the first ones, the input gradients of one fixed random combination of all outputs, taken before
-a final softmax. The verdict separates faults from rounding; a doubt is decided in double precision.
-`docs/certificates.md` tells the rules, the constants below are their numbers.
+Both models run on the user's own inputs and on random ones of the same mean, spread and range, and what the run of a
+method feeds to the translated model is measured afterwards on the original. There is one rule: a difference is rounding
+up to a resolution, or up to a few times the rounding that was measured on these models at these samples; anything above
+is a fault. `docs/certificates.md` tells the rule, the constants below are its numbers.
 """
 
 from __future__ import annotations
@@ -12,73 +12,67 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
+from cfi_core.comparison import (
+    Apart,
+    Excerpt,
+    Pair,
+    Results,
+    Side,
+    Sizes,
+    apart,
+    computes,
+    cosine,
+    is_floating,
+    move,
+    random_like,
+    relative_difference,
+    take,
+    to_double,
+)
 from cfi_core.errors import NoGradientError
-from cfi_core.framework import FrameworkAdapter, flatten
-from cfi_core.framework.axes import Arrays, Permutation, permutation_at, permute_all, unpermute
+from cfi_core.framework.axes import Arrays
 
-OUTPUT_DOUBT, GRADIENT_DOUBT = 2e-6, 1e-5  # up to here rounding; in double precision anything above is a fault
+RESOLUTION = Apart(outputs=2e-6, columns=1e-4, gradients=1e-5)
+"""Up to here a difference is rounding without further questions; in double precision anything above is a fault."""
+
+IN_SINGLE = Apart(outputs=1e-4, columns=1e-3, gradients=1e-3)
+"""The same where one of the models has no double precision, which would tell more."""
+
+MOST = Apart(outputs=1e-3, columns=np.inf, gradients=np.inf)
+"""No difference above this is put down to rounding: it would say nothing of the model any more."""
+
+MOST_ROUNDING = Apart(outputs=1e-3, columns=np.inf, gradients=0.25)
+"""No model's own rounding is taken to be more: a copy in double precision that is so far from it is another model."""
+
+FLOOR_FACTOR = 5.0  # times the rounding that was measured: two models, each with rounding of its own, at other samples
 CONSTANTS = 0.02  # share of the original's own rounding that comes from constants which a translation keeps in float32
-SIMILAR = 2.0  # times a difference that was found to be rounding on other inputs
-MOST_SIMILAR = 1e-2  # no difference of gradients above this is taken for like one before
-DOUBLE_SAMPLES = 2  # of those whose outputs differ most, and of those whose gradients do
-OUTPUT_TOLERANCE = 1e-4
-BRIDGE_TOLERANCE = 1e-5  # the same model runs on both sides: only a compiled run may round differently
-GRADIENT_TOLERANCE = 1e-3
-FLOOR_FACTOR = 5.0
-FLOOR_DRAWS = 4
-ROUNDING = 5e-6  # relative difference of outputs that rounding alone can cause in deep float32 networks
-MOST_STEPS = 256.0  # units in the last place by which inputs are moved at the most to cause it
-MOST_OUTPUT_ROUNDING = 1e-3  # no difference of outputs above this is put down to rounding
-OWN_SHARE = 5.0  # a difference of more than so many times the model's own rounding is not put down to it
-MOST_ROUNDING = 0.25  # no difference of gradients above this is put down to rounding
-GRADIENT_SAMPLES = 8
-PROBES = 2
+DRAWS = 4  # of inputs next to the given ones, where rounding at these does not explain a difference
+MOST_DRAWS = 16  # where there is no double precision
+ROUNDING = 5e-6  # by so much inputs next to each other move the outputs: what rounding does in deep float32 networks
+MOST_STEPS = 256.0  # units in the last place by which inputs are moved at the most to do so
+SINGLE_UNIT = 2.0**-23
+GRADIENT_SAMPLES = 8  # of the user's inputs
+CHOSEN = 2  # samples for double precision: of those whose outputs differ most, and of those whose gradients do
+PROBES = 2  # random inputs
 
-NO_ROUNDING = (0.0, 0.0)
+NO_ROUNDING = Apart()
 _YOURS, _RANDOM = "your inputs", "random inputs"
 _IN_SINGLE = "judged in single precision"
-_HEADINGS = ("", "samples", "outputs", "largest", "top class", "gradients", "cosine")  # of a measurement's fields
-_FORMATS = ("", "", ".1e", ".1e", ".0%", ".1e", ".6f")
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """One of the two models, and the axes on which it differs from the user's."""
-
-    adapter: FrameworkAdapter
-    model: Any
-    input_axes: tuple[Permutation, ...] = ()
-    output_axes: tuple[Permutation, ...] = ()
-
-    def without_softmax(self, arrays: Arrays) -> Side | None:
-        """The same without a final softmax; None if there is none."""
-        model = self.adapter.without_softmax(self.adapter.twin(self.model), self.tensors(arrays))
-        return None if model is None else replace(self, model=model)
-
-    @cached_property
-    def in_double(self) -> Side | None:
-        """A copy in double precision, made when it is first asked for; None if there is no such model."""
-        model = self.adapter.in_double(self.model)
-        return None if model is None else replace(self, model=model)
-
-    def outputs(self, arrays: Arrays) -> list[np.ndarray]:
-        """Outputs for inputs in the user's axes, in the user's axes."""
-        outputs = flatten(self.adapter.outputs(self.model, self.tensors(arrays)))
-        return [unpermute(output, permutation_at(self.output_axes, i)) for i, output in enumerate(outputs)]
-
-    def gradients(self, arrays: Arrays, cotangents: Arrays) -> list[np.ndarray]:
-        """Input gradients of the combination of outputs, all in the user's axes; integer inputs have none."""
-        cotangents = permute_all(cotangents, self.output_axes)
-        gradients = enumerate(self.adapter.vjp(self.model, self.tensors(arrays), cotangents))
-        return [unpermute(one, permutation_at(self.input_axes, i)) for i, one in gradients if one is not None]
-
-    def tensors(self, arrays: Arrays) -> list[Any]:
-        """Tensors for this model, of arrays in the user's axes."""
-        return [self.adapter.tensor(array, self.model) for array in permute_all(arrays, self.input_axes)]
+_HEADINGS = (
+    "",
+    "samples",
+    "outputs",
+    "columns",
+    "largest",
+    "top class",
+    "gradients",
+    "cosine",
+)  # of a measurement's fields
+_FORMATS = ("", "", ".1e", ".1e", ".1e", ".0%", ".1e", ".6f")
+_WORDS = {"outputs": "outputs", "columns": "a column of the outputs", "gradients": "input gradients"}
 
 
 @dataclass(frozen=True)
@@ -86,19 +80,23 @@ class Measurement:
     """How far two models are apart on one set of samples.
 
     Attributes:
-        samples_of: `"your inputs"` or `"random inputs"`.
+        samples_of: What samples: `"your inputs"`, `"random inputs"`, or what a run has fed to the translated model.
         samples: How many.
         output_difference: L2 norm of the difference over the L2 norm of the original's, for the output where it
-            is largest.
+            is largest; of the passes with and without gradients, the larger one.
+        column_difference: Root mean square of the difference of one column of an output over that column's own size,
+            for the column where it is largest.
         largest_difference: Largest absolute difference of any output value.
         top_class_agreement: Share of samples whose largest output is at the same index.
-        gradient_difference: Like `output_difference`, for the input gradients; None if not measurable.
-        gradient_cosine: Cosine of the angle between the input gradients; None if not measurable.
+        gradient_difference: Like `output_difference`, for the input gradients, as they are or times the sizes of the
+            features, whichever is larger; None if not measured.
+        gradient_cosine: Cosine of the angle between the input gradients; None if not measured.
     """
 
     samples_of: str
     samples: int
     output_difference: float
+    column_difference: float
     largest_difference: float
     top_class_agreement: float
     gradient_difference: float | None
@@ -129,9 +127,9 @@ class Certificate:
     """The measurements and the verdict; print it to read it, or `report()` for all of it.
 
     Attributes:
-        measurements: On the user's inputs and on random ones.
-        gradient_floor: The original's own rounding floor, where it had to be measured: how far its gradient in single
-            precision is from the one in double precision, or from that at inputs next to these.
+        measurements: On the user's inputs, on random ones, and on samples of what a run has fed to the model.
+        gradient_floor: The rounding floor of the gradients, where it had to be measured: how far gradients in single
+            precision are from those in double precision, or from those at inputs next to these.
         in_double: The differences in double precision, where there was a doubt and both models have it.
         faults: What speaks against the translation; empty if it is faithful.
         notes: What could not be measured.
@@ -139,8 +137,8 @@ class Certificate:
         layers_total: Layers of the original whose activation could be compared.
         layer_difference: Largest relative L2 difference of the activations of a layer and its counterpart.
         divergence: Of an unfaithful translation, where it goes wrong, if layers' names tell.
-        rounding: Largest differences of outputs and of gradients that double precision has shown to be rounding, on the
-            user's inputs of this call and of those before.
+        floor: All that was measured of the models' rounding, on the inputs of this call and of those before.
+        sizes: What the differences of columns are relative to.
     """
 
     measurements: tuple[Measurement, ...]
@@ -152,7 +150,8 @@ class Certificate:
     layers_total: int = 0
     layer_difference: float | None = None
     divergence: Divergence | None = None
-    rounding: tuple[float, float] = NO_ROUNDING
+    floor: Apart = NO_ROUNDING
+    sizes: Sizes | None = None
 
     @property
     def has_double(self) -> bool:
@@ -177,12 +176,20 @@ class Certificate:
         return "; ".join([text, *self.faults, *([str(self.divergence)] if self.divergence else []), *self.notes])
 
     def report(self) -> str:
-        """All measurements, one to a line."""
+        """All measurements, one to a line, and what they cannot see."""
         precise = [replace(one, samples_of=f"{one.samples_of}, in double precision") for one in self.in_double]
         fields = [zip(astuple(one), _FORMATS, strict=True) for one in (*self.measurements, *precise)]
         rows = [_HEADINGS, *(["-" if value is None else format(value, form) for value, form in row] for row in fields)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join([str(self), *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)])
+        table = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        return "\n".join([str(self), *table, self._resolution()])
+
+    def _resolution(self) -> str:
+        seen = RESOLUTION.larger(self.floor.times(FLOOR_FACTOR))
+        return (
+            f"not seen: differences of outputs up to {seen.outputs:.0e}, of one column of them up to "
+            f"{seen.columns:.0e}, of input gradients up to {seen.gradients:.0e}; and samples unlike those measured"
+        )
 
 
 def _largest_of(measurements: Sequence[Measurement], verb: str) -> str:
@@ -191,9 +198,7 @@ def _largest_of(measurements: Sequence[Measurement], verb: str) -> str:
     return f"outputs {verb} {outputs:.1e}" + (f", input gradients by {np.max(gradients):.1e}" if gradients else "")
 
 
-def certify(
-    original: Side, translated: Side, arrays: Arrays, seed: int = 0, earlier: Certificate | None = None
-) -> Certificate:
+def certify(original: Side, translated: Side, arrays: Arrays, seed: int = 0) -> Certificate:
     """Compares two models.
 
     Args:
@@ -201,24 +206,101 @@ def certify(
         translated: The translated model.
         arrays: The user's inputs, sample axis first, in the user's axes.
         seed: Seeds the random inputs and the random combination of outputs.
-        earlier: Of the same two models on other inputs, if faithful: random inputs are not measured again, and
-            differences like those that were rounding then are.
 
     Returns:
-        The certificate, with the earlier one's counts of layers or none.
+        The certificate, with no counts of layers.
     """
     generator = np.random.default_rng(seed)
-    pair = _Pair((original, translated), generator, [array[:1] for array in arrays])
-    yours = _judge(_compare(pair, arrays, _YOURS), NO_ROUNDING if earlier is None else earlier.rounding)
-    if earlier is not None:
-        return _join(yours, replace(earlier, notes=tuple(note for note in earlier.notes if _RANDOM in note)))
+    pair = Pair((original, translated), [array[:1] for array in arrays])
     # A model may take a fixed number of samples.
-    for samples in dict.fromkeys((PROBES, len(arrays[0]))):
-        noise = random_like(arrays, samples, generator)
-        if computes(original, noise):
-            return _join(yours, _judge(_compare(pair, noise, _RANDOM), NO_ROUNDING))
+    draws = (random_like(arrays, samples, generator) for samples in dict.fromkeys((PROBES, len(arrays[0]))))
+    noise = next((drawn for drawn in draws if computes(original, drawn)), None)
+    sets = {_YOURS: arrays} | ({} if noise is None else {_RANDOM: noise})
+    sizes = measure_sizes(pair, list(sets.values()))
+    judged = [
+        _judge(_compare(pair, samples, label, sizes, generator), NO_ROUNDING, generator)
+        for label, samples in sets.items()
+    ]
     note = "not compared on random inputs, which the original itself does not take"
-    return replace(yours, notes=(*yours.notes, note))
+    return replace(_join(judged, () if noise is not None else (note,)), sizes=sizes)
+
+
+def certify_again(
+    original: Side, translated: Side, arrays: Arrays, outputs: Arrays, earlier: Certificate
+) -> Certificate:
+    """Compares the outputs of two models that were compared before, on other inputs.
+
+    What else there is to measure at these inputs is measured in the run (`confirm`).
+
+    Args:
+        original: The model.
+        translated: The translated model.
+        arrays: The user's inputs, sample axis first, in the user's axes.
+        outputs: What the original gives for them.
+        earlier: Of the same two models on other inputs, faithful.
+
+    Returns:
+        The earlier certificate, with these measurements in the place of those on the user's inputs then.
+    """
+    pair = Pair((original, translated), [array[:1] for array in arrays])
+    results = (Results(outputs), pair.run(1, arrays))
+    sizes = Sizes.measure([outputs], [outputs], arrays).larger(earlier.sizes)
+    compared = _Comparison(pair, _YOURS, arrays, results, sizes)
+    judged = _judge(compared, earlier.floor, np.random.default_rng(0))
+    random = [one for one in earlier.measurements if one.samples_of == _RANDOM]
+    notes = tuple(note for note in earlier.notes if _RANDOM in note)
+    kept = replace(earlier, measurements=tuple(random), in_double=(), notes=notes)
+    return replace(
+        _join([judged, kept]), sizes=sizes, layers_found=earlier.layers_found, layers_total=earlier.layers_total
+    )
+
+
+def confirm(
+    original: Side, translated: Side, excerpts: Sequence[Excerpt], label: str, earlier: Certificate, seed: int = 0
+) -> Certificate:
+    """Compares what a run has fed to the translated model, and got from it, with the original.
+
+    Args:
+        original: The model, as far as the method explains it.
+        translated: The translated model, as far as that.
+        excerpts: What was recorded.
+        label: What samples these are, in words.
+        earlier: Of the same models.
+        seed: Seeds what is drawn where rounding has to be measured.
+
+    Returns:
+        The earlier certificate, with these measurements too.
+    """
+    generator, pair = np.random.default_rng(seed), Pair((original, translated))
+    judged, floor = [earlier], earlier.floor
+    for excerpt in excerpts:
+        expected, found = excerpt.compare(original)
+        sizes = Sizes.measure([expected.outputs], [expected.recorded or expected.outputs], excerpt.inputs)
+        compared = _Comparison(pair, label, excerpt.inputs, (expected, found), sizes, excerpt.cotangents)
+        judged.append(_judge(compared, floor, generator))
+        floor = floor.larger(judged[-1].floor)
+    return _join(judged)
+
+
+def certify_at(
+    original: Side, translated: Side, arrays: Arrays, label: str, earlier: Certificate, seed: int = 0
+) -> Certificate:
+    """Compares the two models on other samples, gradients included.
+
+    Args:
+        original: The model, as far as the method explains it.
+        translated: The translated model, as far as that.
+        arrays: The samples, in the user's axes.
+        label: What samples these are, in words.
+        earlier: Of the same models.
+        seed: Seeds the random combination of outputs.
+
+    Returns:
+        The earlier certificate, with these measurements too.
+    """
+    generator, pair = np.random.default_rng(seed), Pair((original, translated))
+    compared = _compare(pair, arrays, label, measure_sizes(pair, [arrays]), generator, all_gradients=True)
+    return _join([earlier, _judge(compared, earlier.floor, generator)])
 
 
 def certify_bridge(
@@ -229,283 +311,295 @@ def certify_bridge(
     A bridge runs the model itself, so there is no need for other samples than some of the user's: what could go wrong
     is the crossing of values, axes and gradients, which are compared only if they are needed.
     """
-    pair = _Pair((original, bridged), np.random.default_rng(seed))
-    compared = _compare(pair, arrays, _YOURS, gradients=gradients)
-    tolerance = bridge_tolerance(compared.outputs[0])
-    faults = _faults("outputs", compared.measurement, tolerance)
-    certificate = Certificate((compared.measurement,), faults=faults, notes=compared.notes)
-    return _judge_gradients(certificate, compared, max(GRADIENT_TOLERANCE, tolerance))
+    pair, generator = Pair((original, bridged)), np.random.default_rng(seed)
+    sizes = measure_sizes(pair, [arrays])
+    compared = _compare(pair, arrays, _YOURS, sizes, generator, gradients=gradients)
+    tolerance = bridge_tolerance(original, compared.results[0].outputs)
+    rounding = Apart(tolerance, np.inf, max(IN_SINGLE.gradients, tolerance))
+    certificate = Certificate((compared.measurement,), notes=compared.notes)
+    return _judge_in_single(certificate, compared, rounding, generator)
 
 
-def bridge_tolerance(outputs: Arrays) -> float:
-    """Relative difference that a compiled run of the same model may have from an eager one."""
-    units = [float(np.finfo(output.dtype).eps) for output in outputs if _is_floating(output)]
+def bridge_tolerance(original: Side, outputs: Arrays) -> float:
+    """Relative difference that a compiled run of the same model may have from an eager one: a few units of its type."""
+    units = [float(np.finfo(output.dtype).eps) for output in outputs if is_floating(output)]
     singles = [np.ascontiguousarray(output) for output in outputs if output.dtype == np.float32]
-    if any(not (single.view(np.uint32) & 0xFFFF).any() for single in singles):
-        units.append(2.0**-8)  # bfloat16, which reaches numpy as float32
-    return max(BRIDGE_TOLERANCE, 8 * max(units, default=0.0))
+    # bfloat16 reaches numpy as float32; whole numbers and simple fractions of a model in single precision look like it.
+    looks_short = any(not (one.view(np.uint32) & 0xFFFF).any() for one in singles)
+    if looks_short and (original.unit > SINGLE_UNIT or any((one * 64 % 1).any() for one in singles)):
+        units.append(2.0**-8)
+    return max(5 * RESOLUTION.outputs, 8 * max(units, default=0.0))
 
 
 def gradient_tolerance(certificate: Certificate, tolerance: float) -> float:
     """Relative difference of gradients that is put down to rounding, where that of outputs is up to the tolerance."""
-    floor = min(FLOOR_FACTOR * (certificate.gradient_floor or 0.0), MOST_ROUNDING)
-    return max(GRADIENT_TOLERANCE, tolerance, floor)
+    floor = min(FLOOR_FACTOR * (certificate.gradient_floor or 0.0), MOST_ROUNDING.gradients)
+    return max(IN_SINGLE.gradients, tolerance, floor)
 
 
-def _join(yours: Certificate, other: Certificate) -> Certificate:
-    """Your inputs by the one, random ones by the other, whose rounding floor is everybody's."""
-    floors = [one.gradient_floor for one in (yours, other) if one.gradient_floor is not None]
+def _join(judged: Sequence[Certificate], notes: tuple[str, ...] = ()) -> Certificate:
+    """Several sets of samples; the rounding floor of one is everybody's."""
+    floors = [one.gradient_floor for one in judged if one.gradient_floor is not None]
     return replace(
-        other,
-        measurements=(*yours.measurements, *(one for one in other.measurements if one.samples_of == _RANDOM)),
+        judged[0],
+        measurements=tuple(each for one in judged for each in one.measurements),
         gradient_floor=max(floors, default=None),
-        in_double=(*yours.in_double, *(one for one in other.in_double if one.samples_of == _RANDOM)),
-        faults=(*yours.faults, *other.faults),
-        notes=tuple(dict.fromkeys((*yours.notes, *other.notes))),
-        rounding=yours.rounding,
+        in_double=tuple(each for one in judged for each in one.in_double),
+        faults=tuple(each for one in judged for each in one.faults),
+        notes=tuple(dict.fromkeys([*(each for one in judged for each in one.notes), *notes])),
+        floor=NO_ROUNDING.larger(*(one.floor for one in judged)),
     )
 
 
-def _judge(compared: _Comparison, expected: tuple[float, float]) -> Certificate:
-    """What one set of samples says, where differences (of outputs, of gradients) like those expected are rounding."""
-    measured = compared.measurement
-    certificate = Certificate((measured,), notes=compared.notes, rounding=expected)
-    outputs, gradients = measured.output_difference, measured.gradient_difference or 0.0
-    # All comparisons are written so that NaN is a fault or a doubt.
-    if not outputs <= MOST_OUTPUT_ROUNDING:
-        because = ""
-        with suppress(Exception):  # models and devices may refuse another type in any way
-            precise = compared.pair.models[0].in_double
-            own = compared.rounding(0, precise.outputs(compared.most_different)) if precise else 0.0
-            if own > OUTPUT_TOLERANCE and OWN_SHARE * own >= outputs:
-                because = f"; in single precision your model's own outputs are wrong by {own:.1e}"
-        return replace(certificate, faults=_faults("outputs", measured, MOST_OUTPUT_ROUNDING, because))
-    similar = min(SIMILAR * expected[1], MOST_SIMILAR)
-    if outputs <= max(OUTPUT_DOUBT, SIMILAR * expected[0]) and gradients <= max(GRADIENT_DOUBT, similar):
+def _judge(compared: _Comparison, floor: Apart, generator: np.random.Generator) -> Certificate:
+    """What one set of samples says, where so much rounding has been measured on these models before."""
+    certificate = Certificate((compared.measurement,), notes=compared.notes, floor=floor)
+    far = compared.apart.beyond(MOST)
+    if far:
+        return replace(certificate, faults=_faults(compared, far, MOST, _own_rounding(compared)))
+    if not compared.apart.beyond(_allowed(floor)):
         return certificate
     with suppress(Exception):  # models and devices may refuse another type in any way and at any point
-        rounding = (max(expected[0], outputs), max(expected[1], gradients))
-        return replace(_judge_in_double(compared), rounding=rounding)
-    note = f"{_IN_SINGLE} on {measured.samples_of}: one of the models has no other"
-    faults = _faults("outputs", measured, OUTPUT_TOLERANCE)
-    certificate = replace(certificate, faults=faults, notes=(*certificate.notes, note))
-    return certificate if faults else _judge_gradients(certificate, compared, GRADIENT_TOLERANCE)
+        return _judge_in_double(certificate, compared, generator)
+    note = f"{_IN_SINGLE} on {compared.label}: one of the models has no other"
+    return _judge_in_single(replace(certificate, notes=(*certificate.notes, note)), compared, IN_SINGLE, generator)
 
 
-def _judge_in_double(compared: _Comparison) -> Certificate:
-    """The same measurement in double precision on the samples that differ most, and the original's rounding.
+def _allowed(floor: Apart) -> Apart:
+    return RESOLUTION.larger(floor.times(FLOOR_FACTOR)).smaller(MOST)
+
+
+def _judge_in_double(certificate: Certificate, compared: _Comparison, generator: np.random.Generator) -> Certificate:
+    """The same measurement in double precision on the samples that differ most, and the rounding of both models.
+
+    Double precision says what the models compute, whatever single precision makes of it, and so measures the rounding
+    of each: it excuses what they differ by in single precision only as far as that goes.
 
     Raises:
         TypeError: A model has no copy in double precision, or one that is not the model: its outputs are others than
             rounding explains. What else the models raise passes.
     """
-    precise = _compare(compared.pair.in_double, compared.most_different, compared.measurement.samples_of)
-    own, other = (compared.rounding(which, outputs) for which, outputs in enumerate(precise.outputs))
-    lacks_gradients = precise.gradients is None and compared.gradients is not None
-    if lacks_gradients or not (own <= MOST_OUTPUT_ROUNDING and other <= MOST_OUTPUT_ROUNDING):
+    pair, (samples, cotangents) = compared.pair, compared.most_different
+    exact, other = (pair.in_double.run(which, samples, cotangents) for which in (0, 1))
+    if any(output.dtype != np.float64 for output in (*exact.outputs, *other.outputs)):
+        raise TypeError("a copy does not compute in double precision")
+    own, others = (apart(exact, pair.run(which, samples, cotangents), compared.sizes) for which in (0, 1))
+    if own.beyond(MOST_ROUNDING) or others.beyond(MOST):
         raise TypeError("the copy in double precision computes something else")
-    floor, measured, because = 0.0, precise.measurement, " in double precision"
-    if precise.gradients is not None:
-        cotangents = [value.astype(np.float32) for value in precise.cotangents]
-        floor = relative_difference(precise.gradients[0], compared.pair.heads[0].gradients(precise.samples, cotangents))
-    faults = (
-        *_faults("outputs", measured, max(OUTPUT_DOUBT, CONSTANTS * own), because),
-        *_faults("input gradients", measured, max(GRADIENT_DOUBT, CONSTANTS * floor), because),
+    precise = replace(compared, samples=samples, results=(exact, other), cotangents=cotangents)
+    constants = RESOLUTION.larger(own.times(CONSTANTS))
+    faults = _faults(precise, precise.apart.beyond(constants), constants, " in double precision")
+    floor = certificate.floor.larger(own)
+    if not faults and compared.apart.beyond(_allowed(floor)):
+        floor, apart_anyway = _rounding(pair, samples, cotangents, compared.sizes, floor, others, generator)
+        allowed = _allowed(floor)
+        beyond = dict.fromkeys([*compared.apart.beyond(allowed), *apart_anyway])
+        faults = _faults(compared, list(beyond), allowed, " in single precision, by its rounding")
+    measured = (*certificate.in_double, precise.measurement)
+    has_gradients = exact.gradients is not None
+    return replace(
+        certificate,
+        in_double=measured,
+        faults=faults,
+        floor=floor,
+        gradient_floor=floor.gradients if has_gradients else None,
     )
-    return Certificate((compared.measurement,), floor, (measured,), faults, compared.notes)
 
 
-def _judge_gradients(certificate: Certificate, compared: _Comparison, tolerance: float) -> Certificate:
-    """With the rounding floor, if gradients differ by more than the tolerance, and a fault, if it explains them not."""
-    difference = compared.measurement.gradient_difference
-    if difference is None or difference <= tolerance:
+def _rounding(
+    pair: Pair,
+    samples: Arrays,
+    cotangents: Sequence[np.ndarray | None] | None,
+    sizes: Sizes,
+    own: Apart,
+    others: Apart,
+    generator: np.random.Generator,
+) -> tuple[Apart, list[str]]:
+    """The rounding of both models at samples next to the given ones too; and where the translated one's is none.
+
+    Rounding moves gradients in leaps, whenever one unit passes the edge of its ReLU: at some samples, here or there. So
+    what the translated model does at all of them, and the original at none, is a fault in single precision.
+    """
+    steps, owns, always = _steps(pair.models[0], samples, generator), [own], others
+    for _ in range(DRAWS):
+        near = to_double(move([_as_single(one) for one in samples], steps, generator))
+        exact = pair.in_double.run(0, near, cotangents)
+        mine, its = (apart(exact, pair.run(which, near, cotangents), sizes) for which in (0, 1))
+        owns.append(mine)
+        always, others = always.smaller(its), others.larger(its)
+    largest = own.larger(*owns)
+    systematic = always.beyond(_allowed(largest))
+    return largest.larger(others), systematic
+
+
+def _judge_in_single(
+    certificate: Certificate, compared: _Comparison, rounding: Apart, generator: np.random.Generator
+) -> Certificate:
+    """By so much rounding and, if gradients or columns differ by more, by how far they move next to the samples."""
+    if not compared.apart.beyond(rounding):
         return certificate
-    floor, faults = _rounding_floor(compared), certificate.faults
-    if not difference <= min(FLOOR_FACTOR * floor, MOST_ROUNDING):
-        because = f", rounding floor {floor:.1e}"
-        faults += _faults("input gradients", compared.measurement, GRADIENT_TOLERANCE, because)
-    return replace(certificate, gradient_floor=floor, faults=faults)
+    allowed, most = rounding, MOST_ROUNDING.smaller(replace(rounding, columns=np.inf, gradients=np.inf))
+    if not compared.apart.beyond(most):
+        with suppress(Exception):  # the user's model may refuse other samples in any way
+            floor = _floor_in_single(compared, generator)
+            allowed = rounding.larger(floor.times(FLOOR_FACTOR)).smaller(most)
+            certificate = replace(certificate, floor=certificate.floor.larger(floor), gradient_floor=floor.gradients)
+    because = "" if certificate.gradient_floor is None else f", rounding floor {certificate.gradient_floor:.1e}"
+    return replace(certificate, faults=_faults(compared, compared.apart.beyond(allowed), allowed, because))
 
 
-def _faults(what: str, measured: Measurement, tolerance: float, because: str = "") -> tuple[str, ...]:
-    """One, if outputs or input gradients differ by more than the tolerance."""
-    difference = measured.output_difference if what == "outputs" else measured.gradient_difference or 0.0
-    text = f"{what} on {measured.samples_of} differ by {difference:.1e} (tolerance {tolerance:.0e}{because})"
-    return () if difference <= tolerance else (text,)
+def _faults(compared: _Comparison, names: Sequence[str], allowed: Apart, because: str = "") -> tuple[str, ...]:
+    """What differs by more than is allowed."""
+    return tuple(
+        f"{_WORDS[name]} on {compared.label} differ{'s' * (name == 'columns')} by {compared.apart[name]:.1e} "
+        f"(tolerance {allowed[name]:.0e}{because})"
+        for name in names
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    models: tuple[Side, Side]  # the original and the translated model
-    generator: np.random.Generator
-    example: Arrays = ()  # one sample that they take; without it a softmax stays where it is
-
-    @cached_property
-    def heads(self) -> tuple[Side, Side]:
-        """Both without a final softmax, where both end in one.
-
-        A saturated softmax has no gradient left to compare, and many methods explain what comes before it.
-        """
-        cut, other_cut = (side.without_softmax(self.example) if self.example else None for side in self.models)
-        return self.models if cut is None or other_cut is None else (cut, other_cut)
-
-    @cached_property
-    def in_double(self) -> _Pair:
-        original, translated = (side.in_double for side in self.models)
-        if original is None or translated is None:
-            raise TypeError("one of the models has no other precision")
-        return _Pair((original, translated), self.generator, _in_double(self.example))
+def _own_rounding(compared: _Comparison) -> str:
+    """What outputs that are far apart have to do with the original's own rounding."""
+    with suppress(Exception):  # models and devices may refuse another type in any way
+        samples, _ = compared.most_different
+        own = relative_difference(
+            compared.pair.in_double.models[0].outputs(samples), compared.pair.models[0].outputs(samples)
+        )
+        if own > IN_SINGLE.outputs and FLOOR_FACTOR * own >= compared.apart.outputs:
+            return f"; in single precision your model's own outputs are wrong by {own:.1e}"
+    return ""
 
 
 @dataclass(frozen=True, eq=False)
 class _Comparison:
     """What the original and the translated model gave for the same samples."""
 
-    pair: _Pair
+    pair: Pair
+    label: str
     samples: Arrays
-    outputs: tuple[Arrays, Arrays]
-    measurement: Measurement  # how far all of it is apart
-    notes: tuple[str, ...]
-    cotangents: Arrays = ()  # of the combination of outputs whose gradients were taken
-    gradients: tuple[Arrays, Arrays] | None = None  # of the first samples; None if not measurable
+    results: tuple[Results, Results]
+    sizes: Sizes
+    cotangents: Sequence[np.ndarray | None] | None = None  # of the combination of outputs whose gradients were taken
+    notes: tuple[str, ...] = ()
 
     @cached_property
-    def _chosen(self) -> list[int]:
-        """Positions of the samples whose outputs, and of those whose gradients differ most."""
+    def apart(self) -> Apart:
+        """How far."""
+        shapes, others = ([output.shape for output in one.outputs] for one in self.results)
+        return Apart(np.inf, np.inf, np.inf) if shapes != others else apart(*self.results, self.sizes)
+
+    @property
+    def measurement(self) -> Measurement:
+        """The same in numbers for people."""
+        (outputs, others), samples = (one.outputs for one in self.results), len(self.samples[0])
+        if np.isinf(self.apart.outputs) and [one.shape for one in outputs] != [one.shape for one in others]:
+            return Measurement(self.label, samples, np.inf, np.inf, np.inf, 0.0, None, None)
+        gradients = [one.gradients for one in self.results if one.gradients is not None]
+        tops = ([one.reshape(one.shape[0], -1).argmax(axis=1) for one in given] for given in (outputs, others))
+        return Measurement(
+            self.label,
+            samples,
+            self.apart.outputs,
+            self.apart.columns,
+            float(np.max([np.abs(a - b).max() for a, b in zip(outputs, others, strict=True)])),
+            float(np.mean([np.mean(a == b) for a, b in zip(*tops, strict=True)])),
+            *((self.apart.gradients, cosine(*gradients)) if len(gradients) == 2 else (None, None)),
+        )
+
+    @property
+    def with_gradients(self) -> int:
+        """Of how many samples, the first ones, gradients were taken; all, if none were."""
+        gradients = self.results[0].gradients
+        return len(gradients[0]) if gradients else len(self.samples[0])
+
+    @property
+    def most_different(self) -> tuple[list[np.ndarray], list[np.ndarray | None] | None]:
+        """The samples that differ most, by outputs and by gradients, as both precisions hold them; their cotangents."""
         chosen: set[int] = set()
-        for given in filter(None, (self.outputs, self.gradients)):
+        for given in ([one.outputs for one in self.results], [one.gradients for one in self.results]):
+            if given[0] is None or given[1] is None:
+                continue
             distances = [
                 np.linalg.norm((a - b).reshape(len(a), -1).astype(np.float64), axis=1) / (np.linalg.norm(a) or 1.0)
                 for a, b in zip(*given, strict=True)
             ]
-            chosen.update(np.argsort(np.max(distances, axis=0))[-DOUBLE_SAMPLES:].tolist())  # NaN comes last
-        return sorted(chosen)
-
-    @property
-    def most_different(self) -> list[np.ndarray]:
-        """The samples that differ most, as both precisions hold them exactly."""
-        return _in_double([array[self._chosen] for array in self.samples])
-
-    def rounding(self, which: int, precise: Arrays) -> float:
-        """How far the outputs of one of the models are from those of its copy in double precision for these samples."""
-        if any(output.dtype != np.float64 for output in precise):
-            raise TypeError("the copy does not compute in double precision")
-        return relative_difference(precise, [output[self._chosen] for output in self.outputs[which]])
+            chosen.update(np.argsort(np.max(distances, axis=0))[-CHOSEN:].tolist())  # NaN comes last
+        places = sorted(chosen)
+        cotangents = None if self.cotangents is None else take(self.cotangents, places)
+        return to_double([array[places] for array in self.samples]), cotangents
 
 
-def _compare(pair: _Pair, arrays: Arrays, label: str, *, gradients: bool = True) -> _Comparison:
-    first = [array[:GRADIENT_SAMPLES] for array in arrays]
-    outputs, others = both = pair.models[0].outputs(arrays), pair.models[1].outputs(arrays)
-    shapes, other_shapes = ([output.shape for output in given] for given in both)
-    if shapes != other_shapes:
-        nothing = Measurement(label, len(arrays[0]), np.inf, np.inf, 0.0, None, None)
-        note = f"outputs have shapes {other_shapes} instead of {shapes}"
-        return _Comparison(pair, arrays, both, nothing, (note,))
-    known = pair.heads is pair.models and len(arrays[0]) <= GRADIENT_SAMPLES
-    combined, draw = outputs if known else pair.heads[0].outputs(first), pair.generator.standard_normal
-    # Scaled, so that no output is too small to count.
-    cotangents = [(draw(one.shape) / (float(one.std()) or 1.0)).astype(one.dtype) for one in combined]
-    found, note = None, "input gradients not compared (the method needs none)"
-    if gradients:
-        found, note = _input_gradients(pair, first, cotangents)
-    if found is not None and not any(part.any() for part in found[0]):
-        note = f"the input gradient vanishes on {label}"
-    tops = ([one.reshape(one.shape[0], -1).argmax(axis=1) for one in given] for given in both)
-    measurement = Measurement(
-        label,
-        len(arrays[0]),
-        relative_difference(outputs, others),
-        float(np.max([np.abs(a - b).max() for a, b in zip(outputs, others, strict=True)])),
-        float(np.mean([np.mean(a == b) for a, b in zip(*tops, strict=True)])),
-        *((None, None) if found is None else (relative_difference(*found), _cosine(*found))),
-    )
-    return _Comparison(pair, arrays, both, measurement, (note,) if note else (), cotangents, found)
+def measure_sizes(pair: Pair, sets: Sequence[Arrays]) -> Sizes:
+    """Of the original's outputs for several sets of samples together; of inputs those of the first set."""
+    outputs = [pair.models[0].outputs(samples) for samples in sets]
+    is_cut = pair.heads is not pair.models
+    recorded = [pair.heads[0].outputs(samples) for samples in sets] if is_cut else outputs
+    return Sizes.measure(outputs, recorded, sets[0])
 
 
-def _input_gradients(pair: _Pair, arrays: Arrays, cotangents: Arrays) -> tuple[tuple[Arrays, Arrays] | None, str]:
-    """Of both models; None if not measurable, and why."""
+def _compare(
+    pair: Pair,
+    arrays: Arrays,
+    label: str,
+    sizes: Sizes,
+    generator: np.random.Generator,
+    *,
+    gradients: bool = True,
+    all_gradients: bool = False,
+) -> _Comparison:
+    first = list(arrays) if all_gradients else [array[:GRADIENT_SAMPLES] for array in arrays]
+    whole = [pair.run(which, arrays) for which in (0, 1)]
+    compared = _Comparison(pair, label, arrays, (whole[0], whole[1]), sizes)
+    if not gradients:
+        return replace(compared, notes=("input gradients not compared (the method needs none)",))
+    if compared.apart.beyond(MOST):
+        return compared
+    recorded = whole[0].outputs if pair.heads is pair.models else pair.heads[0].outputs(arrays)
+    cotangents = sizes.draw(recorded, generator)
+    given = first, [one[: len(first[0])] for one in cotangents]
     try:
-        gradients, others = (side.gradients(arrays, cotangents) for side in pair.heads)
+        found, others = (pair.heads[which].gradients(*given) for which in (0, 1))
     except NoGradientError as error:
-        return None, f"input gradients not compared ({error})"
-    return ((gradients, others) if gradients and len(gradients) == len(others) else None), ""
+        return replace(compared, notes=(f"input gradients not compared ({error})",))
+    if not found[1] or len(found[1]) != len(others[1]):
+        return compared
+    results = (Results(whole[0].outputs, *found), Results(whole[1].outputs, *others))
+    vanish = () if any(part.any() for part in found[1]) else (f"the input gradient vanishes on {label}",)
+    return replace(compared, results=results, cotangents=cotangents, notes=vanish)
 
 
-def _rounding_floor(compared: _Comparison) -> float:
-    """Largest relative change of the original's gradient when its outputs move by no more than rounding moves them."""
-    original, generator = compared.pair.heads[0], compared.pair.generator
-    arrays = [array[:GRADIENT_SAMPLES] for array in compared.samples]
-    outputs, gradient = original.outputs(arrays), original.gradients(arrays, compared.cotangents)
-    # Rounding happens in every layer, and moving the inputs stands for all of it: they are moved by as many units
-    # in the last place as it takes to move the outputs by what rounding can do to deep networks. A gradient
-    # that moves does so in leaps, whenever one unit passes the edge of its ReLU, so it takes several draws.
-    steps = 1.0
+def _floor_in_single(compared: _Comparison, generator: np.random.Generator) -> Apart:
+    """How far the original's results move next to the samples, and the two models are apart there as well.
+
+    Rounding does both, here or there: gradients move in leaps, so it may take several draws. What the original does
+    at the very samples alone (values that are equal, as in a maximum, are so no more next to them) is no rounding.
+    """
+    pair, cotangents = compared.pair, compared.cotangents
+    samples = [array[: compared.with_gradients] for array in compared.samples]
+    cotangents = None if cotangents is None else take(cotangents, range(compared.with_gradients))
+    steps, here = _steps(pair.models[0], samples, generator), pair.run(0, samples, cotangents)
+    floor = NO_ROUNDING
+    for _ in range(MOST_DRAWS):
+        near = move(samples, steps, generator)
+        moved, other = (pair.run(which, near, cotangents) for which in (0, 1))
+        floor = floor.larger(apart(here, moved, compared.sizes).smaller(apart(moved, other, compared.sizes)))
+        if not compared.apart.beyond(floor.times(FLOOR_FACTOR)):
+            break
+    return floor
+
+
+def _steps(original: Side, samples: Arrays, generator: np.random.Generator) -> float:
+    """By how many units in the last place inputs are moved to move the outputs by what rounding does.
+
+    Rounding happens in every layer, and moving the inputs stands for all of it.
+    """
+    singles = [_as_single(one) for one in samples]
+    outputs, steps = original.outputs(singles), 1.0
     while steps < MOST_STEPS:
-        if relative_difference(outputs, original.outputs(_move(arrays, steps, generator))) >= ROUNDING:
+        if relative_difference(outputs, original.outputs(move(singles, steps, generator))) >= ROUNDING:
             break
         steps *= 4
-    draws = (original.gradients(_move(arrays, steps, generator), compared.cotangents) for _ in range(FLOOR_DRAWS))
-    return float(np.max([relative_difference(gradient, moved) for moved in draws]))
+    return steps
 
 
-def _move(arrays: Arrays, steps: float, generator: np.random.Generator) -> list[np.ndarray]:
-    """Inputs moved up or down, at random, by some units in the last place."""
-    return [
-        array + steps * np.spacing(np.abs(array)) * generator.choice([-1, 1], array.shape).astype(array.dtype)
-        if _is_floating(array)
-        else array
-        for array in arrays
-    ]
-
-
-def computes(side: Side, arrays: Arrays) -> bool:
-    """Whether the model takes these inputs and gives finite outputs for them."""
-    try:
-        return all(bool(np.isfinite(output).all()) for output in side.outputs(arrays))
-    except Exception:  # noqa: BLE001 - the user's model may refuse what it was not made for, in any way
-        return False
-
-
-def random_like(arrays: Arrays, samples: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """Random inputs of the same type, mean, spread and range; integers are drawn from the values that occur."""
-    drawn = []
-    for array in arrays:
-        shape = (samples, *array.shape[1:])
-        if not _is_floating(array):
-            drawn.append(generator.choice(array.ravel(), shape))
-        elif array.std() > 0:
-            noise = generator.normal(float(array.mean()), float(array.std()), shape)
-            drawn.append(noise.clip(array.min(), array.max()).astype(array.dtype))
-        else:
-            drawn.append((array.ravel()[0] + generator.normal(size=shape)).astype(array.dtype))
-    return drawn
-
-
-def _in_double(arrays: Arrays) -> list[np.ndarray]:
-    """Samples that both precisions hold exactly."""
-    return [array.astype(np.float32).astype(np.float64) if _is_floating(array) else array for array in arrays]
-
-
-def _is_floating(array: np.ndarray) -> bool:
-    return bool(np.issubdtype(array.dtype, np.floating))
-
-
-def relative_difference(reference: Arrays, other: Arrays) -> float:
-    """L2 norm of the difference over the L2 norm of the reference, for the array where it is largest.
-
-    Not finite where NaN is in any of them; equal infinite values (masked scores) are no difference.
-    """
-    differences = []
-    for pair in zip(reference, other, strict=True):
-        a, b = (np.asarray(array, dtype=np.float64).ravel() for array in pair)
-        if np.isinf(a).any():
-            a, b = (one[(a != b) | np.isfinite(a)] for one in (a, b))
-        norm, distance = float(np.linalg.norm(a)), float(np.linalg.norm(a - b))
-        differences.append(distance / norm if norm > 0 else (0.0 if distance == 0 else np.inf))
-    return float(np.max(differences))  # max() would lose NaN
-
-
-def _cosine(a: Arrays, b: Arrays) -> float:
-    x, y = (np.concatenate([np.asarray(one, dtype=np.float64).ravel() for one in arrays]) for arrays in (a, b))
-    norms = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(x @ y) / norms if norms > 0 else float(np.array_equal(x, y))
+def _as_single(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float64 else array

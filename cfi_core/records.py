@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from cfi_core.certificate import Certificate
-from cfi_core.contract import MethodRequest, Target
+from cfi_core.contract import MethodRequest, MethodResult, Target
 from cfi_core.errors import ArgumentError
-from cfi_core.framework import FrameworkAdapter, Layer, flatten
+from cfi_core.framework import FrameworkAdapter, Layer, Passes, flatten
 from cfi_core.framework.axes import Permutation, permutation_at
 from cfi_core.layer_map import LayerMap
 from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Role, Translator, TranslatorSpec
@@ -300,6 +300,14 @@ class Carried:
     request: MethodRequest
     explained: str  # in words, for the provenance
     started: float  # when carrying began, in the seconds of `time.perf_counter`
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What the method gave (after step 7)."""
+
+    result: MethodResult
+    passes: Passes | None = None  # samples of what it fed to a converted model; None of any other
 
 
 @dataclass(frozen=True, eq=False)

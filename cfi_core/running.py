@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import random
+from contextlib import ExitStack
 
 import numpy as np
 
 from cfi_core.boundary import Shape, run_method
-from cfi_core.contract import MethodResult
+from cfi_core.framework import Passes
 from cfi_core.framework.axes import Permutation
-from cfi_core.records import Call, Carried, Prepared
+from cfi_core.records import Call, Carried, Prepared, Run
 from cfi_core.registry import Registry
 
 
-def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) -> MethodResult:
+def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) -> Run:
     """Runs the method with all random generators seeded (see `cfi_core.boundary.run_method` for what can fail)."""
     request, origin = carried.request, registry.origin_of(call.plan.method).label
     np.random.seed(request.seed % 2**32)  # toolsets draw from numpy's global generator
@@ -22,8 +23,12 @@ def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) ->
     # Where the method makes the inputs, they are of any number of samples.
     shapes = [array.shape if call.inputs.given else (None, *array.shape[1:]) for array in call.inputs.arrays]
     inputs = [_permute(shape, prepared.input_axes(i)) or () for i, shape in enumerate(shapes)]
-    with prepared.adapter.seeded(request.seed):
-        return run_method(request, origin, inputs=inputs, layers=layers)
+    is_converted = prepared.translation is not None and not prepared.translation.route.bridge
+    passes = Passes(request.seed) if is_converted else None
+    with prepared.adapter.seeded(request.seed), ExitStack() as stack:
+        if passes is not None:
+            stack.enter_context(prepared.adapter.watch_passes(request.model, passes, request.layer))
+        return Run(run_method(request, origin, inputs=inputs, layers=layers), passes)
 
 
 def _permute(shape: Shape | None, axes: Permutation) -> Shape | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from cfi_core.errors import InputError, LayerError, NoGradientError
 from cfi_core.framework.axes import Arrays, named_axes
+from cfi_core.framework.passes import Passes
 
 Pullback = Callable[[Sequence[Any | None], Sequence[bool]], tuple[Any | None, ...]]
 """From a cotangent for each result (None: zero) and a mark for each value whose gradient is wanted to the gradients,
@@ -159,13 +160,29 @@ class FrameworkAdapter(ABC):
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
         """Forward pass: numpy arrays in the structure that the model returns (array, tuple, list, dict)."""
 
-    def vjp(self, model: Any, inputs: Sequence[Any], cotangents: Arrays) -> tuple[np.ndarray | None, ...]:
-        """Gradient of `sum(output * cotangent)` with respect to each input; None for an integer input.
+    def vjp(
+        self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray | None]
+    ) -> tuple[Arrays, Sequence[np.ndarray | None]]:
+        """Outputs of a pass that records gradients, all of them one after the other, and what is recorded.
+
+        That is the gradient of `sum(output * cotangent)` with respect to each input; None for an integer input. Where
+        the cotangent is None, it is zero.
 
         Raises:
             NoGradientError: The framework has no gradients.
         """
         _refuse_gradients(f"{self.name} models have")
+
+    @contextmanager
+    def watch_passes(self, model: Any, passes: Passes, layers: Sequence[Any] = ()) -> Iterator[None]:
+        """Records, inside, what goes through the model and back, as `passes` asks; by default nothing.
+
+        Args:
+            model: A twin.
+            passes: Says of each pass which samples to keep, and holds them.
+            layers: Layer objects of which it is to be seen whether something takes the place of what they compute.
+        """
+        yield
 
     @abstractmethod
     def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> Runner:

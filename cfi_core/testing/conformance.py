@@ -36,7 +36,7 @@ import cfi_core as cfi
 from cfi_core.adapters import adapter_for
 from cfi_core.boundary import build_bridge, run_method
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK
-from cfi_core.certificate import Side
+from cfi_core.comparison import Side
 from cfi_core.contract import BridgeRequest, MethodRequest
 from cfi_core.detection import detect_framework
 from cfi_core.discovery import PluginInfo, announcements

@@ -229,8 +229,11 @@ class NetworkAdapter(FrameworkAdapter):
     def outputs(self, model: Network, inputs: Arrays) -> np.ndarray:
         return model(*inputs)
 
-    def vjp(self, model: Network, inputs: Arrays, cotangents: Arrays) -> tuple[np.ndarray, ...]:
-        return (model.gradients(inputs[0], cotangents[0])["input"],)
+    def vjp(
+        self, model: Network, inputs: Arrays, cotangents: Sequence[np.ndarray | None]
+    ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+        assert cotangents[0] is not None
+        return [model(*inputs)], [model.gradients(inputs[0], cotangents[0])["input"]]
 
     def layers(self, model: Network, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
         shapes = {name: value.shape[1:] for name, value in model.layers(inputs[0]).items()} if inputs else {}

@@ -13,7 +13,8 @@ from types import MappingProxyType
 import numpy as np
 
 from cfi_core.boundary import build_bridge, foreign
-from cfi_core.certificate import Side, bridge_tolerance, certify_bridge, gradient_tolerance
+from cfi_core.certificate import bridge_tolerance, certify_bridge, gradient_tolerance
+from cfi_core.comparison import Side
 from cfi_core.contract import BridgedLayer, BridgeRequest, Converted
 from cfi_core.errors import TranslationError, UnfaithfulTranslationError
 from cfi_core.framework.axes import Arrays
@@ -72,7 +73,7 @@ class _Span:
             certificate = certify_bridge(original, bridged, self.arrays, SEED, gradients=self.gradients)
             outputs = original.outputs(self.arrays)
             matches = self._match_layers(original, bridged, outputs, converted) if self.layers else {}
-            tolerance = bridge_tolerance(outputs)
+            tolerance = bridge_tolerance(original, outputs)
         unmeasured = [name for name, match in matches.items() if match.gradient_difference is None]
         if unmeasured and self.gradients:
             note = f"the gradient at {', '.join(map(repr, unmeasured))} could not be compared"

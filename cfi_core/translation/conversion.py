@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import starmap, zip_longest
 from time import perf_counter
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from cfi_core.boundary import foreign, run_conversion
-from cfi_core.certificate import Certificate, Side, certify, computes, random_like
+from cfi_core.certificate import Certificate, certify, certify_again
+from cfi_core.comparison import Side, computes, random_like
 from cfi_core.contract import Converted
 from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
 from cfi_core.framework.axes import Arrays, compose, permute_all
@@ -51,7 +53,9 @@ def convert(job: Job, route: Route) -> Translation:
     """The translation by a route of conversions that an earlier call made, if it still is one; otherwise a new one."""
 
     def measure_again(made: Translation) -> Translation:
-        return replace(made, certificate=_certify(route, job.sides(made), job.arrays, made.certificate))
+        sides, earlier = job.sides(made), made.certificate
+        again = _certify(route, sides, job.arrays, lambda: certify_again(*sides, job.arrays, job.outputs, earlier))
+        return replace(made, certificate=again)
 
     return kept(job.original, route.names, job.arrays, job.outputs, lambda: convert_anew(job, route), measure_again)
 
@@ -77,7 +81,7 @@ def convert_anew(job: Job, route: Route) -> Translation:
 def _measure(job: Job, route: Route, made: Converted) -> Translation:
     """With certificate and layer map."""
     sides = job.sides(made)
-    certificate = _certify(route, sides, job.arrays)
+    certificate = _certify(route, sides, job.arrays, lambda: certify(*sides, job.arrays, SEED))
     noise = random_like(job.arrays, 1, np.random.default_rng(SEED))
     unlike = [np.concatenate([array[:1], more]) for array, more in zip(job.arrays, noise, strict=True)]
     alike = [np.repeat(array[:1], 2, axis=0) for array in job.arrays]
@@ -90,12 +94,12 @@ def _measure(job: Job, route: Route, made: Converted) -> Translation:
     return Translation(made.model, route, certificate, layers, made.input_axes, made.output_axes)
 
 
-def _certify(route: Route, sides: tuple[Side, Side], arrays: Arrays, earlier: Certificate | None = None) -> Certificate:
+def _certify(route: Route, sides: tuple[Side, Side], arrays: Arrays, measure: Callable[[], Certificate]) -> Certificate:
     """Measures, and refuses a model that computes something else (or does not run at all)."""
     model = f"The model made by {', '.join(route.names)}"
     advice = "Try another translator (cfi.translators() lists them)"
     with foreign(TranslationError, f"{model} does not run on your inputs", f"{advice}."):
-        certificate = certify(*sides, arrays, SEED, earlier)
+        certificate = measure()
     if not certificate.faithful:
         # The model is known to be wrong, so anything may go wrong in it.
         with contextlib.suppress(Exception):

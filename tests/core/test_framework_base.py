@@ -52,8 +52,11 @@ class FilterAdapter(FrameworkAdapter):
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
         return model(*inputs)
 
-    def vjp(self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> tuple[Any, ...]:
-        return self.runner(model, inputs).linearize(0, inputs)[1](cotangents, [True])
+    def vjp(
+        self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray | None]
+    ) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray | None]]:
+        results, pull = self.runner(model, inputs).linearize(0, inputs)
+        return results, pull(cotangents, [True])
 
     def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> Runner:
         return FilterRunner(model)

@@ -624,7 +624,7 @@ def test_a_deep_network() -> None:
     logits = ADAPTER.without_softmax(model, [given])
     runner = ADAPTER.runner(logits, [given], ["block_6_expand_relu"])
     outputs, (gradient,), _, _ = chain(runner, [given], [tf.ones([2, 5])])
-    expected = ADAPTER.vjp(logits, [given], [np.ones((2, 5), np.float32)])[0]
+    expected = ADAPTER.vjp(logits, [given], [np.ones((2, 5), np.float32)])[1][0]
     assert np.abs(expected).max() > 0 and np.std(outputs[0], axis=0).max() > 0
     assert apart(outputs[0], logits(given, training=False)) < 1e-6
     assert apart(gradient, expected) < 1e-5

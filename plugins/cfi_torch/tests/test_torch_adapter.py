@@ -50,7 +50,8 @@ def test_functions_of_every_kind() -> None:
         runner = ADAPTER.runner(ADAPTER.twin(model), [x])
         (y,), pull = runner.linearize(0, [x])
         torch.testing.assert_close(pull([torch.ones_like(y)], [True])[0], expected)
-        (at_input,) = ADAPTER.vjp(model, [x], [np.ones(y.shape, np.float32)])
+        (recorded,), (at_input,) = ADAPTER.vjp(model, [x], [np.ones(y.shape, np.float32)])
+        np.testing.assert_array_equal(recorded, y)
         np.testing.assert_allclose(at_input, expected, rtol=1e-5, atol=1e-6)
         with pytest.raises(LayerError, match="no layer 'net'"):
             ADAPTER.runner(model, [x], ["net"])

@@ -106,11 +106,15 @@ class JaxAdapter(FrameworkAdapter):
         """Forward pass, operation by operation."""
         return map_structure(self.to_numpy, program(model)(inputs, None))
 
-    def vjp(self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray | None, ...]:
+    def vjp(
+        self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray | None]
+    ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
         """Gradient by `jax.vjp`."""
         target = program(model)
-        gradients = iter(_pull_back(lambda *values: target(values, None), inputs, cotangents))
-        return tuple(self.to_numpy(next(gradients)) if is_floating(tensor) else None for tensor in inputs)
+        outputs, found = _pull_back(lambda *values: target(values, None), inputs, cotangents)
+        following = iter(found)
+        gradients = [self.to_numpy(next(following)) if is_floating(tensor) else None for tensor in inputs]
+        return [*map(self.to_numpy, outputs)], gradients
 
     # layers
 
@@ -178,7 +182,7 @@ class JaxAdapter(FrameworkAdapter):
             watch = Watch(lambda name, array: array + moves[name] if name in moves else None)
             return target(inputs, watch)
 
-        gradients = _pull_back(of_zeros, list(zeros.values()), cotangents)
+        _, gradients = _pull_back(of_zeros, list(zeros.values()), cotangents)
         return {name: self.to_numpy(gradient) for name, gradient in zip(zeros, gradients, strict=True)}
 
     def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> JaxRunner:
@@ -232,12 +236,15 @@ class JaxAdapter(FrameworkAdapter):
         return jnp.transpose(tensor, axes)
 
 
-def _pull_back(function: Any, values: Sequence[Any], cotangents: Sequence[np.ndarray]) -> tuple[Any, ...]:
-    """Gradients at the floating point values."""
+def _pull_back(
+    function: Any, values: Sequence[Any], cotangents: Sequence[np.ndarray | None]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The results, and gradients at the floating point values."""
     with differentiating():
         outputs, back = differentiate(lambda *values: arrays(function(*values)), values)
         pairs = [pair for pair in zip(cotangents, outputs, strict=True) if is_floating(pair[1])]
-        return back(tuple(jnp.asarray(cotangent, output.dtype) for cotangent, output in pairs))
+        given = (jnp.zeros_like(a) if one is None else jnp.asarray(one, a.dtype) for one, a in pairs)
+        return outputs, back(tuple(given))
 
 
 def _linen_path(model: Any, reference: Any) -> str | None:

@@ -6,7 +6,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -16,11 +16,12 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.errors import InputError, UnknownFrameworkError
-from cfi_core.framework import FrameworkAdapter, Layer, Runner, flatten, map_structure
+from cfi_core.framework import FrameworkAdapter, Layer, Passes, Runner, flatten, map_structure
 from cfi_tensorflow.functions import COMPILED, FunctionView, TensorFlowFunction
-from cfi_tensorflow.keras import KerasView
+from cfi_tensorflow.keras import KerasView, is_graph
 from cfi_tensorflow.logits import TracedLogits
 from cfi_tensorflow.outputs import pull_back
+from cfi_tensorflow.passes import watch_passes
 
 _ALIGNMENT = 64
 """In bytes: what TensorFlow's kernels take for granted of the memory of a tensor."""
@@ -125,16 +126,16 @@ class TensorFlowAdapter(FrameworkAdapter):
         """Forward pass in inference mode."""
         return map_structure(self.to_numpy, _view(model).run(inputs))
 
-    def vjp(self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray | None, ...]:
+    def vjp(
+        self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray | None]
+    ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
         """Gradient by `tf.GradientTape`."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([tensor for tensor in inputs if tensor.dtype.is_floating])
             outputs = flatten(_view(model).run(inputs))
-        gradients = pull_back(tape, outputs, cotangents, inputs)
-        return tuple(
-            self.to_numpy(gradient) if tensor.dtype.is_floating else None
-            for tensor, gradient in zip(inputs, gradients, strict=True)
-        )
+        pairs = zip(inputs, pull_back(tape, outputs, cotangents, inputs), strict=True)
+        gradients = [self.to_numpy(gradient) if tensor.dtype.is_floating else None for tensor, gradient in pairs]
+        return [*map(self.to_numpy, outputs)], gradients
 
     # layers
 
@@ -166,6 +167,16 @@ class TensorFlowAdapter(FrameworkAdapter):
         """Gradients at the outputs of those layers."""
         gradients = _view(model).gradients(inputs, cotangents, names)
         return {name: self.to_numpy(value) for name, value in gradients.items()}
+
+    @contextmanager
+    def watch_passes(self, model: Any, passes: Passes, layers: Sequence[Any] = ()) -> Iterator[None]:
+        """Of graphs of Keras layers, in whichever models they run; nothing takes the place of what layers compute."""
+        with (
+            watch_passes(model, passes, self.to_numpy)
+            if isinstance(model, keras.Model) and is_graph(model)
+            else nullcontext()
+        ):
+            yield
 
     def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> Runner:
         """One graph for any number of samples, or the model itself, if it cannot be traced.

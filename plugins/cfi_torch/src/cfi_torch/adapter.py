@@ -19,9 +19,10 @@ from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.overrides import TorchFunctionMode
 
 from cfi_core.errors import InputError
-from cfi_core.framework import FrameworkAdapter, Layer, flatten, map_structure
+from cfi_core.framework import FrameworkAdapter, Layer, Passes, flatten, map_structure
 from cfi_torch import content
 from cfi_torch.function import TorchFunction, function_model, modules_behind
+from cfi_torch.passes import watch_passes
 from cfi_torch.runner import TorchRunner, freeze, pull_back
 from cfi_torch.watch import LayerWatch
 
@@ -163,8 +164,8 @@ class TorchAdapter(FrameworkAdapter):
             return map_structure(self.to_numpy, model(*inputs))
 
     def vjp(
-        self, model: nn.Module, inputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray | None, ...]:
+        self, model: nn.Module, inputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray | None]
+    ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
         """Gradient by `torch.autograd.grad`; nothing is accumulated in any `.grad`."""
         leaves = [tensor.detach().clone() for tensor in inputs]
         differentiable = [leaf.requires_grad_() for leaf in leaves if leaf.is_floating_point()]
@@ -172,7 +173,8 @@ class TorchAdapter(FrameworkAdapter):
             # In-place modules at the front would fail on a leaf.
             outputs = flatten(model(*(leaf * 1 if leaf.requires_grad else leaf for leaf in leaves)))
         found = iter(_gradients(outputs, cotangents, differentiable))
-        return tuple(self.to_numpy(next(found)) if leaf.requires_grad else None for leaf in leaves)
+        gradients = [self.to_numpy(next(found)) if leaf.requires_grad else None for leaf in leaves]
+        return [*map(self.to_numpy, outputs)], gradients
 
     # layers
 
@@ -234,6 +236,12 @@ class TorchAdapter(FrameworkAdapter):
         once = [name for name in found if watch.is_single(name)]
         gradients = _gradients(outputs, cotangents, [found[name] for name in once])
         return {name: self.to_numpy(gradient) for name, gradient in zip(once, gradients, strict=True)}
+
+    @contextmanager
+    def watch_passes(self, model: nn.Module, passes: Passes, layers: Sequence[Any] = ()) -> Iterator[None]:
+        """By hooks."""
+        with watch_passes(model, passes, layers, self.to_numpy):
+            yield
 
     def runner(self, model: nn.Module, inputs: Sequence[torch.Tensor], layers: Sequence[str] = ()) -> TorchRunner:
         """A runner on a twin of its own."""
@@ -378,7 +386,7 @@ class _SoftmaxWatch(TorchFunctionMode):
 
 
 def _gradients(
-    outputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray], tensors: Sequence[torch.Tensor]
+    outputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray | None], tensors: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
     """Of `sum(output * cotangent)` at tensors that the outputs were made from; zeros where none was."""
     found = pull_back(outputs, cotangents, tensors)

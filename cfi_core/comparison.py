@@ -1,0 +1,387 @@
+"""How far two models are apart on the same samples: what is run, and how differences are taken.
+
+A difference is relative, and counts where it is largest: for each output and input by itself, for each column of the
+outputs against its own size, and for gradients both as they are (what saliency shows) and times the size that each
+feature has (what gradient times input shows), so that nothing large hides what is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from cfi_core.framework import FrameworkAdapter, flatten
+from cfi_core.framework.axes import Arrays, Permutation, permutation_at, permute, permute_all, unpermute
+
+SMALLEST = 1e-8  # share of the largest size that counts as a column's own, where it has less
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the two models, and the axes on which it differs from the user's."""
+
+    adapter: FrameworkAdapter
+    model: Any
+    input_axes: tuple[Permutation, ...] = ()
+    output_axes: tuple[Permutation, ...] = ()
+
+    def without_softmax(self, arrays: Arrays) -> Side | None:
+        """The same without a final softmax; None if there is none."""
+        model = self.adapter.without_softmax(self.adapter.twin(self.model), self.tensors(arrays))
+        return None if model is None else replace(self, model=model)
+
+    @cached_property
+    def in_double(self) -> Side | None:
+        """A copy in double precision, made when it is first asked for; None if there is no such model."""
+        model = self.adapter.in_double(self.model)
+        return None if model is None else replace(self, model=model)
+
+    @cached_property
+    def unit(self) -> float:
+        """The unit in the last place of 1 in the type in which the model takes its inputs."""
+        bits = (52, 23, 10, 7)  # of double, single, half precision and bfloat16
+        kept = (
+            one for one in bits if self.adapter.to_numpy(self.adapter.tensor(np.array([1 + 2.0**-one]), self.model)) > 1
+        )
+        return float(2.0 ** -next(kept, bits[-1]))
+
+    def outputs(self, arrays: Arrays) -> list[np.ndarray]:
+        """Outputs for inputs in the user's axes, in the user's axes."""
+        return self.at_home(flatten(self.adapter.outputs(self.model, self.tensors(arrays))))
+
+    def gradients(
+        self, arrays: Arrays, cotangents: Sequence[np.ndarray | None]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Outputs of the pass that records gradients, and input gradients of the combination of outputs.
+
+        All in the user's axes; integer inputs have no gradient.
+        """
+        pairs = enumerate(cotangents)
+        turned = [None if one is None else permute(one, permutation_at(self.output_axes, i)) for i, one in pairs]
+        outputs, found = self.adapter.vjp(self.model, self.tensors(arrays), turned)
+        gradients = [
+            unpermute(one, permutation_at(self.input_axes, i)) for i, one in enumerate(found) if one is not None
+        ]
+        return self.at_home(outputs), gradients
+
+    def tensors(self, arrays: Arrays) -> list[Any]:
+        """Tensors for this model, of arrays in the user's axes."""
+        return [self.adapter.tensor(array, self.model) for array in permute_all(arrays, self.input_axes)]
+
+    def at_home(self, outputs: Arrays) -> list[np.ndarray]:
+        """This model's outputs in the user's axes."""
+        return [unpermute(output, permutation_at(self.output_axes, i)) for i, output in enumerate(outputs)]
+
+
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """What differences are relative to, besides the original's norms.
+
+    Attributes:
+        outputs: Of each output, one array for each axis that may hold its columns (axis 1 and the last): root mean
+            squares, of a shape that goes with the output.
+        recorded: The same of what gradients are taken of (the outputs, or what comes before a final softmax).
+        inputs: Of each floating point input, the root mean square of each feature.
+    """
+
+    outputs: _Columns
+    recorded: _Columns
+    inputs: Arrays
+
+    @classmethod
+    def measure(cls, outputs: Sequence[Arrays], recorded: Sequence[Arrays], inputs: Arrays) -> Sizes:
+        """Of what a model gives for several sets of samples together, and of some inputs."""
+        columns, others = (tuple(map(_column_sizes, zip(*several, strict=True))) for several in (outputs, recorded))
+        return cls(columns, others, [_root_mean_square([one], (0,)) for one in inputs if is_floating(one)])
+
+    def larger(self, other: Sizes | None) -> Sizes:
+        """Each column's size here or there, where it is larger, as far as the outputs are of the same shape."""
+        if other is None:
+            return self
+        return replace(
+            self, outputs=_larger(self.outputs, other.outputs), recorded=_larger(self.recorded, other.recorded)
+        )
+
+    def draw(self, recorded: Arrays, generator: np.random.Generator) -> list[np.ndarray]:
+        """A random combination of all outputs in which every column counts for as much as any other."""
+        return [
+            (generator.standard_normal(one.shape) / _own_size(sizes)).astype(one.dtype)
+            for one, sizes in zip(recorded, self.recorded, strict=True)
+        ]
+
+
+_Columns = tuple[tuple[np.ndarray, ...], ...]
+
+
+def _larger(columns: _Columns, others: _Columns) -> _Columns:
+    shapes, other_shapes = ([one.shape for output in each for one in output] for each in (columns, others))
+    if shapes != other_shapes:
+        return columns
+    return tuple(tuple(map(np.maximum, *pair)) for pair in zip(columns, others, strict=True))
+
+
+def _column_sizes(outputs: Arrays) -> tuple[np.ndarray, ...]:
+    rank = outputs[0].ndim
+    axes = dict.fromkeys((1, rank - 1)) if rank > 1 else (0,)
+    return tuple(_root_mean_square(outputs, tuple(i for i in range(rank) if i != axis or not axis)) for axis in axes)
+
+
+def _root_mean_square(arrays: Arrays, axes: tuple[int, ...]) -> np.ndarray:
+    """Over some axes of several arrays together, which stay as axes of length one; values that are not finite aside."""
+    finite = [np.where(np.isfinite(one), one, 0).astype(np.float64) for one in arrays]
+    totals = [np.sum(one**2, axes, keepdims=True) for one in finite]
+    return np.sqrt(sum(totals) / max(1, sum(one.size // max(1, totals[0].size) for one in finite)))
+
+
+def _own_size(sizes: tuple[np.ndarray, ...]) -> np.ndarray:
+    """The smallest size that speaks of each value; no less than a share of the largest of all, and 1 for nothing."""
+    found = sizes[0] if len(sizes) == 1 else np.minimum(*np.broadcast_arrays(*sizes))
+    largest = float(found.max(initial=0.0))
+    return np.maximum(found, SMALLEST * largest) if largest > 0 else np.ones_like(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a model gave for some samples.
+
+    Attributes:
+        outputs: Of the pass that records no gradients.
+        recorded: Of the pass that records them, up to a final softmax; None where there are no gradients.
+        gradients: Of its inputs; None where there are none.
+    """
+
+    outputs: Arrays
+    recorded: Arrays | None = None
+    gradients: Arrays | None = None
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far two results are apart, or may be: relative differences.
+
+    Attributes:
+        outputs: L2 norm of the difference over the L2 norm of the original's, for the output where it is largest.
+        columns: Root mean square of the difference of one column of an output over that column's own size.
+        gradients: Like `outputs`, for the input gradients, as they are or times the sizes of the features.
+    """
+
+    outputs: float = 0.0
+    columns: float = 0.0
+    gradients: float = 0.0
+
+    def beyond(self, allowed: Apart) -> list[str]:
+        """Names of the differences that are larger than those allowed; one that is no number always is."""
+        return [name for name in self.names() if not self[name] <= allowed[name]]
+
+    def times(self, factor: float) -> Apart:
+        """Every difference times a factor."""
+        return Apart(*(factor * self[name] for name in self.names()))
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """Of the differences."""
+        return ("outputs", "columns", "gradients")
+
+    def __getitem__(self, name: str) -> float:
+        return float(getattr(self, name))
+
+    def larger(self, *others: Apart) -> Apart:
+        """The largest of each."""
+        return Apart(*(float(np.max([one[name] for one in (self, *others)])) for name in self.names()))
+
+    def smaller(self, *others: Apart) -> Apart:
+        """The smallest of each."""
+        return Apart(*(float(np.min([one[name] for one in (self, *others)])) for name in self.names()))
+
+
+def apart(reference: Results, other: Results, sizes: Sizes) -> Apart:
+    """How far results are from those of a reference, for the same samples."""
+    passes = [(reference.outputs, other.outputs, sizes.outputs)]
+    if reference.recorded is not None and other.recorded is not None:
+        passes.append((reference.recorded, other.recorded, sizes.recorded))
+    outputs = [relative_difference(one, another) for one, another, _ in passes]
+    columns = [found for each in passes for known in zip(*each, strict=True) for found in _of_columns(*known)]
+    gradients = 0.0
+    if reference.gradients is not None and other.gradients is not None:
+        gradients = gradient_difference(reference.gradients, other.gradients, sizes.inputs)
+    return Apart(float(np.max(outputs)), float(np.max(columns)), gradients)
+
+
+def _of_columns(reference: np.ndarray, other: np.ndarray, known: tuple[np.ndarray, ...]) -> Iterator[float]:
+    """Of each way to see columns, the largest difference of one."""
+    with np.errstate(invalid="ignore"):
+        difference = np.where(reference == other, 0, reference.astype(np.float64) - other)
+    for sizes, own in zip(known, _column_sizes([reference]), strict=True):
+        axes = tuple(axis for axis, length in enumerate(sizes.shape) if length == 1)
+        distance = np.sqrt(np.mean(difference**2, axis=axes, keepdims=True))
+        yield float(np.max(distance / _own_size((np.maximum(sizes, own),)), initial=0.0))
+
+
+def gradient_difference(reference: Arrays, other: Arrays, sizes: Arrays) -> float:
+    """As the gradients are, and times the sizes of the features: the larger one."""
+    scaled, others = ([one * size for one, size in zip(given, sizes, strict=True)] for given in (reference, other))
+    return float(np.max([relative_difference(reference, other), relative_difference(scaled, others)]))
+
+
+def relative_difference(reference: Arrays, other: Arrays) -> float:
+    """L2 norm of the difference over the L2 norm of the reference, for the array where it is largest.
+
+    Not finite where NaN is in any of them; equal infinite values (masked scores) are no difference.
+    """
+    differences = []
+    for pair in zip(reference, other, strict=True):
+        a, b = (np.asarray(array, dtype=np.float64).ravel() for array in pair)
+        if np.isinf(a).any():
+            a, b = (one[(a != b) | np.isfinite(a)] for one in (a, b))
+        norm, distance = float(np.linalg.norm(a)), float(np.linalg.norm(a - b))
+        differences.append(distance / norm if norm > 0 else (0.0 if distance == 0 else np.inf))
+    return float(np.max(differences))  # max() would lose NaN
+
+
+def cosine(a: Arrays, b: Arrays) -> float:
+    """Of the angle between two sets of arrays; of zeros, whether both are."""
+    x, y = (np.concatenate([np.asarray(one, dtype=np.float64).ravel() for one in arrays]) for arrays in (a, b))
+    norms = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return float(x @ y) / norms if norms > 0 else float(np.array_equal(x, y))
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Both models, the original first.
+
+    Attributes:
+        models: As they are.
+        example: One sample that they take; without it a softmax stays where it is.
+    """
+
+    models: tuple[Side, Side]
+    example: Arrays = ()
+
+    @cached_property
+    def heads(self) -> tuple[Side, Side]:
+        """Both without a final softmax, where both end in one.
+
+        A saturated softmax has no gradient left to compare, and many methods explain what comes before it.
+        """
+        cut, other_cut = (side.without_softmax(self.example) if self.example else None for side in self.models)
+        return self.models if cut is None or other_cut is None else (cut, other_cut)
+
+    @cached_property
+    def in_double(self) -> Pair:
+        """Both in double precision.
+
+        Raises:
+            TypeError: One of them has no such copy.
+        """
+        original, translated = (side.in_double for side in self.models)
+        if original is None or translated is None:
+            raise TypeError("one of the models has no other precision")
+        return Pair((original, translated), to_double(self.example))
+
+    def run(self, which: int, arrays: Arrays, cotangents: Sequence[np.ndarray | None] | None = None) -> Results:
+        """What one of the models gives; with gradients for cotangents of the outputs, if it has any.
+
+        Raises:
+            NoGradientError: It has none.
+        """
+        outputs = self.models[which].outputs(arrays)
+        return Results(
+            outputs, *((None, None) if cotangents is None else self.heads[which].gradients(arrays, cotangents))
+        )
+
+
+def computes(side: Side, arrays: Arrays) -> bool:
+    """Whether the model takes these inputs and gives finite outputs for them."""
+    try:
+        return all(bool(np.isfinite(output).all()) for output in side.outputs(arrays))
+    except Exception:  # noqa: BLE001 - the user's model may refuse what it was not made for, in any way
+        return False
+
+
+def random_like(arrays: Arrays, samples: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """Random inputs of the same type, mean, spread and range; integers are drawn from the values that occur.
+
+    What would be out of range is drawn anew within it: moved to its ends it would make ties that the data lack.
+    """
+    drawn = []
+    for array in arrays:
+        shape = (samples, *array.shape[1:])
+        if not is_floating(array):
+            drawn.append(generator.choice(array.ravel(), shape))
+        elif array.std() > 0:
+            noise = generator.normal(float(array.mean()), float(array.std()), shape)
+            low, high = float(array.min()), float(array.max())
+            within = (noise >= low) & (noise <= high)
+            drawn.append(np.where(within, noise, generator.uniform(low, high, shape)).astype(array.dtype))
+        else:
+            drawn.append((array.ravel()[0] + generator.normal(size=shape)).astype(array.dtype))
+    return drawn
+
+
+def move(arrays: Arrays, steps: float, generator: np.random.Generator) -> list[np.ndarray]:
+    """Inputs moved up or down, at random, by some units in the last place."""
+    return [
+        array + steps * np.spacing(np.abs(array)) * generator.choice([-1, 1], array.shape).astype(array.dtype)
+        if is_floating(array)
+        else array
+        for array in arrays
+    ]
+
+
+def take(arrays: Sequence[np.ndarray | None], places: Sequence[int]) -> list[np.ndarray | None]:
+    """Some rows of each."""
+    return [None if one is None else one[places] for one in arrays]
+
+
+def to_double(arrays: Arrays) -> list[np.ndarray]:
+    """Samples that both precisions hold exactly."""
+    return [array.astype(np.float32).astype(np.float64) if is_floating(array) else array for array in arrays]
+
+
+def is_floating(array: np.ndarray) -> bool:
+    """Whether it holds floating point values."""
+    return bool(np.issubdtype(array.dtype, np.floating))
+
+
+@dataclass(frozen=True, eq=False)
+class Excerpt:
+    """Samples of the passes that a run made through a translated model, in the user's axes.
+
+    Attributes:
+        inputs: What went in.
+        outputs: What came out; None for an output that the passes did not ask for.
+        cotangents: What the gradients were taken with, one for each output (None: zero); None where none were taken.
+        gradients: What came back, one for each input; None for an input that none was taken of.
+    """
+
+    inputs: Arrays
+    outputs: Sequence[np.ndarray | None]
+    cotangents: Sequence[np.ndarray | None] | None = None
+    gradients: Sequence[np.ndarray | None] = ()
+
+    def resize(self, samples: int) -> Excerpt:
+        """So many of the samples; some of them again, if there are not so many."""
+
+        def sized(arrays: Sequence[np.ndarray | None]) -> list[Any]:
+            return [None if one is None else np.resize(one, (samples, *one.shape[1:])) for one in arrays]
+
+        cotangents = None if self.cotangents is None else sized(self.cotangents)
+        return Excerpt(sized(self.inputs), sized(self.outputs), cotangents, sized(self.gradients))
+
+    def compare(self, original: Side) -> tuple[Results, Results]:
+        """What the original gives for the same, and what the translated model gave."""
+        given = {i: output for i, output in enumerate(self.outputs) if output is not None}
+        back = {i: gradient for i, gradient in enumerate(self.gradients) if gradient is not None}
+        found = original.outputs(self.inputs)
+        outputs = [found[i] for i in given]
+        if self.cotangents is None or not back:
+            return Results(outputs), Results([*given.values()])
+        recorded, gradients = original.gradients(self.inputs, self.cotangents)
+        floating = [i for i, array in enumerate(self.inputs) if is_floating(array)]
+        kept = [gradient for i, gradient in zip(floating, gradients, strict=True) if i in back]
+        returned = [*given.values()]
+        return Results(outputs, [recorded[i] for i in given], kept), Results(returned, returned, [*back.values()])

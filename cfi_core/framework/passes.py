@@ -1,0 +1,70 @@
+"""What the passes of a run have fed to a model and got from it: some samples of some passes, chosen by a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+OF_FIRST, OF_OTHERS = 8, 4  # samples of a pass that are kept
+DRAWN = 8  # passes that are kept besides the first, the largest and the last
+
+
+@dataclass(eq=False)
+class Pass:
+    """Samples of one forward pass, in the axes of the model.
+
+    Attributes:
+        samples: How many the whole pass had.
+        rows: Positions of those that are kept.
+        inputs: What went in.
+        outputs: What came out, by position; without those that the pass did not ask for.
+        cotangents: What was sent back from each output, if anything was.
+        gradients: What came back at each input, if anything was asked for there.
+        replaced: Whether something took the place of what a layer had computed: then the outputs are not the model's.
+    """
+
+    samples: int
+    rows: np.ndarray
+    inputs: list[np.ndarray] = field(default_factory=list)
+    outputs: dict[int, np.ndarray] = field(default_factory=dict)
+    cotangents: dict[int, np.ndarray] = field(default_factory=dict)
+    gradients: dict[int, np.ndarray] = field(default_factory=dict)
+    replaced: bool = False
+
+
+class Passes:
+    """Chooses which samples of which passes an adapter keeps (`FrameworkAdapter.watch_passes`).
+
+    Kept are the first pass, the largest, the last and some others, each with its last sample and some others.
+
+    Attributes:
+        count: Passes so far.
+        samples: Samples of all of them.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._generator = np.random.default_rng(seed)
+        self._first: Pass | None = None
+        self._largest: Pass | None = None
+        self._last: Pass | None = None
+        self._drawn: list[Pass] = []
+        self.count = self.samples = 0
+
+    def open(self, samples: int) -> Pass:
+        """The record of the pass that begins, to be filled in."""
+        most = min(samples, OF_OTHERS if self.count else OF_FIRST)
+        others = self._generator.choice(samples - 1, most - 1, replace=False)
+        made = Pass(samples, np.sort(np.append(others, samples - 1)))
+        self.count, self.samples = self.count + 1, self.samples + samples
+        self._first, self._last = self._first or made, made
+        if self._largest is None or samples > self._largest.samples:
+            self._largest = made
+        place = len(self._drawn) if len(self._drawn) < DRAWN else int(self._generator.integers(self.count))
+        self._drawn[place : place + 1] = [made] if place < DRAWN else self._drawn[place : place + 1]
+        return made
+
+    def kept(self) -> list[Pass]:
+        """Those that are complete, the first, largest and last in front; one in which a layer was replaced is none."""
+        found = dict.fromkeys(one for one in (self._first, self._largest, self._last, *self._drawn) if one is not None)
+        return [one for one in found if one.inputs and one.outputs and not one.replaced]

@@ -1,0 +1,136 @@
+"""Records what the passes of a run feed to a graph of Keras layers, and what goes back through it.
+
+Toolsets build models of their own from the tensors of the graph, so what is watched is the computation between its
+symbolic inputs and outputs, in whichever model it happens. For that CFI stands in for the methods of Keras that run
+graphs of layers (`predict` compiles them, so it is seen from outside), while anybody watches; what other threads run,
+and other graphs, goes on as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from threading import Lock
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+from keras.src.ops.function import Function
+
+from cfi_core.framework import Pass, Passes
+
+Read = Callable[[Any], np.ndarray]
+
+_watching: ContextVar[_Watch | None] = ContextVar("cfi_tensorflow_watching", default=None)
+_lock = Lock()
+_watchers = 0
+_run_graph, _predict = Function._run_through_graph, TensorFlowTrainer.predict
+
+
+@contextmanager
+def watch_passes(model: keras.Model, passes: Passes, read: Read) -> Iterator[None]:
+    """Watches the graph of a model."""
+    token = _watching.set(_Watch(model, passes, read))
+    _stand_in(1)
+    try:
+        yield
+    finally:
+        _stand_in(-1)
+        _watching.reset(token)
+
+
+def _stand_in(more: int) -> None:
+    """For the method of all models, as long as there is anybody who watches."""
+    global _watchers
+    with _lock:
+        _watchers += more
+        Function._run_through_graph = _run_watched if _watchers else _run_graph
+        TensorFlowTrainer.predict = _predict_watched if _watchers else _predict
+
+
+def _run_watched(function: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    watch = _watching.get()
+    if watch is None or not watch.knows(function):
+        return _run_graph(function, inputs, *args, **kwargs)
+    return watch.run(function, keras.tree.flatten(inputs), *args, **kwargs)
+
+
+def _predict_watched(model: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+    outputs = _predict(model, x, *args, **kwargs)
+    watch = _watching.get()
+    if watch is not None and isinstance(model, Function) and watch.knows(model):
+        watch.see(model, *([*map(tf.convert_to_tensor, keras.tree.flatten(values))] for values in (x, outputs)))
+    return outputs
+
+
+class _Watch:
+    def __init__(self, model: keras.Model, passes: Passes, read: Read) -> None:
+        self._inputs = [id(tensor) for tensor in model.inputs]
+        self._outputs = {id(tensor): position for position, tensor in enumerate(model.outputs)}
+        self._model = model  # whose tensors keep their identities
+        self._passes, self._read = passes, read
+
+    def knows(self, function: Any) -> bool:
+        """Whether it computes from the inputs of the graph."""
+        return [id(tensor) for tensor in function.inputs] == self._inputs
+
+    def run(self, function: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        """The same as the function itself."""
+        if any(tf.is_symbolic_tensor(value) for value in inputs):
+            return _run_graph(function, inputs, *args, **kwargs)
+        kept: list[Pass] = []
+        taps = [_tap(value, partial(self._keep, kept, "gradients", i)) for i, value in enumerate(inputs)]
+        outputs = keras.tree.flatten(_run_graph(function, taps, *args, **kwargs))
+        self.see(function, inputs, outputs, kept)
+        for i, position in enumerate(map(self._position, function.outputs)):
+            if position is not None:
+                outputs[i] = _tap(outputs[i], partial(self._keep, kept, "cotangents", position))
+        return keras.tree.pack_sequence_as(function._outputs_struct, outputs)
+
+    def see(self, function: Any, inputs: list[Any], outputs: list[Any], kept: list[Pass] | None = None) -> None:
+        """Keeps some samples of a pass."""
+        samples = {int(value.shape[0]) if value.shape.rank else 0 for value in inputs}
+        known = [
+            (i, value) for i, value in zip(map(self._position, function.outputs), outputs, strict=True) if i is not None
+        ]
+        if len(samples) != 1 or 0 in samples or not known:
+            return
+        one = self._passes.open(samples.pop())
+        one.inputs = [self._rows(one, value) for value in inputs]
+        one.outputs = {i: self._rows(one, value) for i, value in known if len(value) == one.samples}
+        if kept is not None:
+            kept.append(one)
+
+    def _position(self, tensor: Any) -> int | None:
+        return self._outputs.get(id(tensor))
+
+    def _keep(self, kept: list[Pass], what: str, position: int, gradient: Any) -> None:
+        if kept and not tf.is_symbolic_tensor(gradient):
+            getattr(kept[0], what).setdefault(position, self._rows(kept[0], tf.convert_to_tensor(gradient)))
+
+    def _rows(self, kept: Pass, value: Any) -> np.ndarray:
+        return np.array(self._read(tf.gather(value, kept.rows)))
+
+
+def _tap(value: Any, keep: Callable[[Any], None]) -> Any:
+    """The same value, which shows its gradient."""
+    if not isinstance(value, tf.Tensor) or not value.dtype.is_floating or tf.is_symbolic_tensor(value):
+        return value
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def tapped(x: Any) -> Any:
+        def back(gradient: Any) -> Any:
+            keep(gradient)
+            return gradient
+
+        return tf.identity(x), back
+
+    made = tapped(value)
+    mask = keras.src.backend.get_keras_mask(value)
+    if mask is not None:
+        keras.src.backend.set_keras_mask(made, mask)
+    return made

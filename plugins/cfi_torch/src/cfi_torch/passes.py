@@ -1,0 +1,96 @@
+"""Records what the passes of a run feed to a torch model, and what goes back through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cfi_core.framework import Pass, Passes, flatten
+
+Read = Callable[[torch.Tensor], np.ndarray]
+
+
+@contextmanager
+def watch_passes(model: nn.Module, passes: Passes, layers: Sequence[Any], read: Read) -> Iterator[None]:
+    """Hooks the model and these layers before anybody else does: what others make of results is not the model's."""
+    watch, others = _Watch(passes, read), [one for one in layers if isinstance(one, nn.Module) and one is not model]
+    handles = [model.register_forward_pre_hook(watch.enter), model.register_forward_hook(watch.leave)]
+    try:
+        for layer in others:
+            handles += [layer.register_forward_pre_hook(watch.enter_layer)]
+            handles += [layer.register_forward_hook(watch.leave_layer)]
+            # The one place that sees what the hooks of others have made of a call.
+            layer._compiled_call_impl = partial(watch.call_layer, layer)
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer in others:
+            layer._compiled_call_impl = None
+
+
+class _Watch:
+    """Taps lie between what the model is called with and what it computes with; gradients show there and at outputs."""
+
+    def __init__(self, passes: Passes, read: Read) -> None:
+        self._passes, self._read = passes, read
+        self._taps: tuple[Any, ...] = ()
+        self._of_taps: list[Pass] = []  # the pass that the taps belong to, once it is known
+        self._computed: Any = None  # by the layer that is called
+        self._replaced = False
+
+    def enter(self, model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Before a pass."""
+        self._of_taps, self._replaced = [], False
+        self._taps = tuple(self._tap(position, one, self._of_taps) for position, one in enumerate(args))
+        return self._taps
+
+    def leave(self, model: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
+        """After a pass, whose arguments may be others than it was called with."""
+        if not args or not all(isinstance(one, torch.Tensor) and one.ndim and len(one) == len(args[0]) for one in args):
+            return
+        kept = self._passes.open(len(args[0]))
+        kept.replaced = self._replaced
+        if all(one is tap for one, tap in zip(args, self._taps, strict=False)):
+            self._of_taps.append(kept)
+        kept.inputs = [self._rows(kept, one) for one in args]
+        for position, output in enumerate(flatten(outputs)):
+            if isinstance(output, torch.Tensor) and output.ndim and len(output) == kept.samples:
+                kept.outputs[position] = self._rows(kept, output)
+                if output.requires_grad:
+                    output.register_hook(partial(self._keep, [kept], "cotangents", position))
+
+    def enter_layer(self, layer: nn.Module, args: tuple[Any, ...]) -> None:
+        """Before a layer, and before what others do to its arguments."""
+        self._computed = args
+
+    def leave_layer(self, layer: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
+        """After a layer, and before what others do to its outputs."""
+        self._replaced |= any(one is not given for one, given in zip(args, self._computed, strict=False))
+        self._computed = outputs
+
+    def call_layer(self, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """The call of a layer."""
+        outputs = layer._call_impl(*args, **kwargs)
+        self._replaced |= outputs is not self._computed
+        return outputs
+
+    def _tap(self, position: int, value: Any, kept: list[Pass]) -> Any:
+        if not isinstance(value, torch.Tensor) or not (value.requires_grad and torch.is_grad_enabled()):
+            return value
+        tap = value.view_as(value)
+        tap.register_hook(partial(self._keep, kept, "gradients", position))
+        return tap
+
+    def _keep(self, kept: list[Pass], what: str, position: int, gradient: torch.Tensor) -> None:
+        for one in kept:
+            getattr(one, what).setdefault(position, self._rows(one, gradient))
+
+    def _rows(self, kept: Pass, tensor: torch.Tensor) -> np.ndarray:
+        return np.array(self._read(tensor.detach()[torch.as_tensor(kept.rows, device=tensor.device)]))
