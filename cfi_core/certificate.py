@@ -255,14 +255,10 @@ def certify_again(
     )
 
 
-def confirm(
-    original: Side, translated: Side, excerpts: Sequence[Excerpt], label: str, earlier: Certificate, seed: int = 0
-) -> Certificate:
-    """Compares what a run has fed to the translated model, and got from it, with the original.
+def confirm(excerpts: Sequence[Excerpt], label: str, earlier: Certificate, seed: int = 0) -> Certificate:
+    """Compares what a run has fed to a translated model, and got from it, with the original.
 
     Args:
-        original: The model, as far as the method explains it.
-        translated: The translated model, as far as that.
         excerpts: What was recorded.
         label: What samples these are, in words.
         earlier: Of the same models.
@@ -271,12 +267,12 @@ def confirm(
     Returns:
         The earlier certificate, with these measurements too.
     """
-    generator, pair = np.random.default_rng(seed), Pair((original, translated))
-    judged, floor = [earlier], earlier.floor
+    generator, judged, floor = np.random.default_rng(seed), [earlier], earlier.floor
     for excerpt in excerpts:
-        expected, found = excerpt.compare(original)
-        sizes = Sizes.measure([expected.outputs], [expected.recorded or expected.outputs], excerpt.inputs)
-        compared = _Comparison(pair, label, excerpt.inputs, (expected, found), sizes, excerpt.cotangents)
+        expected = excerpt.pair.run(0, excerpt.inputs, excerpt.cotangents)
+        sizes = Sizes.measure([expected.outputs], [expected.recorded or expected.outputs], excerpt.sources())
+        results = (expected, excerpt.results)
+        compared = _Comparison(excerpt.pair, label, excerpt.inputs, results, sizes, excerpt.cotangents)
         judged.append(_judge(compared, floor, generator))
         floor = floor.larger(judged[-1].floor)
     return _join(judged)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.framework import FrameworkAdapter, flatten
+from cfi_core.framework import FrameworkAdapter, Runner, flatten
 from cfi_core.framework.axes import Arrays, Permutation, permutation_at, permute, permute_all, unpermute
 
 SMALLEST = 1e-8  # share of the largest size that counts as a column's own, where it has less
@@ -39,6 +39,11 @@ class Side:
         """A copy in double precision, made when it is first asked for; None if there is no such model."""
         model = self.adapter.in_double(self.model)
         return None if model is None else replace(self, model=model)
+
+    @property
+    def first(self) -> int:
+        """Position of the first input that gradients are taken of."""
+        return 0
 
     @cached_property
     def unit(self) -> float:
@@ -75,6 +80,59 @@ class Side:
     def at_home(self, outputs: Arrays) -> list[np.ndarray]:
         """This model's outputs in the user's axes."""
         return [unpermute(output, permutation_at(self.output_axes, i)) for i, output in enumerate(outputs)]
+
+
+@dataclass(frozen=True, eq=False)
+class Opened(Side):
+    """A side whose inputs are followed by what takes the place of the activations of some layers.
+
+    Gradients are those at these layers.
+
+    Attributes:
+        layers: Their names.
+        inputs: How many inputs the model has.
+    """
+
+    layers: tuple[str, ...] = ()
+    inputs: int = 0
+
+    @property
+    def first(self) -> int:
+        """As of any side."""
+        return self.inputs
+
+    def outputs(self, arrays: Arrays) -> list[np.ndarray]:
+        """As of any side."""
+        runner, values = self._open(arrays)
+        return self._come_home(runner.run(len(self.layers), values))
+
+    def gradients(
+        self, arrays: Arrays, cotangents: Sequence[np.ndarray | None]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """As of any side, but at the layers."""
+        runner, values = self._open(arrays)
+        outputs, pull = runner.linearize(len(self.layers), values)
+        turned = (None if one is None else self._turn(one, self.output_axes, i) for i, one in enumerate(cotangents))
+        wanted = [i >= self.inputs for i in range(len(values))]
+        found = dict(zip(runner.layers, pull([*turned], wanted)[self.inputs :], strict=True))
+        gradients = []
+        for i, (name, array) in enumerate(zip(self.layers, arrays[self.inputs :], strict=True), self.inputs):
+            gradient = found[name]
+            given = np.zeros_like(array) if gradient is None else self.adapter.to_numpy(gradient)
+            gradients.append(given if gradient is None else unpermute(given, permutation_at(self.input_axes, i)))
+        return self._come_home(outputs), gradients
+
+    def _open(self, arrays: Arrays) -> tuple[Runner, list[Any]]:
+        tensors = self.tensors(arrays)
+        runner = self.adapter.runner(self.model, tensors[: self.inputs], self.layers)
+        given = dict(zip(self.layers, tensors[self.inputs :], strict=True))
+        return runner, [*tensors[: self.inputs], *(given[name] for name in runner.layers)]
+
+    def _turn(self, array: np.ndarray, axes: Sequence[Permutation], position: int) -> Any:
+        return self.adapter.tensor(permute(array, permutation_at(axes, position)), self.model)
+
+    def _come_home(self, outputs: Sequence[Any]) -> list[np.ndarray]:
+        return self.at_home([self.adapter.to_numpy(one) for one in outputs])
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,10 +314,14 @@ class Pair:
     Attributes:
         models: As they are.
         example: One sample that they take; without it a softmax stays where it is.
+        asked: Positions of the outputs that count; None for all.
+        taken: Positions of the gradients that count, among all that the sides give; None for all.
     """
 
     models: tuple[Side, Side]
     example: Arrays = ()
+    asked: tuple[int, ...] | None = None
+    taken: tuple[int, ...] | None = None
 
     @cached_property
     def heads(self) -> tuple[Side, Side]:
@@ -280,7 +342,7 @@ class Pair:
         original, translated = (side.in_double for side in self.models)
         if original is None or translated is None:
             raise TypeError("one of the models has no other precision")
-        return Pair((original, translated), to_double(self.example))
+        return replace(self, models=(original, translated), example=to_double(self.example))
 
     def run(self, which: int, arrays: Arrays, cotangents: Sequence[np.ndarray | None] | None = None) -> Results:
         """What one of the models gives; with gradients for cotangents of the outputs, if it has any.
@@ -288,10 +350,15 @@ class Pair:
         Raises:
             NoGradientError: It has none.
         """
-        outputs = self.models[which].outputs(arrays)
-        return Results(
-            outputs, *((None, None) if cotangents is None else self.heads[which].gradients(arrays, cotangents))
-        )
+        outputs = _pick(self.models[which].outputs(arrays), self.asked)
+        if cotangents is None:
+            return Results(outputs)
+        recorded, gradients = self.heads[which].gradients(arrays, cotangents)
+        return Results(outputs, _pick(recorded, self.asked), _pick(gradients, self.taken))
+
+
+def _pick(arrays: Arrays, places: tuple[int, ...] | None) -> Arrays:
+    return arrays if places is None else [arrays[place] for place in places]
 
 
 def computes(side: Side, arrays: Arrays) -> bool:
@@ -349,39 +416,39 @@ def is_floating(array: np.ndarray) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Excerpt:
-    """Samples of the passes that a run made through a translated model, in the user's axes.
+    """Samples of the passes that a run made through the second model of a pair, in the user's axes.
 
     Attributes:
-        inputs: What went in.
-        outputs: What came out; None for an output that the passes did not ask for.
-        cotangents: What the gradients were taken with, one for each output (None: zero); None where none were taken.
-        gradients: What came back, one for each input; None for an input that none was taken of.
+        pair: The models; what it asks of them is what was recorded.
+        inputs: What went in, followed by what took the place of activations.
+        outputs: What came out.
+        cotangents: What the gradients were taken with, for each output of the models (None: zero); None where none
+            were taken.
+        gradients: What came back.
     """
 
+    pair: Pair
     inputs: Arrays
-    outputs: Sequence[np.ndarray | None]
+    outputs: Arrays
     cotangents: Sequence[np.ndarray | None] | None = None
-    gradients: Sequence[np.ndarray | None] = ()
+    gradients: Arrays = ()
 
     def resize(self, samples: int) -> Excerpt:
         """So many of the samples; some of them again, if there are not so many."""
 
-        def sized(arrays: Sequence[np.ndarray | None]) -> list[Any]:
+        def sized(arrays: Sequence[Any]) -> list[Any]:
             return [None if one is None else np.resize(one, (samples, *one.shape[1:])) for one in arrays]
 
         cotangents = None if self.cotangents is None else sized(self.cotangents)
-        return Excerpt(sized(self.inputs), sized(self.outputs), cotangents, sized(self.gradients))
+        return Excerpt(self.pair, sized(self.inputs), sized(self.outputs), cotangents, sized(self.gradients))
 
-    def compare(self, original: Side) -> tuple[Results, Results]:
-        """What the original gives for the same, and what the translated model gave."""
-        given = {i: output for i, output in enumerate(self.outputs) if output is not None}
-        back = {i: gradient for i, gradient in enumerate(self.gradients) if gradient is not None}
-        found = original.outputs(self.inputs)
-        outputs = [found[i] for i in given]
-        if self.cotangents is None or not back:
-            return Results(outputs), Results([*given.values()])
-        recorded, gradients = original.gradients(self.inputs, self.cotangents)
-        floating = [i for i, array in enumerate(self.inputs) if is_floating(array)]
-        kept = [gradient for i, gradient in zip(floating, gradients, strict=True) if i in back]
-        returned = [*given.values()]
-        return Results(outputs, [recorded[i] for i in given], kept), Results(returned, returned, [*back.values()])
+    @property
+    def results(self) -> Results:
+        """What the second model gave in the run."""
+        return Results(self.outputs, *((self.outputs, self.gradients) if self.gradients else ()))
+
+    def sources(self) -> list[np.ndarray]:
+        """Those inputs that gradients were taken of."""
+        first = self.pair.models[0].first
+        floating = [array for i, array in enumerate(self.inputs) if i >= first and is_floating(array)]
+        return floating if self.pair.taken is None else [floating[i] for i in self.pair.taken]

@@ -7,20 +7,19 @@ bridge is the user's model itself, and is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
-from typing import Any
 
 import numpy as np
 
 from cfi_core.certificate import Certificate, certify_at, confirm
-from cfi_core.comparison import Excerpt, Side
+from cfi_core.comparison import Excerpt, Opened, Pair, Side, is_floating
 from cfi_core.errors import FOREIGN, UnfaithfulTranslationError, told
 from cfi_core.framework import Pass, Passes
 from cfi_core.framework.axes import Permutation, permutation_at, unpermute
 from cfi_core.heads import at_head
-from cfi_core.records import Call, Carried, Prepared, Run
+from cfi_core.layer_map import LayerMatch
+from cfi_core.records import Call, Carried, Prepared, Run, Translation
 from cfi_core.specs import Need
 
 MOST_SAMPLES, MOST_WITH_GRADIENTS = 32, 8  # that are compared
@@ -40,7 +39,7 @@ def confirm_run(call: Call, prepared: Prepared, carried: Carried, run: Run) -> P
         note = "the run not compared (a softmax was left out of one of the models only)"
         certificate = replace(translation.certificate, notes=(*translation.certificate.notes, note))
     else:
-        certificate = _confirm(call, sides, run.passes, translation.certificate)
+        certificate = _confirm(call, sides, run.passes, translation)
     if not certificate.faithful:
         names, method = ", ".join(translation.route.names), call.plan.method
         raise UnfaithfulTranslationError(
@@ -63,22 +62,26 @@ def _sides(call: Call, prepared: Prepared, carried: Carried) -> tuple[Side, Side
     return Side(adapter, head.model), Side(prepared.adapter, model, translation.input_axes, translation.output_axes)
 
 
-def _confirm(call: Call, sides: tuple[Side, Side], passes: Passes, earlier: Certificate) -> Certificate:
-    method, count = call.plan.method, len(call.output_arrays)
+def _confirm(call: Call, sides: tuple[Side, Side], passes: Passes, translation: Translation) -> Certificate:
+    method, earlier, count = call.plan.method, translation.certificate, len(call.output_arrays)
     rules = Need.MODULES in method.needs  # of its own, which stand in for the gradient
     # A method that changes weights while it runs gets from its passes what the model alone does not give.
     kept = [] if method.alters_model else passes.kept()
-    excerpts = list(_excerpts(sides[1], kept, count, with_gradients=not rules))
+    layers = [translation.layer_map.matches[name] for name in call.plan.layers if name in translation.layer_map]
+    excerpts = [
+        _excerpt(_open(sides, group[0], call.plan.layers, layers), group, count, with_gradients=not rules)
+        for group in _alike(kept, with_gradients=not rules)
+    ]
     certificate = earlier
     if excerpts:
         compared = sum(len(one.inputs[0]) for one in excerpts)
         label = f"{compared} of the {passes.samples} samples that the run fed to it"
-        certificate = _measure(call, excerpts, lambda given: confirm(*sides, given, label, earlier, call.seed), earlier)
+        certificate = _measure(call, excerpts, lambda given: confirm(given, label, earlier, call.seed), earlier)
     elif not method.alters_model:
         certificate = replace(earlier, notes=(*earlier.notes, "the run not compared (nothing of it could be recorded)"))
     if rules and certificate.faithful:
         arrays = excerpts[0].inputs if excerpts else (*call.inputs.arrays, *call.inputs.held_arrays)
-        fed = [Excerpt([array[:MOST_WITH_GRADIENTS] for array in arrays], ())]
+        fed = [Excerpt(Pair(sides), [array[:MOST_WITH_GRADIENTS] for array in arrays], ())]
         label, former = "samples of the run, apart from it", certificate
         certificate = _measure(
             call, fed, lambda given: certify_at(*sides, given[0].inputs, label, former, call.seed), former
@@ -96,45 +99,73 @@ def _measure(
             return measure(given)
         except FOREIGN as error:
             reason = told(error)
-    return replace(
-        earlier, notes=(*earlier.notes, f"the run not compared (your model does not take its samples: {reason})")
+    note = f"the run not compared (your model does not take its samples: {reason})"
+    return replace(earlier, notes=(*earlier.notes, note))
+
+
+def _alike(kept: Sequence[Pass], *, with_gradients: bool) -> list[list[Pass]]:
+    """Passes of the same kind together: the same arrays of the same shapes."""
+    groups: dict[str, list[Pass]] = {}
+    for one in kept:
+        given = [(*enumerate(one.inputs),), one.outputs.items(), one.activations.items()]
+        back = [one.cotangents.items(), _gradients(one).items()] if with_gradients and _gradients(one) else []
+        kind = [[(position, array.shape[1:]) for position, array in arrays] for arrays in (*given, *back)]
+        groups.setdefault(repr(kind), []).append(one)
+    return [*groups.values()]
+
+
+def _gradients(one: Pass) -> dict[int, np.ndarray]:
+    """At what took the place of activations, or else at the inputs; none without what they were taken with."""
+    return (one.at_layers if one.activations else one.gradients) if one.cotangents else {}
+
+
+def _open(sides: tuple[Side, Side], one: Pass, names: Sequence[str], layers: Sequence[LayerMatch]) -> tuple[Side, Side]:
+    """Both models, opened at the layers whose activations were replaced in a pass."""
+    if not one.activations:
+        return sides
+    places, inputs = sorted(one.activations), len(one.inputs)
+    original, translated = sides
+    own = tuple(permutation_at(translated.input_axes, i) for i in range(inputs))
+    axes = tuple(layers[place].axes for place in places)
+    at = (tuple(names[place] for place in places), tuple(layers[place].name for place in places))
+    return (
+        Opened(original.adapter, original.model, (), original.output_axes, layers=at[0], inputs=inputs),
+        Opened(
+            translated.adapter,
+            translated.model,
+            (*own, *axes),
+            translated.output_axes,
+            layers=at[1],
+            inputs=inputs,
+        ),
     )
 
 
-def _excerpts(side: Side, kept: Sequence[Pass], outputs: int, *, with_gradients: bool) -> Iterator[Excerpt]:
-    """Samples of passes of the same kind together, in the user's axes."""
+def _excerpt(sides: tuple[Side, Side], passes: Sequence[Pass], count: int, *, with_gradients: bool) -> Excerpt:
+    """Some samples of passes of the same kind, in the user's axes; of models with so many outputs."""
+    side, one = sides[1], passes[0]
+    taken = sorted(_gradients(one)) if with_gradients else []
+    most = max(1, (MOST_WITH_GRADIENTS if taken else MOST_SAMPLES) // len(passes))
 
-    def kind(one: Pass) -> tuple[bool, str, str]:
-        taken = with_gradients and bool(one.cotangents) and bool(one.gradients)
-        shapes = [array.shape[1:] for array in (*one.inputs, *one.outputs.values())]
-        return (
-            not taken,
-            repr((sorted(one.gradients), sorted(one.cotangents)) if taken else ""),
-            repr((shapes, [*one.outputs])),
-        )
+    def rows(arrays: Callable[[Pass], Mapping[int, np.ndarray]], axes: Sequence[Permutation]) -> dict[int, np.ndarray]:
+        """Of every position, rows of each of the passes."""
+        return {
+            i: unpermute(np.concatenate([_some(arrays(each)[i], most) for each in passes]), permutation_at(axes, i))
+            for i in sorted(arrays(one))
+        }
 
-    for (without, *_), several in groupby(sorted(kept, key=kind), key=kind):
-        passes = list(several)
-        most = max(1, (MOST_SAMPLES if without else MOST_WITH_GRADIENTS) // len(passes))
-
-        def rows(
-            arrays: list[dict[int, np.ndarray]], count: int, axes: Sequence[Permutation], most: int = most
-        ) -> list[Any]:
-            """Of every position, some rows of each of the passes."""
-            found = []
-            for position in range(count):
-                parts = [_some(one[position], most) for one in arrays if position in one]
-                found.append(unpermute(np.concatenate(parts), permutation_at(axes, position)) if parts else None)
-            return found
-
-        width = len(passes[0].inputs)
-        inputs = rows([dict(enumerate(one.inputs)) for one in passes], width, side.input_axes)
-        given = rows([one.outputs for one in passes], outputs, side.output_axes)
-        if without:
-            yield Excerpt(inputs, given)
-            continue
-        cotangents = rows([one.cotangents for one in passes], outputs, side.output_axes)
-        yield Excerpt(inputs, given, cotangents, rows([one.gradients for one in passes], width, side.input_axes))
+    inputs = [*rows(lambda each: dict(enumerate(each.inputs)), side.input_axes).values()]
+    replaced = rows(lambda each: each.activations, side.input_axes[len(inputs) :])
+    outputs = rows(lambda each: each.outputs, side.output_axes)
+    arrays = [*inputs, *replaced.values()]
+    if not taken:
+        return Excerpt(Pair(sides, asked=(*outputs,)), arrays, [*outputs.values()])
+    back = rows(_gradients, side.input_axes[side.first :])
+    cotangents = rows(lambda each: each.cotangents, side.output_axes)
+    places = [*replaced] or range(len(inputs))
+    found = [i for i, array in zip(places, arrays[side.first :], strict=True) if is_floating(array)]
+    pair = Pair(sides, asked=(*outputs,), taken=tuple(found.index(i) for i in taken))
+    return Excerpt(pair, arrays, [*outputs.values()], [*map(cotangents.get, range(count))], [*back.values()])
 
 
 def _some(rows: np.ndarray, most: int) -> np.ndarray:

@@ -180,7 +180,7 @@ class FrameworkAdapter(ABC):
         Args:
             model: A twin.
             passes: Says of each pass which samples to keep, and holds them.
-            layers: Layer objects of which it is to be seen whether something takes the place of what they compute.
+            layers: Layer objects of which it is to be seen what takes the place of what they compute.
         """
         yield
 

@@ -21,7 +21,9 @@ class Pass:
         outputs: What came out, by position; without those that the pass did not ask for.
         cotangents: What was sent back from each output, if anything was.
         gradients: What came back at each input, if anything was asked for there.
-        replaced: Whether something took the place of what a layer had computed: then the outputs are not the model's.
+        activations: What took the place of what layers had computed, by the position of the layer that is watched.
+        at_layers: What came back at these activations, if anything was asked for there.
+        changed: Whether something else than what can be seen was done to the pass: then it tells nothing.
     """
 
     samples: int
@@ -30,7 +32,9 @@ class Pass:
     outputs: dict[int, np.ndarray] = field(default_factory=dict)
     cotangents: dict[int, np.ndarray] = field(default_factory=dict)
     gradients: dict[int, np.ndarray] = field(default_factory=dict)
-    replaced: bool = False
+    activations: dict[int, np.ndarray] = field(default_factory=dict)
+    at_layers: dict[int, np.ndarray] = field(default_factory=dict)
+    changed: bool = False
 
 
 class Passes:
@@ -65,6 +69,6 @@ class Passes:
         return made
 
     def kept(self) -> list[Pass]:
-        """Those that are complete, the first, largest and last in front; one in which a layer was replaced is none."""
+        """Those that tell something, the first, largest and last in front."""
         found = dict.fromkeys(one for one in (self._first, self._largest, self._last, *self._drawn) if one is not None)
-        return [one for one in found if one.inputs and one.outputs and not one.replaced]
+        return [one for one in found if one.inputs and one.outputs and not one.changed]

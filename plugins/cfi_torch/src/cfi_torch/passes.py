@@ -19,19 +19,20 @@ Read = Callable[[torch.Tensor], np.ndarray]
 @contextmanager
 def watch_passes(model: nn.Module, passes: Passes, layers: Sequence[Any], read: Read) -> Iterator[None]:
     """Hooks the model and these layers before anybody else does: what others make of results is not the model's."""
-    watch, others = _Watch(passes, read), [one for one in layers if isinstance(one, nn.Module) and one is not model]
+    watch = _Watch(passes, read)
+    others = {i: one for i, one in enumerate(layers) if isinstance(one, nn.Module) and one is not model}
     handles = [model.register_forward_pre_hook(watch.enter), model.register_forward_hook(watch.leave)]
     try:
-        for layer in others:
+        for position, layer in others.items():
             handles += [layer.register_forward_pre_hook(watch.enter_layer)]
             handles += [layer.register_forward_hook(watch.leave_layer)]
             # The one place that sees what the hooks of others have made of a call.
-            layer._compiled_call_impl = partial(watch.call_layer, layer)
+            layer._compiled_call_impl = partial(watch.call_layer, position, layer)
         yield
     finally:
         for handle in handles:
             handle.remove()
-        for layer in others:
+        for layer in others.values():
             layer._compiled_call_impl = None
 
 
@@ -41,14 +42,15 @@ class _Watch:
     def __init__(self, passes: Passes, read: Read) -> None:
         self._passes, self._read = passes, read
         self._taps: tuple[Any, ...] = ()
-        self._of_taps: list[Pass] = []  # the pass that the taps belong to, once it is known
+        self._known: list[Pass] = []  # the pass that the taps belong to, once it is known
         self._computed: Any = None  # by the layer that is called
-        self._replaced = False
+        self._given: dict[int, torch.Tensor] = {}  # in the place of what layers computed
+        self._changed = False
 
     def enter(self, model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Before a pass."""
-        self._of_taps, self._replaced = [], False
-        self._taps = tuple(self._tap(position, one, self._of_taps) for position, one in enumerate(args))
+        self._known, self._given, self._changed = [], {}, False
+        self._taps = tuple(self._tap("gradients", position, one) for position, one in enumerate(args))
         return self._taps
 
     def leave(self, model: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
@@ -56,10 +58,11 @@ class _Watch:
         if not args or not all(isinstance(one, torch.Tensor) and one.ndim and len(one) == len(args[0]) for one in args):
             return
         kept = self._passes.open(len(args[0]))
-        kept.replaced = self._replaced
+        kept.changed = self._changed or any(len(one) != kept.samples for one in self._given.values())
         if all(one is tap for one, tap in zip(args, self._taps, strict=False)):
-            self._of_taps.append(kept)
+            self._known.append(kept)
         kept.inputs = [self._rows(kept, one) for one in args]
+        kept.activations = {i: self._rows(kept, one) for i, one in self._given.items() if not kept.changed}
         for position, output in enumerate(flatten(outputs)):
             if isinstance(output, torch.Tensor) and output.ndim and len(output) == kept.samples:
                 kept.outputs[position] = self._rows(kept, output)
@@ -72,20 +75,25 @@ class _Watch:
 
     def leave_layer(self, layer: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
         """After a layer, and before what others do to its outputs."""
-        self._replaced |= any(one is not given for one, given in zip(args, self._computed, strict=False))
+        self._changed |= any(one is not given for one, given in zip(args, self._computed, strict=False))
         self._computed = outputs
 
-    def call_layer(self, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def call_layer(self, position: int, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """The call of a layer."""
         outputs = layer._call_impl(*args, **kwargs)
-        self._replaced |= outputs is not self._computed
-        return outputs
+        if outputs is self._computed:
+            return outputs
+        if not isinstance(outputs, torch.Tensor) or not outputs.ndim or position in self._given:
+            self._changed = True
+            return outputs
+        self._given[position] = outputs.detach().clone()  # what follows may change it in place
+        return self._tap("at_layers", position, outputs)
 
-    def _tap(self, position: int, value: Any, kept: list[Pass]) -> Any:
+    def _tap(self, what: str, position: int, value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or not (value.requires_grad and torch.is_grad_enabled()):
             return value
         tap = value.view_as(value)
-        tap.register_hook(partial(self._keep, kept, "gradients", position))
+        tap.register_hook(partial(self._keep, self._known, what, position))
         return tap
 
     def _keep(self, kept: list[Pass], what: str, position: int, gradient: torch.Tensor) -> None:
