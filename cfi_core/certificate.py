@@ -547,6 +547,9 @@ def _compare(
     compared = _Comparison(pair, label, arrays, (whole[0], whole[1]), sizes)
     if not gradients:
         return replace(compared, notes=("input gradients not compared (the method needs none)",))
+    shapes, others = ([output.shape for output in one.outputs] for one in whole)
+    if shapes != others:
+        return replace(compared, notes=(f"outputs have shapes {others} instead of {shapes}",))
     if compared.apart.beyond(MOST):
         return compared
     recorded = whole[0].outputs if pair.heads is pair.models else pair.heads[0].outputs(arrays)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from cfi_core.adapters import adapter_for
-from cfi_core.certificate import Side, certify, relative_difference
+from cfi_core.certificate import certify
+from cfi_core.comparison import Side, relative_difference
 from cfi_core.registry import registry
 
 

@@ -28,7 +28,8 @@ from torch import nn
 
 import cfi_core as cfi
 from cfi_core.adapters import adapter_for
-from cfi_core.certificate import Side, certify
+from cfi_core.certificate import certify
+from cfi_core.comparison import Side
 from cfi_core.registry import registry
 
 TORCH_SOURCES = (

@@ -80,7 +80,8 @@ class _Watch:
 
     def run(self, function: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
         """The same as the function itself."""
-        if any(tf.is_symbolic_tensor(value) for value in inputs):
+        # When a model is built or compiled, its graph runs too, on other things than values.
+        if not all(isinstance(value, tf.Tensor) and not tf.is_symbolic_tensor(value) for value in inputs):
             return _run_graph(function, inputs, *args, **kwargs)
         kept: list[Pass] = []
         taps = [_tap(value, partial(self._keep, kept, "gradients", i)) for i, value in enumerate(inputs)]
@@ -118,7 +119,7 @@ class _Watch:
 
 def _tap(value: Any, keep: Callable[[Any], None]) -> Any:
     """The same value, which shows its gradient."""
-    if not isinstance(value, tf.Tensor) or not value.dtype.is_floating or tf.is_symbolic_tensor(value):
+    if not value.dtype.is_floating:
         return value
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
