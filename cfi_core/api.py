@@ -25,7 +25,7 @@ from cfi_core.routing import choose, choose_conversion
 from cfi_core.running import run
 from cfi_core.specs import Kind, Translator
 from cfi_core.translation import prepare, translate_model
-from cfi_core.translation.conversion import Job
+from cfi_core.translation.conversion import Job, convert_anew, convert_thoroughly
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
 VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})
@@ -217,7 +217,9 @@ def _wait_for_layer(current: Registry, call: Call) -> PendingLayer:
     return PendingLayer(call.plan, tuple(choosable), call, prepared, fingerprint)
 
 
-def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None) -> Translation:
+def translate(
+    model: Any, to: str, *, inputs: Any, translator: Translator = None, thorough: bool = False
+) -> Translation:
     """Translates a model into another framework and certifies the result.
 
     Args:
@@ -225,6 +227,9 @@ def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None
         to: Framework to translate to, such as `"torch"` or `"tensorflow"`.
         inputs: Samples to certify the translation on, in the axis order of the model.
         translator: As for `attribute`; left out, a conversion is taken.
+        thorough: Measure wherever a method may go, besides on these samples: each of the first alone, larger batches,
+            zeros, beyond the data, many passes one after the other, and gradients of all. `attribute` needs it not: it
+            measures what its run feeds to the model.
 
     Returns:
         The native model with its certificate and layer map.
@@ -243,7 +248,8 @@ def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None
         original = load_original(current, model, inputs)
         given = read_inputs(current, original, inputs)
         outputs = tuple(flatten(run_original(original, given)))
-        return translate_model(Job(current, original, adapter_for(current, to), given.arrays, outputs), routes)
+        job = Job(current, original, adapter_for(current, to), given.arrays, outputs)
+        return translate_model(job, routes, convert_thoroughly if thorough else convert_anew)
 
 
 def layers(model: Any, inputs: Any = None) -> list[Layer]:

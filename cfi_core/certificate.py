@@ -8,7 +8,7 @@ is a fault. `docs/certificates.md` tells the rule, the constants below are its n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
@@ -57,6 +57,7 @@ SINGLE_UNIT = 2.0**-23
 GRADIENT_SAMPLES = 8  # of the user's inputs
 CHOSEN = 2  # samples for double precision: of those whose outputs differ most, and of those whose gradients do
 PROBES = 2  # random inputs
+THOROUGH_ALONE, THOROUGH_BATCH, THOROUGH_RANDOM, THOROUGH_PASSES = 8, 100, 16, 50
 
 NO_ROUNDING = Apart()
 _YOURS, _RANDOM = "your inputs", "random inputs"
@@ -299,6 +300,72 @@ def certify_at(
     return _join([earlier, _judge(compared, earlier.floor, generator)])
 
 
+def certify_thoroughly(
+    original: Side, translated: Side, arrays: Arrays, earlier: Certificate, seed: int = 0
+) -> Certificate:
+    """Compares two models wherever a method may go: all samples, other batches, beyond the data, pass after pass.
+
+    Args:
+        original: The model.
+        translated: The translated model.
+        arrays: The user's inputs, sample axis first, in the user's axes.
+        earlier: Of the same models on the same inputs.
+        seed: Seeds what is drawn.
+
+    Returns:
+        The earlier certificate, with these measurements too.
+    """
+    generator, judged = np.random.default_rng(seed + 1), [earlier]
+    pair, notes = Pair((original, translated), [array[:1] for array in arrays]), []
+    sizes = measure_sizes(pair, [arrays]).larger(earlier.sizes)
+    for label, samples in _everywhere(arrays, generator):
+        if not computes(original, samples):
+            notes.append(f"not compared on {label}, which the original itself does not take")
+            continue
+        compared = _compare(pair, samples, label, sizes, generator, all_gradients=True)
+        judged.append(_judge(compared, judged[-1].floor, generator))
+    joined = _join(judged, tuple(notes))
+    faults = tuple(dict.fromkeys(joined.faults))
+    return replace(joined, measurements=_worst(joined.measurements), faults=faults, sizes=earlier.sizes)
+
+
+def _worst(measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """The one with the largest difference of all of the same samples."""
+    found: dict[str, Measurement] = {}
+    for one in measurements:
+        former = found.get(one.samples_of, one)
+        if max(one.output_difference, one.gradient_difference or 0) >= max(
+            former.output_difference, former.gradient_difference or 0
+        ):
+            found[one.samples_of] = one
+    return tuple(found.values())
+
+
+def _everywhere(arrays: Arrays, generator: np.random.Generator) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Sets of samples, each with its name."""
+    yield "all your inputs", list(arrays)
+    for sample in range(min(THOROUGH_ALONE, len(arrays[0]))):
+        yield f"your sample {sample} alone", [array[sample : sample + 1] for array in arrays]
+    many = max(THOROUGH_BATCH, 2 * len(arrays[0]))
+    yield f"your inputs repeated to {many}", [np.resize(array, (many, *array.shape[1:])) for array in arrays]
+    yield f"{THOROUGH_RANDOM} random inputs", random_like(arrays, THOROUGH_RANDOM, generator)
+    yield "zeros", [np.zeros_like(array[:2]) for array in arrays]
+    for name, factor, shift in _BEYOND:
+        changed = [(array[:2] * factor + array.mean() * shift).astype(array.dtype) for array in arrays]
+        pairs = zip(arrays, changed, strict=True)
+        yield name, [after if is_floating(array) else array[:2] for array, after in pairs]
+    for _ in range(THOROUGH_PASSES):
+        yield "your first inputs, again and again", [array[:2] for array in arrays]
+
+
+_BEYOND = (
+    ("your inputs' means", 0, 1),
+    ("your inputs times 2", 2, 0),
+    ("your inputs times 10", 10, 0),
+    ("your inputs with another sign", -1, 0),
+)
+
+
 def certify_bridge(
     original: Side, bridged: Side, arrays: Arrays, seed: int = 0, *, gradients: bool = True
 ) -> Certificate:
@@ -387,10 +454,10 @@ def _judge_in_double(certificate: Certificate, compared: _Comparison, generator:
     faults = _faults(precise, precise.apart.beyond(constants), constants, " in double precision")
     floor = certificate.floor.larger(own)
     if not faults and compared.apart.beyond(_allowed(floor)):
-        floor, apart_anyway = _rounding(pair, samples, cotangents, compared.sizes, floor, others, generator)
-        allowed = _allowed(floor)
-        beyond = dict.fromkeys([*compared.apart.beyond(allowed), *apart_anyway])
-        faults = _faults(compared, list(beyond), allowed, " in single precision, by its rounding")
+        floor, own, always = _rounding(pair, samples, cotangents, compared.sizes, floor, others, generator)
+        beyond, systematic = compared.apart.beyond(_allowed(floor)), always.beyond(_allowed(own))
+        because = " in single precision, by the rounding of your model"
+        faults = _faults(compared, systematic or beyond, _allowed(own if systematic else floor), because)
     measured = (*certificate.in_double, precise.measurement)
     has_gradients = exact.gradients is not None
     return replace(
@@ -410,8 +477,8 @@ def _rounding(
     own: Apart,
     others: Apart,
     generator: np.random.Generator,
-) -> tuple[Apart, list[str]]:
-    """The rounding of both models at samples next to the given ones too; and where the translated one's is none.
+) -> tuple[Apart, Apart, Apart]:
+    """The rounding at samples next to the given ones too: of both models, the original's, and the other one's least.
 
     Rounding moves gradients in leaps, whenever one unit passes the edge of its ReLU: at some samples, here or there. So
     what the translated model does at all of them, and the original at none, is a fault in single precision.
@@ -424,8 +491,7 @@ def _rounding(
         owns.append(mine)
         always, others = always.smaller(its), others.larger(its)
     largest = own.larger(*owns)
-    systematic = always.beyond(_allowed(largest))
-    return largest.larger(others), systematic
+    return largest.larger(others), largest, always
 
 
 def _judge_in_single(
@@ -556,12 +622,12 @@ def _compare(
     cotangents = sizes.draw(recorded, generator)
     given = first, [one[: len(first[0])] for one in cotangents]
     try:
-        found, others = (pair.heads[which].gradients(*given) for which in (0, 1))
+        found, other = (pair.heads[which].gradients(*given) for which in (0, 1))
     except NoGradientError as error:
         return replace(compared, notes=(f"input gradients not compared ({error})",))
-    if not found[1] or len(found[1]) != len(others[1]):
+    if not found[1] or len(found[1]) != len(other[1]):
         return compared
-    results = (Results(whole[0].outputs, *found), Results(whole[1].outputs, *others))
+    results = (Results(whole[0].outputs, *found), Results(whole[1].outputs, *other))
     vanish = () if any(part.any() for part in found[1]) else (f"the input gradient vanishes on {label}",)
     return replace(compared, results=results, cotangents=cotangents, notes=vanish)
 

@@ -11,7 +11,7 @@ from cfi_core.records import Call, Prepared, Route, Translation
 from cfi_core.registry import Registry
 from cfi_core.routes import way_to_install
 from cfi_core.translation.bridging import bridge
-from cfi_core.translation.conversion import Job, convert, convert_anew
+from cfi_core.translation.conversion import Job, convert
 
 
 def prepare(registry: Registry, call: Call) -> Prepared:
@@ -39,9 +39,7 @@ def prepare(registry: Registry, call: Call) -> Prepared:
     return Prepared(adapter, translation.model, translation, perf_counter() - started)
 
 
-def translate_model(
-    job: Job, routes: Sequence[Route], attempt: Callable[[Job, Route], Translation] = convert_anew
-) -> Translation:
+def translate_model(job: Job, routes: Sequence[Route], attempt: Callable[[Job, Route], Translation]) -> Translation:
     """By the first of the routes that gives a faithful model, as `prepare`; as it is, one that is nobody else's."""
     failures: list[TranslationError] = []
     for route in routes:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.boundary import foreign, run_conversion
-from cfi_core.certificate import Certificate, certify, certify_again
+from cfi_core.certificate import Certificate, certify, certify_again, certify_thoroughly
 from cfi_core.comparison import Side, computes, random_like
 from cfi_core.contract import Converted
 from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
@@ -76,6 +76,16 @@ def convert_anew(job: Job, route: Route) -> Translation:
     if store and key:
         store.put(key, job.adapter, converted)
     return replace(translation, seconds=seconds)
+
+
+def convert_thoroughly(job: Job, route: Route) -> Translation:
+    """A new conversion, or one that was kept on disk, measured wherever a method may go."""
+    made = convert_anew(job, route)
+    sides = job.sides(made)
+    measured = _certify(
+        route, sides, job.arrays, lambda: certify_thoroughly(*sides, job.arrays, made.certificate, SEED)
+    )
+    return replace(made, certificate=measured)
 
 
 def _measure(job: Job, route: Route, made: Converted) -> Translation:
