@@ -344,17 +344,30 @@ class Pair:
             raise TypeError("one of the models has no other precision")
         return replace(self, models=(original, translated), example=to_double(self.example))
 
-    def run(self, which: int, arrays: Arrays, cotangents: Sequence[np.ndarray | None] | None = None) -> Results:
+    def run(
+        self,
+        which: int,
+        arrays: Arrays,
+        cotangents: Sequence[np.ndarray | None] | None = None,
+        *,
+        recorded_alone: bool = False,
+    ) -> Results:
         """What one of the models gives; with gradients for cotangents of the outputs, if it has any.
+
+        Args:
+            which: 0 for the original, 1 for the other.
+            arrays: Inputs.
+            cotangents: For each output; None for no gradients.
+            recorded_alone: The pass that records gradients stands for the other one, too.
 
         Raises:
             NoGradientError: It has none.
         """
-        outputs = _pick(self.models[which].outputs(arrays), self.asked)
         if cotangents is None:
-            return Results(outputs)
+            return Results(_pick(self.models[which].outputs(arrays), self.asked))
         recorded, gradients = self.heads[which].gradients(arrays, cotangents)
-        return Results(outputs, _pick(recorded, self.asked), _pick(gradients, self.taken))
+        outputs = recorded if recorded_alone else self.models[which].outputs(arrays)
+        return Results(_pick(outputs, self.asked), _pick(recorded, self.asked), _pick(gradients, self.taken))
 
 
 def _pick(arrays: Arrays, places: tuple[int, ...] | None) -> Arrays:

@@ -194,9 +194,9 @@ def test_a_doubt_is_decided_in_double_precision(pair, images, off):
     one, other = imprecise(pair, off, -off)
     certificate = certify(one, other, [images])
     assert certificate.faithful
-    assert len(certificate.in_double) == 2 and certificate.gradient_floor is not None
+    assert len(certificate.in_double) == 1 and certificate.gradient_floor is not None
     assert "in double precision: outputs by" in str(certificate)
-    assert certificate.report().count("in double precision") == 3
+    assert certificate.report().count("in double precision") == 2
     other.model.head = other.model.head * (1 + off / 2)
     faulty = certify(one, replace(other), [images])
     assert not faulty.faithful

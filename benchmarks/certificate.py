@@ -1,0 +1,87 @@
+"""What certificates cost: python benchmarks/certificate.py [keras | torch] [pixels]
+
+Integrated gradients of 20 steps on 4 images (96 pixels, if not told) over a conversion of ResNet-50: seconds of the run
+itself, of the certificate before it and of the comparison after it, in the first call and in later ones, whose inputs
+are new; as shares of the run. The best of three later calls.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+PARTS = (
+    ("cfi_core.translation.conversion", "_certify", "certificate"),
+    ("cfi_core.translation.conversion", "find_layers", "layers"),
+    ("cfi_core.api", "confirm_run", "comparison"),
+    ("cfi_core.running", "run_method", "run"),
+)
+
+
+def watch(spent: dict[str, float]) -> None:
+    """Counts the seconds that the parts of a call take; those that the tree at hand does not have, not."""
+    from importlib import import_module
+
+    def timed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[name] = spent.get(name, 0.0) + perf_counter() - start
+
+        return call
+
+    for module, name, part in PARTS:
+        found = import_module(module)
+        if hasattr(found, name):
+            setattr(found, name, timed(getattr(found, name), part))
+
+
+def main(side: str = "keras", size: str = "96") -> None:
+    """Prints one line for each call."""
+    from cfi_core.coexistence import load_safely
+
+    load_safely()
+    import keras
+    import numpy as np
+    import torch
+    import torchvision
+
+    import cfi_core as cfi
+
+    warnings.simplefilter("ignore")
+    pixels, spent = int(size), dict[str, float]()
+    watch(spent)
+    generator = np.random.default_rng(0)
+    if side == "keras":
+        keras.utils.set_random_seed(0)
+        model: Any = keras.applications.ResNet50(weights=None, input_shape=(pixels, pixels, 3))
+        shape, how = (4, pixels, pixels, 3), ("integrated_gradients", "captum", {"exec_args": {"n_steps": 20}})
+    else:
+        torch.manual_seed(0)
+        model = torchvision.models.resnet50(weights=None).eval()
+        shape, how = (4, 3, pixels, pixels), ("smooth_grad", "tf-keras-vis", {"exec_args": {"smooth_samples": 20}})
+    method, toolset, arguments = how
+    calls = []
+    for _ in range(4):
+        spent.clear()
+        images = generator.normal(size=shape).astype(np.float32)
+        cfi.attribute(model, method, toolset, inputs=images, target=1, translator="conversion", seed=0, **arguments)
+        calls.append(dict(spent))
+    later = min(calls[1:], key=lambda one: sum(one.values()))
+    for name, call in (("first call", calls[0]), ("later call", later)):
+        run = call["run"]
+        parts = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in sorted(call.items()))
+        checks = sum(seconds for part, seconds in call.items() if part != "run")
+        print(f"{name}: {parts}; certificate, layers and comparison {checks / run:.2f} of the run")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
