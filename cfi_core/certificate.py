@@ -35,7 +35,7 @@ from cfi_core.comparison import (
 from cfi_core.errors import NoGradientError
 from cfi_core.framework.axes import Arrays
 
-RESOLUTION = Apart(outputs=2e-6, columns=1e-4, gradients=1e-5)
+RESOLUTION = Apart(outputs=2e-6, columns=1e-3, gradients=1e-5)
 """Up to here a difference is rounding without further questions; in double precision anything above is a fault."""
 
 IN_SINGLE = Apart(outputs=1e-4, columns=1e-3, gradients=1e-3)
@@ -44,13 +44,15 @@ IN_SINGLE = Apart(outputs=1e-4, columns=1e-3, gradients=1e-3)
 MOST = Apart(outputs=1e-3, columns=np.inf, gradients=np.inf)
 """No difference above this is put down to rounding: it would say nothing of the model any more."""
 
+MOST_IN_SINGLE = Apart(outputs=IN_SINGLE.outputs, columns=np.inf, gradients=0.25)
+"""The same where one of the models has no double precision."""
+
 MOST_ROUNDING = Apart(outputs=1e-3, columns=np.inf, gradients=0.25)
 """No model's own rounding is taken to be more: a copy in double precision that is so far from it is another model."""
 
 FLOOR_FACTOR = 5.0  # times the rounding that was measured: two models, each with rounding of its own, at other samples
 CONSTANTS = 0.02  # share of the original's own rounding that comes from constants which a translation keeps in float32
-DRAWS = 4  # of inputs next to the given ones, where rounding at these does not explain a difference
-MOST_DRAWS = 16  # where there is no double precision
+DRAWS = 12  # at the most, of inputs next to the given ones, where rounding at these does not explain a difference
 ROUNDING = 5e-6  # by so much inputs next to each other move the outputs: what rounding does in deep float32 networks
 MOST_STEPS = 256.0  # units in the last place by which inputs are moved at the most to do so
 SINGLE_UNIT = 2.0**-23
@@ -199,7 +201,9 @@ def _largest_of(measurements: Sequence[Measurement], verb: str) -> str:
     return f"outputs {verb} {outputs:.1e}" + (f", input gradients by {np.max(gradients):.1e}" if gradients else "")
 
 
-def certify(original: Side, translated: Side, arrays: Arrays, seed: int = 0) -> Certificate:
+def certify(
+    original: Side, translated: Side, arrays: Arrays, seed: int = 0, outputs: Arrays | None = None
+) -> Certificate:
     """Compares two models.
 
     Args:
@@ -207,22 +211,24 @@ def certify(original: Side, translated: Side, arrays: Arrays, seed: int = 0) -> 
         translated: The translated model.
         arrays: The user's inputs, sample axis first, in the user's axes.
         seed: Seeds the random inputs and the random combination of outputs.
+        outputs: What the original gives for the inputs, if it is known.
 
     Returns:
         The certificate, with no counts of layers.
     """
     generator = np.random.default_rng(seed)
     pair = Pair((original, translated), [array[:1] for array in arrays])
+    if outputs is not None:
+        pair.known.append((original, arrays, outputs))
     # A model may take a fixed number of samples.
     draws = (random_like(arrays, samples, generator) for samples in dict.fromkeys((PROBES, len(arrays[0]))))
     noise = next((drawn for drawn in draws if computes(original, drawn)), None)
     sets = {_YOURS: arrays} | ({} if noise is None else {_RANDOM: noise})
     sizes = measure_sizes(pair, list(sets.values()))
     judged: list[Certificate] = []
-    floor = NO_ROUNDING
     for label, samples in sets.items():
-        judged.append(_judge(_compare(pair, samples, label, sizes, generator), floor, generator))
-        floor = judged[-1].floor
+        compared = _compare(pair, samples, label, sizes, generator)
+        judged.append(_judge(compared, judged[-1] if judged else Certificate(()), generator))
     note = "not compared on random inputs, which the original itself does not take"
     return replace(_join(judged, () if noise is not None else (note,)), sizes=sizes)
 
@@ -248,7 +254,7 @@ def certify_again(
     results = (Results(outputs), pair.run(1, arrays))
     sizes = Sizes.measure([outputs], [outputs], arrays).larger(earlier.sizes)
     compared = _Comparison(pair, _YOURS, arrays, results, sizes)
-    judged = _judge(compared, earlier.floor, np.random.default_rng(0))
+    judged = _judge(compared, earlier, np.random.default_rng(0))
     random = [one for one in earlier.measurements if one.samples_of == _RANDOM]
     notes = tuple(note for note in earlier.notes if _RANDOM in note)
     kept = replace(earlier, measurements=tuple(random), in_double=(), notes=notes)
@@ -269,14 +275,14 @@ def confirm(excerpts: Sequence[Excerpt], label: str, earlier: Certificate, seed:
     Returns:
         The earlier certificate, with these measurements too.
     """
-    generator, judged, floor = np.random.default_rng(seed), [earlier], earlier.floor
+    generator, judged = np.random.default_rng(seed), [earlier]
     for excerpt in excerpts:
         expected = excerpt.pair.run(0, excerpt.inputs, excerpt.cotangents, recorded_alone=True)
         sizes = Sizes.measure([expected.outputs], [expected.recorded or expected.outputs], excerpt.sources())
         results = (expected, excerpt.results)
         compared = _Comparison(excerpt.pair, label, excerpt.inputs, results, sizes, excerpt.cotangents)
-        judged.append(_judge(compared, floor, generator))
-        floor = floor.larger(judged[-1].floor)
+        known = replace(earlier, floor=judged[-1].floor)
+        judged.append(_judge(compared, known, generator, in_run=True))
     return _join(judged)
 
 
@@ -298,7 +304,7 @@ def certify_at(
     """
     generator, pair = np.random.default_rng(seed), Pair((original, translated))
     compared = _compare(pair, arrays, label, measure_sizes(pair, [arrays]), generator, all_gradients=True)
-    return _join([earlier, _judge(compared, earlier.floor, generator)])
+    return _join([earlier, _judge(compared, earlier, generator, in_run=True)])
 
 
 def certify_thoroughly(
@@ -324,7 +330,7 @@ def certify_thoroughly(
             notes.append(f"not compared on {label}, which the original itself does not take")
             continue
         compared = _compare(pair, samples, label, sizes, generator, all_gradients=True)
-        judged.append(_judge(compared, judged[-1].floor, generator))
+        judged.append(_judge(compared, judged[-1], generator))
     joined = _join(judged, tuple(notes))
     faults = tuple(dict.fromkeys(joined.faults))
     return replace(joined, measurements=_worst(joined.measurements), faults=faults, sizes=earlier.sizes)
@@ -381,7 +387,8 @@ def certify_bridge(
     tolerance = bridge_tolerance(original, compared.results[0].outputs)
     rounding = Apart(tolerance, np.inf, max(IN_SINGLE.gradients, tolerance))
     certificate = Certificate((compared.measurement,), notes=compared.notes)
-    return _judge_in_single(certificate, compared, rounding, generator)
+    most = replace(MOST_IN_SINGLE, outputs=tolerance, columns=np.inf)
+    return _judge_by_moving(certificate, compared, rounding, most, generator)
 
 
 def bridge_tolerance(original: Side, outputs: Arrays) -> float:
@@ -397,7 +404,7 @@ def bridge_tolerance(original: Side, outputs: Arrays) -> float:
 
 def gradient_tolerance(certificate: Certificate, tolerance: float) -> float:
     """Relative difference of gradients that is put down to rounding, where that of outputs is up to the tolerance."""
-    floor = min(FLOOR_FACTOR * (certificate.gradient_floor or 0.0), MOST_ROUNDING.gradients)
+    floor = min(FLOOR_FACTOR * (certificate.gradient_floor or 0.0), MOST_IN_SINGLE.gradients)
     return max(IN_SINGLE.gradients, tolerance, floor)
 
 
@@ -415,29 +422,38 @@ def _join(judged: Sequence[Certificate], notes: tuple[str, ...] = ()) -> Certifi
     )
 
 
-def _judge(compared: _Comparison, floor: Apart, generator: np.random.Generator) -> Certificate:
-    """What one set of samples says, where so much rounding has been measured on these models before."""
-    certificate = Certificate((compared.measurement,), notes=compared.notes, floor=floor)
-    far = compared.apart.beyond(MOST)
-    if far:
+def _judge(
+    compared: _Comparison, known: Certificate, generator: np.random.Generator, *, in_run: bool = False
+) -> Certificate:
+    """What one set of samples says, by the rounding that is known of these models, or else is measured.
+
+    In a run it is known already what the models compute in double precision, as far as they have any.
+    """
+    certificate = Certificate((compared.measurement,), notes=compared.notes, floor=known.floor)
+    if far := compared.apart.beyond(MOST):
         return replace(certificate, faults=_faults(compared, far, MOST, _own_rounding(compared)))
-    if not compared.apart.beyond(_allowed(floor)):
+    if not compared.apart.beyond(_allowed(known.floor)):
         return certificate
+    if in_run:
+        return _judge_by_moving(certificate, compared, RESOLUTION if known.has_double else IN_SINGLE, MOST, generator)
     with suppress(Exception):  # models and devices may refuse another type in any way and at any point
-        return _judge_in_double(certificate, compared, generator)
+        precise = _judge_in_double(certificate, compared)
+        if precise.faults or not compared.apart.beyond(_allowed(precise.floor)):
+            return precise
+        return _judge_by_moving(precise, compared, RESOLUTION, MOST, generator)
     note = f"{_IN_SINGLE} on {compared.label}: one of the models has no other"
-    return _judge_in_single(replace(certificate, notes=(*certificate.notes, note)), compared, IN_SINGLE, generator)
+    certificate = replace(certificate, notes=(*certificate.notes, note))
+    return _judge_by_moving(certificate, compared, IN_SINGLE, MOST_IN_SINGLE, generator)
 
 
 def _allowed(floor: Apart) -> Apart:
     return RESOLUTION.larger(floor.times(FLOOR_FACTOR)).smaller(MOST)
 
 
-def _judge_in_double(certificate: Certificate, compared: _Comparison, generator: np.random.Generator) -> Certificate:
-    """The same measurement in double precision on the samples that differ most, and the rounding of both models.
+def _judge_in_double(certificate: Certificate, compared: _Comparison) -> Certificate:
+    """The same measurement in double precision on the samples that differ most, and the original's rounding there.
 
-    Double precision says what the models compute, whatever single precision makes of it, and so measures the rounding
-    of each: it excuses what they differ by in single precision only as far as that goes.
+    Double precision says what the models compute, whatever single precision makes of it.
 
     Raises:
         TypeError: A model has no copy in double precision, or one that is not the model: its outputs are others than
@@ -452,61 +468,29 @@ def _judge_in_double(certificate: Certificate, compared: _Comparison, generator:
         raise TypeError("the copy in double precision computes something else")
     precise = replace(compared, samples=samples, results=(exact, other), cotangents=cotangents)
     constants = RESOLUTION.larger(own.times(CONSTANTS))
-    faults = _faults(precise, precise.apart.beyond(constants), constants, " in double precision")
-    floor = certificate.floor.larger(own)
-    if not faults and compared.apart.beyond(_allowed(floor)):
-        floor, own, always = _rounding(pair, samples, cotangents, compared.sizes, floor, others, generator)
-        beyond, systematic = compared.apart.beyond(_allowed(floor)), always.beyond(_allowed(own))
-        because = " in single precision, by the rounding of your model"
-        faults = _faults(compared, systematic or beyond, _allowed(own if systematic else floor), because)
-    measured = (*certificate.in_double, precise.measurement)
-    has_gradients = exact.gradients is not None
     return replace(
         certificate,
-        in_double=measured,
-        faults=faults,
-        floor=floor,
-        gradient_floor=floor.gradients if has_gradients else None,
+        in_double=(*certificate.in_double, precise.measurement),
+        faults=_faults(precise, precise.apart.beyond(constants), constants, " in double precision"),
+        floor=certificate.floor.larger(own),
+        gradient_floor=own.gradients if exact.gradients is not None else None,
     )
 
 
-def _rounding(
-    pair: Pair,
-    samples: Arrays,
-    cotangents: Sequence[np.ndarray | None] | None,
-    sizes: Sizes,
-    own: Apart,
-    others: Apart,
-    generator: np.random.Generator,
-) -> tuple[Apart, Apart, Apart]:
-    """The rounding at samples next to the given ones too: of both models, the original's, and the other one's least.
-
-    Rounding moves gradients in leaps, whenever one unit passes the edge of its ReLU: at some samples, here or there. So
-    what the translated model does at all of them, and the original at none, is a fault in single precision.
-    """
-    steps, owns, always = _steps(pair.models[0], samples, generator), [own], others
-    for _ in range(DRAWS):
-        near = to_double(move([_as_single(one) for one in samples], steps, generator))
-        exact = pair.in_double.run(0, near, cotangents)
-        mine, its = (apart(exact, pair.run(which, near, cotangents), sizes) for which in (0, 1))
-        owns.append(mine)
-        always, others = always.smaller(its), others.larger(its)
-    largest = own.larger(*owns)
-    return largest.larger(others), largest, always
-
-
-def _judge_in_single(
-    certificate: Certificate, compared: _Comparison, rounding: Apart, generator: np.random.Generator
+def _judge_by_moving(
+    certificate: Certificate, compared: _Comparison, rounding: Apart, most: Apart, generator: np.random.Generator
 ) -> Certificate:
-    """By so much rounding and, if gradients or columns differ by more, by how far they move next to the samples."""
-    if not compared.apart.beyond(rounding):
+    """By so much rounding or, where the models differ by more, by how far they move next to the samples."""
+    allowed = rounding.larger(certificate.floor.times(FLOOR_FACTOR)).smaller(most)
+    if not compared.apart.beyond(allowed):
         return certificate
-    allowed, most = rounding, MOST_ROUNDING.smaller(replace(rounding, columns=np.inf, gradients=np.inf))
     if not compared.apart.beyond(most):
         with suppress(Exception):  # the user's model may refuse other samples in any way
-            floor = _floor_in_single(compared, generator)
-            allowed = rounding.larger(floor.times(FLOOR_FACTOR)).smaller(most)
-            certificate = replace(certificate, floor=certificate.floor.larger(floor), gradient_floor=floor.gradients)
+            floor = _move_next_to(compared, generator)
+            certificate = replace(certificate, floor=certificate.floor.larger(floor))
+            if compared.results[0].gradients is not None:
+                certificate = replace(certificate, gradient_floor=certificate.floor.gradients)
+            allowed = allowed.larger(floor.times(FLOOR_FACTOR)).smaller(most)
     because = "" if certificate.gradient_floor is None else f", rounding floor {certificate.gradient_floor:.1e}"
     return replace(certificate, faults=_faults(compared, compared.apart.beyond(allowed), allowed, because))
 
@@ -569,10 +553,12 @@ class _Comparison:
         )
 
     @property
-    def with_gradients(self) -> int:
-        """Of how many samples, the first ones, gradients were taken; all, if none were."""
+    def of_gradients(self) -> tuple[list[np.ndarray], list[np.ndarray | None] | None]:
+        """The samples that gradients were taken of (the first ones, if none were), with their cotangents."""
         gradients = self.results[0].gradients
-        return len(gradients[0]) if gradients else len(self.samples[0])
+        places = range(len(gradients[0]) if gradients else min(GRADIENT_SAMPLES, len(self.samples[0])))
+        cotangents = None if self.cotangents is None else take(self.cotangents, places)
+        return [array[places] for array in self.samples], cotangents
 
     @property
     def most_different(self) -> tuple[list[np.ndarray], list[np.ndarray | None] | None]:
@@ -593,9 +579,9 @@ class _Comparison:
 
 def measure_sizes(pair: Pair, sets: Sequence[Arrays]) -> Sizes:
     """Of the original's outputs for several sets of samples together; of inputs those of the first set."""
-    outputs = [pair.models[0].outputs(samples) for samples in sets]
+    outputs = [pair.outputs(pair.models[0], samples) for samples in sets]
     is_cut = pair.heads is not pair.models
-    recorded = [pair.heads[0].outputs(samples) for samples in sets] if is_cut else outputs
+    recorded = [pair.outputs(pair.heads[0], samples) for samples in sets] if is_cut else outputs
     return Sizes.measure(outputs, recorded, sets[0])
 
 
@@ -619,7 +605,7 @@ def _compare(
         return replace(compared, notes=(f"outputs have shapes {others} instead of {shapes}",))
     if compared.apart.beyond(MOST):
         return compared
-    recorded = whole[0].outputs if pair.heads is pair.models else pair.heads[0].outputs(arrays)
+    recorded = pair.outputs(pair.heads[0], arrays)
     cotangents = sizes.draw(recorded, generator)
     given = first, [one[: len(first[0])] for one in cotangents]
     try:
@@ -633,22 +619,23 @@ def _compare(
     return replace(compared, results=results, cotangents=cotangents, notes=vanish)
 
 
-def _floor_in_single(compared: _Comparison, generator: np.random.Generator) -> Apart:
+def _move_next_to(compared: _Comparison, generator: np.random.Generator) -> Apart:
     """How far the original's results move next to the samples, and the two models are apart there as well.
 
-    Rounding does both, here or there: gradients move in leaps, so it may take several draws. What the original does
-    at the very samples alone (values that are equal, as in a maximum, are so no more next to them) is no rounding.
+    Rounding does both: it moves gradients in leaps, whenever one unit passes the edge of its ReLU, at some samples, in
+    one of the models or the other. So the original moves next to the samples, and there the models are apart too, if
+    enough samples are drawn. What the translated model does everywhere and the original nowhere is a fault in single
+    precision; what they do at the very samples alone (values that are equal, as in a maximum) is another one.
     """
-    pair, cotangents = compared.pair, compared.cotangents
-    samples = [array[: compared.with_gradients] for array in compared.samples]
-    cotangents = None if cotangents is None else take(cotangents, range(compared.with_gradients))
-    steps, here = _steps(pair.models[0], samples, generator), pair.run(0, samples, cotangents)
+    pair, (given, cotangents) = compared.pair, compared.of_gradients
+    samples = given if pair.models[0].unit < SINGLE_UNIT else [_as_single(one) for one in given]
+    steps, here = _steps(pair.models[0], samples, generator), pair.run(0, samples, cotangents, recorded_alone=True)
     floor = NO_ROUNDING
-    for _ in range(MOST_DRAWS):
+    for _ in range(DRAWS):
         near = move(samples, steps, generator)
-        moved, other = (pair.run(which, near, cotangents) for which in (0, 1))
+        moved, other = (pair.run(which, near, cotangents, recorded_alone=True) for which in (0, 1))
         floor = floor.larger(apart(here, moved, compared.sizes).smaller(apart(moved, other, compared.sizes)))
-        if not compared.apart.beyond(floor.times(FLOOR_FACTOR)):
+        if not compared.apart.beyond(_allowed(floor)):
             break
     return floor
 
@@ -658,10 +645,9 @@ def _steps(original: Side, samples: Arrays, generator: np.random.Generator) -> f
 
     Rounding happens in every layer, and moving the inputs stands for all of it.
     """
-    singles = [_as_single(one) for one in samples]
-    outputs, steps = original.outputs(singles), 1.0
+    outputs, steps = original.outputs(samples), 1.0
     while steps < MOST_STEPS:
-        if relative_difference(outputs, original.outputs(move(singles, steps, generator))) >= ROUNDING:
+        if relative_difference(outputs, original.outputs(move(samples, steps, generator))) >= ROUNDING:
             break
         steps *= 4
     return steps

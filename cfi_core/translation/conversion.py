@@ -91,7 +91,7 @@ def convert_thoroughly(job: Job, route: Route) -> Translation:
 def _measure(job: Job, route: Route, made: Converted) -> Translation:
     """With certificate and layer map."""
     sides = job.sides(made)
-    certificate = _certify(route, sides, job.arrays, lambda: certify(*sides, job.arrays, SEED))
+    certificate = _certify(route, sides, job.arrays, lambda: certify(*sides, job.arrays, SEED, job.outputs))
     noise = random_like(job.arrays, 1, np.random.default_rng(SEED))
     unlike = [np.concatenate([array[:1], more]) for array, more in zip(job.arrays, noise, strict=True)]
     alike = [np.repeat(array[:1], 2, axis=0) for array in job.arrays]
