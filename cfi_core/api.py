@@ -24,7 +24,7 @@ from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose, choose_conversion
 from cfi_core.running import run
 from cfi_core.specs import Kind, Translator
-from cfi_core.translation import keep_rounding, prepare, translate_model
+from cfi_core.translation import prepare, translate_model
 from cfi_core.translation.conversion import Job, convert_anew, convert_thoroughly
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
@@ -199,8 +199,7 @@ def _finish(current: Registry, call: Call, prepared: Prepared) -> Attribution:
     """The steps after the model has been prepared."""
     carried = carry(current, call, prepared)  # 6
     made = run(current, call, prepared, carried)  # 7
-    confirmed = confirm_run(call, prepared, carried, made)
-    keep_rounding(prepared, confirmed)
+    confirmed = confirm_run(call, prepared, carried, made)  # its end
     return bring_home(current, call, confirmed, carried, made.result)  # 8
 
 

@@ -23,7 +23,6 @@ from cfi_core.comparison import (
     Side,
     Sizes,
     apart,
-    computes,
     cosine,
     is_floating,
     move,
@@ -222,7 +221,7 @@ def certify(
         pair.known.append((original, arrays, outputs))
     # A model may take a fixed number of samples.
     draws = (random_like(arrays, samples, generator) for samples in dict.fromkeys((PROBES, len(arrays[0]))))
-    noise = next((drawn for drawn in draws if computes(original, drawn)), None)
+    noise = next((drawn for drawn in draws if pair.computes(drawn)), None)
     sets = {_YOURS: arrays} | ({} if noise is None else {_RANDOM: noise})
     sizes = measure_sizes(pair, list(sets.values()))
     judged: list[Certificate] = []
@@ -326,7 +325,7 @@ def certify_thoroughly(
     pair, notes = Pair((original, translated), [array[:1] for array in arrays]), []
     sizes = measure_sizes(pair, [arrays]).larger(earlier.sizes)
     for label, samples in _everywhere(arrays, generator):
-        if not computes(original, samples):
+        if not pair.computes(samples):
             notes.append(f"not compared on {label}, which the original itself does not take")
             continue
         compared = _compare(pair, samples, label, sizes, generator, all_gradients=True)
@@ -460,18 +459,20 @@ def _judge_in_double(certificate: Certificate, compared: _Comparison) -> Certifi
             rounding explains. What else the models raise passes.
     """
     pair, (samples, cotangents) = compared.pair, compared.most_different
-    exact, other = (pair.in_double.run(which, samples, cotangents) for which in (0, 1))
+    precise = pair.in_double
+    exact, other = (precise.run(which, samples, cotangents, recorded_alone=True) for which in (0, 1))
     if any(output.dtype != np.float64 for output in (*exact.outputs, *other.outputs)):
         raise TypeError("a copy does not compute in double precision")
-    own, others = (apart(exact, pair.run(which, samples, cotangents), compared.sizes) for which in (0, 1))
+    singles = (pair.run(which, samples, cotangents, recorded_alone=True) for which in (0, 1))
+    own, others = (apart(exact, single, compared.sizes) for single in singles)
     if own.beyond(MOST_ROUNDING) or others.beyond(MOST):
         raise TypeError("the copy in double precision computes something else")
-    precise = replace(compared, samples=samples, results=(exact, other), cotangents=cotangents)
+    looked_at = replace(compared, samples=samples, results=(exact, other), cotangents=cotangents)
     constants = RESOLUTION.larger(own.times(CONSTANTS))
     return replace(
         certificate,
-        in_double=(*certificate.in_double, precise.measurement),
-        faults=_faults(precise, precise.apart.beyond(constants), constants, " in double precision"),
+        in_double=(*certificate.in_double, looked_at.measurement),
+        faults=_faults(looked_at, looked_at.apart.beyond(constants), constants, " in double precision"),
         floor=certificate.floor.larger(own),
         gradient_floor=own.gradients if exact.gradients is not None else None,
     )

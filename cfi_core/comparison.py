@@ -378,6 +378,13 @@ class Pair:
         self.known.append((side, arrays, side.outputs(arrays)))
         return self.known[-1][2]
 
+    def computes(self, arrays: Arrays) -> bool:
+        """Whether the original takes these inputs and gives finite outputs for them."""
+        try:
+            return all(bool(np.isfinite(output).all()) for output in self.outputs(self.models[0], arrays))
+        except Exception:  # noqa: BLE001 - the user's model may refuse what it was not made for, in any way
+            return False
+
 
 def _pick(arrays: Arrays, places: tuple[int, ...] | None) -> Arrays:
     return arrays if places is None else [arrays[place] for place in places]
@@ -385,10 +392,7 @@ def _pick(arrays: Arrays, places: tuple[int, ...] | None) -> Arrays:
 
 def computes(side: Side, arrays: Arrays) -> bool:
     """Whether the model takes these inputs and gives finite outputs for them."""
-    try:
-        return all(bool(np.isfinite(output).all()) for output in side.outputs(arrays))
-    except Exception:  # noqa: BLE001 - the user's model may refuse what it was not made for, in any way
-        return False
+    return Pair((side, side)).computes(arrays)
 
 
 def random_like(arrays: Arrays, samples: int, generator: np.random.Generator) -> list[np.ndarray]:

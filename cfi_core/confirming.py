@@ -8,12 +8,15 @@ bridge is the user's model itself, and is not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from cfi_core.certificate import Certificate, certify_at, confirm
-from cfi_core.comparison import Excerpt, Opened, Pair, Side, is_floating
+from cfi_core.certificate import NO_ROUNDING, Certificate, certify_at, confirm
+from cfi_core.comparison import Apart, Excerpt, Opened, Pair, Side, is_floating
 from cfi_core.errors import FOREIGN, UnfaithfulTranslationError, told
 from cfi_core.framework import Pass, Passes
 from cfi_core.framework.axes import Permutation, permutation_at, unpermute
@@ -23,6 +26,9 @@ from cfi_core.records import Call, Carried, Prepared, Run, Translation
 from cfi_core.specs import Need
 
 MOST_SAMPLES, MOST_WITH_GRADIENTS = 32, 8  # that are compared
+
+# What runs have shown of the rounding of converted models, which need not be measured again.
+_rounding: WeakKeyDictionary[Any, Apart] = WeakKeyDictionary()
 
 
 def confirm_run(call: Call, prepared: Prepared, carried: Carried, run: Run) -> Prepared:
@@ -34,12 +40,7 @@ def confirm_run(call: Call, prepared: Prepared, carried: Carried, run: Run) -> P
     translation = prepared.translation
     if translation is None or run.passes is None:
         return prepared
-    sides = _sides(call, prepared, carried)
-    if sides is None:
-        note = "the run not compared (a softmax was left out of one of the models only)"
-        certificate = replace(translation.certificate, notes=(*translation.certificate.notes, note))
-    else:
-        certificate = _confirm(call, sides, run.passes, translation)
+    certificate = _confirm(call, _sides(call, prepared, carried), run.passes, _with_rounding(translation))
     if not certificate.faithful:
         names, method = ", ".join(translation.route.names), call.plan.method
         raise UnfaithfulTranslationError(
@@ -48,18 +49,28 @@ def confirm_run(call: Call, prepared: Prepared, carried: Carried, run: Run) -> P
             f"(cfi.translators() lists them), or a toolset of the model's own framework.",
             certificate,
         )
+    with suppress(TypeError):  # a model of a kind that cannot be watched
+        _rounding[translation.model] = certificate.floor
     return replace(prepared, translation=replace(translation, certificate=certificate))
 
 
-def _sides(call: Call, prepared: Prepared, carried: Carried) -> tuple[Side, Side] | None:
-    """Both models, up to where the method explains them; None if that is not the same place."""
-    adapter, translation = call.original.adapter, prepared.translation
+def _with_rounding(translation: Translation) -> Translation:
+    """With all that is known of the models' rounding."""
+    with suppress(TypeError):
+        certificate, known = translation.certificate, _rounding.get(translation.model, NO_ROUNDING)
+        return replace(translation, certificate=replace(certificate, floor=certificate.floor.larger(known)))
+    return translation
+
+
+def _sides(call: Call, prepared: Prepared, carried: Carried) -> tuple[Side, Side]:
+    """Both models, up to where the method explains the converted one."""
+    adapter, translation, model = call.original.adapter, prepared.translation, carried.request.model
     assert translation is not None
+    twin = adapter.twin(call.original.model)
     head = at_head(call, adapter, adapter.twin(call.original.model), call.inputs.passed)
-    if head.explained != carried.explained:
-        return None
-    model = carried.request.model
-    return Side(adapter, head.model), Side(prepared.adapter, model, translation.input_axes, translation.output_axes)
+    # A softmax that is found in the user's model alone was not left out of what ran.
+    original = head.model if head.explained == carried.explained else twin
+    return Side(adapter, original), Side(prepared.adapter, model, translation.input_axes, translation.output_axes)
 
 
 def _confirm(call: Call, sides: tuple[Side, Side], passes: Passes, translation: Translation) -> Certificate:
@@ -150,7 +161,7 @@ def _excerpt(sides: tuple[Side, Side], passes: Sequence[Pass], count: int, *, wi
     def rows(arrays: Callable[[Pass], Mapping[int, np.ndarray]], axes: Sequence[Permutation]) -> dict[int, np.ndarray]:
         """Of every position, rows of each of the passes."""
         return {
-            i: unpermute(np.concatenate([_some(arrays(each)[i], most) for each in passes]), permutation_at(axes, i))
+            i: unpermute(np.concatenate([arrays(each)[i][:most] for each in passes]), permutation_at(axes, i))
             for i in sorted(arrays(one))
         }
 
@@ -166,8 +177,3 @@ def _excerpt(sides: tuple[Side, Side], passes: Sequence[Pass], count: int, *, wi
     found = [i for i, array in zip(places, arrays[side.first :], strict=True) if is_floating(array)]
     pair = Pair(sides, asked=(*outputs,), taken=tuple(found.index(i) for i in taken))
     return Excerpt(pair, arrays, [*outputs.values()], [*map(cotangents.get, range(count))], [*back.values()])
-
-
-def _some(rows: np.ndarray, most: int) -> np.ndarray:
-    """Some rows, the last one among them."""
-    return rows[np.unique(np.linspace(len(rows) - 1, 0, most).astype(int))]

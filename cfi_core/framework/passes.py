@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,7 +41,8 @@ class Pass:
 class Passes:
     """Chooses which samples of which passes an adapter keeps (`FrameworkAdapter.watch_passes`).
 
-    Kept are the first pass, the largest, the last and some others, each with its last sample and some others.
+    Kept are the first pass, the largest, the last and some others; of each the last sample, those with the largest and
+    the smallest value, and some others, in this order.
 
     Attributes:
         count: Passes so far.
@@ -55,11 +57,17 @@ class Passes:
         self._drawn: list[Pass] = []
         self.count = self.samples = 0
 
-    def open(self, samples: int) -> Pass:
-        """The record of the pass that begins, to be filled in."""
+    def open(self, samples: int, also: Sequence[int] = ()) -> Pass:
+        """The record of the pass that begins, to be filled in.
+
+        Args:
+            samples: How many it has.
+            also: Positions of samples to keep in any case: those with the largest and the smallest value.
+        """
         most = min(samples, OF_OTHERS if self.count else OF_FIRST)
         others = self._generator.choice(samples - 1, most - 1, replace=False)
-        made = Pass(samples, np.sort(np.append(others, samples - 1)))
+        rows = dict.fromkeys((samples - 1, *also, *map(int, others)))
+        made = Pass(samples, np.array([*rows]))
         self.count, self.samples = self.count + 1, self.samples + samples
         self._first, self._last = self._first or made, made
         if self._largest is None or samples > self._largest.samples:

@@ -233,7 +233,7 @@ class NetworkAdapter(FrameworkAdapter):
         self, model: Network, inputs: Arrays, cotangents: Sequence[np.ndarray | None]
     ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
         assert cotangents[0] is not None
-        return [model(*inputs)], [model.gradients(inputs[0], cotangents[0])["input"]]
+        return [self.outputs(model, inputs)], [model.gradients(inputs[0], cotangents[0])["input"]]
 
     def layers(self, model: Network, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
         shapes = {name: value.shape[1:] for name, value in model.layers(inputs[0]).items()} if inputs else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from time import perf_counter
 
 from cfi_core.adapters import adapter_for
@@ -13,7 +12,6 @@ from cfi_core.registry import Registry
 from cfi_core.routes import way_to_install
 from cfi_core.translation.bridging import bridge
 from cfi_core.translation.conversion import Job, convert
-from cfi_core.translation.store import revise
 
 
 def prepare(registry: Registry, call: Call) -> Prepared:
@@ -39,15 +37,6 @@ def prepare(registry: Registry, call: Call) -> Prepared:
 
     translation = translate_model(job, plan.routes, attempt)
     return Prepared(adapter, translation.model, translation, perf_counter() - started)
-
-
-def keep_rounding(former: Prepared, confirmed: Prepared) -> None:
-    """Keeps for later calls what a run has shown of the rounding of a converted model."""
-    if former.translation and confirmed.translation:
-        known, found = former.translation.certificate, confirmed.translation.certificate
-        if found.floor != known.floor:
-            certificate = replace(known, floor=found.floor, gradient_floor=found.gradient_floor)
-            revise(former.translation, replace(former.translation, certificate=certificate))
 
 
 def translate_model(job: Job, routes: Sequence[Route], attempt: Callable[[Job, Route], Translation]) -> Translation:

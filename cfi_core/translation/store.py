@@ -91,14 +91,6 @@ def kept(
     return made
 
 
-def revise(former: _Made, made: _Made) -> None:
-    """Keeps something in the place of what was kept: more is known of it."""
-    with _lock:
-        for key, (kept_so_far, digest) in cache.items():
-            if kept_so_far is former:
-                cache[key] = (made, digest)
-
-
 def _keep(key: Key, model: Any, entry: tuple[Any, str]) -> None:
     with _lock:
         # A model whose weights have changed will not come back to its former content: one entry for each

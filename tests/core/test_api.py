@@ -16,7 +16,17 @@ from cfi_core.records import Arguments
 from cfi_core.testing import fake, use_plugins
 from cfi_core.testing.fake import Painting
 
-STEPS = ("finding", "detection", "routing", "checking", "translation", "carrying", "running", "homecoming")
+STEPS = (
+    "finding",
+    "detection",
+    "routing",
+    "checking",
+    "translation",
+    "carrying",
+    "running",
+    "confirming",
+    "homecoming",
+)
 
 
 def steps_of(call: Callable[[], Any]) -> list[str]:

@@ -100,7 +100,7 @@ class _Watch:
         ]
         if len(samples) != 1 or 0 in samples or not known:
             return
-        one = self._passes.open(samples.pop())
+        one = self._passes.open(samples.pop(), _extremes(inputs[0]))
         one.inputs = [self._rows(one, value) for value in inputs]
         one.outputs = {i: self._rows(one, value) for i, value in known if len(value) == one.samples}
         if kept is not None:
@@ -135,3 +135,11 @@ def _tap(value: Any, keep: Callable[[Any], None]) -> Any:
     if mask is not None:
         keras.src.backend.set_keras_mask(made, mask)
     return made
+
+
+def _extremes(values: Any) -> list[int]:
+    """The samples with the largest and the smallest value."""
+    if not (values.dtype.is_floating or values.dtype.is_integer):
+        return []
+    rows = tf.reshape(values, (len(values), -1))
+    return [int(tf.argmax(tf.reduce_max(rows, 1))), int(tf.argmin(tf.reduce_min(rows, 1)))]

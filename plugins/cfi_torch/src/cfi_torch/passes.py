@@ -57,7 +57,7 @@ class _Watch:
         """After a pass, whose arguments may be others than it was called with."""
         if not args or not all(isinstance(one, torch.Tensor) and one.ndim and len(one) == len(args[0]) for one in args):
             return
-        kept = self._passes.open(len(args[0]))
+        kept = self._passes.open(len(args[0]), _extremes(args[0]))
         kept.changed = self._changed or any(len(one) != kept.samples for one in self._given.values())
         if all(one is tap for one, tap in zip(args, self._taps, strict=False)):
             self._known.append(kept)
@@ -102,3 +102,11 @@ class _Watch:
 
     def _rows(self, kept: Pass, tensor: torch.Tensor) -> np.ndarray:
         return np.array(self._read(tensor.detach()[torch.as_tensor(kept.rows, device=tensor.device)]))
+
+
+def _extremes(values: torch.Tensor) -> list[int]:
+    """The samples with the largest and the smallest value."""
+    if not values.numel() or values.is_complex():
+        return []
+    rows = values.detach().reshape(len(values), -1)
+    return [int(rows.amax(1).argmax()), int(rows.amin(1).argmin())]
