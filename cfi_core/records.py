@@ -236,6 +236,7 @@ class ModelAtHead:
     model: Any
     explained: str  # in words, for the provenance
     warning: str = ""  # what the user should be told of it
+    cut: bool = False  # whether it gives something else than the user's model
 
 
 @dataclass(frozen=True, eq=False)
