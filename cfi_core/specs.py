@@ -187,8 +187,8 @@ class Completeness(Checked):
 
     Attributes:
         total: What they add up to.
-        within: The largest gap, relative to the larger of that total and a tenth of all that took part, that is no
-            reason to warn (see docs/certificates.md).
+        within: The largest gap, relative to that total or a quarter of what took part, that is no reason to
+            warn (see docs/certificates.md).
         baseline: What the method takes where the user gives no baselines.
         only_with: Own arguments, and the value (a bool or None) without which nothing is promised.
         steps: Own argument that says in how many steps the values are approximated.

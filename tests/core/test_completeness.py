@@ -269,10 +269,10 @@ def test_the_sample_that_is_off_is_told(here, painting, images):
 
 
 def test_too_few_steps_are_told_with_how_many_might_do(here, painting, images):
-    """A gap of 10 % with 8 steps, which may be 5 %: twice as many, for a gap that falls with their number."""
+    """A gap of 10 % with 8 steps, which may be 5 %: four times as many for half of that."""
     here.stamp = off_by(lambda values: values * 0.9)
     with pytest.warns(
-        cfi.CompletenessWarning, match=r"The 8 steps are too few: pass exec_args=\{'steps': 16\}.*the model jumps"
+        cfi.CompletenessWarning, match=r"The 8 steps are too few: pass exec_args=\{'steps': 32\}.*the model jumps"
     ):
         explain(painting, images, "stepped")
     here.stamp = off_by(lambda values: values * 0.96)

@@ -149,10 +149,10 @@ _CONTRIBUTIONS: Mapping[str, Any] = {"multiply_by_inputs": True}
 _BY_RULES: Mapping[str, Any] = {**_CONTRIBUTIONS, "custom_attribution_func": None}
 _OF_NEURON_OUTPUT: Mapping[str, Any] = {"attribute_to_neuron_input": False}
 
-# Sundararajan et al. 2017, section 5: enough steps are those with which the sum fits to 5 %.
+# Sundararajan et al. 2017, section 5: the steps are enough if the sum fits to 5 %. Twice that is a reason to warn.
 _PATH_INTEGRAL = Completeness(
     total=Total.DIFFERENCE,
-    within=0.05,
+    within=0.1,
     only_with=_CONTRIBUTIONS,
     steps="n_steps",
     suspect="the model jumps between the baselines and the inputs, or has a gradient that is not its own.",
