@@ -63,7 +63,7 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
         ),
         head=plan.head,
     )
-    return Carried(request, head.explained, started)
+    return Carried(request, head.explained, head.cut, started)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from cfi_core.contract import Axes, MethodResult, Target
 from cfi_core.errors import FOREIGN, CompletenessWarning, told, warn
 from cfi_core.framework import flatten, items, map_structure
 from cfi_core.heads import at_head
-from cfi_core.records import Call, Carried, ModelAtHead, Prepared
+from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
 from cfi_core.specs import Completeness, Kind, Total
 
@@ -45,9 +45,9 @@ def measure_completeness(
 ) -> dict[str, Any]:
     """Compares the sum of each sample's values (in the user's axes) with the outputs that it stands for.
 
-    It costs one forward pass of the user's model on the baselines, and one on the inputs where the model was cut at its
-    logits or a neuron is explained. Only where the sum is off, and the method is one of layers, the model is run once
-    more, to see what leads around the layer.
+    It costs one forward pass of the model on the baselines; one more, on the inputs, where a neuron is explained,
+    and two more where a softmax was left out, which has to be found first. Only where the sum of a layer's values is
+    off, the model is run again, to see what leads around the layer.
 
     Returns:
         For the provenance: `gap` (the largest of all samples), `bound` and `against`; or a `gap` of None, and `why`.
@@ -109,12 +109,14 @@ class _Explained:
         return self.call.original.adapter.twin(self.call.original.model)
 
     @cached_property
-    def head(self) -> ModelAtHead:
+    def model(self) -> Any:
         """The user's model, ending where the method explains it."""
+        if not self.carried.cut:
+            return self.twin
         head = at_head(self.call, self.call.original.adapter, self.twin, self.call.inputs.passed)
-        if head.explained != self.carried.explained:
-            raise _Unmeasured(f"what is explained ({self.carried.explained}) is not found in your own model")
-        return head
+        if not head.cut:
+            raise _Unmeasured("the softmax that was left out is not found in your own model")
+        return head.model
 
     @property
     def neuron(self) -> bool:
@@ -124,7 +126,7 @@ class _Explained:
     @cached_property
     def at_inputs(self) -> np.ndarray:
         """Of each sample."""
-        known = not self.neuron and not self.head.cut
+        known = not self.neuron and not self.carried.cut
         outputs = self.call.outputs if known else self.run(self.call.inputs.passed)
         return self.pick(outputs, np.arange(self.samples)[:, None])[:, 0]
 
@@ -189,7 +191,7 @@ class _Explained:
         """The model's outputs; the layer's, where a neuron is explained."""
         adapter = self.call.original.adapter
         if not self.neuron:
-            return adapter.outputs(self.head.model, passed)
+            return adapter.outputs(self.model, passed)
         (layer,) = self.call.plan.layers
         return adapter.activations(self.twin, passed, [layer])[layer]
 
@@ -224,7 +226,7 @@ class _Explained:
     def through_layers(self) -> np.ndarray:
         """What the inputs give where the layers' outputs are those of the baselines."""
         inputs, layers = self.call.inputs, self.call.plan.layers
-        runner = self.call.original.adapter.runner(self.head.model, inputs.passed, layers)
+        runner = self.call.original.adapter.runner(self.model, inputs.passed, layers)
         adapter, rows = self.call.original.adapter, self.rows_of_baselines[:, 0]
         at_rows = [adapter.tensor(part[rows], self.call.original.model) for part in self.baselines]
         values = [*at_rows, *inputs.held]
@@ -299,7 +301,7 @@ class _Sums:
             self.gaps = self.relative(self.sums - self.expected, self.expected)
             return _AROUND
         around = through - self.explained.at_baselines[:, 0]
-        if self.relative(around, self.expected).max() > self.bound:
+        if self.relative(around, self.expected).max() > self.gaps.max() / 10:
             raise _Unmeasured("paths lead around the layer, so that its values need not add up")
         return against
 
@@ -318,9 +320,8 @@ class _Sums:
             return "They would fit if the samples stood in another order: report it to the toolset's plugin."
         steps, gap = self.result.applied.get(self.promise.steps), self.gaps.max()
         if isinstance(steps, int):
-            needed = math.ceil(
-                2 * steps * gap / self.promise.within
-            )  # half the bound, of a gap that falls as 1 / steps
+            # Half the bound, by a gap that falls as their number grows: so it does where a ReLU switches on the path.
+            needed = math.ceil(round(2 * steps * gap / self.promise.within, 1))
             return (
                 f"The {steps} steps are too few: pass exec_args={{'{self.promise.steps}': {needed}}}. If more steps "
                 f"do not help, {self.promise.suspect}"
