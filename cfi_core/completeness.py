@@ -13,7 +13,7 @@ import numpy as np
 from cfi_core.adapters import as_array, as_arrays, is_number
 from cfi_core.contract import Axes, MethodResult, Target
 from cfi_core.errors import FOREIGN, CompletenessWarning, told, warn
-from cfi_core.framework import flatten, items, map_structure
+from cfi_core.framework import Runner, flatten, items, map_structure
 from cfi_core.heads import at_head
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
@@ -223,16 +223,24 @@ class _Explained:
         array = adapter.to_numpy(found) if adapter.is_tensor(found) else np.asarray(found)
         return array.astype(np.float64).reshape(rows.shape)
 
-    def through_layers(self) -> np.ndarray:
-        """What the inputs give where the layers' outputs are those of the baselines."""
-        inputs, layers = self.call.inputs, self.call.plan.layers
-        runner = self.call.original.adapter.runner(self.model, inputs.passed, layers)
+    @cached_property
+    def own_baselines(self) -> list[Any]:
+        """Tensors with a baseline for each sample, the first of a distribution."""
         adapter, rows = self.call.original.adapter, self.rows_of_baselines[:, 0]
-        at_rows = [adapter.tensor(part[rows], self.call.original.model) for part in self.baselines]
-        values = [*at_rows, *inputs.held]
+        return [adapter.tensor(array[rows], self.call.original.model) for array in self.baselines]
+
+    @cached_property
+    def runner(self) -> Runner:
+        """The model, opened at the layers."""
+        return self.call.original.adapter.runner(self.model, self.call.inputs.passed, self.call.plan.layers)
+
+    def with_layers_of(self, others: Sequence[Any], inputs: Sequence[Any]) -> np.ndarray:
+        """What the inputs give where the layers' outputs are those of others."""
+        held, runner, adapter = self.call.inputs.held, self.runner, self.call.original.adapter
+        values = [*others, *held]
         for stage in range(len(runner.layers)):
             values.extend(runner.run(stage, values))
-        values[: len(inputs.passed)] = inputs.passed
+        values[: len(inputs)] = inputs
         leaves = iter([adapter.to_numpy(leaf) for leaf in runner.run(len(runner.layers), values)])
         outputs = map_structure(lambda _: next(leaves), self.call.outputs)
         return self.pick(outputs, np.arange(self.samples)[:, None])[:, 0]
@@ -295,13 +303,16 @@ class _Sums:
         against = str(self.promise.total)
         if self.gaps.max() <= self.bound or self.call.plan.method.kind is not Kind.LAYER:
             return against
-        through = self.explained.through_layers()
+        explained, inputs = self.explained, self.call.inputs.tensors
+        layer_at_baselines = explained.with_layers_of(explained.own_baselines, inputs)
         if self.promise.inputs_at_layer:
-            self.expected = (self.explained.at_inputs - through)[None]
+            self.expected = (explained.at_inputs - layer_at_baselines)[None]
             self.gaps = self.relative(self.sums - self.expected, self.expected)
             return _AROUND
-        around = through - self.explained.at_baselines[:, 0]
-        if self.relative(around, self.expected).max() > self.gaps.max() / 10:
+        # Either is as if the inputs were exchanged too, where nothing but the layer leads from them to the output.
+        layer_at_inputs = explained.with_layers_of(inputs, explained.own_baselines)
+        around = [layer_at_baselines - explained.at_baselines[:, 0], layer_at_inputs - explained.at_inputs]
+        if max(self.relative(one, self.expected).max() for one in around) > self.gaps.max() / 10:
             raise _Unmeasured("paths lead around the layer, so that its values need not add up")
         return against
 

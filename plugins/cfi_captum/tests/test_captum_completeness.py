@@ -339,6 +339,20 @@ def test_around_a_layer_the_inputs_are_held() -> None:
     assert gap(found) < IN_STEPS
 
 
+def test_a_path_around_that_vanishes_at_the_baselines_is_one() -> None:
+    """A gate changes nothing where what it multiplies is zero."""
+
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.side, self.gate = nn.Linear(4, 3, bias=False), nn.Linear(4, 3), nn.Sigmoid()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x) * self.gate(self.side(x))
+
+    assert "paths lead around" in why(explain("layer_conductance", Gated(), torch.randn(3, 4), layer="first", target=1))
+
+
 def test_every_method_says_what_it_promises() -> None:
     """The others attribute by a gradient, an ablation or a map, none of which has a sum."""
     silent = {key for key, method in METHODS.items() if method.completeness is None}
