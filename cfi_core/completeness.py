@@ -252,12 +252,12 @@ class _Sums:
     def __init__(self, explained: _Explained, result: MethodResult, values: Sequence[np.ndarray]) -> None:
         self.explained, self.result = explained, result
         self.call, self.promise = explained.call, explained.promise
-        parts = [part.astype(np.float64).reshape(len(part), -1) for part in self._of_groups(values)]
+        parts = [part.reshape(len(part), -1) for part in self._of_groups(values)]
         # Relevance is kept by each layer, all else by all values together.
         alone = self.promise.total is Total.RELEVANCE and self.call.plan.method.kind is Kind.LAYER
         totals = [[part] for part in parts] if alone else [parts]
-        self.sums = np.array([sum(part.sum(1) for part in total) for total in totals])
-        self.sizes = np.array([sum(np.abs(part).sum(1) for part in total) for total in totals])
+        self.sums = np.array([sum(part.sum(1, dtype=np.float64) for part in total) for total in totals])
+        self.sizes = np.array([sum(np.abs(part).sum(1, dtype=np.float64) for part in total) for total in totals])
         units = max(_UNITS.get(str(value.dtype).rpartition(".")[2], 0.0) for value in result.values)
         self.bound = self.promise.within + ROUNDINGS * units
         self.expected = self._expect()
