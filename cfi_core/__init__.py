@@ -16,6 +16,7 @@ from cfi_core.errors import (
     CFIError,
     CFIWarning,
     ChoiceWarning,
+    CompletenessWarning,
     InputError,
     LayerError,
     MethodError,
@@ -48,4 +49,4 @@ __all__ += ["Attribution", "PendingLayer", "Plan", "Translation", "Certificate",
 __all__ += ["CFIError", "ArgumentError", "InputError", "TargetError", "LayerError", "MethodError", "NoGradientError"]
 __all__ += ["PlotError", "PluginConflictError", "RouteError", "TranslationError", "UnfaithfulTranslationError"]
 __all__ += ["UnknownFrameworkError", "UnknownMethodError"]
-__all__ += ["CFIWarning", "ChoiceWarning", "ModelWarning", "PluginWarning", "TranslationWarning"]
+__all__ += ["CFIWarning", "ChoiceWarning", "CompletenessWarning", "ModelWarning", "PluginWarning", "TranslationWarning"]

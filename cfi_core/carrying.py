@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.adapters import as_array, as_arrays, framework_of_tensor, is_number
+from cfi_core.adapters import as_array, as_arrays, framework_of_tensor, is_array, is_number
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import ArgumentError, LayerError, ModelWarning, warn
 from cfi_core.framework.axes import Permutation, inverse, permute
@@ -63,7 +63,7 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
         ),
         head=plan.head,
     )
-    return Carried(request, head.explained, started)
+    return Carried(request, head.explained, head.cut, started)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,11 +178,16 @@ class _Carrier:
     def like_inputs(self, value: Any) -> tuple[Any, ...]:
         """Arrays (or numbers) with the axes of the inputs, one for each of them."""
         parts = value if isinstance(value, tuple) else as_arrays(self.registry, value)
-        return tuple(self._like_input(part, self.prepared.input_axes(i)) for i, part in enumerate(parts))
+        return tuple(self._like_input(part, i) for i, part in enumerate(parts))
 
-    def _like_input(self, part: Any, axes: Permutation) -> Any:
+    def _like_input(self, part: Any, position: int) -> Any:
+        axes = self.prepared.input_axes(position)
         if isinstance(part, np.ndarray) and not part.shape:
             return self.prepared.adapter.tensor(part, self.model)
+        if is_array(self.registry, part) and not is_number(part):
+            array = part if hasattr(part, "shape") else as_array(self.registry, part, "an array")
+            if lacking := self.call.inputs.arrays[position].ndim - len(array.shape):  # axes in front
+                part = as_array(self.registry, array, "an array")[(None,) * lacking]
         return self._by_value(part) if part is None or is_number(part) else self._tensor(part, axes)
 
     def _like_layer(self, value: Any, layers: Sequence[str]) -> Any:

@@ -114,6 +114,8 @@ class MethodResult(Checked):
         applied: What was done to the raw values and with which settings, for the provenance.
         layer: Name, in the model that ran, of the layer that the values are of, where the toolset took another one than
             it was given; None where it did not.
+        absorbed: Of a method that promises `Total.RELEVANCE`: the share of what is explained that its rules keep back
+            by design (the relevance of biases), one array of a number per sample for each total; None: not known.
     """
 
     values: tuple[Any, ...]
@@ -121,6 +123,7 @@ class MethodResult(Checked):
     extras: Notes = field(default_factory=dict)
     applied: Notes = field(default_factory=dict)
     layer: Name | None = None
+    absorbed: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)

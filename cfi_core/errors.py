@@ -107,6 +107,10 @@ class ModelWarning(CFIWarning):
     """Something about the user's model changes what the attribution means."""
 
 
+class CompletenessWarning(CFIWarning):
+    """The values do not add up to what their method promises."""
+
+
 def told(error: BaseException) -> str:
     """Kind and message of a foreign error, on one line and in short, without the full stop at its end."""
     try:

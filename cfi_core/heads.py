@@ -46,7 +46,7 @@ def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[
     if logits is not None:
         after = flatten(adapter.outputs(logits, inputs)) if several else []
         if not several or not np.array_equal(before[position], after[position]):
-            return ModelAtHead(logits, "the logit: the model's final softmax was left out")
+            return ModelAtHead(logits, "the logit: the model's final softmax was left out", cut=True)
     elif any(output.min() >= 0 and np.allclose(output.sum(1), 1, atol=1e-3) for output in rows):
         return ModelAtHead(
             model,

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 from cfi_core.attribution import Attribution, Outlets
 from cfi_core.boundary import observe
+from cfi_core.completeness import measure_completeness
 from cfi_core.contract import Axes, MethodResult
 from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, told, warn
 from cfi_core.framework.axes import Permutation, unpermute
@@ -36,6 +37,7 @@ def bring_home(
         MethodError: The method gave NaN or infinite values.
 
     Warns:
+        CompletenessWarning: The values do not add up to what the method promises.
         ModelWarning: The values are zero everywhere.
         PluginWarning: It could not be drawn.
     """
@@ -44,6 +46,7 @@ def bring_home(
     parts = [_label(call, prepared, layers, result.axes, i, value) for i, value in enumerate(result.values)]
     values, dims = zip(*parts, strict=True)
     _check_values(call, values)
+    completeness = measure_completeness(registry, call, prepared, carried, result, values)
     inputs = call.inputs.arrays if call.inputs.given else ()
     attribution = Attribution(
         values=values if len(parts) > 1 else values[0],
@@ -56,7 +59,7 @@ def bring_home(
         target=next(iter(plan.arguments.of_role(Role.OWN_TARGET, plan.method)), plan.arguments.target),
         layer=layers if len(layers) > 1 else next(iter(layers), None),
         extras={name: _as_numpy(prepared, value) for name, value in result.extras.items()},
-        provenance=_provenance(registry, call, prepared, carried, result),
+        provenance=_provenance(registry, call, prepared, carried, result) | {"completeness": completeness},
         inputs=inputs,
         input_dims=tuple(original.adapter.dims(original.model, array.shape) for array in inputs),
         outlets=Outlets(registry.plotters, registry.writers),

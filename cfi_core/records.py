@@ -236,6 +236,7 @@ class ModelAtHead:
     model: Any
     explained: str  # in words, for the provenance
     warning: str = ""  # what the user should be told of it
+    cut: bool = False  # whether a softmax was left out
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,6 +300,7 @@ class Carried:
 
     request: MethodRequest
     explained: str  # in words, for the provenance
+    cut: bool  # whether a softmax at the end was left out
     started: float  # when carrying began, in the seconds of `time.perf_counter`
 
 

@@ -66,6 +66,16 @@ class Role(StrEnum):
     """Inputs, where one sample alone may come without its sample axis, if the model declares how many axes it takes."""
 
 
+class Total(StrEnum):
+    """What the values of a method add up to, all values of a sample together; `f` is what is explained."""
+
+    DIFFERENCE = "f(inputs) - f(baselines)"
+    MEAN_DIFFERENCE = "f(inputs) - mean of f(baselines)"
+    """Over all baselines, which are a distribution for every sample."""
+    RELEVANCE = "f(inputs), less what the rules absorb by design"
+    """Of each layer on its own, where the values are of layers."""
+
+
 Translator = str | Sequence[str] | None
 """What users may write in `translator=`: a name, a kind (`"conversion"`, `"bridge"`), a list of names, or nothing."""
 
@@ -172,6 +182,35 @@ class Defaults(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Completeness(Checked):
+    """What the values of a method promise to add up to; core measures it after every run.
+
+    Attributes:
+        total: What they add up to.
+        within: The largest gap, relative to that total or a quarter of what took part, that is no reason to
+            warn (see docs/certificates.md).
+        baseline: What the method takes where the user gives no baselines.
+        only_with: Own arguments, and the value (a bool or None) without which nothing is promised.
+        steps: Own argument that says in how many steps the values are approximated.
+        groups: Own argument whose array numbers groups of elements, each of which holds the value of its whole group.
+        inputs_at_layer: Of a layer method: paths around the layer are held at the inputs. Without it, nothing is
+            promised of a layer that has such paths.
+        suspect: What to suspect first of a large gap, in a sentence.
+        unmeasured: Why no output can tell whether the promise is kept, if so.
+    """
+
+    total: Total
+    within: float = 1e-3
+    baseline: float = 0.0
+    only_with: Mapping[Identifier, Any] = field(default_factory=dict)
+    steps: Identifier | Literal[""] = ""
+    groups: Identifier | Literal[""] = ""
+    inputs_at_layer: bool = False
+    suspect: str = ""
+    unmeasured: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodSpec(Checked):
     """One introspection method of one toolset.
 
@@ -197,6 +236,7 @@ class MethodSpec(Checked):
         wraps: Own constructor argument that names another method of the same toolset, whose needs and head then
             count as well.
         defaults: Settings that apply where the user gives none: raw, and those of the toolset.
+        completeness: What the values promise to add up to; None if nothing.
     """
 
     key: Key
@@ -216,6 +256,7 @@ class MethodSpec(Checked):
     argument_needs: Mapping[Identifier, Need] = field(default_factory=dict)
     wraps: Identifier | Literal[""] = ""
     defaults: Defaults = field(default_factory=Defaults)
+    completeness: Completeness | None = None
 
     def complete(
         self, defaults: str, init_args: Mapping[str, Any], exec_args: Mapping[str, Any]
@@ -230,6 +271,8 @@ class MethodSpec(Checked):
         super().__post_init__()
         spoken_of = {name: {*getattr(self, name)} for name in ("roles", "native_only", "argument_needs")}
         spoken_of["defaults"] = {*self.defaults.raw, *self.defaults.toolset}
+        if promise := self.completeness:
+            spoken_of["completeness"] = {*promise.only_with, *filter(None, (promise.steps, promise.groups))}
         for name, arguments in spoken_of.items():
             if unknown := sorted(arguments - {*self.init_args, *self.exec_args}):
                 names = ", ".join(map(repr, unknown))

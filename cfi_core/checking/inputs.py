@@ -117,8 +117,13 @@ def run_original(original: Original, inputs: Inputs, *, native: bool = False) ->
 
 
 def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str) -> None:
-    """Refuses arrays or numbers, one part for each input, whose shapes (or, for baselines, types) do not fit."""
+    """Refuses arrays or numbers, one part for each input, whose shapes (or, for baselines, types) do not fit.
+
+    All but baselines may lack axes in front, as where arrays of numpy are broadcast.
+    """
     arrays = inputs.arrays
+    if callable(value) and not is_array(registry, value):
+        raise InputError(f"{name} is a function. Call it, and pass what it gives: {name}=function(inputs).")
     parts = value if isinstance(value, tuple) else as_arrays(registry, value)
     if len(parts) != len(arrays):
         raise InputError(f"{name} has {len(parts)} parts for {len(arrays)} inputs. Pass one for each input.")
@@ -126,6 +131,8 @@ def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str)
         if part is None or is_number(part):
             continue
         array = as_array(registry, part, name)
+        if name != "baselines":
+            array = array[(None,) * (like.ndim - array.ndim)]
         if array.ndim != like.ndim:
             raise InputError(
                 f"{name} has shape {array.shape}, but needs the axes of the inputs {like.shape}, with a first axis of "

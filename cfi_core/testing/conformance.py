@@ -173,10 +173,17 @@ class _Conformance(ABC):
 
 
 class ToolsetConformance(_Conformance):
-    """Every method of a toolset, run natively, on a model that all its methods can explain."""
+    """Every method of a toolset, run natively, on a model that all its methods can explain.
+
+    Attributes:
+        toolset: Its name.
+        arguments: For each method key, what `cfi.attribute` needs besides the inputs.
+        mixing: Keys of the methods whose values of a sample depend on the others by definition.
+    """
 
     toolset: ClassVar[str]
     arguments: ClassVar[Mapping[str, Mapping[str, Any]]]
+    mixing: ClassVar[frozenset[str]] = frozenset()
 
     def test_specs_are_complete(self) -> None:
         """There are methods, and each cites where it comes from."""
@@ -208,6 +215,33 @@ class ToolsetConformance(_Conformance):
                 message = f"{method.key} gives other values with one seed"
                 np.testing.assert_allclose(values, repeated, rtol=1e-5, atol=1e-7, err_msg=message)
             assert first.route == () and first.provenance["applied"] is not None, method.key
+
+    def test_samples_keep_their_order(self) -> None:
+        """Values of the first sample are the same whatever the others are, so they are its own."""
+        model, inputs = self.make_model(), self.make_inputs()
+        for method in self._methods():
+            if method.kind is Kind.FEATURE_VISUALIZATION or method.key in self.mixing:
+                continue
+            batches = inputs, np.repeat(inputs[:1], len(inputs), axis=0)
+            arguments = dict(seed=1, **self.arguments[method.key])
+            found: list[Any] = [
+                cfi.attribute(model, method.key, self.toolset, inputs=batch, **arguments) for batch in batches
+            ]
+            for (values, _), (others, _) in zip(*(one.parts for one in found), strict=True):
+                same = np.allclose(values[0], others[0], rtol=1e-3, atol=1e-4 * np.abs(values[0]).max())
+                assert same, f"{method.key} gives the first sample other values, as if samples stood in another order"
+
+    def test_values_add_up_as_promised(self) -> None:
+        """Where the spec says that they add up to something, they do."""
+        model, inputs = self.make_model(), self.make_inputs()
+        for method in self._methods():
+            if method.completeness is None or method.completeness.unmeasured:
+                continue
+            arguments = dict(inputs=inputs, seed=1, **self.arguments[method.key])
+            found: Any = cfi.attribute(model, method.key, self.toolset, **arguments)
+            measured = found.provenance["completeness"]
+            assert measured["gap"] is not None, f"the sum of {method.key} is not measured: {measured['why']}"
+            assert measured["gap"] <= measured["bound"], f"{method.key} misses {measured['against']}: {measured['gap']}"
 
     def test_failures_are_typed(self) -> None:
         """Whatever the toolset raises reaches the user as an error of CFI."""

@@ -343,6 +343,16 @@ def test_masks_turn_with_their_inputs():
         explain(target=("grid", 1, 3), exec_args={"mask": mask})
 
 
+def test_masks_may_lack_axes_in_front():
+    """As where arrays are broadcast, in the user's axes, whatever they are where the method runs."""
+    rows = np.array([[0], [1]]) * np.ones((1, 4), int)
+    lacking = explain(target=("grid", 1, 3), exec_args={"mask": (rows, None)})
+    full = explain(target=("grid", 1, 3), exec_args={"mask": (np.broadcast_to(rows, (1, 3, 2, 4)), None)})
+    assert_values(lacking, full.values)
+    with pytest.raises(cfi.InputError, match=r"mask has shape \(1, 1, 4, 2\), which does not fit inputs"):
+        explain(target=("grid", 1, 3), exec_args={"mask": (rows.T, None)})
+
+
 def test_a_window_has_its_axes_in_the_order_of_the_model_that_runs():
     explain(target=("grid", 1, 3), exec_args={"window": ((3, 1, 2), (4,))})
     explain(target=("grid", 1, 3), exec_args={"window": (3, 1, 2)})

@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import cfi_core as cfi
 from cfi_core import hookspec
 from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import ANY, RUNNABLE, Kind, MethodSpec, Need, ToolsetSpec, TranslatorSpec
+from cfi_core.specs import ANY, RUNNABLE, Completeness, Kind, MethodSpec, Need, ToolsetSpec, Total, TranslatorSpec
 from cfi_core.testing import fake, use_plugins
 from cfi_core.testing.conformance import (
     BridgeConformance,
@@ -228,6 +229,32 @@ def unrepeatable(request):
     return MethodResult((np.random.default_rng().normal(size=request.inputs[0].shape),), Axes.INPUT)
 
 
+def test_the_kit_tells_a_promise_that_is_not_kept(run):
+    class Faulty(ToolsetConformance):
+        toolset = "stamps"
+        arguments: ClassVar = {"stamp": {"target": 0}}
+
+        def make_model(self):
+            return Print(*weights())
+
+        def make_inputs(self):
+            return np.random.default_rng(2).normal(size=(2, 5, 7, 3))
+
+    promise = Completeness(total=Total.DIFFERENCE)
+    spec = method(optional=("target", "baselines"), completeness=promise)
+    for factor in (1, 2):
+
+        def stamp(request, factor=factor):
+            sums = request.model(request.inputs[0])[:, 0] - request.model(0 * request.inputs[0])[:, 0]
+            return MethodResult((np.ones((2, 5, 7, 3)) * sums[:, None, None, None] * factor / 105,), Axes.INPUT)
+
+        run(stamp)
+        with use_plugins(fake, planted(cfi_methods=lambda: [spec])), warnings.catch_warnings():
+            warnings.simplefilter("ignore", cfi.CompletenessWarning)
+            said = failures(Faulty)
+        assert ("stamp misses f(inputs) - f(baselines)" in said) if factor == 2 else said == ""
+
+
 INPUTS = np.zeros((2, 5, 7, 3))
 MODEL = Print(*weights())
 
@@ -254,6 +281,11 @@ MODEL = Print(*weights())
         (spoilt_inputs, "stamp changed the inputs"),
         (spoilt_model, "stamp changed the model"),
         (unrepeatable, "stamp gives other values with one seed"),
+        (lambda r: MethodResult((gradient(r)[::-1],), Axes.INPUT), "as if samples stood in another order"),
+        (
+            lambda r: MethodResult((gradient(r) + gradient(r).mean(0),), Axes.INPUT),
+            "gives the first sample other values",
+        ),
     ],
 )
 def test_the_kit_tells_faults_of_a_toolset(run, function, match):
@@ -303,7 +335,7 @@ def test_the_kit_tells_a_toolset_that_is_not_all_tested(run):
         toolset = "stamps"
 
     told = [line.partition(": ")[2] for line in failures(Absent).splitlines()]
-    assert len(told) == 4 and set(told) == {"no plugin offers a method of 'stamps'"}
+    assert len(told) == 6 and set(told) == {"no plugin offers a method of 'stamps'"}
 
     class Uncited(TestPress):
         toolset = "stamps"

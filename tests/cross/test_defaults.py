@@ -69,6 +69,7 @@ CAPTUM: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.filterwarnings("ignore:'deep_lift'. on this model, captum's own values differ:UserWarning")
+@pytest.mark.filterwarnings("ignore:The values of deep_lift .captum. do not add up:UserWarning")
 @pytest.mark.parametrize("key", CAPTUM)
 def test_a_keras_model_as_users_of_captum_see_it(pair: Twins, key: str) -> None:
     result = cfi.attribute(

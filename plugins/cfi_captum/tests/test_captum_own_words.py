@@ -171,6 +171,16 @@ def test_one_number_is_a_mask(key: str, mask: Any) -> None:
         np.testing.assert_allclose(result.values, 4 * X[:, 2:].expand(2, 3), rtol=1e-6)
 
 
+@pytest.mark.parametrize("key", ["feature_ablation", "shapley_values", "kernel_shap"])
+def test_a_mask_may_lack_the_axis_of_the_samples(key: str) -> None:
+    mask = torch.tensor([0, 1, 1])
+    result = run(additive, key, {"feature_mask": mask}, inputs=X, target=2)
+    np.testing.assert_array_equal(
+        result.values, run(additive, key, {"feature_mask": mask[None]}, inputs=X, target=2).values
+    )
+    np.testing.assert_allclose(result.values[:, 1:], 4 * X[:, 2:].expand(2, 2), rtol=1e-4)
+
+
 @pytest.mark.parametrize("target", [torch.tensor([1]), torch.tensor(1), np.array([1]), torch.tensor([[1]])])
 def test_a_target_in_an_array_of_one_is_that_of_all_samples(target: Any) -> None:
     result = run(additive, "saliency", {}, inputs=X, target=target)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from captum_models import IMAGE, SmallCNN, With, attribute, images, value
 from torch import Tensor, nn
 
+from cfi_captum.table import METHODS, Rule
 from cfi_core.contract import Target
 from cfi_core.errors import ArgumentError, InputError, LayerError, MethodError, TargetError
 
@@ -19,7 +20,7 @@ DIFFERENCES = ("deep_lift", "deep_lift_shap")
 
 
 def refused(key: str, model: Any, x: Tensor, **arguments: Any) -> None:
-    if key == "deep_lift_shap":
+    if METHODS[key].baselines_required:
         arguments["baselines"] = torch.randn_like(x)
     attribute(key, model, x, channel_axis=(None,), **arguments)
 
@@ -119,6 +120,40 @@ def test_nothing_to_attach_to() -> None:
     model = nn.Sequential(nn.Linear(4, 3), Cut(), nn.ReLU())
     with pytest.raises(MethodError, match="no gradient leads from the layer to the output"):
         attribute("layer_deep_lift", model, torch.randn(2, 4), layer=model[0], baselines=torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize("key", [key for key, method in METHODS.items() if method.rule is not Rule.NONE])
+def test_an_empty_trace_is_never_clean(key: str) -> None:
+    """Whichever rules a method has, at the inputs, behind a layer or before a neuron."""
+    model, method = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), Cut(), nn.Linear(3, 3), nn.ReLU()), METHODS[key]
+    arguments: dict[str, Any] = (
+        {"layer": model[3 if "neuron" in method.required else 0]} if "layer" in method.required else {}
+    )
+    arguments |= {"neuron": (1,)} if "neuron" in method.required else {}
+    with pytest.raises(MethodError, match=r"no gradient leads from the (inputs|layer) to the (output|layer)"):
+        refused(key, model, torch.randn(2, 4), **arguments)
+
+
+def test_tokens_that_are_held_are_no_variables() -> None:
+    """A factor made of them is a constant; of tokens that are explained it is none."""
+
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.first, self.second = nn.Embedding(20, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+            self.relu = nn.ReLU()
+
+        def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+            gate = self.embedding(tokens.long().clamp(max=19)).mean(1)
+            return self.second(self.relu(self.first(x) * gate))
+
+    model, x, tokens = Gated().eval(), torch.randn(2, 4), TOKENS.int()
+    found = value("deep_lift", model, x, exec_args={"additional_forward_args": (tokens,)})
+    none = model(torch.zeros_like(x), tokens)
+    torch.testing.assert_close(found.sum(1), (model(x, tokens) - none)[:, 1])
+    baselines = (torch.zeros_like(x), torch.zeros_like(TOKENS))
+    with pytest.raises(MethodError, match="no rule for the function `mul`"):
+        attribute("layer_deep_lift", model, x, TOKENS, layer=model.first, baselines=baselines)
 
 
 class Cut(nn.Module):

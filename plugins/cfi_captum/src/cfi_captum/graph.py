@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 Edge = tuple[Node, int]
@@ -164,7 +165,7 @@ class Graph:
 def trace(
     model: nn.Module,
     inputs: Iterable[Any],
-    held: Iterable[Any] = (),
+    held: Sequence[Any] = (),
     *,
     start: nn.Module | None = None,
     end: nn.Module | None = None,
@@ -173,7 +174,8 @@ def trace(
 
     Parameters take part detached, so that the graph holds exactly what depends on the inputs; their
     `requires_grad` is left alone. What a module without children makes of whole numbers alone (an embedding of
-    tokens) stands for these: the graph begins there. So it does at `start`, where nothing connects that to the inputs.
+    tokens) stands for these: the graph begins there, unless they are known to be held. So it does at `start`, where
+    nothing connects that to the inputs.
 
     Args:
         model: Module to run.
@@ -182,12 +184,12 @@ def trace(
         start: Read only what lies behind the output of this module.
         end: Read only what leads to the output of this module.
     """
-    graph = Graph()
+    graph, of_held = Graph(), _OfHeld(held)
     captured: dict[nn.Module, list[Node]] = {module: [] for module in (start, end) if module is not None}
     handles: list[RemovableHandle] = []
     for name, module in model.named_modules():
         if next(module.children(), None) is None:
-            handles += _watch(graph, Owner(name, module))
+            handles += _watch(graph, Owner(name, module), of_held)
     for module in captured:
         handles.append(module.register_forward_hook(_capture(captured)))
     arguments = tuple(
@@ -198,7 +200,8 @@ def trace(
     )
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     try:
-        output = torch.func.functional_call(model, weights, (*arguments, *held))
+        with of_held:
+            output = torch.func.functional_call(model, weights, (*arguments, *held))
     finally:
         for handle in handles:
             handle.remove()
@@ -263,7 +266,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(item)
 
 
-def _watch(graph: Graph, owner: Owner) -> list[RemovableHandle]:
+def _watch(graph: Graph, owner: Owner, of_held: _OfHeld) -> list[RemovableHandle]:
     """Notes which nodes the calls of one module make."""
     before: list[frozenset[Node]] = []
 
@@ -272,7 +275,7 @@ def _watch(graph: Graph, owner: Owner) -> list[RemovableHandle]:
 
     def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         start = before.pop()
-        if _is_of_whole_numbers(args, kwargs, output):
+        if _is_of_whole_numbers(args, kwargs, output) and not of_held.holds((args, kwargs)):
             return output.detach().requires_grad_()
         ends = [node for node in map(_node, tensors(output)) if node is not None]
         graph.calls[owner.name] += 1
@@ -286,6 +289,25 @@ def _watch(graph: Graph, owner: Owner) -> list[RemovableHandle]:
         owner.module.register_forward_pre_hook(enter, with_kwargs=True),
         owner.module.register_forward_hook(leave, with_kwargs=True),
     ]
+
+
+class _OfHeld(TorchFunctionMode):
+    """Knows, while the model runs, what is made of the arguments that are held, and of nothing else."""
+
+    def __init__(self, held: Sequence[Any]) -> None:
+        super().__init__()
+        self._known = {id(value): value for value in tensors(held)}  # kept, so that no other gets its id
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if self.holds((args, kwargs or {})):
+            self._known |= {id(value): value for value in tensors(result)}
+        return result
+
+    def holds(self, given: Any) -> bool:
+        """Whether all tensors in it are of that kind, and there are some."""
+        found = list(tensors(given))
+        return bool(found) and all(id(value) in self._known for value in found)
 
 
 def _is_of_whole_numbers(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import torch
 from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS
-from captum.attr._utils.lrp_rules import EpsilonRule
+from captum.attr._utils.lrp_rules import EpsilonRule, IdentityRule, PropagationRule
 from torch import Tensor, nn
 
 from cfi_captum.graph import Graph, is_linear
@@ -50,3 +54,69 @@ def attach_rules(model: nn.Module, graph: Graph, method_key: str) -> None:
             f"'{method_key}' has no rule for module '{name}' of type {type(module).__name__}: it is not linear, nor a "
             "max pooling, nn.ReLU or nn.Tanh. Set its `rule` attribute to a captum PropagationRule, or use 'deep_lift'."
         )
+
+
+class Absorption:
+    """How much relevance the modules' rules keep back by design, while LRP runs.
+
+    A rule hands the share `(z - c) / (z + e)` of the relevance of each output `z` of a module on to its inputs, where
+    `c` is what the module gives without inputs (its bias) and `e` the rule's stabiliser: the rest is absorbed.
+    """
+
+    def __init__(self, samples: int) -> None:
+        """For a batch of that many samples."""
+        self._samples = samples
+        self._absorbed: dict[nn.Module, Any] = {}  # in the order of the forward pass; None: not known
+
+    @contextmanager
+    def watch(self, model: nn.Module) -> Iterator[None]:
+        """Sees every module without children, before captum's hooks (those put on first are called first) change it."""
+        leaves = [module for module in model.modules() if next(module.children(), None) is None]
+        handles = [module.register_forward_hook(self._see) for module in leaves]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def of(self, layers: Sequence[nn.Module]) -> tuple[Any, ...] | None:
+        """The share of the whole that was absorbed behind each layer, of each sample; without layers, altogether.
+
+        None where a rule is of a kind that is not known.
+        """
+        order = list(self._absorbed)
+        starts = [order.index(layer) + 1 for layer in layers] if layers else [0]
+        behind = [[self._absorbed[module] for module in order[start:]] for start in starts]
+        nothing = np.zeros(self._samples)
+        if any(share is None for shares in behind for share in shares):
+            return None
+        return tuple(sum((share for share in shares if share is not None), nothing) for shares in behind)
+
+    def _see(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Called in both of captum's passes; only the second, whose weights the rules have changed, goes back."""
+        rule = getattr(module, "rule", None)
+        self._absorbed[module] = np.zeros(self._samples) if _is_known(rule) else None
+        if rule is None or isinstance(rule, IdentityRule) or not (_is_known(rule) and output.requires_grad):
+            return
+        with torch.no_grad():
+            bias = module.forward(*(_without_value(arg) for arg in args)).double()
+        outputs = output.detach().double()
+        kept = torch.where(outputs < 0, -1.0, 1.0) * rule.STABILITY_FACTOR
+        share = ((bias + kept) / (outputs + kept)).to(output.dtype)  # kept until the way back, so in as few bytes
+
+        def absorb(relevance: Tensor) -> None:
+            self._absorbed[module] = (relevance * share).reshape(self._samples, -1).sum(1).cpu().numpy()
+
+        output.register_hook(absorb)
+
+
+def _is_known(rule: Any) -> bool:
+    """Whether relevance is handed on as the class of all rules does it."""
+    hooks = ("_create_backward_hook_input", "_create_backward_hook_output")
+    same = all(getattr(type(rule), name, None) is getattr(PropagationRule, name) for name in hooks)
+    return rule is None or type(rule) is IdentityRule or same
+
+
+def _without_value(argument: Any) -> Any:
+    differentiable = isinstance(argument, Tensor) and argument.requires_grad
+    return torch.zeros_like(argument) if differentiable else argument

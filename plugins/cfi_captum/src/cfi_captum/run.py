@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cfi_captum.checks import check_arguments, check_modules, check_tunnel
 from cfi_captum.forward import make_forward
 from cfi_captum.graph import tensors
-from cfi_captum.lrp import attach_rules
+from cfi_captum.lrp import Absorption, attach_rules
 from cfi_captum.marks import without_marks
 from cfi_captum.table import GRAD_CAM, METHODS, NOISE_TUNNEL, TUNNELLED, WORKAROUNDS, CaptumMethod, Rule
 from cfi_captum.workarounds import (
@@ -83,11 +83,14 @@ def run(request: MethodRequest) -> MethodResult:
         if "target" in method.exec_args:
             call.setdefault("target", target)
         graph = check_modules(method, model, request, call)
+        absorption = Absorption(len(request.inputs[0])) if method.rule is Rule.RELEVANCE and tunnel is None else None
         with ExitStack() as stack:
             if isinstance(model, nn.Module):
                 stack.enter_context(without_marks(model, ()))
                 if graph is not None and method.rule is Rule.RELEVANCE:
                     attach_rules(model, graph, method.key)
+                if absorption is not None:
+                    stack.enter_context(absorption.watch(model))
             stack.enter_context(_one_use_of_each_layer(model, request))
             stack.enter_context(_only_warnings_for_users())
             call_captum = partial(_call_captum, method, model, init_args, call, tunnel)
@@ -101,7 +104,8 @@ def run(request: MethodRequest) -> MethodResult:
     applied = _list_settings(method, init_args, call, tunnel, upsample, axes)
     if workarounds is not None:
         applied[WORKAROUNDS] = workarounds
-    return MethodResult(values, axes, extras, applied)
+    absorbed = None if absorption is None else absorption.of(request.layer)
+    return MethodResult(values, axes, extras, applied, absorbed=absorbed)
 
 
 def _method(request: MethodRequest) -> CaptumMethod:

@@ -8,12 +8,12 @@ captum gets wrong on some models.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from cfi_core.specs import Defaults, Head, Kind, MethodSpec, Need, Role
+from cfi_core.specs import Completeness, Defaults, Head, Kind, MethodSpec, Need, Role, Total
 
 
 class Rule(StrEnum):
@@ -48,6 +48,7 @@ class CaptumMethod:
         baselines_required: Whether it cannot run without baselines.
         baseline_distribution: Whether `baselines` is a distribution of examples.
         several_layers: Whether it takes a list of layers.
+        completeness: What its values promise to add up to.
     """
 
     key: str
@@ -65,6 +66,7 @@ class CaptumMethod:
     baselines_required: bool = False
     baseline_distribution: bool = False
     several_layers: bool = False
+    completeness: Completeness | None = None
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -142,6 +144,41 @@ _ARGS = "additional_forward_args"
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
+_OF_LAYER_OUTPUT: Mapping[str, Any] = {"attribute_to_layer_input": False}
+_CONTRIBUTIONS: Mapping[str, Any] = {"multiply_by_inputs": True}
+_BY_RULES: Mapping[str, Any] = {**_CONTRIBUTIONS, "custom_attribution_func": None}
+_OF_NEURON_OUTPUT: Mapping[str, Any] = {"attribute_to_neuron_input": False}
+
+# Sundararajan et al. 2017, section 5: the steps are enough if the sum fits to 5 %. Twice that is a reason to warn.
+_PATH_INTEGRAL = Completeness(
+    total=Total.DIFFERENCE,
+    within=0.1,
+    only_with=_CONTRIBUTIONS,
+    steps="n_steps",
+    suspect="the model jumps between the baselines and the inputs, or has a gradient that is not its own.",
+)
+_DIFFERENCES = Completeness(
+    total=Total.DIFFERENCE,
+    only_with=_BY_RULES,
+    suspect="a rule may have attached to nothing (a function called where a module was wanted), or captum's own rules "
+    "are at fault (init_args={'workarounds': True} mends what is known): compare with 'integrated_gradients'.",
+)
+_MEAN_DIFFERENCES = replace(_DIFFERENCES, total=Total.MEAN_DIFFERENCE)
+_ORDERS = Completeness(
+    total=Total.DIFFERENCE,
+    groups="feature_mask",
+    suspect="the model may be random or keep a state, or its samples influence each other.",
+)
+_DRAWN = Completeness(
+    total=Total.MEAN_DIFFERENCE,
+    unmeasured="the sum holds in expectation only: baselines, and points between them and the inputs, are drawn",
+)
+_RELEVANCE = Completeness(
+    total=Total.RELEVANCE,
+    suspect="relevance leaks where no rule attached, or where a value is used by several modules: compare with "
+    "'input_x_gradient'.",
+)
+
 
 def _method(
     key: str,
@@ -158,6 +195,7 @@ def _method(
     own_exec_args: tuple[str, ...] = (),
     raw: Mapping[str, Any] = _NOTHING,
     toolset: Mapping[str, Any] = _NOTHING,
+    completeness: Completeness | None = None,
 ) -> CaptumMethod:
     if "neuron_selector" in exec_args:
         kind = Kind.NEURON
@@ -186,6 +224,7 @@ def _method(
         # Captum gives exactly the methods that average over baselines no default for them.
         baseline_distribution=baselines_required,
         several_layers=several_layers,
+        completeness=completeness,
     )
 
 
@@ -197,6 +236,7 @@ _PRIMARY = (
         ("inputs", "baselines", "target", _ARGS, *_PATH, _DELTA),
         _SUNDARARAJAN,
         init_args=_MULTIPLY,
+        completeness=_PATH_INTEGRAL,
     ),
     _method(
         "saliency",
@@ -217,6 +257,7 @@ _PRIMARY = (
         head=Head.LOGIT,
         init_args=("multiply_by_inputs", "eps"),
         rule=Rule.DIFFERENCE,
+        completeness=_DIFFERENCES,
     ),
     _method(
         "deep_lift_shap",
@@ -228,6 +269,7 @@ _PRIMARY = (
         init_args=_MULTIPLY,
         rule=Rule.DIFFERENCE,
         baselines_required=True,
+        completeness=_MEAN_DIFFERENCES,
     ),
     _method(
         "gradient_shap",
@@ -237,6 +279,7 @@ _PRIMARY = (
         _SHAP,
         init_args=_MULTIPLY,
         baselines_required=True,
+        completeness=_DRAWN,
     ),
     _method("input_x_gradient", "InputXGradient", _GRADIENT, ("inputs", "target", _ARGS), _ANCONA, head=Head.LOGIT),
     _method(
@@ -313,6 +356,7 @@ _PRIMARY = (
             "show_progress",
         ),
         _CASTRO,
+        completeness=_ORDERS,
     ),
     _method(
         "shapley_values",
@@ -320,6 +364,7 @@ _PRIMARY = (
         _FORWARD,
         ("inputs", "baselines", "target", _ARGS, "feature_mask", "perturbations_per_eval", "show_progress"),
         _SHAPLEY,
+        completeness=_ORDERS,
     ),
     _method(
         "lime",
@@ -355,6 +400,7 @@ _PRIMARY = (
             "show_progress",
         ),
         _SHAP,
+        completeness=_ORDERS,
     ),
     _method(
         "lrp",
@@ -364,6 +410,7 @@ _PRIMARY = (
         _BACH,
         head=Head.LOGIT,
         rule=Rule.RELEVANCE,
+        completeness=_RELEVANCE,
     ),
 )
 
@@ -417,6 +464,7 @@ _AT_LAYERS = (
         ("inputs", "baselines", "target", _ARGS, *_PATH, _DELTA, "attribute_to_layer_input", "grad_kwargs"),
         _CONDUCTANCE,
         init_args=_AT_LAYER,
+        completeness=replace(_PATH_INTEGRAL, only_with=_OF_LAYER_OUTPUT),
     ),
     _method(
         "internal_influence",
@@ -434,6 +482,7 @@ _AT_LAYERS = (
         _SUNDARARAJAN,
         init_args=(*_AT_LAYER, "multiply_by_inputs"),
         several_layers=True,
+        completeness=replace(_PATH_INTEGRAL, only_with={**_CONTRIBUTIONS, **_OF_LAYER_OUTPUT}, inputs_at_layer=True),
     ),
     _method(
         "layer_deep_lift",
@@ -453,6 +502,7 @@ _AT_LAYERS = (
         head=Head.LOGIT,
         init_args=("layer", "multiply_by_inputs"),
         rule=Rule.DIFFERENCE,
+        completeness=replace(_DIFFERENCES, only_with={**_BY_RULES, **_OF_LAYER_OUTPUT}),
     ),
     _method(
         "layer_deep_lift_shap",
@@ -464,6 +514,7 @@ _AT_LAYERS = (
         init_args=("layer", "multiply_by_inputs"),
         rule=Rule.DIFFERENCE,
         baselines_required=True,
+        completeness=replace(_MEAN_DIFFERENCES, only_with={**_BY_RULES, **_OF_LAYER_OUTPUT}),
     ),
     _method(
         "layer_gradient_shap",
@@ -473,6 +524,7 @@ _AT_LAYERS = (
         _SHAP,
         init_args=(*_AT_LAYER, "multiply_by_inputs"),
         baselines_required=True,
+        completeness=_DRAWN,
     ),
     _method(
         "layer_feature_ablation",
@@ -508,6 +560,7 @@ _AT_LAYERS = (
         init_args=("layer",),
         rule=Rule.RELEVANCE,
         several_layers=True,
+        completeness=replace(_RELEVANCE, only_with=_OF_LAYER_OUTPUT),
     ),
 )
 
@@ -536,6 +589,9 @@ _AT_NEURONS = (
         ),
         _CONDUCTANCE,
         init_args=(*_AT_LAYER, "multiply_by_inputs"),
+        completeness=replace(
+            _PATH_INTEGRAL, only_with={}, unmeasured="the sum is what flows through the neuron, which no output tells"
+        ),
     ),
     _method(
         "neuron_integrated_gradients",
@@ -544,6 +600,7 @@ _AT_NEURONS = (
         ("inputs", "neuron_selector", "baselines", _ARGS, *_PATH, "attribute_to_neuron_input"),
         _SUNDARARAJAN,
         init_args=(*_AT_LAYER, "multiply_by_inputs"),
+        completeness=replace(_PATH_INTEGRAL, only_with={**_CONTRIBUTIONS, **_OF_NEURON_OUTPUT}),
     ),
     _method(
         "neuron_deep_lift",
@@ -560,6 +617,7 @@ _AT_NEURONS = (
         _SHRIKUMAR,
         init_args=("layer", "multiply_by_inputs"),
         rule=Rule.DIFFERENCE,
+        completeness=replace(_DIFFERENCES, only_with={**_BY_RULES, **_OF_NEURON_OUTPUT}),
     ),
     _method(
         "neuron_deep_lift_shap",
@@ -577,6 +635,7 @@ _AT_NEURONS = (
         init_args=("layer", "multiply_by_inputs"),
         rule=Rule.DIFFERENCE,
         baselines_required=True,
+        completeness=replace(_MEAN_DIFFERENCES, only_with={**_BY_RULES, **_OF_NEURON_OUTPUT}),
     ),
     _method(
         "neuron_gradient_shap",
@@ -586,6 +645,7 @@ _AT_NEURONS = (
         _SHAP,
         init_args=(*_AT_LAYER, "multiply_by_inputs"),
         baselines_required=True,
+        completeness=_DRAWN,
     ),
     _method(
         "neuron_deconvolution",
@@ -670,6 +730,7 @@ def method_spec(method: CaptumMethod) -> MethodSpec:
         defaults=method.defaults,
         head=method.head,
         alters_model=method.rule is Rule.RELEVANCE,
+        completeness=method.completeness,
     )
 
 
