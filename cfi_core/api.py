@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from cfi_core.running import run
 from cfi_core.specs import Kind, Translator
 from cfi_core.translation import prepare, translate_model
 from cfi_core.translation.conversion import Job
+from cfi_core.unchanged import unchanged_model
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
 VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})
@@ -174,8 +176,8 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
         raise ArgumentError(
             f"finish_execution_with_layer takes the PendingLayer that cfi.attribute returned, not {pending!r}."
         )
-    current = registry()
-    with unchanged_process(current):
+    current, original = registry(), pending.call.original
+    with unchanged_process(current), unchanged_model(original, pending.call.purity):
         call = check_layer(pending, layer)
         prepared = pending.prepared or prepare(current, call)
         carried = carry(current, call, prepared)
@@ -186,11 +188,12 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
 def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | PendingLayer:
     """The eight steps of a call."""
     current = registry()
-    with unchanged_process(current):
+    with unchanged_process(current), ExitStack() as stack:
         methods = find_methods(current, arguments, kinds)  # 1
         original = find_original(current, arguments, methods)  # 2
         choice = choose(current, methods, original, arguments.translator)  # 3
         call = check(current, arguments, original, choice)  # 4
+        stack.enter_context(unchanged_model(original, call.purity))
         observe(current, "cfi_before_run", plan=call.plan)
         if call.plan.needs_layer:
             return _wait_for_layer(current, call)
@@ -239,8 +242,9 @@ def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None
     with unchanged_process(current):
         original = load_original(current, model, inputs)
         given = read_inputs(current, original, inputs)
-        outputs = tuple(flatten(run_original(original, given)))
-        return translate_model(Job(current, original, adapter_for(current, to), given.arrays, outputs), routes)
+        with unchanged_model(original):
+            outputs = tuple(flatten(run_original(original, given)))
+            return translate_model(Job(current, original, adapter_for(current, to), given.arrays, outputs), routes)
 
 
 def layers(model: Any, inputs: Any = None) -> list[Layer]:
@@ -254,4 +258,5 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
     with unchanged_process(current):
         original = load_original(current, model, inputs)
         tensors = None if inputs is None else read_inputs(current, original, inputs).tensors
-        return list(original.adapter.layers(original.model, tensors))
+        with nullcontext() if tensors is None else unchanged_model(original):
+            return list(original.adapter.layers(original.model, tensors))

@@ -16,6 +16,7 @@ import numpy as np
 from cfi_core.adapters import as_arrays, framework_of_tensor, is_array
 from cfi_core.attribution import Outlets
 from cfi_core.checking.inputs import check_like_inputs, check_window, example_inputs, read_inputs, run_original
+from cfi_core.checking.purity import Examination
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, warn
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
@@ -72,7 +73,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         ArgumentError: As `check_names` tells; or inputs, target, neuron, baselines or masks do not fit the model.
 
     Warns:
-        ModelWarning: The model is in training mode.
+        ModelWarning: The model is in training mode, or no function of each sample (see `cfi_core.checking.purity`).
     """
     plan = check_names(registry, arguments, original, choice)
     arguments = plan.arguments
@@ -100,9 +101,12 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
             )
     else:
         inputs = example_inputs(original, len(arguments.target) if isinstance(arguments.target, list) else 1)
-    outputs = run_original(original, inputs, native=plan.route.native)
-    target = resolve_target(registry, arguments.target, outputs) if plan.explains_target else None
-    _check_like_inputs(registry, plan, inputs)
+    with Examination(original, inputs) as examination:
+        outputs = run_original(original, inputs, native=plan.route.native, twin=examination.twin)
+        target = resolve_target(registry, arguments.target, outputs) if plan.explains_target else None
+        _check_like_inputs(registry, plan, inputs)
+        at_layers = _at_layers(plan, original, inputs)
+        purity = examination.judge(outputs)
     return Call(
         plan=plan,
         original=original,
@@ -110,10 +114,11 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         outputs=outputs,
         target=target,
         output=position_of(target, outputs),
-        **_at_layers(plan, original, inputs),
+        **at_layers,
         mentioned=tuple(dict.fromkeys(_layers_in(arguments.own, registry, original))),
         seed=secrets.randbits(31) if arguments.seed is None else arguments.seed,
         seconds=perf_counter() - arguments.started,
+        purity=purity,
     )
 
 

@@ -79,15 +79,15 @@ def example_inputs(original: Original, samples: int) -> Inputs:
     return Inputs(tuple(tensors), tuple(map(adapter.to_numpy, tensors)), given=False)
 
 
-def run_original(original: Original, inputs: Inputs, *, native: bool = False) -> Any:
-    """What the user's model gives for the inputs: so what does not fit is found before anything expensive.
+def run_original(original: Original, inputs: Inputs, *, native: bool = False, twin: Any = None) -> Any:
+    """What the user's model (by a twin of it) gives for the inputs: so what does not fit is found before it costs much.
 
     Run natively, it may give a single number for a single sample, which is returned as an array of one.
 
     Raises:
         InputError: The model fails on them, gives no numbers, or mixes the samples.
     """
-    adapter, model = original.adapter, original.adapter.twin(original.model)
+    adapter, model = original.adapter, original.adapter.twin(original.model) if twin is None else twin
     try:
         outputs = adapter.outputs(model, inputs.passed)
     except CFIError:

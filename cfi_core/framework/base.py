@@ -14,6 +14,7 @@ import numpy as np
 
 from cfi_core.errors import InputError, LayerError, NoGradientError
 from cfi_core.framework.axes import Arrays, named_axes
+from cfi_core.framework.state import State
 
 Pullback = Callable[[Sequence[Any | None], Sequence[bool]], tuple[Any | None, ...]]
 """From a cotangent for each result (None: zero) and a mark for each value whose gradient is wanted to the gradients,
@@ -139,6 +140,18 @@ class FrameworkAdapter(ABC):
         """A copy of its own that computes in double precision; None if it does already, or cannot be made to."""
         return None
 
+    def state(self, model: Any) -> State:
+        """All that a forward pass could write to on the user's model, to see whether it does, and to undo it.
+
+        By default nothing, which is right where nothing of a model can be changed.
+        """
+        return State()
+
+    def precision(self, model: Any) -> frozenset[str]:
+        """Names of the floating point types that the model computes in, as far as they are known."""
+        dtype = self.tensor(np.zeros(1, np.float32), model).dtype
+        return frozenset({getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]})
+
     # files
 
     def content(self, model: Any) -> str | None:
@@ -245,6 +258,10 @@ class FrameworkAdapter(ABC):
         return np.transpose(tensor, axes)
 
     # process
+
+    def generators(self) -> object:
+        """State of the framework's global generators of random numbers: another one after something was drawn."""
+        return None
 
     def seed(self, seed: int) -> None:  # noqa: B027 - nothing to do is a default too
         """Seeds the framework's random numbers; numpy's and Python's are core's to seed."""

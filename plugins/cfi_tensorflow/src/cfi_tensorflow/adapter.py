@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.errors import InputError, UnknownFrameworkError
-from cfi_core.framework import FrameworkAdapter, Layer, Runner, flatten, map_structure
+from cfi_core.framework import FrameworkAdapter, Layer, Runner, State, flatten, map_structure
 from cfi_tensorflow.functions import COMPILED, FunctionView, TensorFlowFunction
 from cfi_tensorflow.keras import KerasView
 from cfi_tensorflow.logits import TracedLogits
@@ -119,6 +119,14 @@ class TensorFlowAdapter(FrameworkAdapter):
         """A copy of a graph of Keras layers whose layers compute in double precision."""
         return _view(model).in_double()
 
+    def state(self, model: Any) -> State:
+        """Of all variables that the model can reach, and of plain numbers in its layers or modules."""
+        return _view(model).state()
+
+    def precision(self, model: Any) -> frozenset[str]:
+        """Types that the layers compute in; of other models that of the first floating point input or variable."""
+        return _view(model).precision()
+
     # running
 
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
@@ -219,6 +227,13 @@ class TensorFlowAdapter(FrameworkAdapter):
         return tf.transpose(tensor, axes)
 
     # process
+
+    def generators(self) -> object:
+        """Of the eager one."""
+        from tensorflow.python.eager import context
+
+        generator = getattr(context.context(), "_rng", None)
+        return generator.getstate() if isinstance(generator, random.Random) else None
 
     def seed(self, seed: int) -> None:
         """Seeds TensorFlow's operations."""

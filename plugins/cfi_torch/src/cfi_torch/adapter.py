@@ -23,6 +23,7 @@ from cfi_core.framework import FrameworkAdapter, Layer, flatten, map_structure
 from cfi_torch import content
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.runner import TorchRunner, freeze, pull_back
+from cfi_torch.state import ModelState
 from cfi_torch.watch import LayerWatch
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
@@ -150,6 +151,15 @@ class TorchAdapter(FrameworkAdapter):
             return None
         kinds = {tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()}
         return self.twin(model, share_weights=False).double() if kinds == {torch.float32} else None
+
+    def state(self, model: nn.Module) -> ModelState:
+        """Of parameters, buffers and plain numbers, also of modules that can be seen behind a function."""
+        return ModelState(model)
+
+    def precision(self, model: nn.Module) -> frozenset[str]:
+        """Types of all floating point parameters and buffers; single precision if there are none."""
+        held = [tensor for module in _modules(model) for tensor in _held(module) if tensor.is_floating_point()]
+        return frozenset({str(tensor.dtype).removeprefix("torch.") for tensor in held}) or frozenset({"float32"})
 
     # running
 
@@ -285,6 +295,11 @@ class TorchAdapter(FrameworkAdapter):
         return tensor.permute(*axes)
 
     # process
+
+    def generators(self) -> object:
+        """Of the CPU's and those of the devices in use."""
+        states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        return tuple(state.numpy().tobytes() for state in (torch.get_rng_state(), *states))
 
     def seed(self, seed: int) -> None:
         """Seeds all of torch's generators."""
