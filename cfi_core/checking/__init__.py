@@ -15,10 +15,18 @@ import numpy as np
 
 from cfi_core.adapters import as_arrays, framework_of_tensor, is_array
 from cfi_core.attribution import Outlets
-from cfi_core.checking.inputs import check_like_inputs, check_window, example_inputs, read_inputs, run_original
+from cfi_core.checking.inputs import (
+    check_baselines,
+    check_like_inputs,
+    check_straight,
+    check_window,
+    example_inputs,
+    read_inputs,
+    run_original,
+)
 from cfi_core.checking.purity import Examination
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
-from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, warn
+from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, brief, told, warn
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
 from cfi_core.specs import UNIFORM_ARGUMENTS, Head, Kind, MethodSpec, Need, Role
@@ -42,8 +50,7 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
     if isinstance(arguments.plot, str | Path):
         path = Path(arguments.plot)
         Outlets(registry.plotters, registry.writers).writer_for(path)
-        if not path.parent.is_dir():
-            raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
+        _check_place(path)
     method = choice.method
     arguments = _with_sample_axes(registry, arguments, original, method)
     arguments = replace(_sort_arguments(arguments, method), model=original.model)
@@ -64,6 +71,18 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
         needs_layer="layer" in method.required and not layers,
         arguments=arguments,
     )
+
+
+def _check_place(path: Path) -> None:
+    name, folder = brief(path.name), brief(str(path.parent))
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # too long a name, for one
+        raise PlotError(f"{name!r} is no path to write to ({told(error)}). Choose another name.") from error
+    if not path.parent.is_dir():
+        raise PlotError(f"There is no folder {folder!r} to write {name!r} into. Make it first.")
 
 
 def check(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Call:
@@ -212,7 +231,7 @@ def _layer_name(original: Original, reference: object) -> str:
         raise LayerError(f"{what} is not part of this model. Pass one of its own layers, or a name: {some}")
     near = ", ".join(get_close_matches(reference, known, n=3, cutoff=0.4))
     hint = f"Nearest: {near}" if near else f"It has: {some}"
-    raise LayerError(f"The model has no layer {reference!r}. {hint}. cfi.layers(model) lists all.")
+    raise LayerError(f"The model has no layer {brief(reference)!r}. {hint}. cfi.layers(model) lists all.")
 
 
 def _with_sample_axes(registry: Registry, arguments: Arguments, original: Original, method: MethodSpec) -> Arguments:
@@ -228,9 +247,11 @@ def _with_sample_axes(registry: Registry, arguments: Arguments, original: Origin
 
 
 def _check_like_inputs(registry: Registry, plan: Plan, inputs: Inputs) -> None:
-    baselines = plan.arguments.baselines
-    if baselines is not None and not isinstance(baselines, int | float):
-        check_like_inputs(registry, inputs, baselines, "baselines")
+    baselines, method = plan.arguments.baselines, plan.method
+    if baselines is not None:
+        check_baselines(registry, inputs, baselines)
+    if Need.INPUT_GRADIENT in method.needs and "baselines" in (*method.required, *method.optional):
+        check_straight(registry, inputs, baselines, method.key)
     for name, value in plan.arguments.own.items():
         match plan.method.roles.get(name):
             case Role.LIKE_INPUTS if value is not None:

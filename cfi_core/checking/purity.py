@@ -161,23 +161,26 @@ class _Passes:
 
     def _batches(self) -> Iterator[Rows]:
         """What is tried, until the model takes it."""
-        count = self._inputs.samples
-        yield (0, BEYOND, 0)
-        yield (0, BETWEEN, 0)
-        yield (0, 0, BETWEEN)  # some models want their longest sample first
-        if count > 1:  # some take no other number of samples
-            yield tuple(0 if row == (self._other or count - 1) else row for row in range(count))
+        count, held = self._inputs.samples, self._inputs.held_arrays
+        # What is held may tell of the whole batch, such as where each of its samples begins.
+        if all(array.shape[:1] == (count,) or array.size == 1 for array in held):
+            yield (0, BEYOND, 0)
+            yield (0, BETWEEN, 0)
+            yield (0, 0, BETWEEN)  # some models want their longest sample first
+            if count > 1:  # some take no other number of samples
+                yield tuple(0 if row == (self._other or count - 1) else row for row in range(count))
         yield tuple(range(count))
 
     def _tensors(self, model: Any, rows: Rows) -> list[Any]:
         """What a pass of these samples takes; held values that have no samples as they are."""
-        count, held = self._inputs.samples, self._inputs.held
+        count, held, adapter = self._inputs.samples, self._inputs.held, self._adapter
         if model is self._model and rows == tuple(range(count)):
             return list(self._inputs.passed)
-        batches = [_take(array, rows, self._other) if len(array) == count else array for array in self._arrays]
-        tensors = iter([self._adapter.tensor(batch, model) for batch in batches])
+        batches = [_take(one, rows, self._other) if one.shape[:1] == (count,) else one for one in self._arrays]
+        tensors = iter([adapter.tensor(batch, model) for batch in batches])
         explained = [next(tensors) for _ in self._inputs.tensors]
-        return [*explained, *(next(tensors) if self._adapter.is_tensor(value) else value for value in held)]
+        is_read = [adapter.is_tensor(value) and not adapter.unreadable(value) for value in held]
+        return [*explained, *(next(tensors) if read else value for value, read in zip(held, is_read, strict=True))]
 
     def _run(self, model: Any, tensors: list[Any], count: int) -> list[np.ndarray] | None:
         """Its outputs; None if it does not take so many samples, or gives no row for each."""
@@ -215,8 +218,8 @@ class _Passes:
     def _described(self, rows: Rows) -> str:
         alone = "a function of each sample"
         if len(rows) == len(set(rows)):
-            return "the same twice; whether samples influence each other was not tried, as it takes no other batch"
-        if not any((_made_up(array, self._other, BEYOND) != array[0]).any() for array in self._arrays):
+            return "the same twice; whether samples influence each other was not tried, for want of another batch"
+        if not any((_made_up(array, self._other, BEYOND) != array[0]).any() for array in self._inputs.arrays):
             return f"{alone}, as far as samples that are all alike tell"
         return alone
 
@@ -269,7 +272,8 @@ def _made_up(array: np.ndarray, other: int | None, how: int) -> np.ndarray:
 def _last_unlike(arrays: Arrays, count: int) -> int | None:
     """The last sample that is unlike the first."""
     rows = reversed(range(1, count))
-    return next((row for row in rows if any((one[row] != one[0]).any() for one in arrays if len(one) == count)), None)
+    whole = [array for array in arrays if array.shape[:1] == (count,)]
+    return next((row for row in rows if any((array[row] != array[0]).any() for array in whole)), None)
 
 
 # differences

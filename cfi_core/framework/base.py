@@ -242,6 +242,13 @@ class FrameworkAdapter(ABC):
         """Whether the value is a tensor of this framework."""
         return isinstance(value, np.ndarray)
 
+    def unreadable(self, tensor: Any) -> str:
+        """Why a tensor of the framework cannot be read as an array, and what to do: ends a sentence that it begins.
+
+        For example 'is sparse: pass x.to_dense()'; empty for what `to_numpy` takes.
+        """
+        return ""
+
     def to_numpy(self, tensor: Any) -> np.ndarray:
         """The tensor's values; shares memory where the framework allows."""
         return np.asarray(tensor)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, external_data_helper
 
-from cfi_core.errors import InputError
+from cfi_core.errors import InputError, brief, told
 from cfi_onnx.limits import GIB
 from cfi_onnx.structure import Structure, check_stored, examine, tensor_bytes
 from cfi_onnx.wire import WireError, look_through
@@ -31,8 +31,7 @@ def load(path: Path) -> ModelProto:
     Raises:
         InputError: There is no such file, it is no valid model, or it passes a limit.
     """
-    if not path.is_file():  # also what is neither a file nor a link to one: pipes and devices
-        raise InputError(f"There is no file {str(path)!r}. Pass the path of an .onnx file.")
+    _check_path(path)
     try:
         model, stored = _parse(path)
         structure = examine(model)
@@ -45,6 +44,16 @@ def load(path: Path) -> ModelProto:
     except Exception as error:  # the parser, the checker and the file system each raise their own kinds
         raise InputError(f"{str(path)!r} is no valid ONNX model: {_first_line(error)}.") from error
     return model
+
+
+def _check_path(path: Path) -> None:
+    try:
+        if path.is_file():  # not what is neither a file nor a link to one: pipes and devices
+            return
+        what = "is a folder" if path.is_dir() else "is no file that is there"
+    except (OSError, ValueError) as error:  # a name that is too long, for one
+        raise InputError(f"{brief(str(path))!r} is no path of a file ({told(error)}).") from error
+    raise InputError(f"There is no file {brief(str(path))!r} (it {what}). Pass the path of an .onnx file.")
 
 
 def hollow(model: ModelProto) -> ModelProto:

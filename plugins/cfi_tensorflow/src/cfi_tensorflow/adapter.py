@@ -209,6 +209,14 @@ class TensorFlowAdapter(FrameworkAdapter):
         """Whether it is a TensorFlow tensor or variable."""
         return isinstance(value, tf.Tensor | tf.Variable)
 
+    def unreadable(self, tensor: Any) -> str:
+        """Of symbolic tensors, and of types that are no plain numbers."""
+        if tf.is_symbolic_tensor(tensor):
+            return "is symbolic and has no values: pass arrays"
+        if tensor.dtype in (tf.string, tf.resource, tf.variant):
+            return f"holds {tensor.dtype.name}, no numbers: pass what the model makes of them"
+        return f"holds {tensor.dtype.name}: cast it to a plain type first" if tensor.dtype.is_quantized else ""
+
     def to_numpy(self, tensor: Any) -> np.ndarray:
         """The values."""
         value = np.asarray(tensor)

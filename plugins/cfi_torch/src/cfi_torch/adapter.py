@@ -54,6 +54,12 @@ class TorchAdapter(FrameworkAdapter):
                     f"{name!r} of the {type(model).__name__} has no values yet (a lazy module): run the model once "
                     f"before explaining it."
                 )
+            if _has_no_values(tensor):
+                raise InputError(
+                    f"{name!r} of the {type(model).__name__} has no values (it lies on the meta device, or is a "
+                    f"FakeTensor): load its weights before explaining it (model.to_empty(device='cpu'), then "
+                    f"load_state_dict)."
+                )
         return model
 
     def twin(self, model: nn.Module, *, share_weights: bool = True) -> nn.Module:
@@ -271,6 +277,18 @@ class TorchAdapter(FrameworkAdapter):
         """Whether it is a `torch.Tensor`."""
         return isinstance(value, torch.Tensor)
 
+    def unreadable(self, tensor: torch.Tensor) -> str:
+        """Of kinds other than dense ones with values."""
+        if tensor.is_nested:
+            return "is a nested tensor: pad it first (x.to_padded_tensor(0))"
+        if tensor.layout is not torch.strided:
+            return f"is sparse ({tensor.layout}): make it dense first (x.to_dense())"
+        if tensor.is_quantized:
+            return "is quantised: pass x.dequantize()"
+        if _has_no_values(tensor):
+            return "has no values (it lies on the meta device, or is a FakeTensor): make it on a real device"
+        return ""
+
     def to_numpy(self, tensor: torch.Tensor | float) -> np.ndarray:
         """The values; shares memory on the CPU. Of a number, an array without axes."""
         if not isinstance(tensor, torch.Tensor):
@@ -405,6 +423,10 @@ def _example(model: Any) -> torch.Tensor | None:
         return None
     tensors = [tensor for module in _modules(model) for tensor in _held(module)]
     return next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
+
+
+def _has_no_values(tensor: torch.Tensor) -> bool:
+    return tensor.is_meta or isinstance(tensor, torch._subclasses.FakeTensor)
 
 
 def _held(module: nn.Module) -> Iterator[torch.Tensor]:
