@@ -96,12 +96,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
     """
     plan = check_names(registry, arguments, original, choice)
     arguments = plan.arguments
-    if original.adapter.in_training_mode(original.model):
-        warn(
-            "The model is in training mode. It is explained in inference mode (dropout off, fixed batch norm "
-            "statistics); your model stays in training mode.",
-            ModelWarning,
-        )
+    _warn_of_training(original)
     if arguments.inputs is not None:
         behind = [value for value in arguments.of_role(Role.HELD, plan.method) if value is not None]
         held = tuple(part for value in behind for part in (value if type(value) is tuple else (value,)))
@@ -139,6 +134,22 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         seconds=perf_counter() - arguments.started,
         purity=purity,
     )
+
+
+def _warn_of_training(original: Original) -> None:
+    adapter, model = original.adapter, original.model
+    if not adapter.in_training_mode(model):
+        return
+    if adapter.in_training_mode(adapter.twin(model)):
+        message = (
+            "Part of the model stays in training mode whatever it is told (a module may have a train() of its own)."
+        )
+    else:
+        message = (
+            "The model is in training mode. It is explained in inference mode (dropout off, fixed batch norm "
+            "statistics); your model stays in training mode."
+        )
+    warn(message, ModelWarning)
 
 
 def check_layer(pending: PendingLayer, layer: Any) -> Call:

@@ -39,7 +39,8 @@ CERTAIN = 1024.0
 DRAWS = 8
 """Times that a pass is repeated which draws random numbers: a dropout may by chance drop nothing that counts."""
 
-_UNITS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-8}
+_AT_LEISURE = "tensorfloat32"
+_UNITS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, _AT_LEISURE: 2.0**-10, "bfloat16": 2.0**-8}
 _COARSEST = 2.0**-4  # of types of eight bits
 _MOST_NAMES = 3
 _CAPACITY = 64
@@ -126,7 +127,10 @@ class _Passes:
         self.is_random = False
         self._adapter, self._model, self._inputs, self._probe = adapter, model, inputs, probe
         names = {*adapter.precision(model), *(output.dtype.name for output in probe)}
-        self._unit = max(_UNITS.get(name, _COARSEST) for name in names if "float" in name)
+        units = {name: _UNITS.get(name, _COARSEST) for name in names if "float" in name}
+        self._coarsest = max(units.values())
+        # What a device may use where it is quicker is no excuse before double precision was asked.
+        self._unit = max(unit for name, unit in units.items() if name != _AT_LEISURE)
         self._other = _last_unlike(self._arrays, inputs.samples)
 
     @property
@@ -194,16 +198,16 @@ class _Passes:
 
     def _is_rounding(self, rows: Rows, apart: float) -> bool:
         """In double precision, where the model can be had so; otherwise by how much they are apart."""
-        bound = CERTAIN if self._unit <= _UNITS["float32"] else ROUNDING
+        bound = CERTAIN if self._coarsest <= _UNITS["float32"] else ROUNDING
         model = None
         with suppress(Exception):  # of the user's model
             model = self._adapter.in_double(self._model)
         if model is None:
-            return apart <= bound * self._unit
+            return apart <= bound * self._coarsest
         every = tuple(range(self._inputs.samples))
         given, probe = (self._run(model, self._tensors(model, each), len(each)) for each in (rows, every))
         if given is None or probe is None or given[0].dtype != np.float64:
-            return apart <= bound * self._unit
+            return apart <= bound * self._coarsest
         return _apart(rows, given, probe) <= CERTAIN * _UNITS["float64"]
 
     def _first_apart(self, tensors: list[Any], others: list[Any], count: int, units: float) -> str:

@@ -148,7 +148,10 @@ class FrameworkAdapter(ABC):
         return State()
 
     def precision(self, model: Any) -> frozenset[str]:
-        """Names of the floating point types that the model computes in, as far as they are known."""
+        """Names of the floating point types that the model computes in, as far as they are known.
+
+        "tensorfloat32" among them says that a device may round so where it computes in single precision.
+        """
         dtype = self.tensor(np.zeros(1, np.float32), model).dtype
         return frozenset({getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]})
 

@@ -123,7 +123,7 @@ def test_a_normalisation_that_stays_in_training_mode():
     model = Net(lambda net, x: net.parts["norm"](x), norm=Stubborn(8))
     model.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.warns(cfi.ModelWarning, match="training mode"):
+    with pytest.warns(cfi.ModelWarning, match="Part of the model stays in training mode"):
         told(f"{MIXED}.*'parts.norm'.*'parts.norm.running_mean'.*{WRITTEN}", model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -190,6 +190,12 @@ def test_honest_torch_models(dtype, samples):
     model(images)
     result = untold(model.eval().to(dtype), images)
     assert result.provenance["function"] == "a function of each sample"
+
+
+def test_torchscript():
+    model = torch.jit.script(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).eval())
+    for toolset in ("captum", "tf-keras-vis"):
+        assert untold(model, toolset=toolset).provenance["function"] == "a function of each sample"
 
 
 def test_a_model_of_packed_sequences_that_are_sorted():
@@ -279,7 +285,7 @@ def test_a_keras_model(kind):
 
 def test_a_keras_model_natively():
     inputs = keras.Input((6,))
-    outputs = layers.Dense(3)(layers.Lambda(lambda x: x - ops.mean(x, 0, keepdims=True), output_shape=(6,))(inputs))
+    outputs = layers.Dense(3)(layers.Lambda(lambda x: x * ops.mean(x, 0, keepdims=True), output_shape=(6,))(inputs))
     model = keras.Model(inputs, outputs)
     with pytest.warns(cfi.ModelWarning, match=MIXED):
         cfi.attribute(model, "smooth_grad", "tf-keras-vis", inputs=ROWS, target=1)

@@ -82,6 +82,28 @@ def test_of_a_large_model_a_change_is_told(monkeypatch):
     assert kept.changed(given) == ("0.weight", "1.num_batches_tracked")  # what lies elsewhere is still there
 
 
+def test_torchscript():
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+            self.register_buffer("count", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.count += 1
+            return self.linear(x)
+
+    given = torch.jit.script(Counting().eval())
+    kept, fingerprint = TorchAdapter().state(given), TorchAdapter().fingerprint(given)
+    kept.restore()
+    assert TorchAdapter().fingerprint(given) == fingerprint
+    given(torch.ones(1, 3))
+    assert TorchAdapter().fingerprint(given) != fingerprint
+    assert kept.changed(given) == ("count",)
+    kept.restore()
+    assert given.count == 0 and kept.changed(given) == ()
+
+
 def test_the_types_that_a_model_computes_in():
     assert TorchAdapter().precision(model().half()) == {"float16"}
     assert TorchAdapter().precision(nn.ReLU()) == {"float32"}

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, external_data_helper
 
-from cfi_core.errors import InputError, brief, told
+from cfi_core.errors import InputError
 from cfi_onnx.limits import GIB
 from cfi_onnx.structure import Structure, check_stored, examine, tensor_bytes
 from cfi_onnx.wire import WireError, look_through
@@ -21,6 +21,7 @@ _MOST_FILE = 2 * GIB - 1
 """Protobuf reads no longer messages; larger models keep their weights in further files."""
 
 _MOST_EXTENTS = 10_000
+_LONGEST_PATH = 300  # as messages show it
 _LARGE = 2**16
 """Bytes from which a weight is left out where only its type and sizes matter."""
 
@@ -47,13 +48,14 @@ def load(path: Path) -> ModelProto:
 
 
 def _check_path(path: Path) -> None:
+    shown = str(path) if len(str(path)) <= _LONGEST_PATH else str(path)[:_LONGEST_PATH] + "…"
     try:
         if path.is_file():  # not what is neither a file nor a link to one: pipes and devices
             return
         what = "is a folder" if path.is_dir() else "is no file that is there"
     except (OSError, ValueError) as error:  # a name that is too long, for one
-        raise InputError(f"{brief(str(path))!r} is no path of a file ({told(error)}).") from error
-    raise InputError(f"There is no file {brief(str(path))!r} (it {what}). Pass the path of an .onnx file.")
+        raise InputError(f"{shown!r} is no path of a file ({type(error).__name__}).") from error
+    raise InputError(f"There is no file {shown!r} (it {what}). Pass the path of an .onnx file.")
 
 
 def hollow(model: ModelProto) -> ModelProto:

@@ -125,7 +125,8 @@ class TensorFlowAdapter(FrameworkAdapter):
 
     def precision(self, model: Any) -> frozenset[str]:
         """Types that the layers compute in; of other models that of the first floating point input or variable."""
-        return _view(model).precision()
+        is_quick = tf.config.list_physical_devices("GPU") and tf.config.experimental.tensor_float_32_execution_enabled()
+        return _view(model).precision() | ({"tensorfloat32"} if is_quick else set())
 
     # running
 

@@ -165,7 +165,9 @@ class TorchAdapter(FrameworkAdapter):
     def precision(self, model: nn.Module) -> frozenset[str]:
         """Types of all floating point parameters and buffers; single precision if there are none."""
         held = [tensor for module in _modules(model) for tensor in _held(module) if tensor.is_floating_point()]
-        return frozenset({str(tensor.dtype).removeprefix("torch.") for tensor in held}) or frozenset({"float32"})
+        names = {str(tensor.dtype).removeprefix("torch.") for tensor in held} or {"float32"}
+        is_quick = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+        return frozenset(names | {"tensorfloat32"} if torch.cuda.is_initialized() and is_quick else names)
 
     # running
 

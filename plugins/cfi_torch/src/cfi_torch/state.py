@@ -40,7 +40,9 @@ class ModelState(State):
         self._held: dict[str, _Held] = {}
         for name, (slot, tensor) in found.items():
             if (values := _bytes(tensor)) is not None:
-                kept = _hash(values) if is_large else values.clone()
+                # On another device, or in another order, the bytes are a copy already.
+                copy = values.clone() if values.data_ptr() == tensor.data_ptr() else values
+                kept = _hash(values) if is_large else copy
                 self._held[name] = _Held(slot, tensor, tensor.data, kept, tensor.requires_grad)
         self._numbers = list(_numbers(model))
 
@@ -57,7 +59,7 @@ class ModelState(State):
         """Writes to what has changed, and to nothing else."""
         for name, held in self._held.items():
             table, key = held.slot
-            if table.get(key) is not held.tensor:
+            if isinstance(table, dict) and table.get(key) is not held.tensor:  # TorchScript's are none
                 table[key] = held.tensor
             if held.tensor.data_ptr() != held.memory.data_ptr():
                 held.tensor.data = held.memory
