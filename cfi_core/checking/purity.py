@@ -140,9 +140,9 @@ class _Passes:
     def compare(self) -> tuple[str, str]:
         """What is found, in words, and what to warn of, if there is something."""
         for rows in self._batches():
-            tensors, before = self._tensors(self._model, rows), self._generators()
+            tensors, before = self._tensors(self._model, rows), self._random_state()
             if (given := self._run(self._model, tensors, len(rows))) is not None:
-                return self._judge(rows, tensors, given, draws=self._generators() != before)
+                return self._judge(rows, tensors, given, draws=self._random_state() != before)
         return "not compared: the model fails when it is run again", ""
 
     def _judge(self, rows: Rows, tensors: list[Any], given: Arrays, *, draws: bool) -> tuple[str, str]:
@@ -159,9 +159,9 @@ class _Passes:
         alike = self._tensors(self._model, (0,) * len(rows))
         return _influence(apart, self._first_apart(tensors, alike, 1, CERTAIN))
 
-    def _generators(self) -> object:
+    def _random_state(self) -> object:
         """State of what random numbers are drawn from, to see whether some were."""
-        return random.getstate(), repr(np.random.get_state(legacy=False)), self._adapter.generators()
+        return random.getstate(), repr(np.random.get_state(legacy=False)), self._adapter.random_state()
 
     def _batches(self) -> Iterator[Rows]:
         """What is tried, until the model takes it."""

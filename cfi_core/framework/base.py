@@ -269,8 +269,8 @@ class FrameworkAdapter(ABC):
 
     # process
 
-    def generators(self) -> object:
-        """State of the framework's global generators of random numbers: another one after something was drawn."""
+    def random_state(self) -> Any:
+        """The state of the framework's global generators, equal to another one as long as nothing was drawn."""
         return None
 
     def seed(self, seed: int) -> None:  # noqa: B027 - nothing to do is a default too

@@ -237,7 +237,7 @@ class TensorFlowAdapter(FrameworkAdapter):
 
     # process
 
-    def generators(self) -> object:
+    def random_state(self) -> Any:
         """Of the eager one."""
         from tensorflow.python.eager import context
 

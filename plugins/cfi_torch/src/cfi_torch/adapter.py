@@ -316,7 +316,7 @@ class TorchAdapter(FrameworkAdapter):
 
     # process
 
-    def generators(self) -> object:
+    def random_state(self) -> Any:
         """Of the CPU's and those of the devices in use."""
         states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
         return tuple(state.numpy().tobytes() for state in (torch.get_rng_state(), *states))
