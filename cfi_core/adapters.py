@@ -11,10 +11,13 @@ import numpy as np
 from cfi_core.boundary import foreign
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, FRAMEWORKS
 from cfi_core.coexistence import load_safely
-from cfi_core.errors import ArgumentError, InputError, UnknownFrameworkError
+from cfi_core.errors import ArgumentError, InputError, UnknownFrameworkError, told
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.registry import Registry
 from cfi_core.specs import FrameworkSpec, resolve
+
+_OF_SPARSE = ("toarray", "to_tensor")
+"""Methods of arrays that are sparse or ragged, in whatever library."""
 
 _adapters: dict[str, FrameworkAdapter] = {}
 
@@ -76,20 +79,48 @@ def as_array(registry: Registry, value: Any, name: str) -> np.ndarray:
     """An array, a tensor of any known framework or nested lists as a numpy array, which messages call by that name.
 
     Raises:
-        InputError: They are no array of numbers.
+        InputError: They are no array of numbers, or one with values left out.
     """
     framework = framework_of_tensor(registry, value)
     if framework is not None:
-        return adapter_for(registry, framework).to_numpy(value)
+        return _read(adapter_for(registry, framework), value, name)
     if isinstance(value, dict):
         raise InputError(f"{name} is a dict. Pass a tuple of arrays in the order of the model's inputs.")
+    if is_masked(value):
+        raise InputError(
+            f"{name} is a masked array, and its mask would be lost. Fill it with a value that the model knows "
+            f"(x.filled(0)), or pass the mask as an input of its own."
+        )
+    if any(hasattr(value, method) for method in _OF_SPARSE) or "Sparse" in type(value).__name__:
+        raise InputError(
+            f"{name} is a {type(value).__name__}, which is no dense array. Make it one first (such as x.toarray() of "
+            f"sparse, x.to_tensor() of ragged ones)."
+        )
     try:
         array = np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"{name} is no array: {error}. Pass an array with the sample axis first.") from error
+    except Exception as error:  # objects of any library refuse in their own way
+        raise InputError(f"{name} is no array ({told(error)}). Pass an array with the sample axis first.") from error
     if array.dtype.kind not in "fiub" or array.ndim == 0:
         raise InputError(f"{name} holds {array.dtype} of shape {array.shape}; pass an array of numbers, samples first.")
     return array
+
+
+def is_masked(value: Any) -> bool:
+    """Whether this is a masked array of numpy, or a sequence of some, of which something is left out."""
+    parts = value if isinstance(value, list | tuple) else (value,)
+    return any(np.ma.is_masked(part) for part in parts)
+
+
+def _read(adapter: FrameworkAdapter, tensor: Any, name: str) -> np.ndarray:
+    if reason := adapter.unreadable(tensor):
+        raise InputError(f"{name} {reason}.")
+    try:
+        return adapter.to_numpy(tensor)
+    except Exception as error:  # subclasses of tensors refuse in their own way
+        kind = f"{type(tensor).__name__} of {getattr(tensor, 'dtype', 'no type')}"
+        raise InputError(
+            f"{name} is a {kind} that cannot be read as an array ({told(error)}). Pass a dense one of plain numbers."
+        ) from error
 
 
 def is_array(registry: Registry, value: Any) -> bool:
@@ -101,7 +132,10 @@ def is_number(value: Any) -> bool:
     """Whether the value is one number, also in an array or tensor without axes."""
     if isinstance(value, np.ndarray | np.generic):
         return value.ndim == 0 and value.dtype.kind in "biuf"
-    shape = getattr(value, "shape", None)
+    try:
+        shape = getattr(value, "shape", None)
+    except RuntimeError:  # a nested tensor has none
+        return False
     return isinstance(value, int | float) if shape is None else len(shape) == 0
 
 

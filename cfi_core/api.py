@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from cfi_core.running import run
 from cfi_core.specs import Kind, Translator
 from cfi_core.translation import prepare, translate_model
 from cfi_core.translation.conversion import Job, convert_anew, convert_thoroughly
+from cfi_core.unchanged import unchanged_model
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
 VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})
@@ -175,8 +177,8 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
         raise ArgumentError(
             f"finish_execution_with_layer takes the PendingLayer that cfi.attribute returned, not {pending!r}."
         )
-    current = registry()
-    with unchanged_process(current):
+    current, original = registry(), pending.call.original
+    with unchanged_process(current), unchanged_model(original, pending.call.purity):
         call = check_layer(pending, layer)
         return _finish(current, call, pending.prepared or prepare(current, call))
 
@@ -184,11 +186,12 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
 def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | PendingLayer:
     """The eight steps of a call."""
     current = registry()
-    with unchanged_process(current):
+    with unchanged_process(current), ExitStack() as stack:
         methods = find_methods(current, arguments, kinds)  # 1
         original = find_original(current, arguments, methods)  # 2
         choice = choose(current, methods, original, arguments.translator)  # 3
         call = check(current, arguments, original, choice)  # 4
+        stack.enter_context(unchanged_model(original, call.purity))
         observe(current, "cfi_before_run", plan=call.plan)
         if call.plan.needs_layer:
             return _wait_for_layer(current, call)
@@ -247,9 +250,10 @@ def translate(
     with unchanged_process(current):
         original = load_original(current, model, inputs)
         given = read_inputs(current, original, inputs)
-        outputs = tuple(flatten(run_original(original, given)))
-        job = Job(current, original, adapter_for(current, to), given.arrays, outputs)
-        return translate_model(job, routes, convert_thoroughly if thorough else convert_anew)
+        with unchanged_model(original):
+            outputs = tuple(flatten(run_original(original, given)))
+            job = Job(current, original, adapter_for(current, to), given.arrays, outputs)
+            return translate_model(job, routes, convert_thoroughly if thorough else convert_anew)
 
 
 def layers(model: Any, inputs: Any = None) -> list[Layer]:
@@ -263,4 +267,5 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
     with unchanged_process(current):
         original = load_original(current, model, inputs)
         tensors = None if inputs is None else read_inputs(current, original, inputs).tensors
-        return list(original.adapter.layers(original.model, tensors))
+        with nullcontext() if tensors is None else unchanged_model(original):
+            return list(original.adapter.layers(original.model, tensors))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cfi_core.adapters import adapter_for, check_installed, find_type, framework_of_tensor, known_frameworks
-from cfi_core.errors import UnknownFrameworkError
+from cfi_core.errors import UnknownFrameworkError, brief
 from cfi_core.records import Arguments, Original
 from cfi_core.registry import Registry
 from cfi_core.specs import FrameworkSpec, MethodSpec, Role
@@ -73,6 +73,6 @@ def _is_surpassed(name: str, types: dict[str, list[type]]) -> bool:
 
 def _describe(model: Any) -> str:
     if isinstance(model, str | Path):
-        return f"The path {str(model)!r}"
+        return f"The path {brief(str(model))!r}"
     kind = type(model)
     return f"An object of type {kind.__module__}.{kind.__qualname__}"

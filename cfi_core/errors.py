@@ -111,13 +111,18 @@ class CompletenessWarning(CFIWarning):
     """The values do not add up to what their method promises."""
 
 
+def brief(text: str) -> str:
+    """A text of the user's as messages show it: cut where it is very long."""
+    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
+
+
 def told(error: BaseException) -> str:
     """Kind and message of a foreign error, on one line and in short, without the full stop at its end."""
     try:
         text = " ".join(str(error).split()).removesuffix(".") or "no message"
     except FOREIGN:
         text = "its message cannot be shown"
-    return f"{type(error).__name__}: {text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + '…'}"
+    return f"{type(error).__name__}: {brief(text)}"
 
 
 def warn(message: str, category: type[CFIWarning], cause: BaseException | None = None) -> None:

@@ -165,6 +165,7 @@ def _provenance(
         "framework": plan.framework,
         "route": translation.route.names if translation else (),
         "certificate": str(translation.certificate) if translation else "native: nothing to certify",
+        "function": call.purity.found,
         "explained": carried.explained,
         "neuron": repr(arguments.neuron) if callable(arguments.neuron) else arguments.neuron,
         "defaults": arguments.defaults,

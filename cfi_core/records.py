@@ -207,6 +207,15 @@ class Inputs:
         return len(self.arrays[0])
 
 
+@dataclass(frozen=True)
+class Purity:
+    """Whether the user's model is a function of each sample alone (see `cfi_core.checking.purity`)."""
+
+    found: str  # in words, for the provenance
+    warning: str = ""  # what the user is told of it in each call
+    writes: bool = False  # its passes change what it holds, which is to be undone
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """A call whose arguments fit the model (after step 4), in the layout of the user's model."""
@@ -222,6 +231,7 @@ class Call:
     mentioned: tuple[str, ...]  # further layers, which stand as objects among the toolset's own arguments
     seed: int
     seconds: float  # that the steps so far have taken
+    purity: Purity = Purity("not examined")
 
     @property
     def output_arrays(self) -> list[np.ndarray]:

@@ -15,9 +15,18 @@ import numpy as np
 
 from cfi_core.adapters import as_arrays, framework_of_tensor, is_array
 from cfi_core.attribution import Outlets
-from cfi_core.checking.inputs import check_like_inputs, check_window, example_inputs, read_inputs, run_original
+from cfi_core.checking.inputs import (
+    check_baselines,
+    check_like_inputs,
+    check_straight,
+    check_window,
+    example_inputs,
+    read_inputs,
+    run_original,
+)
+from cfi_core.checking.purity import Examination
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
-from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, warn
+from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, brief, told, warn
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
 from cfi_core.specs import UNIFORM_ARGUMENTS, Head, Kind, MethodSpec, Need, Role
@@ -41,8 +50,7 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
     if isinstance(arguments.plot, str | Path):
         path = Path(arguments.plot)
         Outlets(registry.plotters, registry.writers).writer_for(path)
-        if not path.parent.is_dir():
-            raise PlotError(f"There is no folder {str(path.parent)!r} to write {path.name!r} into. Make it first.")
+        _check_place(path)
     method = choice.method
     arguments = _with_sample_axes(registry, arguments, original, method)
     arguments = replace(_sort_arguments(arguments, method), model=original.model)
@@ -65,6 +73,18 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
     )
 
 
+def _check_place(path: Path) -> None:
+    name, folder = brief(path.name), brief(str(path.parent))
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # too long a name, for one
+        raise PlotError(f"{name!r} is no path to write to ({told(error)}). Choose another name.") from error
+    if not path.parent.is_dir():
+        raise PlotError(f"There is no folder {folder!r} to write {name!r} into. Make it first.")
+
+
 def check(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Call:
     """Checks what names tell, and what can be known from the user's model alone, by one forward pass.
 
@@ -72,16 +92,11 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         ArgumentError: As `check_names` tells; or inputs, target, neuron, baselines or masks do not fit the model.
 
     Warns:
-        ModelWarning: The model is in training mode.
+        ModelWarning: The model is in training mode, or no function of each sample (see `cfi_core.checking.purity`).
     """
     plan = check_names(registry, arguments, original, choice)
     arguments = plan.arguments
-    if original.adapter.in_training_mode(original.model):
-        warn(
-            "The model is in training mode. It is explained in inference mode (dropout off, fixed batch norm "
-            "statistics); your model stays in training mode.",
-            ModelWarning,
-        )
+    _warn_of_training(original)
     if arguments.inputs is not None:
         behind = [value for value in arguments.of_role(Role.HELD, plan.method) if value is not None]
         held = tuple(part for value in behind for part in (value if type(value) is tuple else (value,)))
@@ -100,9 +115,12 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
             )
     else:
         inputs = example_inputs(original, len(arguments.target) if isinstance(arguments.target, list) else 1)
-    outputs = run_original(original, inputs, native=plan.route.native)
-    target = resolve_target(registry, arguments.target, outputs) if plan.explains_target else None
-    _check_like_inputs(registry, plan, inputs)
+    with Examination(original, inputs) as examination:
+        outputs = run_original(original, inputs, native=plan.route.native, twin=examination.twin)
+        target = resolve_target(registry, arguments.target, outputs) if plan.explains_target else None
+        _check_like_inputs(registry, plan, inputs)
+        at_layers = _at_layers(plan, original, inputs)
+        purity = examination.judge(outputs)
     return Call(
         plan=plan,
         original=original,
@@ -110,11 +128,28 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         outputs=outputs,
         target=target,
         output=position_of(target, outputs),
-        **_at_layers(plan, original, inputs),
+        **at_layers,
         mentioned=tuple(dict.fromkeys(_layers_in(arguments.own, registry, original))),
         seed=secrets.randbits(31) if arguments.seed is None else arguments.seed,
         seconds=perf_counter() - arguments.started,
+        purity=purity,
     )
+
+
+def _warn_of_training(original: Original) -> None:
+    adapter, model = original.adapter, original.model
+    if not adapter.in_training_mode(model):
+        return
+    if adapter.in_training_mode(adapter.twin(model)):
+        message = (
+            "Part of the model stays in training mode whatever it is told (a module may have a train() of its own)."
+        )
+    else:
+        message = (
+            "The model is in training mode. It is explained in inference mode (dropout off, fixed batch norm "
+            "statistics); your model stays in training mode."
+        )
+    warn(message, ModelWarning)
 
 
 def check_layer(pending: PendingLayer, layer: Any) -> Call:
@@ -207,7 +242,7 @@ def _layer_name(original: Original, reference: object) -> str:
         raise LayerError(f"{what} is not part of this model. Pass one of its own layers, or a name: {some}")
     near = ", ".join(get_close_matches(reference, known, n=3, cutoff=0.4))
     hint = f"Nearest: {near}" if near else f"It has: {some}"
-    raise LayerError(f"The model has no layer {reference!r}. {hint}. cfi.layers(model) lists all.")
+    raise LayerError(f"The model has no layer {brief(reference)!r}. {hint}. cfi.layers(model) lists all.")
 
 
 def _with_sample_axes(registry: Registry, arguments: Arguments, original: Original, method: MethodSpec) -> Arguments:
@@ -223,9 +258,11 @@ def _with_sample_axes(registry: Registry, arguments: Arguments, original: Origin
 
 
 def _check_like_inputs(registry: Registry, plan: Plan, inputs: Inputs) -> None:
-    baselines = plan.arguments.baselines
-    if baselines is not None and not isinstance(baselines, int | float):
-        check_like_inputs(registry, inputs, baselines, "baselines")
+    baselines, method = plan.arguments.baselines, plan.method
+    if baselines is not None:
+        check_baselines(registry, inputs, baselines)
+    if Need.INPUT_GRADIENT in method.needs and "baselines" in (*method.required, *method.optional):
+        check_straight(registry, inputs, baselines, method.key)
     for name, value in plan.arguments.own.items():
         match plan.method.roles.get(name):
             case Role.LIKE_INPUTS if value is not None:

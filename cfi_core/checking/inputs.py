@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from cfi_core.adapters import as_array, as_arrays, is_array, is_number
+from cfi_core.adapters import as_array, as_arrays, framework_of_tensor, is_array, is_number
 from cfi_core.errors import ArgumentError, CFIError, InputError
 from cfi_core.framework import FrameworkAdapter, flatten, map_structure
 from cfi_core.records import Inputs, Original
@@ -20,6 +21,7 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
         InputError: Types, shapes or sample counts do not fit.
     """
     adapter, model, explained = original.adapter, original.model, as_arrays(registry, value)
+    _check_parts(value)
     declared, parts, count = adapter.input_shapes(model), (*explained, *held), len(explained)
     if declared is not None and len(declared) != len(parts):
         raise InputError(
@@ -32,7 +34,7 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
         name = f"inputs[{position}]" if count > 1 else "inputs"
         if position >= count:
             name = f"argument {position - count} behind the inputs"
-            if not is_array(registry, part):
+            if not is_array(registry, part) or (adapter.is_tensor(part) and adapter.unreadable(part)):
                 tensors.append(part)
                 continue
         array, integer = as_array(registry, part, name), adapter.declared_integer(model, position)
@@ -42,9 +44,12 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
             raise InputError(_integers(name, array))
         if integer is True and np.issubdtype(array.dtype, np.floating):
             raise InputError(f"{name} is of type {array.dtype}, but the model takes integers: convert it first.")
+        if position < count:
+            _check_array(name, array)
         tensors.append(adapter.tensor(part if adapter.is_tensor(part) else array, model))
         # Copied, because the attribution keeps them and the user may go on writing into the originals.
         arrays.append(np.array(adapter.to_numpy(tensors[-1])))
+        _check_carried(name, array, arrays[-1])
     counts = {array.shape[:1] for array in arrays[:count]}
     if len(counts) != 1 or counts & {(), (0,)}:
         shapes = ", ".join(str(array.shape) for array in arrays[:count])
@@ -79,15 +84,15 @@ def example_inputs(original: Original, samples: int) -> Inputs:
     return Inputs(tuple(tensors), tuple(map(adapter.to_numpy, tensors)), given=False)
 
 
-def run_original(original: Original, inputs: Inputs, *, native: bool = False) -> Any:
-    """What the user's model gives for the inputs: so what does not fit is found before anything expensive.
+def run_original(original: Original, inputs: Inputs, *, native: bool = False, twin: Any = None) -> Any:
+    """What the user's model (by a twin of it) gives for the inputs: so what does not fit is found before it costs much.
 
     Run natively, it may give a single number for a single sample, which is returned as an array of one.
 
     Raises:
         InputError: The model fails on them, gives no numbers, or mixes the samples.
     """
-    adapter, model = original.adapter, original.adapter.twin(original.model)
+    adapter, model = original.adapter, original.adapter.twin(original.model) if twin is None else twin
     try:
         outputs = adapter.outputs(model, inputs.passed)
     except CFIError:
@@ -112,7 +117,9 @@ def run_original(original: Original, inputs: Inputs, *, native: bool = False) ->
                 f"of all samples together belongs to none of them."
             )
         if not np.isfinite(output).all():
-            raise InputError("The model gives NaN or infinite outputs for these inputs. Check the inputs and weights.")
+            odd = [name for name, array in _named(inputs.arrays) if not _is_finite(array)]
+            hint = f"{' and '.join(odd)} holds some itself: replace them" if odd else "Check the inputs and weights"
+            raise InputError(f"The model gives NaN or infinite outputs for these inputs. {hint}.")
     return outputs
 
 
@@ -142,6 +149,37 @@ def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str)
             raise InputError(f"{name} has shape {array.shape}, which does not fit inputs of shape {like.shape}.")
         if name == "baselines" and array.dtype.kind != like.dtype.kind:
             raise InputError(f"baselines hold {array.dtype}, the inputs {like.dtype}: convert and scale them alike.")
+
+
+def check_baselines(registry: Registry, inputs: Inputs, value: Any) -> None:
+    """Refuses baselines whose shapes or types do not fit, or with a value that the type of the input cannot hold.
+
+    One may be NaN or infinite where the input is floating point: that is what a missing value is to some models.
+    """
+    whole = is_number(value)
+    if not whole:
+        check_like_inputs(registry, inputs, value, "baselines")
+    parts = (
+        (value,) * len(inputs.arrays) if whole else value if isinstance(value, tuple) else as_arrays(registry, value)
+    )
+    for part, like in zip(parts, inputs.arrays, strict=True):
+        if part is not None:
+            plain = is_number(part) and framework_of_tensor(registry, part) is None
+            _check_holds(np.asarray(part) if plain else as_array(registry, part, "baselines"), like.dtype)
+
+
+def check_straight(registry: Registry, inputs: Inputs, baselines: Any, who: str) -> None:
+    """Refuses NaN and infinite values for a method that goes in a straight line from baselines to inputs."""
+    parts = baselines if isinstance(baselines, tuple) else (baselines,)
+    given = [as_array(registry, part, "baselines") for part in parts if part is not None and not is_number(part)]
+    numbers = [np.asarray(float(part)) for part in parts if part is not None and is_number(part)]
+    for name, array in (*_named(inputs.arrays), *(("baselines", one) for one in (*given, *numbers))):
+        if not _is_finite(array):
+            raise InputError(
+                f"{name} holds NaN or infinite values, and {who} goes in a straight line from baselines to inputs, "
+                f"which is not defined there. Replace them by large numbers, or hold that input as it is (as an "
+                f"argument behind the others)."
+            )
 
 
 def check_window(inputs: Inputs, value: Any, name: str) -> None:
@@ -181,6 +219,74 @@ def _repair(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> str:
             continue
         return f"{text} would fit the model: the sample axis is first, and axes are in the model's order."
     return "Check shape and axis order: the sample axis is first."
+
+
+def _check_parts(value: Any) -> None:
+    """Refuses no inputs at all, and None among several."""
+    if isinstance(value, list | tuple) and not value:
+        raise InputError("inputs is empty. Pass the samples to explain, sample axis first.")
+    for position, part in enumerate(value) if isinstance(value, list | tuple) else ():
+        if part is None:
+            raise InputError(f"inputs[{position}] is None. Pass an array for each input of the model, or leave it out.")
+
+
+def _check_array(name: str, array: np.ndarray) -> None:
+    """Refuses what holds nothing to explain: no samples, no features, no real numbers."""
+    if array.dtype.kind in "cOSUMm":
+        hint = " Pass real and imaginary parts as two channels." if array.dtype.kind == "c" else ""
+        raise InputError(f"{name} holds {array.dtype}, and only real numbers can be explained.{hint}")
+    if array.ndim == 0:
+        raise InputError(f"{name} is a single number without a sample axis. Pass x[None].")
+    if 0 in array.shape[1:]:
+        raise InputError(f"{name} has shape {array.shape}: an axis of no size leaves nothing to explain.")
+
+
+def _check_carried(name: str, given: np.ndarray, carried: np.ndarray) -> None:
+    """Refuses what would become another number in the model's own type."""
+    if np.issubdtype(given.dtype, np.floating):
+        changed = np.isfinite(given) & ~np.isfinite(carried)
+    elif given.dtype.kind in "iu" and carried.dtype != given.dtype:
+        changed = given != carried
+    else:
+        return
+    if changed.any():
+        raise InputError(
+            f"{name} holds {given[changed].flat[0]!s}, which is beyond the {carried.dtype} that the model computes in. "
+            f"Scale it as in training."
+        )
+
+
+def _check_holds(given: np.ndarray, dtype: np.dtype[Any]) -> None:
+    """Refuses baselines with a value that is another one in the type of the input."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        fits, allowed = (
+            (given >= limits.min) & (given <= limits.max),
+            f"whole numbers from {limits.min} to {limits.max}",
+        )
+        fits = fits & (given == np.floor(given)) if given.dtype.kind == "f" else fits
+    elif dtype.kind == "b":
+        fits, allowed = (given == 0) | (given == 1), "True and False"
+    elif dtype.kind == "f":
+        fits = ~np.isfinite(given) | (abs(given) <= np.finfo(dtype).max)
+        allowed = f"numbers up to {np.finfo(dtype).max:.0e}"
+    else:
+        return
+    if given.dtype.kind == "b" and dtype.kind != "b":
+        raise InputError(f"baselines hold True or False, the inputs {dtype}: pass numbers.")
+    if not fits.all():
+        raise InputError(
+            f"baselines hold {given[~fits].flat[0]!s}, which an input of {dtype} cannot: it would be another number "
+            f"there. Pass {allowed}, or convert the inputs, if the model takes other ones."
+        )
+
+
+def _named(arrays: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    return [(f"inputs[{i}]" if len(arrays) > 1 else "inputs", array) for i, array in enumerate(arrays)]
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    return not np.issubdtype(array.dtype, np.floating) or bool(np.isfinite(array).all())
 
 
 def _check_shape(name: str, shape: tuple[int, ...], declared: tuple[int | None, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.adapters import as_array, framework_of_tensor
+from cfi_core.adapters import as_array, framework_of_tensor, is_masked
 from cfi_core.contract import Target
 from cfi_core.errors import ArgumentError, TargetError
 from cfi_core.framework.structure import flatten, is_structure, items
@@ -76,11 +76,15 @@ def position_of(target: Target | None, outputs: Any) -> int:
 
 def _plain(registry: Registry, target: Any) -> Any:
     """The target with numbers of Python, in lists and tuples, in place of numpy arrays and tensors of any framework."""
-    if isinstance(target, list | tuple):
+    if isinstance(target, list | tuple) and not is_masked(target):
         plain = [_plain(registry, entry) for entry in target]
         return tuple(plain) if isinstance(target, tuple) else plain
     if target is None or isinstance(target, str | bytes | bool | np.bool_):
         return target
+    if is_masked(target):
+        raise TargetError("The target is a masked array, and its mask would be lost. Pass one index for each sample.")
+    if isinstance(target, int):
+        return int(target)  # however large
     is_tensor = framework_of_tensor(registry, target) is not None
     if callable(target) and not is_tensor:
         return target
@@ -100,15 +104,20 @@ def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, .
         )
     exceeded = [size for value, size in zip(index, sizes, strict=True) if not _is_index(value, size)]
     if exceeded:
+        none = [f"{value!r} is no index, and " for value in index if not _is_whole(value)]
         raise TargetError(
-            f"The target {shown} is out of range: the model gives {sizes} values per sample, so an index lies "
-            f"between 0 and {exceeded[0] - 1}."
+            f"The target {shown} is out of range: {''.join(none[:1])}the model gives {sizes} values per sample, so an "
+            f"index lies between 0 and {exceeded[0] - 1}."
         )
     return tuple(value % size for value, size in zip(index, sizes, strict=True))
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def _is_index(value: Any, size: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(-size <= value < size)
+    return _is_whole(value) and bool(-size <= value < size)
 
 
 def _describe_index(shape: tuple[int, ...]) -> str:
@@ -135,7 +144,10 @@ def resolve_neuron(neuron: Any, shape: Sequence[int], *, channel_allowed: bool, 
         raise ArgumentError(f"{what} has {len(index)} indices, but {given} Pass one index for each of these axes.")
     units = list(zip(index, sizes, strict=True))
     if not all(_selects(value, size) for value, size in units):
-        raise ArgumentError(f"{what} is out of range: {given}")
+        none = [
+            f"{value!r} is no index, and " for value in index if not isinstance(value, slice) and not _is_whole(value)
+        ]
+        raise ArgumentError(f"{what} is out of range: {''.join(none[:1])}{given}")
     return tuple(value if isinstance(value, slice) else int(value) % size for value, size in units)
 
 

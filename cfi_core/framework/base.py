@@ -15,6 +15,7 @@ import numpy as np
 from cfi_core.errors import InputError, LayerError, NoGradientError
 from cfi_core.framework.axes import Arrays, named_axes
 from cfi_core.framework.passes import Passes
+from cfi_core.framework.state import State
 
 Pullback = Callable[[Sequence[Any | None], Sequence[bool]], tuple[Any | None, ...]]
 """From a cotangent for each result (None: zero) and a mark for each value whose gradient is wanted to the gradients,
@@ -140,6 +141,21 @@ class FrameworkAdapter(ABC):
         """A copy of its own that computes in double precision; None if it does already, or cannot be made to."""
         return None
 
+    def state(self, model: Any) -> State:
+        """All that a forward pass could write to on the user's model, to see whether it does, and to undo it.
+
+        By default nothing, which is right where nothing of a model can be changed.
+        """
+        return State()
+
+    def precision(self, model: Any) -> frozenset[str]:
+        """Names of the floating point types that the model computes in, as far as they are known.
+
+        "tensorfloat32" among them says that a device may round so where it computes in single precision.
+        """
+        dtype = self.tensor(np.zeros(1, np.float32), model).dtype
+        return frozenset({getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]})
+
     # files
 
     def content(self, model: Any) -> str | None:
@@ -246,6 +262,13 @@ class FrameworkAdapter(ABC):
         """Whether the value is a tensor of this framework."""
         return isinstance(value, np.ndarray)
 
+    def unreadable(self, tensor: Any) -> str:
+        """Why a tensor of the framework cannot be read as an array, and what to do: ends a sentence that it begins.
+
+        For example 'is sparse: pass x.to_dense()'; empty for what `to_numpy` takes.
+        """
+        return ""
+
     def to_numpy(self, tensor: Any) -> np.ndarray:
         """The tensor's values; shares memory where the framework allows."""
         return np.asarray(tensor)
@@ -262,6 +285,10 @@ class FrameworkAdapter(ABC):
         return np.transpose(tensor, axes)
 
     # process
+
+    def random_state(self) -> Any:
+        """The state of the framework's global generators, equal to another one as long as nothing was drawn."""
+        return None
 
     def seed(self, seed: int) -> None:  # noqa: B027 - nothing to do is a default too
         """Seeds the framework's random numbers; numpy's and Python's are core's to seed."""

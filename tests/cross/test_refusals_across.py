@@ -64,7 +64,7 @@ def test_an_unfaithful_translation_is_refused_and_the_next_route_taken(twins: Tw
 def test_a_model_that_no_translator_knows(twins: Twins):
     class Sampled(nn.Module):
         def forward(self, x):
-            grid = torch.zeros(len(x), 4, 4, 2) + x.mean()
+            grid = torch.zeros(len(x), 4, 4, 2) + x.mean((1, 2, 3))[:, None, None, None]
             return nn.functional.grid_sample(x, grid, align_corners=False).flatten(1)
 
     with pytest.raises(cfi.TranslationError, match=r"(?i)grid"):

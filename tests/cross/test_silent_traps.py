@@ -179,7 +179,10 @@ def test_a_fault_on_a_late_sample_is_found(twins: Twins):
 
     images = np.resize(twins.first, (12, *twins.first.shape[1:]))
     images[10, 0, 0, 0] = 30
-    with pytest.raises(cfi.UnfaithfulTranslationError, match="your inputs"):
+    with (
+        pytest.warns(cfi.ModelWarning, match="samples influence each other"),
+        pytest.raises(cfi.UnfaithfulTranslationError, match="your inputs"),
+    ):
         cfi.attribute(
             Switching(twins.torch_model).eval(),
             "saliency",

@@ -100,6 +100,11 @@ class JaxAdapter(FrameworkAdapter):
             return None
         return Logits(model) if found else None
 
+    def precision(self, model: Any) -> frozenset[str]:
+        """The model's type, and what accelerators multiply matrices in unless they are told otherwise."""
+        quick = {"cpu": frozenset[str](), "tpu": frozenset({"bfloat16"})}
+        return super().precision(model) | quick.get(jax.default_backend(), frozenset({"tensorfloat32"}))
+
     # running
 
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:

@@ -21,6 +21,7 @@ _MOST_FILE = 2 * GIB - 1
 """Protobuf reads no longer messages; larger models keep their weights in further files."""
 
 _MOST_EXTENTS = 10_000
+_LONGEST_PATH = 300  # as messages show it
 _LARGE = 2**16
 """Bytes from which a weight is left out where only its type and sizes matter."""
 
@@ -31,8 +32,7 @@ def load(path: Path) -> ModelProto:
     Raises:
         InputError: There is no such file, it is no valid model, or it passes a limit.
     """
-    if not path.is_file():  # also what is neither a file nor a link to one: pipes and devices
-        raise InputError(f"There is no file {str(path)!r}. Pass the path of an .onnx file.")
+    _check_path(path)
     try:
         model, stored = _parse(path)
         structure = examine(model)
@@ -45,6 +45,17 @@ def load(path: Path) -> ModelProto:
     except Exception as error:  # the parser, the checker and the file system each raise their own kinds
         raise InputError(f"{str(path)!r} is no valid ONNX model: {_first_line(error)}.") from error
     return model
+
+
+def _check_path(path: Path) -> None:
+    shown = str(path) if len(str(path)) <= _LONGEST_PATH else str(path)[:_LONGEST_PATH] + "…"
+    try:
+        if path.is_file():  # not what is neither a file nor a link to one: pipes and devices
+            return
+        what = "is a folder" if path.is_dir() else "is no file that is there"
+    except (OSError, ValueError) as error:  # a name that is too long, for one
+        raise InputError(f"{shown!r} is no path of a file ({type(error).__name__}).") from error
+    raise InputError(f"There is no file {shown!r} (it {what}). Pass the path of an .onnx file.")
 
 
 def hollow(model: ModelProto) -> ModelProto:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.errors import InputError, UnknownFrameworkError
-from cfi_core.framework import FrameworkAdapter, Layer, Passes, Runner, flatten, map_structure
+from cfi_core.framework import FrameworkAdapter, Layer, Passes, Runner, State, flatten, map_structure
 from cfi_tensorflow.functions import COMPILED, FunctionView, TensorFlowFunction
 from cfi_tensorflow.keras import KerasView, is_graph
 from cfi_tensorflow.logits import TracedLogits
@@ -120,6 +120,15 @@ class TensorFlowAdapter(FrameworkAdapter):
         """A copy of a graph of Keras layers whose layers compute in double precision."""
         return _view(model).in_double()
 
+    def state(self, model: Any) -> State:
+        """Of all variables that the model can reach, and of plain numbers in its layers or modules."""
+        return _view(model).state()
+
+    def precision(self, model: Any) -> frozenset[str]:
+        """Types that the layers compute in; of other models that of the first floating point input or variable."""
+        is_quick = tf.config.list_physical_devices("GPU") and tf.config.experimental.tensor_float_32_execution_enabled()
+        return _view(model).precision() | ({"tensorfloat32"} if is_quick else set())
+
     # running
 
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
@@ -212,6 +221,14 @@ class TensorFlowAdapter(FrameworkAdapter):
         """Whether it is a TensorFlow tensor or variable."""
         return isinstance(value, tf.Tensor | tf.Variable)
 
+    def unreadable(self, tensor: Any) -> str:
+        """Of symbolic tensors, and of types that are no plain numbers."""
+        if tf.is_symbolic_tensor(tensor):
+            return "is symbolic and has no values: pass arrays"
+        if tensor.dtype in (tf.string, tf.resource, tf.variant):
+            return f"holds {tensor.dtype.name}, no numbers: pass what the model makes of them"
+        return f"holds {tensor.dtype.name}: cast it to a plain type first" if tensor.dtype.is_quantized else ""
+
     def to_numpy(self, tensor: Any) -> np.ndarray:
         """The values."""
         value = np.asarray(tensor)
@@ -230,6 +247,13 @@ class TensorFlowAdapter(FrameworkAdapter):
         return tf.transpose(tensor, axes)
 
     # process
+
+    def random_state(self) -> Any:
+        """Of the eager one."""
+        from tensorflow.python.eager import context
+
+        generator = getattr(context.context(), "_rng", None)
+        return generator.getstate() if isinstance(generator, random.Random) else None
 
     def seed(self, seed: int) -> None:
         """Seeds TensorFlow's operations."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FunctionType
@@ -23,6 +24,7 @@ from cfi_tensorflow.graphs import Trace, open_batch, trace
 from cfi_tensorflow.logits import TracedLogits, open_graph, traced_logits
 from cfi_tensorflow.outputs import dense, order
 from cfi_tensorflow.runners import EagerRunner, TapedRunner
+from cfi_tensorflow.state import VariableState
 
 COMPILED = tf.types.experimental.Callable
 """What `tf.function` makes, concrete functions and signatures of saved models."""
@@ -95,6 +97,30 @@ class FunctionView:
         """Type of the first floating point input of the signature, or of the first variable."""
         values: Any = self._specs() or getattr(self.function, "variables", [])
         return next((value.dtype for value in values if value.dtype.is_floating), None)
+
+    def state(self) -> VariableState:
+        """Of the variables and modules that the function can reach."""
+        variables: dict[int, Any] = {}
+        modules: dict[str, Any] = {}
+
+        def note(value: Any) -> list[Any] | None:
+            if isinstance(value, tf.Variable | keras.Variable):
+                variables[id(value)] = value
+                return []
+            if isinstance(value, tf.Module | keras.layers.Layer):
+                modules[f"{type(value).__name__}{len(modules) or ''}"] = value
+            if isinstance(value, weakref.ref):
+                return [value()]  # a compiled method holds its object so
+            return list(value.variables) if isinstance(value, keras.layers.Layer) else _parts(value)
+
+        held = Content(identity, parts=note, follow_global=_is_followed, libraries=_FRAMEWORKS)
+        held.add(self.function)
+        return VariableState(variables.values(), modules)
+
+    def precision(self) -> frozenset[str]:
+        """Of the first floating point input or variable."""
+        dtype = self.floating_type()
+        return frozenset({"float32" if dtype is None else dtype.name})
 
     def without_softmax(self, inputs: Sequence[Any]) -> TracedLogits | None:
         """The traced graph without the softmax; None if there is none, or no graph."""

@@ -29,6 +29,7 @@ from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import traced_logits
 from cfi_tensorflow.outputs import dense, order, pull_back
 from cfi_tensorflow.runners import EagerRunner, GraphRunner, TapedRunner
+from cfi_tensorflow.state import VariableState, own_variables
 
 _SOFTMAXES = (keras.activations.softmax, keras.activations.log_softmax)
 _CALLS = ("call", "quantized_call")
@@ -146,6 +147,17 @@ class KerasView:
         tensors = self.model.inputs if is_graph(self.model) else self.model.weights
         dtypes = [tf.as_dtype(tensor.dtype) for tensor in tensors]
         return next((dtype for dtype in dtypes if dtype.is_floating), None)
+
+    def state(self) -> VariableState:
+        """Of weights, random generators, and what layers hold besides."""
+        parts = {"": self.model, **dict(_named_layers(self.model))}
+        own = [variable for part in parts.values() for variable in own_variables(part)]
+        return VariableState([*self.model.variables, *own], parts)
+
+    def precision(self) -> frozenset[str]:
+        """What the layers compute in."""
+        named = [layer.compute_dtype for _, layer in _named_layers(self.model)]
+        return frozenset(name for name in named if name and "float" in name) or frozenset({"float32"})
 
     def without_softmax(self, inputs: Sequence[Any]) -> Any | None:
         """A graph of layers with another head, sharing all other layers; any other model as its traced graph."""

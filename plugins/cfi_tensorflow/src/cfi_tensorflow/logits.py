@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework import Layer, flatten
+from cfi_core.framework import Layer, State, flatten
 from cfi_tensorflow.graphs import Trace
 from cfi_tensorflow.outputs import dense
 from cfi_tensorflow.runners import GraphRunner, TapedRunner
@@ -53,6 +53,15 @@ class TracedLogits:
     def floating_type(self) -> Any:
         """As the original."""
         return self._original.floating_type()
+
+    def state(self) -> State:
+        """A trace writes to nothing of its own."""
+        return State()
+
+    def precision(self) -> frozenset[str]:
+        """Of the first floating point input."""
+        dtype = self.floating_type()
+        return frozenset({"float32" if dtype is None else dtype.name})
 
     def without_softmax(self, inputs: Sequence[Any]) -> TracedLogits | None:
         """Without another softmax, if there was one behind the other."""

@@ -24,6 +24,7 @@ from cfi_torch import content
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.passes import watch_passes
 from cfi_torch.runner import TorchRunner, freeze, pull_back
+from cfi_torch.state import ModelState
 from cfi_torch.watch import LayerWatch
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
@@ -53,6 +54,12 @@ class TorchAdapter(FrameworkAdapter):
                 raise InputError(
                     f"{name!r} of the {type(model).__name__} has no values yet (a lazy module): run the model once "
                     f"before explaining it."
+                )
+            if _has_no_values(tensor):
+                raise InputError(
+                    f"{name!r} of the {type(model).__name__} has no values (it lies on the meta device, or is a "
+                    f"FakeTensor): load its weights before explaining it (model.to_empty(device='cpu'), then "
+                    f"load_state_dict)."
                 )
         return model
 
@@ -151,6 +158,17 @@ class TorchAdapter(FrameworkAdapter):
             return None
         kinds = {tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()}
         return self.twin(model, share_weights=False).double() if kinds == {torch.float32} else None
+
+    def state(self, model: nn.Module) -> ModelState:
+        """Of parameters, buffers and plain numbers, also of modules that can be seen behind a function."""
+        return ModelState(model)
+
+    def precision(self, model: nn.Module) -> frozenset[str]:
+        """Types of all floating point parameters and buffers; single precision if there are none."""
+        held = [tensor for module in _modules(model) for tensor in _held(module) if tensor.is_floating_point()]
+        names = {str(tensor.dtype).removeprefix("torch.") for tensor in held} or {"float32"}
+        is_quick = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+        return frozenset(names | {"tensorfloat32"} if torch.cuda.is_initialized() and is_quick else names)
 
     # running
 
@@ -269,6 +287,18 @@ class TorchAdapter(FrameworkAdapter):
         """Whether it is a `torch.Tensor`."""
         return isinstance(value, torch.Tensor)
 
+    def unreadable(self, tensor: torch.Tensor) -> str:
+        """Of kinds other than dense ones with values."""
+        if tensor.is_nested:
+            return "is a nested tensor: pad it first (x.to_padded_tensor(0))"
+        if tensor.layout is not torch.strided:
+            return f"is sparse ({tensor.layout}): make it dense first (x.to_dense())"
+        if tensor.is_quantized:
+            return "is quantised: pass x.dequantize()"
+        if _has_no_values(tensor):
+            return "has no values (it lies on the meta device, or is a FakeTensor): make it on a real device"
+        return ""
+
     def to_numpy(self, tensor: torch.Tensor | float) -> np.ndarray:
         """The values; shares memory on the CPU. Of a number, an array without axes."""
         if not isinstance(tensor, torch.Tensor):
@@ -293,6 +323,11 @@ class TorchAdapter(FrameworkAdapter):
         return tensor.permute(*axes)
 
     # process
+
+    def random_state(self) -> Any:
+        """Of the CPU's and those of the devices in use."""
+        states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        return tuple(state.numpy().tobytes() for state in (torch.get_rng_state(), *states))
 
     def seed(self, seed: int) -> None:
         """Seeds all of torch's generators."""
@@ -398,6 +433,10 @@ def _example(model: Any) -> torch.Tensor | None:
         return None
     tensors = [tensor for module in _modules(model) for tensor in _held(module)]
     return next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
+
+
+def _has_no_values(tensor: torch.Tensor) -> bool:
+    return tensor.is_meta or isinstance(tensor, torch._subclasses.FakeTensor)
 
 
 def _held(module: nn.Module) -> Iterator[torch.Tensor]:

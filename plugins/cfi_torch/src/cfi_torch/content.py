@@ -22,6 +22,9 @@ def fingerprint(modules: Modules) -> str:
     # A hook may collect things in what it holds, and so would look another one after each run.
     held = Content(identity, follow=False, parts=_parts)
     for name, module in modules:
+        if isinstance(module, torch.jit.ScriptModule):
+            _add_script(held, name, module)
+            continue
         held.write(f"{name}:{type(module).__qualname__}:{id(type(module).forward)}")
         _add(held, module)
     return held.hexdigest()
@@ -45,6 +48,14 @@ def _add(held: Content, module: nn.Module) -> None:
         if key not in _LEFT_OUT:
             held.write(key)
             held.add(value)
+
+
+def _add_script(held: Content, name: str, module: torch.jit.ScriptModule) -> None:
+    """TorchScript, whose class tells nothing: its code and tensors."""
+    held.write(f"{name}:{module.original_name}:{getattr(module, 'code', '')}")
+    for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        held.write(key)
+        held.add(tensor.detach())
 
 
 def _parts(value: Any) -> list[Any] | None:

@@ -1,0 +1,80 @@
+"""What a forward pass could write to is kept, told and put back."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cfi_tensorflow.adapter import TensorFlowAdapter
+
+ADAPTER = TensorFlowAdapter()
+
+
+def model() -> keras.Model:
+    inputs = keras.Input((4,))
+    outputs = keras.layers.BatchNormalization(name="norm")(keras.layers.Dropout(0.5, name="drop")(inputs))
+    return keras.Model(inputs, outputs)
+
+
+def values(variables) -> list[np.ndarray]:
+    return [variable.numpy() for variable in variables]
+
+
+def test_variables_of_layers_generators_and_numbers_are_put_back():
+    given = model()
+    drop, norm = given.get_layer("drop"), given.get_layer("norm")
+    norm.other = tf.Variable([1.0, 2.0], name="other")
+    norm.calls = 3
+    before = values([*given.variables, norm.other])
+    kept = ADAPTER.state(given)
+    assert kept.changed(given) == ()
+    keras.random.normal((1,), seed=drop.seed_generator)
+    norm.moving_mean.assign(np.full(4, np.nan))
+    norm.other.assign_add([1.0, 0.0])
+    norm.calls += 1
+    assert kept.changed(ADAPTER.twin(given)) == ("norm/moving_mean", "other")  # a generator is no weight
+    assert kept.numbers(given)["norm.calls"] == 4
+    kept.restore()
+    for now, former in zip(values([*given.variables, norm.other]), before, strict=True):
+        np.testing.assert_array_equal(now, former)
+    assert norm.calls == 3 and kept.changed(given) == ()
+
+
+class Module(tf.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.calls = tf.Variable(0.0, name="count"), 0
+        self.half = tf.Variable(tf.ones(2, tf.bfloat16), name="half")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4))])
+    def predict(self, x):
+        return x + self.count
+
+
+def test_variables_that_a_function_reaches():
+    module, keras_model = Module(), model()
+
+    def function(x):
+        return keras_model(module.predict(x))
+
+    for kept in (ADAPTER.state(ADAPTER.load(function)), ADAPTER.state(module.predict)):
+        module.count.assign(3.0)
+        assert kept.changed(None) == ("count",)
+        kept.restore()
+        assert module.count == 0
+    kept = ADAPTER.state(ADAPTER.load(function))
+    module.half.assign([2.0, 3.0])
+    module.calls += 1
+    keras_model.get_layer("norm").gamma.assign(np.zeros(4))
+    assert set(kept.changed(None)) == {"half", "norm/gamma"}
+    kept.restore()
+    assert module.half.numpy().tolist() == [1, 1] and module.calls == 0
+    assert keras_model.get_layer("norm").gamma.numpy().tolist() == [1, 1, 1, 1]
+
+
+def test_the_types_that_a_model_computes_in():
+    inputs = keras.Input((4,))
+    mixed = keras.Model(inputs, keras.layers.Dense(2, dtype="mixed_bfloat16")(inputs))
+    assert "bfloat16" in ADAPTER.precision(mixed)
+    assert ADAPTER.precision(ADAPTER.load(lambda x: x)) == {"float32"}
