@@ -17,7 +17,7 @@ from cfi_core.errors import ArgumentError
 from cfi_core.finding import find_methods
 from cfi_core.framework import Layer, flatten
 from cfi_core.homecoming import bring_home
-from cfi_core.process import unchanged_process
+from cfi_core.process import first_pass, unchanged_process, use
 from cfi_core.records import Arguments, Call, PendingLayer, Plan, Translation
 from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose, choose_conversion
@@ -176,7 +176,8 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
         )
     current = registry()
     with unchanged_process(current):
-        call = check_layer(pending, layer)
+        use(current, pending.call.original, pending.plan.routes, pending.plan.toolset_framework)
+        call = first_pass(current, lambda: check_layer(pending, layer))
         prepared = pending.prepared or prepare(current, call)
         carried = carry(current, call, prepared)
         result = run(current, call, prepared, carried)
@@ -190,6 +191,7 @@ def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | Pend
         methods = find_methods(current, arguments, kinds)  # 1
         original = find_original(current, arguments, methods)  # 2
         choice = choose(current, methods, original, arguments.translator)  # 3
+        use(current, original, choice.routes, choice.toolset_framework)
         call = check(current, arguments, original, choice)  # 4
         observe(current, "cfi_before_run", plan=call.plan)
         if call.plan.needs_layer:
@@ -238,8 +240,9 @@ def translate(model: Any, to: str, *, inputs: Any, translator: Translator = None
     routes = choose_conversion(current, framework, to, translator)
     with unchanged_process(current):
         original = load_original(current, model, inputs)
+        use(current, original, routes, to)
         given = read_inputs(current, original, inputs)
-        outputs = tuple(flatten(run_original(original, given)))
+        outputs = tuple(flatten(first_pass(current, lambda: run_original(original, given))))
         return translate_model(Job(current, original, adapter_for(current, to), given.arrays, outputs), routes)
 
 
@@ -254,4 +257,5 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
     with unchanged_process(current):
         original = load_original(current, model, inputs)
         tensors = None if inputs is None else read_inputs(current, original, inputs).tensors
-        return list(original.adapter.layers(original.model, tensors))
+        use(current, original, (), original.framework)
+        return list(first_pass(current, lambda: original.adapter.layers(original.model, tensors)))

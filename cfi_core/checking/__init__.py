@@ -18,6 +18,7 @@ from cfi_core.attribution import Outlets
 from cfi_core.checking.inputs import check_like_inputs, check_window, example_inputs, read_inputs, run_original
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, warn
+from cfi_core.process import first_pass
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
 from cfi_core.specs import UNIFORM_ARGUMENTS, Head, Kind, MethodSpec, Need, Role
@@ -100,7 +101,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
             )
     else:
         inputs = example_inputs(original, len(arguments.target) if isinstance(arguments.target, list) else 1)
-    outputs = run_original(original, inputs, native=plan.route.native)
+    outputs = first_pass(registry, lambda: run_original(original, inputs, native=plan.route.native))
     target = resolve_target(registry, arguments.target, outputs) if plan.explains_target else None
     _check_like_inputs(registry, plan, inputs)
     return Call(

@@ -25,6 +25,7 @@ from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.V
 
 from cfi_core.errors import InputError
 from cfi_core.framework import Content, Layer, LayerCalls, flatten, identity
+from cfi_core.turns import patching
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import traced_logits
 from cfi_tensorflow.outputs import dense, order, pull_back
@@ -49,6 +50,10 @@ class KerasView:
         self.model = model
 
     # the model
+
+    def parts(self) -> list[Any]:
+        """All its layers."""
+        return [layer for _, layer in _named_layers(self.model)]
 
     def twin(self, *, share_weights: bool) -> keras.Model:
         """A functional model around the same layers (Keras models carry no hooks), or a copy with its own weights."""
@@ -269,7 +274,8 @@ class KerasView:
             reading.compiled = True  # what is done to its tensors would stay in the compiled function
             return None
 
-        with _watch(chosen, visit), _eager_functions(eager_functions and bool(chosen)):
+        # Nobody else marks the layers between the two, so the turn comes first.
+        with _eager_functions(eager_functions and bool(chosen)), _watch(chosen, visit):
             reading.outputs = self.run(inputs)
         return reading
 
@@ -373,12 +379,16 @@ def _without_marks(model: keras.Model) -> Iterator[None]:
 @contextmanager
 def _eager_functions(on: bool) -> Iterator[None]:
     """Runs functions that were compiled earlier anew, so that the layers that they call can be seen."""
-    former = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(on or former)
-    try:
+    if not on:
         yield
-    finally:
-        tf.config.run_functions_eagerly(former)
+        return
+    with patching("tensorflow.function"):
+        former = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(former)
 
 
 def is_graph(model: keras.Model) -> bool:
