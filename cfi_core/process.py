@@ -22,6 +22,7 @@ from cfi_core.errors import UnknownFrameworkError
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.records import Original, Route
 from cfi_core.registry import Registry
+from cfi_core.silence import unchanged_filters
 from cfi_core.specs import ANY, RANDOM, Role, TranslatorSpec
 from cfi_core.turns import Needs, Turn, current
 
@@ -32,7 +33,7 @@ States = dict[str, Any]
 @contextmanager
 def unchanged_process(registry: Registry) -> Iterator[None]:
     """One call: what it changes is as before on leaving, also after an error; inside it has a turn."""
-    with Turn(Needs()).held(), ExitStack() as stack:
+    with Turn(Needs()).held(), unchanged_filters(), ExitStack() as stack:
         for adapter in _loaded(registry):
             stack.enter_context(adapter.unchanged())
         yield
@@ -115,7 +116,16 @@ def generators(registry: Registry, request: MethodRequest) -> Iterator[bool]:
 def _brings_functions(request: MethodRequest) -> bool:
     """Whether the user's functions may draw, such as one that perturbs inputs; a score function does not."""
     own, roles = {**request.init_args, **request.exec_args}, request.method.roles
-    return any(callable(value) for name, value in own.items() if roles.get(name) is not Role.OWN_TARGET)
+    values = [value for name, value in own.items() if roles.get(name) is not Role.OWN_TARGET]
+    return any(callable(part) for value in values for part in _parts(value))
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _parts(part)
+    else:
+        yield value
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -152,6 +153,17 @@ def patching(*things: str) -> Iterator[None]:
         return
     with turn.needing(Needs(frozenset(things))):
         yield
+
+
+@contextmanager
+def restored_random() -> Iterator[None]:
+    """For plugins whose library draws from Python's generator: Keras does, a seed for every initializer it makes."""
+    with patching("random"):
+        state = random.getstate()
+        try:
+            yield
+        finally:
+            random.setstate(state)
 
 
 def aside(function: Callable[..., Any]) -> Callable[..., Any]:

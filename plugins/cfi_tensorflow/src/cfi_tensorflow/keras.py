@@ -25,7 +25,7 @@ from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.V
 
 from cfi_core.errors import InputError
 from cfi_core.framework import Content, Layer, LayerCalls, flatten, identity
-from cfi_core.turns import patching
+from cfi_core.turns import patching, restored_random
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import traced_logits
 from cfi_tensorflow.outputs import dense, order, pull_back
@@ -63,7 +63,8 @@ class KerasView:
         if share_weights:
             return model
         if is_graph(model):
-            clone = keras.models.clone_model(model)
+            with restored_random():
+                clone = keras.models.clone_model(model)
         else:
             try:
                 clone = copy.deepcopy(model)
@@ -86,7 +87,8 @@ class KerasView:
         if any("call" in vars(layer) for layer in layers):
             return None  # changed by hand: a copy from its configuration would not be
         try:
-            clone = keras.models.clone_model(model, clone_function=_layer_in_double, recursive=True)
+            with restored_random():
+                clone = keras.models.clone_model(model, clone_function=_layer_in_double, recursive=True)
             for twin, weight in zip(clone.weights, model.weights, strict=True):
                 twin.assign(tf.cast(weight.value, twin.dtype))
             _finalize(clone)
@@ -599,8 +601,9 @@ def _logits(output: Any) -> Any:
 
 def _with_linear_activation(layer: Any, input_shape: Any) -> Any:
     config = {**layer.get_config(), "activation": "linear"}
-    head = type(layer).from_config(config)
-    head.build(input_shape)
+    with restored_random():
+        head = type(layer).from_config(config)
+        head.build(input_shape)
     head.set_weights(layer.get_weights())
     return head
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import functools
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from types import FunctionType
 from typing import Any
@@ -18,13 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.errors import MethodError
+from cfi_core.silence import without_warnings
 
 STEPS_LIMIT = "TF_KERAS_VIS_MAX_STEPS"
 
 # Fault: tf-keras-vis imports from SciPy's deprecated `scipy.ndimage.interpolation`, and from a
 # deprecated module of its own. Its users can do nothing about these warnings.
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
+with without_warnings():
     from tf_keras_vis import ModelVisualization
     from tf_keras_vis.activation_maximization import ActivationMaximization
     from tf_keras_vis.activation_maximization.input_modifiers import Jitter, Rotate, Rotate2D, Scale
