@@ -6,7 +6,7 @@ The global ones belong to the user's other threads, too. The numbers are those t
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -61,6 +61,15 @@ def own_generators(seed: int) -> Iterator[None]:
 def captum_class(name: str) -> Any:
     """A class of `captum.attr`; of one that draws from numpy, a copy that draws from the generator of the run."""
     return next((vars(module)[name] for module in _copies() if _defines(module, name)), getattr(captum.attr, name))
+
+
+def make_explainer(name: str, model: Any, init_args: Mapping[str, Any]) -> Any:
+    """An explainer of that class of `captum.attr`."""
+    explainer = captum_class(name)(model, **init_args)
+    if name == "Lime" and init_args.get("interpretable_model") is None:
+        # Its Lasso draws a number from numpy's generator, of which it makes no use.
+        vars(explainer.interpretable_model).get("construct_kwargs", {}).setdefault("random_state", 0)
+    return explainer
 
 
 def _defines(module: ModuleType, name: str) -> bool:

@@ -16,7 +16,7 @@ from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
 from cfi_captum.checks import check_arguments, check_modules, check_tunnel
-from cfi_captum.draws import DRAWING, captum_class, own_generators
+from cfi_captum.draws import DRAWING, captum_class, make_explainer, own_generators
 from cfi_captum.forward import make_forward
 from cfi_captum.graph import tensors
 from cfi_captum.lrp import attach_rules
@@ -237,7 +237,7 @@ def _call_captum(
 ) -> Any:
     try:
         with draws():
-            explainer = captum_class(method.captum_class)(model, **init_args)
+            explainer = make_explainer(method.captum_class, model, init_args)
             if tunnel is None:
                 return explainer.attribute(**call)
             return captum_class("NoiseTunnel")(ready_for_tunnel(explainer)).attribute(**call, **tunnel)
