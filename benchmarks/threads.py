@@ -30,7 +30,7 @@ from torch import nn  # noqa: E402
 import cfi_core as cfi  # noqa: E402
 from cfi_tfkerasvis.workarounds import CategoricalScore, Gradcam, Saliency  # noqa: E402
 
-THREADS, CALLS, SIZE = 8, 2, 32
+THREADS, CALLS, SIZE = 8, 2, 64
 IMAGES = np.random.default_rng(0).normal(size=(4, 3, SIZE, SIZE)).astype("float32")
 LAST = np.ascontiguousarray(np.moveaxis(IMAGES, 1, -1))
 Work = Callable[[Any], Any]
@@ -48,7 +48,7 @@ def torch_model() -> nn.Module:
 def keras_model() -> keras.Model:
     """The same in Keras."""
     blocks = [keras.layers.Conv2D(size, 3, padding="same", activation="relu", name=f"conv{size}") for size in (16, 32)]
-    head = [keras.layers.AveragePooling2D(8), keras.layers.Flatten(), keras.layers.Dense(10)]
+    head = [keras.layers.AveragePooling2D(16), keras.layers.Flatten(), keras.layers.Dense(10)]
     return keras.Sequential([keras.Input((SIZE, SIZE, 3)), *blocks, *head])
 
 

@@ -28,6 +28,9 @@ from cfi_core.silence import unchanged_filters
 from cfi_core.specs import ANY, RANDOM, Role, TranslatorSpec
 from cfi_core.turns import Needs, Turn, current
 
+_PATIENCE = 0.5
+"""Seconds that another thread of the user's has to draw again, where nothing in a model's code speaks of drawing."""
+
 _T = TypeVar("_T")
 States = dict[str, Any]
 
@@ -68,11 +71,12 @@ def first_pass(registry: Registry, run: Callable[[], _T]) -> _T:
     tells, during which no other call draws.
     """
     turn = current()
-    if turn is None or RANDOM in turn.needs.alone:
+    if turn is None or turn.generators:
         return run()
     with _watch() as begin:
         with turn.needing(Needs(shared=frozenset({RANDOM}))):
-            before = begin(registry)
+            # Inside a call that has the generators to itself nobody else watches.
+            before = _states(registry) if RANDOM in turn.needs.alone else begin(registry)
             try:
                 result = run()
             except BaseException:
@@ -92,14 +96,22 @@ def first_pass(registry: Registry, run: Callable[[], _T]) -> _T:
 
 def _pass_once_more(registry: Registry, run: Callable[[], _T]) -> tuple[_T, bool]:
     """What a pass gives that no other call disturbs, and whether it has drawn, rather than another thread's code."""
-    start, before = perf_counter(), _states(registry)
+    before = _states(registry)
     with DrawWatch() as watch:
         result = run()
     after = _states(registry)
-    sleep(min(max(2 * (perf_counter() - start), 0.005), 0.5))
-    idle = _states(registry)
     moved = [name for name in before if before[name] != after[name]]
-    return result, any(watch.seen or after[name] == idle[name] for name in moved)
+    return result, any(watch.seen or not _moves_by_itself(registry, name) for name in moved)
+
+
+def _moves_by_itself(registry: Registry, name: str) -> bool:
+    """Whether another thread draws from a generator while no model runs."""
+    start, state = perf_counter(), _states(registry)[name]
+    while _states(registry)[name] == state:
+        if perf_counter() - start > _PATIENCE:
+            return False
+        sleep(0.001)
+    return True
 
 
 @contextmanager
@@ -119,10 +131,9 @@ def generators(registry: Registry, request: MethodRequest) -> Iterator[bool]:
     if RANDOM in patches or _brings_functions(request):
         _take_generators(registry, turn)
     with turn.needing(Needs(patches)):
-        seeded = RANDOM in turn.needs.alone
-        if seeded:
+        if turn.generators:
             _seed(registry, request.seed)
-        yield seeded
+        yield turn.generators
 
 
 def _brings_functions(request: MethodRequest) -> bool:
@@ -167,7 +178,7 @@ def _need(more: Needs) -> None:
 
 def _take_generators(registry: Registry, turn: Turn) -> None:
     """For the rest of the turn; whenever it is left, they are the user's again."""
-    if RANDOM in turn.needs.alone:
+    if turn.generators:
         return
     users: list[States] = []
     own: list[States] = []
@@ -184,7 +195,7 @@ def _take_generators(registry: Registry, turn: Turn) -> None:
 
     turn.leave()
     turn.needs |= Needs(frozenset({RANDOM}))
-    turn.on_enter, turn.on_leave = enter, leave
+    turn.generators, turn.on_enter, turn.on_leave = True, enter, leave
     turn.enter()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import multiprocessing
 import random
 import threading
@@ -225,6 +226,27 @@ def test_a_model_that_draws_is_seeded_and_leaves_no_trace(twins: Twins) -> None:
     assert_same(before, process_state())
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.filterwarnings("ignore::cfi_core.errors.CFIWarning")
+def test_a_call_inside_a_call_has_numbers_of_its_own(twins: Twins) -> None:
+    """A hook of a model that draws explains another one."""
+    model, other, before = Noisy(twins.torch_model).eval(), Noisy(copy.deepcopy(twins.torch_model)).eval(), []
+    call = lambda explained: cfi.attribute(explained, "lime", inputs=twins.first, seed=1, **CAPTUM["lime"]).values  # noqa: E731
+    alone = call(model)
+    process = process_state()
+
+    def explain_other(*_: Any) -> None:
+        if len(before) < 3:
+            before.append(1)
+            call(other)
+
+    handle = model.register_forward_pre_hook(explain_other)
+    try:
+        np.testing.assert_array_equal(call(model), alone)
+    finally:
+        handle.remove()
+    assert_same(process, process_state())
 
 
 def test_calls_in_a_thread_of_asyncio(twins: Twins) -> None:
