@@ -1,8 +1,9 @@
 """How many calls of eight threads end in a second: through CFI, and by the toolsets alone with a model for each thread.
 
-    python benchmarks/threads.py [ROUNDS]
+    python benchmarks/threads.py [ROUNDS] [KIND ...]
 
-Both are measured in turns in one process, each operation on one thread; the ratio is that of the best of each.
+Both are measured in turns in one process, each operation on one thread; the ratio is that of the best of each. The last
+kind is "mixed".
 """
 
 from __future__ import annotations
@@ -161,9 +162,8 @@ def main() -> None:
     print(f"{'':<22}{'bare':>8}{'CFI':>8}{'one model':>11}{'alone':>12}{'ratio':>9}{'one model':>11}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for kind in KINDS:
-            compare([kind], models, models[0], rounds)
-        compare(list(KINDS), models, models[0], rounds)
+        for kind in sys.argv[2:] or [*KINDS, "mixed"]:
+            compare(list(KINDS) if kind == "mixed" else [kind], models, models[0], rounds)
 
 
 if __name__ == "__main__":
