@@ -19,7 +19,7 @@ from cfi_core.errors import ArgumentError
 from cfi_core.finding import find_methods
 from cfi_core.framework import Layer, flatten
 from cfi_core.homecoming import bring_home
-from cfi_core.process import unchanged_process
+from cfi_core.process import first_pass, unchanged_process, use
 from cfi_core.records import Arguments, Call, PendingLayer, Plan, Prepared, Translation
 from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose, choose_conversion
@@ -178,9 +178,11 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
             f"finish_execution_with_layer takes the PendingLayer that cfi.attribute returned, not {pending!r}."
         )
     current, original = registry(), pending.call.original
-    with unchanged_process(current), unchanged_model(original, pending.call.purity):
-        call = check_layer(pending, layer)
-        return _finish(current, call, pending.prepared or prepare(current, call))
+    with unchanged_process(current):
+        use(current, original, pending.plan.routes, pending.plan.toolset_framework)
+        with unchanged_model(original, pending.call.purity):
+            call = first_pass(current, lambda: check_layer(pending, layer))
+            return _finish(current, call, pending.prepared or prepare(current, call))
 
 
 def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | PendingLayer:
@@ -190,6 +192,7 @@ def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | Pend
         methods = find_methods(current, arguments, kinds)  # 1
         original = find_original(current, arguments, methods)  # 2
         choice = choose(current, methods, original, arguments.translator)  # 3
+        use(current, original, choice.routes, choice.toolset_framework)
         call = check(current, arguments, original, choice)  # 4
         stack.enter_context(unchanged_model(original, call.purity))
         observe(current, "cfi_before_run", plan=call.plan)
@@ -249,9 +252,10 @@ def translate(
     routes = choose_conversion(current, framework, to, translator)
     with unchanged_process(current):
         original = load_original(current, model, inputs)
+        use(current, original, routes, to)
         given = read_inputs(current, original, inputs)
         with unchanged_model(original):
-            outputs = tuple(flatten(run_original(original, given)))
+            outputs = tuple(flatten(first_pass(current, lambda: run_original(original, given))))
             job = Job(current, original, adapter_for(current, to), given.arrays, outputs)
             return translate_model(job, routes, convert_thoroughly if thorough else convert_anew)
 
@@ -267,5 +271,6 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
     with unchanged_process(current):
         original = load_original(current, model, inputs)
         tensors = None if inputs is None else read_inputs(current, original, inputs).tensors
+        use(current, original, (), original.framework)
         with nullcontext() if tensors is None else unchanged_model(original):
-            return list(original.adapter.layers(original.model, tensors))
+            return list(first_pass(current, lambda: original.adapter.layers(original.model, tensors)))

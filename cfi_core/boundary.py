@@ -21,6 +21,7 @@ from cfi_core.discovery import PluginInfo
 from cfi_core.errors import FOREIGN, CFIError, MethodError, PluginWarning, TranslationError, told, warn
 from cfi_core.registry import Registry
 from cfi_core.specs import TranslatorSpec, resolve
+from cfi_core.turns import aside
 from cfi_core.validation import Refused
 from cfi_core.views import protect
 
@@ -139,7 +140,7 @@ def observe(registry: Registry, hook: str, **records: Any) -> None:
     """
     for plugin, implementation in registry.implementations(hook):
         with report_failures(f"The {hook} hook", plugin):
-            implementation(**{name: protect(record) for name, record in records.items()})
+            aside(implementation)(**{name: protect(record) for name, record in records.items()})
 
 
 @contextmanager

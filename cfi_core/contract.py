@@ -76,7 +76,10 @@ class MethodRequest:
         baselines: One tensor or number per input, or None.
         init_args: The toolset's constructor arguments, carried.
         exec_args: The toolset's call arguments, carried.
-        seed: Seeds every random number of the run; the global generators are already seeded with it.
+        seed: Seeds every random number of the run.
+        seeded: Whether the global generators are seeded with it, as they are for a toolset that patches them
+            (`ToolsetSpec.patches`) and for a model that draws from them. Otherwise they are the user's, and the method
+            draws from generators of its own.
         channel_axis: Position of the channel axis of each input (None where it has none).
         layer_channel_axes: Position of the channel axis of each layer's output (None where it has none, or several
             outputs).
@@ -93,6 +96,7 @@ class MethodRequest:
     init_args: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     exec_args: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     seed: int = 0
+    seeded: bool = True
     channel_axis: tuple[int | None, ...] = ()
     layer_channel_axes: tuple[int | None, ...] = ()
     head: Head = Head.OUTPUT

@@ -1,42 +1,260 @@
-"""Leaves no trace of a call in the process."""
+"""Leaves no trace of a call in the process, and lets calls from several threads run side by side.
+
+What a framework keeps for each thread is restored by every call. What belongs to the whole process is changed by those
+calls alone that cannot do without, which have it to themselves meanwhile (`cfi_core.turns`): conversions, methods of
+toolsets that say so (`ToolsetSpec.patches`), and models that draw random numbers.
+"""
 
 from __future__ import annotations
 
 import random
 import sys
-import warnings
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from threading import RLock
+from time import perf_counter, sleep
+from typing import Any, TypeVar
 
 import numpy as np
 
 from cfi_core.adapters import adapter_for
+from cfi_core.contract import MethodRequest
+from cfi_core.drawing import DrawWatch
 from cfi_core.errors import UnknownFrameworkError
+from cfi_core.framework.base import FrameworkAdapter
+from cfi_core.records import Original, Route
 from cfi_core.registry import Registry
+from cfi_core.silence import unchanged_filters
+from cfi_core.specs import ANY, RANDOM, Role, TranslatorSpec
+from cfi_core.turns import Needs, Turn, current
 
-# Random generators and warning filters belong to the whole process: two calls at once would draw from each
-# other's numbers, and restore each other's state.
-_one_at_a_time = RLock()
+_PATIENCE = 0.5
+"""Seconds that another thread of the user's has to draw again, where nothing in a model's code speaks of drawing."""
+
+_T = TypeVar("_T")
+States = dict[str, Any]
 
 
 @contextmanager
 def unchanged_process(registry: Registry) -> Iterator[None]:
-    """Restores global random generators, warning filters and framework settings on leaving, also after an error.
+    """One call: what it changes is as before on leaving, also after an error; inside it has a turn."""
+    with Turn(Needs()).held(), unchanged_filters(), ExitStack() as stack:
+        for adapter in _loaded(registry):
+            stack.enter_context(adapter.unchanged())
+        yield
 
-    Calls from several threads wait for each other.
+
+def use(registry: Registry, original: Original, routes: Sequence[Route], framework: str) -> None:
+    """From now on the call uses the frameworks of its routes, and has to itself what it marks of its model."""
+    steps = [step for route in routes for step in route.translators]
+    named = {original.framework, framework, *(name for step in steps for name in (step.source, step.target))}
+    specs = [registry.frameworks[name] for name in named & set(registry.frameworks)]
+    modules = {module for spec in specs for module in (spec.module, *(module for module, _ in spec.model_types))}
+    used = {name.partition(".")[0] for name in (*named - {ANY}, *modules, "numpy")}
+    _need(Needs(frozenset(_marked(original, translated=bool(steps))), frozenset(used)))
+
+
+def _marked(original: Original, *, translated: bool) -> Iterator[str]:
+    """What twins of the model share; what is made of it is kept for all calls on it, which take turns too."""
+    model = original.model
+    yield from (f"model {id(part)}" for part in original.adapter.marked(model))
+    if translated and not hasattr(type(model), "__weakref__"):
+        yield f"models of {original.framework}"  # known by their contents, so two of them may share a translation
+    elif translated:
+        yield f"model {id(model)}"
+
+
+def first_pass(registry: Registry, run: Callable[[], _T]) -> _T:
+    """What the first pass of a call's model gives; a model that draws random numbers has them to itself from then on.
+
+    It is seen by the states of the generators. Where they have moved, which another thread may have done, a second pass
+    tells, during which no other call draws.
     """
-    with _one_at_a_time, ExitStack() as stack:
-        python, numpy_state = random.getstate(), np.random.get_state()  # restored, not drawn from
-        filters = warnings.filters[:]  # catch_warnings() would also reset what has been shown once
-        # A framework that the process has not loaded has no state that could be lost.
-        for spec in (one for one in registry.frameworks.values() if one.module in sys.modules):
-            # An adapter that does not load touches nothing; it is told when a model of its framework comes.
-            with suppress(UnknownFrameworkError):
-                stack.enter_context(adapter_for(registry, spec.name).unchanged())
+    turn = current()
+    if turn is None or turn.generators:
+        return run()
+    with _watch() as begin:
+        with turn.needing(Needs(shared=frozenset({RANDOM}))):
+            # Inside a call that has the generators to itself nobody else watches.
+            before = _states(registry) if RANDOM in turn.needs.alone else begin(registry)
+            try:
+                result = run()
+            except BaseException:
+                if _states(registry) != before:
+                    _restore(registry, before)
+                raise
+            if _states(registry) == before:
+                return result
+        with turn.needing(Needs(frozenset({RANDOM}))):
+            result, drawn = _pass_once_more(registry, run)
+            if drawn:
+                _restore(registry, before)
+    if drawn:
+        _take_generators(registry, turn)
+    return result
+
+
+def _pass_once_more(registry: Registry, run: Callable[[], _T]) -> tuple[_T, bool]:
+    """What a pass gives that no other call disturbs, and whether it has drawn, rather than another thread's code."""
+    before = _states(registry)
+    with DrawWatch() as watch:
+        result = run()
+    after = _states(registry)
+    moved = [name for name in before if before[name] != after[name]]
+    return result, any(watch.seen or not _moves_by_itself(registry, name) for name in moved)
+
+
+def _moves_by_itself(registry: Registry, name: str) -> bool:
+    """Whether another thread draws from a generator while no model runs."""
+    start, state = perf_counter(), _states(registry)[name]
+    while _states(registry)[name] == state:
+        if perf_counter() - start > _PATIENCE:
+            return False
+        sleep(0.001)
+    return True
+
+
+@contextmanager
+def generators(registry: Registry, request: MethodRequest) -> Iterator[bool]:
+    """The global generators, seeded, for what draws from them: the model, the toolset, functions among own arguments.
+
+    Yields:
+        Whether they are; otherwise they are the user's, and the toolset draws from generators of its own.
+    """
+    turn = current()
+    if turn is None:
+        yield False
+        return
+    method = request.method
+    toolset = registry.toolsets.get(method.toolset)
+    patches = frozenset((RANDOM,) if toolset is None else (*toolset.patches, *method.patches))
+    if RANDOM in patches or _brings_functions(request):
+        _take_generators(registry, turn)
+    with turn.needing(Needs(patches)):
+        if turn.generators:
+            _seed(registry, request.seed)
+        yield turn.generators
+
+
+def _brings_functions(request: MethodRequest) -> bool:
+    """Whether the user's functions may draw, such as one that perturbs inputs; a score function does not."""
+    own, roles = {**request.init_args, **request.exec_args}, request.method.roles
+    values = [value for name, value in own.items() if roles.get(name) is not Role.OWN_TARGET]
+    return any(callable(part) for value in values for part in _parts(value))
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _parts(part)
+    else:
+        yield value
+
+
+@contextmanager
+def converting(registry: Registry, step: TranslatorSpec) -> Iterator[None]:
+    """Runs a translator, which has to itself what it patches, and the global generators."""
+    turn = current()
+    patches = (step.source, step.target) if step.patches is None else step.patches
+    if turn is None:
+        yield
+        return
+    with turn.needing(Needs(frozenset(patches) | {RANDOM}, frozenset({step.source, step.target}))):
+        before = _states(registry)
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy_state)
-            warnings.filters[:] = filters  # type: ignore[index]
+            _restore(registry, before)
+
+
+def _need(more: Needs) -> None:
+    turn = current()
+    if turn is not None:
+        turn.change(turn.needs | more)
+
+
+# generators
+
+
+def _take_generators(registry: Registry, turn: Turn) -> None:
+    """For the rest of the turn; whenever it is left, they are the user's again."""
+    if turn.generators:
+        return
+    users: list[States] = []
+    own: list[States] = []
+
+    def enter() -> None:
+        users[:] = [_states(registry)]
+        for states in own:
+            _restore(registry, states)
+
+    def leave() -> None:
+        own[:] = [_states(registry)]
+        for states in users:
+            _restore(registry, states)
+
+    turn.leave()
+    turn.needs |= Needs(frozenset({RANDOM}))
+    turn.generators, turn.on_enter, turn.on_leave = True, enter, leave
+    turn.enter()
+
+
+def _states(registry: Registry) -> States:
+    """The states of all global generators, comparable."""
+    kind, keys, *rest = np.random.get_state()  # restored, not drawn from
+    states: States = {"Python": random.getstate(), "NumPy": (kind, np.asarray(keys).tobytes(), *rest)}
+    return states | {adapter.name: adapter.random_state() for adapter in _loaded(registry)}
+
+
+def _restore(registry: Registry, states: States) -> None:
+    random.setstate(states["Python"])
+    kind, keys, *rest = states["NumPy"]
+    np.random.set_state((kind, np.frombuffer(keys, np.uint32), *rest))
+    for adapter in _loaded(registry):
+        if adapter.name in states:
+            adapter.restore_random_state(states[adapter.name])
+
+
+def _seed(registry: Registry, seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    for adapter in _loaded(registry):
+        adapter.seed(seed)
+
+
+def _loaded(registry: Registry) -> list[FrameworkAdapter]:
+    """Adapters of the frameworks that the process has loaded; others have no state that could be lost."""
+    adapters = []
+    for spec in registry.frameworks.values():
+        if spec.module in sys.modules:
+            # An adapter that does not load touches nothing; it is told when a model of its framework comes.
+            with suppress(UnknownFrameworkError):
+                adapters.append(adapter_for(registry, spec.name))
+    return adapters
+
+
+_watching = threading.Lock()
+_watchers = 0
+_before_them: States = {}
+
+
+@contextmanager
+def _watch() -> Iterator[Callable[[Registry], States]]:
+    """Tells the states before the passes that several calls watch at once: any of these may be the one that draws."""
+    joined = False
+
+    def begin(registry: Registry) -> States:
+        global _watchers, _before_them
+        nonlocal joined
+        with _watching:
+            if not _watchers:
+                _before_them = _states(registry)
+            _watchers, joined = _watchers + 1, True
+            return _before_them
+
+    try:
+        yield begin
+    finally:
+        global _watchers
+        with _watching:
+            _watchers -= joined

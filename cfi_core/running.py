@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import random
 from contextlib import ExitStack
-
-import numpy as np
+from dataclasses import replace
 
 from cfi_core.boundary import Shape, run_method
+from cfi_core.contract import MethodRequest
 from cfi_core.framework import Passes
 from cfi_core.framework.axes import Permutation
+from cfi_core.process import generators
 from cfi_core.records import Call, Carried, Prepared, Run
 from cfi_core.registry import Registry
+from cfi_core.turns import aside
 
 
 def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) -> Run:
-    """Runs the method with all random generators seeded (see `cfi_core.boundary.run_method` for what can fail)."""
+    """Runs the method, everything random in it seeded (see `cfi_core.boundary.run_method` for what can fail)."""
     request, origin = carried.request, registry.origin_of(call.plan.method).label
-    np.random.seed(request.seed % 2**32)  # toolsets draw from numpy's global generator
-    random.seed(request.seed)
     layers = [_permute(call.layer_shapes.get(name), prepared.layer_axes(name)) for name in call.plan.layers]
     # Where the method makes the inputs, they are of any number of samples.
     shapes = [array.shape if call.inputs.given else (None, *array.shape[1:]) for array in call.inputs.arrays]
     inputs = [_permute(shape, prepared.input_axes(i)) or () for i, shape in enumerate(shapes)]
     is_converted = prepared.translation is not None and not prepared.translation.route.bridge
     passes = Passes(request.seed) if is_converted else None
-    with prepared.adapter.seeded(request.seed), ExitStack() as stack:
+    with generators(registry, request) as seeded, ExitStack() as stack:
+        request = replace(_users_functions_aside(request), seeded=seeded)
         if passes is not None:
             stack.enter_context(prepared.adapter.watch_passes(request.model, passes, request.layer))
         return Run(run_method(request, origin, inputs=inputs, layers=layers), passes)
+
+
+def _users_functions_aside(request: MethodRequest) -> MethodRequest:
+    """What is explained may be a function that waits for other calls."""
+    target = request.target
+    if target is not None and target.function is not None:
+        target = replace(target, function=aside(target.function))
+    return replace(request, target=target, neuron=aside(request.neuron) if callable(request.neuron) else request.neuron)
 
 
 def _permute(shape: Shape | None, axes: Permutation) -> Shape | None:

@@ -88,6 +88,9 @@ DEFAULTS = ("raw", "toolset")
 ANY = "*"
 """As the source of a bridge: every framework whose adapter can run its models."""
 
+RANDOM = "random"
+"""Among what is patched: the global generators of Python, numpy and every framework."""
+
 RUNNABLE = frozenset({Need.FORWARD, Need.INPUT_GRADIENT, Need.LAYER, Need.LAYER_GRADIENT})
 """What a model can meet without being converted."""
 
@@ -144,12 +147,17 @@ class ToolsetSpec(Checked):
         framework: Name of the `FrameworkSpec` it works on.
         requirements: PEP 508 requirements; whether they are met is read from installed metadata.
         homepage: Where its users read about it.
+        patches: What its methods change for the whole process while they run; no other call that uses it goes on beside
+            them. `RANDOM`: they draw from the global generators, which are seeded for them. Else dotted names, such as
+            `"torch.relu"`, which every call uses that has to do with torch. A toolset that draws from generators of
+            its own, seeded with the request's seed, needs none.
     """
 
     name: Name
     framework: _Framework
     requirements: tuple[Requires, ...] = ()
     homepage: str = ""
+    patches: tuple[Name, ...] = (RANDOM,)
 
     def __repr__(self) -> str:
         return f"{self.name:<13} for {self.framework} models" + (f", {self.homepage}" if self.homepage else "")
@@ -237,6 +245,7 @@ class MethodSpec(Checked):
             count as well.
         defaults: Settings that apply where the user gives none: raw, and those of the toolset.
         completeness: What the values promise to add up to; None if nothing.
+        patches: What it changes for the whole process besides what all methods of its toolset change.
     """
 
     key: Key
@@ -257,6 +266,7 @@ class MethodSpec(Checked):
     wraps: Identifier | Literal[""] = ""
     defaults: Defaults = field(default_factory=Defaults)
     completeness: Completeness | None = None
+    patches: tuple[Name, ...] = ()
 
     def complete(
         self, defaults: str, init_args: Mapping[str, Any], exec_args: Mapping[str, Any]
@@ -301,6 +311,8 @@ class TranslatorSpec(Checked):
         requirements: PEP 508 requirements.
         extra: What pip installs to meet them, where that is an extra of its distribution (`"my-plugin[library]"`).
         kind: `"conversion"` (builds a native model) or `"bridge"` (runs the original inside).
+        patches: What a conversion changes for the whole process while it runs, as in `ToolsetSpec.patches`; None stands
+            for all of its source and target. The global generators are restored after it in any case.
     """
 
     name: Annotated[str, name_but(TRANSLATOR_KINDS, "is what translator= calls a kind, so nobody could ask for it")]
@@ -312,6 +324,7 @@ class TranslatorSpec(Checked):
     requirements: tuple[Requires, ...] = ()
     extra: Requires | Literal[""] = ""
     kind: Annotated[str, one_of(*TRANSLATOR_KINDS)] = "conversion"
+    patches: tuple[Name, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,6 +27,7 @@ from cfi_core.checking.inputs import (
 from cfi_core.checking.purity import Examination
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, brief, told, warn
+from cfi_core.process import first_pass
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
 from cfi_core.specs import UNIFORM_ARGUMENTS, Head, Kind, MethodSpec, Need, Role
@@ -116,7 +117,9 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
     else:
         inputs = example_inputs(original, len(arguments.target) if isinstance(arguments.target, list) else 1)
     with Examination(original, inputs) as examination:
-        outputs = run_original(original, inputs, native=plan.route.native, twin=examination.twin)
+        outputs = first_pass(
+            registry, lambda: run_original(original, inputs, native=plan.route.native, twin=examination.twin)
+        )
         target = resolve_target(registry, arguments.target, outputs) if plan.explains_target else None
         _check_like_inputs(registry, plan, inputs)
         at_layers = _at_layers(plan, original, inputs)

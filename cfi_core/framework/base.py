@@ -286,23 +286,29 @@ class FrameworkAdapter(ABC):
 
     # process
 
-    def random_state(self) -> Any:
-        """The state of the framework's global generators, equal to another one as long as nothing was drawn."""
-        return None
+    def marked(self, model: Any) -> Sequence[Any]:
+        """The objects that carry marks of a call which twins of the model share: calls that mark the same take turns.
+
+        None of them where a twin has all that is marked to itself.
+        """
+        return (model,)
 
     def seed(self, seed: int) -> None:  # noqa: B027 - nothing to do is a default too
         """Seeds the framework's random numbers; numpy's and Python's are core's to seed."""
 
-    @contextmanager
-    def seeded(self, seed: int) -> Iterator[None]:
-        """Seeds inside, and restores on leaving."""
-        with self.unchanged():
-            self.seed(seed)
-            yield
+    def random_state(self) -> Any:
+        """The state of the framework's global generators, equal to another one as long as nothing was drawn."""
+        return None
+
+    def restore_random_state(self, state: Any) -> None:  # noqa: B027
+        """Brings the generators back to what `random_state` told."""
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Restores the framework's random state and global settings on leaving."""
+        """Restores on leaving what the framework keeps for the calling thread: modes, counts of names.
+
+        Calls of several threads are inside at the same time, so nothing that belongs to the process is restored here.
+        """
         yield
 
 

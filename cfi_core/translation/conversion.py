@@ -19,6 +19,7 @@ from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationErr
 from cfi_core.framework.axes import Arrays, compose, permute_all
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.layer_map import find_layers, first_divergence
+from cfi_core.process import converting
 from cfi_core.records import Original, Route, Translation
 from cfi_core.registry import Registry, registry
 from cfi_core.translation.store import current_store, kept, store_key
@@ -129,7 +130,8 @@ def convert_along(route: Route, model: Any, arrays: Arrays) -> Converted:
     made = Converted(model, (None,) * len(examples))
     for step in route.translators:
         permuted = tuple(permute_all(examples, made.input_axes))
-        converted = run_conversion(step, made.model, permuted, registry().origin_of(step).label)
+        with converting(registry(), step):
+            converted = run_conversion(step, made.model, permuted, registry().origin_of(step).label)
         made = Converted(
             converted.model,
             tuple(starmap(compose, zip_longest(made.input_axes, converted.input_axes))),

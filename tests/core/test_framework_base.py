@@ -123,8 +123,10 @@ def test_what_there_is_nothing_to_say_of() -> None:
         ADAPTER.layers(MODEL) == () and ADAPTER.layer_name(MODEL, "a") is None and ADAPTER.activations(MODEL, []) == {}
     )
     assert ADAPTER.dims(MODEL, (2, 3, 4, 5)) == ("sample", "channel", "height", "width")
-    with ADAPTER.seeded(1), ADAPTER.unchanged():
-        pass
+    with ADAPTER.unchanged():
+        ADAPTER.seed(1)
+    assert ADAPTER.random_state() is None and ADAPTER.restore_random_state(None) is None
+    assert ADAPTER.marked(MODEL) == (MODEL,), "its twins are the model itself"
 
 
 def test_tensors_are_arrays() -> None:

@@ -2,80 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import random
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import torch
+from process_state import assert_same, keras_state, process_state, torch_state
 from shared_cnn import Twins
 from torch import nn
 
 import cfi_core as cfi
 
 pytestmark = pytest.mark.filterwarnings("ignore:The model is in training mode")
-
-
-def torch_state(model: nn.Module) -> dict[str, Any]:
-    hooks = {
-        (name, table): dict(value)
-        for name, module in model.named_modules()
-        for table, value in vars(module).items()
-        if table.endswith("_hooks")
-    }
-    return {
-        "weights": {name: value.clone().numpy() for name, value in model.state_dict().items()},
-        "identity": {name: id(value) for name, value in model.named_parameters()},
-        "modules": {name: id(module) for name, module in model.named_modules()},
-        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
-        "mode": {name: module.training for name, module in model.named_modules()},
-        "requires_grad": {name: value.requires_grad for name, value in model.named_parameters()},
-        "grad": {name: None if v.grad is None else v.grad.clone().numpy() for name, v in model.named_parameters()},
-        "hooks": hooks,
-    }
-
-
-def keras_state(model: keras.Model) -> dict[str, Any]:
-    return {
-        "weights": [weight.numpy() for weight in model.weights],
-        "attributes": [sorted(vars(layer)) for layer in model.layers],
-        "nodes": [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in model.layers],
-        "activations": [getattr(layer, "activation", None) for layer in model.layers],
-        "trainable": [layer.trainable for layer in model.layers],
-        "own": sorted(vars(model)),
-    }
-
-
-def process_state() -> dict[str, Any]:
-    return {
-        "python": random.getstate(),
-        "numpy": [str(part) for part in np.random.get_state()],
-        "torch": torch.get_rng_state().numpy(),
-        "tensorflow": tf.random.get_global_generator().state.numpy(),
-        "image format": keras.config.image_data_format(),
-        "logging": [str(handler) for handler in logging.getLogger().handlers],
-        "environment": dict(os.environ),
-        "gradients": torch.is_grad_enabled(),
-    }
-
-
-def assert_same(before: Any, after: Any) -> None:
-    if isinstance(before, dict):
-        assert before.keys() == after.keys()
-        for key in before:
-            assert_same(before[key], after[key])
-    elif isinstance(before, list):
-        assert len(before) == len(after)
-        for one, other in zip(before, after, strict=True):
-            assert_same(one, other)
-    elif isinstance(before, np.ndarray):
-        np.testing.assert_array_equal(before, after)
-    else:
-        assert before == after
 
 
 CALLS: list[tuple[str, str, dict[str, Any]]] = [
@@ -116,7 +54,6 @@ def test_nothing_of_the_user_changes(softmax_twins: Twins, framework, key, tools
     if isinstance(arguments.get("baselines"), str):
         arguments["baselines"] = np.zeros((2, *images.shape[1:]), np.float32)
     given = np.array(images)
-    tf.random.get_global_generator()  # made on first use
     before, process = state(model), process_state()
     try:
         if fails:

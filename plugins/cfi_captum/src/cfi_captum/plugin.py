@@ -18,6 +18,7 @@ def cfi_toolsets() -> Iterable[ToolsetSpec]:
             framework="torch",
             requirements=("captum>=0.9", "torch>=2.13"),
             homepage="https://captum.ai",
+            patches=(),  # what it draws comes from generators of its own (`cfi_captum.draws`)
         )
     ]
 

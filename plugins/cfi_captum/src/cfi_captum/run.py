@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
 from cfi_captum.checks import check_arguments, check_modules, check_tunnel
+from cfi_captum.draws import DRAWING, captum_class, make_explainer, own_generators
 from cfi_captum.forward import make_forward
 from cfi_captum.graph import tensors
 from cfi_captum.lrp import Absorption, attach_rules
@@ -32,6 +32,7 @@ from cfi_captum.workarounds import (
 )
 from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, ModelWarning, warn
+from cfi_core.silence import without_warnings
 from cfi_core.specs import Kind
 
 # What captum says about its own workings, and what nobody can act on.
@@ -93,8 +94,12 @@ def run(request: MethodRequest) -> MethodResult:
                     stack.enter_context(absorption.watch(model))
             stack.enter_context(_one_use_of_each_layer(model, request))
             stack.enter_context(_only_warnings_for_users())
-            call_captum = partial(_call_captum, method, model, init_args, call, tunnel)
-            raw = call_captum() if workarounds is None else _apply_rules(method, model, call_captum, workarounds)
+            draws = partial(_draws, request, method)
+            call_captum = partial(_call_captum, method, model, init_args, call, tunnel, draws)
+            if workarounds is None:
+                raw = call_captum()
+            else:
+                raw = _apply_rules(method, model, call_captum, workarounds, request.seeded)
     extras = {}
     if call.get("return_convergence_delta"):
         raw, delta = raw
@@ -191,12 +196,21 @@ def _with_own_weights(request: MethodRequest) -> MethodRequest:
     return replace(request, model=model, layer=layer)
 
 
-def _apply_rules(method: CaptumMethod, model: Any, call_captum: Callable[[], Any], workarounds: bool) -> Any:
+def _draws(request: MethodRequest, method: CaptumMethod) -> AbstractContextManager[None]:
+    """Where random numbers come from: generators of the run, unless the global ones have been seeded for it."""
+    if request.seeded or not {request.method.key, method.key} & DRAWING:
+        return nullcontext()
+    return own_generators(request.seed)
+
+
+def _apply_rules(
+    method: CaptumMethod, model: Any, call_captum: Callable[[], Any], workarounds: bool, seeded: bool
+) -> Any:
     """Runs captum's backward rules with their faults mended; or as they are, telling whether the faults show."""
     if workarounds:
         with mend_rules(method, model):
             return call_captum()
-    with keep_generators(), mend_rules(method, model):
+    with keep_generators() if seeded else nullcontext(), mend_rules(method, model):
         right = call_captum()
     raw = call_captum()
     if (apart := _apart(raw, right)) > _ROUNDING:
@@ -223,12 +237,14 @@ def _call_captum(
     init_args: Mapping[str, Any],
     call: Mapping[str, Any],
     tunnel: Mapping[str, Any] | None,
+    draws: Callable[[], AbstractContextManager[None]],
 ) -> Any:
     try:
-        explainer = getattr(captum.attr, method.captum_class)(model, **init_args)
-        if tunnel is None:
-            return explainer.attribute(**call)
-        return captum.attr.NoiseTunnel(ready_for_tunnel(explainer)).attribute(**call, **tunnel)
+        with draws():
+            explainer = make_explainer(method.captum_class, model, init_args)
+            if tunnel is None:
+                return explainer.attribute(**call)
+            return captum_class("NoiseTunnel")(ready_for_tunnel(explainer)).attribute(**call, **tunnel)
     except CFIError:
         raise
     # Captum and the user's model raise anything from AssertionError to KeyError; all of it is the cause.
@@ -283,11 +299,8 @@ def _one_use_of_each_layer(model: Callable[..., Any], request: MethodRequest) ->
 
 @contextmanager
 def _only_warnings_for_users() -> Iterator[None]:
-    with warnings.catch_warnings():
-        for message in _NOT_FOR_USERS:
-            warnings.filterwarnings("ignore", message=message)
-        # Captum returns an empty tensor here and warns.
-        warnings.filterwarnings("error", message=_EMPTY_INSTEAD_OF_ERROR)
+    # Captum returns an empty tensor here and warns.
+    with without_warnings(*_NOT_FOR_USERS), without_warnings(_EMPTY_INSTEAD_OF_ERROR, action="error"):
         yield
 
 

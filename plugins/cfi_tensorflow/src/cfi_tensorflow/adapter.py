@@ -14,6 +14,9 @@ from weakref import WeakValueDictionary
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state
+from tensorflow.python.eager import context  # the only place where the eager random state can be read
+from tensorflow.python.ops import stateful_random_ops
 
 from cfi_core.errors import InputError, UnknownFrameworkError
 from cfi_core.framework import FrameworkAdapter, Layer, Passes, Runner, State, flatten, map_structure
@@ -248,34 +251,44 @@ class TensorFlowAdapter(FrameworkAdapter):
 
     # process
 
-    def random_state(self) -> Any:
-        """Of the eager one."""
-        from tensorflow.python.eager import context
-
-        generator = getattr(context.context(), "_rng", None)
-        return generator.getstate() if isinstance(generator, random.Random) else None
+    def marked(self, model: Any) -> Sequence[Any]:
+        """The layers of a Keras model, which its twins share."""
+        return (model, *KerasView(model).parts()) if isinstance(model, keras.Model) else (model,)
 
     def seed(self, seed: int) -> None:
         """Seeds TensorFlow's operations."""
         tf.random.set_seed(seed)
 
+    def random_state(self) -> Any:
+        """The seed of the eager context and what has been drawn from it, and the state of the global generator."""
+        eager, generator = context.context(), stateful_random_ops.global_generator
+        drawn = getattr(eager, "_rng", None)
+        state = drawn.getstate() if isinstance(drawn, random.Random) else None
+        of_generator = None if generator is None else (id(generator), generator.state.numpy().tobytes())
+        return getattr(eager, "_seed", None), state, of_generator
+
+    def restore_random_state(self, state: Any) -> None:
+        """Sets them."""
+        seed, drawn, of_generator = state
+        eager, generator = context.context(), stateful_random_ops.global_generator
+        eager._seed, eager._rng = seed, None if drawn is None else random.Random()
+        if drawn is not None:
+            eager._rng.setstate(drawn)
+        if of_generator is not None and id(generator) == of_generator[0]:
+            generator.state.assign(np.frombuffer(of_generator[1], np.int64))
+
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Restores TensorFlow's global seed and Keras's global settings."""
-        from tensorflow.python.eager import context  # the only place where the eager random state can be read
-
-        eager = context.context()
-        seed, generator = getattr(eager, "_seed", None), getattr(eager, "_rng", None)
-        state = generator.getstate() if isinstance(generator, random.Random) else None
-        image_format, floatx = keras.config.image_data_format(), keras.config.floatx()
+        """Restores how many objects Keras has named."""
+        names = global_state.get_global_attribute("object_name_uids")
+        counts = None if names is None else dict(names)
         try:
             yield
         finally:
-            eager._seed, eager._rng = seed, generator
-            if isinstance(generator, random.Random) and state is not None:
-                generator.setstate(state)
-            keras.config.set_image_data_format(image_format)
-            keras.config.set_floatx(floatx)
+            names = global_state.get_global_attribute("object_name_uids")
+            if names is not None:
+                names.clear()
+                names.update(counts or {})
 
 
 def _view(model: Any) -> KerasView | FunctionView | TracedLogits:

@@ -25,6 +25,7 @@ from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.V
 
 from cfi_core.errors import InputError
 from cfi_core.framework import Content, Layer, LayerCalls, flatten, identity
+from cfi_core.turns import patching, restored_random
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import traced_logits
 from cfi_tensorflow.outputs import dense, order, pull_back
@@ -51,6 +52,10 @@ class KerasView:
 
     # the model
 
+    def parts(self) -> list[Any]:
+        """All its layers."""
+        return [layer for _, layer in _named_layers(self.model)]
+
     def twin(self, *, share_weights: bool) -> keras.Model:
         """A functional model around the same layers (Keras models carry no hooks), or a copy with its own weights."""
         model = self.model
@@ -59,7 +64,8 @@ class KerasView:
         if share_weights:
             return model
         if is_graph(model):
-            clone = keras.models.clone_model(model)
+            with restored_random():
+                clone = keras.models.clone_model(model)
         else:
             try:
                 clone = copy.deepcopy(model)
@@ -82,7 +88,8 @@ class KerasView:
         if any("call" in vars(layer) for layer in layers):
             return None  # changed by hand: a copy from its configuration would not be
         try:
-            clone = keras.models.clone_model(model, clone_function=_layer_in_double, recursive=True)
+            with restored_random():
+                clone = keras.models.clone_model(model, clone_function=_layer_in_double, recursive=True)
             for twin, weight in zip(clone.weights, model.weights, strict=True):
                 twin.assign(tf.cast(weight.value, twin.dtype))
             _finalize(clone)
@@ -281,7 +288,8 @@ class KerasView:
             reading.compiled = True  # what is done to its tensors would stay in the compiled function
             return None
 
-        with _watch(chosen, visit), _eager_functions(eager_functions and bool(chosen)):
+        # Nobody else marks the layers between the two, so the turn comes first.
+        with _eager_functions(eager_functions and bool(chosen)), _watch(chosen, visit):
             reading.outputs = self.run(inputs)
         return reading
 
@@ -385,12 +393,16 @@ def _without_marks(model: keras.Model) -> Iterator[None]:
 @contextmanager
 def _eager_functions(on: bool) -> Iterator[None]:
     """Runs functions that were compiled earlier anew, so that the layers that they call can be seen."""
-    former = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(on or former)
-    try:
+    if not on:
         yield
-    finally:
-        tf.config.run_functions_eagerly(former)
+        return
+    with patching("tensorflow.function"):
+        former = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(former)
 
 
 def is_graph(model: keras.Model) -> bool:
@@ -601,8 +613,9 @@ def _logits(output: Any) -> Any:
 
 def _with_linear_activation(layer: Any, input_shape: Any) -> Any:
     config = {**layer.get_config(), "activation": "linear"}
-    head = type(layer).from_config(config)
-    head.build(input_shape)
+    with restored_random():
+        head = type(layer).from_config(config)
+        head.build(input_shape)
     head.set_weights(layer.get_weights())
     return head
 

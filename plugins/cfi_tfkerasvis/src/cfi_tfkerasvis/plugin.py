@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import Defaults, Head, Kind, MethodSpec, Need, Role, ToolsetSpec
+from cfi_core.specs import RANDOM, Defaults, Head, Kind, MethodSpec, Need, Role, ToolsetSpec
 
 TOOLSET = "tf-keras-vis"
 IMPLEMENTATION = "cfi_tfkerasvis.run:run"
@@ -121,6 +121,7 @@ def cfi_toolsets() -> Iterable[ToolsetSpec]:
             framework="tensorflow",
             requirements=("tf-keras-vis>=0.8.7,<0.9", "tensorflow>=2.20", "keras>=3.15", "scipy>=1.14,<2"),
             homepage="https://github.com/keisen/tf-keras-vis",
+            patches=(),
         )
     ]
 
@@ -175,6 +176,7 @@ def cfi_methods() -> Iterable[MethodSpec]:
             argument_needs=ARGUMENT_NEEDS,
             head=Head.LOGIT,
             defaults=MENDED.around(MAXIMIZATION),
+            patches=(RANDOM,),  # its input modifiers draw from numpy's generator, its first noise from TensorFlow's
         ),
     ]
 

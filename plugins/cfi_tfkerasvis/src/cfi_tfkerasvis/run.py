@@ -37,6 +37,7 @@ from cfi_tfkerasvis.workarounds import (
     Shifted,
     Tap,
     WeightsReLU,
+    own_numbers,
     refuse_limited_steps,
     without_progress_bars,
 )
@@ -132,10 +133,12 @@ def _attribute(request: MethodRequest, method: KerasVisMethod) -> MethodResult:
         arguments["penultimate_layer"] = Tap(prepared.layer.name, prepared.activation)
     scores = _scores(request, own, samples, len(prepared.model.outputs))
     _check_layout(request, method, arguments, prepared, inputs)
-    tool = method.tool(prepared.model, model_modifier=list(prepared.modifiers), clone=False)
+    kind = method.tool if method.reads_layer or request.seeded else own_numbers(method.tool, request.seed)
+    tool = kind(prepared.model, model_modifier=list(prepared.modifiers), clone=False)
 
     applied = dict(prepared.applied)
     if method.tool is Scorecam:
+        without_progress_bars(tool.model)
         _check_scorecam(request, tool.model, inputs, prepared, arguments)
         applied["softmax"] = _softmax_of_scorecam(request)
     if arguments.get("activation_modifier") is WeightsReLU:
@@ -170,8 +173,7 @@ def _run_tool(
     if workarounds and isinstance(tool, GradcamPlusPlus):
         shifted = [Shifted(score, len(scores)) for score in scores]
         return tool(score=shifted, seed_input=list(inputs), **arguments), {"scale": "each map divided by exp(score)"}
-    with without_progress_bars():
-        raw = tool(score=list(scores), seed_input=list(inputs), **arguments)
+    raw = tool(score=list(scores), seed_input=list(inputs), **arguments)
     return (_connect(raw, inputs) if isinstance(tool, Saliency) else raw), {}
 
 
@@ -336,15 +338,14 @@ def _score_cam(
     samples = int(inputs[0].shape[0])
     predictions = None if softmax else Predictions(tool.model)
     parts: list[list[Any]] = []
-    with without_progress_bars():
-        for sample in range(samples):
-            alone = [score.of_sample(sample) for score in scores]
-            raw = tool(
-                score=alone if predictions is None else predictions.scores(alone),
-                seed_input=[value[sample : sample + 1] for value in inputs],
-                **arguments,
-            )
-            parts.append([np.asarray(value) for value in (raw if isinstance(raw, list | tuple) else [raw])])
+    for sample in range(samples):
+        alone = [score.of_sample(sample) for score in scores]
+        raw = tool(
+            score=alone if predictions is None else predictions.scores(alone),
+            seed_input=[value[sample : sample + 1] for value in inputs],
+            **arguments,
+        )
+        parts.append([np.asarray(value) for value in (raw if isinstance(raw, list | tuple) else [raw])])
     return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from cfi_core.contract import Target
 from cfi_core.errors import TargetError
+from cfi_core.turns import aside
 from cfi_tfkerasvis.workarounds import BinaryScore, CategoricalScore
 
 NO_WAY = (
@@ -111,7 +112,8 @@ def own_scores(score: Any, samples: int, outputs: int) -> list[SampleScore]:
                 f"`score` holds {entry!r}, which cannot be called; give a function of the model's output, "
                 "CategoricalScore(…), or use the uniform argument `target`"
             )
-    return [SampleScore(_check_score(entry, samples), samples, f"the score {_name(entry)}") for entry in scores]
+    checked = [aside(_check_score(entry, samples)) for entry in scores]  # the user's, which may wait for other calls
+    return [SampleScore(one, samples, f"the score {_name(entry)}") for one, entry in zip(checked, scores, strict=True)]
 
 
 def own_samples(score: Any) -> int:

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import keras
@@ -17,13 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.errors import MethodError
+from cfi_core.silence import without_warnings
 
 STEPS_LIMIT = "TF_KERAS_VIS_MAX_STEPS"
 
 # Fault: tf-keras-vis imports from SciPy's deprecated `scipy.ndimage.interpolation`, and from a
 # deprecated module of its own. Its users can do nothing about these warnings.
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
+with without_warnings():
     from tf_keras_vis import ModelVisualization
     from tf_keras_vis.activation_maximization import ActivationMaximization
     from tf_keras_vis.activation_maximization.input_modifiers import Jitter, Rotate, Rotate2D, Scale
@@ -62,6 +62,7 @@ __all__ = [
     "fresh_optimizer",
     "functional",
     "own_names",
+    "own_numbers",
     "refuse_limited_steps",
     "seeded_modifiers",
     "without_progress_bars",
@@ -160,16 +161,34 @@ class Predictions:
         return [of_prediction(score, position) for position, score in enumerate(scores)]
 
 
-@contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Fault: `Scorecam` calls `model.predict`, which prints a progress bar."""
-    enabled = keras.config.is_interactive_logging_enabled()
-    keras.config.disable_interactive_logging()
-    try:
-        yield
-    finally:
-        if enabled:
-            keras.config.enable_interactive_logging()
+def without_progress_bars(model: Any) -> None:
+    """Fault: `Scorecam` calls `model.predict`, which prints a progress bar.
+
+    Where Keras's interactive logging is off, it writes one to absl's log, which adds a handler to the root logger.
+    """
+    model.predict = functools.partial(model.predict, verbose=0)
+
+
+def own_numbers(tool: Any, seed: int) -> Any:
+    """The class of a tool that draws the same numbers as numpy's global generator with that seed, from its own.
+
+    Fault: `Saliency` draws its noise from the global generator, which belongs to the user's other threads, too.
+    """
+    call = tool.__call__
+    names = {**call.__globals__, "np": _Numpy(seed)}
+    own = FunctionType(call.__code__, names, call.__name__, call.__defaults__, call.__closure__)
+    own.__kwdefaults__ = call.__kwdefaults__
+    return type(tool.__name__, (tool,), {"__call__": own})
+
+
+class _Numpy:
+    """Stands for numpy, with a generator of its own in the place of the global one."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.RandomState(seed % 2**32)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
 
 
 def refuse_limited_steps() -> None:

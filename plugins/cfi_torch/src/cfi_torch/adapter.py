@@ -324,29 +324,35 @@ class TorchAdapter(FrameworkAdapter):
 
     # process
 
-    def random_state(self) -> Any:
-        """Of the CPU's and those of the devices in use."""
-        states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        return tuple(state.numpy().tobytes() for state in (torch.get_rng_state(), *states))
+    def marked(self, model: nn.Module) -> Sequence[Any]:
+        """Nothing of a module, whose twins have places for hooks of their own; a function cannot be copied."""
+        return (model.function,) if isinstance(model, TorchFunction) else ()
 
     def seed(self, seed: int) -> None:
         """Seeds all of torch's generators."""
         torch.manual_seed(seed)
 
+    def random_state(self) -> tuple[bytes, ...]:
+        """The states of the generators of the CPU and of every CUDA device."""
+        states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())]
+        return tuple(state.numpy().tobytes() for state in states)
+
+    def restore_random_state(self, state: tuple[bytes, ...]) -> None:
+        """Sets them."""
+        cpu, *cuda = (torch.frombuffer(bytearray(one), dtype=torch.uint8) for one in state)
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Restores torch's global generators and gradient mode."""
-        cuda = torch.cuda.is_initialized()
-        state, cuda_states = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
+        """Restores whether gradients are recorded."""
         gradient = torch.is_grad_enabled()
         try:
             # Gradients cannot be had of what is computed in inference mode, which a caller may be in.
             with torch.inference_mode(False):
                 yield
         finally:
-            torch.set_rng_state(state)
-            if cuda:
-                torch.cuda.set_rng_state_all(cuda_states)
             torch.set_grad_enabled(gradient)
 
 

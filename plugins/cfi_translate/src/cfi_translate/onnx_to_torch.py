@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from onnx import ModelProto
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
+from cfi_core.silence import without_warnings
 from cfi_translate.failures import failure, name_failures, refusal
 from cfi_translate.libraries import prepare, require_computed_outputs
 from cfi_translate.names import claim
@@ -52,8 +52,7 @@ def _convert(graph: ModelProto) -> Any:
     import torch
 
     # New modules draw random weights before they get the model's.
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.random.fork_rng(devices=[]), without_warnings():
         try:
             return onnx2torch.convert(graph)
         except NotImplementedError as error:

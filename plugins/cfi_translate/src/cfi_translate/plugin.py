@@ -30,6 +30,10 @@ _OF_LIBRARIES = (
 )
 
 
+# What ours change for the whole process: torch.export its settings, and `nn.Module` while it traces one.
+_PATCHES = {"torch-export": ("torch",), "keras-torch": (), "onnx-keras": (), "onnx-torch": ()}
+
+
 @hookimpl
 def cfi_translators() -> Iterable[TranslatorSpec]:
     """Our own converters, and more expensive ones by other libraries: through ONNX, one translator for each step.
@@ -46,4 +50,5 @@ def cfi_translators() -> Iterable[TranslatorSpec]:
             implementation=f"cfi_translate.{module}:convert",
             requirements=requirements,
             extra=extra,
+            patches=_PATCHES.get(name),
         )

@@ -11,21 +11,22 @@
 - tf2onnx folds a scale into the convolution before it (by grappler, and in its own transpose optimizer), so that a
   Keras BatchNormalization and the convolution's own output are gone; and it loses a convolution's name with its bias.
 - onnx2torch fails with a KeyError where a node has the name of a constant.
+- Keras's export leaves attributes on the layers of the model.
 - torch's exporter prints its whole graph to the standard output when it fails, whatever its `verbose` says.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from threading import RLock
 from typing import Any
 
 import numpy as np
+
+from cfi_core.silence import without_output, without_warnings
 
 # What is changed here is global to the process, so conversions run one at a time.
 _converting = RLock()
@@ -67,10 +68,7 @@ def converting_tensorflow() -> Iterator[dict[str, str]]:
     """
     names: dict[str, str] = {}
     had_object = "object" in vars(np)
-    environment = dict(os.environ)
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    with _converting:
+    with _converting, unchanged_environment(), _unchanged_loggers("", "absl", "tensorflow"):
         import tf2onnx.tf_loader as loader
         from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
@@ -89,11 +87,6 @@ def converting_tensorflow() -> Iterator[dict[str, str]]:
             loader.tf_optimize_grappler = optimize
             if not had_object and "object" in vars(np):
                 del np.object  # type: ignore[attr-defined]
-            root.handlers[:] = handlers
-            root.setLevel(level)
-            for name in set(os.environ) - set(environment):
-                del os.environ[name]
-            os.environ.update(environment)
 
 
 _KEPT_OPERATIONS = {"Conv2D", "DepthwiseConv2dNative", "Conv3D", "MatMul", "BiasAdd"}
@@ -146,7 +139,7 @@ def exporting_torch() -> Iterator[None]:
     # The exporter asks for the truth of this function instead of calling it, and so always switches its log on.
     is_enabled = torch._C._jit_is_onnx_log_enabled
     enabled = is_enabled()
-    with quiet("torch.onnx"), contextlib.redirect_stdout(io.StringIO()):
+    with quiet("torch.onnx"), without_output("stdout"), unchanged_environment():
         torch._C._jit_is_onnx_log_enabled = False
         torch._C._jit_set_onnx_log_enabled(False)  # an earlier export by anyone has left it on
         try:
@@ -157,15 +150,52 @@ def exporting_torch() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet(logger_name: str) -> Iterator[None]:
-    """Silences warnings and one library's log."""
-    logger = logging.getLogger(logger_name)
-    level, disabled = logger.level, logger.disabled
-    logger.setLevel(logging.CRITICAL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
+def quiet(library: str) -> Iterator[None]:
+    """Silences this thread's warnings and one library's log, whose loggers have levels of their own."""
+    names = {library, *(name for name in logging.root.manager.loggerDict if name.startswith(f"{library}."))}
+    with _unchanged_loggers(*names), without_warnings():
+        for name in names:
+            logging.getLogger(name).disabled = True
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # for those that are made meanwhile
+        yield
+
+
+@contextlib.contextmanager
+def _unchanged_loggers(*names: str) -> Iterator[None]:
+    """Restores them; the root logger bears no name."""
+    loggers = [logging.getLogger(name) for name in names]
+    former = [(one, one.level, one.disabled, one.propagate, list(one.handlers)) for one in loggers]
+    try:
+        yield
+    finally:
+        for logger, level, disabled, propagate, handlers in former:
             logger.setLevel(level)
-            logger.disabled = disabled
+            logger.disabled, logger.propagate, logger.handlers[:] = disabled, propagate, handlers
+
+
+_OF_LIBRARIES = ("TF", "TORCH", "KERAS", "ONNX", "XLA", "TPU", "CUDA")
+
+
+@contextlib.contextmanager
+def unchanged_environment() -> Iterator[None]:
+    """Takes out of the environment again what a library puts there; other variables may be another thread's."""
+    former = {name: value for name, value in os.environ.items() if name.startswith(_OF_LIBRARIES)}
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith(_OF_LIBRARIES) and name not in former]:
+            del os.environ[name]
+        os.environ.update(former)
+
+
+@contextlib.contextmanager
+def unmarked_layers(model: Any) -> Iterator[None]:
+    """Takes away what Keras's export leaves on every layer: places for functions that only a model has."""
+    layers = model._flatten_layers(include_self=False)
+    former = [(vars(layer), set(vars(layer))) for layer in layers]
+    try:
+        yield
+    finally:
+        for attributes, names in former:
+            for name in set(attributes) - names:
+                del attributes[name]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import RLock
@@ -21,11 +19,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from cfi_core.adapters import adapter_for
 from cfi_core.framework import flatten
 from cfi_core.registry import registry
+from cfi_core.silence import without_output
 from cfi_translate.failures import failure
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.torch_export import attention_modules, normalization_modules
 from cfi_translate.translators import TORCH_EXPORT
-from cfi_translate.workarounds import quiet
+from cfi_translate.workarounds import quiet, unchanged_environment
 
 _WEIGHTS_LIMIT = 2**31
 # torch.export keeps its settings and its "exporting" mark in module globals.
@@ -191,18 +190,18 @@ def place_beside(array: np.ndarray, held: Sequence[torch.Tensor]) -> torch.Tenso
 def _isolate() -> Iterator[None]:
     """No warnings and logs reach the user, and torch's settings are as before afterwards."""
     fast = torch.backends.mha.get_fastpath_enabled()
-    disabled = logging.root.manager.disable
     config: Any = fx.config
     without_traces = getattr(config, "do_not_emit_stack_traces", None)
-    trace = logging.getLogger("torch.__trace")  # hands its records on whatever the level
-    traced = trace.disabled
     # Where a model cannot be captured, torch.export prints the graph so far to the standard error output.
-    with quiet("torch"), contextlib.redirect_stderr(io.StringIO()), torch.random.fork_rng(devices=[]), torch.no_grad():
+    with (
+        quiet("torch"),
+        without_output("stderr"),
+        unchanged_environment(),
+        torch.random.fork_rng(devices=[]),
+        torch.no_grad(),
+    ):
         # Its fused operator is for running only; the plain path shows the layers inside.
         torch.backends.mha.set_fastpath_enabled(False)
-        # Loggers below "torch" have levels of their own, and a failing export logs the whole graph.
-        logging.disable(logging.CRITICAL)
-        trace.disabled = True
         if without_traces is not None:  # not every version of torch has it; nobody reads where each node was called
             config.do_not_emit_stack_traces = True
         try:
@@ -210,6 +209,4 @@ def _isolate() -> Iterator[None]:
         finally:
             if without_traces is not None:
                 config.do_not_emit_stack_traces = without_traces
-            logging.disable(disabled)
-            trace.disabled = traced
             torch.backends.mha.set_fastpath_enabled(fast)

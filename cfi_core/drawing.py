@@ -1,0 +1,47 @@
+"""Whether a thread calls anything that may draw random numbers, while other threads draw all the time."""
+
+from __future__ import annotations
+
+import re
+import sys
+from types import FrameType
+from typing import Any
+
+# Names of functions that draw, or may; a name too many costs another thread's numbers, in such a case alone.
+_DRAWS = re.compile(
+    r"rand|dropout|bernoulli|normal$|normal_|uniform|multinomial|exponential|poisson|cauchy|geometric|gamma|beta|binomial"
+    r"|shuffle|choice|permut|sample$|rrelu|lstm|gru|rnn|attention|noise|seed|generator"
+)
+
+
+class DrawWatch:
+    """Sees what functions this thread calls inside, and what names their code speaks of.
+
+    Attributes:
+        seen: Whether one of them is a name of drawing; True as well where somebody else watches the calls.
+    """
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._known: set[Any] = set()
+
+    def __enter__(self) -> DrawWatch:
+        self._taken = sys.getprofile() is not None
+        if self._taken:
+            self.seen = True
+        else:
+            sys.setprofile(self._see)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._taken:
+            sys.setprofile(None)
+
+    def _see(self, frame: FrameType, event: str, called: Any) -> None:
+        if event == "c_call":
+            self.seen = self.seen or bool(_DRAWS.search(getattr(called, "__name__", "")))
+        elif event == "call" and frame.f_code not in self._known:
+            self._known.add(frame.f_code)
+            own = str(frame.f_globals.get("__name__", "")).startswith("cfi_")  # runs models
+            names = () if own else (frame.f_code.co_name, *frame.f_code.co_names)
+            self.seen = self.seen or any(map(_DRAWS.search, names))

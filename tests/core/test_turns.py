@@ -1,0 +1,223 @@
+"""Turns: who goes on beside whom, and that nobody waits for somebody who waits for him."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cfi_core as cfi
+from cfi_core.silence import without_output, without_warnings
+from cfi_core.testing import use_plugins
+from cfi_core.turns import Needs, Turn, aside, current, patching, restored_random
+
+WAIT = 20
+
+
+def needs(alone: str = "", shared: str = "") -> Needs:
+    return Needs(frozenset(alone.split()), frozenset(shared.split()))
+
+
+def threads(*tasks: Callable[[], Any]) -> None:
+    """Runs them at once; fails where one does not end, or fails."""
+    failures: list[BaseException] = []
+
+    def run(task: Callable[[], Any]) -> None:
+        try:
+            task()
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            failures.append(error)
+
+    running = [threading.Thread(target=run, args=(task,), daemon=True) for task in tasks]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(WAIT)
+        assert not thread.is_alive(), "threads wait for each other"
+    if failures:
+        raise failures[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "excluded"),
+    [
+        (needs("random"), needs("random"), True),
+        (needs("random"), needs(shared="random"), True),
+        (needs(shared="random"), needs(shared="random"), False),
+        (needs("torch.relu"), needs(shared="torch"), True),  # who uses torch uses its functions
+        (needs("torch"), needs("torch.relu"), True),
+        (needs("torch.relu"), needs(shared="torchvision tensorflow"), False),
+        (needs("model-1", "torch"), needs("model-2", "torch"), False),
+        (needs("model-1", "torch"), needs("model-1", "torch"), True),
+    ],
+)
+def test_who_excludes_whom(one: Needs, other: Needs, excluded: bool) -> None:
+    assert one.excludes(other) is other.excludes(one) is excluded
+
+
+def test_those_who_only_use_a_thing_are_inside_together() -> None:
+    both = threading.Barrier(2)
+
+    def use() -> None:
+        with Turn(needs(shared="torch")).held():
+            both.wait(WAIT)
+
+    threads(use, use)
+
+
+def test_whoever_changes_a_thing_is_alone() -> None:
+    inside, most = [], []
+
+    def change() -> None:
+        for _ in range(50):
+            with Turn(needs("random", "numpy")).held():
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads(*[change] * 4)
+    assert set(most) == {1}
+
+
+def test_two_that_want_what_the_other_has_go_on() -> None:
+    """Each gives up all that it has while it waits for more."""
+    both = threading.Barrier(2)
+
+    def take(first: str, second: str) -> None:
+        with Turn(needs(first)).held() as turn:
+            both.wait(WAIT)
+            with turn.needing(needs(second)):
+                pass
+
+    threads(lambda: take("a", "b"), lambda: take("b", "a"))
+
+
+def test_while_a_function_of_the_users_runs_nothing_is_held() -> None:
+    def other() -> None:
+        with Turn(needs("random torch")).held():
+            done.set()
+
+    def explained(value: int) -> int:
+        thread = threading.Thread(target=other, daemon=True)
+        thread.start()
+        assert done.wait(WAIT)
+        return value + 1
+
+    done = threading.Event()
+    with Turn(needs("random", "torch")).held():
+        assert aside(explained)(1) == 2
+    assert aside(explained) is explained, "outside of a call there is nothing to give up"
+
+
+def test_a_turn_inside_a_turn_has_what_the_outer_has() -> None:
+    with Turn(needs("a")).held() as outer, Turn(needs("b")).held() as inner:
+        assert inner.needs == needs("a b") and current() is inner
+        with inner.aside(), Turn(needs("a")).held():
+            pass
+    assert current() is None and outer.needs == needs("a")
+
+
+def test_what_is_put_back_is_there_whenever_others_go_on() -> None:
+    state = ["users"]
+    with Turn(needs("random")).held() as turn:
+        turn.on_enter, turn.on_leave = lambda: state.append("own"), lambda: state.append("users")
+        turn.leave()
+        turn.enter()
+        with turn.aside():
+            assert state[-1] == "users"
+        assert state[-1] == "own"
+    assert state[-1] == "users"
+
+
+def test_an_interrupted_turn_is_over() -> None:
+    with pytest.raises(KeyboardInterrupt), Turn(needs("a")).held():
+        raise KeyboardInterrupt
+    threads(lambda: Turn(needs("a")).held().__enter__())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_process_waits_for_nobody() -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with Turn(needs("random")).held():
+            inside.set()
+            leave.wait(WAIT)
+
+    thread = threading.Thread(target=hold, daemon=True)
+    thread.start()
+    inside.wait(WAIT)
+    child = os.fork()
+    if not child:
+        with Turn(needs("random")).held():
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    leave.set()
+    thread.join(WAIT)
+
+
+def test_what_a_library_draws_from_pythons_generator_is_put_back() -> None:
+    before = random.getstate()
+    with Turn(needs()).held(), restored_random():
+        random.random()
+    assert random.getstate() == before
+    with patching("anything"):
+        assert current() is None
+
+
+# what libraries say
+
+
+def test_warnings_are_kept_back_in_this_thread_alone() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        filters = list(warnings.filters)
+        with without_warnings("quiet"):
+            warnings.warn("quiet, please", stacklevel=1)
+            warnings.warn("loud", stacklevel=1)
+            threads(lambda: warnings.warn("quiet elsewhere", stacklevel=1))
+        assert warnings.filters == filters
+    assert [str(one.message) for one in caught] == ["loud", "quiet elsewhere"]
+
+
+def test_filters_of_threads_that_leave_in_another_order_are_all_gone() -> None:
+    filters = list(warnings.filters)
+    first, second = without_warnings("a"), without_warnings("b")
+    first.__enter__()
+    threads(second.__enter__)
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert warnings.filters == filters
+
+
+def test_output_is_dropped_in_this_thread_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with without_output("stdout"):
+        print("mine")
+        threads(lambda: print("another's"))
+    print("after")
+    assert capsys.readouterr().out == "another's\nafter\n"
+
+
+# calls
+
+
+def drawing(x: np.ndarray) -> np.ndarray:
+    """A model that draws from numpy's generator and from Python's."""
+    return x.sum(1, keepdims=True) + np.random.normal(size=(len(x), 1)) + random.random()
+
+
+def test_a_model_that_draws_leaves_the_generators_as_they_were() -> None:
+    x = np.zeros((2, 3))
+    with use_plugins():
+        before = random.getstate(), str(np.random.get_state())
+        with pytest.raises(cfi.CFIError):
+            cfi.translate(drawing, "torch", inputs=x)
+        assert cfi.layers(drawing, inputs=x) == []
+        assert (random.getstate(), str(np.random.get_state())) == before
