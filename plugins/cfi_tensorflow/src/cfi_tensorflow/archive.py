@@ -82,8 +82,8 @@ def _check(data: bytes) -> None:
         if len(members) != len(_MEMBERS) or {one.filename for one in members} != _MEMBERS:
             raise ValueError("other members than Keras writes")
         # Keras packs nothing; what is packed can become any size.
-        if any(one.compress_type or one.compress_size != one.file_size > len(data) for one in members):
-            raise ValueError("a packed member")
+        if any(one.compress_type or one.compress_size != one.file_size or one.file_size > len(data) for one in members):
+            raise ValueError("a packed member, or one that is larger than the archive")
         if archive.getinfo(_CONFIG).file_size > _MOST_JSON:
             raise ValueError("a configuration that is too large")
         configuration = json.loads(archive.read(_CONFIG))
@@ -134,6 +134,8 @@ def _check_weights(file: h5py.File, most: int) -> None:
             if number > _MOST_OBJECTS or not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ValueError("a link, or too many objects")
             one = group[name]
+            if h5py.h5o.get_info(one.id).rc != 1:
+                raise ValueError("a link, as the object has two names")
             if isinstance(one, h5py.Group):
                 held.append(one)
             elif not isinstance(one, h5py.Dataset) or not _is_plain(one):

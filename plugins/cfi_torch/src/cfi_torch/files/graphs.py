@@ -185,6 +185,9 @@ def _fill(model: nn.Module, forms: Sequence[Json], tensors: Mapping[str, torch.T
     for form in forms:
         around, name = _place(model, form["path"])
         source = form["of"]
+        made = (around._parameters | around._buffers).get(name)
+        if made is not None and made.shape != tensors[source].shape:
+            raise ValueError(f"{form['path']} has another shape")
         if form["kind"] == "constant":
             around._buffers.pop(name, None)
             around.register_buffer(name, tensors[source])
@@ -222,4 +225,6 @@ def _graph(model: nn.Module, forms: Sequence[Json]) -> fx.Graph:
             case _:
                 raise ValueError(f"nothing does {does!r:.80} with {target!r:.80}")
         nodes[name] = graph.create_node(does, target, arguments, options, name)
+    if "output" not in {node.op for node in graph.nodes}:
+        raise ValueError("it returns nothing")
     return graph
