@@ -7,6 +7,7 @@ only sizes and kinds are looked at.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -23,6 +24,8 @@ _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _TO_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _FOLDER = getattr(os, "O_DIRECTORY", 0)
+
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
 _MOST_LINKS = 40
 """On the way to a folder, as in Linux."""
@@ -161,8 +164,8 @@ class Folder:
                 self._rename(name, former)
             try:
                 self._rename(new, name)
-            except OSError:
-                if not (self.path / name).is_dir():  # otherwise another process was quicker
+            except OSError as error:
+                if error.errno not in _TAKEN:  # otherwise another process was quicker
                     raise
         finally:
             for left in (new, former):

@@ -67,15 +67,15 @@ SETTINGS: Mapping[type[nn.Module], tuple[str, ...]] = {
 """By what a module of a class is made; the rest of its settings stays as torch makes it."""
 
 _OF_TORCH = """
-_assert _shape_as_tensor abs acos acosh add all amax amin any arange argmax argmin argsort asin asinh atan atan2 atanh
-bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor cat ceil clamp clamp_max
-clamp_min constant_pad_nd cos cosh cumprod cumsum det div einsum eq erf erfc exp exp2 expm1 flatten flip floor
-floor_divide fmod full full_like gather ge gt index_put index_select isfinite isinf isnan isneginf isposinf le log
-log10 log1p log2 logical_and logical_not logical_or logical_xor logsumexp lt masked_fill matmul maximum mean minimum
-mul narrow ne neg nonzero ones ones_like permute pow prod reciprocal relu remainder repeat_interleave reshape roll
-round rsqrt scatter scatter_reduce select sigmoid sign sin sinh softmax sort split sqrt square squeeze stack std sub
-sum take_along_dim tan tanh tensor_split tile topk transpose tril triu trunc unbind unflatten unique unsqueeze var
-where zeros zeros_like
+_assert _shape_as_tensor abs acos acosh add all amax amin any arange arccos arccosh arcsin arcsinh arctan arctanh
+argmax argmin argsort asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or
+bitwise_right_shift bitwise_xor cat ceil clamp clamp_max clamp_min constant_pad_nd cos cosh cumprod cumsum det detach
+div einsum eq erf erfc exp exp2 expm1 flatten flip floor floor_divide fmod full full_like gather ge gt index_put
+index_select isfinite isinf isnan isneginf isposinf le log log10 log1p log2 logical_and logical_not logical_or
+logical_xor logsumexp lt masked_fill matmul maximum mean minimum mul narrow ne neg nonzero ones ones_like permute pow
+prod reciprocal relu remainder repeat_interleave reshape roll round rsqrt scatter scatter_reduce select sigmoid sign
+sin sinh softmax sort split sqrt square squeeze stack std sub sum t take_along_dim tan tanh tensor_split tile topk
+transpose tril triu trunc unbind unflatten unique unsqueeze var where zeros zeros_like
 """
 _OF_FUNCTIONAL = """
 affine_grid batch_norm celu conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d elu gelu
