@@ -93,7 +93,7 @@ def test_the_cause_of_the_best_route_comes_first_and_once(images: np.ndarray):
 def test_what_else_was_tried_is_one_line_however_long_its_reason(images: np.ndarray):
     told = str(refusal(images, "first", "wordy"))
     assert "\n" not in told and len(told) < 500
-    assert "wordy (wordy failed: the same word again and" in told and "and …)" in told
+    assert "wordy (wordy failed: the same word again and" in told and " …); " in told
 
 
 def test_one_failure_keeps_its_advice(images: np.ndarray):
