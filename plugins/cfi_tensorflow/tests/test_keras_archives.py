@@ -181,7 +181,8 @@ ARCHIVES: dict[str, Callable[[bytes], bytes]] = {
     "nothing": lambda data: b"",
     "nested lists": _with(CONFIG, b"[" * 2**20),
     "a million digits": _with(CONFIG, b"9" * 10**6),
-    "a configuration without end": _with(CONFIG, b"[" + b"0," * 2**21 + b"0]"),
+    "a configuration without end": _with(CONFIG, b"[" + b"0," * 2**24 + b"0]"),
+    "a million lists": _with(CONFIG, b"[" + b"[]," * 10**6 + b"0]"),
     "no configuration": _with(CONFIG, b"\xff\xfe"),
     "no weights": _with(WEIGHTS, b"no HDF5"),
 }

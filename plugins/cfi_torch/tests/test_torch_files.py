@@ -153,6 +153,20 @@ def _call_hidden(form: dict[str, Any], value: str) -> None:
     form["modules"][0]["path"] = "forward"
 
 
+def _many_modules(form: dict[str, Any], value: str) -> None:
+    form["modules"] += [{"path": f"more{number}", "kind": "Module", "settings": {}} for number in range(5_000)]
+
+
+def _modules_in_modules(form: dict[str, Any], value: str) -> None:
+    paths = ["block" + ".more" * number for number in range(1, 60)]
+    form["modules"] += [{"path": path, "kind": "Module", "settings": {}} for path in paths]
+
+
+def _many_nodes(form: dict[str, Any], value: str) -> None:
+    more = {"does": "call_method", "target": "size", "arguments": [{"node": "image"}], "options": {}}
+    form["nodes"][1:1] = [{"name": f"more_{number}", **more} for number in range(17_000)]
+
+
 def _deep(form: dict[str, Any], value: str) -> None:
     form["nodes"][3]["arguments"] = ["DEEP"]
 
@@ -181,6 +195,9 @@ CHANGES: dict[str, Change] = {
     "a weight in a method's place": _set("tensors", 0, "path", "block.forward"),
     "values in values": _deep,
     "another form": _set("form", 2),
+    "thousands of modules": _many_modules,
+    "modules in modules": _modules_in_modules,
+    "thousands of nodes": _many_nodes,
     "no nodes": _set("nodes", []),
     "nodes that are none": _set("nodes", 3, 7),
 }

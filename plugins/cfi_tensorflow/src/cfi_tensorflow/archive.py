@@ -21,8 +21,8 @@ import keras
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MEMBERS = frozenset(("metadata.json", _CONFIG, _WEIGHTS))
-_MOST_JSON = 2**22
-"""In bytes; the configuration of a thousand layers takes one megabyte."""
+_MOST_JSON, _MOST_LISTS = 2**25, 2**18
+"""In bytes, and how many lists and objects: the constants of a Swin transformer take eight megabytes there."""
 
 _MOST_OBJECTS = 100_000
 """Groups and weights."""
@@ -86,9 +86,11 @@ def _check(data: bytes) -> None:
             raise ValueError("a packed member, or one that is larger than the archive")
         if archive.getinfo(_CONFIG).file_size > _MOST_JSON:
             raise ValueError("a configuration that is too large")
-        configuration = json.loads(archive.read(_CONFIG))
+        text = archive.read(_CONFIG)
         weights = archive.read(_WEIGHTS)
-    for one in _objects(configuration):
+    if text.count(b"[") + text.count(b"{") > _MOST_LISTS:
+        raise ValueError("a configuration of too many parts")
+    for one in _objects(json.loads(text)):
         _check_object(one)
     with h5py.File(io.BytesIO(weights), "r") as file:
         _check_weights(file, len(weights))

@@ -102,7 +102,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = dict(_functions())
 NAMES: Mapping[Callable[..., Any], str] = {function: name for name, function in FUNCTIONS.items()}
 """The other way round."""
 
-METHODS = frozenset(("expand", "expand_as", "long", "new_zeros", "reshape", "size", "to", "unflatten", "view"))
+METHODS = frozenset(("expand", "expand_as", "long", "new_zeros", "relu", "reshape", "size", "to", "unflatten", "view"))
 
 
 def _types(held: Iterable[Any]) -> Iterator[tuple[str, torch.dtype]]:

@@ -16,14 +16,14 @@ from cfi_torch.files.allowed import FUNCTIONS, METHODS, MODULES, NAMES, SETTINGS
 from cfi_torch.files.values import Json, UnwritableError, read_value, write_value
 
 GRAPH, WEIGHTS = "graph.json", "weights.safetensors"
-MOST_JSON = 2**24
-"""In bytes; a graph of a thousand modules takes half a megabyte."""
+MOST_JSON, MOST_PARTS = 2**21, 2**14
+"""In bytes, and how many nodes, or a quarter as many modules: NASNet has two thousand nodes in half a megabyte."""
 
 FILE_SIZES = {GRAPH: MOST_JSON, WEIGHTS: 2**33}
 """The most bytes of each."""
 
 _FORM = 1
-_PATH = re.compile(r"\w+(\.\w+)*")
+_PATH = re.compile(r"\w+(\.\w+){0,31}")
 # What is written as tensors and modules, and where torch keeps the weights of a recurrent layer once more.
 _APART = frozenset(("_parameters", "_buffers", "_modules", "_flat_weights", "_flat_weight_refs"))
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - _APART
@@ -50,6 +50,8 @@ def read(files: Mapping[str, bytes]) -> fx.GraphModule:
     form, data = json.loads(files[GRAPH]), files[WEIGHTS]
     if form["form"] != _FORM or int.from_bytes(data[:8], "little") > MOST_JSON:
         raise ValueError("another form of file")
+    if 4 * len(form["modules"]) > MOST_PARTS or len(form["nodes"]) > MOST_PARTS:
+        raise ValueError("a graph that is too large")
     tensors = {name: tensor.clone() for name, tensor in load(data).items()}  # into memory as torch aligns it
     if {one["of"] for one in form["tensors"]} != set(tensors):
         raise ValueError("weights are missing, or nobody's")
