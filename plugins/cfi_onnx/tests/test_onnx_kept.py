@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ ADAPTER = OnnxAdapter()
 def product(nodes: int = 1) -> onnx.ModelProto:
     weight = numpy_helper.from_array(np.arange(9, dtype=np.float32).reshape(3, 3), "weight")
     names = ["x", *(f"y{number}" for number in range(nodes))]
-    made = [helper.make_node("MatMul", [one, "weight"], [other]) for one, other in zip(names, names[1:], strict=False)]
+    made = [helper.make_node("MatMul", [one, "weight"], [other]) for one, other in pairwise(names)]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("x", names[-1])]
     graph = helper.make_graph(made, "product", ends[:1], ends[1:], [weight])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
