@@ -2,17 +2,18 @@
 
 `FrameworkAdapter` and `Runner` are what it implements. The rest helps: structures of tensors (`flatten`, `items`,
 `map_structure`), axes (`named_axes`, `Permutation`, `inverse`), calls of layers (`LayerCalls`), hashes of what models
-hold (`Content`), models with a fixed number of samples (`Portions`). `cfi_core.arrays` has the adapter of functions of
-numpy arrays, to inherit from.
+hold (`Content`), models with a fixed number of samples (`Portions`), bounds that the environment raises (`Limit`).
+`cfi_core.arrays` has the adapter of functions of numpy arrays, to inherit from.
 """
 
 from cfi_core.framework.axes import Permutation, inverse, named_axes
 from cfi_core.framework.base import FrameworkAdapter, Layer, Pullback, Runner, hand_over
 from cfi_core.framework.calls import LayerCalls
 from cfi_core.framework.content import Content, UnseenError, always_new, identity, refuse
+from cfi_core.framework.limits import Limit
 from cfi_core.framework.portions import Portions, one_size
 from cfi_core.framework.structure import flatten, is_structure, items, map_structure
 
 __all__ = ["FrameworkAdapter", "Runner", "Pullback", "Layer", "hand_over"]
 __all__ += ["flatten", "items", "map_structure", "is_structure", "named_axes", "Permutation", "inverse", "LayerCalls"]
-__all__ += ["Content", "UnseenError", "always_new", "identity", "refuse", "Portions", "one_size"]
+__all__ += ["Content", "UnseenError", "always_new", "identity", "refuse", "Portions", "one_size", "Limit"]
