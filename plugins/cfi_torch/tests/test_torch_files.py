@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -65,6 +66,15 @@ def test_what_is_read_is_the_same_to_the_last_bit():
     assert made.code == model.code and not made.training and type(made).__name__ == "Small"
     assert made.again.weight is made.head.weight, "what was shared is shared"
     assert not made.scale.requires_grad and torch.equal(made.scale.signbit(), model.scale.signbit())
+
+
+def test_an_empty_constant_is_written():
+    root, graph = nn.Module(), fx.Graph()
+    root.register_buffer("none", torch.from_numpy(np.zeros(0, np.int64)))
+    graph.placeholder("x")
+    graph.output(graph.get_attr("none"))
+    made = ADAPTER.restore(ADAPTER.save(fx.GraphModule(root, graph).eval()))
+    assert made(torch.zeros(1)).shape == (0,) and made(torch.zeros(1)).dtype == torch.int64
 
 
 def test_files_are_json_and_safetensors(files: dict[str, bytes]):

@@ -149,7 +149,8 @@ def _are_same(one: torch.Tensor, other: torch.Tensor) -> bool:
     """To the last bit, NaN too."""
     if (one.dtype, one.shape, one.requires_grad) != (other.dtype, other.shape, other.requires_grad):
         return False
-    return torch.equal(*(tensor.detach().reshape(-1).view(torch.uint8) for tensor in (one, other)))
+    # An empty tensor made by numpy has steps that cannot be read as bytes.
+    return not one.numel() or torch.equal(*(tensor.detach().reshape(-1).view(torch.uint8) for tensor in (one, other)))
 
 
 # reading
