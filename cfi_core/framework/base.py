@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 from uuid import uuid4
 
@@ -74,11 +73,11 @@ class FrameworkAdapter(ABC):
 
     Attributes:
         name: The framework's name, for messages.
-        can_save: Whether models can be kept in files: `content`, `save` and `restore` work.
+        file_sizes: How many bytes at most the files have that a model is kept in, by their names; none if it is not.
     """
 
     name: ClassVar[str]
-    can_save: ClassVar[bool] = False
+    file_sizes: ClassVar[Mapping[str, int]] = {}
 
     # models
 
@@ -162,13 +161,19 @@ class FrameworkAdapter(ABC):
         """Like `fingerprint`, but the same in every process; None for a model of which something cannot be read."""
         return None
 
-    def save(self, model: Any, path: Path) -> None:
-        """Writes a native model to one file (in any way that the framework refuses, if it does)."""
-        raise NotImplementedError(f"models of {self.name} cannot be saved")
+    def save(self, model: Any) -> Mapping[str, bytes] | None:
+        """What the files in `file_sizes` hold for a native model; None for one that they cannot hold."""
+        return None
 
-    def restore(self, path: Path) -> Any:
-        """The model in that file, in inference mode."""
-        raise NotImplementedError(f"models of {self.name} cannot be saved")
+    def restore(self, held: Mapping[str, bytes]) -> Any:
+        """The model in such files, in inference mode.
+
+        Anybody may have written them: nothing in them may choose what is imported or called.
+
+        Raises:
+            Exception: They hold something else (or whatever the framework raises then); the model is made anew.
+        """
+        raise NotImplementedError(f"models of {self.name} are not kept in files")
 
     # running
 

@@ -12,6 +12,7 @@ from cfi_core.registry import Registry
 from cfi_core.routes import way_to_install
 from cfi_core.translation.bridging import bridge
 from cfi_core.translation.conversion import Job, convert
+from cfi_core.translation.telling import Failures, cause_of, tell
 
 
 def prepare(registry: Registry, call: Call) -> Prepared:
@@ -41,21 +42,30 @@ def prepare(registry: Registry, call: Call) -> Prepared:
 
 def translate_model(job: Job, routes: Sequence[Route], attempt: Callable[[Job, Route], Translation]) -> Translation:
     """By the first of the routes that gives a faithful model, as `prepare`; as it is, one that is nobody else's."""
-    failures: list[TranslationError] = []
+    failures: dict[Route, TranslationError] = {}
     for route in routes:
         try:
             result = attempt(job, route)
         except TranslationError as error:
-            failures.append(error)
+            failures[route] = error
             continue
         if failures:
-            warn(f"{' '.join(map(str, failures))} Taken instead: {route}.", TranslationWarning)
+            warn(f"{tell(failures)} Taken instead: {route}.", TranslationWarning)
         return result
     hint = way_to_install(job.registry, routes[0])
+    cause = cause_of(failures)
     if len(failures) == 1 and not hint:
-        raise failures[0]
-    reports = [f"[{route}] {failure}" for route, failure in zip(routes, failures, strict=True)]
-    report = " ".join([*reports, hint]).rstrip()
-    certificates = [one.certificate for one in failures if isinstance(one, UnfaithfulTranslationError)]
-    final = UnfaithfulTranslationError(report, certificates[0]) if certificates else TranslationError(report)
-    raise final from failures[0]
+        raise cause
+    raise _refusal(failures, hint) from cause
+
+
+def _refusal(failures: Failures, hint: str) -> TranslationError:
+    """The error for a model that no route could translate."""
+    cause = cause_of(failures)
+    if len(failures) == 1:
+        report = f"{cause} {hint}".rstrip()
+    else:
+        report = f"{tell(failures)} Use a toolset of the model's own framework. {hint}".rstrip()
+    if isinstance(cause, UnfaithfulTranslationError):
+        return UnfaithfulTranslationError(report, cause.certificate)
+    return TranslationError(report)

@@ -1,21 +1,21 @@
 """What was made of models, kept for the next call in this process; conversions on disk too, if the user asks for it.
 
-An entry on disk is a folder with the converted model, as its framework saves models, and what core knows of it. Its
-name is a hash of all that it was made of: the content of the original, the translators, shapes and types of the inputs,
-and the versions of everything involved. Nothing read from there is believed: certificate and layer map are made anew.
+An entry on disk is a folder with the converted model, as its adapter writes models (without code), and what core knows
+of it. Its name is a hash of all that it was made of: the content of the original, the translators, shapes and types of
+the inputs, and the versions of everything involved. Nothing read from there is believed: certificate and layer map are
+made anew.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-import stat
 import sys
-import tempfile
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
@@ -25,14 +25,17 @@ import xxhash
 from packaging.requirements import Requirement
 
 from cfi_core.contract import Converted
-from cfi_core.errors import ArgumentError, TranslationWarning, UnfaithfulTranslationError, warn
-from cfi_core.framework.axes import Arrays
+from cfi_core.errors import FOREIGN, ArgumentError, TranslationWarning, UnfaithfulTranslationError, warn
+from cfi_core.framework.axes import Arrays, Permutation
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.records import Original, Route
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
+from cfi_core.translation.folder import enter
 
-_NOTES, _MODEL = "translation.json", "model"
+_NOTES = "translation.json"
+_MOST_NOTES = 2**16
+"""In bytes; an output takes about twenty."""
 
 Key = tuple[str, int, tuple[str, ...], tuple[tuple[tuple[int, ...], str], ...]]
 """Content, object, way of translation, shapes and types of the inputs."""
@@ -123,56 +126,61 @@ def _identity(model: Any) -> int:
 
 
 class Store:
-    """Conversions in the files of one folder, which nobody else may write to: models of torch are kept as pickles."""
+    """Conversions in the files of one folder, which hold no code and which nobody else may write to."""
 
     def __init__(self, folder: Path) -> None:
         try:
-            folder = folder.expanduser().absolute()
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder = folder.expanduser().absolute()
+            with enter(self.folder):
+                pass
         except (OSError, RuntimeError, ValueError) as error:
             raise ArgumentError(f"{folder} cannot be a folder of translations: {error}.") from error
-        if sys.platform != "win32":
-            status = folder.stat()
-            if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise ArgumentError(
-                    f"{folder} cannot be a folder of translations: others may write to it, and whoever can write a "
-                    f"model there can run code in your processes. Choose a folder of your own (chmod go-w {folder})."
-                )
-        self.folder = folder
 
     def get(self, key: str, adapter: FrameworkAdapter) -> Converted | None:
         """The entry, if there is one that can be read."""
         try:
-            notes = json.loads((self.folder / key / _NOTES).read_text())
-            model = adapter.restore(self.folder / key / _MODEL)
-            return Converted(model, notes["input_axes"], notes["output_axes"])
-        except Exception:  # noqa: BLE001 - files may be damaged in any way, or not there; the model is converted anew
+            with enter(self.folder) as folder, folder.inside(key) as entry:
+                notes = json.loads(entry.read(_NOTES, _MOST_NOTES))
+                files = {name: entry.read(name, most) for name, most in adapter.file_sizes.items()}
+            if notes["of"] != _seal(key, files):
+                return None
+            inputs, outputs = (tuple(map(_permutation, notes[name])) for name in ("input_axes", "output_axes"))
+            return Converted(adapter.restore(files), inputs, outputs)
+        except FOREIGN:  # files may be damaged or made up in any way, or not there; the model is converted anew
             return None
 
     def put(self, key: str, adapter: FrameworkAdapter, made: Converted) -> None:
         """Writes an entry, whole or not at all; warns if it cannot be written."""
-        if not adapter.can_save:
-            return
-        notes = {"input_axes": made.input_axes, "output_axes": made.output_axes}
         try:
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as folder:
-                entry = Path(folder) / key
-                entry.mkdir()
-                adapter.save(made.model, entry / _MODEL)
-                (entry / _NOTES).write_text(json.dumps(notes, indent=1))
-                with contextlib.suppress(FileNotFoundError):
-                    (self.folder / key).replace(Path(folder) / "former")
-                try:
-                    entry.rename(self.folder / key)
-                except OSError:
-                    if not (self.folder / key).is_dir():  # otherwise another process was quicker
-                        raise
-        except Exception as error:  # noqa: BLE001 - disks fill up, and a model may refuse to be saved in any way
+            files = adapter.save(made.model)
+            if files is None:
+                return
+            notes = {"of": _seal(key, files), "input_axes": made.input_axes, "output_axes": made.output_axes}
+            with enter(self.folder) as folder:
+                folder.put(key, {**files, _NOTES: json.dumps(notes, indent=1).encode()})
+        except FOREIGN as error:  # disks fill up, and a model may refuse to be saved in any way
             warn(
                 f"The conversion could not be kept in {self.folder} ({type(error).__name__}: {error}). Free the disk, "
                 f"choose another folder, or stop with cfi.keep_translations(None).",
                 TranslationWarning,
             )
+
+
+def _seal(key: str, files: Mapping[str, bytes]) -> str:
+    """Tells files that were changed, or are those of another entry."""
+    digest = hashlib.sha256(key.encode())
+    for name in sorted(files):
+        digest.update(f";{name};{len(files[name])};".encode())
+        digest.update(files[name])
+    return digest.hexdigest()
+
+
+def _permutation(axes: Any) -> Permutation:
+    if axes is None:
+        return None
+    if sorted(axes) != list(range(len(axes))):
+        raise ValueError(f"{axes} is no order of axes")
+    return tuple(axes)
 
 
 def store_key(registry: Registry, content: str, route: Route, arrays: Arrays) -> str:
@@ -194,14 +202,16 @@ def keep_translations(folder: str | os.PathLike[str] | None) -> None:
 
     A conversion from there is measured on the inputs of the call like a new one. Kept are conversions of models whose
     content can be read in full (torch modules that hold no objects of other kinds, Keras graphs of Keras' own layers
-    and functions, ONNX models). Nothing is ever removed from the folder.
+    and functions, ONNX models), and which became a model of the framework's own modules, layers and functions. Files
+    hold no code; what was changed in them, or put there by somebody else, is not used. Nothing is ever removed from
+    the folder.
 
     Args:
-        folder: Made if it is not there; nobody else may write to it. None keeps no more. The environment variable
-            `CFI_TRANSLATIONS` names one from the start.
+        folder: Made if it is not there; nobody else may write to it, or to a folder around it. None keeps no more. The
+            environment variable `CFI_TRANSLATIONS` names one from the start.
 
     Raises:
-        ArgumentError: The folder cannot be made, or others may write to it.
+        ArgumentError: The folder cannot be made, is a link, or others may write to it or put another in its place.
     """
     global _store
     _store = None if folder is None else Store(Path(folder))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -106,9 +105,7 @@ def test_what_cannot_be_had_is_refused() -> None:
         with pytest.raises(cfi.NoGradientError, match="perturbation method"):
             refused(MODEL, [x], [x])
     with pytest.raises(NotImplementedError):
-        ADAPTER.save(MODEL, Path("model"))
-    with pytest.raises(NotImplementedError):
-        ADAPTER.restore(Path("model"))
+        ADAPTER.restore({})
     with pytest.raises(TypeError, match="abstract"):
         type("Silent", (FrameworkAdapter,), {"name": "silent"})()
 
@@ -116,7 +113,7 @@ def test_what_cannot_be_had_is_refused() -> None:
 def test_what_there_is_nothing_to_say_of() -> None:
     assert ADAPTER.load(MODEL) is MODEL and ADAPTER.twin(MODEL) is MODEL
     assert ADAPTER.fingerprint(MODEL) != ADAPTER.fingerprint(MODEL), "nothing is known of its contents"
-    assert not ADAPTER.in_training_mode(MODEL) and not ADAPTER.can_save and ADAPTER.content(MODEL) is None
+    assert not ADAPTER.in_training_mode(MODEL) and ADAPTER.save(MODEL) is None and ADAPTER.content(MODEL) is None
     assert ADAPTER.input_shapes(MODEL) is None and ADAPTER.declared_integer(MODEL, 0) is None
     assert ADAPTER.in_double(MODEL) is None and ADAPTER.without_softmax(MODEL, []) is None
     assert (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ from cfi_core.contract import Converted
 from cfi_core.testing import fake
 from cfi_core.testing.fake import NetworkAdapter, Painting, Print
 from cfi_core.translation import store
+from cfi_core.translation.folder import Folder
 from cfi_core.translation.store import Store
 
 ADAPTER = NetworkAdapter()
@@ -30,15 +33,16 @@ def with_files(monkeypatch: pytest.MonkeyPatch) -> None:
     def content(self: NetworkAdapter, model: Any) -> str:
         return hashlib.sha256(self.fingerprint(model).encode()).hexdigest()
 
-    def save(self: NetworkAdapter, model: Any, path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez(file, mix=model.mix, head=model.head, softmax=model.softmax)
+    def save(self: NetworkAdapter, model: Any) -> dict[str, bytes]:
+        file = io.BytesIO()
+        np.savez(file, mix=model.mix, head=model.head, softmax=model.softmax)
+        return {"model": file.getvalue()}
 
-    def restore(self: NetworkAdapter, path: Path) -> Print:
-        with np.load(path) as file:
+    def restore(self: NetworkAdapter, held: Mapping[str, bytes]) -> Print:
+        with np.load(io.BytesIO(held["model"])) as file:
             return Print(file["mix"], file["head"], softmax=bool(file["softmax"]))
 
-    monkeypatch.setattr(NetworkAdapter, "can_save", True)
+    monkeypatch.setattr(NetworkAdapter, "file_sizes", {"model": 2**20})
     for function in (content, save, restore):
         monkeypatch.setattr(NetworkAdapter, function.__name__, function)
 
@@ -172,11 +176,14 @@ def test_a_damaged_entry_is_made_anew(folder, conversions, painting, images, dam
 def test_an_entry_of_something_else_is_found_out_and_made_anew(folder, conversions, painting, images, of):
     explain(painting, images)
     entry = entries(folder)[0]
+    notes = json.loads((entry / "translation.json").read_text())
     if of == "another model":
-        ADAPTER.save(Print(painting.mix, painting.head * 1.01), entry / "model")
+        files = ADAPTER.save(Print(painting.mix, painting.head * 1.01))
+        (entry / "model").write_bytes(files["model"])
     else:
-        notes = {"input_axes": [[0, 1, 2, 3]], "output_axes": [None]}
-        (entry / "translation.json").write_text(json.dumps(notes))
+        files, notes["input_axes"] = {"model": (entry / "model").read_bytes()}, [[0, 1, 2, 3]]
+    notes["of"] = store._seal(entry.name, files)  # as somebody would write it who knows how
+    (entry / "translation.json").write_text(json.dumps(notes))
     explain(painting, images)
     explain(painting, images)
     assert len(conversions) == 2
@@ -186,11 +193,13 @@ def test_an_entry_of_something_else_is_found_out_and_made_anew(folder, conversio
 
 
 def test_a_full_disk_costs_no_result(folder, conversions, painting, images, monkeypatch):
-    def full(self: NetworkAdapter, model: Any, path: Path) -> None:
-        path.write_bytes(b"half")
+    write = Folder.write
+
+    def full(self: Folder, name: str, data: bytes) -> None:
+        write(self, name, data[:10])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(NetworkAdapter, "save", full)
+    monkeypatch.setattr(Folder, "write", full)
     with pytest.warns(
         cfi.TranslationWarning, match=r"could not be kept in .*OSError: No space left.*keep_translations"
     ):
@@ -200,27 +209,28 @@ def test_a_full_disk_costs_no_result(folder, conversions, painting, images, monk
 
 def test_another_process_may_be_quicker(with_files, painting, tmp_path, monkeypatch):
     kept, made = Store(tmp_path), Converted(Print(painting.mix, painting.head), ((0, 2, 3, 1),), (None,))
+    rename, overtaken = os.rename, []
 
-    def overtake(self: Path, target: Path) -> None:
-        """Where the former entry is moved away, of which there is none yet, the other process puts its own."""
-        self.mkdir()
-        ADAPTER.save(made.model, self / "model")
-        (self / "translation.json").write_text('{"input_axes": [[0, 2, 3, 1]], "output_axes": [null]}')
-        raise FileNotFoundError
+    def overtake(one: Any, other: Any, **folders: Any) -> None:
+        """Once the former entry is moved away, of which there is none yet, another process puts its own."""
+        if other == "key" and not overtaken:
+            overtaken.append(one)
+            kept.put("key", ADAPTER, made)
+        rename(one, other, **folders)
 
-    monkeypatch.setattr(Path, "replace", overtake)
+    monkeypatch.setattr(os, "rename", overtake)
     kept.put("key", ADAPTER, made)
     found = kept.get("key", ADAPTER)
-    assert found is not None and found.input_axes == ((0, 2, 3, 1),)
+    assert overtaken and found is not None and found.input_axes == ((0, 2, 3, 1),)
     np.testing.assert_array_equal(found.model.head, painting.head)
     assert entries(tmp_path) == [tmp_path / "key"]
 
 
 def test_an_entry_that_cannot_be_moved_into_place_is_told(with_files, painting, tmp_path, monkeypatch):
-    def refuse(self: Path, target: Path) -> None:
+    def refuse(*arguments: Any, **folders: Any) -> None:
         raise PermissionError("read-only file system")
 
-    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(os, "rename", refuse)
     with pytest.warns(cfi.TranslationWarning, match="PermissionError: read-only file system"):
         Store(tmp_path).put("key", ADAPTER, Converted(Print(painting.mix, painting.head), (None,), (None,)))
     assert entries(tmp_path) == []
@@ -248,8 +258,8 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path, mode):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such owners")
 def test_a_folder_of_somebody_else_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(store.os, "getuid", lambda: tmp_path.stat().st_uid + 1)
-    with pytest.raises(cfi.ArgumentError, match="Choose a folder of your own"):
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(cfi.ArgumentError, match=r"belongs to another user\. Choose a folder of your own"):
         cfi.keep_translations(tmp_path)
 
 

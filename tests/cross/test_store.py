@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -12,6 +15,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -129,14 +133,19 @@ def test_a_changed_weight_is_noticed(folder: Path, conversions: list[Any], make:
 @both
 def test_damaged_files_are_replaced(folder: Path, conversions: list[Any], make: Make):
     translated(make)
-    for name in ("model", "translation.json"):
+    names = [path.name for path in folder.glob("*/*")]
+    assert sorted(names) in (
+        ["graph.json", "translation.json", "weights.safetensors"],
+        ["model.keras", "translation.json"],
+    )
+    for name in names:
         assert len(list(folder.iterdir())) == 1
         path = next(folder.glob(f"*/{name}"))
         path.write_bytes(path.read_bytes()[:50])
         translated(make)
-    assert len(conversions) == 3
+    assert len(conversions) == 1 + len(names)
     translated(make)
-    assert len(conversions) == 3
+    assert len(conversions) == 1 + len(names)
 
 
 @both
@@ -155,6 +164,82 @@ def test_an_entry_that_computes_something_else_is_not_used(folder: Path, convers
     other.replace(entry)
     assert translated(make).certificate.faithful
     assert len(conversions) == 3
+
+
+class Evil:
+    """Shows that it was unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.marker,)
+
+
+def pickled(marker: Path, protocol: str) -> bytes:
+    """A pickle that torch's, Python's or numpy's way of loading runs."""
+    file = io.BytesIO()
+    if protocol == "torch":
+        torch.save(Evil(marker), file)
+    elif protocol == "numpy":
+        np.save(file, np.array([Evil(marker)], object), allow_pickle=True)
+    else:
+        pickle.dump(Evil(marker), file)
+    return file.getvalue()
+
+
+@both
+@pytest.mark.parametrize("protocol", ["torch", "pickle", "numpy"])
+def test_a_pickle_under_any_name_is_never_run(
+    folder: Path, conversions: list[Any], tmp_path: Path, make: Make, protocol
+):
+    translated(make)
+    names = {path.name for path in folder.glob("*/*")}
+    for name in sorted(names | {"model", "model.pt", "weights.safetensors", "graph.json", "model.keras", "data.pkl"}):
+        count = len(conversions)
+        entry = next(folder.iterdir())
+        (entry / name).write_bytes(pickled(tmp_path / "ran", protocol))
+        if name != "translation.json":
+            held = {one: (entry / one).read_bytes() for one in names - {"translation.json"}}
+            notes = json.loads((entry / "translation.json").read_text())
+            notes["of"] = store._seal(entry.name, held)  # by somebody who knows how
+            (entry / "translation.json").write_text(json.dumps(notes))
+        assert translated(make).certificate.faithful
+        assert not (tmp_path / "ran").exists()
+        assert len(conversions) == count + (name in names), name
+
+
+@both
+def test_weights_that_were_changed_are_refused_by_what_they_compute(
+    folder: Path, conversions: list[Any], make: Make, tmp_path: Path
+):
+    first = translated(make)
+    _, _, to = make()
+    adapter, entry = adapter_for(registry(), to), next(folder.iterdir())
+    if to == "torch":
+        with torch.no_grad():
+            next(first.model.parameters()).mul_(1.01)
+    else:
+        first.model.set_weights([one * 1.01 for one in first.model.get_weights()])
+    for name, data in adapter.save(first.model).items():
+        (entry / name).write_bytes(data)
+    notes = json.loads((entry / "translation.json").read_text())
+    notes["of"] = store._seal(entry.name, adapter.save(first.model))
+    (entry / "translation.json").write_text(json.dumps(notes))
+    assert translated(make).certificate.faithful and len(conversions) == 2, "read, measured, refused, made anew"
+    translated(make)
+    assert len(conversions) == 2
+
+
+def test_what_another_library_made_is_made_anew(folder: Path, conversions: list[Any]):
+    """Modules of onnx2torch's own classes have no form without code."""
+    exported = io.BytesIO()
+    torch.onnx.export(Doubled().eval(), torch.zeros(1, 3, 9, 8), exported, dynamo=False, opset_version=13)
+    graph = onnx.load_from_string(exported.getvalue())
+    x = np.random.default_rng(0).normal(size=(1, 3, 9, 8)).astype(np.float32)
+    for _ in range(2):
+        assert cfi.translate(graph, "torch", inputs=x, translator="onnx2torch").certificate.faithful
+    assert len(conversions) == 2 and not list(folder.iterdir())
 
 
 def test_a_model_that_holds_what_cannot_be_read_is_not_kept(folder: Path):

@@ -19,6 +19,10 @@ from keras import layers
 from torch import nn
 
 import cfi_core as cfi
+from cfi_core.adapters import adapter_for
+from cfi_core.framework import FrameworkAdapter, flatten
+from cfi_core.framework.axes import permute_all
+from cfi_core.registry import registry
 
 LIBRARIES = {"torch": ("torch-onnx", "onnx2keras"), "tensorflow": ("tf2onnx", "onnx2torch")}
 """The chain of other people's converters, by the framework of the model."""
@@ -129,6 +133,8 @@ class Row:
         of: How many there are whose activations can be read.
         missing: Those that were not found.
         verdict: `faithful`, or why not.
+        kept: Whether it can be written to files, and what is read from there gives the same bits, outputs and
+            input gradients.
     """
 
     name: str
@@ -142,6 +148,7 @@ class Row:
     missing: tuple[str, ...] = ()
     verdict: str = "faithful"
     in_double: float = float("inf")
+    kept: bool = False
 
     def __str__(self) -> str:
         gradients = "-" if self.gradients is None else f"{self.gradients:.1e}"
@@ -205,7 +212,28 @@ def _row(
         len(comparable),
         missing,
         in_double=max((one.output_difference for one in found.certificate.in_double), default=float("inf")),
+        kept=_is_same_from_files(found, to, arrays),
     )
+
+
+def _is_same_from_files(found: cfi.Translation, to: str, arrays: tuple[np.ndarray, ...]) -> bool:
+    adapter = adapter_for(registry(), to)
+    files = adapter.save(found.model)
+    if files is None:
+        return False
+    one, other = (_computed(adapter, model, found, arrays) for model in (found.model, adapter.restore(files)))
+    return len(one) == len(other) and all(map(np.array_equal, one, other))
+
+
+def _computed(
+    adapter: FrameworkAdapter, model: Any, found: cfi.Translation, arrays: tuple[np.ndarray, ...]
+) -> list[np.ndarray]:
+    """Outputs, and the input gradients of their sum."""
+    model = adapter.twin(model)
+    tensors = [adapter.tensor(one, model) for one in permute_all(arrays, found.input_axes)]
+    outputs = flatten(adapter.outputs(model, tensors))
+    gradients = adapter.vjp(model, tensors, [np.ones_like(one) for one in outputs])
+    return [*outputs, *(one for one in gradients if one is not None)]
 
 
 def torch_tensors(inputs: Any) -> Any:

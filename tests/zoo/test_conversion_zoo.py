@@ -26,6 +26,7 @@ def check(row: Row) -> None:
     assert row.verdict == "faithful", row
     assert row.outputs <= 1e-5 or row.in_double <= 1e-7, row
     assert row.of > 0 and not row.missing, row
+    assert row.kept, f"{row.name} is not the same from files"
 
 
 @pytest.mark.parametrize("name", selected("torch", TORCH_CONVERSIONS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -16,6 +16,7 @@ from cfi_onnx import files
 from cfi_onnx.runner import OnnxRunner, fixed_samples, real_inputs, session
 from cfi_onnx.structure import check_in_memory, examine
 
+_FILE = "model.onnx"
 _TO_CHANNELS_FIRST = [0, 3, 1, 2]
 _SOFTMAXES = ("Softmax", "LogSoftmax")
 
@@ -24,7 +25,7 @@ class OnnxAdapter(FrameworkAdapter):
     """Layers go by the names of their nodes. Tensors are numpy arrays, as everywhere in ONNX's runtimes."""
 
     name = "onnx"
-    can_save = True
+    file_sizes: ClassVar[Mapping[str, int]] = {_FILE: files.MOST_FILE}
 
     # models
 
@@ -57,13 +58,13 @@ class OnnxAdapter(FrameworkAdapter):
         """The fingerprint, which knows no process."""
         return self.fingerprint(model)
 
-    def save(self, model: onnx.ModelProto, path: Path) -> None:
-        """As an ONNX file."""
-        onnx.save(model, path)
+    def save(self, model: onnx.ModelProto) -> dict[str, bytes] | None:
+        """As an ONNX file, if protobuf can write all of it."""
+        return {_FILE: model.SerializeToString()} if model.ByteSize() <= files.MOST_FILE else None
 
-    def restore(self, path: Path) -> onnx.ModelProto:
-        """From an ONNX file."""
-        return onnx.load(path)
+    def restore(self, held: Mapping[str, bytes]) -> onnx.ModelProto:
+        """From an ONNX file, which is looked through as one of the user's is, and has no further files."""
+        return files.from_bytes(held[_FILE])
 
     def input_shapes(self, model: onnx.ModelProto) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes that the graph declares; a fixed number of samples is none, as any other runs in portions."""

@@ -14,10 +14,10 @@ from onnx import GraphProto, ModelProto, TensorProto, external_data_helper
 
 from cfi_core.errors import InputError
 from cfi_onnx.limits import GIB
-from cfi_onnx.structure import Structure, check_stored, examine, tensor_bytes
+from cfi_onnx.structure import Structure, check_in_memory, check_stored, examine, tensor_bytes
 from cfi_onnx.wire import WireError, look_through
 
-_MOST_FILE = 2 * GIB - 1
+MOST_FILE = 2 * GIB - 1
 """Protobuf reads no longer messages; larger models keep their weights in further files."""
 
 _MOST_EXTENTS = 10_000
@@ -58,6 +58,22 @@ def _check_path(path: Path) -> None:
     raise InputError(f"There is no file {shown!r} (it {what}). Pass the path of an .onnx file.")
 
 
+def from_bytes(data: bytes) -> ModelProto:
+    """The model in the bytes of a file, which names no further ones.
+
+    Raises:
+        Exception: Of the kind of whatever found that it is none, or one that passes a limit.
+    """
+    look_through(data, len(data))
+    model = ModelProto.FromString(data)
+    structure = examine(model)
+    check_in_memory(structure)
+    check_stored(structure.weights, len(data))
+    _check_contents(structure)
+    onnx.checker.check_model(hollow(model))
+    return model
+
+
 def hollow(model: ModelProto) -> ModelProto:
     """The same graph with inputs in the place of its large weights: all that can be told of types, names and sizes.
 
@@ -96,9 +112,9 @@ def _parse(path: Path) -> tuple[ModelProto, int]:
         if not stat.S_ISREG(kind.st_mode):
             raise InputError("It is no regular file.")
         size = kind.st_size
-        if size > _MOST_FILE:
+        if size > MOST_FILE:
             raise InputError(
-                f"It has {size:,} bytes, and no ONNX file can have more than {_MOST_FILE:,}: larger models keep their "
+                f"It has {size:,} bytes, and no ONNX file can have more than {MOST_FILE:,}: larger models keep their "
                 f"weights in further files (onnx.save(…, save_as_external_data=True))."
             )
         stored = _stored(file.fileno(), size)

@@ -7,59 +7,10 @@ user's; the limits bound what comes on top of that.
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-
-from cfi_core.errors import ArgumentError, InputError
+from cfi_core.framework import Limit
 
 MIB = 2**20
 GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A bound.
-
-    Attributes:
-        variable: Environment variable that replaces the default.
-        default: What holds otherwise.
-        unit: In which both are counted.
-    """
-
-    variable: str
-    default: int
-    unit: str
-
-    @property
-    def value(self) -> int:
-        """The bound that holds now.
-
-        Raises:
-            ArgumentError: The environment variable holds no number.
-        """
-        given = os.environ.get(self.variable)
-        if given is None:
-            return self.default
-        try:
-            return int(float(given))
-        except (ValueError, OverflowError):
-            raise ArgumentError(
-                f"{self.variable} is {given!r}. Set it to a number of {self.unit}, or leave it out: {self.default:,}."
-            ) from None
-
-    def error(self, what: str, needed: int | None = None) -> InputError:
-        """The error that says what was found, which limit it passes, and how to raise that.
-
-        Args:
-            what: What the model has or did, up to the point where the limit is named.
-            needed: The value with which the model would pass, where that is known.
-        """
-        value = self.value
-        to = f" to at least {needed}" if needed is not None and needed < 2**62 else ""
-        return InputError(
-            f"{what}; the limit is {value:,} {self.unit}. If you trust the model, raise it{to} by the environment "
-            f"variable {self.variable} (os.environ[{self.variable!r}] = '…')."
-        )
 
 
 STRUCTURE = Limit("CFI_ONNX_STRUCTURE", 48 * MIB, "bytes")

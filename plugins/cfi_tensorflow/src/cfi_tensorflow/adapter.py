@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import random
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 import keras
@@ -20,12 +17,14 @@ from tensorflow.python.ops import stateful_random_ops
 
 from cfi_core.errors import InputError, UnknownFrameworkError
 from cfi_core.framework import FrameworkAdapter, Layer, Passes, Runner, State, flatten, map_structure
+from cfi_tensorflow import archive
 from cfi_tensorflow.functions import COMPILED, FunctionView, TensorFlowFunction
 from cfi_tensorflow.keras import KerasView, is_graph
 from cfi_tensorflow.logits import TracedLogits
 from cfi_tensorflow.outputs import pull_back
 from cfi_tensorflow.passes import watch_passes
 
+_FILE = "model.keras"
 _ALIGNMENT = 64
 """In bytes: what TensorFlow's kernels take for granted of the memory of a tensor."""
 
@@ -41,7 +40,7 @@ class TensorFlowAdapter(FrameworkAdapter):
     """
 
     name = "tensorflow"
-    can_save = True
+    file_sizes: ClassVar[Mapping[str, int]] = {_FILE: 2**33}
 
     # models
 
@@ -87,21 +86,14 @@ class TensorFlowAdapter(FrameworkAdapter):
         """Of graphs of Keras' own layers: their configuration and weights."""
         return KerasView(model).content() if isinstance(model, keras.Model) else None
 
-    def save(self, model: Any, path: Path) -> None:
-        """As a Keras archive."""
-        archive = path.with_suffix(".keras")  # Keras saves to no other name
-        model.save(archive)
-        archive.replace(path)
+    def save(self, model: Any) -> dict[str, bytes] | None:
+        """A Keras model as an archive, if it consists of Keras' own layers and operations."""
+        data = archive.write(model)
+        return None if data is None else {_FILE: data}
 
-    def restore(self, path: Path) -> Any:
-        """From a Keras archive, which can hold no code."""
-        with tempfile.TemporaryDirectory() as folder:
-            archive = Path(folder) / "model.keras"
-            try:
-                archive.symlink_to(path)
-            except OSError:  # where links need a privilege
-                shutil.copyfile(path, archive)
-            return keras.models.load_model(archive, compile=False, safe_mode=True)
+    def restore(self, held: Mapping[str, bytes]) -> Any:
+        """From such an archive, which holds no code."""
+        return archive.read(held[_FILE])
 
     def input_shapes(self, model: Any) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes of Input layers or of a signature."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from cfi_core.errors import InputError
 from cfi_core.framework import FrameworkAdapter, Layer, Passes, flatten, map_structure
 from cfi_torch import content
+from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.passes import watch_passes
 from cfi_torch.runner import TorchRunner, freeze, pull_back
@@ -39,7 +39,7 @@ class TorchAdapter(FrameworkAdapter):
     """Layers go by their dotted module names."""
 
     name = "torch"
-    can_save = True
+    file_sizes = graphs.FILE_SIZES
 
     # models
 
@@ -108,14 +108,13 @@ class TorchAdapter(FrameworkAdapter):
         """Hash of the same and of the code of the modules' classes; None for functions and models that hold some."""
         return None if isinstance(model, TorchFunction) else content.content(_parts(model))
 
-    def save(self, model: nn.Module, path: Path) -> None:
-        """As a pickle of the module."""
-        torch.save(model, path)
+    def save(self, model: nn.Module) -> dict[str, bytes] | None:
+        """The graph as JSON and its weights as safetensors, if all that it consists of is torch's own."""
+        return graphs.write(model)
 
-    def restore(self, path: Path) -> nn.Module:
-        """From a pickle, which may run any code."""
-        model: nn.Module = torch.load(path, weights_only=False)
-        return model.eval()
+    def restore(self, held: Mapping[str, bytes]) -> nn.Module:
+        """From such files, which hold no code."""
+        return graphs.read(held)
 
     def channel_axis(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """Axis 1, but the last one where features lie there.

@@ -6,44 +6,22 @@ here holds for models of any origin, by environment variables of the same names.
 
 from __future__ import annotations
 
-import os
-
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto
 
-from cfi_core.errors import ArgumentError, TranslationError
+from cfi_core.errors import TranslationError
+from cfi_core.framework import Limit
 
-NODES = ("CFI_ONNX_NODES", 50_000)
+NODES = Limit("CFI_ONNX_NODES", 50_000, "nodes")
 """Nodes of a graph, functions written out as often as they are called: reading takes a millisecond for each."""
 
-DEPTH = ("CFI_ONNX_DEPTH", 32)
+DEPTH = Limit("CFI_ONNX_DEPTH", 32, "levels")
 """Functions that call functions. Exporters make fewer than ten levels."""
 
-RESULT = ("CFI_ONNX_MEMORY", 640 * 2**20)
+RESULT = Limit("CFI_ONNX_MEMORY", 640 * 2**20, "bytes")
 """Bytes of one result, for the two and the five samples with which a graph is read."""
 
-FOLDED_SECONDS = ("CFI_ONNX_SECONDS", 6)
+FOLDED_SECONDS = Limit("CFI_ONNX_SECONDS", 6, "seconds")
 """After that long nothing more is computed beforehand: the converter refuses what it then lacks, or builds it."""
-
-
-def limited(limit: tuple[str, int]) -> int:
-    """The bound that holds now.
-
-    Raises:
-        ArgumentError: The environment variable holds no number.
-    """
-    variable, default = limit
-    try:
-        return int(float(os.environ.get(variable, default)))
-    except (ValueError, OverflowError):
-        raise ArgumentError(f"{variable} is {os.environ[variable]!r}. Set it to a number, or leave it out.") from None
-
-
-def passed(limit: tuple[str, int], what: str) -> TranslationError:
-    """The error that says what was found, and how to raise the limit."""
-    return TranslationError(
-        f"{what}; the limit is {limited(limit):,}. If you trust the model, raise it by the environment variable "
-        f"{limit[0]} (os.environ[{limit[0]!r}] = '…')."
-    )
 
 
 def check_functions(model: ModelProto, translator: str) -> None:
@@ -54,11 +32,14 @@ def check_functions(model: ModelProto, translator: str) -> None:
     """
     functions = {(one.domain, one.name, one.overload): one for one in model.functions}
     sizes: dict[tuple[str, str, str], int] = {}
-    deepest = limited(DEPTH)
+    deepest = DEPTH.value
 
     def count(graph: GraphProto | FunctionProto, depth: int) -> int:
         if depth > deepest:
-            raise passed(DEPTH, f"{translator} reads functions and subgraphs inside of each other, and these go deeper")
+            raise DEPTH.passed(
+                TranslationError,
+                f"{translator} reads functions and subgraphs inside of each other, and these go deeper",
+            )
         found = len(graph.node)
         for node in graph.node:
             key = (node.domain, node.op_type, node.overload)
@@ -72,5 +53,7 @@ def check_functions(model: ModelProto, translator: str) -> None:
         return found
 
     nodes = count(model.graph, 0)
-    if nodes > limited(NODES):
-        raise passed(NODES, f"{translator} was given a model of {nodes:,} nodes, functions written out")
+    if nodes > NODES.value:
+        raise NODES.passed(
+            TranslationError, f"{translator} was given a model of {nodes:,} nodes, functions written out"
+        )

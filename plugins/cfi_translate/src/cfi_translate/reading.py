@@ -31,7 +31,7 @@ from cfi_translate.graph import (
     remove_identities,
     replace_nodes,
 )
-from cfi_translate.limits import FOLDED_SECONDS, RESULT, check_functions, limited, passed
+from cfi_translate.limits import FOLDED_SECONDS, RESULT, check_functions
 from cfi_translate.names import claim
 from cfi_translate.program import (
     MODULE_END,
@@ -330,11 +330,11 @@ class _SizeWalk:
             self.types[declared.name] = helper.make_tensor_type_proto(kind, shape)
         self._opsets = list(model.opset_import)
         self._version = _opset(model)
-        self._largest, self._until = limited(RESULT), time.monotonic() + limited(FOLDED_SECONDS)
+        self._largest, self._until = RESULT.value, time.monotonic() + FOLDED_SECONDS.value
         held = sum(one.ByteSize() for one in model.graph.initializer)
         for one in weights.values():
             held += max(math.prod(one.dims), 0) * np.dtype(helper.tensor_dtype_to_np_dtype(one.data_type)).itemsize
-        self._left = limited(RESULT) // 2 + _MOST_GROWTH * held
+        self._left = RESULT.value // 2 + _MOST_GROWTH * held
         for node in model.graph.node:
             self._step(node)
 
@@ -399,7 +399,7 @@ class _SizeWalk:
             shape, dtype = self.shape(name), self.dtype(name)
             if shape is not None and dtype is not None and math.prod(shape) * dtype.itemsize > self._largest:
                 size = math.prod(shape) * dtype.itemsize
-                raise passed(RESULT, f"{describe(node)} makes {size:,} bytes of a few samples")
+                raise RESULT.passed(TranslationError, f"{describe(node)} makes {size:,} bytes of a few samples")
 
     def _is_small(self, node: NodeProto) -> bool:
         """Whether the reference evaluator computes it in a while, and more than a while is left."""
