@@ -560,6 +560,18 @@ def _around(case: Case) -> Iterator[tuple[str, str, Plan]]:
             f"{passes}",
             _outputs(lambda m, y, x, passes=passes: y * 0.5 if _count(m) > passes else y),
         )
+    if varies:
+        in_the_middle = range(13, 17)
+        yield (
+            "outputs wrong in some passes in the middle",
+            "13 to 16",
+            _outputs(lambda m, y, x: y * 0.5 if _count(m) in in_the_middle else y),
+        )
+        yield (
+            "outputs wrong in one row of a large batch",
+            "the 38th",
+            _outputs(lambda m, y, x: m.where(m.places(y) == 37, y * 0.5, y)),
+        )
     yield "outputs wrong in every third pass", "", _outputs(lambda m, y, x: y if _count(m) % 3 else y * 0.5)
     yield "outputs drift from pass to pass", "by a hundredth", _outputs(lambda m, y, x: y * (1 + 0.01 * _count(m)))
     yield (

@@ -436,7 +436,7 @@ def _cases() -> list[Case]:
     return [
         of_torch("pictures", _pictures, (_first(_images(4)),), 2, (*_TO_KERAS, *_CAMS), "3", IMAGE | relu),
         of_torch("picture", _pictures, (_first(_images(1)),), 2, _TO_KERAS, "3", IMAGE | FEW),
-        of_torch("residual", Residual, (_first(_images(11)),), 1, (*_TO_KERAS, *_CAMS), "left", IMAGE | relu),
+        of_torch("residual", Residual, (_first(_images(11)),), 1, (_SALIENCY, _CAMS[0]), "left", IMAGE | relu),
         of_torch("pooled first", _first_pooled, (_first(even),), 1, _TO_KERAS, "1", IMAGE | tied),
         of_torch("pooled signal", _first_pooled_signal, (_turned(steps),), 1, _TO_KERAS, "1", sequence | tied),
         of_torch("volume", _volume, (blocks,), 1, (_SALIENCY,), "1", tied),
@@ -444,7 +444,7 @@ def _cases() -> list[Case]:
         of_torch("row", _table, (_rows(1),), 0, (_SALIENCY,), "2", UNITS | FEW, 2),
         of_torch("unequal columns", _unequal_columns, (rows,), 1, (_SALIENCY,), "2", UNITS | columns, 2),
         of_torch("rare classes", _rare_classes, (rows,), 0, (_SALIENCY,), "2", UNITS | rare, 2),
-        of_torch("rare pictures", _rare_pictures, (_first(_images(4)),), 0, (*_TO_KERAS, *_CAMS), "3", IMAGE | rare),
+        of_torch("rare pictures", _rare_pictures, (_first(_images(4)),), 0, (_SALIENCY, _CAMS[0]), "3", IMAGE | rare),
         of_torch("sequence", _sequence, (_turned(_sequences(20)),), 3, _TO_KERAS, "2", sequence),
         of_torch("two inputs", Pair, _pairs(60), 1, _TO_KERAS, "one", two),
         of_torch("two inputs, few", Pair, _pairs(3), 1, _TO_KERAS, "one", two),

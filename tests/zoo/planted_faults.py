@@ -289,6 +289,8 @@ def main(arguments: Sequence[str]) -> int:
     each = int(arguments[0]) if arguments else 3
     found = []
     for one in outcomes(each, arguments[1:]):
+        if not found or found[-1].case is not one.case:
+            print(f"{one.case.side} {one.case.name}", file=sys.stderr, flush=True)
         found.append(one)
         if one.is_missed:
             print(f"missed: {one}", flush=True)
