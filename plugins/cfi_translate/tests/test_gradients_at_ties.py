@@ -135,3 +135,20 @@ def test_a_volume_with_equal_values_is_explained_as_torch_has_it() -> None:
     given = volumes.clone().requires_grad_()
     model(given)[:, 1].sum().backward()
     np.testing.assert_allclose(found.values.reshape(given.shape), given.grad.numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (LAYERS.MaxPooling3D(2), (4, 6, 8, 2)),
+        (LAYERS.GlobalMaxPooling2D(), (8, 10, 3)),
+        (LAYERS.ReLU(max_value=1.0), (8, 10, 3)),
+        (LAYERS.Activation("hard_tanh"), (8, 10, 3)),
+    ],
+)
+def test_what_rules_need_torchs_own_modules_for_is_refused_at_ties(layer: Any, shape: tuple[int, ...]) -> None:
+    given = keras.Input(shape)
+    model = keras.Model(given, LAYERS.Dense(3)(LAYERS.Flatten()(layer(given))))
+    assert cfi.translate(model, "torch", inputs=noise(shape)).certificate.faithful
+    with pytest.raises(cfi.UnfaithfulTranslationError, match="gradients"):
+        cfi.translate(model, "torch", inputs=DATA["saturated"]((2, *shape)), translator="keras-torch")
