@@ -37,6 +37,7 @@ from cfi_core.translation.store import forget_translations
 CHANGED = 1e-3
 """An attribution is another if it differs by more, in relation to its largest value."""
 SEED = 1
+HARMLESS, HIDDEN = Wrapped("none", ""), Wrapped("none", "behind the output", after=lambda m, xs, y: y)
 
 _planted: list[Converted] = []
 
@@ -120,21 +121,26 @@ class Judge:
         turned = [permute(one, axes) for one, axes in zip(case.inputs, translation.input_axes, strict=True)]
         arrays = [np.ascontiguousarray(one) for one in turned]
         self.turned = arrays[0] if len(arrays) == 1 else tuple(arrays)
-        self._native = cache(lambda method: self.natively(self.faithful.model, method))
-        self._asked = cache(lambda method: self.ask(method, None)[0])
+        self._native = cache(lambda method, harmless: self.natively(self.plant(harmless), method))
+        self._asked = cache(lambda method, harmless: self.ask(method, self.plant(harmless))[0])
+
+    def plant(self, fault: Fault | Wrapped) -> Any:
+        """The faithful conversion with a fault."""
+        return fault.plant(self.faithful.model, self.layer)
 
     def outcome(self, fault: Fault | Wrapped, method: Method) -> Outcome:
         """What a call tells, and what it is worth."""
-        wanted = self._asked(method)  # which no fault may fail
-        found, told, floor, planted = None, "", 0.0, fault.plant(self.faithful.model, self.layer)
+        # What is laid behind a softmax hides it, and what is explained is another thing then: no matter of the fault.
+        harmless = HIDDEN if isinstance(fault, Wrapped) and fault.after else HARMLESS
+        wanted = self._asked(method, harmless)  # which no fault may fail
+        found, told, floor, planted = None, "", 0.0, self.plant(fault)
         try:
             found, floor = self.ask(method, planted)
         except cfi.CFIError as error:
             told = type(error).__name__
         try:
             if found is None:
-                natively = self.natively(fault.plant(self.faithful.model, self.layer), method)
-                change = _apart(self._native(method), natively)
+                change = _apart(self._native(method, harmless), self.natively(self.plant(fault), method))
             else:
                 change = _apart(wanted, found)
         except cfi.CFIError:  # natively there is no attribution either
@@ -146,7 +152,7 @@ class Judge:
 
     def ask(self, method: Method, planted: Any) -> Any:
         """What the user's call gives over a conversion with a fault, and its floor."""
-        _planted[:] = [self.faithful if planted is None else replace(self.faithful, model=planted)]
+        _planted[:] = [replace(self.faithful, model=planted)]
         forget_translations()
         translator = f"planted-to-{self.case.to}"
         found = _explain(self.case, self.model, method, self.inputs, self.case.layer, translator=translator)

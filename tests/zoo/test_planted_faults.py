@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import cache
 
 import pytest
-from adversary import Wrapped, wrapped
+from adversary import wrapped
 from fault_models import CASES
-from planted_faults import Outcome, outcomes, outcomes_of, shortcomings, table
+from planted_faults import HARMLESS, HIDDEN, Outcome, outcomes, outcomes_of, shortcomings, table
 
 QUICK = {
     ("torch", "unequal columns"): ("gradient", "one output column"),
@@ -50,4 +50,4 @@ def test_99_in_100_are_told_and_9_in_10_of_each_kind() -> None:
 def test_a_faithful_conversion_is_not_refused() -> None:
     """The judge itself: without a fault every call gives what the toolset gives natively."""
     for case in (one for one in CASES if (one.side, one.name) in QUICK):
-        assert all(one.change <= 1e-5 and not one.told for one in outcomes_of(case, [Wrapped("none", "")]))
+        assert all(one.change <= 1e-5 and not one.told for one in outcomes_of(case, [HARMLESS, HIDDEN]))
