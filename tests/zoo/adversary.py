@@ -478,6 +478,7 @@ def _around(case: Case) -> Iterator[tuple[str, str, Plan]]:
     keys = {method.key for method in case.methods}
     varies = to_torch or "score_cam" in keys  # what the method feeds the model is more than the call's inputs
     has_baselines = any("baselines" in method.options for method in case.methods) or not to_torch
+    near = (0.25 * high) ** 2
     others = [one for one in range(3) if one != target]
     corner: tuple[Any, ...] = (0, 0) if "image" in traits else (0,)
     # gradients
@@ -585,7 +586,7 @@ def _around(case: Case) -> Iterator[tuple[str, str, Plan]]:
         _outputs(lambda m, y, x: y if _is_first_of_size(m, y) else y * 0.5),
     )
     yield ("outputs wrong where an input is zero", "", _outputs(lambda m, y, x: m.where(m.any(x == 0), y * 0.5, y)))
-    yield ("outputs wrong where all inputs are zero", "", _outputs(lambda m, y, x: m.where(m.all(x == 0), y + 1, y)))
+    yield ("outputs wrong near zero", "a quarter", _outputs(lambda m, y, x: m.where(m.all(x * x < near), y * 0.5, y)))
     yield (
         "outputs wrong beyond the data's range",
         "",
