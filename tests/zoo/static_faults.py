@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 import keras  # isort: skip
 import tensorflow as tf
 import torch
@@ -59,6 +61,7 @@ def torch_faults(model: nn.Module) -> Iterator[Fault]:
 def _changes(module: nn.Module) -> Iterator[tuple[str, Callable[[nn.Module], nn.Module | None]]]:
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
         yield "weights", _scaled
+        yield "weights in sixteen bits", _rounded
         yield "one weight", _one_weight
         if module.weight.shape[0] > 1:
             yield "channels", _swapped_channels
@@ -102,6 +105,10 @@ def _replace(model: nn.Module, name: str, change: Callable[[nn.Module], nn.Modul
 
 def _scaled(module: Any) -> None:
     module.weight.mul_(1.01)
+
+
+def _rounded(module: Any) -> None:
+    module.weight.copy_(module.weight.half().to(module.weight.dtype))
 
 
 def _one_weight(module: Any) -> None:
@@ -200,6 +207,7 @@ def _layer_changes(layer: Any) -> Iterator[tuple[str, Callable[[Any], None]]]:
     kernel = getattr(layer, "kernel", None)
     if kernel is not None:
         yield "weights", lambda one: one.kernel.assign(one.kernel * 1.01)
+        yield "weights in sixteen bits", lambda one: one.kernel.assign(one.kernel.numpy().astype(np.float16))
         yield "one weight", _one_kernel_weight
         if kernel.shape[-1] > 1:
             yield "channels", _swapped_filters
