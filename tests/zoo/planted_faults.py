@@ -37,7 +37,7 @@ from cfi_core.translation.store import forget_translations
 CHANGED = 1e-3
 """An attribution is another if it differs by more, in relation to its largest value."""
 SEED = 1
-HARMLESS, HIDDEN = Wrapped("none", ""), Wrapped("none", "behind the output", after=lambda m, xs, y: y)
+HARMLESS, HIDDEN = Wrapped("none", ""), Wrapped("none", "behind the output", after=lambda m, xs, y: y * 1)
 
 _planted: list[Converted] = []
 
