@@ -1,402 +1,311 @@
-"""Faults of the kinds that converters make, planted in faithful conversions: does the certificate see them?
+"""Faults planted in faithful conversions: does a call tell of them, or hand out an attribution that is another?
 
-    python tests/zoo/planted_faults.py [faults of each kind and model, 6 if left out] [part of a model's name ...]
+    python tests/zoo/planted_faults.py [cases of each kind and direction, 3 if left out] [part of "kind at case" ...]
 
-A change that is none (of a weight that no input reaches, of a padding that only meets zeros) does not count: whether it
-is one is decided by the converted model against itself, in double precision and without a certificate. Nor does one
-after which the model does not run.
+The judge is `cfi.attribute` as users call it, with a translator that hands out a faithful conversion with a fault in
+it. What the fault does to the attribution is measured apart from all certificates: by the method on the planted model
+in its own framework, beside the same method on the faithful one.
 """
 
 from __future__ import annotations
 
-import copy
 import random
 import sys
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from conversion_zoo import KERAS_CONVERSIONS, TORCH_CONVERSIONS, torch_tensors
-
-import keras  # isort: skip
-import tensorflow as tf
 import torch
-from torch import nn
+from adversary import Around, Wrapped, wrapped
+from fault_models import CASES, Case, Method
+from static_faults import Fault, static
 
 import cfi_core as cfi
 from cfi_core.adapters import adapter_for
-from cfi_core.certificate import certify
-from cfi_core.comparison import Side
+from cfi_core.contract import Converted
+from cfi_core.framework.axes import permute
+from cfi_core.hookspec import hookimpl
 from cfi_core.registry import registry
-
-TORCH_SOURCES = (
-    "two inputs, two outputs",
-    "squeezenet1_1",
-    "resnet18",
-    "mobilenet_v3_small",
-    "googlenet",
-    "convnext_tiny",
-)
-KERAS_SOURCES = (
-    "segmentation",
-    "nested",
-    "two inputs, two outputs",
-    "vision transformer",
-    "MobileNetV2",
-    "ResNet50",
-    "DenseNet121",
-)
-CLEAR, ROUNDING, NO_FAULT = 1e-3, 1e-5, 1e-9
-"""Relative differences of outputs and gradients: no rounding; perhaps rounding; in double precision, no change."""
-
-Plant = Callable[[Any], None]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One change of one layer."""
-
-    kind: str
-    place: str
-    plant: Plant
-
-
-# faults in torch modules
-
-
-def torch_faults(model: nn.Module) -> Iterator[Fault]:
-    """All that can be planted in a `torch.fx.GraphModule`."""
-    for name, module in model.named_modules():
-        for kind, change in _changes(module):
-            yield Fault(kind, name, lambda other, name=name, change=change: _replace(other, name, change))
-    joins = [node.name for node in model.graph.nodes if node.target in (torch.cat, torch.concat)]
-    for name in joins:
-        yield Fault("order", name, lambda other, name=name: _swap_joined(other, name))
-
-
-def _changes(module: nn.Module) -> Iterator[tuple[str, Callable[[nn.Module], nn.Module | None]]]:
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
-        yield "weights", _scaled
-        yield "one weight", _one_weight
-        if module.weight.shape[0] > 1:
-            yield "channels", _swapped_channels
-        if module.weight.shape[1] > 1:
-            yield "inputs", _swapped_inputs
-        if module.bias is not None:
-            yield "bias", _without_bias
-    if isinstance(module, nn.Conv2d):
-        if module.kernel_size[0] == module.kernel_size[1] > 1:
-            yield "axis", _transposed_kernel
-        if module.padding not in ((0, 0), "valid"):
-            yield "padding", _shifted
-        if module.stride == (2, 2):
-            yield "stride", _strided_elsewhere
-    if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
-        yield "epsilon", _other_epsilon
-    if isinstance(module, nn.BatchNorm2d):
-        yield "statistics", _without_mean
-    if isinstance(module, nn.ReLU | nn.ReLU6 | nn.SiLU | nn.GELU | nn.Hardswish | nn.Hardsigmoid):
-        yield "activation", _other_activation
-    if isinstance(module, nn.ReLU):
-        yield "clip", lambda relu: nn.ReLU6()  # shows where an activation is large, and nowhere else
-        yield "threshold", lambda relu: nn.Threshold(0.05, 0.0)
-    if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
-        yield "ceil mode", _other_ceil_mode
-    if isinstance(module, nn.ZeroPad2d):
-        yield "padding", lambda pad: nn.ZeroPad2d((pad.padding[1], pad.padding[0], pad.padding[3], pad.padding[2]))
-    if isinstance(module, nn.AvgPool2d) and module.padding not in (0, (0, 0)):
-        yield "padding", _counting_padding
-    if isinstance(module, nn.MaxPool2d):
-        yield "pooling", lambda pool: nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
-
-
-def _replace(model: nn.Module, name: str, change: Callable[[nn.Module], nn.Module | None]) -> None:
-    module = model.get_submodule(name)
-    with torch.no_grad():
-        other = change(module)
-    if other is not None:
-        model.set_submodule(name, other.eval())
-
-
-def _scaled(module: Any) -> None:
-    module.weight.mul_(1.01)
-
-
-def _one_weight(module: Any) -> None:
-    flat = module.weight.view(-1)
-    flat[len(flat) // 2] += 3 * module.weight.std()
-
-
-def _swapped_channels(module: Any) -> None:
-    module.weight[[0, 1]] = module.weight[[1, 0]].clone()
-
-
-def _swapped_inputs(module: Any) -> None:
-    module.weight[:, [0, 1]] = module.weight[:, [1, 0]].clone()
-
-
-def _other_ceil_mode(module: Any) -> None:
-    module.ceil_mode = not module.ceil_mode
-
-
-def _without_bias(module: Any) -> None:
-    module.bias.zero_() if module.bias.any() else module.bias.add_(0.1)
-
-
-def _transposed_kernel(module: Any) -> None:
-    module.weight.copy_(module.weight.transpose(2, 3).clone())
-
-
-def _shifted(module: Any) -> nn.Module:
-    """All padding before, none after."""
-    before = (
-        [2 * one for one in module.padding] if not isinstance(module.padding, str) else [module.kernel_size[0] - 1] * 2
-    )
-    module.padding, module._reversed_padding_repeated_twice = (0, 0), [0, 0, 0, 0]
-    return nn.Sequential(nn.ZeroPad2d((before[1], 0, before[0], 0)), module)
-
-
-class _EverySecond(nn.Module):
-    """From the second on."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.pad(x, (0, 1, 0, 1))[:, :, 1::2, 1::2]
-
-
-def _strided_elsewhere(module: Any) -> nn.Module:
-    module.stride = (1, 1)
-    return nn.Sequential(module, _EverySecond(2))
-
-
-def _other_epsilon(module: Any) -> None:
-    module.eps = 1e-3 if module.eps < 1e-4 else 1e-5
-
-
-def _without_mean(module: Any) -> None:
-    module.running_mean.zero_()
-
-
-def _other_activation(module: nn.Module) -> nn.Module:
-    others: dict[type[nn.Module], nn.Module] = {
-        nn.ReLU: nn.LeakyReLU(0.01),
-        nn.ReLU6: nn.ReLU(),
-        nn.SiLU: nn.GELU(),
-        nn.GELU: nn.GELU(approximate="tanh" if getattr(module, "approximate", "none") == "none" else "none"),
-        nn.Hardswish: nn.SiLU(),
-        nn.Hardsigmoid: nn.Sigmoid(),
-    }
-    return others[type(module)]
-
-
-def _counting_padding(module: Any) -> None:
-    module.count_include_pad = not module.count_include_pad
-
-
-def _swap_joined(model: Any, name: str) -> None:
-    node = next(one for one in model.graph.nodes if one.name == name)
-    first, second, *rest = node.args[0]
-    node.args = ([second, first, *rest], *node.args[1:])
-    model.recompile()
-
-
-# faults in Keras layers
-
-
-def keras_faults(model: Any) -> Iterator[Fault]:
-    """All that can be planted in a functional Keras model by changing its layers."""
-    for layer in model.layers:
-        for kind, change in _layer_changes(layer):
-            yield Fault(kind, layer.name, lambda other, name=layer.name, change=change: change(other.get_layer(name)))
-
-
-def _layer_changes(layer: Any) -> Iterator[tuple[str, Callable[[Any], None]]]:
-    layers = keras.layers
-    kernel = getattr(layer, "kernel", None)
-    if kernel is not None:
-        yield "weights", lambda one: one.kernel.assign(one.kernel * 1.01)
-        yield "one weight", _one_kernel_weight
-        if kernel.shape[-1] > 1:
-            yield "channels", _swapped_filters
-        if kernel.shape[-2] > 1:
-            yield "inputs", _swapped_kernel_inputs
-        if getattr(layer, "bias", None) is not None:
-            yield "bias", lambda one: one.bias.assign(one.bias + 0.1)
-    if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
-        if layer.kernel_size[0] == layer.kernel_size[1] > 1:
-            yield "axis", lambda one: one.kernel.assign(tf.transpose(one.kernel, (1, 0, 2, 3)))
-        if layer.padding == "same" and layer.strides == (1, 1) and layer.kernel_size[0] > 1:
-            yield "padding", _causal
-        if layer.strides == (2, 2):
-            yield "stride", _called(lambda x: tf.roll(x, (-1, -1), (1, 2)))
-    if isinstance(layer, layers.BatchNormalization | layers.LayerNormalization):
-        yield "epsilon", lambda one: setattr(one, "epsilon", 1e-3 if one.epsilon < 1e-4 else 1e-5)
-    if isinstance(layer, layers.BatchNormalization):
-        yield "statistics", lambda one: one.moving_mean.assign(one.moving_mean * 0)
-    if isinstance(layer, layers.Activation):
-        yield "activation", _other_keras_activation
-    # They show where an activation is large, or small, and nowhere else.
-    if isinstance(layer, layers.ReLU):
-        yield "clip", lambda one: setattr(one, "max_value", 6.0)
-        yield "threshold", lambda one: setattr(one, "threshold", 0.05)
-    elif getattr(layer, "activation", None) is keras.activations.relu:
-        yield "clip", lambda one: setattr(one, "activation", keras.activations.relu6)
-    if isinstance(layer, layers.ZeroPadding2D):
-        yield "padding", _padded_elsewhere
-    if isinstance(layer, layers.Concatenate):
-        yield "order", lambda one: _before_call(one, lambda inputs: [inputs[1], inputs[0], *inputs[2:]])
-    if isinstance(layer, layers.MaxPooling2D | layers.AveragePooling2D):
-        yield "ceil mode", lambda one: setattr(one, "padding", "valid" if one.padding == "same" else "same")
-    if isinstance(layer, layers.MaxPooling2D):
-        yield (
-            "pooling",
-            lambda one: setattr(
-                one, "call", keras.layers.AveragePooling2D(one.pool_size, one.strides, one.padding).call
-            ),
-        )
-
-
-def _one_kernel_weight(layer: Any) -> None:
-    values = layer.kernel.numpy()
-    values.reshape(-1)[values.size // 2] += 3 * values.std()
-    layer.kernel.assign(values)
-
-
-def _swapped_filters(layer: Any) -> None:
-    values = layer.kernel.numpy()
-    values[..., [0, 1]] = values[..., [1, 0]]
-    layer.kernel.assign(values)
-
-
-def _swapped_kernel_inputs(layer: Any) -> None:
-    values = layer.kernel.numpy()
-    values[..., [0, 1], :] = values[..., [1, 0], :]
-    layer.kernel.assign(values)
-
-
-def _causal(layer: Any) -> None:
-    """All padding before, none after."""
-    size = layer.kernel_size[0]
-    layer.padding = "valid"
-    _before_call(layer, lambda x: tf.pad(x, [[0, 0], [size - 1, 0], [size - 1, 0], [0, 0]]))
-
-
-def _padded_elsewhere(layer: Any) -> None:
-    (top, bottom), (left, right) = layer.padding
-    layer.padding = ((top + 1, bottom - 1), (left + 1, right - 1)) if bottom and right else ((0, top), (0, left))
-
-
-def _other_keras_activation(layer: Any) -> None:
-    name = getattr(layer.activation, "__name__", "")
-    others = {"relu": "leaky_relu", "relu6": "relu", "silu": "gelu", "hard_silu": "silu", "hard_sigmoid": "sigmoid"}
-    layer.activation = keras.activations.get(others.get(name, "softplus"))
-
-
-def _called(change: Callable[[Any], Any]) -> Callable[[Any], None]:
-    return lambda layer: _before_call(layer, change)
-
-
-def _before_call(layer: Any, change: Callable[[Any], Any]) -> None:
-    call = layer.call
-    layer.call = lambda inputs, *arguments, **options: call(change(inputs), *arguments, **options)
-
-
-# what is measured
+from cfi_core.specs import Need, TranslatorSpec
+from cfi_core.testing import use_plugins
+from cfi_core.translation.store import forget_translations
+
+CHANGED = 1e-3
+"""An attribution is another if it differs by more, in relation to its largest value."""
+SEED = 1
+HARMLESS, HIDDEN = Wrapped("none", ""), Wrapped("none", "behind the output", after=lambda m, xs, y: y * 1)
+
+_planted: list[Converted] = []
+
+
+def hand_out(model: Any, inputs: Sequence[np.ndarray]) -> Converted:
+    """The translator: what has been planted, whatever is to be converted."""
+    return _planted[0]
+
+
+class _Translators:
+    """A plugin whose conversions are wrong."""
+
+    __name__ = "planted_translators"
+
+    @hookimpl
+    def cfi_translators(self) -> list[TranslatorSpec]:
+        """One to either framework."""
+        return [
+            TranslatorSpec(
+                name=f"planted-to-{to}",
+                source=source,
+                target=to,
+                preserves=frozenset(Need),
+                cost=1.0,
+                implementation="planted_faults:hand_out",
+            )
+            for source, to in (("torch", "tensorflow"), ("tensorflow", "torch"))
+        ]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A fault that is one, and what the certificate said of it."""
+    """A method asked of a model whose conversion has a fault.
 
-    model: str
-    fault: Fault
-    caught: bool
-    size: float
+    Attributes:
+        case: The model and its inputs.
+        fault: What was planted.
+        method: What was asked for.
+        change: Of the attribution, in relation to its largest value: of the one that was handed out, or of the one that
+            would have been.
+        told: The name of the error; empty if the call gave an attribution.
+        floor: What the certificate of that attribution puts down to rounding, as far as it was printed.
+        has_double: Whether the planted model has a copy in double precision.
+    """
+
+    case: Case
+    fault: Fault | Wrapped
+    method: Method
+    change: float
+    told: str
+    floor: float
+    has_double: bool
+
+    @property
+    def is_effective(self) -> bool:
+        """Whether the attribution is another; NaN is."""
+        return not self.change <= CHANGED
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether an attribution that is another was handed out."""
+        return self.is_effective and not self.told
+
+    def __str__(self) -> str:
+        where = f"{self.case.side} {self.case.name}, {self.method}"
+        double = "" if self.has_double else ", single precision only"
+        return f"{self.fault.kind} ({self.fault.place or '-'}) at {where}: changed by {self.change:.1e}{double}"
 
 
-def outcomes(side: str, name: str, each: int) -> Iterator[Outcome]:
-    """Plants faults in the conversion of a model, some of each kind, and certifies."""
-    cases = TORCH_CONVERSIONS if side == "torch" else KERAS_CONVERSIONS
-    model, arrays = cases[name].make(), cases[name].inputs()
-    inputs = arrays[0] if len(arrays) == 1 else arrays
-    to = "tensorflow" if side == "torch" else "torch"
+class Judge:
+    """A case, its faithful conversion, and what methods give for it."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, self.model = case, case.make()
+        given = tuple(torch.from_numpy(one) for one in case.inputs) if case.side == "torch" else case.inputs
+        self.inputs = given[0] if len(given) == 1 else given
+        route = ["torch-export", "onnx-keras"] if case.side == "torch" else "keras-torch"
+        translation = cfi.translate(self.model, case.to, inputs=self.inputs, translator=route)
+        self.faithful = Converted(translation.model, translation.input_axes, translation.output_axes)
+        self.layer = translation.layer_map.matches[case.layer].name
+        turned = [permute(one, axes) for one, axes in zip(case.inputs, translation.input_axes, strict=True)]
+        arrays = [np.ascontiguousarray(one) for one in turned]
+        self.turned = arrays[0] if len(arrays) == 1 else tuple(arrays)
+        self._native = cache(lambda method, harmless: self.natively(self.plant(harmless), method))
+        self._asked = cache(lambda method, harmless: self.ask(method, self.plant(harmless))[0])
+
+    def plant(self, fault: Fault | Wrapped) -> Any:
+        """The faithful conversion with a fault."""
+        return fault.plant(self.faithful.model, self.layer)
+
+    def outcome(self, fault: Fault | Wrapped, method: Method) -> Outcome:
+        """What a call tells, and what it is worth."""
+        # What is laid behind a softmax hides it, and what is explained is another thing then: no matter of the fault.
+        harmless = HIDDEN if isinstance(fault, Wrapped) and fault.after else HARMLESS
+        wanted = self._asked(method, harmless)  # which no fault may fail
+        found, told, floor, planted = None, "", 0.0, self.plant(fault)
+        try:
+            found, floor = self.ask(method, planted)
+        except cfi.CFIError as error:
+            told = type(error).__name__
+        try:
+            if found is None:
+                change = _apart(self._native(method, harmless), self.natively(self.plant(fault), method))
+            else:
+                change = _apart(wanted, found)
+        except cfi.CFIError:  # natively there is no attribution either
+            change = float("inf")
+        return Outcome(self.case, fault, method, change, told, floor, self._has_double(planted))
+
+    def _has_double(self, planted: Any) -> bool:
+        return adapter_for(registry(), self.case.to).in_double(planted) is not None
+
+    def ask(self, method: Method, planted: Any) -> Any:
+        """What the user's call gives over a conversion with a fault, and its floor."""
+        _planted[:] = [replace(self.faithful, model=planted)]
+        forget_translations()
+        translator = f"planted-to-{self.case.to}"
+        found = _explain(self.case, self.model, method, self.inputs, self.case.layer, translator=translator)
+        return found.values, float(getattr(found.certificate, "gradient_floor", None) or 0.0)
+
+    def natively(self, model: Any, method: Method) -> Any:
+        """What the toolset gives for a model in its own framework."""
+        layer = f"model.{self.layer}" if isinstance(model, Around) else self.layer
+        window, axes = method.options.get("exec_args", {}).get("strides"), self.faithful.input_axes[0]
+        if window and axes:
+            turned = tuple(window[axis - 1] for axis in axes[1:])
+            own = {"exec_args": {"sliding_window_shapes": turned, "strides": turned}}
+            method = replace(method, options={**method.options, **own})
+        return _explain(self.case, model, method, self.turned, layer).values
+
+
+def _explain(case: Case, model: Any, method: Method, inputs: Any, layer: str, **options: Any) -> Any:
+    given = dict(method.options)
+    if "layer" in method.key or "cam" in method.key:
+        given["layer"] = layer
+    if method.key != "layer_activation":
+        given["target"] = case.target
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = cfi.translate(model, to, inputs=torch_tensors(inputs) if side == "torch" else inputs)
-    source = Side(adapter_for(registry(), "torch" if side == "torch" else "tensorflow"), model)
-    right = Side(adapter_for(registry(), to), made.model, made.input_axes, made.output_axes)
-    kinds: dict[str, list[Fault]] = {}
-    for fault in torch_faults(made.model) if to == "torch" else keras_faults(made.model):
+        return cfi.attribute(model, method.key, method.toolset, inputs=inputs, seed=SEED, **given, **options)
+
+
+def _apart(wanted: Any, found: Any) -> float:
+    """Largest difference in relation to the largest value, of the input where it is largest."""
+    pairs = zip(_several(wanted), _several(found), strict=True)
+    return float(np.max([np.abs(b - a).max() / (np.abs(a).max() or 1.0) for a, b in pairs]))
+
+
+def _several(values: Any) -> Sequence[np.ndarray]:
+    return values if isinstance(values, list | tuple) else [values]
+
+
+# All of them
+
+
+def plan(each: int, parts: Sequence[str] = ()) -> dict[Case, list[Fault | Wrapped]]:
+    """What is planted where: each kind in so many cases of either direction, as far as it fits any."""
+    chosen: dict[Case, list[Fault | Wrapped]] = {}
+    for side in ("torch", "tensorflow"):
+        kinds: dict[str, list[tuple[Case, list[Fault | Wrapped]]]] = {}
+        for case in (one for one in CASES if one.side == side):
+            for kind, faults in _by_kind(case).items():
+                kinds.setdefault(kind, []).append((case, faults))
+        for number, (kind, fitting) in enumerate(sorted(kinds.items())):
+            start = number % len(fitting)
+            for case, faults in (fitting[start:] + fitting[:start])[:each]:
+                if not parts or any(part in f"{kind} at {side} {case.name}" for part in parts):
+                    chosen.setdefault(case, []).extend(faults)
+    return chosen
+
+
+def _by_kind(case: Case) -> dict[str, list[Fault | Wrapped]]:
+    """All wrapped faults, and two of each static kind."""
+    kinds: dict[str, list[Fault | Wrapped]] = {}
+    for fault in wrapped(case):
         kinds.setdefault(fault.kind, []).append(fault)
+    changes: dict[str, list[Fault]] = {}
+    for change in static(judge(case).faithful.model):
+        changes.setdefault(change.kind, []).append(change)
     chooser = random.Random(0)
-    for faults in kinds.values():
-        for fault in chooser.sample(faults, min(each, len(faults))):
-            wrong = Side(right.adapter, _copied(made.model), made.input_axes, made.output_axes)
-            fault.plant(wrong.model)
-            try:
-                size = _size(right, wrong, arrays)
-            except Exception:  # noqa: BLE001 - what does not run any more is no silent fault
-                continue
-            if size > NO_FAULT:
-                yield Outcome(name, fault, not certify(source, wrong, arrays).faithful, size)
+    for kind, found in changes.items():
+        kinds[f"static: {kind}"] = [
+            replace(one, kind=f"static: {kind}") for one in chooser.sample(found, min(2, len(found)))
+        ]
+    return kinds
 
 
-def _copied(model: Any) -> Any:
-    if isinstance(model, nn.Module):
-        return copy.deepcopy(model)
-    clone = keras.models.clone_model(model)
-    clone.set_weights(model.get_weights())
-    return clone
+@cache
+def judge(case: Case) -> Judge:
+    """Of a case; its conversion is made once."""
+    return Judge(case)
 
 
-def _size(right: Side, wrong: Side, arrays: tuple[np.ndarray, ...]) -> float:
-    """Largest relative difference of outputs or input gradients; in double precision, if that is not clear before."""
-    size = _apart(right, wrong, arrays)
-    if size > CLEAR:
-        return size
-    sides = (right.in_double, wrong.in_double)
-    if sides[0] is None or sides[1] is None:  # single precision sees no smaller ones
-        return size if size > ROUNDING else 0.0
-    return _apart(sides[0], sides[1], arrays)
+def outcomes(each: int = 3, parts: Sequence[str] = ()) -> Iterator[Outcome]:
+    """Plants what is planned, asks by every method of each case, and tells."""
+    with use_plugins(_Translators(), with_installed=True):
+        planned = plan(each, parts)
+    for case, faults in planned.items():
+        yield from outcomes_of(case, faults)
 
 
-def _apart(one: Side, other: Side, arrays: tuple[np.ndarray, ...]) -> float:
-    values = []
-    for side in (one, other):
-        outputs = side.outputs(arrays)
-        if values and [output.shape for output in outputs] != [output.shape for output in values[0][: len(outputs)]]:
-            return float("inf")
-        generator = np.random.default_rng(3)
-        cotangents = [generator.standard_normal(output.shape).astype(output.dtype) for output in outputs]
-        values.append([*outputs, *side.gradients(arrays, cotangents)])
-    return max(float(np.linalg.norm(a - b) / (np.linalg.norm(a) or 1.0)) for a, b in zip(*values, strict=True))
+def outcomes_of(case: Case, faults: Sequence[Fault | Wrapped]) -> Iterator[Outcome]:
+    """Plants these in one case, asks by every of its methods, and tells."""
+    with use_plugins(_Translators(), with_installed=True):
+        for fault in faults:
+            yield from (judge(case).outcome(fault, method) for method in case.methods)
 
 
-def main(arguments: list[str]) -> None:
-    each = int(arguments[0]) if arguments else 6
+# What is printed
+
+
+def table(found: Sequence[Outcome]) -> str:
+    """By kind: models, faults, calls, calls whose attribution the fault changes, those of them that were told of."""
+    rows = [
+        "| kind | models | planted | calls | effective | caught | without double |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind in [*sorted({one.fault.kind for one in found}), "all"]:
+        of_kind = [one for one in found if kind in (one.fault.kind, "all")]
+        effective = [one for one in of_kind if one.is_effective]
+        counts = SimpleNamespace(
+            models=len({(one.case.side, one.case.name) for one in of_kind}),
+            planted=len({(id(one.fault), one.case.side, one.case.name) for one in of_kind}),
+            caught=sum(not one.is_missed for one in effective),
+            single=sum(not one.has_double for one in effective),
+        )
+        cells = (kind, counts.models, counts.planted, len(of_kind), len(effective), counts.caught, counts.single)
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(rows)
+
+
+def shortcomings(found: Sequence[Outcome]) -> list[str]:
+    """What stands against the bounds.
+
+    Caught are 99 in 100 where both run in double precision, 9 in 10 of each kind, elsewhere all above the floor that is
+    printed.
+    """
+    effective = [one for one in found if one.is_effective]
+    double = [one for one in effective if one.has_double]
+    missed = [one for one in double if one.is_missed]
+    said = [f"{len(missed)} of {len(double)} missed in double precision"] if len(missed) > 0.01 * len(double) else []
+    for kind in sorted({one.fault.kind for one in effective}):
+        of_kind = [one for one in effective if one.fault.kind == kind]
+        caught = sum(not one.is_missed for one in of_kind)
+        if caught < 0.9 * len(of_kind):
+            said.append(f"{kind}: {caught} of {len(of_kind)} caught")
+    return said + [
+        f"above the floor: {one}"
+        for one in effective
+        if one.is_missed and not one.has_double and one.change > one.floor
+    ]
+
+
+def main(arguments: Sequence[str]) -> int:
+    each = int(arguments[0]) if arguments else 3
     found = []
-    parts = arguments[1:] or [""]
-    for side, names in (("torch", TORCH_SOURCES), ("keras", KERAS_SOURCES)):
-        for name in (one for one in names if any(part in one for part in parts)):
-            new = list(outcomes(side, name, each))
-            found += new
-            print(f"{side} {name}: {sum(one.caught for one in new)} of {len(new)} caught", flush=True)
-            for one in new:
-                if not one.caught:
-                    print(
-                        f"    not caught: {one.fault.kind} at {one.fault.place} (changes by {one.size:.1e})", flush=True
-                    )
-    kinds = Counter(one.fault.kind for one in found)
-    caught = Counter(one.fault.kind for one in found if one.caught)
-    print("\n".join(f"{kind:<12} {caught[kind]} of {count}" for kind, count in sorted(kinds.items())))
-    print(f"all: {sum(caught.values())} of {len(found)} ({sum(caught.values()) / len(found):.1%})")
+    for one in outcomes(each, arguments[1:]):
+        if not found or found[-1].case is not one.case:
+            print(f"{one.case.side} {one.case.name}", file=sys.stderr, flush=True)
+        found.append(one)
+        if one.is_missed:
+            print(f"missed: {one}", flush=True)
+    print(table(found))
+    print("\n".join(shortcomings(found)))
+    return int(bool(shortcomings(found)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    import planted_faults  # the translators' module, not this one a second time
+
+    sys.exit(planted_faults.main(sys.argv[1:]))

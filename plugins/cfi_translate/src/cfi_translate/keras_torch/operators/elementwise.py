@@ -29,11 +29,11 @@ _ARITHMETIC = {
     "TrueDivide": torch.div,
     "Power": torch.pow,
     "Arctan2": torch.atan2,
-    # At ties the whole gradient goes to the first, as in TensorFlow; torch.maximum halves it.
-    "Maximum": torch.clamp_min,
-    "Minimum": torch.clamp_max,
+    "Maximum": torch.maximum,
+    "Minimum": torch.minimum,
 }
-_OF_TENSORS = frozenset((torch.clamp_min, torch.clamp_max, torch.atan2))
+_EXTREMA: dict[Function, Function] = {torch.maximum: torch.ge, torch.minimum: torch.le}
+_OF_TENSORS = frozenset((*_EXTREMA, torch.atan2))
 _NUMBER_FIRST: dict[Function, Function] = {torch.sub: python.sub, torch.div: python.truediv}
 _COMPARISONS: dict[str, Function] = {
     "Greater": torch.gt,
@@ -88,7 +88,15 @@ def _combine(op: LayerCall, to: KerasWalk, function: Function, operands: Sequenc
     nodes = [
         next(rest).node if isinstance(one, Laid) else constant_operand(op, to, one, axes, dtype) for one in operands
     ]
-    return op.result(to.function(function, *nodes), axes, flattened=None if full is None else full.flattened)
+    return op.result(_apply(to, function, *nodes), axes, flattened=None if full is None else full.flattened)
+
+
+def _apply(to: KerasWalk, function: Function, *nodes: Any) -> Any:
+    """What a function gives; where a maximum meets equal values, the gradient goes to the first, as in TensorFlow."""
+    if function not in _EXTREMA:
+        return to.function(function, *nodes)
+    first, other = nodes
+    return to.function(torch.where, to.function(_EXTREMA[function], first, other), first, other)
 
 
 def constant_operand(
@@ -187,7 +195,7 @@ def _fill(function: Function, op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
 
 def _merge(function: Function, op: LayerCall, to: KerasWalk, inputs: Any) -> Laid:
     values = _expand(op, to, inputs)
-    node = reduce(lambda one, other: to.function(function, one, other), [x.node for x in values])
+    node = reduce(partial(_apply, to, function), [x.node for x in values])
     if op.kind == "Average":
         node = to.function(torch.div, node, len(values))
     return op.result(to.marker(op, node), values[0].axes, flattened=values[0].flattened)
@@ -229,12 +237,15 @@ def where(op: LayerCall, to: KerasWalk, condition: Any, x1: Any = None, x2: Any 
 
 @operator("ops.Clip")
 def clip(op: LayerCall, to: KerasWalk, x: Laid) -> Laid:
-    """Values within bounds."""
+    """Values within bounds; at a bound they have a slope, as in TensorFlow, which torch's clamp has not."""
     bounds = [constant_array(one) for one in (op.operation.x_min, op.operation.x_max)]
     numbers = [array.item() for array in bounds if array is not None and array.size == 1]
     require(len(numbers) == 2, "its bounds are no numbers")
     x = to.cast(x, op.output.dtype)
-    return x.like(to.function(torch.clamp, x.node, *numbers))
+    node = x.node
+    for bound, is_beyond in zip(numbers, (torch.lt, torch.gt), strict=True):
+        node = to.function(torch.where, to.function(is_beyond, node, bound), bound, node)
+    return x.like(node)
 
 
 @operator("ops.Cast", "ops.Copy", "ops.ConvertToTensor")

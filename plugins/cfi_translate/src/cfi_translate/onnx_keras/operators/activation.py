@@ -127,13 +127,14 @@ def clip(op: Operation, to: KerasBuilder, data: Value, low: Value | None = None,
     bounds = clip_bounds(op, low, high)
     if any(isinstance(bound, Value) for bound in bounds):
         raise Refusal("only constant bounds are supported")
-    name = {(0, None): "relu", (0, 6): "relu6", (-1, 1): "hard_tanh"}.get(bounds)
+    name = {(0, None): "relu", (0, 6): "relu6"}.get(bounds)
     if data.is_float and name is not None:
         return _activate(to, data, name)
     tensor = to.tensor_as_it_lies(data)
     for bound, limit in zip(bounds, (ops.maximum, ops.minimum), strict=True):
         if bound is not None:
-            tensor = Tensor(limit(tensor.value, np.asarray(bound, tensor.dtype)), tensor.axes, tensor.order)
+            # At the bound the gradient goes to the first operand: there torch's clamp has none.
+            tensor = Tensor(limit(np.asarray(bound, tensor.dtype), tensor.value), tensor.axes, tensor.order)
     return tensor
 
 

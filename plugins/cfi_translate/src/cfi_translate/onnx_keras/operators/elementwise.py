@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import accumulate
 from typing import Any
 
@@ -49,11 +49,10 @@ _BINARY: Mapping[str, tuple[_Function, str]] = {
 # Layers for tensors of one rank, and functions for others.
 _MERGING: Mapping[str, tuple[_Function, _Function]] = {
     "Add": (layers.Add, add),
-    "Max": (layers.Maximum, ops.maximum),
-    "Min": (layers.Minimum, ops.minimum),
     "Mul": (layers.Multiply, ops.multiply),
     "Sum": (layers.Add, add),
 }
+_EXTREMA: Mapping[str, _Function] = {"Max": ops.maximum, "Min": ops.minimum}
 
 
 def require_kinds(kinds: str, *values: Value) -> None:
@@ -90,6 +89,20 @@ def merging(op: Operation, to: KerasBuilder, *given: Value) -> Tensor:
     if are_alike and (layer is not layers.Add or _adds_rightly(operands)):
         return Tensor(to.layer(layer, operands), axes)
     return Tensor(reduce(function, operands), axes)
+
+
+@operator(*_EXTREMA)
+def extremum(op: Operation, to: KerasBuilder, *given: Value) -> Tensor:
+    require_kinds("fiu", *given)
+    operands, axes = to.align(given, rank_of(op.output))
+    function = _EXTREMA[op.kind]
+    return Tensor(reduce(partial(_extremum, function) if op.output.is_float else function, operands), axes)
+
+
+def _extremum(function: _Function, a: Any, b: Any) -> Any:
+    """Where both are equal, each gets half of the gradient, as in torch."""
+    half = np.asarray(0.5, str((b if isinstance(a, np.ndarray) else a).dtype))
+    return ops.where(ops.equal(a, b), ops.add(ops.multiply(a, half), ops.multiply(b, half)), function(a, b))
 
 
 def _adds_rightly(operands: Sequence[Any]) -> bool:

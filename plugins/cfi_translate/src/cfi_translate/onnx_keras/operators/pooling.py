@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from cfi_translate.semantics.values import static
 from cfi_translate.semantics.windows import Window, pooling_windows, spatial_sizes
 
 _AVERAGES = (layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D)
-_MAXIMA = (layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D)
+_MAXIMA = (layers.MaxPooling1D, layers.MaxPooling2D)
 _GLOBAL = {
     "GlobalAveragePool": (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
     "GlobalMaxPool": (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
@@ -39,8 +40,26 @@ def maximum(op: Operation, to: KerasBuilder, data: Value) -> Tensor:
         value = ops.pad(value, ((0, 0), *whole.pairs, (0, 0)), mode="constant", constant_values=lowest)
         to.give_name(value, ".pad")
     mode = "same" if is_same else "valid"
+    if area.rank == 3:
+        return Tensor(_maximum_of_volumes(to, value, area, mode), channels_last(5))
     pool = to.layer(_MAXIMA[area.rank - 1], value, area.kernel, area.strides, padding=mode, data_format=LAST)
     return Tensor(pool, channels_last(area.rank + 2))
+
+
+def _maximum_of_volumes(to: KerasBuilder, volumes: Any, area: Window, mode: str) -> Any:
+    """Pools each plane, and then over the planes.
+
+    TensorFlow's gradient of pooling over three axes goes to every one of equal values. That over two goes to the first,
+    as in torch, and the first row of the first plane is the first of all.
+    """
+    pool = partial(to.layer, layers.MaxPooling2D, padding=mode, data_format=LAST)
+    _, depth, height, width, channels = volumes.shape
+    planes = to.give_name(ops.reshape(volumes, (-1, height, width, channels)), ".planes")
+    planes = pool(planes, area.kernel[1:], area.strides[1:], suffix=".plane")
+    _, rows, columns, _ = planes.shape
+    lines = to.give_name(ops.reshape(planes, (-1, depth, rows * columns, channels)), ".lines")
+    lines = pool(lines, (area.kernel[0], 1), (area.strides[0], 1), suffix=".depth")
+    return to.layer(layers.Reshape, lines, (lines.shape[1], rows, columns, channels))
 
 
 @operator("AveragePool")

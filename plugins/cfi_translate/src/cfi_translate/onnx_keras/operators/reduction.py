@@ -24,10 +24,16 @@ def _sum_of(inner: _Function, outer: _Function = lambda x: x) -> _Function:
     return lambda tensor, axis, keepdims: outer(ops.sum(inner(tensor), axis=axis, keepdims=keepdims))
 
 
+def _root(x: Any) -> Any:
+    """The square root with a slope of zero at zero, as torch's norms have."""
+    is_positive = ops.greater(x, np.zeros((), str(x.dtype)))
+    return ops.where(is_positive, ops.sqrt(ops.where(is_positive, x, np.ones((), str(x.dtype)))), x)
+
+
 # Functions, and the kinds of numbers (as in numpy) for which they come out right.
 _REDUCTIONS: Mapping[str, tuple[_Function, str]] = {
     "ReduceL1": (_sum_of(ops.absolute), "fi"),
-    "ReduceL2": (_sum_of(ops.square, ops.sqrt), "f"),
+    "ReduceL2": (_sum_of(ops.square, _root), "f"),
     "ReduceLogSum": (_sum_of(lambda x: x, ops.log), "f"),
     "ReduceLogSumExp": (ops.logsumexp, "f"),
     "ReduceMax": (ops.max, "fiu"),

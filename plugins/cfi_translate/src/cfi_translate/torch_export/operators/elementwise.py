@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -152,10 +153,22 @@ def is_nan(op: TorchOp, to: OnnxGraph, x: Any) -> OnnxValue:
 def clamp(op: TorchOp, to: OnnxGraph, x: Any, low: Any, high: Any = None) -> Any:
     x, *bounds = (None if one is None else to.cast(one, op.dtype) for one in (x, low, high))
     if not any(len(getattr(one, "shape", ())) for one in bounds):
-        return to.node("Clip", x, *bounds)
+        if op.name.startswith("aten::hardtanh") or not _has_slope_at_bounds():
+            return to.node("Clip", x, *bounds)
+        for kind, bound in zip(("Less", "Greater"), bounds, strict=True):
+            x = x if bound is None else to.node("Where", to.node(kind, x, bound), bound, x)
+        return x
     for kind, bound in zip(("Max", "Min"), bounds, strict=True):
         x = x if bound is None else to.node(kind, x, bound)
     return x
+
+
+@cache
+def _has_slope_at_bounds() -> bool:
+    """Whether torch's clamp hands the gradient on at its bound, which depends on torch's version."""
+    x = torch.zeros((), requires_grad=True)
+    (slope,) = torch.autograd.grad(torch.clamp(x, min=0.0), x)
+    return bool(slope)
 
 
 @operator("to.dtype", "to.dtype_layout", "to.device", "to.other", "_to_copy", "type_as")

@@ -86,16 +86,23 @@ def adaptive_average_pooling(op: TorchOp, to: OnnxGraph, x: OnnxValue, size: Seq
 
 @operator("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
 def adaptive_max_pooling(op: TorchOp, to: OnnxGraph, x: OnnxValue, size: Sequence[int]) -> list[Any]:
+    """Of equal values the first counts, as in `MaxPool`; `GlobalMaxPool` and `ReduceMax` share the gradient."""
     sizes = _fixed_sizes(x, len(size))
-    if all(one == 1 for one in size):
-        return [to.node("GlobalMaxPool", x), UNREAD]
     windows, even = _adaptive(sizes, size)
     if even:
         return [to.node("MaxPool", x, **even), UNREAD]
-    for axis, spans in enumerate(windows, 2):
-        parts = (to.node("Slice", x, [start], [end], [axis]) for start, end in spans)
-        x = to.node("Concat", *(to.node("ReduceMax", part, [axis], keepdims=1) for part in parts), axis=axis)
+    # From the last axis on, so that the first of equal values is that of the first row.
+    for axis, spans in reversed(list(enumerate(windows))):
+        places = [axis + 2]
+        parts = [(to.node("Slice", x, [start], [end], places), end - start) for start, end in spans]
+        pooled = [to.node("MaxPool", part, kernel_shape=_along(axis, length, size)) for part, length in parts]
+        x = to.node("Concat", *pooled, axis=axis + 2)
     return [x, UNREAD]
+
+
+def _along(axis: int, length: int, size: Sequence[int]) -> list[int]:
+    """A window over one of the axes."""
+    return [length if one == axis else 1 for one in range(len(size))]
 
 
 def _settings(x: OnnxValue, kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[list[int], ...]:

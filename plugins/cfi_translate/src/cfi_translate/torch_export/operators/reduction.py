@@ -43,10 +43,13 @@ for _kind, _names in _REDUCTIONS.items():
 def _extremum(kind: str) -> Converter:
     def convert(op: TorchOp, to: OnnxGraph, x: Any, axis: int, keep: bool = False) -> list[OnnxValue]:
         (axis,) = _axes(x, axis) or (0,)
-        return [
-            to.node(f"Reduce{kind}", x, [axis], keepdims=int(keep)),
-            to.node(f"Arg{kind}", x, axis=axis, keepdims=int(keep)),
-        ]
+        place = to.node(f"Arg{kind}", x, axis=axis, keepdims=int(keep))
+        if not len(x.shape) or not x.dtype.is_floating_point:
+            return [to.node(f"Reduce{kind}", x, [axis], keepdims=int(keep)), place]
+        # The gradient goes to the place that is told, where that of a reduction is shared among equal values.
+        kept = place if keep else to.node(f"Arg{kind}", x, axis=axis, keepdims=1)
+        found = to.node("GatherElements", x, kept, axis=axis)
+        return [found if keep else to.node("Squeeze", found, [axis]), place]
 
     return convert
 
