@@ -265,6 +265,7 @@ def test_calls_in_spawned_processes(twins: Twins) -> None:
     np.testing.assert_array_equal(made, explain(twins, models(twins), 2, 5))
 
 
+@pytest.mark.filterwarnings("ignore::cfi_core.errors.CFIWarning")
 def test_interrupted_calls_let_others_go_on(twins: Twins) -> None:
     model = Noisy(twins.torch_model).eval()
 
