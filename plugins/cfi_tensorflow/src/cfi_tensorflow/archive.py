@@ -27,7 +27,7 @@ _MOST_JSON, _MOST_LISTS = 2**25, 2**18
 _MOST_OBJECTS = 100_000
 """Groups and weights."""
 
-_VALUES = frozenset(("__keras_tensor__", "__numpy__", "__slice__", "__ellipsis__"))
+_VALUES = frozenset(("__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"))
 _CLASSES = {
     "keras": "DTypePolicy",
     "keras.src.models.functional": "Functional",
