@@ -103,7 +103,8 @@ class Examination:
         counted = [name for name, value in self._state.numbers(self.twin).items() if numbers.get(name, value) != value]
         written = (*self._state.changed(self.twin), *counted)
         if written:
-            told = f"Its forward pass changes {_some(written)} of the model itself, which is undone."
+            what = "which is undone" if self._state.is_whole else "which stays so: the model is too large to be copied"
+            told = f"Its forward pass changes {_some(written)} of the model itself, {what}."
             found, warning = f"{found}. {told}", warning or "The model is changed by being run."
             warning = f"{warning} {told}"
         # Generators of random numbers may be part of the model, too.

@@ -7,7 +7,13 @@ from typing import Any
 
 
 class State:
-    """The user's own weights, buffers and variables as they were when this was made; by default a model has none."""
+    """The user's own weights, buffers and variables as they were when this was made; by default a model has none.
+
+    Attributes:
+        is_whole: Whether `restore` can give them all back; of a large model changes may be seen alone.
+    """
+
+    is_whole: bool = True
 
     def changed(self, model: Any) -> tuple[str, ...]:
         """Names of those that hold something else now, in the model or in a twin of it."""

@@ -258,6 +258,21 @@ def test_what_a_pass_writes_is_told_and_undone(registry):
         assert held == [1.0, 2.0]
 
 
+def test_what_cannot_be_undone_is_told(registry, monkeypatch):
+    held = [1.0]
+    monkeypatch.setattr(_State, "is_whole", False)
+    monkeypatch.setattr(_State, "restore", lambda state: None)
+
+    def writing(table: np.ndarray) -> np.ndarray:
+        held[0] += 1
+        return linear(table)
+
+    with pytest.warns(
+        cfi.ModelWarning, match="changes 'weight 0' of the model itself, which stays so: the model is too"
+    ):
+        examine(registry, writing, TABLE, adapter=KnownAdapter(held))
+
+
 def test_what_a_pass_writes_is_undone_after_an_error_too(registry):
     held = [1.0]
 

@@ -37,6 +37,7 @@ class ModelState(State):
     def __init__(self, model: nn.Module) -> None:
         found = dict(_tensors(model))
         is_large = sum(tensor.numel() * tensor.element_size() for _, tensor in found.values()) > LARGEST_COPY
+        self.is_whole = not is_large
         self._held: dict[str, _Held] = {}
         for name, (slot, tensor) in found.items():
             if (values := _bytes(tensor)) is not None:
