@@ -276,7 +276,8 @@ def _plant_in_torch(fault: Wrapped, model: nn.Module, layer: str) -> nn.Module:
 def _pass(fault: Wrapped, maths: Any, run: Callable[..., Any], xs: Sequence[Any]) -> Any:
     entered = fault.before(maths, list(xs)) if fault.before else xs
     made = run(*entered)
-    return fault.after(maths, list(xs), made) if fault.after else made
+    # Never the same tensor: where a softmax made it, it is hidden from all or from none.
+    return fault.after(maths, list(xs), made) * 1 if fault.after else made
 
 
 class Around(nn.Module):
