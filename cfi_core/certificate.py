@@ -53,6 +53,7 @@ FLOOR_FACTOR = 5.0  # times the rounding that was measured: two models, each wit
 CONSTANTS = 0.02  # share of the original's own rounding that comes from constants which a translation keeps in float32
 DRAWS = 12  # at the most, of inputs next to the given ones, where rounding at these does not explain a difference
 ROUNDING = 5e-6  # by so much inputs next to each other move the outputs: what rounding does in deep float32 networks
+TRIED_STEPS = 16.0  # by which they are moved to see how far that moves the outputs
 MOST_STEPS = 256.0  # units in the last place by which inputs are moved at the most to do so
 SINGLE_UNIT = 2.0**-23
 GRADIENT_SAMPLES = 8  # of the user's inputs
@@ -646,12 +647,9 @@ def _steps(original: Side, samples: Arrays, generator: np.random.Generator) -> f
 
     Rounding happens in every layer, and moving the inputs stands for all of it.
     """
-    outputs, steps = original.outputs(samples), 1.0
-    while steps < MOST_STEPS:
-        if relative_difference(outputs, original.outputs(move(samples, steps, generator))) >= ROUNDING:
-            break
-        steps *= 4
-    return steps
+    outputs = original.outputs(samples)
+    moved = relative_difference(outputs, original.outputs(move(samples, TRIED_STEPS, generator)))
+    return float(np.clip(TRIED_STEPS * ROUNDING / max(moved, np.finfo(float).tiny), 1.0, MOST_STEPS))
 
 
 def _as_single(array: np.ndarray) -> np.ndarray:
