@@ -156,12 +156,12 @@ def _excerpt(sides: tuple[Side, Side], passes: Sequence[Pass], count: int, *, wi
     """Some samples of passes of the same kind, in the user's axes; of models with so many outputs."""
     side, one = sides[1], passes[0]
     taken = sorted(_gradients(one)) if with_gradients else []
-    most = max(1, (MOST_WITH_GRADIENTS if taken else MOST_SAMPLES) // len(passes))
+    places = _choose(passes, MOST_WITH_GRADIENTS if taken else MOST_SAMPLES)
 
     def rows(arrays: Callable[[Pass], Mapping[int, np.ndarray]], axes: Sequence[Permutation]) -> dict[int, np.ndarray]:
         """Of every position, rows of each of the passes."""
         return {
-            i: unpermute(np.concatenate([arrays(each)[i][:most] for each in passes]), permutation_at(axes, i))
+            i: unpermute(np.concatenate([arrays(each)[i][at] for each, at in places]), permutation_at(axes, i))
             for i in sorted(arrays(one))
         }
 
@@ -173,7 +173,21 @@ def _excerpt(sides: tuple[Side, Side], passes: Sequence[Pass], count: int, *, wi
         return Excerpt(Pair(sides, asked=(*outputs,)), arrays, [*outputs.values()])
     back = rows(_gradients, side.input_axes[side.first :])
     cotangents = rows(lambda each: each.cotangents, side.output_axes)
-    places = [*replaced] or range(len(inputs))
-    found = [i for i, array in zip(places, arrays[side.first :], strict=True) if is_floating(array)]
+    positions = [*replaced] or range(len(inputs))
+    found = [i for i, array in zip(positions, arrays[side.first :], strict=True) if is_floating(array)]
     pair = Pair(sides, asked=(*outputs,), taken=tuple(found.index(i) for i in taken))
     return Excerpt(pair, arrays, [*outputs.values()], [*map(cotangents.get, range(count))], [*back.values()])
+
+
+def _choose(passes: Sequence[Pass], most: int) -> list[tuple[Pass, np.ndarray]]:
+    """Which rows of which passes: several of those in front (the first, the largest, the last), one of each other."""
+    front = most // 8 + 1
+    counts = [min(front if place < 3 else 1, len(one.rows)) for place, one in enumerate(passes[:most])]
+    while sum(counts) > most:
+        counts.pop()
+    while sum(counts) < most and any(count < len(one.rows) for count, one in zip(counts, passes, strict=False)):
+        spare = (place for place, count in enumerate(counts) if count < len(passes[place].rows))
+        counts[min(spare, key=counts.__getitem__)] += 1
+    rows = ((count, len(passes[place].rows), place) for place, count in enumerate(counts))
+    chosen = (np.arange(count) if count > 1 or place < 3 else np.array([place % size]) for count, size, place in rows)
+    return list(zip(passes, chosen, strict=False))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 OF_FIRST, OF_OTHERS = 8, 4  # samples of a pass that are kept
-DRAWN = 8  # passes that are kept besides the first, the largest and the last
+DRAWN = 18  # passes that are kept besides the first, the largest and the last
 
 
 @dataclass(eq=False)
