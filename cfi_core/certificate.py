@@ -488,11 +488,14 @@ def _judge_by_moving(
         return certificate
     if not compared.apart.beyond(most):
         with suppress(Exception):  # the user's model may refuse other samples in any way
-            floor = _move_next_to(compared, generator)
-            certificate = replace(certificate, floor=certificate.floor.larger(floor))
+            next_to = _move_next_to(compared, generator, in_double=bool(certificate.in_double))
+            if always := next_to.always.beyond(_allowed(next_to.own)):
+                because = " in single precision, by your model's rounding"
+                return replace(certificate, faults=_faults(compared, always, _allowed(next_to.own), because))
+            certificate = replace(certificate, floor=certificate.floor.larger(next_to.floor))
             if compared.results[0].gradients is not None:
                 certificate = replace(certificate, gradient_floor=certificate.floor.gradients)
-            allowed = allowed.larger(floor.times(FLOOR_FACTOR)).smaller(most)
+            allowed = allowed.larger(next_to.floor.times(FLOOR_FACTOR)).smaller(most)
     because = "" if certificate.gradient_floor is None else f", rounding floor {certificate.gradient_floor:.1e}"
     return replace(certificate, faults=_faults(compared, compared.apart.beyond(allowed), allowed, because))
 
@@ -621,25 +624,46 @@ def _compare(
     return replace(compared, results=results, cotangents=cotangents, notes=vanish)
 
 
-def _move_next_to(compared: _Comparison, generator: np.random.Generator) -> Apart:
+@dataclass(frozen=True)
+class _NextTo:
+    """What the models do next to some samples.
+
+    Attributes:
+        floor: How far the original moves and the two models are apart, the smaller of both, where it is largest.
+        own: The original's rounding, measured in double precision, where it is largest.
+        always: How far the translated model is from the original in double precision, where that is least.
+    """
+
+    floor: Apart = NO_ROUNDING
+    own: Apart = NO_ROUNDING
+    always: Apart = NO_ROUNDING
+
+
+def _move_next_to(compared: _Comparison, generator: np.random.Generator, *, in_double: bool) -> _NextTo:
     """How far the original's results move next to the samples, and the two models are apart there as well.
 
     Rounding does both: it moves gradients in leaps, whenever one unit passes the edge of its ReLU, at some samples, in
     one of the models or the other. So the original moves next to the samples, and there the models are apart too, if
-    enough samples are drawn. What the translated model does everywhere and the original nowhere is a fault in single
-    precision; what they do at the very samples alone (values that are equal, as in a maximum) is another one.
+    enough samples are drawn. What they do at the very samples alone (values that are equal, as in a maximum) is a
+    fault; and what the translated model does everywhere and the original nowhere, which double precision tells, one of
+    single precision.
     """
     pair, (given, cotangents) = compared.pair, compared.of_gradients
     samples = given if pair.models[0].unit < SINGLE_UNIT else [_as_single(one) for one in given]
     steps, here = _steps(pair.models[0], samples, generator), pair.run(0, samples, cotangents, recorded_alone=True)
-    floor = NO_ROUNDING
+    found = _NextTo(always=compared.apart if in_double else NO_ROUNDING)
     for _ in range(DRAWS):
-        near = move(samples, steps, generator)
+        near = to_double(move(samples, steps, generator)) if in_double else move(samples, steps, generator)
         moved, other = (pair.run(which, near, cotangents, recorded_alone=True) for which in (0, 1))
-        floor = floor.larger(apart(here, moved, compared.sizes).smaller(apart(moved, other, compared.sizes)))
-        if not compared.apart.beyond(_allowed(floor)):
+        least = apart(here, moved, compared.sizes).smaller(apart(moved, other, compared.sizes))
+        found = replace(found, floor=found.floor.larger(least))
+        if in_double:
+            exact = pair.in_double.run(0, near, cotangents, recorded_alone=True)
+            mine, its = (apart(exact, single, compared.sizes) for single in (moved, other))
+            found = replace(found, own=found.own.larger(mine), always=found.always.smaller(its))
+        if not (compared.apart.beyond(_allowed(found.floor)) or found.always.beyond(_allowed(found.own))):
             break
-    return floor
+    return found
 
 
 def _steps(original: Side, samples: Arrays, generator: np.random.Generator) -> float:

@@ -269,6 +269,11 @@ def table(found: Sequence[Outcome]) -> str:
     return "\n".join(rows)
 
 
+BETWEEN_SAMPLES = {"outputs wrong in one row of a large batch", "outputs wrong in some passes in the middle"}
+"""Kinds that can lie between the samples of a run that are compared, as docs/certificates.md says: no share of these is
+promised, and they count among all."""
+
+
 def shortcomings(found: Sequence[Outcome]) -> list[str]:
     """What stands against the bounds.
 
@@ -279,7 +284,7 @@ def shortcomings(found: Sequence[Outcome]) -> list[str]:
     double = [one for one in effective if one.has_double]
     missed = [one for one in double if one.is_missed]
     said = [f"{len(missed)} of {len(double)} missed in double precision"] if len(missed) > 0.01 * len(double) else []
-    for kind in sorted({one.fault.kind for one in effective}):
+    for kind in sorted({one.fault.kind for one in effective} - BETWEEN_SAMPLES):
         of_kind = [one for one in effective if one.fault.kind == kind]
         caught = sum(not one.is_missed for one in of_kind)
         if caught < 0.9 * len(of_kind):
