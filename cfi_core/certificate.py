@@ -24,6 +24,7 @@ from cfi_core.comparison import (
     Sizes,
     apart,
     cosine,
+    gradient_difference,
     is_floating,
     move,
     random_like,
@@ -141,6 +142,7 @@ class Certificate:
         layer_difference: Largest relative L2 difference of the activations of a layer and its counterpart.
         divergence: Of an unfaithful translation, where it goes wrong, if layers' names tell.
         floor: All that was measured of the models' rounding, on the inputs of this call and of those before.
+        in_single: Whether one of the models has no double precision, as far as that was needed.
         sizes: What the differences of columns are relative to.
     """
 
@@ -154,12 +156,13 @@ class Certificate:
     layer_difference: float | None = None
     divergence: Divergence | None = None
     floor: Apart = NO_ROUNDING
+    in_single: bool = False
     sizes: Sizes | None = None
 
     @property
     def has_double(self) -> bool:
         """Whether nothing speaks against copies of both models in double precision, as far as they were tried."""
-        return not any(note.startswith(_IN_SINGLE) for note in self.notes)
+        return not self.in_single
 
     @property
     def faithful(self) -> bool:
@@ -254,20 +257,20 @@ def certify_again(
     results = (Results(outputs), pair.run(1, arrays))
     sizes = Sizes.measure([outputs], [outputs], arrays).larger(earlier.sizes)
     compared = _Comparison(pair, _YOURS, arrays, results, sizes)
-    judged = _judge(compared, earlier, np.random.default_rng(0))
+    judged = _judge(compared, _elsewhere(earlier), np.random.default_rng(0))
     random = [one for one in earlier.measurements if one.samples_of == _RANDOM]
     notes = tuple(note for note in earlier.notes if _RANDOM in note)
     kept = replace(earlier, measurements=tuple(random), in_double=(), notes=notes)
-    return replace(
-        _join([judged, kept]), sizes=sizes, layers_found=earlier.layers_found, layers_total=earlier.layers_total
-    )
+    joined = _join([kept, judged])
+    yours = [*judged.measurements, *random]
+    return replace(joined, measurements=tuple(yours), sizes=sizes)
 
 
-def confirm(excerpts: Sequence[Excerpt], label: str, earlier: Certificate, seed: int = 0) -> Certificate:
+def confirm(excerpt: Excerpt, label: str, earlier: Certificate, seed: int = 0) -> Certificate:
     """Compares what a run has fed to a translated model, and got from it, with the original.
 
     Args:
-        excerpts: What was recorded.
+        excerpt: What was recorded.
         label: What samples these are, in words.
         earlier: Of the same models.
         seed: Seeds what is drawn where rounding has to be measured.
@@ -275,15 +278,30 @@ def confirm(excerpts: Sequence[Excerpt], label: str, earlier: Certificate, seed:
     Returns:
         The earlier certificate, with these measurements too.
     """
-    generator, judged = np.random.default_rng(seed), [earlier]
-    for excerpt in excerpts:
+    try:
         expected = excerpt.pair.run(0, excerpt.inputs, excerpt.cotangents, recorded_alone=True)
-        sizes = Sizes.measure([expected.outputs], [expected.recorded or expected.outputs], excerpt.sources())
-        results = (expected, excerpt.results)
-        compared = _Comparison(excerpt.pair, label, excerpt.inputs, results, sizes, excerpt.cotangents)
-        known = replace(earlier, floor=judged[-1].floor)
-        judged.append(_judge(compared, known, generator, in_run=True))
-    return _join(judged)
+    except NoGradientError as error:
+        certificate = confirm(replace(excerpt, cotangents=None, gradients=()), label, earlier, seed)
+        note = f"gradients of the run not compared ({error})"
+        return replace(certificate, notes=tuple(dict.fromkeys((*certificate.notes, note))))
+    sizes = Sizes.measure([expected.outputs], [expected.recorded or expected.outputs], excerpt.sources())
+    results = _without_equal_nan(expected, excerpt.results)
+    compared = _Comparison(excerpt.pair, label, excerpt.inputs, results, sizes, excerpt.cotangents)
+    return _join([earlier, _judge(compared, _elsewhere(earlier), np.random.default_rng(seed), in_run=True)])
+
+
+def _without_equal_nan(one: Results, other: Results) -> tuple[Results, Results]:
+    """What is no number in both models, at the same places, is no difference: of the result it is told later."""
+
+    def clear(arrays: Arrays, others: Arrays) -> list[np.ndarray]:
+        return [np.where(np.isnan(a) & np.isnan(b), 0, a) for a, b in zip(arrays, others, strict=True)]
+
+    def clear_all(these: Results, those: Results) -> Results:
+        recorded = these.recorded and those.recorded and clear(these.recorded, those.recorded)
+        gradients = these.gradients and those.gradients and clear(these.gradients, those.gradients)
+        return Results(clear(these.outputs, those.outputs), recorded, gradients)
+
+    return clear_all(one, other), clear_all(other, one)
 
 
 def certify_at(
@@ -304,7 +322,7 @@ def certify_at(
     """
     generator, pair = np.random.default_rng(seed), Pair((original, translated))
     compared = _compare(pair, arrays, label, measure_sizes(pair, [arrays]), generator, all_gradients=True)
-    return _join([earlier, _judge(compared, earlier, generator, in_run=True)])
+    return _join([earlier, _judge(compared, _elsewhere(earlier), generator, in_run=True)])
 
 
 def certify_thoroughly(
@@ -358,9 +376,7 @@ def _everywhere(arrays: Arrays, generator: np.random.Generator) -> Iterator[tupl
     yield f"{THOROUGH_RANDOM} random inputs", random_like(arrays, THOROUGH_RANDOM, generator)
     yield "zeros", [np.zeros_like(array[:2]) for array in arrays]
     for name, factor, shift in _BEYOND:
-        changed = [(array[:2] * factor + array.mean() * shift).astype(array.dtype) for array in arrays]
-        pairs = zip(arrays, changed, strict=True)
-        yield name, [after if is_floating(array) else array[:2] for array, after in pairs]
+        yield name, [_rescale(array, factor, shift) if is_floating(array) else array[:2] for array in arrays]
     for _ in range(THOROUGH_PASSES):
         yield "your first inputs, again and again", [array[:2] for array in arrays]
 
@@ -371,6 +387,10 @@ _BEYOND = (
     ("your inputs times 10", 10, 0),
     ("your inputs with another sign", -1, 0),
 )
+
+
+def _rescale(array: np.ndarray, factor: float, shift: float) -> np.ndarray:
+    return (array[:2] * factor + array.mean() * shift).astype(array.dtype)
 
 
 def certify_bridge(
@@ -419,6 +439,7 @@ def _join(judged: Sequence[Certificate], notes: tuple[str, ...] = ()) -> Certifi
         faults=tuple(each for one in judged for each in one.faults),
         notes=tuple(dict.fromkeys([*(each for one in judged for each in one.notes), *notes])),
         floor=NO_ROUNDING.larger(*(one.floor for one in judged)),
+        in_single=any(one.in_single for one in judged),
     )
 
 
@@ -435,15 +456,20 @@ def _judge(
     if not compared.apart.beyond(_allowed(known.floor)):
         return certificate
     if in_run:
-        return _judge_by_moving(certificate, compared, RESOLUTION if known.has_double else IN_SINGLE, MOST, generator)
+        return _judge_by_moving(certificate, compared, IN_SINGLE if known.in_single else RESOLUTION, MOST, generator)
     with suppress(Exception):  # models and devices may refuse another type in any way and at any point
         precise = _judge_in_double(certificate, compared)
         if precise.faults or not compared.apart.beyond(_allowed(precise.floor)):
             return precise
         return _judge_by_moving(precise, compared, RESOLUTION, MOST, generator)
     note = f"{_IN_SINGLE} on {compared.label}: one of the models has no other"
-    certificate = replace(certificate, notes=(*certificate.notes, note))
+    certificate = replace(certificate, notes=(*certificate.notes, note), in_single=True)
     return _judge_by_moving(certificate, compared, IN_SINGLE, MOST_IN_SINGLE, generator)
+
+
+def _elsewhere(earlier: Certificate) -> Certificate:
+    """The same, for other samples: what was measured at those excuses little at these."""
+    return replace(earlier, floor=earlier.floor.smaller(IN_SINGLE.times(1 / FLOOR_FACTOR)))
 
 
 def _allowed(floor: Apart) -> Apart:
@@ -496,6 +522,9 @@ def _judge_by_moving(
             if compared.results[0].gradients is not None:
                 certificate = replace(certificate, gradient_floor=certificate.floor.gradients)
             allowed = allowed.larger(next_to.floor.times(FLOOR_FACTOR)).smaller(most)
+            nearest = replace(compared.apart, gradients=min(compared.apart.gradients, next_to.nearest))
+            if not nearest.beyond(allowed):
+                return certificate
     because = "" if certificate.gradient_floor is None else f", rounding floor {certificate.gradient_floor:.1e}"
     return replace(certificate, faults=_faults(compared, compared.apart.beyond(allowed), allowed, because))
 
@@ -503,8 +532,8 @@ def _judge_by_moving(
 def _faults(compared: _Comparison, names: Sequence[str], allowed: Apart, because: str = "") -> tuple[str, ...]:
     """What differs by more than is allowed."""
     return tuple(
-        f"{_WORDS[name]} on {compared.label} differ{'s' * (name == 'columns')} by {compared.apart[name]:.1e} "
-        f"(tolerance {allowed[name]:.0e}{because})"
+        f"{_WORDS[name]} on {compared.label} differ{'s' * (name == 'columns')} by {compared.apart[name]:.1e}"
+        + (f" (tolerance {allowed[name]:.0e}{because})" if np.isfinite(allowed[name]) else "")
         for name in names
     )
 
@@ -552,7 +581,7 @@ class _Comparison:
             samples,
             self.apart.outputs,
             self.apart.columns,
-            float(np.max([np.abs(a - b).max() for a, b in zip(outputs, others, strict=True)])),
+            float(np.max([_largest(a, b) for a, b in zip(outputs, others, strict=True)])),
             float(np.mean([np.mean(a == b) for a, b in zip(*tops, strict=True)])),
             *((self.apart.gradients, cosine(*gradients)) if len(gradients) == 2 else (None, None)),
         )
@@ -580,6 +609,12 @@ class _Comparison:
         places = sorted(chosen)
         cotangents = None if self.cotangents is None else take(self.cotangents, places)
         return to_double([array[places] for array in self.samples]), cotangents
+
+
+def _largest(one: np.ndarray, other: np.ndarray) -> float:
+    """Largest difference; equal infinities are none."""
+    with np.errstate(invalid="ignore"):
+        return float(np.max(np.where(one == other, 0, np.abs(one - other)), initial=0.0))
 
 
 def measure_sizes(pair: Pair, sets: Sequence[Arrays]) -> Sizes:
@@ -632,38 +667,59 @@ class _NextTo:
         floor: How far the original moves and the two models are apart, the smaller of both, where it is largest.
         own: The original's rounding, measured in double precision, where it is largest.
         always: How far the translated model is from the original in double precision, where that is least.
+        nearest: How far the translated model's gradients at the samples are from what the original gives next to them,
+            for each sample where that is least.
     """
 
     floor: Apart = NO_ROUNDING
     own: Apart = NO_ROUNDING
     always: Apart = NO_ROUNDING
+    nearest: float = np.inf
 
 
 def _move_next_to(compared: _Comparison, generator: np.random.Generator, *, in_double: bool) -> _NextTo:
     """How far the original's results move next to the samples, and the two models are apart there as well.
 
-    Rounding does both: it moves gradients in leaps, whenever one unit passes the edge of its ReLU, at some samples, in
-    one of the models or the other. So the original moves next to the samples, and there the models are apart too, if
-    enough samples are drawn. What they do at the very samples alone (values that are equal, as in a maximum) is a
-    fault; and what the translated model does everywhere and the original nowhere, which double precision tells, one of
-    single precision.
+    Rounding moves gradients in leaps, whenever one unit passes the edge of its ReLU, in one of the models or the other.
+    Where that is at the very samples, what the translated model gives there is what the original gives next to them;
+    where it is everywhere, the original moves next to the samples, and the models are apart there as well. A fault does
+    neither; and what the translated model does everywhere and the original nowhere, which double precision tells, is
+    one of single precision.
     """
     pair, (given, cotangents) = compared.pair, compared.of_gradients
     samples = given if pair.models[0].unit < SINGLE_UNIT else [_as_single(one) for one in given]
     steps, here = _steps(pair.models[0], samples, generator), pair.run(0, samples, cotangents, recorded_alone=True)
     found = _NextTo(always=compared.apart if in_double else NO_ROUNDING)
+    theirs, best = compared.results[1].gradients, here.gradients
     for _ in range(DRAWS):
         near = to_double(move(samples, steps, generator)) if in_double else move(samples, steps, generator)
         moved, other = (pair.run(which, near, cotangents, recorded_alone=True) for which in (0, 1))
         least = apart(here, moved, compared.sizes).smaller(apart(moved, other, compared.sizes))
         found = replace(found, floor=found.floor.larger(least))
+        if theirs is not None and best is not None and moved.gradients is not None:
+            best = _nearer(theirs, best, moved.gradients)
+            found = replace(found, nearest=gradient_difference(best, theirs, compared.sizes.inputs))
         if in_double:
             exact = pair.in_double.run(0, near, cotangents, recorded_alone=True)
             mine, its = (apart(exact, single, compared.sizes) for single in (moved, other))
             found = replace(found, own=found.own.larger(mine), always=found.always.smaller(its))
-        if not (compared.apart.beyond(_allowed(found.floor)) or found.always.beyond(_allowed(found.own))):
+        apart_yet = replace(compared.apart, gradients=min(compared.apart.gradients, found.nearest))
+        if not (apart_yet.beyond(_allowed(found.floor)) or found.always.beyond(_allowed(found.own))):
             break
     return found
+
+
+def _nearer(gradients: Arrays, one: Arrays, other: Arrays) -> list[np.ndarray]:
+    """For each sample the gradients, of all inputs, that are nearer to the given ones."""
+    distances = [
+        sum(
+            np.linalg.norm((a - b).reshape(len(a), -1).astype(np.float64), axis=1) / (np.linalg.norm(a) or 1.0)
+            for a, b in zip(gradients, each, strict=True)
+        )
+        for each in (one, other)
+    ]
+    is_nearer = distances[1] < distances[0]
+    return [np.where(is_nearer.reshape(-1, *(1,) * (a.ndim - 1)), b, a) for a, b in zip(one, other, strict=True)]
 
 
 def _steps(original: Side, samples: Arrays, generator: np.random.Generator) -> float:

@@ -418,11 +418,16 @@ def random_like(arrays: Arrays, samples: int, generator: np.random.Generator) ->
 def move(arrays: Arrays, steps: float, generator: np.random.Generator) -> list[np.ndarray]:
     """Inputs moved up or down, at random, by some units in the last place."""
     return [
-        array + steps * np.spacing(np.abs(array)) * generator.choice([-1, 1], array.shape).astype(array.dtype)
-        if is_floating(array)
-        else array
+        _move_values(array, steps, generator.choice([-1, 1], array.shape)) if is_floating(array) else array
         for array in arrays
     ]
+
+
+def _move_values(array: np.ndarray, steps: float, signs: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(array), array + steps * np.spacing(np.abs(array)) * signs, array).astype(
+            array.dtype
+        )
 
 
 def take(arrays: Sequence[np.ndarray | None], places: Sequence[int]) -> list[np.ndarray | None]:
@@ -467,6 +472,13 @@ class Excerpt:
 
         cotangents = None if self.cotangents is None else sized(self.cotangents)
         return Excerpt(self.pair, sized(self.inputs), sized(self.outputs), cotangents, sized(self.gradients))
+
+    def take(self, places: Sequence[int]) -> Excerpt:
+        """Some of the samples."""
+        cotangents = None if self.cotangents is None else take(self.cotangents, places)
+        parts = ([one[places] for one in arrays] for arrays in (self.inputs, self.outputs, self.gradients))
+        inputs, outputs, gradients = parts
+        return Excerpt(self.pair, inputs, outputs, cotangents, gradients)
 
     @property
     def results(self) -> Results:

@@ -18,6 +18,7 @@ from cfi_core.heads import at_head
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
 from cfi_core.specs import Completeness, Kind, Total
+from cfi_core.turns import aside
 
 SHARE = 0.25
 """A gap is told relative to the total, or to this share of what took part, where that is more: a total that is small
@@ -219,7 +220,7 @@ class _Explained:
         assert function is not None
         chosen = outputs if target.output is None else dict(items(outputs))[target.output]
         taken = map_structure(lambda leaf: adapter.tensor(leaf[rows.ravel()], self.prepared.model), chosen)
-        found = function(taken)
+        found = aside(function)(taken)  # it may wait for other calls
         array = adapter.to_numpy(found) if adapter.is_tensor(found) else np.asarray(found)
         return array.astype(np.float64).reshape(rows.shape)
 

@@ -8,15 +8,12 @@ bridge is the user's model itself, and is not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from cfi_core.certificate import NO_ROUNDING, Certificate, certify_at, confirm
-from cfi_core.comparison import Apart, Excerpt, Opened, Pair, Side, is_floating
+from cfi_core.certificate import Certificate, certify_at, confirm
+from cfi_core.comparison import Excerpt, Opened, Pair, Side, is_floating
 from cfi_core.errors import FOREIGN, UnfaithfulTranslationError, told
 from cfi_core.framework import Pass, Passes
 from cfi_core.framework.axes import Permutation, permutation_at, unpermute
@@ -26,9 +23,6 @@ from cfi_core.records import Call, Carried, Prepared, Run, Translation
 from cfi_core.specs import Need
 
 MOST_SAMPLES, MOST_WITH_GRADIENTS = 32, 8  # that are compared
-
-# What runs have shown of the rounding of converted models, which need not be measured again.
-_rounding: WeakKeyDictionary[Any, Apart] = WeakKeyDictionary()
 
 
 def confirm_run(call: Call, prepared: Prepared, carried: Carried, run: Run) -> Prepared:
@@ -40,7 +34,12 @@ def confirm_run(call: Call, prepared: Prepared, carried: Carried, run: Run) -> P
     translation = prepared.translation
     if translation is None or run.passes is None:
         return prepared
-    certificate = _confirm(call, _sides(call, prepared, carried), run.passes, _with_rounding(translation))
+    sides, certificate = _sides(call, prepared, carried), translation.certificate
+    if sides is None:
+        note = "the run not compared (the softmax that was left out of the converted model was not found in yours)"
+        certificate = replace(certificate, notes=(*certificate.notes, note))
+    else:
+        certificate = _confirm(call, sides, run.passes, translation)
     if not certificate.faithful:
         names, method = ", ".join(translation.route.names), call.plan.method
         raise UnfaithfulTranslationError(
@@ -49,27 +48,19 @@ def confirm_run(call: Call, prepared: Prepared, carried: Carried, run: Run) -> P
             f"(cfi.translators() lists them), or a toolset of the model's own framework.",
             certificate,
         )
-    with suppress(TypeError):  # a model of a kind that cannot be watched
-        _rounding[translation.model] = certificate.floor
     return replace(prepared, translation=replace(translation, certificate=certificate))
 
 
-def _with_rounding(translation: Translation) -> Translation:
-    """With all that is known of the models' rounding."""
-    with suppress(TypeError):
-        certificate, known = translation.certificate, _rounding.get(translation.model, NO_ROUNDING)
-        return replace(translation, certificate=replace(certificate, floor=certificate.floor.larger(known)))
-    return translation
-
-
-def _sides(call: Call, prepared: Prepared, carried: Carried) -> tuple[Side, Side]:
-    """Both models, up to where the method explains the converted one."""
+def _sides(call: Call, prepared: Prepared, carried: Carried) -> tuple[Side, Side] | None:
+    """Both models, up to where the method explains the converted one; None if that place is not found in the user's."""
     adapter, translation, model = call.original.adapter, prepared.translation, carried.request.model
     assert translation is not None
-    twin = adapter.twin(call.original.model)
-    head = at_head(call, adapter, adapter.twin(call.original.model), call.inputs.passed)
-    # A softmax that is found in the user's model alone was not left out of what ran.
-    original = head.model if head.explained == carried.explained else twin
+    original = adapter.twin(call.original.model)
+    if carried.cut:
+        head = at_head(call, adapter, original, call.inputs.passed)
+        if not head.cut:
+            return None
+        original = head.model
     return Side(adapter, original), Side(prepared.adapter, model, translation.input_axes, translation.output_axes)
 
 
@@ -84,34 +75,38 @@ def _confirm(call: Call, sides: tuple[Side, Side], passes: Passes, translation: 
         for group in _alike(kept, with_gradients=not rules)
     ]
     certificate = earlier
-    if excerpts:
-        compared = sum(len(one.inputs[0]) for one in excerpts)
-        label = f"{compared} of the {passes.samples} samples that the run fed to it"
-        certificate = _measure(call, excerpts, lambda given: confirm(given, label, earlier, call.seed), earlier)
-    elif not method.alters_model:
+    compared = sum(len(one.inputs[0]) for one in excerpts)
+    label = f"{compared} of the {passes.samples} samples that the run fed to it"
+    for excerpt in excerpts:
+        certificate = _measure(call, excerpt, lambda one, known: confirm(one, label, known, call.seed), certificate)
+    if not excerpts and not method.alters_model:
         certificate = replace(earlier, notes=(*earlier.notes, "the run not compared (nothing of it could be recorded)"))
     if rules and certificate.faithful:
         arrays = excerpts[0].inputs if excerpts else (*call.inputs.arrays, *call.inputs.held_arrays)
-        fed = [Excerpt(Pair(sides), [array[:MOST_WITH_GRADIENTS] for array in arrays], ())]
-        label, former = "samples of the run, apart from it", certificate
+        fed = Excerpt(Pair(sides), [array[:MOST_WITH_GRADIENTS] for array in arrays], ())
+        apart = "samples of the run (compared apart from the method's rules)"
         certificate = _measure(
-            call, fed, lambda given: certify_at(*sides, given[0].inputs, label, former, call.seed), former
+            call, fed, lambda one, known: certify_at(*sides, one.inputs, apart, known, call.seed), certificate
         )
     return certificate
 
 
 def _measure(
-    call: Call, excerpts: list[Excerpt], measure: Callable[[list[Excerpt]], Certificate], earlier: Certificate
+    call: Call, excerpt: Excerpt, measure: Callable[[Excerpt, Certificate], Certificate], known: Certificate
 ) -> Certificate:
-    """On the samples; on as many at once as the user gave, if the user's model takes no other number."""
-    reason = ""
-    for given in (excerpts, [one.resize(call.inputs.samples) for one in excerpts]):
+    """On the samples; in portions of as many as the user gave, if the user's model takes no other number."""
+    reason, size = "", call.inputs.samples
+    count = -(-len(excerpt.inputs[0]) // size) * size
+    for portions in ([excerpt], [excerpt.resize(count).take(range(at, at + size)) for at in range(0, count, size)]):
+        certificate = known
         try:
-            return measure(given)
+            for one in portions:
+                certificate = measure(one, certificate)
+            return certificate
         except FOREIGN as error:
             reason = told(error)
     note = f"the run not compared (your model does not take its samples: {reason})"
-    return replace(earlier, notes=(*earlier.notes, note))
+    return replace(known, notes=(*known.notes, note))
 
 
 def _alike(kept: Sequence[Pass], *, with_gradients: bool) -> list[list[Pass]]:

@@ -100,7 +100,8 @@ class Examination:
         numbers = self._state.numbers(self.twin)
         passes = _Passes(self._adapter, self.twin, self._inputs, probe)
         found, warning = passes.compare()
-        counted = [name for name, value in self._state.numbers(self.twin).items() if numbers.get(name, value) != value]
+        after = self._state.numbers(self.twin).items()
+        counted = [name for name, value in after if value == value and numbers.get(name, value) != value]
         written = (*self._state.changed(self.twin), *counted)
         if written:
             what = "which is undone" if self._state.is_whole else "which stays so: the model is too large to be copied"

@@ -234,6 +234,32 @@ def test_leaps_of_both_models_are_rounding(pair, images, seed):
     assert certificate.faithful, str(certificate)
 
 
+class Edge(Imprecise):
+    """One unit of the first sample lies at the edge of its ReLU: in single precision on this side of it or on that."""
+
+    def __init__(self, edge, factor=1.0):
+        super().__init__(0.0)
+        self.edge, self.factor = edge, factor
+
+    def vjp(self, model, inputs, cotangents):
+        outputs, (gradient,) = super().vjp(model, inputs, cotangents)
+        if not getattr(model, "precise", False):
+            gradient = gradient * self.factor
+            is_open = inputs[0].reshape(len(gradient), -1).sum(1) > self.edge
+            gradient = gradient * (1 + 0.05 * is_open[:, None, None, None])
+        return outputs, [gradient]
+
+
+@pytest.mark.parametrize(("factor", "faithful"), [(1.0, True), (1.02, False), (-1.0, False)])
+def test_a_unit_at_its_edge_is_rounding_and_excuses_nothing_else(pair, images, factor, faithful):
+    images = images.astype(np.float32)
+    edge = float(images[0].astype(np.float64).sum())
+    one = Side(Edge(edge + 1e-9), pair[0].model)
+    other = replace(pair[1], adapter=Edge(edge - 1e-9, factor))
+    certificate = certify(one, other, [images])
+    assert certificate.faithful is faithful, str(certificate)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_leaps_of_the_translation_alone_at_every_sample_are_none(pair, images, seed):
     one, other = Side(Leaping(1e9, seed), pair[0].model), replace(pair[1], adapter=Leaping(1, seed))

@@ -258,6 +258,11 @@ def test_what_a_pass_writes_is_told_and_undone(registry):
         assert held == [1.0, 2.0]
 
 
+def test_a_number_that_is_none_is_not_written(registry, monkeypatch):
+    monkeypatch.setattr(_State, "numbers", lambda state, model: {"missing": float("nan")}, raising=False)
+    assert not examine(registry, linear, TABLE, adapter=KnownAdapter([1.0])).writes
+
+
 def test_what_cannot_be_undone_is_told(registry, monkeypatch):
     held = [1.0]
     monkeypatch.setattr(_State, "is_whole", False)

@@ -303,3 +303,44 @@ def test_the_gradient_of_a_feature_in_units_of_a_million(monkeypatch):
     plant(monkeypatch, lambda made: Faulty(made, lambda faulty, x: faulty.model(Backward.apply(x, signs))))
     with pytest.raises(cfi.UnfaithfulTranslationError, match="input gradients"):
         cfi.attribute(model, "input_x_gradient", "captum", inputs=rows, target=2, translator="keras-torch")
+
+
+# what the user's model does not have, or gives no number for
+
+
+def onnx_model() -> Any:
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(3).normal(size=(6, 3)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Tanh", ["h"], ["y"])]
+    given, out = (helper.make_tensor_value_info(*one) for one in (("x", 1, ["n", 6]), ("y", 1, ["n", 3])))
+    graph = helper.make_graph(nodes, "g", [given], [out], [numpy_helper.from_array(weights, "w")])
+    assert TensorProto.FLOAT == 1
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_of_a_model_without_gradients_the_outputs_of_the_run_are_compared(monkeypatch):
+    rows = np.random.default_rng(2).normal(size=(4, 6)).astype(np.float32)
+    call: Any = {"inputs": rows, "target": 1, "translator": "conversion", "exec_args": {"n_steps": 20}}
+    found = cfi.attribute(onnx_model(), "integrated_gradients", "captum", **call)
+    assert "that the run fed to it" in found.certificate.measurements[-1].samples_of
+    assert any("gradients of the run not compared" in note for note in found.certificate.notes)
+    plant(monkeypatch, lambda model: Faulty(model, in_large_batches).eval())
+    with pytest.raises(cfi.UnfaithfulTranslationError, match="While integrated_gradients ran"):
+        cfi.attribute(onnx_model(), "integrated_gradients", "captum", **call)
+
+
+def test_what_is_no_number_in_both_models_is_told_as_that():
+    given = keras.Input((6,))
+    model = keras.Model(given, keras.layers.Dense(3)(given / keras.ops.sum(given, axis=1, keepdims=True)))
+    rows = 1 + np.random.default_rng(2).uniform(size=(4, 6)).astype(np.float32)
+    with pytest.raises(cfi.MethodError, match="NaN"):
+        cfi.attribute(model, "feature_ablation", "captum", inputs=rows, target=1, translator="keras-torch",
+                      exec_args={"feature_mask": np.zeros((1, 6), int)})  # fmt: skip
+
+
+def test_whole_numbers_are_measured_thoroughly_too():
+    given = keras.Input((6,), dtype="uint8")
+    model = keras.Model(given, keras.layers.Dense(3)(keras.layers.Rescaling(1 / 255)(given)))
+    rows = np.random.default_rng(2).integers(0, 255, (4, 6)).astype(np.uint8)
+    assert cfi.translate(model, "torch", inputs=rows, thorough=True).certificate.faithful

@@ -232,7 +232,7 @@ def _computed(
     model = adapter.twin(model)
     tensors = [adapter.tensor(one, model) for one in permute_all(arrays, found.input_axes)]
     outputs = flatten(adapter.outputs(model, tensors))
-    gradients = adapter.vjp(model, tensors, [np.ones_like(one) for one in outputs])
+    _, gradients = adapter.vjp(model, tensors, [np.ones_like(one) for one in outputs])
     return [*outputs, *(one for one in gradients if one is not None)]
 
 

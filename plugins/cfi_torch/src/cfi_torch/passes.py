@@ -55,7 +55,11 @@ class _Watch:
 
     def leave(self, model: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
         """After a pass, whose arguments may be others than it was called with."""
-        if not args or not all(isinstance(one, torch.Tensor) and one.ndim and len(one) == len(args[0]) for one in args):
+        if (
+            not args
+            or not all(isinstance(one, torch.Tensor) and one.numel() for one in args)
+            or not all(isinstance(one, torch.Tensor) and one.ndim and len(one) == len(args[0]) for one in args)
+        ):
             return
         kept = self._passes.open(len(args[0]), _extremes(args[0]))
         kept.changed = self._changed or any(len(one) != kept.samples for one in self._given.values())
