@@ -691,8 +691,10 @@ def _move_next_to(compared: _Comparison, generator: np.random.Generator, *, in_d
     steps, here = _steps(pair.models[0], samples, generator), pair.run(0, samples, cotangents, recorded_alone=True)
     found = _NextTo(always=compared.apart if in_double else NO_ROUNDING)
     theirs, best = compared.results[1].gradients, here.gradients
-    for _ in range(DRAWS):
-        near = to_double(move(samples, steps, generator)) if in_double else move(samples, steps, generator)
+    for draw in range(DRAWS):
+        # From one unit on: a single switch shows nearby, and farther away where all of them do.
+        near = move(samples, steps ** (draw % 3 / 2), generator)
+        near = to_double(near) if in_double else near
         moved, other = (pair.run(which, near, cotangents, recorded_alone=True) for which in (0, 1))
         least = apart(here, moved, compared.sizes).smaller(apart(moved, other, compared.sizes))
         found = replace(found, floor=found.floor.larger(least))
