@@ -11,7 +11,7 @@ from cfi_core.records import Route
 Failures = Mapping[Route, TranslationError]
 """In the order in which the routes were tried, the best one first."""
 
-_ADVICE = re.compile(r" Try another translator\b.*$")  # they were tried
+_ADVICE = re.compile(r" (Try another translator\b|Pass translator='conversion').*$")  # they were tried
 _LONGEST_CLAUSE = 120
 
 
