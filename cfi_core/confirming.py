@@ -153,21 +153,26 @@ def _excerpt(sides: tuple[Side, Side], passes: Sequence[Pass], count: int, *, wi
     taken = sorted(_gradients(one)) if with_gradients else []
     places = _choose(passes, MOST_WITH_GRADIENTS if taken else MOST_SAMPLES)
 
-    def rows(arrays: Callable[[Pass], Mapping[int, np.ndarray]], axes: Sequence[Permutation]) -> dict[int, np.ndarray]:
+    def rows(
+        arrays: Callable[[Pass], Mapping[int, np.ndarray]], axes: Mapping[int, Permutation]
+    ) -> dict[int, np.ndarray]:
         """Of every position, rows of each of the passes."""
         return {
-            i: unpermute(np.concatenate([arrays(each)[i][at] for each, at in places]), permutation_at(axes, i))
+            i: unpermute(np.concatenate([arrays(each)[i][at] for each, at in places]), axes.get(i))
             for i in sorted(arrays(one))
         }
 
-    inputs = [*rows(lambda each: dict(enumerate(each.inputs)), side.input_axes).values()]
-    replaced = rows(lambda each: each.activations, side.input_axes[len(inputs) :])
-    outputs = rows(lambda each: each.outputs, side.output_axes)
+    width, of_outputs = len(one.inputs), dict(enumerate(side.output_axes))
+    of_inputs = dict(enumerate(side.input_axes[:width]))
+    of_layers = dict(zip(sorted(one.activations), side.input_axes[width:], strict=False))
+    inputs = [*rows(lambda each: dict(enumerate(each.inputs)), of_inputs).values()]
+    replaced = rows(lambda each: each.activations, of_layers)
+    outputs = rows(lambda each: each.outputs, of_outputs)
     arrays = [*inputs, *replaced.values()]
     if not taken:
         return Excerpt(Pair(sides, asked=(*outputs,)), arrays, [*outputs.values()])
-    back = rows(_gradients, side.input_axes[side.first :])
-    cotangents = rows(lambda each: each.cotangents, side.output_axes)
+    back = rows(_gradients, of_layers if replaced else of_inputs)
+    cotangents = rows(lambda each: each.cotangents, of_outputs)
     positions = [*replaced] or range(len(inputs))
     found = [i for i, array in zip(positions, arrays[side.first :], strict=True) if is_floating(array)]
     pair = Pair(sides, asked=(*outputs,), taken=tuple(found.index(i) for i in taken))
