@@ -160,11 +160,6 @@ class Certificate:
     sizes: Sizes | None = None
 
     @property
-    def has_double(self) -> bool:
-        """Whether nothing speaks against copies of both models in double precision, as far as they were tried."""
-        return not self.in_single
-
-    @property
     def faithful(self) -> bool:
         """Whether the translated model computes the same within rounding."""
         return not self.faults

@@ -123,7 +123,7 @@ def find_layers(original: Side, translated: Side, arrays: Arrays, certificate: C
     floor, found = certificate.gradient_floor or 0.0, None
     if not certificate.in_double:
         found = map_layers(original, translated, arrays, floor)
-        if not found.uncertain or not certificate.has_double:
+        if not found.uncertain or certificate.in_single:
             return found
     # A copy in double precision may refuse to show its layers in any way.
     with suppress(Exception):
