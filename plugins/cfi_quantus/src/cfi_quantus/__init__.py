@@ -1,0 +1,1 @@
+"""Quantus's metrics of explanations for Cross-Framework Introspection."""

@@ -1,0 +1,1 @@
+"""What this plugin offers. Importing it imports no framework."""

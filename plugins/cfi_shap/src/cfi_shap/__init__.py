@@ -1,0 +1,1 @@
+"""SHAP's explainers and plots for Cross-Framework Introspection."""

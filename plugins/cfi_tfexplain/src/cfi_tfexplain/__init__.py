@@ -1,0 +1,1 @@
+"""The methods of tf-explain for Cross-Framework Introspection."""

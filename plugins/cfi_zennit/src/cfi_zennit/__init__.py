@@ -1,0 +1,1 @@
+"""Zennit's layer-wise relevance propagation for Cross-Framework Introspection."""
