@@ -130,10 +130,15 @@ def test_occlusion_beside_captum(softmax_twins: Twins) -> None:
 
 
 def test_smooth_grad_beside_tf_keras_vis(twins: Twins) -> None:
-    """Within sampling error: both are means of 400 gradients with noise of the same width."""
-    own = {"tf-explain": {"num_samples": 400}, "tf-keras-vis": {"smooth_samples": 400}}
-    ours, theirs = (
-        explain(twins.keras_model, "smooth_grad", twins.last, toolset, exec_args=exec_args, **TARGETED).values
-        for toolset, exec_args in own.items()
-    )
-    assert np.linalg.norm(ours - theirs) <= 0.05 * np.linalg.norm(ours)
+    """Within sampling error, which two seeds of one toolset show."""
+
+    def mean(toolset: str, seed: int, **own: int) -> np.ndarray:
+        return cfi.attribute(
+            twins.keras_model, "smooth_grad", toolset, inputs=twins.last, seed=seed, exec_args=own, **TARGETED
+        ).values
+
+    ours, again = mean("tf-explain", 5, num_samples=400), mean("tf-explain", 6, num_samples=400)
+    theirs = mean("tf-keras-vis", 7, smooth_samples=400)
+    error = np.linalg.norm(ours - again)
+    assert error <= 0.1 * np.linalg.norm(ours)
+    assert np.linalg.norm(theirs - ours) <= 1.2 * error
