@@ -22,7 +22,7 @@ from cfi_core.specs import Kind
 PICTURE = "picture"
 """Name of the extra in which a toolset gives the picture that it draws itself."""
 
-_KNOWN = frozenset(inspect.signature(attribute).parameters) - {"model", "inputs", "plot"}
+_KNOWN = frozenset(inspect.signature(attribute).parameters) - {"model", "plot"}
 _EXPECTED = "The model is in training mode"  # begins what every call would warn of: a model that is trained is in it
 
 
@@ -54,8 +54,9 @@ class TrainingLog:
 
         Args:
             inputs: The samples to explain, as `cfi_core.attribute` takes them.
-            explanations: For each tag of the log, the arguments of `cfi_core.attribute` but for model and inputs.
-                `method_key` is the tag, if left out; of a list of layers, each has a picture of its own.
+            explanations: For each tag of the log, the arguments of `cfi_core.attribute` (or `visualize_features`), but
+                for the model. `method_key` is the tag and `inputs` those above, if left out; of a list of layers, each
+                has a picture of its own.
             every_epochs: Explain after each so many epochs.
             every_steps: Explain after each so many steps instead; one of both must be given.
             plot: Options of `Attribution.plot`.
@@ -119,7 +120,7 @@ class TrainingLog:
         except CFIError as error:
             if not self._rounds:
                 raise
-            warn(f"No picture of {tag!r} at {step}: {told(error)} The training goes on.", ModelWarning, error)
+            warn(f"No picture of {tag!r} at {step}: {told(error)}. The training goes on.", ModelWarning, error)
 
 
 def picture_of(attribution: Attribution, **plot: Any) -> np.ndarray:
@@ -156,7 +157,7 @@ def _attributions(model: Any, inputs: Any, tag: str, arguments: Mapping[str, Any
     """The attribution of each layer, under the name of its picture."""
     of_inputs = {spec.kind for spec in methods(arguments["method_key"])} != {Kind.FEATURE_VISUALIZATION}
     explain: Callable[..., Any] = attribute if of_inputs else visualize_features
-    own: Mapping[str, Any] = {**arguments, "inputs": inputs} if of_inputs else arguments
+    own: Mapping[str, Any] = {"inputs": inputs, **arguments} if of_inputs else arguments
     layers = own.get("layer")
     several = layers if isinstance(layers, list | tuple) else [layers]
     for layer in several:

@@ -43,9 +43,10 @@ class ExplanationCallback(keras.callbacks.Callback):
         Args:
             log_dir: Folder of the event file.
             inputs: The samples to explain, as `cfi_core.attribute` takes them.
-            explanations: For each tag of the log, the arguments of `cfi_core.attribute` but for model and inputs:
-                `{"cam": {"method_key": "grad_cam", "toolset": "captum", "layer": ["conv1", "conv2"], "target": 3}}`.
-                `method_key` is the tag, if left out; of a list of layers, each has a picture of its own (`cam/conv1`).
+            explanations: For each tag of the log, the arguments of `cfi_core.attribute` (or `visualize_features`), but
+                for the model: `{"cam": {"method_key": "grad_cam", "toolset": "captum", "layer": ["conv1", "conv2"]}}`.
+                `method_key` is the tag and `inputs` those above, if left out; of a list of layers, each has a picture
+                of its own (`cam/conv1`).
             every_epochs: Explain after each so many epochs.
             every_steps: Explain after each so many steps (batches) instead.
             plot: Options of `Attribution.plot`.
