@@ -255,7 +255,7 @@ def ascend(front: Any, start: np.ndarray, channel: int, rate: float, steps: int,
             if penalty is not None:
                 gain -= penalty(image)
         image.assign_add(rate * tape.gradient(gain, image))
-    return np.array(image)
+    return image.numpy()
 
 
 @pytest.mark.parametrize("regularized", [False, True])
