@@ -13,6 +13,7 @@ import numpy as np
 
 from cfi_core.errors import InputError, LayerError, NoGradientError
 from cfi_core.framework.axes import Arrays, named_axes
+from cfi_core.framework.parameters import Parameters
 from cfi_core.framework.passes import Passes
 from cfi_core.framework.state import State
 
@@ -123,6 +124,37 @@ class FrameworkAdapter(ABC):
     def declared_integer(self, model: Any, position: int) -> bool | None:
         """Whether the model declares that input as one of integers; None if it declares nothing."""
         return None
+
+    def input_names(self, model: Any) -> tuple[str, ...] | None:
+        """What the model calls its inputs, in the order in which it takes them; None if they have no names."""
+        return None
+
+    def columns(self, model: Any) -> tuple[str, ...] | None:
+        """Names of the columns of the table that the model takes, in its order; None if it knows none."""
+        return None
+
+    def by_name(self, model: Any, names: Sequence[str], constants: Mapping[str, Any]) -> Any:
+        """A model that takes its inputs one by one in the order of these names.
+
+        It holds what the user's model holds (weights, layers, mode, hooks), and can be used in its place.
+
+        Args:
+            model: The user's model.
+            names: What the user called the inputs.
+            constants: By name, what is no array, and is part of every pass as it is.
+
+        Raises:
+            InputError: The model takes other names, or none.
+        """
+        known = self.input_names(model)
+        if known is None:
+            raise InputError(
+                f"The inputs of this {self.name} model have no names. Pass an array, or a tuple of arrays in its order."
+            )
+        Parameters(known, frozenset(known)).check(names, constants, "the model")
+        if tuple(names) != known:
+            raise InputError(f"The model takes its inputs in this order: {', '.join(known)}. Pass them so.")
+        return model
 
     @abstractmethod
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:

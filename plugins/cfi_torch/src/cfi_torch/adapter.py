@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from cfi_core.errors import InputError
 from cfi_core.framework import FrameworkAdapter, Layer, Passes, flatten, map_structure
-from cfi_torch import content
+from cfi_torch import content, naming
 from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.passes import watch_passes
@@ -115,6 +115,14 @@ class TorchAdapter(FrameworkAdapter):
     def restore(self, held: Mapping[str, bytes]) -> nn.Module:
         """From such files, which hold no code."""
         return graphs.read(held)
+
+    def input_names(self, model: nn.Module) -> tuple[str, ...] | None:
+        """Parameters of the forward pass."""
+        return naming.parameters_of(model).names or None
+
+    def by_name(self, model: nn.Module, names: Sequence[str], constants: Mapping[str, Any]) -> nn.Module:
+        """The module itself in another class, whose forward pass calls the module's own by keyword."""
+        return naming.by_name(model, names, constants)
 
     def channel_axis(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """Axis 1, but the last one where features lie there.
