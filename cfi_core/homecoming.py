@@ -170,6 +170,7 @@ def _provenance(
         "certificate": str(translation.certificate) if translation else "native: nothing to certify",
         "function": call.purity.found,
         "explained": carried.explained,
+        "inputs": f"the output of layer {call.original.embedding!r}" if call.original.embedding else "as given",
         "neuron": repr(arguments.neuron) if callable(arguments.neuron) else arguments.neuron,
         "defaults": arguments.defaults,
         "applied": dict(result.applied),

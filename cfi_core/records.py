@@ -89,6 +89,7 @@ class Original:
     adapter: FrameworkAdapter
     model: Any
     names: InputNames | None = None  # of the inputs, where they were given by name: `model` takes them so
+    embedding: str = ""  # the layer whose output `model` takes in the place of tokens
 
 
 @dataclass(frozen=True)

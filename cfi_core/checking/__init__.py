@@ -15,6 +15,7 @@ import numpy as np
 
 from cfi_core.adapters import as_arrays, framework_of_tensor, is_array
 from cfi_core.attribution import Outlets
+from cfi_core.checking.embedding import embed, needs_embedding
 from cfi_core.checking.inputs import (
     check_baselines,
     check_columns,
@@ -107,12 +108,9 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         check_columns(original, arguments.inputs, "inputs")
         check_columns(original, arguments.baselines, "baselines")
         inputs = read_inputs(registry, original, arguments.inputs, held)
-        integers = [array.dtype for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
-        if integers and Need.INPUT_GRADIENT in plan.method.needs:
-            raise InputError(
-                f"{plan.method.key} differentiates with respect to the inputs, and {integers[0]} inputs have no "
-                f"gradient. Explain a layer instead (for example layer_integrated_gradients at the embedding)."
-            )
+        if needs_embedding(plan, inputs):
+            plan, original, inputs = embed(registry, plan, original, inputs)
+            arguments = plan.arguments
         fits = [array.shape[:1] == (inputs.samples,) for array in inputs.held_arrays]
         if not plan.route.native and (len(fits) < len(inputs.held) or not all(fits)):
             raise InputError(

@@ -37,6 +37,21 @@ class Layer:
     output_shape: tuple[int | None, ...] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """A model from the output of its embedding on.
+
+    Attributes:
+        layer: Name of the layer that turns tokens into vectors.
+        activation: What it gives for the inputs.
+        model: Takes that in front of all inputs of the user's model, and uses it in the place of what the layer gives.
+    """
+
+    layer: str
+    activation: np.ndarray
+    model: Any
+
+
 class Runner(ABC):
     """A model made ready to run many times in its own framework, opened at some of its layers.
 
@@ -155,6 +170,13 @@ class FrameworkAdapter(ABC):
         if tuple(names) != known:
             raise InputError(f"The model takes its inputs in this order: {', '.join(known)}. Pass them so.")
         return model
+
+    def embedded(self, model: Any, inputs: Sequence[Any]) -> Embedded | None:
+        """The model from the output of its embedding on, where the first input, of tokens, goes into one layer alone.
+
+        Of a layer that is called several times the call that takes the tokens counts. None if there is no such layer.
+        """
+        return None
 
     @abstractmethod
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:

@@ -18,8 +18,9 @@ from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.overrides import TorchFunctionMode
 
 from cfi_core.errors import InputError
-from cfi_core.framework import FrameworkAdapter, Layer, Passes, flatten, map_structure
+from cfi_core.framework import Embedded, FrameworkAdapter, Layer, Passes, flatten, map_structure
 from cfi_torch import content, naming
+from cfi_torch.embedding import find_embedding, from_embedding
 from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.passes import watch_passes
@@ -123,6 +124,13 @@ class TorchAdapter(FrameworkAdapter):
     def by_name(self, model: nn.Module, names: Sequence[str], constants: Mapping[str, Any]) -> nn.Module:
         """The module itself in another class, whose forward pass calls the module's own by keyword."""
         return naming.by_name(model, names, constants)
+
+    def embedded(self, model: nn.Module, inputs: Sequence[Any]) -> Embedded | None:
+        """From the output of the layer on that is given the tokens, of TorchScript none."""
+        if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+            return None
+        found = find_embedding(self.twin(model), inputs)
+        return None if found is None else Embedded(found[0], self.to_numpy(found[1]), from_embedding(model, found[0]))
 
     def channel_axis(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """Axis 1, but the last one where features lie there.

@@ -41,9 +41,7 @@ def by_name(model: nn.Module, names: Sequence[str], constants: Mapping[str, Any]
         raise InputError(
             f"The {type(model).__name__} {what}, and cannot be called by name here. Pass a tuple; its order is {order}."
         )
-    view: nn.Module = object.__new__(_class_by_name(type(model), tuple(names), MappingProxyType(dict(constants))))
-    object.__setattr__(view, "__dict__", model.__dict__)
-    return view
+    return view(model, _class_by_name(type(model), tuple(names), MappingProxyType(dict(constants))))
 
 
 def _class_by_name(kind: Any, names: tuple[str, ...], constants: Mapping[str, Any]) -> type[nn.Module]:
@@ -63,9 +61,21 @@ def _new_class(kind: type[nn.Module], names: tuple[str, ...], constants: Mapping
     def forward(self: nn.Module, *values: Any) -> Any:
         return kind.forward(self, **dict(zip(names, values, strict=True)), **constants)
 
-    # Of this module, so that what the class is known by includes the names (see `cfi_torch.content`).
-    described = {"forward": forward, "__module__": __name__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind,), described)
+    given = ", ".join([*names, *(f"{name}={value!r}" for name, value in constants.items())])
+    return derive(kind, forward, given)
+
+
+def derive(kind: type[nn.Module], forward: Callable[..., Any], how: str) -> type[nn.Module]:
+    """A class of modules with another forward pass; its name says how it is called, and it is known by its name."""
+    names = {"__module__": kind.__module__, "__qualname__": f"{kind.__qualname__}({how})", "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind,), {"forward": forward, **names})
+
+
+def view(model: nn.Module, kind: type[nn.Module]) -> nn.Module:
+    """The module as one of a class derived from its own: all that it holds is shared."""
+    seen: nn.Module = object.__new__(kind)
+    object.__setattr__(seen, "__dict__", model.__dict__)
+    return seen
 
 
 def _call_by_name(
