@@ -71,7 +71,9 @@ def attribute(
             carried; of whole numbers alone, masks, positions and token types are carried.
         target: What to explain: a class index (a negative one counts from the end; also as an array of one element),
             a list with one per sample, a tuple into the output (of a model with several outputs: beginning with the
-            output's position or key), or a callable of the output.
+            output's position or key), or a callable of the output. `"predicted"` is the class with the largest value of
+            each sample; a class may go by its name where the model knows it (`classes_` of an estimator,
+            `config.id2label` of a transformer).
         layer: A layer of the model: the object or its name.
         neuron: Index of a unit of the layer's output (axes after the first, in the model's order), or a callable.
         baselines: Reference inputs: a number, or arrays with the axes of the inputs.

@@ -28,6 +28,7 @@ class ArrayModel:
         function: Takes one array per input.
         shapes: Of its inputs, sample axis first; None where nothing declares them.
         columns: Names of the columns of the table that it takes; None where it knows none.
+        classes: Names of the classes that it scores; None where it knows none.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class ArrayModel:
         function: Callable[..., Any],
         shapes: tuple[tuple[int | None, ...], ...] | None = None,
         columns: tuple[str, ...] | None = None,
+        classes: tuple[str, ...] | None = None,
     ) -> None:
         self.function = function
         self.shapes = shapes
         self.columns = columns
+        self.classes = classes
 
     def __call__(self, *inputs: np.ndarray) -> Any:
         """Runs the function on copies, and copies what it gives: it may write to the ones and reuse the others.
@@ -83,12 +86,16 @@ class ArrayAdapter(FrameworkAdapter):
             )
         features = getattr(owner, "n_features_in_", None)
         shapes = ((None, int(features)),) if isinstance(features, int | np.integer) else None
-        names = getattr(owner, "feature_names_in_", None)
-        return ArrayModel(_on_frames(scores, owner), shapes, None if names is None else tuple(map(str, names)))
+        columns, classes = (_names(getattr(owner, name, None)) for name in ("feature_names_in_", "classes_"))
+        return ArrayModel(_on_frames(scores, owner), shapes, columns, classes)
 
     def input_shapes(self, model: ArrayModel) -> tuple[tuple[int | None, ...], ...] | None:
         """The shape that an estimator was fitted on."""
         return model.shapes
+
+    def class_names(self, model: ArrayModel) -> tuple[str, ...] | None:
+        """The classes of an estimator that have names; numbers are indices of their own."""
+        return model.classes
 
     def columns(self, model: ArrayModel) -> tuple[str, ...] | None:
         """Those of the data frame that an estimator was fitted on."""
@@ -133,6 +140,12 @@ class ArrayRunner(Runner):
     def run(self, stage: int, values: Arrays) -> tuple[np.ndarray, ...]:
         """The outputs."""
         return tuple(flatten(self._model(*values)))
+
+
+def _names(labels: Any) -> tuple[str, ...] | None:
+    """Labels that are all words."""
+    is_words = isinstance(labels, np.ndarray) and labels.ndim == 1 and all(isinstance(one, str) for one in labels)
+    return tuple(map(str, labels)) if is_words else None
 
 
 def _as_array(value: Any) -> np.ndarray:

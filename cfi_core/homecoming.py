@@ -170,6 +170,7 @@ def _provenance(
         "certificate": str(translation.certificate) if translation else "native: nothing to certify",
         "function": call.purity.found,
         "explained": carried.explained,
+        "target": _describe_target(call),
         "inputs": f"the output of layer {call.original.embedding!r}" if call.original.embedding else "as given",
         "neuron": repr(arguments.neuron) if callable(arguments.neuron) else arguments.neuron,
         "defaults": arguments.defaults,
@@ -181,6 +182,15 @@ def _provenance(
         "seconds_per_step": seconds,
         "versions": _versions(registry, call, prepared),
     }
+
+
+def _describe_target(call: Call) -> Any:
+    """What was explained, as indices of the output in the user's axes; a function by its name."""
+    target = call.target
+    if target is None:
+        return None
+    what = repr(target.function) if target.function is not None else target.index
+    return what if target.output is None else (target.output, what)
 
 
 def _versions(registry: Registry, call: Call, prepared: Prepared) -> dict[str, str]:

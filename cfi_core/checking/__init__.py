@@ -123,7 +123,8 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         outputs = first_pass(
             registry, lambda: run_original(original, inputs, native=plan.route.native, twin=examination.twin)
         )
-        target = resolve_target(registry, arguments.target, outputs) if plan.explains_target else None
+        classes = original.adapter.class_names(original.model)
+        target = resolve_target(registry, arguments.target, outputs, classes) if plan.explains_target else None
         _check_like_inputs(registry, plan, inputs)
         at_layers = _at_layers(plan, original, inputs)
         purity = examination.judge(outputs)

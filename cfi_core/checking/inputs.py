@@ -147,6 +147,8 @@ def run_original(original: Original, inputs: Inputs, *, native: bool = False, tw
         hint = _integers("inputs", integers[0]) if integers else _repair(adapter, model, inputs)
         said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '').rstrip('.')}"
         raise InputError(f"The model fails on inputs of shape {shapes}: {said}. {hint}") from error
+    if not flatten(outputs):
+        raise InputError(f"The model gives {type(outputs).__name__}, in which there are no numbers to explain.")
     if native and inputs.samples == 1:
         outputs = map_structure(lambda output: output.reshape(output.shape or 1), outputs)
     for output in flatten(outputs):

@@ -144,6 +144,10 @@ class FrameworkAdapter(ABC):
         """What the model calls its inputs, in the order in which it takes them; None if they have no names."""
         return None
 
+    def class_names(self, model: Any) -> tuple[str, ...] | None:
+        """Names of the classes, in the order of the model's scores; None if it knows none."""
+        return None
+
     def columns(self, model: Any) -> tuple[str, ...] | None:
         """Names of the columns of the table that the model takes, in its order; None if it knows none."""
         return None

@@ -125,6 +125,12 @@ class TorchAdapter(FrameworkAdapter):
         """The module itself in another class, whose forward pass calls the module's own by keyword."""
         return naming.by_name(model, names, constants)
 
+    def class_names(self, model: nn.Module) -> tuple[str, ...] | None:
+        """Of the configuration that transformer libraries keep with a model (`config.id2label`)."""
+        labels = getattr(getattr(model, "config", None), "id2label", None)
+        is_complete = isinstance(labels, Mapping) and sorted(labels) == list(range(len(labels)))
+        return tuple(str(labels[place]) for place in range(len(labels))) if is_complete and labels else None
+
     def embedded(self, model: nn.Module, inputs: Sequence[Any]) -> Embedded | None:
         """From the output of the layer on that is given the tokens, of TorchScript none."""
         if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
