@@ -157,7 +157,7 @@ def test_scripted_and_frozen_models_run_and_their_layers_are_refused(compile_mod
     twin = ADAPTER.twin(scripted)
     np.testing.assert_allclose(ADAPTER.outputs(twin, [x]), model(x).detach(), rtol=1e-6)
     assert not ADAPTER.in_training_mode(scripted) and ADAPTER.layers(scripted) == ()
-    with pytest.raises(LayerError, match="Pass the nn.Module that it was made from"):
+    with pytest.raises(LayerError, match=r"Pass the nn.Module that it was made from"):
         ADAPTER.layer_name(scripted, "0")
 
 

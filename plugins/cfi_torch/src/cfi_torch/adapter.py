@@ -46,7 +46,7 @@ class TorchAdapter(FrameworkAdapter):
     # models
 
     def load(self, model: Any) -> nn.Module:
-        """The module, checked to have its weights; of an exported program its module; a module that calls a function."""
+        """The module (of an exported program its own), checked to have its weights; one that calls a function."""
         if isinstance(model, torch.export.ExportedProgram):
             model = _module_of(model)
         if not isinstance(model, nn.Module):
