@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def attribute(
     toolset: str | None = None,
     *,
     inputs: Any = None,
+    explain: Sequence[str] | None = None,
     target: Any = None,
     layer: Any = None,
     neuron: Any = None,
@@ -61,10 +63,17 @@ def attribute(
         method_key: For example `"grad_cam"`; `cfi.methods()` lists all.
         toolset: For example `"captum"`; None chooses one and warns if there are several.
         inputs: Array or tensor of any known framework, sample axis first, in the axis order of the model; a
-            tuple for a model with several inputs.
+            tuple for a model with several inputs; or a mapping of the model's own input names (a dict, what a
+            tokenizer gives), whose values then come home under these names. What is no array in it (flags, None) is
+            passed to the model as it is.
+        explain: Names of the inputs in such a mapping to explain; the others are carried: part of every pass, never
+            changed or differentiated. Left out, floating point inputs are explained and whole numbers beside them
+            carried; of whole numbers alone, masks, positions and token types are carried.
         target: What to explain: a class index (a negative one counts from the end; also as an array of one element),
             a list with one per sample, a tuple into the output (of a model with several outputs: beginning with the
-            output's position or key), or a callable of the output.
+            output's position or key), or a callable of the output. `"predicted"` is the class with the largest value of
+            each sample; a class may go by its name where the model knows it (`classes_` of an estimator,
+            `config.id2label` of a transformer).
         layer: A layer of the model: the object or its name.
         neuron: Index of a unit of the layer's output (axes after the first, in the model's order), or a callable.
         baselines: Reference inputs: a number, or arrays with the axes of the inputs.
@@ -99,6 +108,7 @@ def visualize_features(
     toolset: str | None = None,
     *,
     inputs: Any = None,
+    explain: Sequence[str] | None = None,
     target: Any = None,
     layer: Any = None,
     neuron: Any = None,
@@ -133,6 +143,7 @@ def plan(
     toolset: str | None = None,
     *,
     inputs: Any = None,
+    explain: Sequence[str] | None = None,
     target: Any = None,
     layer: Any = None,
     neuron: Any = None,
@@ -256,8 +267,10 @@ def translate(
         given = read_inputs(current, original, inputs)
         with unchanged_model(original):
             outputs = tuple(flatten(first_pass(current, lambda: run_original(original, given))))
-            job = Job(current, original, adapter_for(current, to), given.arrays, outputs)
-            return translate_model(job, routes, convert_thoroughly if thorough else convert_anew)
+            arrays = (*given.arrays, *given.held_arrays)
+            job = Job(current, original, adapter_for(current, to), arrays, outputs)
+            made = translate_model(job, routes, convert_thoroughly if thorough else convert_anew)
+        return replace(made, input_names=original.names.every if original.names else ())
 
 
 def layers(model: Any, inputs: Any = None) -> list[Layer]:
@@ -270,7 +283,7 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
     current = registry()
     with unchanged_process(current):
         original = load_original(current, model, inputs)
-        tensors = None if inputs is None else read_inputs(current, original, inputs).tensors
+        tensors = None if inputs is None else read_inputs(current, original, inputs).passed
         use(current, original, (), original.framework)
         with nullcontext() if tensors is None else unchanged_model(original):
             return list(first_pass(current, lambda: original.adapter.layers(original.model, tensors)))

@@ -35,8 +35,11 @@ from cfi_core.comparison import (
 from cfi_core.errors import NoGradientError
 from cfi_core.framework.axes import Arrays
 
-RESOLUTION = Apart(outputs=2e-6, columns=1e-3, gradients=1e-5)
-"""Up to here a difference is rounding without further questions; in double precision anything above is a fault."""
+RESOLUTION = Apart(outputs=5e-6, columns=1e-3, gradients=1e-5)
+"""Up to here a difference is rounding without further questions."""
+
+IN_DOUBLE = replace(RESOLUTION, outputs=2e-6)
+"""In double precision anything above is a fault."""
 
 IN_SINGLE = Apart(outputs=1e-4, columns=1e-3, gradients=1e-3)
 """The same where one of the models has no double precision, which would tell more."""
@@ -414,7 +417,7 @@ def bridge_tolerance(original: Side, outputs: Arrays) -> float:
     looks_short = any(not (one.view(np.uint32) & 0xFFFF).any() for one in singles)
     if looks_short and (original.unit > SINGLE_UNIT or any((one * 64 % 1).any() for one in singles)):
         units.append(2.0**-8)
-    return max(5 * RESOLUTION.outputs, 8 * max(units, default=0.0))
+    return max(2 * RESOLUTION.outputs, 8 * max(units, default=0.0))
 
 
 def gradient_tolerance(certificate: Certificate, tolerance: float) -> float:
@@ -490,7 +493,7 @@ def _judge_in_double(certificate: Certificate, compared: _Comparison) -> Certifi
     if own.beyond(MOST_ROUNDING) or others.beyond(MOST):
         raise TypeError("the copy in double precision computes something else")
     looked_at = replace(compared, samples=samples, results=(exact, other), cotangents=cotangents)
-    constants = RESOLUTION.larger(own.times(CONSTANTS))
+    constants = IN_DOUBLE.larger(own.times(CONSTANTS))
     return replace(
         certificate,
         in_double=(*certificate.in_double, looked_at.measurement),

@@ -11,7 +11,7 @@ import onnx
 import xxhash
 
 from cfi_core.errors import LayerError
-from cfi_core.framework import FrameworkAdapter, Layer
+from cfi_core.framework import FrameworkAdapter, Layer, Parameters
 from cfi_onnx import files
 from cfi_onnx.runner import OnnxRunner, fixed_samples, real_inputs, session
 from cfi_onnx.structure import check_in_memory, examine
@@ -77,6 +77,26 @@ class OnnxAdapter(FrameworkAdapter):
         if position >= len(inputs):
             return None
         return bool(np.issubdtype(_dtype(inputs[position]), np.integer))
+
+    def input_names(self, model: onnx.ModelProto) -> tuple[str, ...]:
+        """Of the graph's inputs, weights apart."""
+        return tuple(value.name for value in real_inputs(model))
+
+    def by_name(self, model: onnx.ModelProto, names: Sequence[str], constants: Mapping[str, Any]) -> onnx.ModelProto:
+        """A copy of the graph that lists its inputs in that order; the model itself where it does already.
+
+        Raises:
+            InputError: It takes other names.
+        """
+        known = {value.name: value for value in real_inputs(model)}
+        Parameters(tuple(known), frozenset(known)).check(names, constants, "the ONNX model")
+        if tuple(names) == tuple(known):
+            return model
+        copy = self.twin(model)
+        weights = [value for value in model.graph.input if value.name not in known]
+        del copy.graph.input[:]
+        copy.graph.input.extend([*(known[name] for name in names), *weights])
+        return copy
 
     def channel_axis(
         self, model: onnx.ModelProto, shape: Sequence[int | None], *, layer: str | None = None

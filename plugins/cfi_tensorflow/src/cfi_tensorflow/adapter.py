@@ -103,6 +103,20 @@ class TensorFlowAdapter(FrameworkAdapter):
         """Whether that Input layer, or the signature, takes integers."""
         return _view(model).declared_integer(position)
 
+    def input_names(self, model: Any) -> tuple[str, ...] | None:
+        """Of Input layers, a signature, or the parameters of a function."""
+        view = _view(model)
+        return None if isinstance(view, TracedLogits) else view.input_names()
+
+    def by_name(self, model: Any, names: Sequence[str], constants: Mapping[str, Any]) -> Any:
+        """The same graph of Keras layers with its inputs in another order; a function that calls any other model."""
+        view = _view(model)
+        return (
+            super().by_name(model, names, constants)
+            if isinstance(view, TracedLogits)
+            else self.load(view.by_name(names, constants))
+        )
+
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis."""
         return len(shape) - 1 if len(shape) > 2 else None

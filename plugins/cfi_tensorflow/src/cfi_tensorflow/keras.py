@@ -24,7 +24,7 @@ from keras.src.models.functional import Functional
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.Variable names distributed ones, too
 
 from cfi_core.errors import InputError
-from cfi_core.framework import Content, Layer, LayerCalls, flatten, identity
+from cfi_core.framework import Content, Layer, LayerCalls, Parameters, flatten, identity
 from cfi_core.turns import patching, restored_random
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import traced_logits
@@ -78,6 +78,27 @@ class KerasView:
         clone.set_weights(model.get_weights())
         _finalize(clone)
         return clone
+
+    def input_names(self) -> tuple[str, ...] | None:
+        """Keys of the inputs, or names of the Input layers; of another model, the parameters of its `call`."""
+        if not is_graph(self.model):
+            return _parameters(self.model).names or None
+        return tuple(_named_inputs(self.model))
+
+    def by_name(self, names: Sequence[str], constants: Mapping[str, Any]) -> Any:
+        """The same graph of layers with its inputs in that order; of another model, a function that calls it.
+
+        Raises:
+            InputError: The model takes other names.
+        """
+        model = self.model
+        if not is_graph(model):
+            _parameters(model).check(names, constants, f"{type(model).__name__}.call")
+            given = dict(constants)
+            return lambda *values: model(**dict(zip(names, values, strict=True)), **given, training=False)
+        inputs = _named_inputs(model)
+        Parameters(tuple(inputs), frozenset(inputs)).check(names, constants, f"the Keras model {model.name!r}")
+        return keras.Model([inputs[name] for name in names], _structure(model), name=model.name)
 
     def in_double(self) -> keras.Model | None:
         """The same graph of layers, each computing in float64; None for another model, or layers that cannot."""
@@ -424,6 +445,16 @@ def _structure(model: keras.Model) -> Any:
 def _inputs_structure(model: keras.Model) -> Any:
     """The symbolic inputs in the structure that the model takes."""
     return _graph(model)._inputs_struct
+
+
+def _named_inputs(model: keras.Model) -> dict[str, Any]:
+    """The symbolic inputs by their keys, where the model takes a dict, or else by the names of their layers."""
+    structure = _inputs_structure(model)
+    return dict(structure) if isinstance(structure, Mapping) else {one.name: one for one in model.inputs}
+
+
+def _parameters(model: keras.Model) -> Parameters:
+    return Parameters.of(model.call, leave_out=_NOT_INPUTS)
 
 
 def _positional(call: Callable[..., Any]) -> int:
