@@ -20,7 +20,6 @@ def cfi_toolsets() -> Iterable[ToolsetSpec]:
                 "tf-explain>=0.3.1,<0.4",
                 "tensorflow>=2.20",
                 "keras>=3.15",
-                "opencv-python-headless>=4.11",
             ),
             homepage="https://tf-explain.readthedocs.io",
             patches=(),  # its noise is drawn from a generator of the run's own (`cfi_tfexplain.workarounds`)
