@@ -6,22 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from method_arguments import LAYER, TARGETED
+from method_arguments import TF_EXPLAIN as ARGUMENTS
 from shared_cnn import CHANNELS, HEIGHT, WIDTH, Twins, apart, to_first
 
 import cfi_core as cfi
 from cfi_tfexplain.table import METHODS
-
-TARGETED: dict[str, Any] = {"target": [1, 3]}
-LAYER = "relu2"
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "saliency": TARGETED,
-    "input_x_gradient": TARGETED,
-    "integrated_gradients": TARGETED,
-    "smooth_grad": TARGETED,
-    "occlusion": {**TARGETED, "exec_args": {"patch_size": [5, 4]}},
-    "grad_cam": {**TARGETED, "layer": LAYER},
-    "layer_activation": {"layer": LAYER},
-}
 
 
 def explain(model: Any, key: str, inputs: Any, toolset: str = "tf-explain", **arguments: Any) -> Any:
