@@ -31,7 +31,6 @@ class TestToolset(ToolsetConformance):
         "grad_cam": {**TARGETED, "layer": "conv2"},
         "layer_activation": {"layer": "conv2"},
     }
-    mixing = frozenset({"smooth_grad"})  # each sample has noise of its own
 
     def make_model(self) -> Any:
         return build(last="layer")

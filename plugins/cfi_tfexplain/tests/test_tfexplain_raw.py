@@ -14,7 +14,7 @@ from tf_explain.core.vanilla_gradients import VanillaGradients
 from tfexplain_models import CLASSES, build, linear_model, pictures
 
 import cfi_core as cfi
-from cfi_tfexplain.table import FITTED
+from cfi_tfexplain.table import FITTED, METHODS
 
 LABELS = [2, 0, 3]
 
@@ -253,6 +253,31 @@ def test_a_model_in_double_precision_is_told_of_the_rounding() -> None:
     model = keras.Sequential([keras.Input((7,), dtype="float64"), keras.layers.Dense(2, dtype="float64")])
     found = explain(model, "saliency", np.ones((2, 7)), 1)
     assert "float32" in found.provenance["applied"]["precision"]
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_models_in_half_precision(key: str) -> None:
+    policy = "bfloat16"
+    layers = [keras.layers.Conv2D(2, 3, name="conv", dtype=policy), keras.layers.Flatten(dtype=policy)]
+    model = keras.Sequential([keras.Input((6, 5, 3), dtype=policy), *layers, keras.layers.Dense(4, dtype=policy)])
+    own: dict[str, Any] = {"exec_args": {"patch_size": 3}} if key == "occlusion" else {}
+    own |= {"layer": "conv"} if "layer" in METHODS[key].spec.required else {}
+    images = pictures(2, (6, 5))
+    found = explain(model, key, images, None if key == "layer_activation" else 1, **own)
+    exact = keras.Sequential([keras.Input((6, 5, 3)), keras.layers.Conv2D(2, 3, name="conv"), keras.layers.Flatten()])
+    exact.add(keras.layers.Dense(4))
+    exact.set_weights([np.asarray(tf.cast(one, "float32")) for one in model.weights])
+    expected = explain(exact, key, images, None if key == "layer_activation" else 1, **own).values
+    np.testing.assert_allclose(found.values, expected, atol=0.05 * np.abs(expected).max())
+
+
+def test_integers_have_activations() -> None:
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), keras.layers.Embedding(9, 3, name="embedding")])
+    tokens = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.int32)
+    found = explain(model, "layer_activation", tokens, layer="embedding")
+    np.testing.assert_array_equal(found.values, model.get_weights()[0][tokens])
+    with pytest.raises(cfi.InputError, match="no gradient"):
+        explain(model, "saliency", tokens, (1, 2))
 
 
 def test_a_layer_that_stands_in_several_models() -> None:

@@ -12,7 +12,9 @@ from keras.src.models.functional import Functional  # has no public name
 
 from cfi_core.contract import MethodRequest
 from cfi_core.errors import ArgumentError, InputError, LayerError, MethodError
+from cfi_core.specs import Need
 
+_DIFFERENTIATED = {Need.INPUT_GRADIENT, Need.LAYER_GRADIENT}
 OVER_A_BRIDGE = "pass translator='bridge' (of cfi-bridge), which runs any model inside a functional one"
 
 
@@ -51,7 +53,9 @@ def images_of(request: MethodRequest) -> np.ndarray:
             "captum, or pass a function of one input that holds the others"
         )
     images = np.asarray(request.inputs[0])
-    if images.dtype.kind != "f":
+    if images.dtype.name == "bfloat16":
+        images = images.astype(np.float32)  # numpy computes in no bfloat16; every one is a float32
+    if images.dtype.kind != "f" and request.method.needs & _DIFFERENTIATED:
         raise InputError(
             f"the input is of type {images.dtype}, which has no gradient; convert it to the model's floating point "
             "type, scaled as the model expects"

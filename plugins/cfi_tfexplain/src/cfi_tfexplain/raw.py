@@ -236,8 +236,9 @@ def _one_layer(request: MethodRequest) -> tuple[Any, ...]:
 
 
 def _like(images: np.ndarray, request: MethodRequest) -> Any:
-    return tf.convert_to_tensor(images, dtype=request.inputs[0].dtype)
+    return tf.cast(images, request.inputs[0].dtype)
 
 
 def _numpy(tensor: Any) -> np.ndarray:
-    return np.asarray(tensor)
+    values = np.asarray(tensor)
+    return values.astype(np.float32) if values.dtype.name in ("float16", "bfloat16") else values
