@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -290,3 +291,13 @@ def test_keras_steps_and_a_second_fit(tmp_path: Path) -> None:
 def test_a_package_has_no_other_name(name: str) -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Logger'"):
         __import__(name).Logger  # noqa: B018
+
+
+def test_without_tensorboard_it_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    given: dict[str, Any] = {"explanations": {"saliency": {"target": 0}}, "every_epochs": 1}
+    with pytest.raises(ImportError, match=r"pip install 'cfi-torch\[tensorboard\]'"):
+        ExplanationLogger(Net(), tmp_path, IMAGES, **given)
+    with pytest.raises(ImportError, match=r"pip install 'cfi-tensorflow\[tensorboard\]'"):
+        ExplanationCallback(tmp_path, IMAGES, **given)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from os import PathLike
 from typing import Any
 
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cfi_core.adapters import is_importable
 from cfi_core.training import TrainingLog
 
 
@@ -59,7 +59,7 @@ class ExplanationCallback(keras.callbacks.Callback):
         self.log = TrainingLog(
             inputs, explanations, every_epochs=every_epochs, every_steps=every_steps, plot=plot, write=self._write
         )
-        if find_spec("tensorboard") is None:
+        if not is_importable("tensorboard"):
             raise ImportError(
                 "ExplanationCallback writes TensorBoard's files: pip install 'cfi-tensorflow[tensorboard]'"
             )
