@@ -85,6 +85,21 @@ def check_images(request: MethodRequest, images: np.ndarray, what: str, *, colou
 _OTHERS = {"occlusion": "captum's 'occlusion'", "grad_cam": "captum's 'grad_cam'"}
 
 
+def patch_sizes(request: MethodRequest) -> tuple[int, ...]:
+    """The patch sizes of a call, in pixels.
+
+    Raises:
+        ArgumentError: None is given, or one that is no number of pixels.
+    """
+    given = request.exec_args.get("patch_size")
+    if given is None:
+        raise ArgumentError("occlusion needs exec_args={'patch_size': …}: pixels, or a list of several sizes")
+    sizes = list(given) if isinstance(given, list | tuple) else [given]
+    if not sizes or any(isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1 for size in sizes):
+        raise ArgumentError(f"patch_size must be a number of pixels of 1 or more, or a list of them, got {given!r}")
+    return tuple(map(int, sizes))
+
+
 def taps(request: MethodRequest) -> tuple[Tap, ...]:
     """Where the layers of a request are in its model's graph.
 

@@ -12,7 +12,7 @@ from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import ArgumentError, LayerError, ModelWarning, TargetError, warn
 from cfi_core.silence import without_warnings
 from cfi_core.specs import Head
-from cfi_tfexplain.model import check_images, check_map, graph_of, taps
+from cfi_tfexplain.model import check_images, check_map, graph_of, patch_sizes, taps
 from cfi_tfexplain.table import METHODS, MULTIPLY
 from cfi_tfexplain.workarounds import GREY, UNSTRUCTURED, UNSUPPORTED, own_tool, quiet, quiet_graphs
 
@@ -33,21 +33,18 @@ def run_picture(request: MethodRequest, images: np.ndarray) -> MethodResult:
     check_images(request, images, "tf-explain's picture", colours=colours)
     graph_of(request.model)
     settings = _settings(request)
+    sizes = patch_sizes(request) if key == "occlusion" else ()
     tool = own_tool(method.tool, request.seed, compiled=True)
     draw = _drawing(request, tool, images)
-    extras: dict[str, Any]
     applied: dict[str, Any] = {"picture": method.deviation, **{name: repr(value) for name, value in settings.items()}}
     with without_warnings(UNSTRUCTURED, UNSUPPORTED):
-        if key == "occlusion" and isinstance(settings["patch_size"], list | tuple):
-            sizes = list(settings["patch_size"])
-            grids = [draw(**settings | {"patch_size": size}) for size in sizes]
-            extras = {"patch_sizes": sizes, "pictures": np.stack(grids)}
-        else:
-            grids, extras = [draw(**settings)], {}
-    extras["picture"] = grid = grids[0]
+        grids = [draw(**settings | {"patch_size": size}) for size in sizes] or [draw(**settings)]
+    extras: dict[str, Any] = {"picture": grids[0]}
+    if len(sizes) > 1:
+        extras |= {"patch_sizes": list(sizes), "pictures": np.stack(grids)}
     if key == "layer_activation":
         return _of_activations(request, extras, applied, len(images))
-    tiles = split(grid, len(images), images.shape[1:3])
+    tiles = split(grids[0], len(images), images.shape[1:3])
     return MethodResult((tiles,), Axes.INPUT if colours else Axes.INPUT_MAP, extras, applied)
 
 
@@ -72,8 +69,6 @@ def _settings(request: MethodRequest) -> dict[str, Any]:
     if request.exec_args.get(MULTIPLY):
         raise ArgumentError(f"tf-explain's picture cannot have {MULTIPLY}=True; pass exec_args={{'picture': False}}")
     own = {name: value for name, value in request.exec_args.items() if name not in ("picture", MULTIPLY)}
-    if request.method.key == "occlusion" and own.get("patch_size") is None:
-        raise ArgumentError("occlusion needs exec_args={'patch_size': …}: pixels, or a list of several sizes")
     if isinstance(own.get("noise"), str):
         raise ArgumentError(f"tf-explain's picture takes noise as a number, got {own['noise']!r}")
     return own

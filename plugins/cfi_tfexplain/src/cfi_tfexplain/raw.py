@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +15,7 @@ from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import ArgumentError, LayerError, TargetError
 from cfi_core.silence import without_warnings
 from cfi_core.specs import Need
-from cfi_tfexplain.model import check_images, check_map, taps
+from cfi_tfexplain.model import check_images, check_map, patch_sizes, taps
 from cfi_tfexplain.score import Scored
 from cfi_tfexplain.table import FITTED, METHODS, MULTIPLY
 from cfi_tfexplain.workarounds import UNSTRUCTURED, Column, Tapped, own_tool, patches
@@ -35,31 +36,27 @@ def run_raw(request: MethodRequest, images: np.ndarray) -> MethodResult:
     if drawing:
         raise ArgumentError(f"{drawing} are of tf-explain's picture; pass exec_args={{'picture': True}} with them")
     try:
-        values, axes, applied = _RUNS[method.key](request, images)
+        result = _RUNS[method.key](request, images)
     except Exception:
         if Need.INPUT_GRADIENT in method.needs:
             _gradients(request, images)  # a score without a gradient would explain the failure
         raise
+    told = {"definition": method.definition, "tf-explain's picture shows instead": method.deviation}
     if images.dtype != np.float32 and Need.INPUT_GRADIENT in method.needs:
-        applied["precision"] = f"tf-explain takes gradients at inputs rounded from {images.dtype} to float32"
-    applied |= {"definition": method.definition, "tf-explain's picture shows instead": method.deviation}
-    extras = applied.pop("extras", {})
-    return MethodResult(values=values, axes=axes, extras=extras, applied=applied)
+        told["precision"] = f"tf-explain takes gradients at inputs rounded from {images.dtype} to float32"
+    return replace(result, applied={**result.applied, **told})
 
 
-_Raw = tuple[tuple[Any, ...], Axes, dict[str, Any]]
+def _saliency(request: MethodRequest, images: np.ndarray) -> MethodResult:
+    return MethodResult((_gradients(request, images),), Axes.INPUT)
 
 
-def _saliency(request: MethodRequest, images: np.ndarray) -> _Raw:
-    return (_gradients(request, images),), Axes.INPUT, {}
-
-
-def _input_x_gradient(request: MethodRequest, images: np.ndarray) -> _Raw:
+def _input_x_gradient(request: MethodRequest, images: np.ndarray) -> MethodResult:
     tool = own_tool("GradientsInputs", request.seed, compiled=False)
-    return (_numpy(tool.compute_gradients(images, _scored(request, images), 0)),), Axes.INPUT, {}
+    return MethodResult((_numpy(tool.compute_gradients(images, _scored(request, images), 0)),), Axes.INPUT)
 
 
-def _integrated_gradients(request: MethodRequest, images: np.ndarray) -> _Raw:
+def _integrated_gradients(request: MethodRequest, images: np.ndarray) -> MethodResult:
     steps = _count(request, "n_steps", least=2)
     tool = own_tool("IntegratedGradients", request.seed, compiled=False)
     baselines = _baselines(request, images)
@@ -71,33 +68,31 @@ def _integrated_gradients(request: MethodRequest, images: np.ndarray) -> _Raw:
     mean = (steps * _mean(path, average, scored) - _mean(path[:, [0, -1]], average, scored)) / (steps - 1)
     multiplied = bool(request.exec_args[MULTIPLY])
     values = mean * (images - baselines) if multiplied else mean
-    return (values.astype(images.dtype),), Axes.INPUT, {"n_steps": steps, MULTIPLY: multiplied}
+    return MethodResult((values.astype(images.dtype),), Axes.INPUT, applied={"n_steps": steps, MULTIPLY: multiplied})
 
 
-def _smooth_grad(request: MethodRequest, images: np.ndarray) -> _Raw:
+def _smooth_grad(request: MethodRequest, images: np.ndarray) -> MethodResult:
     count = _count(request, "num_samples", least=1)
     noise, told = _noise(request, images, count)
     noisy = own_tool("SmoothGrad", request.seed, compiled=False).generate_noisy_images(images, count, noise)
     # The mean of plain gradients is integrated gradients' own, of another set of points.
     average = own_tool("IntegratedGradients", request.seed, compiled=False).get_integrated_gradients
     mean = _mean(noisy.reshape(len(images), count, *images.shape[1:]), average, _scored(request, images))
-    return (mean.astype(images.dtype),), Axes.INPUT, {"num_samples": count, "noise": told}
+    return MethodResult((mean.astype(images.dtype),), Axes.INPUT, applied={"num_samples": count, "noise": told})
 
 
-def _occlusion(request: MethodRequest, images: np.ndarray) -> _Raw:
+def _occlusion(request: MethodRequest, images: np.ndarray) -> MethodResult:
     check_images(request, images, "tf-explain's occlusion")
-    sizes = _sizes(request)
+    sizes = patch_sizes(request)
     scored, baselines = _scored(request, images), _baselines(request, images)
     batch = request.init_args.get("batch_size") or _ROWS
     plain = _numpy(scored(_like(images, request)))[:, 0]
     maps = [_drops(images, baselines, size, plain, scored, int(batch), request) for size in sizes]
-    applied: dict[str, Any] = {"patch_size": sizes if len(sizes) > 1 else sizes[0]}
-    if len(sizes) > 1:
-        applied["extras"] = {"patch_sizes": sizes, "maps": np.stack(maps)}
-    return (maps[0],), Axes.INPUT_MAP, applied
+    extras = {"patch_sizes": list(sizes), "maps": np.stack(maps)} if len(sizes) > 1 else {}
+    return MethodResult((maps[0],), Axes.INPUT_MAP, extras, {"patch_size": list(sizes)})
 
 
-def _grad_cam(request: MethodRequest, images: np.ndarray) -> _Raw:
+def _grad_cam(request: MethodRequest, images: np.ndarray) -> MethodResult:
     (tap,) = _one_layer(request)
     check_map(request, tap)
     scored = _scored(request, images)
@@ -109,20 +104,20 @@ def _grad_cam(request: MethodRequest, images: np.ndarray) -> _Raw:
     if gradients is None:
         raise LayerError(f"layer {tap.name!r} does not lead to the score; take one that does")
     maps = np.stack([_numpy(one) for one in tool.generate_ponderated_output(outputs, gradients)])
-    return (maps,), Axes.LAYER_MAP, {"use_guided_grads": guided}
+    return MethodResult((maps,), Axes.LAYER_MAP, applied={"use_guided_grads": guided})
 
 
-def _layer_activation(request: MethodRequest, images: np.ndarray) -> _Raw:
+def _layer_activation(request: MethodRequest, images: np.ndarray) -> MethodResult:
     found = taps(request)
     reader = keras.Model(found[0].inputs, [tap.activation for tap in found])
     batch = request.init_args.get("batch_size") or len(images)
     parts = [_like(images[first : first + batch], request) for first in range(0, len(images), int(batch))]
     rows = [keras.tree.flatten(reader(part, training=False)) for part in parts]
     values = tuple(np.concatenate([_numpy(part[i]) for part in rows]) for i in range(len(found)))
-    return values, Axes.LAYER, {}
+    return MethodResult(values, Axes.LAYER)
 
 
-_RUNS: Mapping[str, Callable[[MethodRequest, np.ndarray], _Raw]] = MappingProxyType(
+_RUNS: Mapping[str, Callable[[MethodRequest, np.ndarray], MethodResult]] = MappingProxyType(
     {
         "saliency": _saliency,
         "input_x_gradient": _input_x_gradient,
@@ -216,17 +211,6 @@ def _count(request: MethodRequest, name: str, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ArgumentError(f"{name} must be a number of {least} or more, got {value!r}")
     return int(value)
-
-
-def _sizes(request: MethodRequest) -> list[int]:
-    """The patch sizes of a call, in pixels."""
-    given = request.exec_args.get("patch_size")
-    if given is None:
-        raise ArgumentError("occlusion needs exec_args={'patch_size': …}: pixels, or a list of several sizes")
-    sizes = list(given) if isinstance(given, list | tuple) else [given]
-    if not sizes or any(isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1 for size in sizes):
-        raise ArgumentError(f"patch_size must be a number of pixels of 1 or more, or a list of them, got {given!r}")
-    return [int(size) for size in sizes]
 
 
 def _one_layer(request: MethodRequest) -> tuple[Any, ...]:
