@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -283,7 +283,10 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
     current = registry()
     with unchanged_process(current):
         original = load_original(current, model, inputs)
-        tensors = None if inputs is None else read_inputs(current, original, inputs).passed
+        given = None if inputs is None else read_inputs(current, original, inputs)
         use(current, original, (), original.framework)
-        with nullcontext() if tensors is None else unchanged_model(original):
-            return list(first_pass(current, lambda: original.adapter.layers(original.model, tensors)))
+        if given is None:
+            return list(first_pass(current, lambda: original.adapter.layers(original.model)))
+        with unchanged_model(original):
+            first_pass(current, lambda: run_original(original, given))  # which says what is wrong with the inputs
+            return list(original.adapter.layers(original.model, given.passed))

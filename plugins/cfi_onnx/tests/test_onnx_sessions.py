@@ -36,7 +36,7 @@ def test_a_session_with_its_names_shapes_and_types() -> None:
     assert ADAPTER.tensor(x, model).dtype == np.float32 and ADAPTER.tensor(ids, model).dtype == np.int32
     y, t = ADAPTER.outputs(model, [ADAPTER.tensor(x, model), ids])
     np.testing.assert_array_equal(y, [[6, 9], [6, 9]])
-    np.testing.assert_array_equal(t, 2 * ids)
+    assert t is None  # whole numbers beside scores cannot be explained
     assert ADAPTER.tensor(x.astype(np.float32), ADAPTER.load(session(TensorProto.DOUBLE))).dtype == np.float64
     with pytest.raises(InputError, match="takes 2 inputs, but gets 1"):
         ADAPTER.outputs(model, [x])

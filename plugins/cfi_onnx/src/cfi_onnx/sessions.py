@@ -10,6 +10,7 @@ import numpy as np
 from cfi_core.arrays import ArrayAdapter, ArrayModel
 from cfi_core.errors import InputError
 from cfi_core.framework import Portions, one_size
+from cfi_onnx.scores import scores_of
 
 _TYPES: Mapping[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -41,7 +42,7 @@ class SessionModel(ArrayModel):
         if len(arrays) != len(self._names):
             raise InputError(f"The model takes {len(self._names)} inputs, but gets {len(arrays)}.")
         fitting = map(_fitting, arrays, self.types)
-        results = self._portions(dict(zip(self._names, fitting, strict=True)))
+        results = scores_of(self._portions(dict(zip(self._names, fitting, strict=True))))
         return results[0] if len(results) == 1 else tuple(results)
 
 
