@@ -27,6 +27,9 @@ from cfi_core.specs import Guard, resolve
 from cfi_core.translation.conversion import SEED
 from cfi_core.translation.store import kept
 
+_OF_COPY = (
+    "This is said of a canonical copy of the model, where what its forward methods call by functions are modules."
+)
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -49,7 +52,7 @@ def guard(registry: Registry, call: Call, prepared: Prepared) -> Prepared:
     repaired = replace(prepared, **sentry.repair(misses))
     sentry.check_layers(repaired)
     if left := sentry.misses(repaired):
-        raise MethodError(left[0].why)
+        raise MethodError(f"{left[0].why} {_OF_COPY}")
     return replace(repaired, seconds=prepared.seconds + perf_counter() - started)
 
 

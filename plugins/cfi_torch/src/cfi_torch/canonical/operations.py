@@ -138,7 +138,7 @@ def operation(step: Step, weights: Mapping[str, torch.Tensor], depends: Callable
         weights: Parameters and buffers of the model.
         depends: Whether something among the arguments depends on the inputs.
     """
-    name = getattr(step.function, "__name__", "")
+    name = getattr(step.function, "__name__", "").partition(".")[0]
     try:
         return _find(_ALIASES.get(name, name), step, weights, depends)
     except (_Unknown, TypeError):
