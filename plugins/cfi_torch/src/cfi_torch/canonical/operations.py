@@ -59,7 +59,7 @@ _ACTIVATIONS = {
     "gelu": _Activation(nn.GELU, F.gelu, (("approximate", "none"),)),
     "silu": _Activation(nn.SiLU, F.silu),
     "mish": _Activation(nn.Mish, F.mish),
-    "softplus": _Activation(nn.Softplus, F.softplus, (("beta", 1), ("threshold", 20))),
+    "softplus": _Activation(nn.Softplus, F.softplus, (("beta", 1.0), ("threshold", 20.0))),
     "softsign": _Activation(nn.Softsign, F.softsign),
     "sigmoid": _Activation(nn.Sigmoid, torch.sigmoid),
     "logsigmoid": _Activation(nn.LogSigmoid, F.logsigmoid),
