@@ -57,7 +57,7 @@ class Turn:
         self._aside = 0
 
     @contextmanager
-    def held(self) -> Iterator[Turn]:
+    def take(self) -> Iterator[Turn]:
         """Takes it, beside what the same thread has already, and ends it."""
         outer = current()
         if outer is not None:
@@ -74,7 +74,7 @@ class Turn:
                 outer.enter()
 
     @contextmanager
-    def needing(self, more: Needs) -> Iterator[None]:
+    def extend(self, more: Needs) -> Iterator[None]:
         """With more than before, for a while."""
         former = self.needs
         try:
@@ -147,20 +147,20 @@ def current() -> Turn | None:
 
 
 @contextmanager
-def patching(*things: str) -> Iterator[None]:
+def hold_alone(*things: str) -> Iterator[None]:
     """For plugins: has things to itself for a while that are changed for the whole process."""
     turn = current()
     if turn is None:
         yield
         return
-    with turn.needing(Needs(frozenset(things))):
+    with turn.extend(Needs(frozenset(things))):
         yield
 
 
 @contextmanager
-def restored_random() -> Iterator[None]:
+def keep_random() -> Iterator[None]:
     """For plugins whose library draws from Python's generator: Keras does, a seed for every initializer it makes."""
-    with patching("random"):
+    with hold_alone("random"):
         state = random.getstate()
         try:
             yield
@@ -175,11 +175,11 @@ def aside(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
     @functools.wraps(function)
-    def called(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         with turn.aside():
             return function(*args, **kwargs)
 
-    return called
+    return call
 
 
 def _nothing() -> None:

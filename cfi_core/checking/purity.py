@@ -102,7 +102,7 @@ class Examination:
         found, warning = passes.compare()
         after = self._state.numbers(self.twin).items()
         counted = [name for name, value in after if value == value and numbers.get(name, value) != value]
-        written = (*self._state.changed(self.twin), *counted)
+        written = (*self._state.changes(self.twin), *counted)
         if written:
             what = "which is undone" if self._state.is_whole else "which stays so: the model is too large to be copied"
             told = f"Its forward pass changes {_some(written)} of the model itself, {what}."
@@ -157,7 +157,7 @@ class _Passes:
                 self.is_random = True
                 return _random(changed, self._first_apart(tensors, tensors, len(rows), REPEATED))
         if is_alike or self._is_rounding(rows, apart):
-            return self._described(rows), ""
+            return self._describe(rows), ""
         alike = self._tensors(self._model, (0,) * len(rows))
         return _influence(apart, self._first_apart(tensors, alike, 1, CERTAIN))
 
@@ -221,11 +221,11 @@ class _Passes:
                     return f", first seen at layer {name!r}"
         return ""
 
-    def _described(self, rows: Rows) -> str:
+    def _describe(self, rows: Rows) -> str:
         alone = "a function of each sample"
         if len(rows) == len(set(rows)):
             return "the same twice; whether samples influence each other was not tried, for want of another batch"
-        if not any((_made_up(array, self._other, BEYOND) != array[0]).any() for array in self._inputs.arrays):
+        if not any((_make_sample(array, self._other, BEYOND) != array[0]).any() for array in self._inputs.arrays):
             return f"{alone}, as far as samples that are all alike tell"
         return alone
 
@@ -256,10 +256,10 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def _take(array: np.ndarray, rows: Rows, other: int | None) -> np.ndarray:
-    return np.stack([array[row] if row >= 0 else _made_up(array, other, row) for row in rows])
+    return np.stack([array[row] if row >= 0 else _make_sample(array, other, row) for row in rows])
 
 
-def _made_up(array: np.ndarray, other: int | None, how: int) -> np.ndarray:
+def _make_sample(array: np.ndarray, other: int | None, how: int) -> np.ndarray:
     """A sample unlike the first, made of it and the other one (without another: of zeros).
 
     Whole numbers, whatever their type, stay between: what is looked up by them is there.

@@ -55,7 +55,7 @@ def forget_translations() -> None:
         cache.clear()
 
 
-def kept(
+def recall(
     original: Original,
     names: tuple[str, ...],
     arrays: Arrays,

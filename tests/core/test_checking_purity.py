@@ -213,7 +213,7 @@ class _State(State):
     def __init__(self, held: list[float]) -> None:
         self._held, self._former = held, list(held)
 
-    def changed(self, model: Any) -> tuple[str, ...]:
+    def changes(self, model: Any) -> tuple[str, ...]:
         return tuple(f"weight {i}" for i, one in enumerate(self._former) if self._held[i] != one)
 
     def restore(self) -> None:

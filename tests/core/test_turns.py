@@ -15,7 +15,7 @@ import pytest
 import cfi_core as cfi
 from cfi_core.silence import without_output, without_warnings
 from cfi_core.testing import use_plugins
-from cfi_core.turns import Needs, Turn, aside, current, patching, restored_random
+from cfi_core.turns import Needs, Turn, aside, current, hold_alone, keep_random
 
 WAIT = 20
 
@@ -65,7 +65,7 @@ def test_those_who_only_use_a_thing_are_inside_together() -> None:
     both = threading.Barrier(2)
 
     def use() -> None:
-        with Turn(needs(shared="torch")).held():
+        with Turn(needs(shared="torch")).take():
             both.wait(WAIT)
 
     threads(use, use)
@@ -76,7 +76,7 @@ def test_whoever_changes_a_thing_is_alone() -> None:
 
     def change() -> None:
         for _ in range(50):
-            with Turn(needs("random", "numpy")).held():
+            with Turn(needs("random", "numpy")).take():
                 inside.append(1)
                 most.append(len(inside))
                 inside.pop()
@@ -90,9 +90,9 @@ def test_two_that_want_what_the_other_has_go_on() -> None:
     both = threading.Barrier(2)
 
     def take(first: str, second: str) -> None:
-        with Turn(needs(first)).held() as turn:
+        with Turn(needs(first)).take() as turn:
             both.wait(WAIT)
-            with turn.needing(needs(second)):
+            with turn.extend(needs(second)):
                 pass
 
     threads(lambda: take("a", "b"), lambda: take("b", "a"))
@@ -100,7 +100,7 @@ def test_two_that_want_what_the_other_has_go_on() -> None:
 
 def test_while_a_function_of_the_users_runs_nothing_is_held() -> None:
     def other() -> None:
-        with Turn(needs("random torch")).held():
+        with Turn(needs("random torch")).take():
             done.set()
 
     def explained(value: int) -> int:
@@ -110,22 +110,22 @@ def test_while_a_function_of_the_users_runs_nothing_is_held() -> None:
         return value + 1
 
     done = threading.Event()
-    with Turn(needs("random", "torch")).held():
+    with Turn(needs("random", "torch")).take():
         assert aside(explained)(1) == 2
     assert aside(explained) is explained, "outside of a call there is nothing to give up"
 
 
 def test_a_turn_inside_a_turn_has_what_the_outer_has() -> None:
-    with Turn(needs("a")).held() as outer, Turn(needs("b")).held() as inner:
+    with Turn(needs("a")).take() as outer, Turn(needs("b")).take() as inner:
         assert inner.needs == needs("a b") and current() is inner
-        with inner.aside(), Turn(needs("a")).held():
+        with inner.aside(), Turn(needs("a")).take():
             pass
     assert current() is None and outer.needs == needs("a")
 
 
 def test_what_is_put_back_is_there_whenever_others_go_on() -> None:
     state = ["users"]
-    with Turn(needs("random")).held() as turn:
+    with Turn(needs("random")).take() as turn:
         turn.on_enter, turn.on_leave = lambda: state.append("own"), lambda: state.append("users")
         turn.leave()
         turn.enter()
@@ -136,9 +136,9 @@ def test_what_is_put_back_is_there_whenever_others_go_on() -> None:
 
 
 def test_an_interrupted_turn_is_over() -> None:
-    with pytest.raises(KeyboardInterrupt), Turn(needs("a")).held():
+    with pytest.raises(KeyboardInterrupt), Turn(needs("a")).take():
         raise KeyboardInterrupt
-    threads(lambda: Turn(needs("a")).held().__enter__())
+    threads(lambda: Turn(needs("a")).take().__enter__())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -147,7 +147,7 @@ def test_a_forked_process_waits_for_nobody() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with Turn(needs("random")).held():
+        with Turn(needs("random")).take():
             inside.set()
             leave.wait(WAIT)
 
@@ -156,7 +156,7 @@ def test_a_forked_process_waits_for_nobody() -> None:
     inside.wait(WAIT)
     child = os.fork()
     if not child:
-        with Turn(needs("random")).held():
+        with Turn(needs("random")).take():
             os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     leave.set()
@@ -165,10 +165,10 @@ def test_a_forked_process_waits_for_nobody() -> None:
 
 def test_what_a_library_draws_from_pythons_generator_is_put_back() -> None:
     before = random.getstate()
-    with Turn(needs()).held(), restored_random():
+    with Turn(needs()).take(), keep_random():
         random.random()
     assert random.getstate() == before
-    with patching("anything"):
+    with hold_alone("anything"):
         assert current() is None
 
 

@@ -123,14 +123,14 @@ def _tap(value: Any, keep: Callable[[Any], None]) -> Any:
         return value
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def tapped(x: Any) -> Any:
+    def tap(x: Any) -> Any:
         def back(gradient: Any) -> Any:
             keep(gradient)
             return gradient
 
         return tf.identity(x), back
 
-    made = tapped(value)
+    made = tap(value)
     mask = keras.src.backend.get_keras_mask(value)
     if mask is not None:
         keras.src.backend.set_keras_mask(made, mask)

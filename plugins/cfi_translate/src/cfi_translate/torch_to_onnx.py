@@ -17,7 +17,7 @@ from cfi_translate.failures import name_failures
 from cfi_translate.grammar import NEXT_STEP
 from cfi_translate.graph import inline_constants, remove_dead_nodes, remove_identities
 from cfi_translate.names import from_torch, rename_nodes
-from cfi_translate.workarounds import exporting_torch
+from cfi_translate.workarounds import patch_torch_exporter
 
 NAME = "torch-onnx"
 OPSET = 13
@@ -48,7 +48,7 @@ def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     values = [*module.parameters(), *module.buffers()]
     require_size(NAME, values)
     tensors = tuple(place_beside(array[:2], values) for array in inputs)
-    with _exporting, exporting_torch(), torch.random.fork_rng(devices=[]), torch.no_grad():
+    with _exporting, patch_torch_exporter(), torch.random.fork_rng(devices=[]), torch.no_grad():
         count = _output_count(module(*tensors))
         buffer = io.BytesIO()
         names = [f"x{i}" for i in range(len(tensors))], [f"y{i}" for i in range(count)]

@@ -70,7 +70,7 @@ def _files(model: fx.GraphModule) -> dict[str, bytes]:
     modules = list(model.named_modules(remove_duplicate=False))
     if len({id(one) for _, one in modules}) < len(modules):
         raise UnwritableError("a module in two places")
-    held = list(_held(model))
+    held = list(_all_tensors(model))
     names = {id(tensor): path for path, _, tensor in reversed(held)}
     form = {
         "form": _FORM,
@@ -91,7 +91,7 @@ def _files(model: fx.GraphModule) -> dict[str, bytes]:
     return {GRAPH: text, WEIGHTS: save(weights)}
 
 
-def _held(model: nn.Module) -> Iterator[tuple[str, str, torch.Tensor]]:
+def _all_tensors(model: nn.Module) -> Iterator[tuple[str, str, torch.Tensor]]:
     """Path, kind and tensor of all weights and constants, as often as they are held."""
     for path, one in model.named_parameters(remove_duplicate=False):
         yield path, "parameter", one
@@ -127,7 +127,7 @@ def _node(node: fx.Node) -> Json:
 
 def _is_same(one: fx.GraphModule, other: fx.GraphModule) -> bool:
     """Whether two graphs consist of the same code, modules, settings and tensors."""
-    held, others = list(_held(one)), list(_held(other))
+    held, others = list(_all_tensors(one)), list(_all_tensors(other))
     return (
         one.code == other.code
         and _outline(one) == _outline(other)
@@ -207,7 +207,7 @@ def _fill(model: nn.Module, forms: Sequence[Json], tensors: Mapping[str, torch.T
 def _graph(model: nn.Module, forms: Sequence[Json]) -> fx.Graph:
     graph, nodes = fx.Graph(), dict[str, fx.Node]()
     modules = {path for path, _ in model.named_modules() if path}
-    tensors = {path for path, *_ in _held(model)}
+    tensors = {path for path, *_ in _all_tensors(model)}
     for form in forms:
         does, target, name = form["does"], form["target"], _identifier(form["name"])
         arguments = tuple(read_value(one, nodes) for one in form["arguments"])

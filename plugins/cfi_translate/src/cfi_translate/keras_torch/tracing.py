@@ -115,7 +115,7 @@ def symbolic_arithmetic() -> Iterator[None]:
             methods = {f"__{one}__": vars(Variable)[f"__{one}__"] for one in _BINARY}
             _methods.update(methods)
             for name, method in methods.items():
-                setattr(Variable, name, _leaving_to_symbols(method))
+                setattr(Variable, name, _leave_to_symbols(method))
         _tracing += 1
     try:
         yield
@@ -127,7 +127,7 @@ def symbolic_arithmetic() -> Iterator[None]:
                     setattr(Variable, name, method)
 
 
-def _leaving_to_symbols(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _leave_to_symbols(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     @functools.wraps(method)
     def compute(variable: Any, other: Any) -> Any:
         return NotImplemented if isinstance(other, keras.KerasTensor) else method(variable, other)

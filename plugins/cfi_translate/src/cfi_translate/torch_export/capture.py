@@ -24,7 +24,7 @@ from cfi_translate.failures import failure
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.torch_export import attention_modules, normalization_modules
 from cfi_translate.translators import TORCH_EXPORT
-from cfi_translate.workarounds import quiet, unchanged_environment
+from cfi_translate.workarounds import keep_environment, quiet
 
 _WEIGHTS_LIMIT = 2**31
 # torch.export keeps its settings and its "exporting" mark in module globals.
@@ -196,7 +196,7 @@ def _isolate() -> Iterator[None]:
     with (
         quiet("torch"),
         without_output("stderr"),
-        unchanged_environment(),
+        keep_environment(),
         torch.random.fork_rng(devices=[]),
         torch.no_grad(),
     ):
