@@ -26,7 +26,7 @@ from cfi_core.records import Original, Route
 from cfi_core.registry import Registry
 from cfi_core.silence import keep_filters
 from cfi_core.specs import ANY, RANDOM, Role, TranslatorSpec
-from cfi_core.turns import Needs, Turn, current
+from cfi_core.turns import Lock, Needs, Turn, at_fork, current
 
 _PATIENCE = 0.5
 """Seconds that another thread of the user's has to draw again, where nothing in a model's code speaks of drawing."""
@@ -77,31 +77,55 @@ def first_pass(registry: Registry, run: Callable[[], _T]) -> _T:
         with turn.extend(Needs(shared=frozenset({RANDOM}))):
             # Inside a call that has the generators to itself nobody else watches.
             before = _states(registry) if RANDOM in turn.needs.alone else begin(registry)
-            try:
-                result = run()
-            except BaseException:
-                if _states(registry) != before:
-                    _restore(registry, before)
-                raise
-            if _states(registry) == before:
-                return result
-        with turn.extend(Needs(frozenset({RANDOM}))):
-            result, drawn = _pass_once_more(registry, run)
-            if drawn:
-                _restore(registry, before)
+            made = _Pass(run)
+            drawn = _moved(before, _states(registry))
+        if drawn and made.was_interrupted:  # who interrupts does not wait for a second pass
+            drawn = [name for name in drawn if not _moves_by_itself(registry, name)]
+        elif drawn:
+            with turn.extend(Needs(frozenset({RANDOM}))):
+                again, drawn = _pass_once_more(registry, run)
+                made = again if made.error is None else made
+        _restore(registry, {name: before[name] for name in drawn})
+    result = made.result()
     if drawn:
         _take_generators(registry, turn)
     return result
 
 
-def _pass_once_more(registry: Registry, run: Callable[[], _T]) -> tuple[_T, bool]:
-    """What a pass gives that no other call disturbs, and whether it has drawn, rather than another thread's code."""
+class _Pass:
+    """What a pass gives, or what it fails with."""
+
+    def __init__(self, run: Callable[[], Any]) -> None:
+        self.error: BaseException | None = None
+        try:
+            self._result = run()
+        except BaseException as error:  # noqa: BLE001 - raised again once the generators are as they were
+            self.error = error
+
+    @property
+    def was_interrupted(self) -> bool:
+        return self.error is not None and not isinstance(self.error, Exception)
+
+    def result(self) -> Any:
+        if self.error is None:
+            return self._result
+        try:
+            raise self.error
+        finally:
+            self.error = None  # whose traceback holds this pass
+
+
+def _pass_once_more(registry: Registry, run: Callable[[], Any]) -> tuple[_Pass, list[str]]:
+    """A pass that no other call disturbs, and the generators from which it draws, rather than another thread's code."""
     before = _states(registry)
     with DrawWatch() as watch:
-        result = run()
-    after = _states(registry)
-    moved = [name for name in before if before[name] != after[name]]
-    return result, any(watch.seen or not _moves_by_itself(registry, name) for name in moved)
+        made = _Pass(run)
+    moved = _moved(before, _states(registry))
+    return made, [name for name in moved if watch.seen or not _moves_by_itself(registry, name)]
+
+
+def _moved(before: States, after: States) -> list[str]:
+    return [name for name in before if before[name] != after[name]]
 
 
 def _moves_by_itself(registry: Registry, name: str) -> bool:
@@ -207,9 +231,12 @@ def _states(registry: Registry) -> States:
 
 
 def _restore(registry: Registry, states: States) -> None:
-    random.setstate(states["Python"])
-    kind, keys, *rest = states["NumPy"]
-    np.random.set_state((kind, np.frombuffer(keys, np.uint32), *rest))
+    """Those of the generators that are among the states."""
+    if "Python" in states:
+        random.setstate(states["Python"])
+    if "NumPy" in states:
+        kind, keys, *rest = states["NumPy"]
+        np.random.set_state((kind, np.frombuffer(keys, np.uint32), *rest))
     for adapter in _loaded_adapters(registry):
         if adapter.name in states:
             adapter.restore_random_state(states[adapter.name])
@@ -233,28 +260,38 @@ def _loaded_adapters(registry: Registry) -> list[FrameworkAdapter]:
     return adapters
 
 
-_watching = threading.Lock()
-_watchers = 0
+_watching = Lock()
+_watchers: list[int] = []
+"""The threads in which calls watch."""
 _before_them: States = {}
 
 
 @contextmanager
 def _watch() -> Iterator[Callable[[Registry], States]]:
     """Tells the states before the passes that several calls watch at once: any of these may be the one that draws."""
-    joined = False
+    thread, joined = threading.get_ident(), False
 
     def begin(registry: Registry) -> States:
-        global _watchers, _before_them
+        global _before_them
         nonlocal joined
         with _watching:
             if not _watchers:
                 _before_them = _states(registry)
-            _watchers, joined = _watchers + 1, True
+            _watchers.append(thread)
+            joined = True
             return _before_them
 
     try:
         yield begin
     finally:
-        global _watchers
         with _watching:
-            _watchers -= joined
+            if joined:
+                _watchers.remove(thread)
+
+
+def _start_anew() -> None:
+    """In a forked process there is one thread: nobody else watches there."""
+    _watchers[:] = [thread for thread in _watchers if thread == threading.get_ident()]
+
+
+at_fork(_start_anew)

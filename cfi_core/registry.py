@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import product
-from threading import RLock
 from typing import Any, Generic, TypeVar
 
 import pluggy
@@ -21,6 +20,7 @@ from cfi_core.discovery import DISABLED, PluginInfo, announcements
 from cfi_core.errors import FOREIGN, PluginConflictError, PluginWarning, UnknownMethodError, summary, warn
 from cfi_core.requirements import unmet, version_of
 from cfi_core.specs import ANY, FrameworkSpec, MethodSpec, PlotterSpec, Spec, ToolsetSpec, TranslatorSpec, WriterSpec
+from cfi_core.turns import Lock
 from cfi_core.validation import Checked, Refused
 
 _Name = TypeVar("_Name")
@@ -300,7 +300,7 @@ def _check_contract(module: Any) -> None:
         raise Refused(f"it was built for contract {built_for} between cfi-core and its plugins, and {ours}{advice}")
 
 
-_lock = RLock()
+_lock = Lock()
 _loading = False
 _registry: Registry | None = None
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
 
 import cfi_core as cfi
+from cfi_core import process, registry
+from cfi_core.checking import purity
 from cfi_core.silence import without_output, without_warnings
 from cfi_core.testing import use_plugins
-from cfi_core.turns import Needs, Turn, aside, current, hold_alone, keep_random
+from cfi_core.translation import store
+from cfi_core.turns import Lock, Needs, Turn, aside, current, hold_alone, keep_random
 
 WAIT = 20
 
@@ -158,6 +163,42 @@ def test_a_forked_process_waits_for_nobody() -> None:
     if not child:
         with Turn(needs("random")).take():
             os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    leave.set()
+    thread.join(WAIT)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_no_lock_that_another_thread_has_stays_behind_in_a_forked_process() -> None:
+    """Whatever is locked: the registry, kept conversions, what was found of models, watched generators, and what
+    plugins lock."""
+    places = [(registry, "_lock"), (store, "_lock"), (purity, "_lock"), (process, "_watching")]
+    assert all(isinstance(getattr(module, name), Lock) for module, name in places)
+    locks = [Lock(), *(getattr(module, name) for module, name in places)]
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock)
+            process._watchers.append(threading.get_ident())
+            inside.set()
+            leave.wait(WAIT)
+            process._watchers.remove(threading.get_ident())
+
+    thread = threading.Thread(target=hold, daemon=True)
+    thread.start()
+    inside.wait(WAIT)
+    own = Lock()
+    with own:
+        child = os.fork()
+        if not child:
+            signal.alarm(WAIT)  # ends it where it waits
+            with ExitStack() as stack:
+                for lock in (own, *locks):
+                    stack.enter_context(lock)
+                os._exit(8 if process._watchers else 7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     leave.set()
     thread.join(WAIT)

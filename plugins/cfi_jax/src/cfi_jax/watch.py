@@ -6,16 +6,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from threading import RLock
 from typing import Any
 
 import jax
 from jax.extend.core import get_opaque_trace_state
 
 from cfi_core.framework import LayerCalls
+from cfi_core.turns import Lock
 
 _HIDDEN = "runs inside a JAX transformation of the model's own (jit, remat, scan, vmap, grad), which hides its values"
-_classes = RLock()
+_classes = Lock()
 
 
 class Watch(LayerCalls):

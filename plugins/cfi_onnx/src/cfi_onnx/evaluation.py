@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from cfi_core.errors import InputError
+from cfi_core.turns import Lock
 from cfi_onnx.files import hollow, large_weights
 from cfi_onnx.limits import GIB, MEMORY, MIB, allowed_memory, allowed_seconds
 from cfi_onnx.sizes import Sizes, most_samples, sizes
@@ -26,7 +26,7 @@ _LARGEST_PROTO = 3 * GIB // 2
 """Weights from which on a model is handed over in parts: protobuf writes no message of two gigabytes."""
 
 _MOST_FOLDED = 16 * MIB
-_registering = threading.Lock()
+_registering = Lock()
 _registered = 0
 
 

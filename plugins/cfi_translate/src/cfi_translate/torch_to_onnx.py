@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import onnx
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_core.errors import TranslationError
+from cfi_core.turns import Lock
 from cfi_translate.failures import name_failures
 from cfi_translate.grammar import NEXT_STEP
 from cfi_translate.graph import inline_constants, remove_dead_nodes, remove_identities
@@ -22,7 +22,7 @@ from cfi_translate.workarounds import patch_torch_exporter
 NAME = "torch-onnx"
 OPSET = 13
 # The exporter keeps its settings and its "exporting" mark in module globals.
-_exporting = RLock()
+_exporting = Lock()
 
 
 @name_failures(NAME)

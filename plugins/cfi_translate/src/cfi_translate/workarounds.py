@@ -21,15 +21,15 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
-from threading import RLock
 from typing import Any
 
 import numpy as np
 
 from cfi_core.silence import without_output, without_warnings
+from cfi_core.turns import Lock
 
 # What is changed here is global to the process, so conversions run one at a time.
-_converting = RLock()
+_converting = Lock()
 
 
 @contextlib.contextmanager
