@@ -78,7 +78,7 @@ def first_pass(registry: Registry, run: Callable[[], _T]) -> _T:
             # Inside a call that has the generators to itself nobody else watches.
             before = _states(registry) if RANDOM in turn.needs.alone else begin(registry)
             made = _Pass(run)
-            drawn = _moved(before, _states(registry))
+            drawn = _changes(before, _states(registry))
         if drawn and made.was_interrupted:  # who interrupts does not wait for a second pass
             drawn = [name for name in drawn if not _moves_by_itself(registry, name)]
         elif drawn:
@@ -120,11 +120,11 @@ def _pass_once_more(registry: Registry, run: Callable[[], Any]) -> tuple[_Pass, 
     before = _states(registry)
     with DrawWatch() as watch:
         made = _Pass(run)
-    moved = _moved(before, _states(registry))
+    moved = _changes(before, _states(registry))
     return made, [name for name in moved if watch.seen or not _moves_by_itself(registry, name)]
 
 
-def _moved(before: States, after: States) -> list[str]:
+def _changes(before: States, after: States) -> list[str]:
     return [name for name in before if before[name] != after[name]]
 
 

@@ -63,7 +63,7 @@ class PluginConformance(ABC):
     beside: ClassVar[tuple[Any, ...]] = ()
     distribution: ClassVar[str] = ""
 
-    def loaded(self) -> tuple[Registry, PluginInfo]:
+    def load(self) -> tuple[Registry, PluginInfo]:
         """The plugin, loaded beside nothing but those that it builds on."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PluginWarning)  # the tests tell what it says
@@ -72,17 +72,17 @@ class PluginConformance(ABC):
 
     def test_it_loads(self) -> None:
         """It was built for this contract, its hooks are core's, and its specs hold what they should."""
-        _, plugin = self.loaded()
+        _, plugin = self.load()
         assert not plugin.error, f"core leaves the plugin out: {plugin.error}"
 
     def test_all_that_it_offers_can_be_used(self) -> None:
         """Its names are its own, and its methods belong to toolsets that somebody describes."""
-        _, plugin = self.loaded()
+        _, plugin = self.load()
         assert not plugin.withdrawn, f"core withdraws a part of it: {'; '.join(plugin.withdrawn)}"
 
     def test_its_frameworks_are_known(self) -> None:
         """Toolsets and translators name frameworks that it, one beside it, or a plugin of the project describes."""
-        current, _ = self.loaded()
+        current, _ = self.load()
         known = {ANY, *current.frameworks, *DISTRIBUTION_OF_FRAMEWORK}
         for spec in self._specs(current):
             for field in ("framework", "source", "target"):  # of a toolset; of a translator
@@ -91,7 +91,7 @@ class PluginConformance(ABC):
 
     def test_its_implementations_exist_and_take_what_core_passes(self) -> None:
         """Those whose requirements are installed."""
-        current, _ = self.loaded()
+        current, _ = self.load()
         for spec in self._specs(current):
             reference, arguments = _entrance(current, spec)
             if not reference:
@@ -111,7 +111,7 @@ class PluginConformance(ABC):
         if not isinstance(self.plugin, ModuleType):
             return
         name = self.plugin.__name__
-        current, _ = self.loaded()
+        current, _ = self.load()
         heavy = {spec.module for spec in current.frameworks.values()} | set(DISTRIBUTION_OF_FRAMEWORK)
         script = f"""
             import sys, cfi_core.testing
