@@ -17,7 +17,7 @@ from cfi_core.attribution import Attribution, Outlets
 from cfi_core.boundary import observe
 from cfi_core.completeness import measure_completeness
 from cfi_core.contract import Axes, MethodResult
-from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, told, warn
+from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, summary, warn
 from cfi_core.framework.axes import Permutation, unpermute
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
@@ -222,4 +222,4 @@ def _draw(attribution: Attribution, plot: bool | str | Path) -> None:
         if shell is not None and shell.get_ipython() is not None:
             shell.display.display(figure)
     except FOREIGN as error:  # the attribution must not be lost with it
-        warn(f"The attribution could not be drawn ({told(error)}).", PluginWarning, error)
+        warn(f"The attribution could not be drawn ({summary(error)}).", PluginWarning, error)

@@ -183,7 +183,7 @@ class Plan(Choice):
         return not (self.layers and self.arguments.neuron is not None and self.arguments.target is None)
 
     def __str__(self) -> str:
-        chosen = self.method.defaults.chosen(self.arguments.defaults).items()
+        chosen = self.method.defaults.choose(self.arguments.defaults).items()
         settings = ", ".join(f"{name}={value!r}" for name, value in chosen) or "those of the toolset's signature"
         lines = [
             f"method    {self.method.key} ({self.method.kind})",

@@ -137,7 +137,7 @@ class FrameworkAdapter(ABC):
         """Shapes that the model declares, sample axis first; None if it declares none."""
         return None
 
-    def declared_integer(self, model: Any, position: int) -> bool | None:
+    def declares_integer(self, model: Any, position: int) -> bool | None:
         """Whether the model declares that input as one of integers; None if it declares nothing."""
         return None
 
@@ -373,7 +373,7 @@ class FrameworkAdapter(ABC):
 
     # process
 
-    def marked(self, model: Any) -> Sequence[Any]:
+    def shared_parts(self, model: Any) -> Sequence[Any]:
         """The objects that carry marks of a call which twins of the model share: calls that mark the same take turns.
 
         None of them where a twin has all that is marked to itself.
@@ -391,7 +391,7 @@ class FrameworkAdapter(ABC):
         """Brings the generators back to what `random_state` told."""
 
     @contextmanager
-    def unchanged(self) -> Iterator[None]:
+    def keep_settings(self) -> Iterator[None]:
         """Restores on leaving what the framework keeps for the calling thread: modes, counts of names.
 
         Calls of several threads are inside at the same time, so nothing that belongs to the process is restored here.

@@ -72,7 +72,7 @@ class OnnxAdapter(FrameworkAdapter):
         shapes = [_shape(value) for value in real_inputs(model)]
         return tuple(shapes) if fixed_samples(model) is None else tuple((None, *shape[1:]) for shape in shapes)
 
-    def declared_integer(self, model: onnx.ModelProto, position: int) -> bool | None:
+    def declares_integer(self, model: onnx.ModelProto, position: int) -> bool | None:
         """Whether that input takes integers."""
         inputs = real_inputs(model)
         if position >= len(inputs):
