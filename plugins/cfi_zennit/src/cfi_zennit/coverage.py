@@ -1,0 +1,123 @@
+"""What the rules of a composite do not reach, where Zennit takes the plain gradient without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from torch.autograd.graph import Node
+from zennit.core import BasicHook, Hook
+from zennit.rules import Pass
+
+from cfi_zennit.canonical import Changes
+from cfi_zennit.operations import CHOOSING, LAYOUT, RULED_AS_MODULES, SMOOTH_OR_LINEAR, base_name, operation
+from cfi_zennit.rules import RECTIFIER_RULES, Placed
+from cfi_zennit.trace import Call, Trace
+
+_OF_ONE_INPUT = (BasicHook.backward, Pass.backward)
+
+
+class Family(StrEnum):
+    """What a composite's rules are about."""
+
+    RELEVANCE = "relevance"
+    """Every module on the way carries relevance by a rule."""
+    RECTIFIER = "rectifier"
+    """`nn.ReLU` has another gradient."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A place that no rule reaches.
+
+    Attributes:
+        where: Operation, module and type.
+        why: What would become of the method there.
+        is_function: Whether a rule would reach it, were it a module.
+    """
+
+    where: str
+    why: str
+    is_function: bool = False
+
+
+def family_of(placed: Placed) -> Family:
+    """What the rules are about; composites of the user's are told by the rules that they place."""
+    rules = [place.rule for place in placed.places if place.rule is not None]
+    return Family.RECTIFIER if rules and all(isinstance(rule, RECTIFIER_RULES) for rule in rules) else Family.RELEVANCE
+
+
+def find_gaps(placed: Placed, seen: Trace, family: Family, changes: Changes) -> list[Gap]:
+    """All places that no rule reaches though the method wants one there, each once.
+
+    Args:
+        placed: The rules.
+        seen: One pass of the user's model.
+        family: What the rules are about.
+        changes: What was changed since: sums are modules now, and batch norms that were merged do nothing.
+    """
+    rules = {place.name: place.rule for place in placed.places if place.rule is not None}
+    ruled = [call for call in seen.calls if call.name in rules or call.name in changes.merged]
+    find = _unruled if family is Family.RELEVANCE else _unchanged_rectifiers
+    made = frozenset(seen.sums if changes.sums else ())
+    gaps = dict.fromkeys(find(seen, ruled, made))
+    if family is Family.RELEVANCE:
+        gaps |= dict.fromkeys(_several_inputs(seen, rules))
+    return list(gaps)
+
+
+def _unruled(seen: Trace, ruled: list[Call], made: frozenset[Node]) -> Iterator[Gap]:
+    for node in seen.nodes:
+        name = base_name(node)
+        if name in LAYOUT or name in CHOOSING or node in made or any(call.made(node) for call in ruled):
+            continue
+        if name in ("Add", "Sub") and not _joins(node):
+            continue  # a constant is added: all relevance goes on
+        function = seen.is_function(node) and (name in RULED_AS_MODULES or name == "Add")
+        yield Gap(seen.where(node), "relevance would be carried by the plain gradient", function)
+
+
+def _joins(node: Node) -> bool:
+    """Whether an operation joins several values that depend on the inputs."""
+    return sum(before is not None for before, _ in node.next_functions) > 1
+
+
+def _several_inputs(seen: Trace, rules: dict[str, Hook]) -> Iterator[Gap]:
+    """Zennit's rules give every input of one shape the relevance of the first."""
+    for call in seen.calls:
+        rule = rules.get(call.name)
+        if rule is not None and type(rule).backward in _OF_ONE_INPUT and len(set(call.inputs)) > 1:
+            kind = f"module '{call.name}' ({type(call.module).__name__}) with {len(call.inputs)} inputs"
+            yield Gap(kind, f"{type(rule).__name__} would give each input the relevance of the first")
+
+
+def _unchanged_rectifiers(seen: Trace, ruled: list[Call], made: frozenset[Node]) -> Iterator[Gap]:
+    head = _head(seen)
+    for node in seen.nodes:
+        if base_name(node) in SMOOTH_OR_LINEAR or node in head or any(call.made(node) for call in ruled):
+            continue
+        yield Gap(seen.where(node), "its gradient would stay as it is", seen.is_function(node))
+
+
+def _head(seen: Trace) -> set[Node]:
+    """A sigmoid or tanh that nothing but a change of layout follows: no activation between layers."""
+    head: set[Node] = set()
+    node = seen.nodes[0] if seen.nodes else None
+    while node is not None and (base_name(node) in LAYOUT or operation(node) in ("sigmoid", "tanh")):
+        head.add(node)
+        before = [one for one, _ in node.next_functions if one is not None]
+        node = before[0] if len(before) == 1 else None
+    return head
+
+
+def rules_by_gradient(placed: Placed, seen: Trace) -> dict[str, str]:
+    """Modules without a rule that choose among values, such as max pooling: the gradient is their rule."""
+    unruled = {place.name for place in placed.places if place.rule is None}
+    found = {}
+    for call in seen.calls:
+        if call.name in unruled and not any(True for _ in call.module.children()):
+            inside = {base_name(node) for node in seen.nodes if call.made(node)}
+            if inside & CHOOSING:
+                found[call.name] = "gradient"
+    return found
