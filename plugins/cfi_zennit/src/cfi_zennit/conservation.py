@@ -2,9 +2,9 @@
 
 A rule of Zennit's runs a module with changed inputs and parameters and hands on `reducer(inputs, gradients)`. Since the
 module is linear in its inputs, all that a unit hands on, to its bias as to an input, is
-`reducer(1, output * gradient)`; of this the bias gets `reducer(1, bias * gradient)`. What arrives at the unit beyond the former is held back by the
-stabiliser, or for want of a contribution of the sign that the rule looks for (of AlphaBeta it may also be too much).
-Whatever else is missing at the module's inputs leaks.
+`reducer(1, output * gradient)`; of this the bias gets `reducer(1, bias * gradient)`. What arrives at the unit beyond
+the former is held back by the stabiliser, or for want of a contribution of the sign that the rule looks for (of
+AlphaBeta it may also be too much). Whatever else is missing at the module's inputs leaks.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from zennit.core import BasicHook, Hook, ParamMod
 from zennit.rules import Pass
 
 from cfi_zennit.operations import LAYOUT, base_name, operation
+from cfi_zennit.pooling import SmoothMaxPool
 from cfi_zennit.rules import Place
 from cfi_zennit.trace import tensors
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 _COARSE = 5e-2
+_TELLING = (BasicHook.backward, SmoothMaxPool.backward)
 _SHARE = 0.25
 """As in core: relevance that is small because much cancels in it is known no better than what cancels."""
 
@@ -154,7 +156,7 @@ class Ledger:
         while name in self.accounts:
             name, count = f"{place.name} (call {count})", count + 1
         rule = "gradient" if place.rule is None else type(place.rule).__name__
-        known = place.rule is None or type(place.rule).backward in (BasicHook.backward, Pass.backward)
+        known = place.rule is None or type(place.rule).backward in (*_TELLING, Pass.backward)
         self.accounts[name] = account = Account.opened(rule, self.samples, known=known)
         self._of_module[place.module] = account
         return account
@@ -162,7 +164,7 @@ class Ledger:
     def attend(self, hooks: Sequence[tuple[Place, Hook]]) -> None:
         """Has rules that are put on already tell what they absorb."""
         for place, hook in hooks:
-            if isinstance(hook, BasicHook) and type(hook).backward is BasicHook.backward:
+            if isinstance(hook, BasicHook) and type(hook).backward in _TELLING:
                 hook.gradient_mapper = self._attended(place.module, hook)
 
     def _attended(self, module: nn.Module, hook: BasicHook) -> Callable[..., Any]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 from torch.autograd.graph import Node
 from zennit.core import BasicHook, Hook
-from zennit.rules import Pass
+from zennit.rules import Pass, ReLUBetaSmooth
 
 from cfi_zennit.canonical import Changes
 from cfi_zennit.operations import CHOOSING, LAYOUT, RULED_AS_MODULES, SMOOTH_OR_LINEAR, base_name, operation
 from cfi_zennit.rules import RECTIFIER_RULES, Placed
-from cfi_zennit.trace import Call, Trace
+from cfi_zennit.trace import Call, Trace, walk
 
 _OF_ONE_INPUT = (BasicHook.backward, Pass.backward)
 
@@ -27,19 +28,30 @@ class Family(StrEnum):
     """`nn.ReLU` has another gradient."""
 
 
+class Kind(StrEnum):
+    """What can be done about a gap."""
+
+    FUNCTION = "function"
+    """A rule would reach it, were it a module."""
+    UNKNOWN = "unknown"
+    """No rule is meant for it; the plain gradient is what Zennit takes."""
+    CONFUSED = "confused"
+    """A rule reaches it, and would give values that belong elsewhere."""
+
+
 @dataclass(frozen=True)
 class Gap:
-    """A place that no rule reaches.
+    """A place that no rule reaches, or one that it should not.
 
     Attributes:
         where: Operation, module and type.
         why: What would become of the method there.
-        is_function: Whether a rule would reach it, were it a module.
+        kind: What can be done about it.
     """
 
     where: str
     why: str
-    is_function: bool = False
+    kind: Kind
 
 
 def family_of(placed: Placed) -> Family:
@@ -62,9 +74,7 @@ def find_gaps(placed: Placed, seen: Trace, family: Family, changes: Changes) -> 
     find = _unruled if family is Family.RELEVANCE else _unchanged_rectifiers
     made = frozenset(seen.sums if changes.sums else ())
     gaps = dict.fromkeys(find(seen, ruled, made))
-    if family is Family.RELEVANCE:
-        gaps |= dict.fromkeys(_several_inputs(seen, rules))
-    return list(gaps)
+    return list(gaps | dict.fromkeys(_confused(seen, rules, changes)))
 
 
 def _unruled(seen: Trace, ruled: list[Call], made: frozenset[Node]) -> Iterator[Gap]:
@@ -75,7 +85,8 @@ def _unruled(seen: Trace, ruled: list[Call], made: frozenset[Node]) -> Iterator[
         if name in ("Add", "Sub") and not _joins(node):
             continue  # a constant is added: all relevance goes on
         function = seen.is_function(node) and (name in RULED_AS_MODULES or name == "Add")
-        yield Gap(seen.where(node), "relevance would be carried by the plain gradient", function)
+        why = "relevance would be carried by the plain gradient"
+        yield Gap(seen.where(node), why, Kind.FUNCTION if function else Kind.UNKNOWN)
 
 
 def _joins(node: Node) -> bool:
@@ -83,13 +94,29 @@ def _joins(node: Node) -> bool:
     return sum(before is not None for before, _ in node.next_functions) > 1
 
 
-def _several_inputs(seen: Trace, rules: dict[str, Hook]) -> Iterator[Gap]:
-    """Zennit's rules give every input of one shape the relevance of the first."""
+def _confused(seen: Trace, rules: Mapping[str, Hook], changes: Changes) -> Iterator[Gap]:
+    """Modules that several inputs or calls of meet in one rule, which knows of one."""
     for call in seen.calls:
         rule = rules.get(call.name)
-        if rule is not None and type(rule).backward in _OF_ONE_INPUT and len(set(call.inputs)) > 1:
-            kind = f"module '{call.name}' ({type(call.module).__name__}) with {len(call.inputs)} inputs"
-            yield Gap(kind, f"{type(rule).__name__} would give each input the relevance of the first")
+        if rule is None:
+            continue
+        kind = f"module '{call.name}' ({type(call.module).__name__})"
+        if len(call.inputs) > 1 and type(rule).backward in _OF_ONE_INPUT:
+            why = f"{type(rule).__name__} would give each input the relevance of the first"
+            yield Gap(f"{kind} with {len(call.inputs)} inputs", why, Kind.CONFUSED)
+        calls = seen.calls_of[call.module]
+        if len(calls) > 1 and call.name not in changes.repeated and not _is_fit_for_several(rule, calls):
+            yield Gap(f"{kind} used {len(calls)} times", "Zennit would mix up its uses", Kind.CONFUSED)
+
+
+def _is_fit_for_several(rule: Hook, calls: list[Call]) -> bool:
+    """Whether a rule keeps nothing of the way forward, and one call ends on the way back before the next begins."""
+    if isinstance(rule, BasicHook | ReLUBetaSmooth):
+        return False
+    return all(
+        {node for node, _ in earlier.outputs} <= set(walk(node for node, _ in later.inputs))
+        for earlier, later in pairwise(calls)
+    )
 
 
 def _unchanged_rectifiers(seen: Trace, ruled: list[Call], made: frozenset[Node]) -> Iterator[Gap]:
@@ -97,7 +124,8 @@ def _unchanged_rectifiers(seen: Trace, ruled: list[Call], made: frozenset[Node])
     for node in seen.nodes:
         if base_name(node) in SMOOTH_OR_LINEAR or node in head or any(call.made(node) for call in ruled):
             continue
-        yield Gap(seen.where(node), "its gradient would stay as it is", seen.is_function(node))
+        kind = Kind.FUNCTION if seen.is_function(node) else Kind.UNKNOWN
+        yield Gap(seen.where(node), "its gradient would stay as it is", kind)
 
 
 def _head(seen: Trace) -> set[Node]:

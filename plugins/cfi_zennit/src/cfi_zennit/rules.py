@@ -20,6 +20,8 @@ from cfi_zennit.trace import Trace
 RECTIFIER_RULES = (ReLUDeconvNet, ReLUGuidedBackprop, ReLUBetaSmooth)
 """Rules of methods that change the gradient of rectifiers; all others carry relevance."""
 
+_AVERAGE = nn.AvgPool2d(1)
+
 
 @dataclass(frozen=True, eq=False)
 class Place:
@@ -91,6 +93,7 @@ def place(composite: Composite, seen: Trace, names: Mapping[nn.Module, str], mod
 
     Modules are the first linear ones where nothing linear lies between them and the model's inputs, of several
     branches each. Attention counts as an activation in Zennit, which it is not: it gets a rule only by its own type.
+    Upsampling gets the rule of average pooling where it has none.
 
     Args:
         composite: What chooses.
@@ -105,12 +108,15 @@ def place(composite: Composite, seen: Trace, names: Mapping[nn.Module, str], mod
     places: list[Place] = []
     context: dict[Any, Any] = {}
     met: set[str] = set()
+    firsts = seen.firsts(Linear)
     for call in seen.calls:
         if call.name in met:
             continue
         met.add(call.name)
-        first = seen.is_first(call, Linear)
+        first = call in firsts
         rule = composite.module_map({} if first else context, call.name, call.module)
+        if rule is None and isinstance(call.module, nn.Upsample):  # weighted averages, which Zennit has no rule for
+            rule = composite.module_map(context, call.name, _AVERAGE)
         if first and isinstance(call.module, Linear):
             composite.module_map(context, call.name, call.module)  # from here on, first layers have been visited
         if isinstance(call.module, nn.MultiheadAttention) and _is_by_activation(composite, rule):

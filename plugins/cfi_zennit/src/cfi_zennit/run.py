@@ -30,7 +30,7 @@ from cfi_core.errors import (
 from cfi_zennit.attributors import AtLayers, ScoreDrop
 from cfi_zennit.canonical import Canonical, Changes, canonize
 from cfi_zennit.conservation import Ledger
-from cfi_zennit.coverage import Family, Gap, family_of, find_gaps, rules_by_gradient
+from cfi_zennit.coverage import Family, Gap, Kind, family_of, find_gaps, rules_by_gradient
 from cfi_zennit.draws import OwnGenerator
 from cfi_zennit.marks import without_marks
 from cfi_zennit.rules import Place, Placed, composite_of, place
@@ -289,11 +289,12 @@ def _judge(method: ZennitMethod, ruled: Ruled, *, refuse: bool) -> None:
             f"'{method.key}': no rule of the composite fits a module that runs, so the result would be the plain "
             "gradient. Use 'saliency', which says so, or a composite with rules for the modules of this model."
         )
-    hard = [gap for gap in ruled.gaps if ruled.family is Family.RECTIFIER or (gap.is_function and refuse)]
+    worst = {Kind.CONFUSED, Kind.FUNCTION} if refuse else {Kind.CONFUSED}
+    hard = [gap for gap in ruled.gaps if ruled.family is Family.RECTIFIER or gap.kind in worst]
     if hard:
         raise MethodError(
-            f"'{method.key}' has no rule for {_listed(hard)}: {hard[0].why}. Use modules there (nn.ReLU for relu), or "
-            "another method, such as 'integrated_gradients'."
+            f"'{method.key}' has no rule that fits {_listed(hard)}: {hard[0].why}. Use modules of their own there "
+            "(nn.ReLU for relu), or another method, such as 'integrated_gradients'."
         )
 
 

@@ -74,7 +74,8 @@ class ZennitMethod:
 
 
 _GRADIENT = frozenset({Need.FORWARD, Need.INPUT_GRADIENT})
-_RULES = _GRADIENT | {Need.MODULES}
+# Not the gradient by the inputs, which are whole numbers where relevance at an embedding is asked for.
+_RULES = frozenset({Need.FORWARD, Need.MODULES})
 
 _BACH = "Bach et al. 2015, On Pixel-Wise Explanations by Layer-Wise Relevance Propagation"
 _MONTAVON = "Montavon et al. 2019, Layer-Wise Relevance Propagation: An Overview"

@@ -97,9 +97,9 @@ class Trace:
         return f"sum {place + 1}" + (f" in '{call.name}'" if call is not None and call.name else "")
 
     def is_function(self, node: Node) -> bool:
-        """Whether an operation is called in a forward method, not by a module that has no other inside."""
+        """Whether an operation is called in a forward method, not by a module that calls no other."""
         call = self.innermost(node)
-        return call is None or not call.name or any(True for _ in call.module.children())
+        return call is None or not call.name or any(call.begin < other.begin < call.end for other in self.calls)
 
     def where(self, node: Node) -> str:
         """Says for a message where an operation is computed."""
@@ -110,11 +110,11 @@ class Trace:
         assert call is not None
         return f"`{operation(node)}` in module '{call.name}' ({type(call.module).__name__})"
 
-    def is_first(self, call: Call, linear: tuple[type, ...] | type) -> bool:
-        """Whether no linear module, and no function of that kind, lies between the model's inputs and a call."""
-        spans = [other for other in self.calls if isinstance(other.module, linear)]
-        upstream = walk(node for node, _ in call.inputs)
-        return not any(base_name(node) in WEIGHTED or any(span.made(node) for span in spans) for node in upstream)
+    def firsts(self, linear: type) -> set[Call]:
+        """The calls that no linear module, and no function of that kind, lies in front of."""
+        spans = [call for call in self.calls if isinstance(call.module, linear)]
+        met = {node for node in self.nodes if base_name(node) in WEIGHTED or any(span.made(node) for span in spans)}
+        return {call for call in self.calls if met.isdisjoint(walk(node for node, _ in call.inputs))}
 
 
 def trace(model: nn.Module, inputs: Sequence[Any]) -> Trace:
@@ -196,7 +196,7 @@ def of_whole_numbers(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any)
     given = list(tensors((args, kwargs)))
     if not is_real(output) or output.requires_grad or not given or any(map(is_real, given)):
         return None
-    return output.detach().requires_grad_()
+    return output.detach().requires_grad_().clone()
 
 
 def _edges(value: Any) -> tuple[Edge, ...]:
