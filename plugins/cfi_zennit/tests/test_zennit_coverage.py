@@ -263,5 +263,5 @@ def test_an_embedding_is_explained_at_its_output() -> None:
     found = attribute(model, "lrp_epsilon_plus", tokens, layer="0")
     assert found.values.shape == (2, 3, 5)
     assert found.provenance["completeness"]["gap"] < 1e-3
-    with pytest.raises(cfi.ArgumentError, match="whole numbers|layer"):
+    with pytest.raises(cfi.ArgumentError, match="whole numbers"):
         attribute(model, "lrp_epsilon_plus", tokens)
