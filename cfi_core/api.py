@@ -27,6 +27,7 @@ from cfi_core.running import run
 from cfi_core.specs import Kind, Translator
 from cfi_core.translation import prepare, translate_model
 from cfi_core.translation.conversion import Job, convert_anew, convert_thoroughly
+from cfi_core.translation.guarding import guard
 from cfi_core.unchanged import unchanged_model
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
@@ -182,7 +183,8 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
         use(current, original, pending.plan.routes, pending.plan.toolset_framework)
         with unchanged_model(original, pending.call.purity):
             call = first_pass(current, lambda: check_layer(pending, layer))
-            return _finish(current, call, pending.prepared or prepare(current, call))
+            prepared = guard(current, call, pending.prepared) if pending.prepared else prepare(current, call)
+            return _finish(current, call, prepared)
 
 
 def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | PendingLayer:

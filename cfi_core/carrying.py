@@ -124,21 +124,31 @@ class _Carrier:
 
     def layer_object(self, name: str) -> Any:
         """The layer of the model that runs which is a layer of the user's model; a `LayerError` if it has none."""
-        translation = self.prepared.translation
-        if translation is None:
-            return self.prepared.adapter.layer_object(self.model, name)
-        layer_map = translation.layer_map
-        if name not in layer_map:
+        found = self.prepared.layer_name(name)
+        if found is None:
+            raise LayerError(self._missing(name))
+        return self.prepared.adapter.layer_object(self.model, found)
+
+    def _missing(self, name: str) -> str:
+        """Why the model that runs has no such layer, and which it has."""
+        translation, repair = self.prepared.translation, self.prepared.repair
+        if translation is not None and name not in translation.layer_map:
             why = (
                 "the translated model has no layer with the same activation (the translators merged or split it)"
-                if name in layer_map.compared
+                if name in translation.layer_map.compared
                 else "its activation cannot be read (it is called more than once, or lies inside a nested model)"
             )
-            raise LayerError(
+            return (
                 f"Layer {name!r} of your model cannot be used through {', '.join(translation.route.names)}: {why}. "
-                f"Layers that can: {', '.join(layer_map) or 'none'}."
+                f"Layers that can: {', '.join(translation.layer_map) or 'none'}."
             )
-        return self.prepared.adapter.layer_object(self.model, layer_map[name])
+        names = repair.canonical.layers if repair else {}
+        usable = [one for one in (translation.layer_map if translation else names) if self.prepared.layer_name(one)]
+        return (
+            f"Layer {name!r} of your model cannot be used with {self.call.plan.method.key}, whose rules needed a "
+            f"canonical copy of the model: there it has no single output, because the model calls it several times, "
+            f"not at all, or it gives no single tensor. Layers that can: {', '.join(usable) or 'none'}."
+        )
 
     def baselines(self) -> tuple[Any, ...] | None:
         """One tensor or number for each input."""

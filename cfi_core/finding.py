@@ -58,6 +58,7 @@ def _complete(registry: Registry, method: MethodSpec, arguments: Arguments) -> M
         citation=f"{method.citation}; {wrapped.citation}",
         alters_model=method.alters_model or wrapped.alters_model,
         defaults=method.defaults.around(wrapped.defaults),
+        guard=wrapped.guard or method.guard,
     )
 
 

@@ -54,7 +54,7 @@ def bring_home(
         method_key=plan.method.key,
         toolset=plan.method.toolset,
         route=translation.route.names if translation else (),
-        certificate=translation.certificate if translation else None,
+        certificate=prepared.certificate,
         # As the user gave it, in whichever words.
         target=next(iter(plan.arguments.of_role(Role.OWN_TARGET, plan.method)), plan.arguments.target),
         layer=layers if len(layers) > 1 else next(iter(layers), None),
@@ -74,10 +74,11 @@ def _explained_layers(call: Call, prepared: Prepared, result: MethodResult) -> t
     """Names, in the user's model, of the layers that the values are of."""
     if result.layer is None:
         return call.plan.layers
-    if prepared.translation is None:
+    if prepared.translation is None and prepared.repair is None:
         return (result.layer,)
-    for name, match in prepared.translation.layer_map.matches.items():
-        if match.name == result.layer:
+    known = prepared.translation.layer_map if prepared.translation else prepared.repair.canonical.layers  # type: ignore[union-attr]
+    for name in known:
+        if prepared.layer_name(name) == result.layer:
             return (name,)
     raise MethodError(
         f"{call.plan.method.key} of {call.plan.method.toolset} took layer {result.layer!r} of the translated model, "
@@ -164,7 +165,8 @@ def _provenance(
         "model": f"{model.__module__}.{model.__qualname__}",
         "framework": plan.framework,
         "route": translation.route.names if translation else (),
-        "certificate": str(translation.certificate) if translation else "native: nothing to certify",
+        "certificate": str(prepared.certificate or "native: nothing to certify"),
+        "repaired": prepared.repair.canonical.repairs if prepared.repair else (),
         "function": call.purity.found,
         "explained": carried.explained,
         "neuron": repr(arguments.neuron) if callable(arguments.neuron) else arguments.neuron,

@@ -11,8 +11,9 @@ from uuid import uuid4
 
 import numpy as np
 
-from cfi_core.errors import InputError, LayerError, NoGradientError
+from cfi_core.errors import InputError, LayerError, MethodError, NoGradientError
 from cfi_core.framework.axes import Arrays, named_axes
+from cfi_core.framework.canonical import Canonical, Factories
 from cfi_core.framework.passes import Passes
 from cfi_core.framework.state import State
 
@@ -139,6 +140,29 @@ class FrameworkAdapter(ABC):
     def in_double(self, model: Any) -> Any | None:
         """A copy of its own that computes in double precision; None if it does already, or cannot be made to."""
         return None
+
+    def canonical(
+        self,
+        model: Any,
+        inputs: Sequence[Any],
+        modules: Factories,
+        *,
+        held: Sequence[Any] = (),
+        knows: Callable[[Any], bool] | None = None,
+    ) -> Canonical:
+        """A copy of the model in which every operation that rules could attach to is a layer, called once.
+
+        Args:
+            model: A twin.
+            inputs: Tensors that it takes, any number of samples.
+            modules: What to make for operations; the framework's own layers for those that are not named.
+            held: What every pass takes behind the inputs.
+            knows: Whether a layer stays as it is; None: those that the framework brings do.
+
+        Raises:
+            MethodError: There can be no such copy, which is so unless this is overridden.
+        """
+        raise MethodError(f"models of {self.name} cannot be rewritten")
 
     def state(self, model: Any) -> State:
         """All that a forward pass could write to on the user's model, to see whether it does, and to undo it.

@@ -6,7 +6,7 @@ without a word, wherever a rule finds no module to attach to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from cfi_captum.graph import LAYOUT, MAX_POOL, PRODUCTS, Graph, base_name, is_linear, operation, trace, walk
+from cfi_captum.lrp import explain_unruled, without_rule
 from cfi_captum.table import GRAD_CAM, CaptumMethod, Rule
-from cfi_core.contract import MethodRequest
+from cfi_core.contract import MethodRequest, Miss
 from cfi_core.errors import ArgumentError, InputError, LayerError, MethodError, TargetError
 from cfi_core.specs import Need
 
@@ -172,23 +173,46 @@ def check_modules(
     """
     if method.rule is Rule.NONE:
         return None
+    extra = call.get("additional_forward_args")
+    held = extra if isinstance(extra, tuple) else () if extra is None else (extra,)
+    graph, misses = find_misses(method, find_modules(method, model), request.inputs, held, request.layer)
+    if misses:
+        raise MethodError(misses[0].why)
+    return graph
+
+
+def find_modules(method: CaptumMethod, model: Any) -> nn.Module:
+    """The model itself, if rules can attach to modules of it.
+
+    Raises:
+        MethodError: It has none, or is scripted.
+    """
     if not isinstance(model, nn.Module) or not any(True for _ in model.children()):
         raise MethodError(
             f"'{method.key}' attaches rules to the modules of the model, but this model is a "
-            f"{type(request.model).__name__} without modules. Use a method that needs gradients only, such as "
+            f"{type(model).__name__} without modules. Use a method that needs gradients only, such as "
             "'integrated_gradients', or a translator that builds native modules."
         )
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise MethodError(
             f"'{method.key}' cannot attach rules inside a scripted model. Pass the nn.Module that it was made from."
         )
-    extra = call.get("additional_forward_args")
-    held = extra if isinstance(extra, tuple) else () if extra is None else (extra,)
-    layer = request.layer[0] if len(request.layer) == 1 else None
+    return model
+
+
+def find_misses(
+    method: CaptumMethod, model: nn.Module, inputs: Sequence[Any], held: Sequence[Any], layers: Sequence[Any]
+) -> tuple[Graph, tuple[Miss, ...]]:
+    """What the model computes on the way that is explained, and where the method's rules would fail on it.
+
+    Raises:
+        MethodError: The model fails on the inputs, or there is no such way.
+    """
+    layer = layers[0] if len(layers) == 1 else None
     neuron = "neuron" in method.required
     at_layer = "layer" in method.required and not neuron and method.rule is Rule.DIFFERENCE
     try:
-        graph = trace(model, request.inputs, held, start=layer if at_layer else None, end=layer if neuron else None)
+        graph = trace(model, inputs, held, start=layer if at_layer else None, end=layer if neuron else None)
     # Whatever the model raises on its inputs is the cause; there is no list of such errors.
     except Exception as error:
         raise MethodError(f"'{method.key}': the model failed on the inputs ({error}). Check the inputs.") from error
@@ -198,11 +222,10 @@ def check_modules(
             f"'{method.key}': no gradient leads from {start} to {end}, so no rule has anything to attach to. "
             "Explain another layer, or use a method that only runs the model, such as 'feature_ablation'."
         )
-    _RULE_CHECKS[method.rule](method, graph)
-    return graph
+    return graph, tuple(_RULE_CHECKS[method.rule](method, model, graph))
 
 
-def _check_rectifiers(method: CaptumMethod, graph: Graph) -> None:
+def _check_rectifiers(method: CaptumMethod, model: nn.Module, graph: Graph) -> Iterator[Miss]:
     head = _head(graph)
     rectifiers = 0
     for node in graph.nodes:
@@ -210,21 +233,23 @@ def _check_rectifiers(method: CaptumMethod, graph: Graph) -> None:
         if owner is not None and isinstance(owner.module, nn.ReLU):
             rectifiers += 1
         elif not (is_linear(node) or base_name(node) in _NOT_RECTIFYING or node in head):
-            raise MethodError(
+            yield Miss(
+                operation(node),
                 f"'{method.key}' changes the gradient of nn.ReLU modules only, but the model computes "
                 f"{graph.where(node)}, whose gradient would stay as it is. Use nn.ReLU modules there, or another "
-                "method, such as 'saliency'."
+                "method, such as 'saliency'.",
             )
     if not rectifiers and "neuron" not in method.required:
-        raise MethodError(
+        yield Miss(
+            "the model",
             f"'{method.key}' changes the gradient of nn.ReLU modules, but no nn.ReLU takes part in this model: the "
-            "result would be the plain gradient. Use 'saliency', which says so."
+            "result would be the plain gradient. Use 'saliency', which says so.",
         )
     if "deconvolution" in method.key:
-        _check_deconvolved(method, graph)
+        yield from _check_deconvolved(method, graph)
 
 
-def _check_deconvolved(method: CaptumMethod, graph: Graph) -> None:
+def _check_deconvolved(method: CaptumMethod, graph: Graph) -> Iterator[Miss]:
     """Captum keeps one gradient per module; of parallel calls of one module each would get the other's."""
     for name, spans in graph.spans.items():
         modules = {owner.module for owner in graph.owners.values() if owner.name == name}
@@ -232,51 +257,59 @@ def _check_deconvolved(method: CaptumMethod, graph: Graph) -> None:
             continue
         for (_, earlier), (later, _) in pairwise(spans):
             if not earlier <= set(walk(later, frozenset())):
-                raise MethodError(
+                yield Miss(
+                    name,
                     f"'{method.key}': module '{name}' is used in parallel branches, which captum confuses. Give each "
-                    "use an nn.ReLU of its own."
+                    "use an nn.ReLU of its own.",
                 )
 
 
-def _check_differences(method: CaptumMethod, graph: Graph) -> None:
+def _check_differences(method: CaptumMethod, model: nn.Module, graph: Graph) -> Iterator[Miss]:
     for node in graph.nodes:
         owner = graph.owners.get(node)
         if owner is not None and type(owner.module) in SUPPORTED_NON_LINEAR:
             if graph.calls[owner.name] > 1:
-                raise MethodError(
+                yield Miss(
+                    owner.name,
                     f"'{method.key}': module '{owner.name}' ({type(owner.module).__name__}) is used "
                     f"{graph.calls[owner.name]} times, but the rule keeps one activation per module. Give each use a "
-                    "module of its own."
+                    "module of its own.",
                 )
         elif not is_linear(node):
-            raise MethodError(
+            yield Miss(
+                operation(node),
                 f"'{method.key}' has no rule for {graph.where(node)}: the result would mix DeepLIFT with the plain "
-                f"gradient. Use modules that it knows ({_names(SUPPORTED_NON_LINEAR)}), or 'integrated_gradients'."
+                f"gradient. Use modules that it knows ({_names(SUPPORTED_NON_LINEAR)}), or 'integrated_gradients'.",
             )
 
 
-def _check_relevance(method: CaptumMethod, graph: Graph) -> None:
+def _check_relevance(method: CaptumMethod, model: nn.Module, graph: Graph) -> Iterator[Miss]:
     for name, calls in graph.calls.items():
         if calls > 1:
-            raise MethodError(
+            yield Miss(
+                name,
                 f"'{method.key}': module '{name}' is used {calls} times, but the rules keep one activation per "
-                "module. Give each use a module of its own."
+                "module. Give each use a module of its own.",
             )
     for node in graph.nodes:
         if node not in graph.owners and base_name(node) not in LAYOUT:
-            raise MethodError(
+            yield Miss(
+                operation(node),
                 f"'{method.key}' has no rule for {graph.where(node)}. Use a module for it (nn.ReLU for relu, "
-                "captum's Addition_Module for +), so that relevance can be propagated through it."
+                "captum's Addition_Module for +), so that relevance can be propagated through it.",
             )
     for consumers in graph.consumers.values():
         ruled = [node for node in consumers if _has_rule(graph, node)]
         others = [node for node in consumers if not _has_rule(graph, node)]
         if ruled and others:
-            raise MethodError(
+            yield Miss(
+                operation(others[0]),
                 f"'{method.key}': a value is used by {graph.where(ruled[0])} and by {graph.where(others[0])}. Captum "
                 "would add a relevance to a gradient there. Put a module with a rule, such as nn.Identity, in front "
-                "of the second."
+                "of the second.",
             )
+    for name, module in without_rule(model, graph):
+        yield Miss(name, explain_unruled(method.key, name, module))
 
 
 def _has_rule(graph: Graph, node: Node) -> bool:
@@ -299,7 +332,7 @@ def _names(types: Any) -> str:
     return ", ".join(f"nn.{kind.__name__}" for kind in types if kind.__module__.startswith("torch.nn"))
 
 
-_RULE_CHECKS: dict[Rule, Callable[[CaptumMethod, Graph], None]] = {
+_RULE_CHECKS: dict[Rule, Callable[[CaptumMethod, nn.Module, Graph], Iterator[Miss]]] = {
     Rule.RECTIFIER: _check_rectifiers,
     Rule.DIFFERENCE: _check_differences,
     Rule.RELEVANCE: _check_relevance,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -18,8 +18,9 @@ from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.overrides import TorchFunctionMode
 
 from cfi_core.errors import InputError
-from cfi_core.framework import FrameworkAdapter, Layer, Passes, flatten, map_structure
+from cfi_core.framework import Canonical, Factories, FrameworkAdapter, Layer, Passes, flatten, map_structure
 from cfi_torch import content
+from cfi_torch.canonical import rewrite
 from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.passes import watch_passes
@@ -150,6 +151,19 @@ class TorchAdapter(FrameworkAdapter):
         for name in modules:
             model.set_submodule(name, nn.Identity())
         return model
+
+    def canonical(
+        self,
+        model: nn.Module,
+        inputs: Sequence[torch.Tensor],
+        modules: Factories,
+        *,
+        held: Sequence[Any] = (),
+        knows: Callable[[Any], bool] | None = None,
+    ) -> Canonical:
+        """By recording forward passes (`cfi_torch.canonical`)."""
+        with torch.inference_mode(False):
+            return rewrite(model, inputs, modules, held, knows)
 
     def in_double(self, model: nn.Module) -> nn.Module | None:
         """A copy with its weights in double precision; none of a function, whose weights cannot be seen."""
