@@ -34,12 +34,46 @@ def vectors(samples: int = 2) -> Tensor:
     return torch.randn(samples, 5)
 
 
+def with_module(model: With, module: nn.Module) -> With:
+    made = With(module)
+    made.load_state_dict(model.state_dict(), strict=False)
+    return made.eval()
+
+
 @pytest.mark.parametrize("key", RECTIFYING)
-@pytest.mark.parametrize("function", [F.relu, F.gelu, torch.relu, lambda x: x.clamp(min=0), nn.GELU(), nn.ReLU6()])
-def test_a_rectifier_that_gets_no_rule_is_refused(key: str, function: Any) -> None:
-    model = nn.Sequential(With(function), nn.ReLU(), nn.Linear(CLASSES, CLASSES)).eval()
+@pytest.mark.parametrize("function", [F.relu, torch.relu, lambda x: x.relu(), lambda x: x.clamp(min=0)])
+def test_rectifiers_by_functions_become_modules(key: str, function: Any) -> None:
+    model, x = With(function).eval(), vectors()
+    found = attribute(model, key, x)
+    np.testing.assert_allclose(found.values, relevance(with_module(model, nn.ReLU()), key, x), rtol=1e-5, atol=1e-7)
+    if key != "beta_smooth":
+        assert found.provenance["applied"]["rules"] and found.provenance["repaired"]
+
+
+@pytest.mark.parametrize("key", ["guided_backprop", "deconvolution"])
+@pytest.mark.parametrize("function", [nn.ReLU6(), F.relu6, lambda x: x.clamp(0, 6)])
+def test_rectifiers_with_a_highest_value_get_the_rule_of_relu(key: str, function: Any) -> None:
+    """Of units above six, guided backpropagation hands on nothing, as the gradient."""
+    model, x = With(function).double().eval(), 8 * vectors().double()
+    before, w = model.first(x).detach(), [part.weight.detach() for part in (model.first, model.second)]
+    assert (before > 6).any()
+    arriving = w[1][1].clamp(min=0).expand_as(before)
+    expected = arriving * ((before > 0) & (before < 6)) if key == "guided_backprop" else arriving
+    np.testing.assert_allclose(relevance(model, key, x), (expected @ w[0]).numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("key", RECTIFYING)
+@pytest.mark.parametrize("function", [F.gelu, nn.GELU(), nn.Sequential(nn.ReLU(), nn.SiLU())])
+def test_activations_that_get_no_rule_are_refused(key: str, function: Any) -> None:
     with pytest.raises(cfi.MethodError, match="its gradient would stay as it is"):
-        attribute(model, key, vectors())
+        attribute(With(function).eval(), key, vectors())
+
+
+@pytest.mark.parametrize("key", RECTIFYING)
+def test_as_zennit_has_it_a_rectifier_by_a_function_is_refused(key: str) -> None:
+    with pytest.raises(cfi.MethodError, match="its gradient would stay as it is"):
+        model = nn.Sequential(With(F.relu), nn.ReLU(), nn.Linear(CLASSES, CLASSES)).eval()
+        attribute(model, key, vectors(), defaults="toolset")
 
 
 @pytest.mark.parametrize("key", RECTIFYING)
@@ -48,10 +82,45 @@ def test_without_any_rectifier_the_result_would_be_the_gradient(key: str) -> Non
         attribute(nn.Sequential(nn.Linear(5, 6), nn.Linear(6, CLASSES)).eval(), key, vectors())
 
 
-@pytest.mark.parametrize("function", [F.gelu, torch.tanh, F.silu, lambda x: x.clamp(0, 6), F.leaky_relu])
-def test_an_activation_by_a_function_is_refused_where_a_module_would_get_a_rule(function: Any) -> None:
-    with pytest.raises(cfi.MethodError, match="the function"):
-        attribute(With(function).eval(), "lrp_epsilon_plus", vectors())
+ACTIVATIONS = [
+    (F.gelu, nn.GELU()),
+    (torch.tanh, nn.Tanh()),
+    (F.silu, nn.SiLU()),
+    (lambda x: x.clamp(0, 0.2), nn.Hardtanh(0, 0.2)),
+    (F.leaky_relu, nn.LeakyReLU()),
+]
+
+
+@pytest.mark.parametrize("place", range(len(ACTIVATIONS)))
+def test_activations_by_functions_become_modules_with_a_rule(place: int) -> None:
+    """The gradient, which Zennit takes of functions, would lose relevance."""
+    function, module = ACTIVATIONS[place]
+    model, x = With(function).eval(), vectors()
+    found = attribute(model, "lrp_epsilon_plus", x)
+    np.testing.assert_allclose(
+        found.values, relevance(with_module(model, module), "lrp_epsilon_plus", x), rtol=1e-5, atol=1e-7
+    )
+    assert found.provenance["completeness"]["gap"] < 1e-3
+    assert "Pass" in found.provenance["applied"]["rules"].values() and found.provenance["repaired"]
+
+
+def test_a_rule_of_the_users_is_not_lost_where_a_model_is_rewritten() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(6, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight
+
+    model = With(nn.Sequential(Own())).eval()
+    arguments = {"layer_map": [(Own, rules.Epsilon(1e-3))]}
+    found = attribute(model, "lrp_epsilon_plus", vectors(), init_args=arguments)
+    assert found.provenance["applied"]["rules"]["function.0"] == "Epsilon"
+    model.second = nn.Sequential(With(torch.tanh), nn.Linear(CLASSES, CLASSES)).eval()
+    model.second[0].first = nn.Linear(6, 6)
+    with pytest.raises(cfi.MethodError, match=r"the rule of 'function.0' \(Own\) would be lost"):
+        attribute(model.eval(), "lrp_epsilon_plus", vectors(), init_args=arguments)
 
 
 @pytest.mark.parametrize("function", [F.relu, torch.relu, lambda x: x.relu()])

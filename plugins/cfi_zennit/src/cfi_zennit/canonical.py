@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils import parametrize
-from zennit.layer import Sum
 from zennit.types import Convolution, Linear
 
 from cfi_zennit.operations import BATCH_NORM, WEIGHTED, base_name
-from cfi_zennit.sums import Sums
+from cfi_zennit.reductions import AsModules
 from cfi_zennit.trace import Call, Trace
 
 
@@ -49,29 +48,32 @@ class Changes:
 
     Attributes:
         merged: For each batch norm that was merged, the linear layer that took it in.
-        sums: How many sums became modules.
+        reductions: Names of the sums and means that became modules.
         repeated: Modules that run several times, and how often.
     """
 
     merged: dict[str, str] = field(default_factory=dict)
-    sums: int = 0
+    reductions: tuple[str, ...] = ()
     repeated: dict[str, int] = field(default_factory=dict)
 
 
 class Canonical(nn.Module):
-    """A model whose sums are modules, and whose modules are called once each.
+    """A model whose sums and means are modules, and whose modules are called once each.
 
     Attributes:
         model: The model, changed.
-        names: Of all modules, what they are called in the user's model; a sum bears that of the module that adds.
+        names: Of all modules, what they are called in the user's model, and what stands for sums and means.
+        reductions: Modules for sums and means.
         changes: What was changed.
         outputs: What the model returned last.
     """
 
-    def __init__(self, model: nn.Module, names: dict[nn.Module, str], changes: Changes) -> None:
+    def __init__(
+        self, model: nn.Module, names: dict[nn.Module, str], changes: Changes, reductions: Sequence[nn.Module] = ()
+    ) -> None:
         super().__init__()
         self.model = model
-        self.sums = nn.ModuleList(Sum() for _ in range(changes.sums))
+        self.reductions = nn.ModuleList(reductions)
         self.names, self.changes = names, changes
         self.outputs: Any = None
 
@@ -80,33 +82,39 @@ class Canonical(nn.Module):
         for module in self.model.modules():
             if isinstance(module, InTurn):
                 module.next = 0
-        with Sums(self.sums):
+        with AsModules(self.reductions):
             self.outputs = self.model(*inputs)
         return self.outputs
 
 
 def canonize(model: nn.Module, seen: Trace) -> Canonical:
     """Changes a model, which must be a copy with weights of its own, after what was seen of it in one pass."""
+    changes = plan(model, seen)
     names = {module: name for name, module in model.named_modules()}
     for parameter in model.parameters():
-        parameter.requires_grad_(False)  # a sum is one of values that depend on the inputs
+        parameter.requires_grad_(False)  # sums are found by what depends on the inputs
     for module in model.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # rules keep inputs, which must stay as they are
-    merged = {}
-    for batch_norm, linear in _pairs(model, seen):
-        merge(linear.module, batch_norm.module)
-        merged[batch_norm.name] = linear.name
-    repeated = {}
-    for module, calls in seen.calls_of.items():
-        if len(calls) > 1 and not any(True for _ in module.children()):
-            turn = InTurn(module, len(calls))
-            names |= dict.fromkeys(turn.turns, names[module])
-            _replace(model, module, turn)
-            repeated[names[module]] = len(calls)
-    made = Canonical(model, names, Changes(merged, len(seen.sums), repeated))
-    names |= {module: seen.name_of_sum(place) for place, module in enumerate(made.sums)}
-    return made
+    for batch_norm, linear in changes.merged.items():
+        merge(model.get_submodule(linear), model.get_submodule(batch_norm))
+    for name, times in changes.repeated.items():
+        module = model.get_submodule(name)
+        turn = InTurn(module, times)
+        names |= dict.fromkeys(turn.turns, name)
+        _replace(model, module, turn)
+    names |= dict(zip(seen.modules, changes.reductions, strict=True))
+    return Canonical(model, names, changes, seen.modules)
+
+
+def plan(model: nn.Module, seen: Trace) -> Changes:
+    """What is to be changed."""
+    several = {module: calls for module, calls in seen.calls_of.items() if len(calls) > 1}
+    return Changes(
+        merged={batch_norm.name: linear.name for batch_norm, linear in _pairs(model, seen)},
+        reductions=tuple(map(seen.name_of_reduction, range(len(seen.reductions)))),
+        repeated={calls[0].name: len(calls) for module, calls in several.items() if not list(module.children())},
+    )
 
 
 def merge(linear: nn.Module, batch_norm: nn.Module) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
 from torch.autograd.graph import Node
-from zennit.core import BasicHook, Hook
+from zennit.core import BasicHook, Composite, Hook
 from zennit.rules import Pass, ReLUBetaSmooth
 
 from cfi_zennit.canonical import Changes
 from cfi_zennit.operations import CHOOSING, LAYOUT, RULED_AS_MODULES, SMOOTH_OR_LINEAR, base_name, operation
-from cfi_zennit.rules import RECTIFIER_RULES, Placed
+from cfi_zennit.rules import RECTIFIER_RULES, Placed, rules_of
 from cfi_zennit.trace import Call, Trace, walk
 
 _OF_ONE_INPUT = (BasicHook.backward, Pass.backward)
@@ -54,9 +54,9 @@ class Gap:
     kind: Kind
 
 
-def family_of(placed: Placed) -> Family:
-    """What the rules are about; composites of the user's are told by the rules that they place."""
-    rules = [place.rule for place in placed.places if place.rule is not None]
+def family_of(composite: Composite, placed: Placed) -> Family:
+    """What the rules are about."""
+    rules = rules_of(composite) or [place.rule for place in placed.places if place.rule is not None]
     return Family.RECTIFIER if rules and all(isinstance(rule, RECTIFIER_RULES) for rule in rules) else Family.RELEVANCE
 
 
@@ -72,9 +72,29 @@ def find_gaps(placed: Placed, seen: Trace, family: Family, changes: Changes) -> 
     rules = {place.name: place.rule for place in placed.places if place.rule is not None}
     ruled = [call for call in seen.calls if call.name in rules or call.name in changes.merged]
     find = _unruled if family is Family.RELEVANCE else _unchanged_rectifiers
-    made = frozenset(seen.sums if changes.sums else ())
+    made = frozenset(seen.reductions if changes.reductions else ())
     gaps = dict.fromkeys(find(seen, ruled, made))
     return list(gaps | dict.fromkeys(_confused(seen, rules, changes)))
+
+
+def refused(gaps: Sequence[Gap], family: Family, *, canonized: bool = True) -> list[Gap]:
+    """Those that make the result another method's; the others are told."""
+    worst = {Kind.CONFUSED, Kind.FUNCTION} if canonized else {Kind.CONFUSED}
+    return [gap for gap in gaps if family is Family.RECTIFIER or gap.kind in worst]
+
+
+def explain(key: str, gaps: Sequence[Gap]) -> str:
+    """Why a method is refused."""
+    return (
+        f"'{key}' has no rule that fits {listed(gaps)}: {gaps[0].why}. Use modules of their own there (nn.ReLU for "
+        "relu), or another method, such as 'integrated_gradients'."
+    )
+
+
+def listed(gaps: Sequence[Gap]) -> str:
+    """The places, the first three by name."""
+    shown = ", ".join(gap.where for gap in gaps[:3])
+    return f"{shown} and {len(gaps) - 3} more" if len(gaps) > 3 else shown
 
 
 def _unruled(seen: Trace, ruled: list[Call], made: frozenset[Node]) -> Iterator[Gap]:

@@ -62,13 +62,14 @@ class Placed(Composite):
         self.hooks.clear()
 
 
-def composite_of(chosen: Any, settings: Mapping[str, Any], model: nn.Module) -> Composite:
+def composite_of(chosen: Any, settings: Mapping[str, Any], model: nn.Module, *, strict: bool = True) -> Composite:
     """The composite that is asked for.
 
     Args:
         chosen: A composite, its class, or one of the names in `zennit.composites.COMPOSITES`.
         settings: Arguments of the composite's constructor, and `name_map`, whose rules go before all others.
         model: The model whose modules are named.
+        strict: Whether names must be those of modules.
 
     Raises:
         ArgumentError: There is no such composite, it takes no such arguments or needs others, or names of modules or
@@ -84,11 +85,18 @@ def composite_of(chosen: Any, settings: Mapping[str, Any], model: nn.Module) -> 
         )
     if name_map is not None:
         inner = MixedComposite([NameMapComposite(_named(name_map, model)), inner])
-    _check_names(inner, model)
+    if strict:
+        _check_names(inner, model)
     return inner
 
 
-def place(composite: Composite, seen: Trace, names: Mapping[nn.Module, str], modules: Iterable[nn.Module]) -> Placed:
+def place(
+    composite: Composite,
+    seen: Trace,
+    names: Mapping[nn.Module, str],
+    modules: Iterable[nn.Module],
+    reductions: Sequence[str] = (),
+) -> Placed:
     """Chooses the rule of each module that runs, in the order in which they run.
 
     Modules are the first linear ones where nothing linear lies between them and the model's inputs, of several
@@ -99,7 +107,8 @@ def place(composite: Composite, seen: Trace, names: Mapping[nn.Module, str], mod
         composite: What chooses.
         seen: What one pass of the user's model showed.
         names: What the modules are called there; others get no rule.
-        modules: All modules, with those that stand for repeated ones or for sums.
+        modules: All modules, with those that stand for repeated ones, or for sums and means.
+        reductions: Names of the latter.
     """
     by_name: dict[str, list[nn.Module]] = {}
     for module in modules:
@@ -127,7 +136,7 @@ def place(composite: Composite, seen: Trace, names: Mapping[nn.Module, str], mod
         places += [
             Place(name, module, composite.module_map(context, name, module))
             for module in added
-            if module not in known and name not in met and name.startswith("sum ")
+            if module not in known and name in reductions
         ]
     return Placed(places)
 
@@ -184,6 +193,12 @@ def _check_names(composite: Composite, model: nn.Module) -> None:
                     f"The model that runs has no module {', '.join(map(repr, absent))}, which a name map speaks of. "
                     f"It has: {', '.join(sorted(known)[:12])}. Of a translated model, pass layers of your own model."
                 )
+
+
+def rules_of(composite: Composite) -> list[Hook]:
+    """The rules in the maps of a composite; none of one that chooses by a function of its own."""
+    maps = [getattr(one, name, None) or () for one in _parts(composite) for name in ("name_map", "layer_map")]
+    return [rule for _, rule in chain(*maps)]
 
 
 def _parts(composite: Composite) -> Iterator[Composite]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,18 +21,16 @@ from cfi_core.errors import (
     LayerError,
     MethodError,
     ModelWarning,
-    RouteError,
     TargetError,
     told,
     warn,
 )
 from cfi_zennit.attributors import AtLayers, ScoreDrop
-from cfi_zennit.canonical import Canonical, Changes, canonize
 from cfi_zennit.conservation import Ledger
-from cfi_zennit.coverage import Family, Gap, Kind, family_of, find_gaps, rules_by_gradient
+from cfi_zennit.coverage import Family, explain, listed, refused, rules_by_gradient
 from cfi_zennit.draws import OwnGenerator
 from cfi_zennit.marks import without_marks
-from cfi_zennit.rules import Place, Placed, composite_of, place
+from cfi_zennit.prepare import Ruled, is_function, prepare, refuse_function
 from cfi_zennit.scores import Explained, Start, as_it_is, ones
 from cfi_zennit.table import (
     ALL_PARAMETERS,
@@ -46,29 +43,10 @@ from cfi_zennit.table import (
     START,
     ZennitMethod,
 )
-from cfi_zennit.trace import Trace, is_real, of_whole_numbers, tensors, trace
+from cfi_zennit.trace import Trace, is_real, tensors
 
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 _COARSE = 5e-2
-
-
-@dataclass(frozen=True, eq=False)
-class Ruled:
-    """A model with a composite, ready to run.
-
-    Attributes:
-        model: The model in the form that rules attach to.
-        placed: The rules.
-        family: What they are about.
-        seen: One pass of the model as it was.
-        gaps: What no rule reaches.
-    """
-
-    model: Canonical
-    placed: Placed
-    family: Family
-    seen: Trace
-    gaps: Sequence[Gap]
 
 
 def run(request: MethodRequest) -> MethodResult:
@@ -94,7 +72,7 @@ def _check(method: ZennitMethod, request: MethodRequest) -> None:
     if not request.inputs:
         raise ArgumentError(f"'{method.key}' needs inputs: pass inputs=….")
     if not isinstance(request.model, nn.Module):
-        raise RouteError(f"'{method.key}' of zennit runs torch.nn.Module models, not a {type(request.model).__name__}.")
+        refuse_function(method.key, request.model)
     without = request.target is None and request.exec_args.get(ATTR_OUTPUT) is None
     if without:
         raise TargetError(f"'{method.key}' explains one output: pass target=….")
@@ -182,7 +160,7 @@ def _run_with_rules(method: ZennitMethod, request: MethodRequest) -> MethodResul
     ruled = prepare(model, request.inputs, _chosen(method, request), request.init_args)
     _check_layers(layers, ruled.seen)
     canonized = bool(request.init_args.get(CANONIZE, True))
-    _judge(method, ruled, refuse=canonized)
+    _judge(method, ruled, canonized=canonized)
     if ruled.family is Family.RELEVANCE and request.target is not None and request.target.function is not None:
         raise TargetError(
             f"'{method.key}' starts from the relevance of one output and cannot explain a function of several. Name "
@@ -227,80 +205,18 @@ def _chosen(method: ZennitMethod, request: MethodRequest) -> Any:
     return method.composite or request.init_args[COMPOSITE]
 
 
-def prepare(model: nn.Module, inputs: Sequence[Any], chosen: Any, init_args: Mapping[str, Any]) -> Ruled:
-    """Brings a model, a copy with weights of its own, into the form that rules attach to, and chooses these.
-
-    Raises:
-        ArgumentError: The composite or its settings are none.
-        MethodError: The model fails on the inputs, or no rule attaches.
-    """
-    settings = {name: init_args.get(name) for name in (*ALL_PARAMETERS, NAME_MAP) if name != "canonizers"}
-    composite = composite_of(chosen, settings, model)
-    _apply_canonizers([*composite.canonizers, *(init_args.get("canonizers") or ())], model)
-    if not any(map(is_real, inputs)):
-        for module in model.modules():
-            module.register_forward_hook(
-                lambda _, args, kwargs, out: of_whole_numbers(args, kwargs, out), with_kwargs=True
-            )
-    seen = _trace(model, inputs)
-    if init_args.get(CANONIZE, True):
-        canonical = canonize(model, seen)
-        placed = place(composite, seen, canonical.names, list(canonical.modules()))
-    else:
-        names = {module: name for name, module in model.named_modules()}
-        canonical = Canonical(model, names, Changes())
-        context: dict[Any, Any] = {}
-        placed = Placed([Place(name, part, composite.module_map(context, name, part)) for part, name in names.items()])
-    family = family_of(placed)
-    gaps = find_gaps(placed, seen, family, canonical.changes)
-    return Ruled(canonical, placed, family, seen, gaps)
-
-
-def _stand_in(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-    """Relevance begins, without real inputs, at what modules make of whole numbers."""
-    return of_whole_numbers(args, kwargs, output)
-
-
-def _apply_canonizers(canonizers: Sequence[Any], model: nn.Module) -> None:
-    """Those of the user's; they are not taken back, because the model is a copy."""
-    for canonizer in canonizers:
-        canonizer.apply(model)
-
-
-def _trace(model: nn.Module, inputs: Sequence[Any]) -> Trace:
-    try:
-        return trace(model, inputs)
-    except CFIError:
-        raise
-    except Exception as error:  # whatever the model raises on its inputs is the cause; there is no list of such errors
-        raise MethodError(f"The model failed on the inputs ({told(error)}). Check the inputs.") from error
-
-
-def _judge(method: ZennitMethod, ruled: Ruled, *, refuse: bool) -> None:
+def _judge(method: ZennitMethod, ruled: Ruled, *, canonized: bool) -> None:
     """Refuses a model to which the rules do not attach."""
-    running = {call.module for call in ruled.seen.calls} | set(ruled.model.sums)
+    running = {call.module for call in ruled.seen.calls} | set(ruled.model.reductions)
     if not any(one.rule is not None and one.module in running for one in ruled.placed.places):
-        if not any(True for _ in ruled.model.model.children()):
-            raise RouteError(
-                f"'{method.key}' puts rules on the modules of a model, but a {type(ruled.model.model).__name__} has "
-                "none. Use a method that needs gradients only, such as 'integrated_gradients'."
-            )
+        if is_function(ruled.model.model):
+            refuse_function(method.key, ruled.model.model)
         raise MethodError(
             f"'{method.key}': no rule of the composite fits a module that runs, so the result would be the plain "
             "gradient. Use 'saliency', which says so, or a composite with rules for the modules of this model."
         )
-    worst = {Kind.CONFUSED, Kind.FUNCTION} if refuse else {Kind.CONFUSED}
-    hard = [gap for gap in ruled.gaps if ruled.family is Family.RECTIFIER or gap.kind in worst]
-    if hard:
-        raise MethodError(
-            f"'{method.key}' has no rule that fits {_listed(hard)}: {hard[0].why}. Use modules of their own there "
-            "(nn.ReLU for relu), or another method, such as 'integrated_gradients'."
-        )
-
-
-def _listed(gaps: Sequence[Gap]) -> str:
-    shown = ", ".join(gap.where for gap in gaps[:3])
-    return f"{shown} and {len(gaps) - 3} more" if len(gaps) > 3 else shown
+    if hard := refused(ruled.gaps, ruled.family, canonized=canonized):
+        raise MethodError(explain(method.key, hard))
 
 
 def _tell(method: ZennitMethod, ruled: Ruled, ledger: Ledger | None, canonized: bool) -> None:
@@ -308,7 +224,7 @@ def _tell(method: ZennitMethod, ruled: Ruled, ledger: Ledger | None, canonized: 
     leaks = ledger.leaks() if ledger is not None else {}
     parts = []
     if ruled.gaps:
-        parts.append(f"no rule matches {_listed(ruled.gaps)}, where Zennit takes the plain gradient")
+        parts.append(f"no rule matches {listed(ruled.gaps)}, where Zennit takes the plain gradient")
     if leaks:
         accounts = ledger.accounts if ledger is not None else {}
         shown = [f"'{name}' ({accounts[name].rule}, {share:.1%})" for name, share in list(leaks.items())[:3]]
@@ -414,7 +330,7 @@ def _told(ruled: Ruled, apart: float, request: MethodRequest) -> dict[str, Any]:
         "rules": rules | rules_by_gradient(ruled.placed, ruled.seen),
         "canonized": {
             "merged": dict(changes.merged),
-            "sums": changes.sums,
+            "reductions": changes.reductions,
             "repeated": dict(changes.repeated),
             "outputs_apart": apart,
         },

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from cfi_core.specs import Completeness, Defaults, Head, Kind, MethodSpec, Need, Role, Total
+from cfi_core.specs import Completeness, Defaults, Guard, Head, Kind, MethodSpec, Need, Role, Total
 
 COMPOSITE = "composite"
 NAME_MAP = "name_map"
@@ -193,6 +193,15 @@ _ALL = (
 
 METHODS: Mapping[str, ZennitMethod] = MappingProxyType({method.key: method for method in _ALL})
 
+_RECTIFYING = frozenset({"deconvnet", "guided_backprop", "beta_smooth"})
+_CHECK = "cfi_zennit.guard:check"
+_GUARD_OF_RECTIFIERS = Guard(
+    check=_CHECK,
+    modules=dict.fromkeys(("relu6", "hardtanh"), "cfi_zennit.guard:rectifier"),
+    knows="cfi_zennit.guard:knows_rectifier",
+)
+_GUARD_OF_RELEVANCE = Guard(check=_CHECK, knows="cfi_zennit.guard:knows_relevance")
+
 _ROLES = {"low": Role.LIKE_INPUTS, "high": Role.LIKE_INPUTS, ATTR_OUTPUT: Role.OWN_TARGET}
 
 
@@ -217,4 +226,11 @@ def method_spec(method: ZennitMethod) -> MethodSpec:
         alters_model=Need.MODULES in method.needs,
         defaults=method.defaults,
         completeness=method.completeness,
+        guard=_guard(method),
     )
+
+
+def _guard(method: ZennitMethod) -> Guard | None:
+    if method.composite in _RECTIFYING:
+        return _GUARD_OF_RECTIFIERS
+    return _GUARD_OF_RELEVANCE if method.composite or COMPOSITE in method.init_args else None

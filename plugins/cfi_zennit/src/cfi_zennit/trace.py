@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from cfi_zennit.operations import WEIGHTED, base_name, operation
-from cfi_zennit.sums import SumWatch
+from cfi_zennit.reductions import ReductionWatch
 
 Edge = tuple[Node, int]
 _NOT_COUNTED = 2**63  # nodes that gather the gradients of leaves have the largest number of all
@@ -54,13 +54,15 @@ class Trace:
     Attributes:
         calls: Of all modules, in the order in which they began.
         nodes: All operations between the inputs and the outputs.
-        sums: Operations that add two values which both depend on the inputs, in their order.
+        reductions: Sums of two values that both depend on the inputs, and sums and means over axes, in their order.
+        modules: A module for each of these.
         outputs: What the model returned.
     """
 
     calls: list[Call] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
-    sums: tuple[Node, ...] = ()
+    reductions: tuple[Node, ...] = ()
+    modules: tuple[nn.Module, ...] = ()
     outputs: Any = None
 
     @cached_property
@@ -91,10 +93,11 @@ class Trace:
         ends = [node for node, _ in _edges(self.outputs)]
         return not any(base_name(node) == "AccumulateGrad" for node in walk(ends, behind))
 
-    def name_of_sum(self, place: int) -> str:
-        """What a sum is called: by its place, and by the module that adds."""
-        call = self.innermost(self.sums[place])
-        return f"sum {place + 1}" + (f" in '{call.name}'" if call is not None and call.name else "")
+    def name_of_reduction(self, place: int) -> str:
+        """What a sum or mean is called: by its place, and by the module that calls for it."""
+        call = self.innermost(self.reductions[place])
+        noun = getattr(self.modules[place], "function", "sum")
+        return f"{noun} {place + 1}" + (f" in '{call.name}'" if call is not None and call.name else "")
 
     def is_function(self, node: Node) -> bool:
         """Whether an operation is called in a forward method, not by a module that calls no other."""
@@ -152,12 +155,12 @@ def trace(model: nn.Module, inputs: Sequence[Any]) -> Trace:
                 module.register_forward_hook(leave, with_kwargs=True),
             ):
                 stack.callback(handle.remove)
-        sums = stack.enter_context(SumWatch())
+        watch = stack.enter_context(ReductionWatch())
         # Copies, because the model may change its inputs in place.
         copies = tuple(value.clone() if is_real(value) else value for value in arguments)
         found.outputs = torch.func.functional_call(model, weights, copies)
     found.nodes = list(walk(node for node, _ in _edges(found.outputs)))
-    found.sums = tuple(sums.nodes)
+    found.reductions, found.modules = tuple(watch.nodes), tuple(watch.modules)
     return found
 
 
