@@ -39,7 +39,7 @@ OTHER: dict[str, Any] = {
     "stabilizer": 0.05,
     "beta_smooth": 1.0,
     "zero_params": "bias",
-    "layer_map": [(nn.Linear, rules.Flat()), (nn.ReLU, rules.ReLUDeconvNet())],
+    "layer_map": [(nn.Linear, rules.Flat())],
     "first_map": [(Convolution, rules.WSquare())],
     "canonizers": [],
 }
@@ -56,8 +56,9 @@ def test_each_parameter_changes_the_result(composite: str, name: str) -> None:
     model, x = Averaging().double().eval(), images()
     given = BOX if "low" in PARAMETERS[composite] else {}
     defaults = {} if composite != "excitation_backprop" else {"zero_params": []}
+    other = [(nn.Linear, rules.Epsilon())] if (composite, name) == ("excitation_backprop", "layer_map") else OTHER[name]
     before = relevance(model, KEYS[composite], x, init_args={**given, **defaults})
-    after = relevance(model, KEYS[composite], x, init_args={**given, **defaults, name: OTHER[name]})
+    after = relevance(model, KEYS[composite], x, init_args={**given, **defaults, name: other})
     changed = np.abs(after - before).max() > 1e-3 * np.abs(before).max()
     assert changed != ((composite, name) in WITHOUT_EFFECT)
 
@@ -140,7 +141,7 @@ def test_first_layers_are_the_first_that_run() -> None:
     told = attribute(model, "lrp_epsilon_plus_flat", x).provenance["applied"]["rules"]
     assert told["conv1"] == "Flat" and told["conv2"] == "ZPlus" and told["fc"] == "Epsilon"
     _, said = warned(model, "lrp_epsilon_plus_flat", x, defaults="toolset")
-    assert "`add`" in said or "add" in said
+    assert "the function `add`" in said
 
 
 def test_canonizers_of_the_users_come_first() -> None:
@@ -174,7 +175,7 @@ def test_smooth_max_pooling() -> None:
     found = attribute(model, "lrp_epsilon_plus", x, init_args=smooth, layer="1")
     assert found.provenance["completeness"]["gap"] < 1e-8
     above = relevance(model, "lrp_epsilon_plus", x, layer="2")
-    values = model[:2](x).detach().numpy().reshape(2, 3, 3, 2, 4, 2)
+    values = model[1](model[0](x)).detach().numpy().reshape(2, 3, 3, 2, 4, 2)
     expected = values / (values.sum((3, 5), keepdims=True) + 4e-6) * above[:, :, :, None, :, None]
     np.testing.assert_allclose(found.values.reshape(values.shape), expected, rtol=1e-5, atol=1e-12)
 
@@ -227,7 +228,7 @@ def test_arguments_that_zennit_would_pass_over_or_fail_at(key: str, arguments: d
 
 def test_a_composite_that_attaches_to_nothing_is_refused() -> None:
     composite = composites.LayerMapComposite([(nn.Conv3d, rules.Epsilon())])
-    with pytest.raises(cfi.MethodError, match="plain gradient|has no rule"):
+    with pytest.raises(cfi.MethodError, match="plain gradient"):
         attribute(Plain().eval(), "zennit_lrp", images(dtype=torch.float32), init_args={"composite": composite})
 
 
@@ -242,10 +243,7 @@ def test_toolset_defaults_are_what_zennits_users_get(composite: str) -> None:
     chosen = composites.COMPOSITES[composite](**given)
     with attribution.Gradient(model=model, composite=chosen) as attributor:
         _, expected = attributor(x.clone(), torch.eye(CLASSES)[[1, 1]])
-    if composite == "excitation_backprop":  # which has no rule for rectifiers, where the gradient is right
-        found = relevance(model, KEYS[composite], x, defaults="toolset", init_args=given)
-    else:
-        found = relevance(model, KEYS[composite], x, defaults="toolset", init_args=given)
+    found = relevance(model, KEYS[composite], x, defaults="toolset", init_args=given)
     np.testing.assert_array_equal(found, expected.detach().numpy())
 
 
@@ -276,5 +274,8 @@ def test_relevance_of_several_outputs_in_zennits_words() -> None:
     for given in (start, (model(x) * weights).detach()):
         found = relevance(model, "lrp_epsilon_plus", x, target=None, exec_args={"attr_output": given})
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    for wrong in (lambda output: output[:, 0], torch.ones(2, 9)):
+        with pytest.raises(cfi.TargetError, match="relevance of every output"):
+            attribute(model, "lrp_epsilon_plus", x, target=None, exec_args={"attr_output": wrong})
     with pytest.raises(cfi.ArgumentError, match="attr_output"):
         attribute(model, "lrp_epsilon_plus", x, target=lambda output: output.sum(1))

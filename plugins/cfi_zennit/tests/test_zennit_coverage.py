@@ -71,8 +71,8 @@ def test_activations_that_get_no_rule_are_refused(key: str, function: Any) -> No
 
 @pytest.mark.parametrize("key", RECTIFYING)
 def test_as_zennit_has_it_a_rectifier_by_a_function_is_refused(key: str) -> None:
+    model = nn.Sequential(With(F.relu), nn.ReLU(), nn.Linear(CLASSES, CLASSES)).eval()
     with pytest.raises(cfi.MethodError, match="its gradient would stay as it is"):
-        model = nn.Sequential(With(F.relu), nn.ReLU(), nn.Linear(CLASSES, CLASSES)).eval()
         attribute(model, key, vectors(), defaults="toolset")
 
 

@@ -8,14 +8,16 @@ from enum import StrEnum
 from itertools import pairwise
 
 from torch.autograd.graph import Node
+from zennit.composites import BetaSmooth, DeconvNet, GuidedBackprop
 from zennit.core import BasicHook, Composite, Hook
 from zennit.rules import Pass, ReLUBetaSmooth
 
 from cfi_zennit.canonical import Changes
 from cfi_zennit.operations import CHOOSING, LAYOUT, RULED_AS_MODULES, SMOOTH_OR_LINEAR, base_name, operation
-from cfi_zennit.rules import RECTIFIER_RULES, Placed, rules_of
+from cfi_zennit.rules import RECTIFIER_RULES, Placed, parts_of, rules_of
 from cfi_zennit.trace import Call, Trace, walk
 
+_RECTIFYING = (BetaSmooth, DeconvNet, GuidedBackprop)
 _OF_ONE_INPUT = (BasicHook.backward, Pass.backward)
 
 
@@ -56,6 +58,8 @@ class Gap:
 
 def family_of(composite: Composite, placed: Placed) -> Family:
     """What the rules are about."""
+    if any(isinstance(part, _RECTIFYING) for part in parts_of(composite)):
+        return Family.RECTIFIER
     rules = rules_of(composite) or [place.rule for place in placed.places if place.rule is not None]
     return Family.RECTIFIER if rules and all(isinstance(rule, RECTIFIER_RULES) for rule in rules) else Family.RELEVANCE
 

@@ -182,7 +182,7 @@ def _named(name_map: Any, model: nn.Module) -> list[tuple[tuple[str, ...], Hook]
 def _check_names(composite: Composite, model: nn.Module) -> None:
     """A name that no module bears would be passed over without a word, and so would what is no rule."""
     known = {name for name, _ in model.named_modules() if name}
-    for one in _parts(composite):
+    for one in parts_of(composite):
         maps = [getattr(one, name, None) or () for name in ("name_map", "layer_map", "first_map")]
         for _, rule in chain(*maps):
             if not isinstance(rule, Hook):
@@ -197,17 +197,18 @@ def _check_names(composite: Composite, model: nn.Module) -> None:
 
 def rules_of(composite: Composite) -> list[Hook]:
     """The rules in the maps of a composite; none of one that chooses by a function of its own."""
-    maps = [getattr(one, name, None) or () for one in _parts(composite) for name in ("name_map", "layer_map")]
+    maps = [getattr(one, name, None) or () for one in parts_of(composite) for name in ("name_map", "layer_map")]
     return [rule for _, rule in chain(*maps)]
 
 
-def _parts(composite: Composite) -> Iterator[Composite]:
+def parts_of(composite: Composite) -> Iterator[Composite]:
+    """A composite and those that it consists of."""
     yield composite
     for one in getattr(composite, "composites", ()):
-        yield from _parts(one)
+        yield from parts_of(one)
 
 
 def _is_by_activation(composite: Composite, rule: Hook | None) -> bool:
     """Whether a rule was chosen because of Zennit's type of all activations, and not of a module's own."""
-    maps = [one.layer_map for one in _parts(composite) if isinstance(one, LayerMapComposite)]
+    maps = [one.layer_map for one in parts_of(composite) if isinstance(one, LayerMapComposite)]
     return isinstance(rule, Pass) and any(types is Activation and rule is one for entry in maps for types, one in entry)

@@ -288,10 +288,26 @@ def _target(request: MethodRequest) -> Any:
 
 
 def _start(request: MethodRequest, usual: Start) -> Start:
+    """The user's own start of the way back, or else the usual one."""
     own = request.exec_args.get(ATTR_OUTPUT)
     if own is None:
         return usual
-    return own if callable(own) and not isinstance(own, Tensor) else lambda values: own
+
+    def start(values: Tensor) -> Tensor:
+        relevance = own(values) if callable(own) and not isinstance(own, Tensor) else own
+        if not isinstance(relevance, Tensor) or relevance.shape != values.shape:
+            found = tuple(relevance.shape) if isinstance(relevance, Tensor) else type(relevance).__name__
+            raise TargetError(
+                f"{ATTR_OUTPUT} gives the relevance of every output, shape {tuple(values.shape)}, but there is {found}."
+            )
+        if values.dim() > 2 and len(set(values.shape[1:])) == 1:
+            raise TargetError(
+                f"The axes of the outputs have one size ({values.shape[1]}), so that nobody could tell whether those of "
+                f"{ATTR_OUTPUT} are in the same order in the model that runs. Name one output: target=(…)."
+            )
+        return relevance.to(values)
+
+    return start
 
 
 def _packed(explained: Explained) -> Tensor | None:

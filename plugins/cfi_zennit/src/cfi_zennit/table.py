@@ -220,7 +220,6 @@ def method_spec(method: ZennitMethod) -> MethodSpec:
         init_args=method.init_args,
         exec_args=own_target,
         roles={name: role for name, role in _ROLES.items() if name in names},
-        native_only=own_target,
         argument_needs={COMPOSITE: Need.MODULES} if method.needs == _GRADIENT and COMPOSITE in names else {},
         head=method.head,
         alters_model=Need.MODULES in method.needs,
