@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from zennit import attribution, composites
-from zennit_models import CLASSES, IMAGE, Plain, attribute, images, relevance
+from zennit_models import CLASSES, IMAGE, Plain, attribute, images, relevance, warned
 
 import cfi_core as cfi
 from cfi_zennit.table import METHODS
@@ -43,7 +43,13 @@ def test_integrated_gradients(baseline: object) -> None:
     found = relevance(model, "integrated_gradients", x, baselines=given, init_args={"n_iter": 50})
     step = (x - start) / 50
     mean_gradient = model.a[1] * (start + x + step) + model.b[1]
-    np.testing.assert_allclose(found, ((x - start) * mean_gradient).detach().numpy(), rtol=1e-9)
+    np.testing.assert_allclose(found, ((x - start) * mean_gradient).detach().numpy(), rtol=1e-6)
+
+
+def test_too_few_steps_are_told_with_where_to_say_more() -> None:
+    model, x = Plain().eval(), images(dtype=torch.float32)
+    found, said = warned(model, "integrated_gradients", x, init_args={"n_iter": 2})
+    assert "pass init_args={'n_iter': " in said and found.provenance["completeness"]["gap"] > 0.1
 
 
 def test_smooth_grad() -> None:
@@ -117,7 +123,7 @@ def test_zennits_own_occlusion_goes_on_at_the_beginning_of_an_axis() -> None:
 DIRECT = {
     "saliency": (attribution.Gradient, {}),
     "smooth_grad": (attribution.SmoothGrad, {"noise_level": 0.2, "n_iter": 5}),
-    "integrated_gradients": (attribution.IntegratedGradients, {"n_iter": 7}),
+    "integrated_gradients": (attribution.IntegratedGradients, {"n_iter": 90}),
     "occlusion": (attribution.Occlusion, {"window": (2, 3, 4), "stride": (2, 3, 4)}),
 }
 

@@ -16,7 +16,7 @@ def test_relevance_at_every_layer_is_what_arrives_there(name: str) -> None:
     model, x = Plain().double().eval(), images()
     whole = attribute(model, "lrp_epsilon_plus", x).extras["conservation"]
     found = attribute(model, "lrp_epsilon_plus", x, layer=name)
-    assert found.layer == name and found.values.shape == model[: int(name) + 1].forward(x).shape if False else True
+    assert found.layer == name and found.values.shape == nn.Sequential(*list(model)[: int(name) + 1])(x).shape
     np.testing.assert_allclose(found.values.reshape(2, -1).sum(1), whole[name]["arrives"], rtol=1e-9)
     assert found.provenance["completeness"]["gap"] < 1e-8
 
@@ -67,7 +67,7 @@ def test_other_methods_at_layers(key: str) -> None:
     at_last = relevance(model, key, x, layer="7")
     start = np.zeros((2, 7)) + model[8].weight[1].detach().numpy()
     if key == "excitation_backprop":
-        hidden = model[:0](x) if False else nn.Sequential(*list(model)[:8])(x).detach().numpy()
+        hidden = nn.Sequential(*list(model)[:8])(x).detach().numpy()
         shares = hidden * np.maximum(start, 0)
         start = shares / (shares.sum(1, keepdims=True) + 1e-6)
     np.testing.assert_allclose(at_last, start, rtol=1e-6)
@@ -82,7 +82,7 @@ class Reused(nn.Module):
         return self.out(self.relu(self.fc(self.relu(self.fc(x)))))
 
 
-@pytest.mark.parametrize(("layer", "said"), [("relu", "called 2 times"), ("idle", "does not call|not called|calls")])
+@pytest.mark.parametrize(("layer", "said"), [("relu", "called 2 times"), ("idle", "does not call")])
 def test_layers_without_one_output_are_refused(layer: str, said: str) -> None:
     with pytest.raises(cfi.LayerError, match=said):
         attribute(Reused().eval(), "lrp_epsilon_plus", torch.randn(2, 5), layer=layer)

@@ -97,11 +97,11 @@ def test_nothing_of_a_run_is_held_in_memory() -> None:
     assert of_run() is None
     relevance(model, "lrp_epsilon_plus", x)
     gc.collect()
-    tensors = [sum(isinstance(one, Tensor) for one in gc.get_objects())]
+    tensors = [sum(type(one) is Tensor for one in gc.get_objects())]
     for _ in range(20):
         relevance(model, "lrp_epsilon_plus", x)
     gc.collect()
-    tensors.append(sum(isinstance(one, Tensor) for one in gc.get_objects()))
+    tensors.append(sum(type(one) is Tensor for one in gc.get_objects()))
     assert tensors[1] <= tensors[0] + 2
 
 
@@ -116,6 +116,6 @@ def test_under_no_grad_and_in_inference_mode() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_other_precisions(dtype: torch.dtype) -> None:
     model, x = Residual().eval(), images(dtype=torch.float32)
-    expected = relevance(model, "lrp_epsilon_plus", x)
+    expected = relevance(model, "lrp_epsilon_plus", x, init_args={"stabilizer": 1e-3})
     found = relevance(model.to(dtype), "lrp_epsilon_plus", x.to(dtype), init_args={"stabilizer": 1e-3})
-    assert abs(found - expected).max() < (1e-2 if dtype is torch.float64 else 0.2) * abs(expected).max()
+    assert abs(found - expected).max() < (1e-5 if dtype is torch.float64 else 0.2) * abs(expected).max()

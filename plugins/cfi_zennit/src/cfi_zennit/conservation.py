@@ -117,6 +117,8 @@ class Ledger:
                 if measured and place.module not in inside:
                     for handle in self._measure(place):
                         stack.callback(handle.remove)
+            # Operations hold the hooks that hold this ledger: a circle that nobody could see and break.
+            stack.callback(self._regions.clear)
             yield
 
     def _measure(self, place: Place) -> Iterator[Any]:

@@ -31,7 +31,7 @@ from cfi_zennit.coverage import Family, explain, listed, refused, rules_by_gradi
 from cfi_zennit.draws import OwnGenerator
 from cfi_zennit.marks import without_marks
 from cfi_zennit.prepare import Ruled, is_function, prepare, refuse_function
-from cfi_zennit.scores import Explained, Start, as_it_is, ones
+from cfi_zennit.scores import Column, Explained, Start, as_it_is, ones
 from cfi_zennit.table import (
     ALL_PARAMETERS,
     ATTR_OUTPUT,
@@ -96,7 +96,9 @@ def _run_plain(method: ZennitMethod, request: MethodRequest) -> MethodResult:
         raise ArgumentError(f"{', '.join(unused)} belong to a composite: pass init_args={{'composite': …}} as well.")
     explained = Explained(request.model, _target(request), request.inputs)
     settings = _settings(method, request, explained)
-    attributor = _attributor(method, settings)(model=explained, attr_output=_start(request, ones), **settings)
+    occluding = method.attributor == "Occlusion"
+    model, usual = (Column(explained), as_it_is) if occluding else (explained, ones)
+    attributor = _attributor(method, settings)(model=model, attr_output=_start(request, usual), **settings)
     _, packed = _call(method, attributor, _packed(explained), request)
     values = explained.unpack(packed.detach())
     return MethodResult(_of_inputs(method, explained, values), Axes.INPUT, applied=_applied(method, settings))
@@ -302,8 +304,8 @@ def _start(request: MethodRequest, usual: Start) -> Start:
             )
         if values.dim() > 2 and len(set(values.shape[1:])) == 1:
             raise TargetError(
-                f"The axes of the outputs have one size ({values.shape[1]}), so that nobody could tell whether those of "
-                f"{ATTR_OUTPUT} are in the same order in the model that runs. Name one output: target=(…)."
+                f"The axes of the outputs have one size ({values.shape[1]}), so that nobody could tell whether those "
+                f"of {ATTR_OUTPUT} are in the same order in the model that runs. Name one output: target=(…)."
             )
         return relevance.to(values)
 

@@ -88,6 +88,19 @@ def _one_per_sample(values: Any) -> Tensor:
     return values.reshape(-1)
 
 
+class Column(nn.Module):
+    """What is explained as a column, which Zennit's occlusion wants."""
+
+    def __init__(self, explained: nn.Module) -> None:
+        super().__init__()
+        self.explained = explained
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The values, shape (samples, 1)."""
+        column: Tensor = self.explained(values)[:, None]
+        return column
+
+
 Start = Callable[[Tensor], Tensor]
 """Makes of what is explained the relevance that the way back starts with."""
 
