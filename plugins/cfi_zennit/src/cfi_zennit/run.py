@@ -315,7 +315,9 @@ def _start(request: MethodRequest, usual: Start) -> Start:
 def _packed(explained: Explained) -> Tensor | None:
     if not explained.places:
         return None
-    return explained.pack([explained.inputs[position].detach().clone() for position in explained.places])
+    # Contiguous, so that the noise of SmoothGrad, which is drawn in the order of memory, is that of each axis.
+    values = [explained.inputs[position].detach() for position in explained.places]
+    return explained.pack([value.clone(memory_format=torch.contiguous_format) for value in values])
 
 
 def _call(method: ZennitMethod, attributor: Any, packed: Any, request: MethodRequest) -> Any:

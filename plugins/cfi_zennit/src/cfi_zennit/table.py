@@ -202,7 +202,13 @@ _GUARD_OF_RECTIFIERS = Guard(
 )
 _GUARD_OF_RELEVANCE = Guard(check=_CHECK, knows="cfi_zennit.guard:knows_relevance")
 
-_ROLES = {"low": Role.LIKE_INPUTS, "high": Role.LIKE_INPUTS, ATTR_OUTPUT: Role.OWN_TARGET}
+_ROLES = {
+    "low": Role.LIKE_INPUTS,
+    "high": Role.LIKE_INPUTS,
+    "window": Role.WINDOW,
+    "stride": Role.WINDOW,
+    ATTR_OUTPUT: Role.OWN_TARGET,
+}
 
 
 def method_spec(method: ZennitMethod) -> MethodSpec:
