@@ -158,7 +158,7 @@ class Ledger:
         while name in self.accounts:
             name, count = f"{place.name} (call {count})", count + 1
         rule = "gradient" if place.rule is None else type(place.rule).__name__
-        known = place.rule is None or type(place.rule).backward in (*_TELLING, Pass.backward)
+        known = place.rule is None or type(place.rule).backward in (*_TELLING, Pass.backward, Hook.backward)
         self.accounts[name] = account = Account.opened(rule, self.samples, known=known)
         self._of_module[place.module] = account
         return account
