@@ -52,7 +52,8 @@ def guard(registry: Registry, call: Call, prepared: Prepared) -> Prepared:
     repaired = replace(prepared, **sentry.repair(misses))
     sentry.check_layers(repaired)
     if left := sentry.misses(repaired):
-        raise MethodError(f"{left[0].why} {_OF_COPY}")
+        told = next((miss.why for miss in misses if miss.where == left[0].where), f"{left[0].why} {_OF_COPY}")
+        raise MethodError(told)
     return replace(repaired, seconds=prepared.seconds + perf_counter() - started)
 
 
