@@ -96,6 +96,11 @@ def _check_layer(method: CaptumMethod, request: MethodRequest) -> None:
         raise LayerError(f"'{method.key}' needs a layer: pass layer=….")
     if len(layers) > 1 and not method.several_layers:
         raise LayerError(f"'{method.key}' takes one layer, not {len(layers)}: call it once for each layer.")
+    if method.rule is Rule.RELEVANCE and any(True for layer in layers for _ in layer.children()):
+        raise LayerError(
+            f"'{method.key}' reads the relevance at a module with a rule, but this layer holds others. Choose the one "
+            "in it whose output is the layer's."
+        )
     if method.key not in (GRAD_CAM, "guided_grad_cam"):
         return
     if request.layer_channel_axis not in _CHANNELS_SECOND:
@@ -305,8 +310,7 @@ def _check_relevance(method: CaptumMethod, model: nn.Module, graph: Graph) -> It
             yield Miss(
                 operation(others[0]),
                 f"'{method.key}': a value is used by {graph.where(ruled[0])} and by {graph.where(others[0])}. Captum "
-                "would add a relevance to a gradient there. Put a module with a rule, such as nn.Identity, in front "
-                "of the second.",
+                "would add a relevance to a gradient there. Put a module that copies it in front of the second.",
             )
     for name, module in without_rule(model, graph):
         yield Miss(name, explain_unruled(method.key, name, module))

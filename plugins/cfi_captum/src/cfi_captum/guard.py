@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from cfi_captum.checks import find_misses, find_modules
-from cfi_captum.forward import make_forward
+from cfi_captum.forward import Explained
 from cfi_captum.table import METHODS, NOISE_TUNNEL, TUNNELLED
 from cfi_core.contract import GuardRequest, Miss
 
@@ -20,12 +20,10 @@ def check(request: GuardRequest) -> tuple[Miss, ...]:
     method = TUNNELLED.get(str(request.init_args.get("method"))) if key == NOISE_TUNNEL else METHODS[key]
     if method is None:
         return ()  # the run tells what the tunnel can wrap
-    held = request.held
     with torch.inference_mode(False), torch.enable_grad():
         find_modules(method, request.model)
         # What a function of the user's computes behind the model is looked at in the run.
         output = request.target.output if request.target is not None else None
-        model, _ = make_forward(request.model, None, inside=False, as_child=True)
-        model.output = output  # type: ignore[attr-defined]
-        _, misses = find_misses(method, model, request.inputs, held, request.layer)
+        model = request.model if output is None else Explained(request.model, output)
+        _, misses = find_misses(method, model, request.inputs, request.held, request.layer)
     return misses

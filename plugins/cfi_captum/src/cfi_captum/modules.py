@@ -53,6 +53,14 @@ class Rectifier(nn.ReLU):
         return torch.clamp(input, 0, self.most)
 
 
+class Copy(nn.Module):
+    """A use of a value by an activation, where other modules use it too: LRP gives it a rule."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The value, in a tensor of its own."""
+        return input.clone()
+
+
 # Tables that captum looks exact types up in: another type changes nothing for those that are there.
 SUPPORTED_NON_LINEAR[Elementwise] = nonlinear
 SUPPORTED_NON_LINEAR_LAYERS.append(Passing)
@@ -67,11 +75,6 @@ def rectifier(**settings: Any) -> nn.Module:
 def addition() -> nn.Module:
     """Captum's module for a sum of two values."""
     return Addition_Module()
-
-
-def copy() -> nn.Module:
-    """A use of a value by an activation, where other modules use it too."""
-    return nn.Identity()
 
 
 def hardtanh(min_val: float, max_val: float) -> nn.Module:

@@ -723,7 +723,7 @@ _GUARDS = {
         | {
             "add": "cfi_captum.modules:addition",
             "function": "cfi_captum.modules:Function",
-            "copy": "cfi_captum.modules:copy",
+            "copy": "cfi_captum.modules:Copy",
         },
         knows="cfi_captum.modules:knows_relevance",
     ),

@@ -59,7 +59,7 @@ _ACTIVATIONS = {
     "gelu": _Activation(nn.GELU, F.gelu, (("approximate", "none"),)),
     "silu": _Activation(nn.SiLU, F.silu),
     "mish": _Activation(nn.Mish, F.mish),
-    "softplus": _Activation(nn.Softplus, F.softplus, (("beta", 1), ("threshold", 20))),
+    "softplus": _Activation(nn.Softplus, F.softplus, (("beta", 1.0), ("threshold", 20.0))),
     "softsign": _Activation(nn.Softsign, F.softsign),
     "sigmoid": _Activation(nn.Sigmoid, torch.sigmoid),
     "logsigmoid": _Activation(nn.LogSigmoid, F.logsigmoid),
@@ -138,7 +138,7 @@ def operation(step: Step, weights: Mapping[str, torch.Tensor], depends: Callable
         weights: Parameters and buffers of the model.
         depends: Whether something among the arguments depends on the inputs.
     """
-    name = getattr(step.function, "__name__", "")
+    name = getattr(step.function, "__name__", "").partition(".")[0]
     try:
         return _find(_ALIASES.get(name, name), step, weights, depends)
     except (_Unknown, TypeError):

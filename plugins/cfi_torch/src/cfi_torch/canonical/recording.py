@@ -105,6 +105,7 @@ class _Known:
     ref: Ref
     version: int
     depends: bool  # on the inputs
+    has_gradient: bool  # as far as the steps tell
 
 
 @dataclass
@@ -118,6 +119,14 @@ class _Call:
     is_heard: bool = True
 
 
+@dataclass(frozen=True)
+class _View:
+    """A part of a tensor, in the same memory."""
+
+    base: torch.Tensor
+    places: Any  # as a template
+
+
 class _Recorder(TorchFunctionMode):
     def __init__(self, model: nn.Module, weights: Mapping[str, torch.Tensor], arguments: tuple[Any, ...]) -> None:
         super().__init__()
@@ -127,13 +136,15 @@ class _Recorder(TorchFunctionMode):
         self._weights = {id(tensor): name for name, tensor in (*weights.items(), *model.named_buffers())}
         self._known: dict[int, _Known] = {}
         self._constants: dict[int, int] = {}
+        self._views: dict[int, _View] = {}
+        self._unversioned: set[int] = set()  # parts of others whose changes nobody counts
         self._scopes: list[str] = [""]
         self._begun: list[_Call] = []
         self._quiet = 0  # inside a module that is one step
         self._autocast = torch.is_autocast_enabled("cpu")
         for place, argument in enumerate(arguments):
             for path, tensor in leaves(argument):
-                self._known[id(tensor)] = _Known(tensor, Ref(-1 - place, path), tensor._version, True)
+                self._known[id(tensor)] = _Known(tensor, Ref(-1 - place, path), tensor._version, True, True)
 
     # functions
 
@@ -146,36 +157,57 @@ class _Recorder(TorchFunctionMode):
         depends = self._depends(given)
         if depends and name in _READ_VALUES:
             self._refuse(f"decides in Python by values that depend on the inputs (`{name}`)")
-        # Templates before the call, which may write into its arguments.
+        if kwargs.get("out") is not None:
+            self._refuse(f"writes the result of `{name}` into a tensor (out=…)")
+        # Before the call, which may write into its arguments.
         template: tuple[Any, Any] = ((), {})
-        if name == "__setitem__":
-            template = ((self._written(*args), *self.template(tuple(args[1:]))), {})
-        elif name not in _FORM:
+        if name not in _FORM:
             template = (self.template(tuple(args)), self.template(kwargs))
         versions = _versions(given)
         result = func(*args, **kwargs)
-        found = list(leaves(result))
         if name == "__setitem__":
-            self._add(Step(set_items, "", self._scopes[-1], *template, torch.is_grad_enabled()), args[0], depends)
+            self._add_written(Step(set_items, "", self._scopes[-1], *template, self._records), args[0], depends)
             return result
+        found = [tensor for _, tensor in leaves(result)]
         if not found:
             if depends and name not in _FORM and not _is_property(func):
                 self._refuse(f"takes something other than tensors out of values that depend on the inputs (`{name}`)")
             return result
-        if kwargs.get("out") is not None:
-            self._refuse(f"writes the result of `{name}` into a tensor (out=…)")
-        function = _without_writing(func, name)
-        self._check_written(versions, [tensor for _, tensor in found], name)
+        self._check_written(versions, found, name)
         rank = next((tensor.ndim for _, tensor in leaves(given)), 0)
-        self._add(Step(function, "", self._scopes[-1], *template, torch.is_grad_enabled(), rank), result, depends)
+        step = Step(_without_writing(func, name), "", self._scopes[-1], *template, self._records, rank)
+        if any(tensor is result and tensor._version != version for tensor, version in versions):
+            self._add_written(step, result, depends)
+        else:
+            self._add(step, result, depends)
+        if _is_property(func) and func.__self__.__name__ == "data":
+            self._unversioned.add(id(result))
+        if name == "__getitem__" and result._base is not None and isinstance(args[0], torch.Tensor):
+            self._views[id(result)] = _View(args[0], template[0][1])
         return result
+
+    @property
+    def _records(self) -> bool:
+        return torch.is_grad_enabled()
+
+    def _add_written(self, step: Step, tensor: torch.Tensor, depends: bool) -> None:
+        """A step that wrote into a tensor; what that is a part of has changed too."""
+        if id(tensor) in self._unversioned:
+            self._refuse("writes into the data of a tensor (`x.data`)")
+        self._add(step, tensor, depends)
+        view = self._views.get(id(tensor))
+        known = self._known.get(id(view.base)) if view is not None else None
+        if view is not None and known is not None:
+            whole = Step(set_items, "", step.scope, (known.ref, view.places, self._known[id(tensor)].ref))
+            self._add_written(whole, view.base, depends or known.depends)
 
     def _add(self, step: Step, result: Any, depends: bool) -> None:
         if torch.is_autocast_enabled("cpu") != self._autocast:
             self._refuse("switches autocast on or off in its forward method")
         self.steps.append(step)
         for path, tensor in leaves(result):
-            self._known[id(tensor)] = _Known(tensor, Ref(len(self.steps) - 1, path), tensor._version, depends)
+            has_gradient, ref = step.records or tensor.requires_grad, Ref(len(self.steps) - 1, path)
+            self._known[id(tensor)] = _Known(tensor, ref, tensor._version, depends, has_gradient)
 
     def _check_written(
         self, before: Sequence[tuple[torch.Tensor, int]], results: Sequence[torch.Tensor], what: str
@@ -207,24 +239,17 @@ class _Recorder(TorchFunctionMode):
         if known is not None:
             if known.version != tensor._version:
                 self._refuse("writes into a tensor of which it uses another view later (an operation in place)")
+            if tensor.requires_grad and not known.has_gradient:
+                self._refuse(f"computes with a gradient of its own{_origin(tensor)}")
             return known.ref
         if id(tensor) in self._weights:
             return Weight(self._weights[id(tensor)])
         if tensor.requires_grad:
-            origin = f" (`{tensor.grad_fn.name()}`)" if tensor.grad_fn is not None else ""
-            self._refuse(f"computes with something that is no function of torch's{origin}")
+            self._refuse(f"computes with something that is no function of torch's{_origin(tensor)}")
         number = self._constants.setdefault(id(tensor), len(self.constants))
         if number == len(self.constants):
             self.constants.append(tensor)
         return Constant(number)
-
-    def _written(self, tensor: torch.Tensor, places: Any, values: Any) -> Ref | Weight | Constant:
-        """A tensor that is written to; in `x[places] += 1` the values are a view of it, where that has been done."""
-        known = self._known.get(id(tensor))
-        is_view = isinstance(values, torch.Tensor) and values._base is not None
-        if known is not None and is_view and (values._base is tensor or values._base is tensor._base):
-            return known.ref
-        return self._reference(tensor)
 
     def _depends(self, value: Any) -> bool:
         known = (self._known.get(id(tensor)) for _, tensor in leaves(value))
@@ -270,7 +295,7 @@ class _Recorder(TorchFunctionMode):
             return
         self.calls[name] += 1
         self._check_written(call.versions, [tensor for _, tensor in leaves(output)], name)
-        step = Step(None, name, self._scopes[-1], call.args, call.kwargs, torch.is_grad_enabled())
+        step = Step(None, name, self._scopes[-1], call.args, call.kwargs, self._records)
         self._add(step, output, call.depends)
 
     def _enter(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -293,6 +318,13 @@ def set_items(tensor: torch.Tensor, places: Any, values: Any) -> torch.Tensor:
     return tensor
 
 
+def _copied(tensor: torch.Tensor, values: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+    return values.to(tensor).expand_as(tensor)
+
+
+_WRITERS = {"zero_": torch.zeros_like, "fill_": torch.full_like, "copy_": _copied}
+
+
 class Property:
     """Reads a property of a tensor that is a tensor itself."""
 
@@ -310,8 +342,12 @@ class Property:
         return hash(self.__name__)
 
 
+def _origin(tensor: torch.Tensor) -> str:
+    return f" (`{tensor.grad_fn.name()}`)" if tensor.grad_fn is not None else ""
+
+
 def _name(func: Any) -> str:
-    return str(getattr(func, "__name__", type(func).__name__))
+    return str(getattr(func, "__name__", type(func).__name__)).partition(".")[0]  # `relu.default` of torch.ops
 
 
 def _is_property(func: Any) -> bool:
@@ -328,6 +364,8 @@ def _without_writing(func: Any, name: str) -> Any:
         return Property(func.__self__.__name__)
     if name.startswith("__i") and name.endswith("__") and hasattr(torch.Tensor, f"__{name[3:]}"):
         return getattr(torch.Tensor, f"__{name[3:]}")
+    if name in _WRITERS:
+        return _WRITERS[name]
     if name.endswith("_") and not name.endswith("__"):
         for place in (torch.Tensor, torch, nn.functional):
             with suppress(AttributeError):
