@@ -334,8 +334,9 @@ class _Sums:
         if isinstance(steps, int):
             # Half the bound, by a gap that falls as their number grows: so it does where a ReLU switches on the path.
             needed = math.ceil(round(2 * steps * gap / self.promise.within, 1))
+            words = "init_args" if self.promise.steps in self.call.plan.method.init_args else "exec_args"
             return (
-                f"The {steps} steps are too few: pass exec_args={{'{self.promise.steps}': {needed}}}. If more steps "
+                f"The {steps} steps are too few: pass {words}={{'{self.promise.steps}': {needed}}}. If more steps "
                 f"do not help, {self.promise.suspect}"
             )
         return self.promise.suspect[:1].upper() + self.promise.suspect[1:]

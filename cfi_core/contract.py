@@ -115,7 +115,7 @@ class GuardRequest:
         method: The method.
         model: The model in the toolset's framework: in inference mode, safe to put hooks on, a softmax head already cut
             off where the method explains logits.
-        inputs: One fresh tensor per model input.
+        inputs: One fresh tensor per model input, of a few of the user's samples.
         held: Further arguments of the forward pass, behind the inputs.
         target: What is explained, without the index: its output, and the function that will be applied to it; None
             where the method takes no target or names it in its own words.

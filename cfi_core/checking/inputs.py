@@ -229,8 +229,13 @@ def check_straight(registry: Registry, inputs: Inputs, baselines: Any, who: str)
 
 
 def check_window(inputs: Inputs, value: Any, name: str) -> None:
-    """A window has one entry for each axis of a sample, none larger than the axis; strides may also be one number."""
+    """A window has one entry for each axis of a sample, none larger than the axis; strides may also be one number.
+
+    So may `window` and `stride`, as Zennit's occlusion calls them, which cuts them to the size of each axis.
+    """
     arrays = inputs.arrays
+    if name in ("window", "stride") and type(value) is int and value > 0:
+        return
     windows = value if isinstance(value, tuple) and value and isinstance(value[0], tuple | list) else (value,)
     for window, array in zip(windows, arrays, strict=False):
         sizes = array.shape[1:]

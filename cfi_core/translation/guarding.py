@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +19,7 @@ from cfi_core.boundary import foreign, look_for_misses
 from cfi_core.certificate import Certificate, certify, certify_again
 from cfi_core.comparison import Side
 from cfi_core.contract import GuardRequest, Miss, Target
-from cfi_core.errors import LayerError, MethodError, UnfaithfulTranslationError
+from cfi_core.errors import FOREIGN, LayerError, MethodError, UnfaithfulTranslationError
 from cfi_core.framework.axes import permute_all
 from cfi_core.heads import at_head
 from cfi_core.records import Call, Prepared, Repair
@@ -27,6 +28,7 @@ from cfi_core.specs import Guard, resolve
 from cfi_core.translation.conversion import SEED
 from cfi_core.translation.store import recall
 
+_FEW = 2  # samples that a guard looks at
 _OF_COPY = (
     "This is said of a canonical copy of the model, where what its forward methods call by functions are modules."
 )
@@ -52,7 +54,8 @@ def guard(registry: Registry, call: Call, prepared: Prepared) -> Prepared:
     repaired = replace(prepared, **sentry.repair(misses))
     sentry.check_layers(repaired)
     if left := sentry.misses(repaired):
-        raise MethodError(f"{left[0].why} {_OF_COPY}")
+        is_old = left[0].why in [miss.why for miss in misses]
+        raise MethodError(left[0].why if is_old else f"{left[0].why} {_OF_COPY}")
     return replace(repaired, seconds=prepared.seconds + perf_counter() - started)
 
 
@@ -73,12 +76,13 @@ class _Sentry:
             return ()  # the next step tells that such a layer is not to be had
         model = adapter.twin(prepared.model)
         layers = tuple(adapter.layer_object(model, name) for name in names if name is not None)
-        inputs, held = self._tensors()
-        head = at_head(call, adapter, model, (*inputs, *held))
+        inputs, held = self._few
+        # A model may write into what it is given.
+        head = at_head(call, adapter, model, (*(adapter.tensor(one, model) for one in inputs), *held))
         request = GuardRequest(
             method=plan.method,
             model=head.model,
-            inputs=inputs,
+            inputs=tuple(adapter.tensor(one, model) for one in inputs),
             held=held,
             target=self._target(),
             layer=layers,
@@ -127,7 +131,7 @@ class _Sentry:
                 )
 
     def _rewrite(self) -> Repair:
-        adapter, (inputs, held) = self.prepared.adapter, self._tensors()
+        adapter, (inputs, held) = self.prepared.adapter, self._tensors
         factories = {name: resolve(factory) for name, factory in self.spec.modules.items()}
         knows = resolve(self.spec.knows) if self.spec.knows else None
         twin = adapter.twin(self.prepared.model)
@@ -157,6 +161,24 @@ class _Sentry:
             Side(adapter, adapter.twin(made.canonical.model), *axes),
         )
 
+    @cached_property
+    def _few(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The first samples alone, if the model takes them: where rules attach does not depend on how many there are.
+
+        Or hardly ever; and the method looks once more, at what it is given in the run.
+        """
+        inputs, held = self._tensors
+        if self.call.inputs.samples <= _FEW or held:
+            return inputs, held
+        first = tuple(one[:_FEW] for one in inputs)
+        try:
+            adapter, model = self.prepared.adapter, self.prepared.model
+            adapter.outputs(adapter.twin(model), [adapter.tensor(one, model) for one in first])
+        except FOREIGN:  # the user's model may take a certain number of samples, and refuse others in any way
+            return inputs, held
+        return first, held
+
+    @cached_property
     def _tensors(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Inputs, and what is held behind them, for the model that runs."""
         given, prepared = self.call.inputs, self.prepared

@@ -293,6 +293,8 @@ def test_a_mask_holds_integers_for_inputs_of_any_type(registry):
         ((np.int64(2), 2, 3), "sliding_window_shapes"),
         ((2, 2, 1), "strides"),
         (3, "strides"),
+        (8, "window"),
+        (8, "stride"),
     ],
 )
 def test_windows_that_fit_the_samples_pass(value, name):

@@ -625,3 +625,16 @@ def test_without_the_guard_deep_lift_is_the_plain_gradient() -> None:
 
 def test_rectifier_is_a_rectifier_up_to_its_highest_value() -> None:
     assert Rectifier(6)(torch.tensor([-1.0, 2.0, 7.0])).tolist() == [0, 2, 6]
+
+
+def test_what_a_copy_gives_in_the_run_is_compared() -> None:
+    """DeepLIFT runs inputs and baselines together, which is twice as many samples as were measured before."""
+
+    class Many(Perceptron):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * (2.0 if len(x) > 8 else 1.0)
+
+    with pytest.raises(
+        cfi.UnfaithfulTranslationError, match=r"While deep_lift ran, .*rewriting it for the method's rul"
+    ):
+        explain("deep_lift", Many(F.relu), torch.randn(5, 5))
