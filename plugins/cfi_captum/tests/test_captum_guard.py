@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from captum.attr._utils.custom_modules import Addition_Module
+from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, GammaRule
 from captum_models import With
 from torch import Tensor, nn
 
@@ -20,6 +23,7 @@ import cfi_captum.run
 import cfi_core as cfi
 from cfi_captum.modules import Rectifier
 from cfi_captum.table import METHODS, Rule
+from cfi_core.translation.store import cache
 from cfi_torch.adapter import TorchAdapter
 
 RECTIFIED = ("guided_backprop", "deconvolution")
@@ -336,6 +340,28 @@ def test_relevance_of_linear_functions(function: Any) -> None:
     assert found.provenance["completeness"]["gap"] < 1e-5
 
 
+def test_a_rule_of_the_users_stays_on_its_module() -> None:
+    functional, modular = Perceptron(F.relu), Perceptron(nn.ReLU())
+    for model in (functional, modular):
+        model.first.rule, model.second.rule = GammaRule(0.5), Alpha1_Beta0_Rule()
+    epsilon = explain("lrp", Perceptron(F.relu), torch.randn(3, 5))
+    found = same("lrp", functional, modular, torch.randn(3, 5))
+    assert np.abs(found.values - epsilon.values).max() > 0.01
+
+
+def test_relevance_of_parts() -> None:
+    """A shuffle of channels, as in ShuffleNet: values are moved, and relevance with them."""
+
+    class Shuffled(Perceptron):
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = self.first(x)[:, :6].chunk(2, 1)
+            both = torch.stack([F.relu(second), first], 2).reshape(len(x), -1)
+            return self.second(torch.cat([both, x[:, :1]], 1))
+
+    found = explain("lrp", Shuffled(F.relu).double(), torch.randn(3, 5).double())
+    assert found.provenance["completeness"]["gap"] < 1e-5
+
+
 # what cannot be repaired
 
 
@@ -576,6 +602,17 @@ def test_the_copy_is_made_once_and_anew_when_the_model_changes(monkeypatch: pyte
         model.second.weight.mul_(2)
     np.testing.assert_allclose(explain("deep_lift", model, x).values, 2 * first.values, rtol=1e-5)
     assert len(made) == 2
+
+
+def test_the_copy_goes_with_its_model() -> None:
+    model = Perceptron(F.relu)
+    explain("deep_lift", model, torch.randn(3, 5))
+    gone = weakref.ref(model)
+    assert any("canonical" in key[2] for key in cache)
+    del model
+    gc.collect()
+    assert gone() is None
+    assert not any("canonical" in key[2] for key in cache)
 
 
 def test_threads_share_one_model() -> None:

@@ -281,6 +281,16 @@ def test_any_function_and_every_use_can_be_modules() -> None:
     assert {"relu", "relu_copy", "view", "mul", "add"} <= {name.strip("_").replace("rmul", "mul") for name in names}
 
 
+def test_functions_of_several_results_stay_functions() -> None:
+    def function(model: Plain, x: Tensor) -> Tensor:
+        first, second = model.one(x).chunk(2, 1)
+        return torch.cat([first, 2 * second], 1)
+
+    names = dict(agree(Plain(function), torch.randn(3, 6), modules={"function": Toolset}).model.named_children())
+    assert "cat" in names
+    assert "chunk" not in names
+
+
 def test_known_modules_stay_and_others_are_replaced() -> None:
     class Mine(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def rewrite(
     Operations are torch's functions by their names (`relu`, `leaky_relu`, `linear`, `conv2d`, `softmax`, `flatten`, …),
     `max_pool`, `avg_pool`, `adaptive_avg_pool`, `adaptive_max_pool`, `batch_norm`, `dropout`, `add` (of two values that
     both depend on the inputs), `cat`; `elementwise` is any other function of one value, element by element (its factory
-    takes `function`); `function` is any other function (its factory takes `function`, to be called with the tensors and
+    takes `function`); `function` is any other function that gives one tensor (its factory takes `function`, to be called with the tensors and
     keyword arguments that the module is called with);
     `copy` stands for each use of a value by an elementwise operation, where others use it too.
 
@@ -190,7 +190,7 @@ class _Builder:
             name = self._free(_join(step.scope, found.name))
             self.repairs[f"{found.name} as a function → {type(module).__name__}"].append(name)
             self._add_call(replace(step, args=found.operands, kwargs={}, function=None), name, module, found.name)
-        elif depends and _ANY in self.modules:
+        elif depends and step.is_single and _ANY in self.modules:
             self._add_any(step)
         else:
             self._append(_not_in_place(step))

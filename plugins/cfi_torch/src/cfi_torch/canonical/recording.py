@@ -175,7 +175,8 @@ class _Recorder(TorchFunctionMode):
             return result
         self._check_written(versions, found, name)
         rank = next((tensor.ndim for _, tensor in leaves(given)), 0)
-        step = Step(_without_writing(func, name), "", self._scopes[-1], *template, self._records, rank)
+        is_single = isinstance(result, torch.Tensor)
+        step = Step(_without_writing(func, name), "", self._scopes[-1], *template, self._records, rank, is_single)
         if any(tensor is result and tensor._version != version for tensor, version in versions):
             self._add_written(step, result, depends)
         else:
