@@ -305,17 +305,19 @@ def test_relevance_passes_an_activation(name: str) -> None:
         np.testing.assert_allclose(found.values[sample], expected, rtol=1e-3, atol=1e-5)
 
 
-def test_relevance_of_a_value_that_an_activation_and_a_sum_take() -> None:
+@pytest.mark.parametrize("function", [F.relu, nn.ReLU(), F.gelu, nn.GELU(), nn.ReLU6()])
+def test_relevance_of_a_value_that_an_activation_and_a_sum_take(function: Any) -> None:
     """A residual connection before the activation: each use gets its share."""
 
     class Before(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.first, self.second, self.third = (nn.Linear(5, 5) for _ in range(3))
+            self.function = function
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.first(x)
-            return self.third(x + self.second(F.relu(x)))
+            return self.third(x + self.second(self.function(x)))
 
     model, x = Before(), torch.randn(3, 5)
     found = explain("lrp", model, x)
@@ -324,7 +326,7 @@ def test_relevance_of_a_value_that_an_activation_and_a_sum_take() -> None:
     for sample in range(3):
         a0 = x[sample].double().numpy()
         z1 = one @ a0 + bias[0]
-        a1 = np.maximum(z1, 0)
+        a1 = function(torch.tensor(z1.copy())).numpy()
         z2 = two @ a1 + bias[1]
         total = z1 + z2
         relevance = three[1] * total  # of the sum: contributions to the output

@@ -281,6 +281,19 @@ def test_any_function_and_every_use_can_be_modules() -> None:
     assert {"relu", "relu_copy", "view", "mul", "add"} <= {name.strip("_").replace("rmul", "mul") for name in names}
 
 
+def test_names_that_modules_have_already() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.program, self.relu = nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ops.aten.add.Tensor(F.relu(self.relu(self.program(x))).double().float(), x)
+
+    made = agree(Named(), torch.randn(3, 6), modules={"function": Toolset})
+    assert {"program", "relu", "relu_1", "double_1", "float_1", "add"} == set(dict(made.model.named_children()))
+
+
 def test_functions_of_several_results_stay_functions() -> None:
     def function(model: Plain, x: Tensor) -> Tensor:
         first, second = model.one(x).chunk(2, 1)
