@@ -81,6 +81,16 @@ TF_KERAS_VIS: dict[str, dict[str, Any]] = {
     "score_cam": IN_LAYER,
 }
 
+TF_EXPLAIN: dict[str, dict[str, Any]] = {
+    "saliency": TARGETED,
+    "input_x_gradient": TARGETED,
+    "integrated_gradients": TARGETED,
+    "smooth_grad": TARGETED,
+    "occlusion": {**TARGETED, "exec_args": {"patch_size": [5, 4]}},
+    "grad_cam": IN_LAYER,
+    "layer_activation": {"layer": LAYER},
+}
+
 
 def in_keras_order(arguments: dict[str, Any]) -> dict[str, Any]:
     """The same arguments as a user of the Keras twin writes them: channels last."""
@@ -102,5 +112,9 @@ def in_keras_order(arguments: dict[str, Any]) -> dict[str, Any]:
     return turned
 
 
-ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {"captum": CAPTUM, "tf-keras-vis": TF_KERAS_VIS}
+ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
+    "captum": CAPTUM,
+    "tf-keras-vis": TF_KERAS_VIS,
+    "tf-explain": TF_EXPLAIN,
+}
 """By toolset, then by method key."""
