@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from captum.attr._utils.custom_modules import Addition_Module
+from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, GammaRule
 from captum_models import With
 from torch import Tensor, nn
 
@@ -20,6 +23,7 @@ import cfi_captum.run
 import cfi_core as cfi
 from cfi_captum.modules import Rectifier
 from cfi_captum.table import METHODS, Rule
+from cfi_core.translation.store import cache
 from cfi_torch.adapter import TorchAdapter
 
 RECTIFIED = ("guided_backprop", "deconvolution")
@@ -301,17 +305,19 @@ def test_relevance_passes_an_activation(name: str) -> None:
         np.testing.assert_allclose(found.values[sample], expected, rtol=1e-3, atol=1e-5)
 
 
-def test_relevance_of_a_value_that_an_activation_and_a_sum_take() -> None:
+@pytest.mark.parametrize("function", [F.relu, nn.ReLU(), F.gelu, nn.GELU(), nn.ReLU6()])
+def test_relevance_of_a_value_that_an_activation_and_a_sum_take(function: Any) -> None:
     """A residual connection before the activation: each use gets its share."""
 
     class Before(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.first, self.second, self.third = (nn.Linear(5, 5) for _ in range(3))
+            self.function = function
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.first(x)
-            return self.third(x + self.second(F.relu(x)))
+            return self.third(x + self.second(self.function(x)))
 
     model, x = Before(), torch.randn(3, 5)
     found = explain("lrp", model, x)
@@ -320,7 +326,7 @@ def test_relevance_of_a_value_that_an_activation_and_a_sum_take() -> None:
     for sample in range(3):
         a0 = x[sample].double().numpy()
         z1 = one @ a0 + bias[0]
-        a1 = np.maximum(z1, 0)
+        a1 = function(torch.tensor(z1.copy())).numpy()
         z2 = two @ a1 + bias[1]
         total = z1 + z2
         relevance = three[1] * total  # of the sum: contributions to the output
@@ -333,6 +339,28 @@ def test_relevance_of_a_value_that_an_activation_and_a_sum_take() -> None:
 def test_relevance_of_linear_functions(function: Any) -> None:
     """Relevance that is not kept back by a bias is conserved."""
     found = explain("lrp", With(function).double(), torch.randn(3, 4).double())
+    assert found.provenance["completeness"]["gap"] < 1e-5
+
+
+def test_a_rule_of_the_users_stays_on_its_module() -> None:
+    functional, modular = Perceptron(F.relu), Perceptron(nn.ReLU())
+    for model in (functional, modular):
+        model.first.rule, model.second.rule = GammaRule(0.5), Alpha1_Beta0_Rule()
+    epsilon = explain("lrp", Perceptron(F.relu), torch.randn(3, 5))
+    found = same("lrp", functional, modular, torch.randn(3, 5))
+    assert np.abs(found.values - epsilon.values).max() > 0.01
+
+
+def test_relevance_of_parts() -> None:
+    """A shuffle of channels, as in ShuffleNet: values are moved, and relevance with them."""
+
+    class Shuffled(Perceptron):
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = self.first(x)[:, :6].chunk(2, 1)
+            both = torch.stack([F.relu(second), first], 2).reshape(len(x), -1)
+            return self.second(torch.cat([both, x[:, :1]], 1))
+
+    found = explain("lrp", Shuffled(F.relu).double(), torch.randn(3, 5).double())
     assert found.provenance["completeness"]["gap"] < 1e-5
 
 
@@ -576,6 +604,17 @@ def test_the_copy_is_made_once_and_anew_when_the_model_changes(monkeypatch: pyte
         model.second.weight.mul_(2)
     np.testing.assert_allclose(explain("deep_lift", model, x).values, 2 * first.values, rtol=1e-5)
     assert len(made) == 2
+
+
+def test_the_copy_goes_with_its_model() -> None:
+    model = Perceptron(F.relu)
+    explain("deep_lift", model, torch.randn(3, 5))
+    gone = weakref.ref(model)
+    assert any("canonical" in key[2] for key in cache)
+    del model
+    gc.collect()
+    assert gone() is None
+    assert not any("canonical" in key[2] for key in cache)
 
 
 def test_threads_share_one_model() -> None:

@@ -281,6 +281,29 @@ def test_any_function_and_every_use_can_be_modules() -> None:
     assert {"relu", "relu_copy", "view", "mul", "add"} <= {name.strip("_").replace("rmul", "mul") for name in names}
 
 
+def test_names_that_modules_have_already() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.program, self.relu = nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ops.aten.add.Tensor(F.relu(self.relu(self.program(x))).double().float(), x)
+
+    made = agree(Named(), torch.randn(3, 6), modules={"function": Toolset})
+    assert {"program", "relu", "relu_1", "double_1", "float_1", "add"} == set(dict(made.model.named_children()))
+
+
+def test_functions_of_several_results_stay_functions() -> None:
+    def function(model: Plain, x: Tensor) -> Tensor:
+        first, second = model.one(x).chunk(2, 1)
+        return torch.cat([first, 2 * second], 1)
+
+    names = dict(agree(Plain(function), torch.randn(3, 6), modules={"function": Toolset}).model.named_children())
+    assert "cat" in names
+    assert "chunk" not in names
+
+
 def test_known_modules_stay_and_others_are_replaced() -> None:
     class Mine(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from cfi_core.framework import Canonical, Factories
 from cfi_torch.canonical.model import Block, CanonicalModel, Program, constant_name
 from cfi_torch.canonical.operations import ELEMENTWISE, Operation, operation, operation_of
 from cfi_torch.canonical.program import Ref, Sized, Step, Weight, fill, inside, leaves
-from cfi_torch.canonical.recording import Recording, record
+from cfi_torch.canonical.recording import Recording, function_name, record
 from cfi_torch.canonical.samples import record_for_any
 
 _ANY, _COPY, _ELEMENTWISE = "function", "copy", "elementwise"
@@ -34,10 +34,10 @@ def rewrite(
 
     Operations are torch's functions by their names (`relu`, `leaky_relu`, `linear`, `conv2d`, `softmax`, `flatten`, …),
     `max_pool`, `avg_pool`, `adaptive_avg_pool`, `adaptive_max_pool`, `batch_norm`, `dropout`, `add` (of two values that
-    both depend on the inputs), `cat`; `elementwise` is any other function of one value, element by element (its factory
-    takes `function`); `function` is any other function (its factory takes `function`, to be called with the tensors and
-    keyword arguments that the module is called with);
-    `copy` stands for each use of a value by an elementwise operation, where others use it too.
+    both depend on the inputs) and `cat`. `elementwise` is any other function of one value, element by element; its
+    factory takes `function`. `function` is any other function that gives one tensor; its factory takes `function`, to
+    be called with the tensors and keyword arguments that the module is called with. `copy` stands for each use of a
+    value by an elementwise operation, where others use it too.
 
     Raises:
         MethodError: The model cannot be recorded.
@@ -156,31 +156,27 @@ class _Builder:
             self._append(replace(step, function=_same, module="", is_output=False))
 
     def _add_module(self, step: Step) -> None:
-        original, name = self.originals[step.module], step.module
+        original, name, called = self.originals[step.module], step.module, ""
         self.named[step.module] += 1
         if self.named[step.module] > 1:
             name = self._free(step.module)
             self.repairs[f"a module used {self.recording.calls[step.module]} times → copies"].append(name)
-        module = self._replaced(original, step, name)
-        if module is None:
+        found = self._known_by_others(original, step)
+        module = self._factory(found) if found is not None else None
+        if found is not None and module is not None and type(module) is not type(original):
+            called = found.name
+            self.repairs[f"{type(original).__name__} → {type(module).__name__}"].append(name)
+        else:
             module = original if self.named[step.module] == 1 else _clone(original)
             if getattr(module, "inplace", False):
                 module.inplace = False
                 self.repairs["no longer in place"].append(name)
-        self._add_call(step, name, module)
+        self._add_call(step, name, module, called)
 
-    def _replaced(self, original: nn.Module, step: Step, name: str) -> nn.Module | None:
-        """The toolset's module for one of torch's; None where that stays."""
-        if self.knows is not None and self.knows(original):
-            return None
-        found = operation_of(original, step.args) if step.args else None
-        if found is None:
-            return None
-        module = self._factory(found)
-        if module is None or type(module) is type(original):
-            return None
-        self.repairs[f"{type(original).__name__} → {type(module).__name__}"].append(name)
-        return module
+    def _known_by_others(self, original: nn.Module, step: Step) -> Operation | None:
+        """The operation of one of torch's modules that the toolset has no rule for; None where the module stays."""
+        is_known = self.knows is not None and self.knows(original)
+        return operation_of(original, step.args) if step.args and not is_known else None
 
     def _add_function(self, step: Step) -> None:
         found = operation(step, self.weights, self._depends)
@@ -190,7 +186,7 @@ class _Builder:
             name = self._free(_join(step.scope, found.name))
             self.repairs[f"{found.name} as a function → {type(module).__name__}"].append(name)
             self._add_call(replace(step, args=found.operands, kwargs={}, function=None), name, module, found.name)
-        elif depends and _ANY in self.modules:
+        elif depends and step.is_single and _ANY in self.modules:
             self._add_any(step)
         else:
             self._append(_not_in_place(step))
@@ -202,7 +198,7 @@ class _Builder:
         sizes = tuple(one for one in taken if isinstance(one, Sized))
         operands = tuple(one for one in taken if not isinstance(one, Sized))
         module = self.modules[_ANY](function=Application(step.function, step.args, step.kwargs, operands, sizes))
-        called = getattr(step.function, "__name__", "function").strip("_") or "function"
+        called = function_name(step.function).strip("_")
         name = self._free(_join(step.scope, called))
         self.repairs[f"{called} as a function → {type(module).__name__}"].append(name)
         kwargs = {"sizes": sizes} if sizes else {}
@@ -269,7 +265,7 @@ class _Builder:
     def _free(self, wanted: str) -> str:
         """A name that nothing has yet."""
         name, number = wanted, 0
-        while name in self.taken:
+        while name in self.taken or hasattr(CanonicalModel, name.rpartition(".")[2]):  # `float` is a method of modules
             number += 1
             name = f"{wanted}_{number}"
         self.taken.add(name)

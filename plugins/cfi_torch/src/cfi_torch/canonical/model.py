@@ -51,23 +51,18 @@ class Program:
 
 
 class CanonicalModel(nn.Module):
-    """A model as the sequence of what it does; its layers have the names that they have in the model it is made of.
-
-    Attributes:
-        program: What it does.
-        made_of: Name of the class of that model.
-    """
+    """A model as the sequence of what it does; its layers have the names that they have in the model it is made of."""
 
     def __init__(self, program: Program, made_of: str) -> None:
         super().__init__()
-        self.program = program
-        self.made_of = made_of
+        self._program = program  # names with an underscore, as the model's own layers may have any other
+        self._made_of = made_of
 
     def forward(self, *args: Any) -> Any:
         """What the model gives for these arguments."""
         modules = dict(self.named_modules())
         weights = {**dict(self.named_parameters(remove_duplicate=False)), **dict(self.named_buffers())}
-        place, path = self.program.first
+        place, path = self._program.first
         samples = len(at(args[place], path))
         values: dict[int, Any] = {-1 - number: value for number, value in enumerate(args)}
 
@@ -78,17 +73,17 @@ class CanonicalModel(nn.Module):
                 return one.factor * samples + one.offset
             return weights[_key(one)].detach()
 
-        for number, step in enumerate(self.program.steps):
+        for number, step in enumerate(self._program.steps):
             call = modules[step.module] if step.function is None else step.function
             values[number] = _call(call, fill(step.args, value_of), fill(step.kwargs, value_of), step)
-            for done in self.program.done[number]:
+            for done in self._program.done[number]:
                 values.pop(done, None)
-        output = fill(self.program.output, value_of)
-        return output if self.program.form is None else self.program.form(**output)
+        output = fill(self._program.output, value_of)
+        return output if self._program.form is None else self._program.form(**output)
 
     def extra_repr(self) -> str:
         """The class of the model that it is made of."""
-        return f"of {self.made_of}"
+        return f"of {self._made_of}"
 
 
 def _call(call: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], step: Step) -> Any:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cfi_torch.canonical.program import Constant, Ref, Sized, Step, Weight, inside, words
+from cfi_torch.canonical.recording import function_name
 
 Settings = Mapping[str, Any]
 
@@ -81,32 +82,16 @@ _UNARY = words(
 """Elementwise, where they have one operand that depends on the inputs, and numbers besides."""
 _SUMS = frozenset({"add", "__add__", "__radd__"})
 _PRODUCTS = frozenset({"mul", "__mul__", "__rmul__", "multiply"})
+_WINDOW = (("kernel_size", None), ("stride", None), ("padding", 0))
+_MAX = (*_WINDOW, ("dilation", 1), ("ceil_mode", False))
+_MEAN = (*_WINDOW, ("ceil_mode", False), ("count_include_pad", True))
 _POOLINGS: Mapping[str, tuple[type[nn.Module], tuple[tuple[str, Any], ...]]] = {
-    **{
-        f"max_pool{n}d": (
-            kind,
-            (("kernel_size", None), ("stride", None), ("padding", 0), ("dilation", 1), ("ceil_mode", False)),
-        )
-        for n, kind in ((1, nn.MaxPool1d), (2, nn.MaxPool2d), (3, nn.MaxPool3d))
-    },
-    "avg_pool1d": (
-        nn.AvgPool1d,
-        (("kernel_size", None), ("stride", None), ("padding", 0), ("ceil_mode", False), ("count_include_pad", True)),
-    ),
-    **{
-        f"avg_pool{n}d": (
-            kind,
-            (
-                ("kernel_size", None),
-                ("stride", None),
-                ("padding", 0),
-                ("ceil_mode", False),
-                ("count_include_pad", True),
-                ("divisor_override", None),
-            ),
-        )
-        for n, kind in ((2, nn.AvgPool2d), (3, nn.AvgPool3d))
-    },
+    "max_pool1d": (nn.MaxPool1d, _MAX),
+    "max_pool2d": (nn.MaxPool2d, _MAX),
+    "max_pool3d": (nn.MaxPool3d, _MAX),
+    "avg_pool1d": (nn.AvgPool1d, _MEAN),
+    "avg_pool2d": (nn.AvgPool2d, (*_MEAN, ("divisor_override", None))),
+    "avg_pool3d": (nn.AvgPool3d, (*_MEAN, ("divisor_override", None))),
     **{
         f"adaptive_{of}_pool{n}d": (getattr(nn, f"Adaptive{of.title()}Pool{n}d"), (("output_size", None),))
         for of in ("avg", "max")
@@ -138,7 +123,7 @@ def operation(step: Step, weights: Mapping[str, torch.Tensor], depends: Callable
         weights: Parameters and buffers of the model.
         depends: Whether something among the arguments depends on the inputs.
     """
-    name = getattr(step.function, "__name__", "").partition(".")[0]
+    name = function_name(step.function)
     try:
         return _find(_ALIASES.get(name, name), step, weights, depends)
     except (_Unknown, TypeError):
@@ -171,8 +156,8 @@ def _find(name: str, step: Step, weights: Mapping[str, torch.Tensor], depends: C
         given = _bind(args, kwargs, "input", ("start_dim", 0), ("end_dim", -1))
         settings = {key: given[key] for key in ("start_dim", "end_dim")}
         return Operation("flatten", (given["input"],), settings, lambda: nn.Flatten(**settings))
-    if name in ("linear", *_CONVOLUTIONS, "batch_norm", "layer_norm", "group_norm", "embedding", "prelu"):
-        return _weighted(name, args, kwargs, weights, step)
+    if name in _WEIGHTED:
+        return _WEIGHTED[name](step, _Weights(weights))
     if name in ("cat", "concat", "concatenate"):
         given = _bind(args, kwargs, "tensors", ("dim", 0))
         return Operation("cat", tuple(given["tensors"]), {"dim": given["dim"]})
@@ -256,104 +241,118 @@ def _apply(function: Any, before: Any, after: Any, kwargs: Any, value: Any) -> A
 # functions with weights
 
 
-def _weighted(
-    name: str, args: tuple[Any, ...], kwargs: Settings, weights: Mapping[str, torch.Tensor], step: Step
-) -> Operation:
-    def tensor(value: Any) -> torch.Tensor | None:
-        if value is None:
-            return None
+@dataclass(frozen=True)
+class _Weights:
+    """Finds the tensors that stand as references among arguments."""
+
+    known: Mapping[str, torch.Tensor]
+
+    def find(self, given: Settings, *names: str) -> dict[str, torch.Tensor | None]:
+        """Those of these names; None for one that is not there."""
+        return {name: None if given[name] is None else self._tensor(given[name]) for name in names}
+
+    def _tensor(self, value: Any) -> torch.Tensor:
         if not isinstance(value, Weight):
             raise _Unknown
-        return weights[value.name]
+        return self.known[value.name]
 
-    if name == "linear":
-        given = _bind(args, kwargs, "input", "weight", ("bias", None))
-        weight, bias = tensor(given["weight"]), tensor(given["bias"])
-        if weight is None or weight.ndim != 2:
-            raise _Unknown
-        width, height = weight.shape[1], weight.shape[0]
-        own = partial(
-            _with, lambda: nn.Linear(width, height, bias is not None, device="meta"), weight=weight, bias=bias
-        )
-        return Operation("linear", (given["input"],), own=own)
-    if name in _CONVOLUTIONS:
-        return _convolution(name, args, kwargs, tensor)
-    if name == "batch_norm":
-        return _batch_norm(args, kwargs, tensor, step.rank)
-    if name == "layer_norm":
-        given = _bind(args, kwargs, "input", "normalized_shape", ("weight", None), ("bias", None), ("eps", 1e-5))
-        weight, bias = tensor(given["weight"]), tensor(given["bias"])
-        if (weight is None) != (bias is None):
-            raise _Unknown
-        shape, eps = given["normalized_shape"], given["eps"]
-        make = lambda: nn.LayerNorm(shape, eps, weight is not None, device="meta")  # noqa: E731
-        return Operation("layer_norm", (given["input"],), own=partial(_with, make, weight=weight, bias=bias))
-    if name == "group_norm":
-        given = _bind(args, kwargs, "input", "num_groups", ("weight", None), ("bias", None), ("eps", 1e-5))
-        weight, bias = tensor(given["weight"]), tensor(given["bias"])
-        if weight is None or bias is None:
-            raise _Unknown
-        groups, count, eps = given["num_groups"], len(weight), given["eps"]
-        make = lambda: nn.GroupNorm(groups, count, eps, device="meta")  # noqa: E731
-        return Operation("group_norm", (given["input"],), own=partial(_with, make, weight=weight, bias=bias))
-    if name == "prelu":
-        given = _bind(args, kwargs, "input", "weight")
-        weight = tensor(given["weight"])
-        if weight is None:
-            raise _Unknown
-        count = weight.numel()
-        own = partial(_with, lambda: nn.PReLU(count, device="meta"), weight=weight)
-        return Operation("prelu", (given["input"],), own=own)
-    given = _bind(
-        args,
-        kwargs,
-        *("input", "weight"),
-        *(("padding_idx", None), ("max_norm", None), ("norm_type", 2.0), ("scale_grad_by_freq", False)),
-        ("sparse", False),
-    )
-    if isinstance(given["weight"], Ref):  # torch.embedding takes them the other way round
+
+def _with_weights(
+    name: str, operand: Any, make: Callable[[], nn.Module], held: Mapping[str, torch.Tensor | None], **settings: Any
+) -> Operation:
+    return Operation(name, (operand,), settings, own=partial(_with, make, **held))
+
+
+def _linear(step: Step, weights: _Weights) -> Operation:
+    given = _bind(step.args, step.kwargs, "input", "weight", ("bias", None))
+    held = weights.find(given, "weight", "bias")
+    weight, has_bias = held["weight"], held["bias"] is not None
+    if weight is None or weight.ndim != 2:
         raise _Unknown
-    weight = tensor(given["weight"])
-    if weight is None or given["max_norm"] is not None:
-        raise _Unknown
-    count, width = weight.shape
-    own = partial(_with, lambda: nn.Embedding(count, width, device="meta"), weight=weight)
-    return Operation("embedding", (given["input"],), own=own)
+    height, width = weight.shape
+    return _with_weights("linear", given["input"], lambda: nn.Linear(width, height, has_bias, device="meta"), held)
 
 
-def _convolution(name: str, args: tuple[Any, ...], kwargs: Settings, tensor: Callable[[Any], Any]) -> Operation:
-    given = _bind(
-        args,
-        kwargs,
-        *("input", "weight"),
-        *(("bias", None), ("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)),
-    )
-    weight, bias = tensor(given["weight"]), tensor(given["bias"])
-    settings = {key: given[key] for key in ("stride", "padding", "dilation", "groups")}
+def _convolution(name: str, step: Step, weights: _Weights) -> Operation:
+    places = (("bias", None), ("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1))
+    given = _bind(step.args, step.kwargs, "input", "weight", *places)
+    held = weights.find(given, "weight", "bias")
+    settings = {key: _alone(given[key]) for key in ("stride", "padding", "dilation", "groups")}
+    weight, has_bias = held["weight"], held["bias"] is not None
     if weight is None or any(True for _ in inside(settings)):
         raise _Unknown
-    settings = {key: _alone(one) for key, one in settings.items()}
-    channels = weight.shape[1] * settings["groups"], weight.shape[0]
-    kernel, kind = tuple(weight.shape[2:]), _CONVOLUTIONS[name]
-    make = lambda: kind(*channels, kernel, bias=bias is not None, device="meta", **settings)  # noqa: E731
-    return Operation(name, (given["input"],), settings, own=partial(_with, make, weight=weight, bias=bias))
+    channels, kernel = (weight.shape[1] * settings["groups"], weight.shape[0]), tuple(weight.shape[2:])
+    make = partial(_CONVOLUTIONS[name], *channels, kernel, bias=has_bias, device="meta", **settings)
+    return _with_weights(name, given["input"], make, held, **settings)
 
 
-def _batch_norm(args: tuple[Any, ...], kwargs: Settings, tensor: Callable[[Any], Any], rank: int) -> Operation:
-    given = _bind(
-        args,
-        kwargs,
-        *("input", "running_mean", "running_var"),
-        *(("weight", None), ("bias", None), ("training", False), ("momentum", 0.1), ("eps", 1e-5)),
-    )
-    held = {key: tensor(given[key]) for key in ("running_mean", "running_var", "weight", "bias")}
-    mean, affine = held["running_mean"], held["weight"] is not None
-    if given["training"] or mean is None or held["running_var"] is None or affine != (held["bias"] is not None):
+def _batch_norm(step: Step, weights: _Weights) -> Operation:
+    places = (("weight", None), ("bias", None), ("training", False), ("momentum", 0.1), ("eps", 1e-5))
+    given = _bind(step.args, step.kwargs, "input", "running_mean", "running_var", *places)
+    held = weights.find(given, "running_mean", "running_var", "weight", "bias")
+    mean, is_affine = held["running_mean"], held["weight"] is not None
+    if given["training"] or mean is None or held["running_var"] is None or is_affine != (held["bias"] is not None):
         raise _Unknown
-    count, eps = len(mean), given["eps"]
+    make = partial(_BATCH_NORMS[step.rank], len(mean), given["eps"], affine=is_affine, device="meta")
+    return _with_weights("batch_norm", given["input"], make, held)
 
-    make = lambda: _BATCH_NORMS[rank](count, eps, affine=affine, device="meta")  # noqa: E731
-    return Operation("batch_norm", (given["input"],), own=partial(_with, make, **held))
+
+def _layer_norm(step: Step, weights: _Weights) -> Operation:
+    places = (("weight", None), ("bias", None), ("eps", 1e-5))
+    given = _bind(step.args, step.kwargs, "input", "normalized_shape", *places)
+    held = weights.find(given, "weight", "bias")
+    is_affine = held["weight"] is not None
+    make = partial(
+        nn.LayerNorm,
+        given["normalized_shape"],
+        given["eps"],
+        is_affine,
+        bias=held["bias"] is not None,
+        device="meta",
+    )
+    if held["bias"] is not None and not is_affine:
+        raise _Unknown
+    return _with_weights("layer_norm", given["input"], make, held)
+
+
+def _group_norm(step: Step, weights: _Weights) -> Operation:
+    places = (("weight", None), ("bias", None), ("eps", 1e-5))
+    given = _bind(step.args, step.kwargs, "input", "num_groups", *places)
+    held = weights.find(given, "weight", "bias")
+    weight = held["weight"]
+    if weight is None or held["bias"] is None:
+        raise _Unknown
+    make = partial(nn.GroupNorm, given["num_groups"], len(weight), given["eps"], device="meta")
+    return _with_weights("group_norm", given["input"], make, held)
+
+
+def _prelu(step: Step, weights: _Weights) -> Operation:
+    given = _bind(step.args, step.kwargs, "input", "weight")
+    held = weights.find(given, "weight")
+    if held["weight"] is None:
+        raise _Unknown
+    return _with_weights("prelu", given["input"], partial(nn.PReLU, held["weight"].numel(), device="meta"), held)
+
+
+def _embedding(step: Step, weights: _Weights) -> Operation:
+    """Of `torch.nn.functional`; the function of torch takes weights first, and is not one of these."""
+    places = (("padding_idx", None), ("max_norm", None), ("norm_type", 2.0), ("scale_grad_by_freq", False))
+    given = _bind(step.args, step.kwargs, "input", "weight", *places, ("sparse", False))
+    held = weights.find(given, "weight")
+    if held["weight"] is None or given["max_norm"] is not None:
+        raise _Unknown
+    return _with_weights("embedding", given["input"], partial(nn.Embedding, *held["weight"].shape, device="meta"), held)
+
+
+_WEIGHTED: Mapping[str, Callable[[Step, _Weights], Operation]] = {
+    "linear": _linear,
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "prelu": _prelu,
+    "embedding": _embedding,
+    **{name: partial(_convolution, name) for name in _CONVOLUTIONS},
+}
 
 
 def _with(make: Callable[[], nn.Module], **tensors: torch.Tensor | None) -> nn.Module:

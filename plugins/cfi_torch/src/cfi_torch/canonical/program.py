@@ -58,6 +58,7 @@ class Step:
         kwargs: The same by name.
         records: Whether gradients are recorded.
         rank: How many axes the first tensor has that it takes.
+        is_single: It gives one tensor, and not a structure of some.
         is_output: The step stands for the output of the module of that name, which it takes as its argument.
     """
 
@@ -68,6 +69,7 @@ class Step:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     records: bool = True
     rank: int = 0
+    is_single: bool = True
     is_output: bool = False
 
 

@@ -150,7 +150,7 @@ class _Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = _name(func)
+        name = function_name(func)
         if self._quiet or name in _NOT_STEPS:
             return func(*args, **kwargs)
         given = (args, kwargs)
@@ -175,7 +175,8 @@ class _Recorder(TorchFunctionMode):
             return result
         self._check_written(versions, found, name)
         rank = next((tensor.ndim for _, tensor in leaves(given)), 0)
-        step = Step(_without_writing(func, name), "", self._scopes[-1], *template, self._records, rank)
+        is_single = isinstance(result, torch.Tensor)
+        step = Step(_without_writing(func, name), "", self._scopes[-1], *template, self._records, rank, is_single)
         if any(tensor is result and tensor._version != version for tensor, version in versions):
             self._add_written(step, result, depends)
         else:
@@ -346,12 +347,13 @@ def _origin(tensor: torch.Tensor) -> str:
     return f" (`{tensor.grad_fn.name()}`)" if tensor.grad_fn is not None else ""
 
 
-def _name(func: Any) -> str:
-    return str(getattr(func, "__name__", type(func).__name__)).partition(".")[0]  # `relu.default` of torch.ops
+def function_name(func: Any) -> str:
+    """The name of a function of torch's: `relu` for `torch.ops.aten.relu.default`."""
+    return str(getattr(func, "__name__", type(func).__name__)).partition(".")[0]
 
 
 def _is_property(func: Any) -> bool:
-    return _name(func) == "__get__"
+    return function_name(func) == "__get__"
 
 
 def _versions(given: Any) -> list[tuple[torch.Tensor, int]]:
