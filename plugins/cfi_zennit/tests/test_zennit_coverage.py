@@ -222,6 +222,46 @@ def test_a_rule_on_a_module_with_several_inputs_is_refused() -> None:
         attribute(model, "lrp_epsilon_plus", vectors(), init_args={"layer_map": [(nn.Bilinear, rules.Epsilon())]})
 
 
+class Masked(nn.Module):
+    """Takes what does not depend on the inputs first."""
+
+    def forward(self, mask: Tensor, x: Tensor) -> Tensor:
+        return x * mask
+
+
+class Masking(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.masked, self.second = nn.Linear(5, 6), Masked(), nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.masked(torch.ones(6), self.first(x)))
+
+
+def test_a_rule_whose_first_argument_is_a_constant_is_refused() -> None:
+    """Zennit would leave it out without a word."""
+    with pytest.raises(cfi.MethodError, match="acts on the first argument alone"):
+        attribute(Masking().eval(), "lrp_epsilon_plus", vectors(), init_args={"layer_map": [(Masked, rules.Norm())]})
+
+
+def test_a_rule_around_others_is_refused() -> None:
+    """Zennit runs the module again, and the rules inside would act on that."""
+    model = nn.Sequential(nn.Sequential(nn.Linear(5, 6), nn.ReLU()), nn.Linear(6, CLASSES)).eval()
+    with pytest.raises(cfi.MethodError, match="with the rules of what is inside"):
+        attribute(model, "lrp_epsilon_plus", vectors(), init_args={"name_map": [("0", rules.Epsilon())]})
+
+
+def test_sums_inside_a_module_with_a_rule_are_not_counted() -> None:
+    class Doubled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + x.flip(1)
+
+    model = With(Doubled()).eval()
+    found = attribute(model, "lrp_epsilon_plus", vectors(), init_args={"layer_map": [(Doubled, rules.Norm())]})
+    assert "function" in found.extras["conservation"] and not any("sum" in one for one in found.extras["conservation"])
+    assert found.provenance["completeness"]["gap"] < 1e-3
+
+
 class Concatenated(nn.Module):
     """A module with several inputs that only moves them, and one that adds them."""
 

@@ -159,20 +159,45 @@ def _run_with_rules(method: ZennitMethod, request: MethodRequest) -> MethodResul
     model, layers = request.model, request.layer
     if not request.method.alters_model:
         model, layers = copy.deepcopy((model, layers))
-    ruled = prepare(model, request.inputs, _chosen(method, request), request.init_args)
-    _check_layers(layers, ruled.seen)
     canonized = bool(request.init_args.get(CANONIZE, True))
+    ruled = prepare(model, request.inputs, method.composite or request.init_args[COMPOSITE], request.init_args)
+    _check_layers(layers, ruled.seen)
     _judge(method, ruled, canonized=canonized)
+    _check_target(method, ruled, request)
+    measured = ruled.family is Family.RELEVANCE and method.attributor == "Gradient"
+    ledger = Ledger(len(request.inputs[0]), partial=bool(layers)) if measured else None
+    explained = Explained(ruled.model, _target(request), request.inputs)
+    settings = _settings(method, request, explained)
+    begin = _beginning(_start(request, as_it_is if request.init_args.get(START) else ones), ledger)
+    if layers:
+        attributor: Any = AtLayers(explained, layers, ruled.placed, begin)
+    else:
+        kind = getattr(zennit.attribution, method.attributor)
+        attributor = kind(model=explained, composite=ruled.placed, attr_output=begin, **settings)
+    values = _go_back(method, attributor, ruled, ledger, _packed(explained), request)
+    apart = _apart(ruled)
+    _tell(method, ruled, ledger, canonized)
+    return MethodResult(
+        tuple(value.detach() for value in values)
+        if layers
+        else _of_inputs(method, explained, explained.unpack(values.detach())),
+        Axes.LAYER if layers else Axes.INPUT,
+        extras={"conservation": ledger.report()} if ledger is not None else {},
+        applied=_applied(method, settings) | _told(ruled, apart, request),
+        absorbed=_absorbed(ledger, layers, ruled.seen),
+    )
+
+
+def _check_target(method: ZennitMethod, ruled: Ruled, request: MethodRequest) -> None:
     if ruled.family is Family.RELEVANCE and request.target is not None and request.target.function is not None:
         raise TargetError(
             f"'{method.key}' starts from the relevance of one output and cannot explain a function of several. Name "
             f"the output by its index, or give the relevance of all as exec_args={{'{ATTR_OUTPUT}': …}}."
         )
-    explained = Explained(ruled.model, _target(request), request.inputs)
-    start = _start(request, as_it_is if request.init_args.get(START) else ones)
-    settings = _settings(method, request, explained)
-    measured = ruled.family is Family.RELEVANCE and method.attributor == "Gradient"
-    ledger = Ledger(len(request.inputs[0]), partial=bool(layers)) if measured else None
+
+
+def _beginning(start: Start, ledger: Ledger | None) -> Start:
+    """The start of the way back, noted in the ledger."""
 
     def begin(values: Tensor) -> Tensor:
         relevance = start(values)
@@ -180,31 +205,21 @@ def _run_with_rules(method: ZennitMethod, request: MethodRequest) -> MethodResul
             ledger.begin(values, relevance)
         return relevance
 
-    if layers:
-        attributor: Any = AtLayers(explained, layers, ruled.placed, begin)
-    else:
-        kind = getattr(zennit.attribution, method.attributor)
-        attributor = kind(model=explained, composite=ruled.placed, attr_output=begin, **settings)
+    return begin
+
+
+def _go_back(
+    method: ZennitMethod, attributor: Any, ruled: Ruled, ledger: Ledger | None, packed: Any, request: MethodRequest
+) -> Any:
+    """Both passes, the rules on their modules."""
     with ExitStack() as stack:
         if ledger is not None:
             stack.enter_context(ledger.watch(ruled.placed.places))
         stack.enter_context(attributor)
         if ledger is not None:
             ledger.attend(ruled.placed.hooks)
-        _, values = _call(method, attributor, _packed(explained), request)
-    apart = _apart(ruled)
-    _tell(method, ruled, ledger, canonized)
-    extras = {"conservation": ledger.report()} if ledger is not None else {}
-    applied = _applied(method, settings) | _told(ruled, apart, request)
-    absorbed = _absorbed(ledger, layers, ruled.seen)
-    if layers:
-        return MethodResult(tuple(value.detach() for value in values), Axes.LAYER, extras, applied, absorbed=absorbed)
-    of_inputs = _of_inputs(method, explained, explained.unpack(values.detach()))
-    return MethodResult(of_inputs, Axes.INPUT, extras, applied, absorbed=absorbed)
-
-
-def _chosen(method: ZennitMethod, request: MethodRequest) -> Any:
-    return method.composite or request.init_args[COMPOSITE]
+        _, values = _call(method, attributor, packed, request)
+    return values
 
 
 def _judge(method: ZennitMethod, ruled: Ruled, *, canonized: bool) -> None:
