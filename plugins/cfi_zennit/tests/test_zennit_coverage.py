@@ -374,3 +374,36 @@ def test_an_embedding_is_explained_at_its_output() -> None:
     assert found.provenance["completeness"]["gap"] < 1e-3
     with pytest.raises(cfi.ArgumentError, match="whole numbers"):
         attribute(model, "lrp_epsilon_plus", tokens)
+
+
+class LinearAttention(nn.Module):
+    """Reshapes, softmax, two sums of products, a group norm (Shen et al. 2021, Efficient Attention)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_qkv = nn.Conv2d(2, 12, 1, bias=False)
+        self.to_out = nn.Sequential(nn.Conv2d(4, 2, 1), nn.GroupNorm(1, 2))
+        self.fc = nn.Linear(96, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.to_qkv(x).flatten(2).reshape(len(x), 3, 2, 2, 48).unbind(1)
+        context = torch.einsum("bhdn,bhen->bhde", k.softmax(-1), v)
+        out = torch.einsum("bhde,bhdn->bhen", context, q.softmax(-2) * 0.7)
+        return self.fc(self.to_out(out.reshape(len(x), 4, 6, 8)).flatten(1))
+
+
+def test_linear_attention_is_told_operation_by_operation() -> None:
+    found, said = warned(LinearAttention().eval(), "lrp_epsilon_plus", images(dtype=torch.float32))
+    assert "native_group_norm" in said and " more, where Zennit takes the plain gradient" in said
+    assert "relevance leaks at" in said
+    accounts = found.extras["conservation"]
+    assert accounts["to_out.1"]["rule"] == "gradient" and "function bmm" in accounts
+
+
+def test_transformers_are_told_and_run() -> None:
+    layer = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(24, CLASSES)).eval()
+    found, said = warned(model, "lrp_epsilon_plus", torch.randn(2, 4, 6))
+    assert "LayerNorm" in said
+    placed = found.provenance["applied"]["rules"]
+    assert any("sum" in name for name in placed) and "0.self_attn" not in placed and placed["0.linear1"] == "Epsilon"
