@@ -27,7 +27,7 @@ from cfi_core.contract import (
     Miss,
 )
 from cfi_core.discovery import PluginInfo
-from cfi_core.errors import FOREIGN, CFIError, MethodError, PluginWarning, TranslationError, told, warn
+from cfi_core.errors import FOREIGN, CFIError, MethodError, PluginWarning, TranslationError, summary, warn
 from cfi_core.registry import Registry
 from cfi_core.specs import Guard, TranslatorSpec, resolve
 from cfi_core.turns import aside
@@ -52,7 +52,7 @@ def foreign(kind: type[CFIError], doing: str, advice: str, passes: type[CFIError
     except passes:
         raise
     except FOREIGN as error:
-        raise kind(f"{doing} ({told(error)}). {advice}") from error
+        raise kind(f"{doing} ({summary(error)}). {advice}") from error
 
 
 # into the plugin
@@ -176,7 +176,7 @@ def report_failures(what: str, plugin: PluginInfo) -> Iterator[None]:
     try:
         yield
     except FOREIGN as error:
-        warn(f"{what} of {plugin.label} failed ({told(error)}). It changes nothing.", PluginWarning, error)
+        warn(f"{what} of {plugin.label} failed ({summary(error)}). It changes nothing.", PluginWarning, error)
 
 
 # out of it again

@@ -38,7 +38,7 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     # The model's own tensors without a detour through numpy, if they can be used where the method runs.
     values = given.tensors if prepared.adapter.is_tensor(given.tensors[0]) else given.arrays
     inputs = carrier.like_inputs(values) if given.given else ()
-    passed = (*inputs, *carrier.held()) if inputs else ()
+    passed = (*inputs, *carrier.held_tensors()) if inputs else ()
     # A bridge was cut before it was built.
     cut = prepared.translation.head if prepared.translation else None
     head = replace(cut, model=model) if cut else at_head(call, prepared.adapter, model, passed)
@@ -100,12 +100,12 @@ class _Carrier:
     def _of_original_outputs(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """The user's function, given the translated model's outputs in the user's axes and structure."""
 
-        def carried(outputs: Any) -> Any:
+        def apply(outputs: Any) -> Any:
             leaves = enumerate(flatten(outputs))
             turned = (self._unpermute(leaf, self.prepared.output_axes(i)) for i, leaf in leaves)
             return function(map_structure(lambda _: next(turned), self.call.outputs))
 
-        return carried
+        return apply
 
     def _of_original_axes(self, function: Callable[[Any], Any], axes: Permutation) -> Callable[[Any], Any]:
         """The user's function of one tensor, given it in the user's axes."""
@@ -157,7 +157,7 @@ class _Carrier:
             return (given,) * len(self.call.inputs.arrays)
         return None if given is None else self.like_inputs(given)
 
-    def held(self) -> tuple[Any, ...]:
+    def held_tensors(self) -> tuple[Any, ...]:
         """What the forward pass takes behind the inputs; as inputs of a translated model, of which it is one."""
         given = self.call.inputs
         if self.prepared.translation is None:
@@ -173,7 +173,7 @@ class _Carrier:
 
     def _own(self, value: Any, role: Role | None) -> Any:
         if role is Role.HELD and value is not None:
-            return self.held()
+            return self.held_tensors()
         if role is Role.LIKE_INPUTS and value is not None:
             parts = self.like_inputs(value)
             return parts if isinstance(value, tuple) else parts[0]

@@ -14,7 +14,7 @@ import numpy as np
 
 from cfi_core.certificate import Certificate, certify_at, confirm
 from cfi_core.comparison import Excerpt, Opened, Pair, Side, is_floating
-from cfi_core.errors import FOREIGN, UnfaithfulTranslationError, told
+from cfi_core.errors import FOREIGN, UnfaithfulTranslationError, summary
 from cfi_core.framework import Pass, Passes
 from cfi_core.framework.axes import Permutation, permutation_at, unpermute
 from cfi_core.heads import at_head
@@ -78,7 +78,7 @@ def _confirm(
     method, count = call.plan.method, len(call.output_arrays)
     rules = Need.MODULES in method.needs  # of its own, which stand in for the gradient
     # A method that changes weights while it runs gets from its passes what the model alone does not give.
-    kept = [] if method.alters_model else passes.kept()
+    kept = [] if method.alters_model else passes.records()
     found = [(name, prepared.layer_name(name)) for name in call.plan.layers]
     layers = [(name, prepared.layer_axes(user)) for user, name in found if name is not None]
     excerpts = [
@@ -115,7 +115,7 @@ def _measure(
                 certificate = measure(one, certificate)
             return certificate
         except FOREIGN as error:
-            reason = told(error)
+            reason = summary(error)
     note = f"the run not compared (your model does not take its samples: {reason})"
     return replace(known, notes=(*known.notes, note))
 

@@ -158,7 +158,8 @@ class MethodResult(Checked):
     Attributes:
         values: Tensors of the toolset's framework (or numpy arrays): one per input, or one per layer.
         axes: Whose axes each of the values has.
-        extras: Further results, such as a convergence delta; numpy arrays or plain values.
+        extras: Further results, such as a convergence delta; numpy arrays or plain values. `"picture"` is for a picture
+            that the toolset itself draws: bytes of shape (height, width) or (height, width, 3).
         applied: What was done to the raw values and with which settings, for the provenance.
         layer: Name, in the model that ran, of the layer that the values are of, where the toolset took another one than
             it was given; None where it did not.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -32,6 +32,7 @@ class Arguments:
     method_key: str
     toolset: str | None = None
     inputs: Any = None
+    explain: Sequence[str] | None = None
     target: Any = None
     layer: Any = None
     neuron: Any = None
@@ -67,6 +68,19 @@ class Arguments:
         return [value for name, value in self.own.items() if method.roles.get(name) is role]
 
 
+@dataclass(frozen=True)
+class InputNames:
+    """What the inputs are called that a user gave by name."""
+
+    explained: tuple[str, ...]
+    held: tuple[str, ...] = ()  # carried with every pass, as they are
+
+    @property
+    def every(self) -> tuple[str, ...]:
+        """In the order in which the model takes them in this call."""
+        return (*self.explained, *self.held)
+
+
 @dataclass(frozen=True, eq=False)
 class Original:
     """The user's model (after step 2), loaded if it came as a file, with the framework that it lives in."""
@@ -74,6 +88,8 @@ class Original:
     framework: str
     adapter: FrameworkAdapter
     model: Any
+    names: InputNames | None = None  # of the inputs, where they were given by name: `model` takes them so
+    embedding: str = ""  # the layer whose output `model` takes in the place of tokens
 
 
 @dataclass(frozen=True)
@@ -167,7 +183,7 @@ class Plan(Choice):
         return not (self.layers and self.arguments.neuron is not None and self.arguments.target is None)
 
     def __str__(self) -> str:
-        chosen = self.method.defaults.chosen(self.arguments.defaults).items()
+        chosen = self.method.defaults.choose(self.arguments.defaults).items()
         settings = ", ".join(f"{name}={value!r}" for name, value in chosen) or "those of the toolset's signature"
         lines = [
             f"method    {self.method.key} ({self.method.kind})",
@@ -263,6 +279,7 @@ class Translation:
         output_axes: For each output, the permutation from the original's axes to the translated model's.
         seconds: What the translators took, measurements apart, when it was made; None of a bridge and of one from disk.
         head: What a bridge explains, which is built at the head that the method wants; None of a conversion.
+        input_names: Which of the original's inputs the model takes, in its order, where they were given by name.
     """
 
     model: Any
@@ -273,13 +290,15 @@ class Translation:
     output_axes: tuple[Permutation, ...]
     seconds: float | None = None
     head: ModelAtHead | None = None
+    input_names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         matches = self.layer_map.matches.items()
         renamed = [f"{name!r} is {match.name!r}" for name, match in matches if match.name != name]
         more = f" and {len(renamed) - 12} more (see layer_map)" if len(renamed) > 12 else ""
         layers = f"; layer {', '.join(renamed[:12])}{more}" if renamed else ""
-        return f"<Translation {self.route}: {self.certificate}{layers}>"
+        inputs = f"; inputs {', '.join(self.input_names)}" if self.input_names else ""
+        return f"<Translation {self.route}: {self.certificate}{inputs}{layers}>"
 
 
 @dataclass(frozen=True, eq=False)

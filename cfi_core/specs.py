@@ -180,7 +180,7 @@ class Defaults(Checked):
     raw: Mapping[Identifier, Any] = field(default_factory=dict)
     toolset: Mapping[Identifier, Any] = field(default_factory=dict)
 
-    def chosen(self, name: str) -> Mapping[str, Any]:
+    def choose(self, name: str) -> Mapping[str, Any]:
         """The set of that name: `"raw"` or `"toolset"`."""
         return {"raw": self.raw, "toolset": self.toolset}[name]
 
@@ -293,7 +293,7 @@ class MethodSpec(Checked):
         self, defaults: str, init_args: Mapping[str, Any], exec_args: Mapping[str, Any]
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """The own arguments of a call, with the settings of the set `defaults` wherever they are not given."""
-        settings = self.defaults.chosen(defaults)
+        settings = self.defaults.choose(defaults)
         of_init = {name: value for name, value in settings.items() if name in self.init_args}
         of_exec = {name: value for name, value in settings.items() if name not in self.init_args}
         return MappingProxyType({**of_init, **init_args}), MappingProxyType({**of_exec, **exec_args})

@@ -26,7 +26,7 @@ from cfi_core.records import Call, Prepared, Repair
 from cfi_core.registry import Registry
 from cfi_core.specs import Guard, resolve
 from cfi_core.translation.conversion import SEED
-from cfi_core.translation.store import kept
+from cfi_core.translation.store import recall
 
 _FEW = 2  # samples that a guard looks at
 _OF_COPY = (
@@ -110,7 +110,7 @@ class _Sentry:
             return self._judged(made, certify_again(*sides, arrays, outputs, made.certificate))
 
         try:
-            repair = kept(call.original, names, arrays, tuple(call.output_arrays), self._rewrite, measure_again)
+            repair = recall(call.original, names, arrays, tuple(call.output_arrays), self._rewrite, measure_again)
         except MethodError as error:
             raise MethodError(f"{misses[0].why} The model could not be rewritten for it: {error}") from error
         except UnfaithfulTranslationError as error:

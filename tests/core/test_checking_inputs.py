@@ -23,7 +23,7 @@ class Declaring(ArrayAdapter):
     def __init__(self, *integer: bool | None) -> None:
         self.integer = integer
 
-    def declared_integer(self, model: Any, position: int) -> bool | None:
+    def declares_integer(self, model: Any, position: int) -> bool | None:
         return self.integer[position]
 
 

@@ -26,6 +26,8 @@ from cfi_core.specs import Need
 MOST_SHAPLEY_FEATURES = 9
 """Exact Shapley values take `n!` orders of `n` features; one more would be over 3.6 million of them."""
 
+_BETWEEN_INPUTS = frozenset(("internal_influence", "layer_conductance", "layer_gradient_shap"))
+
 # Not rectifiers: guided backpropagation and deconvolution leave them to the gradient by definition.
 _NOT_RECTIFYING = (
     MAX_POOL
@@ -70,11 +72,13 @@ def check_arguments(method: CaptumMethod, request: MethodRequest, call: dict[str
 
 
 def check_tunnel(method: CaptumMethod, request: MethodRequest, call: dict[str, Any], tunnel: dict[str, Any]) -> None:
-    """Refuses a distribution of baselines that the noise tunnel cannot repeat for its noisy samples.
+    """Refuses what the noise tunnel cannot make noisy samples of, or baselines that it cannot repeat for them.
 
     Raises:
-        InputError: There is neither one baseline per sample nor leave to draw them at random.
+        InputError: There is neither one baseline per sample nor leave to draw them at random, or no noise can be added
+            to an input.
     """
+    _refuse_integers(request, "'noise_tunnel' adds noise to the inputs", "a method that adds none")
     if not method.baseline_distribution or tunnel.get("draw_baseline_from_distrib"):
         return
     baselines = call["baselines"]
@@ -119,6 +123,12 @@ def _check_inputs(method: CaptumMethod, request: MethodRequest) -> None:
                     "Convert it to floating point, or use a layer method (such as 'layer_integrated_gradients' on "
                     "the embedding) or a perturbation method (such as 'feature_ablation')."
                 )
+    if method.key in _BETWEEN_INPUTS:
+        _refuse_integers(
+            request,
+            f"'{method.key}' runs the model on values between the baselines and the inputs",
+            "'layer_integrated_gradients' at the embedding, whose path lies behind it",
+        )
     if method.key == "feature_permutation" and len(request.inputs[0]) < 2:
         raise InputError("'feature_permutation' exchanges values between samples: pass at least two samples.")
     if method.key == "layer_feature_permutation" and len(request.inputs[0]) < 2:
@@ -128,6 +138,16 @@ def _check_inputs(method: CaptumMethod, request: MethodRequest) -> None:
             f"'guided_grad_cam' stretches the map over the axes behind axis 1, but the channels of the inputs are "
             f"axes {request.channel_axis}. Multiply 'guided_backprop' by 'grad_cam' with upsample='nearest' instead."
         )
+
+
+def _refuse_integers(request: MethodRequest, what: str, instead: str) -> None:
+    for position, value in enumerate(request.inputs):
+        if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):
+            raise InputError(
+                f"{what}, but input {position} has type {value.dtype}, which holds none of them. If the model computes "
+                f"with it, convert it to floating point; if it looks something up by it, use {instead}, or explain the "
+                "part of the model behind the embedding, with embeddings as inputs."
+            )
 
 
 def _check_baselines(method: CaptumMethod, call: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from torch import nn
 
-from cfi_core.errors import CFIError, MethodError, RouteError, told
+from cfi_core.errors import CFIError, MethodError, RouteError, summary
 from cfi_zennit.canonical import Canonical, Changes, canonize
 from cfi_zennit.coverage import Family, Gap, family_of, find_gaps
 from cfi_zennit.rules import Place, Placed, composite_of, place
@@ -104,4 +104,4 @@ def trace_model(model: nn.Module, inputs: Sequence[Any]) -> Trace:
     except CFIError:
         raise
     except Exception as error:  # whatever the model raises on its inputs is the cause; there is no list of such errors
-        raise MethodError(f"The model failed on the inputs ({told(error)}). Check the inputs.") from error
+        raise MethodError(f"The model failed on the inputs ({summary(error)}). Check the inputs.") from error

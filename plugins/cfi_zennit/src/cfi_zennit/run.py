@@ -22,7 +22,6 @@ from cfi_core.errors import (
     MethodError,
     ModelWarning,
     TargetError,
-    told,
     warn,
 )
 from cfi_zennit.attributors import AtLayers, ScoreDrop
@@ -344,7 +343,7 @@ def _call(method: ZennitMethod, attributor: Any, packed: Any, request: MethodReq
         raise
     except Exception as error:  # rules and the user's model raise anything; all of it is the cause
         raise MethodError(
-            f"'{method.key}': zennit's {type(attributor).__name__} failed ({told(error)}). Check the arguments against "
+            f"'{method.key}': zennit's {type(attributor).__name__} failed ({summary(error)}). Check the arguments against "
             "https://zennit.readthedocs.io, or try another method."
         ) from error
 
