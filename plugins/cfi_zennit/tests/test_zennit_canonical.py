@@ -10,7 +10,9 @@ import pytest
 import slow_rules as slow
 import torch
 from torch import Tensor, nn
+from zennit.attribution import Gradient
 from zennit.canonizers import SequentialMergeBatchNorm
+from zennit.composites import BetaSmooth
 from zennit_models import CLASSES, Residual, attribute, images, randomize, relevance
 
 import cfi_core as cfi
@@ -272,3 +274,47 @@ def test_zennits_own_merging_fails_without_affine_parameters() -> None:
     with pytest.raises(AttributeError):
         SequentialMergeBatchNorm().apply(model)
     merge(*model)
+
+
+class Branches(nn.Module):
+    """One rectifier, in place, for both branches and what follows; or one for each use."""
+
+    def __init__(self, *, shared: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.fc = nn.Linear(4, 5), nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, CLASSES)
+        one = nn.ReLU(inplace=True)
+        self.relu1, self.relu2, self.relu3 = (one if shared else nn.ReLU() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.relu1(self.a(x)), self.relu2(self.b(x))
+        return self.fc(self.relu3(self.c(left + right)) + left)
+
+
+@pytest.mark.parametrize(
+    "key", ["guided_backprop", "deconvolution", "beta_smooth", "lrp_epsilon_plus", "excitation_backprop"]
+)
+def test_a_rectifier_in_place_that_all_branches_share(key: str) -> None:
+    shared, apart = Branches(shared=True).double().eval(), Branches(shared=False).double().eval()
+    apart.load_state_dict(shared.state_dict())
+    x = torch.randn(3, 4, dtype=torch.float64)
+    np.testing.assert_allclose(relevance(shared, key, x), relevance(apart, key, x), rtol=1e-12, atol=1e-15)
+
+
+def test_zennit_alone_mixes_up_uses_of_one_module() -> None:
+    """If this fails, Zennit keeps what it stores for each call, and `InTurn` could go."""
+    shared, apart = Branches(shared=True).eval(), Branches(shared=False).eval()
+    shared.relu1.inplace = False
+    apart.load_state_dict(shared.state_dict())
+    x = torch.randn(3, 4)
+    found = []
+    for model in (shared, apart):
+        with Gradient(model=model, composite=BetaSmooth()) as attributor:
+            found.append(attributor(x.clone(), torch.eye(CLASSES)[[1] * 3])[1])
+    assert not torch.allclose(found[0], found[1], rtol=1e-2)
+
+
+def test_a_model_that_is_one_layer() -> None:
+    model, x = nn.Linear(7, 2).double().eval(), torch.randn(1, 7, dtype=torch.float64)
+    weight, bias = model.weight.detach().numpy(), model.bias.detach().numpy()
+    expected = slow.epsilon()(x[0].numpy(), weight, bias, (weight @ x[0].numpy() + bias) * [0, 1])
+    np.testing.assert_allclose(relevance(model, "lrp_epsilon_plus", x), expected[None], rtol=1e-9)

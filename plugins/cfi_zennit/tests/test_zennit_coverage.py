@@ -222,6 +222,46 @@ def test_a_rule_on_a_module_with_several_inputs_is_refused() -> None:
         attribute(model, "lrp_epsilon_plus", vectors(), init_args={"layer_map": [(nn.Bilinear, rules.Epsilon())]})
 
 
+class Masked(nn.Module):
+    """Takes what does not depend on the inputs first."""
+
+    def forward(self, mask: Tensor, x: Tensor) -> Tensor:
+        return x * mask
+
+
+class Masking(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.masked, self.second = nn.Linear(5, 6), Masked(), nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.masked(torch.ones(6), self.first(x)))
+
+
+def test_a_rule_whose_first_argument_is_a_constant_is_refused() -> None:
+    """Zennit would leave it out without a word."""
+    with pytest.raises(cfi.MethodError, match="acts on the first argument alone"):
+        attribute(Masking().eval(), "lrp_epsilon_plus", vectors(), init_args={"layer_map": [(Masked, rules.Norm())]})
+
+
+def test_a_rule_around_others_is_refused() -> None:
+    """Zennit runs the module again, and the rules inside would act on that."""
+    model = nn.Sequential(nn.Sequential(nn.Linear(5, 6), nn.ReLU()), nn.Linear(6, CLASSES)).eval()
+    with pytest.raises(cfi.MethodError, match="with the rules of what is inside"):
+        attribute(model, "lrp_epsilon_plus", vectors(), init_args={"name_map": [("0", rules.Epsilon())]})
+
+
+def test_sums_inside_a_module_with_a_rule_are_not_counted() -> None:
+    class Doubled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + x.flip(1)
+
+    model = With(Doubled()).eval()
+    found = attribute(model, "lrp_epsilon_plus", vectors(), init_args={"layer_map": [(Doubled, rules.Norm())]})
+    assert "function" in found.extras["conservation"] and not any("sum" in one for one in found.extras["conservation"])
+    assert found.provenance["completeness"]["gap"] < 1e-3
+
+
 class Concatenated(nn.Module):
     """A module with several inputs that only moves them, and one that adds them."""
 
@@ -334,3 +374,36 @@ def test_an_embedding_is_explained_at_its_output() -> None:
     assert found.provenance["completeness"]["gap"] < 1e-3
     with pytest.raises(cfi.ArgumentError, match="whole numbers"):
         attribute(model, "lrp_epsilon_plus", tokens)
+
+
+class LinearAttention(nn.Module):
+    """Reshapes, softmax, two sums of products, a group norm (Shen et al. 2021, Efficient Attention)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_qkv = nn.Conv2d(2, 12, 1, bias=False)
+        self.to_out = nn.Sequential(nn.Conv2d(4, 2, 1), nn.GroupNorm(1, 2))
+        self.fc = nn.Linear(96, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.to_qkv(x).flatten(2).reshape(len(x), 3, 2, 2, 48).unbind(1)
+        context = torch.einsum("bhdn,bhen->bhde", k.softmax(-1), v)
+        out = torch.einsum("bhde,bhdn->bhen", context, q.softmax(-2) * 0.7)
+        return self.fc(self.to_out(out.reshape(len(x), 4, 6, 8)).flatten(1))
+
+
+def test_linear_attention_is_told_operation_by_operation() -> None:
+    found, said = warned(LinearAttention().eval(), "lrp_epsilon_plus", images(dtype=torch.float32))
+    assert "native_group_norm" in said and " more, where Zennit takes the plain gradient" in said
+    assert "relevance leaks at" in said
+    accounts = found.extras["conservation"]
+    assert accounts["to_out.1"]["rule"] == "gradient" and "function bmm" in accounts
+
+
+def test_transformers_are_told_and_run() -> None:
+    layer = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(24, CLASSES)).eval()
+    found, said = warned(model, "lrp_epsilon_plus", torch.randn(2, 4, 6))
+    assert "LayerNorm" in said
+    placed = found.provenance["applied"]["rules"]
+    assert any("sum" in name for name in placed) and "0.self_attn" not in placed and placed["0.linear1"] == "Epsilon"

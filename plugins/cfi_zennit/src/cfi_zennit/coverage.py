@@ -119,15 +119,22 @@ def _joins(node: Node) -> bool:
 
 
 def _confused(seen: Trace, rules: Mapping[str, Hook], changes: Changes) -> Iterator[Gap]:
-    """Modules that several inputs or calls of meet in one rule, which knows of one."""
+    """Modules whose rule would not act, or would act on what it does not know of."""
     for call in seen.calls:
         rule = rules.get(call.name)
         if rule is None:
             continue
-        kind = f"module '{call.name}' ({type(call.module).__name__})"
+        name, kind = type(rule).__name__, f"module '{call.name}' ({type(call.module).__name__})"
+        if call.inputs and not call.depends:
+            yield Gap(
+                kind, f"{name} acts on the first argument alone, which does not depend on the inputs", Kind.CONFUSED
+            )
         if len(call.inputs) > 1 and type(rule).backward in _OF_ONE_INPUT:
-            why = f"{type(rule).__name__} would give each input the relevance of the first"
+            why = f"{name} would give each input the relevance of the first"
             yield Gap(f"{kind} with {len(call.inputs)} inputs", why, Kind.CONFUSED)
+        inner = [one for one, _ in call.module.named_modules() if one and f"{call.name}.{one}" in rules]
+        if inner and isinstance(rule, BasicHook):
+            yield Gap(kind, f"{name} runs it again, with the rules of what is inside ('{inner[0]}')", Kind.CONFUSED)
         calls = seen.calls_of[call.module]
         if len(calls) > 1 and call.name not in changes.repeated and not _is_fit_for_several(rule, calls):
             yield Gap(f"{kind} used {len(calls)} times", "Zennit would mix up its uses", Kind.CONFUSED)

@@ -52,7 +52,7 @@ def check(request: GuardRequest) -> tuple[Miss, ...]:
     Raises:
         ArgumentError: The composite or its settings are none.
         RouteError: The model is a function.
-        MethodError: The model fails, or rewriting it would lose rules of the user's.
+        MethodError: The model fails, a rule would act wrongly, or rewriting would lose rules of the user's.
     """
     method, given = METHODS[request.method.key], request.init_args
     chosen = method.composite or given.get(COMPOSITE)
@@ -78,8 +78,10 @@ def check(request: GuardRequest) -> tuple[Miss, ...]:
 
 def _keep_rules(key: str, placed: Placed, gaps: list[Gap]) -> None:
     """A module of the user's own is taken apart where the model is rewritten, so that its rule would have no place."""
+    if confused := [gap for gap in gaps if gap.kind is Kind.CONFUSED]:
+        raise MethodError(explain(key, confused))
     own = [one for one in placed.places if one.rule is not None and not _stays(one.module)]
-    if own and any(gap.kind is Kind.FUNCTION for gap in gaps):
+    if own and gaps:
         raise MethodError(
             f"{explain(key, gaps)} The model could be rewritten for it, but the rule of '{own[0].name}' "
             f"({type(own[0].module).__name__}) would be lost."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,12 +37,12 @@ class Found:
 
     Attributes:
         module: The module.
-        operand: What it takes.
+        operand: Makes what it takes.
         in_place: What is to hold the result as well.
     """
 
     module: nn.Module
-    operand: Tensor
+    operand: Callable[[], Tensor]
     in_place: Tensor | None = None
 
 
@@ -83,7 +84,7 @@ class AsModules(TorchFunctionMode):
         if found is None:
             return func(*args, **(kwargs or {}))
         # The modules are exhausted where the model takes another way than it did before.
-        result = next(self._modules, found.module)(found.operand)
+        result = next(self._modules, found.module)(found.operand())
         return result if found.in_place is None else found.in_place.copy_(result)
 
 
@@ -92,11 +93,14 @@ def find(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | No
     if func in (*_ADDING, *_ADDING_IN_PLACE):
         if kwargs or len(args) != 2 or not all(isinstance(one, Tensor) and one.requires_grad for one in args):
             return None
-        stacked = torch.stack(torch.broadcast_tensors(*args), dim=-1)
-        return Found(Sum(), stacked, args[0] if func in _ADDING_IN_PLACE else None)
+        return Found(Sum(), partial(_stack, *args), args[0] if func in _ADDING_IN_PLACE else None)
     if func in _REDUCING:
         return _reduction(_REDUCING[func], *args, **kwargs)
     return None
+
+
+def _stack(one: Tensor, other: Tensor) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(one, other), dim=-1)
 
 
 def _reduction(
@@ -107,4 +111,4 @@ def _reduction(
     if not known:
         return None
     axes = tuple(one % input.dim() for one in (dim if isinstance(dim, tuple | list) else (dim,)))
-    return Found(Reduction(function, axes, keepdim), input) if axes and 0 not in axes else None
+    return Found(Reduction(function, axes, keepdim), lambda: input) if axes and 0 not in axes else None

@@ -15,7 +15,7 @@ from zennit.rules import Pass, ReLUBetaSmooth, ReLUDeconvNet, ReLUGuidedBackprop
 from zennit.types import Activation, Linear
 
 from cfi_core.errors import ArgumentError
-from cfi_zennit.trace import Trace
+from cfi_zennit.trace import Call, Trace
 
 RECTIFIER_RULES = (ReLUDeconvNet, ReLUGuidedBackprop, ReLUBetaSmooth)
 """Rules of methods that change the gradient of rectifiers; all others carry relevance."""
@@ -114,31 +114,43 @@ def place(
     for module in modules:
         if module in names:
             by_name.setdefault(names[module], []).append(module)
-    places: list[Place] = []
-    context: dict[Any, Any] = {}
-    met: set[str] = set()
-    firsts = seen.firsts(Linear)
-    for call in seen.calls:
-        if call.name in met:
-            continue
-        met.add(call.name)
-        first = call in firsts
-        rule = composite.module_map({} if first else context, call.name, call.module)
-        if rule is None and isinstance(call.module, nn.Upsample):  # weighted averages, which Zennit has no rule for
-            rule = composite.module_map(context, call.name, _AVERAGE)
-        if first and isinstance(call.module, Linear):
-            composite.module_map(context, call.name, call.module)  # from here on, first layers have been visited
-        if isinstance(call.module, nn.MultiheadAttention) and _is_by_activation(composite, rule):
-            rule = None
-        places += [Place(call.name, module, rule) for module in by_name.get(call.name, ())]
-    known = {place.module for place in places}
-    for name, added in by_name.items():
-        places += [
-            Place(name, module, composite.module_map(context, name, module))
-            for module in added
-            if module not in known and name in reductions
-        ]
+    chooser, firsts = _Chooser(composite), seen.firsts(Linear)
+    chosen = {call.name: chooser.rule(call.name, call.module, call in firsts) for call in _once(seen.calls)}
+    places = [Place(name, module, rule) for name, rule in chosen.items() for module in by_name.get(name, ())]
+    ruled = [call for call in seen.calls if chosen[call.name] is not None]
+    for name, node in zip(reductions, seen.reductions, strict=bool(reductions)):
+        if not any(call.made(node) for call in ruled):  # of which the rule of the whole module counts
+            places += [Place(name, module, chooser.rule(name, module, False)) for module in by_name[name]]
     return Placed(places)
+
+
+def _once(calls: Iterable[Call]) -> Iterator[Call]:
+    """The first call of each module."""
+    met: set[str] = set()
+    for call in calls:
+        if call.name not in met:
+            met.add(call.name)
+            yield call
+
+
+class _Chooser:
+    """Asks a composite for rules, module by module in the order in which they run."""
+
+    def __init__(self, composite: Composite) -> None:
+        self._composite = composite
+        self._context: dict[Any, Any] = {}  # in which composites note that they have seen a first layer
+
+    def rule(self, name: str, module: nn.Module, is_first: bool) -> Hook | None:
+        """The rule of a module."""
+        choose = self._composite.module_map
+        found: Hook | None = choose({} if is_first else self._context, name, module)
+        if found is None and isinstance(module, nn.Upsample):  # weighted averages, which Zennit has no rule for
+            found = choose(self._context, name, _AVERAGE)
+        if is_first and isinstance(module, Linear):
+            choose(self._context, name, module)  # from here on, a first layer has been seen
+        if isinstance(module, nn.MultiheadAttention) and _is_by_activation(self._composite, found):
+            return None
+        return found
 
 
 def _construct(chosen: Any, settings: Mapping[str, Any]) -> Composite:

@@ -32,6 +32,7 @@ class Call:
         inputs: Where its tensors come from that depend on the model's inputs.
         outputs: Where its outputs come from.
         ranks: How many axes each of its outputs has.
+        depends: Whether its first argument is a tensor that depends on the model's inputs.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Call:
     inputs: tuple[Edge, ...] = ()
     outputs: tuple[Edge, ...] = ()
     ranks: tuple[int, ...] = ()
+    depends: bool = True
 
     def made(self, node: Node) -> bool:
         """Whether the operation happened during the call."""
@@ -133,7 +135,8 @@ def trace(model: nn.Module, inputs: Sequence[Any]) -> Trace:
     found, open_calls = Trace(), list[Call]()
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = Call(names[module], module, _count(), inputs=_edges((args, kwargs)))
+        depends = bool(args) and isinstance(args[0], Tensor) and args[0].requires_grad
+        call = Call(names[module], module, _count(), inputs=_edges((args, kwargs)), depends=depends)
         found.calls.append(call)
         open_calls.append(call)
 
