@@ -22,6 +22,7 @@ from cfi_core.errors import (
     MethodError,
     ModelWarning,
     TargetError,
+    summary,
     warn,
 )
 from cfi_zennit.attributors import AtLayers, ScoreDrop
@@ -343,8 +344,8 @@ def _call(method: ZennitMethod, attributor: Any, packed: Any, request: MethodReq
         raise
     except Exception as error:  # rules and the user's model raise anything; all of it is the cause
         raise MethodError(
-            f"'{method.key}': zennit's {type(attributor).__name__} failed ({summary(error)}). Check the arguments against "
-            "https://zennit.readthedocs.io, or try another method."
+            f"'{method.key}': zennit's {type(attributor).__name__} failed ({summary(error)}). Check the arguments "
+            "against https://zennit.readthedocs.io, or try another method."
         ) from error
 
 
