@@ -74,7 +74,8 @@ class ArrayAdapter(FrameworkAdapter):
             return model
         if isinstance(model, type):
             raise InputError(f"{model.__name__} is a class. Pass an instance of it, fitted.")
-        name = next((name for name in (*_SCORES, "predict") if hasattr(model, name)), "")
+        # xgboost's boosters take arrays in `inplace_predict`, and something of their own in `predict`.
+        name = next((name for name in (*_SCORES, "inplace_predict", "predict") if hasattr(model, name)), "")
         if name in _SCORES or (name and not callable(model)):
             scores, owner = _scores_of(model, name), model
         elif callable(model):
@@ -157,7 +158,7 @@ def _as_array(value: Any) -> np.ndarray:
 
 def _scores_of(estimator: Any, name: str) -> Callable[[np.ndarray], Any]:
     kind, scores = type(estimator).__name__, getattr(estimator, name)
-    if name == "predict" and hasattr(estimator, "classes_"):
+    if name == "predict" and np.size(getattr(estimator, "classes_", ())):
         raise InputError(
             f"The {kind} gives class labels only, which cannot be explained: it has neither predict_proba nor "
             f"decision_function. Configure it to give probabilities (such as voting='soft' of a VotingClassifier), or "

@@ -451,13 +451,13 @@ def _judge(
     certificate = Certificate((compared.measurement,), notes=compared.notes, floor=known.floor)
     if far := compared.apart.beyond(MOST):
         return replace(certificate, faults=_faults(compared, far, MOST, _own_rounding(compared)))
-    if not compared.apart.beyond(_allowed(known.floor)):
+    if not compared.apart.beyond(_allowance(known.floor)):
         return certificate
     if in_run:
         return _judge_by_moving(certificate, compared, IN_SINGLE if known.in_single else RESOLUTION, MOST, generator)
     with suppress(Exception):  # models and devices may refuse another type in any way and at any point
         precise = _judge_in_double(certificate, compared)
-        if precise.faults or not compared.apart.beyond(_allowed(precise.floor)):
+        if precise.faults or not compared.apart.beyond(_allowance(precise.floor)):
             return precise
         return _judge_by_moving(precise, compared, RESOLUTION, MOST, generator)
     note = f"{_IN_SINGLE} on {compared.label}: one of the models has no other"
@@ -470,7 +470,7 @@ def _elsewhere(earlier: Certificate) -> Certificate:
     return replace(earlier, floor=earlier.floor.smaller(IN_SINGLE.times(1 / FLOOR_FACTOR)))
 
 
-def _allowed(floor: Apart) -> Apart:
+def _allowance(floor: Apart) -> Apart:
     return RESOLUTION.larger(floor.times(FLOOR_FACTOR)).smaller(MOST)
 
 
@@ -513,9 +513,9 @@ def _judge_by_moving(
     if not compared.apart.beyond(most):
         with suppress(Exception):  # the user's model may refuse other samples in any way
             next_to = _move_next_to(compared, generator, in_double=bool(certificate.in_double))
-            if always := next_to.always.beyond(_allowed(next_to.own)):
+            if always := next_to.always.beyond(_allowance(next_to.own)):
                 because = " in single precision, by your model's rounding"
-                return replace(certificate, faults=_faults(compared, always, _allowed(next_to.own), because))
+                return replace(certificate, faults=_faults(compared, always, _allowance(next_to.own), because))
             certificate = replace(certificate, floor=certificate.floor.larger(next_to.floor))
             if compared.results[0].gradients is not None:
                 certificate = replace(certificate, gradient_floor=certificate.floor.gradients)
@@ -704,7 +704,7 @@ def _move_next_to(compared: _Comparison, generator: np.random.Generator, *, in_d
             mine, its = (apart(exact, single, compared.sizes) for single in (moved, other))
             found = replace(found, own=found.own.larger(mine), always=found.always.smaller(its))
         apart_yet = replace(compared.apart, gradients=min(compared.apart.gradients, found.nearest))
-        if not (apart_yet.beyond(_allowed(found.floor)) or found.always.beyond(_allowed(found.own))):
+        if not (apart_yet.beyond(_allowance(found.floor)) or found.always.beyond(_allowance(found.own))):
             break
     return found
 

@@ -17,7 +17,7 @@ from cfi_core.attribution import Attribution, Outlets
 from cfi_core.boundary import observe
 from cfi_core.completeness import measure_completeness
 from cfi_core.contract import Axes, MethodResult
-from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, told, warn
+from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, summary, warn
 from cfi_core.framework.axes import Permutation, unpermute
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
@@ -57,7 +57,7 @@ def bring_home(
         method_key=plan.method.key,
         toolset=plan.method.toolset,
         route=translation.route.names if translation else (),
-        certificate=translation.certificate if translation else None,
+        certificate=prepared.certificate,
         # As the user gave it, in whichever words.
         target=next(iter(plan.arguments.of_role(Role.OWN_TARGET, plan.method)), plan.arguments.target),
         layer=layers if len(layers) > 1 else next(iter(layers), None),
@@ -77,10 +77,11 @@ def _explained_layers(call: Call, prepared: Prepared, result: MethodResult) -> t
     """Names, in the user's model, of the layers that the values are of."""
     if result.layer is None:
         return call.plan.layers
-    if prepared.translation is None:
+    if prepared.translation is None and prepared.repair is None:
         return (result.layer,)
-    for name, match in prepared.translation.layer_map.matches.items():
-        if match.name == result.layer:
+    known = prepared.translation.layer_map if prepared.translation else prepared.repair.canonical.layers  # type: ignore[union-attr]
+    for name in known:
+        if prepared.layer_name(name) == result.layer:
             return (name,)
     raise MethodError(
         f"{call.plan.method.key} of {call.plan.method.toolset} took layer {result.layer!r} of the translated model, "
@@ -167,7 +168,8 @@ def _provenance(
         "model": f"{model.__module__}.{model.__qualname__}",
         "framework": plan.framework,
         "route": translation.route.names if translation else (),
-        "certificate": str(translation.certificate) if translation else "native: nothing to certify",
+        "certificate": str(prepared.certificate or "native: nothing to certify"),
+        "repaired": prepared.repair.canonical.repairs if prepared.repair else (),
         "function": call.purity.found,
         "explained": carried.explained,
         "target": _describe_target(call),
@@ -220,4 +222,4 @@ def _draw(attribution: Attribution, plot: bool | str | Path) -> None:
         if shell is not None and shell.get_ipython() is not None:
             shell.display.display(figure)
     except FOREIGN as error:  # the attribution must not be lost with it
-        warn(f"The attribution could not be drawn ({told(error)}).", PluginWarning, error)
+        warn(f"The attribution could not be drawn ({summary(error)}).", PluginWarning, error)

@@ -13,7 +13,7 @@ import numpy as np
 from cfi_core.certificate import Certificate
 from cfi_core.contract import MethodRequest, MethodResult, Target
 from cfi_core.errors import ArgumentError
-from cfi_core.framework import FrameworkAdapter, Layer, Passes, flatten
+from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, flatten
 from cfi_core.framework.axes import Permutation, permutation_at
 from cfi_core.layer_map import LayerMap
 from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Role, Translator, TranslatorSpec
@@ -183,7 +183,7 @@ class Plan(Choice):
         return not (self.layers and self.arguments.neuron is not None and self.arguments.target is None)
 
     def __str__(self) -> str:
-        chosen = self.method.defaults.chosen(self.arguments.defaults).items()
+        chosen = self.method.defaults.choose(self.arguments.defaults).items()
         settings = ", ".join(f"{name}={value!r}" for name, value in chosen) or "those of the toolset's signature"
         lines = [
             f"method    {self.method.key} ({self.method.kind})",
@@ -302,13 +302,44 @@ class Translation:
 
 
 @dataclass(frozen=True, eq=False)
+class Repair:
+    """A canonical copy of the model that would have run, and the evidence that it computes what the user's model does.
+
+    Attributes:
+        canonical: The copy, with its layers by their names in the model that it was made of.
+        certificate: Measured against the user's model.
+    """
+
+    canonical: Canonical
+    certificate: Certificate
+
+
+@dataclass(frozen=True, eq=False)
 class Prepared:
-    """The model that the method runs on (after step 5): a translated one, or the user's own where it is native."""
+    """The model that the method runs on (after step 5): a translated one, or the user's own where it is native.
+
+    Or a canonical copy of either, where the method's rules would not attach to it.
+    """
 
     adapter: FrameworkAdapter  # of the model's framework
     model: Any
     translation: Translation | None = None
     seconds: float = 0.0  # that the step has taken
+    repair: Repair | None = None
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The evidence for the model that runs; None for the user's own."""
+        made = self.repair or self.translation
+        return made.certificate if made else None
+
+    def layer_name(self, layer: str) -> str | None:
+        """Name, in the model that runs, of a layer of the user's; None if it is not there."""
+        name: str | None = layer
+        if self.translation is not None:
+            matches = self.translation.layer_map.matches
+            name = matches[layer].name if layer in matches else None
+        return name if name is None or self.repair is None else self.repair.canonical.layers.get(name)
 
     def input_axes(self, position: int) -> Permutation:
         """Permutation from the user's axes of an input to those of the model that runs."""

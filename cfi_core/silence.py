@@ -32,7 +32,7 @@ def without_warnings(*messages: str, action: str = "ignore") -> Iterator[None]:
 
 
 @contextmanager
-def unchanged_filters() -> Iterator[None]:
+def keep_filters() -> Iterator[None]:
     """Takes out again the filters that libraries add for the whole process when they are imported inside."""
     filters: Any = warnings.filters
     before, modules = list(filters), len(sys.modules)

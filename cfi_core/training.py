@@ -14,7 +14,7 @@ import numpy as np
 
 from cfi_core.api import attribute, visualize_features
 from cfi_core.attribution import Attribution
-from cfi_core.errors import ArgumentError, CFIError, MethodError, ModelWarning, PlotError, told, warn
+from cfi_core.errors import ArgumentError, CFIError, MethodError, ModelWarning, PlotError, summary, warn
 from cfi_core.listing import methods
 from cfi_core.silence import without_warnings
 from cfi_core.specs import Kind
@@ -120,7 +120,7 @@ class TrainingLog:
         except CFIError as error:
             if not self._rounds:
                 raise
-            warn(f"No picture of {tag!r} at {step}: {told(error)}. The training goes on.", ModelWarning, error)
+            warn(f"No picture of {tag!r} at {step}: {summary(error)}. The training goes on.", ModelWarning, error)
 
 
 def picture_of(attribution: Attribution, **plot: Any) -> np.ndarray:

@@ -28,7 +28,7 @@ from cfi_core.checking.inputs import (
 )
 from cfi_core.checking.purity import Examination
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
-from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, brief, told, warn
+from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, brief, summary, warn
 from cfi_core.naming import turn_named
 from cfi_core.process import first_pass
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
@@ -85,7 +85,7 @@ def _check_place(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError) as error:  # too long a name, for one
-        raise PlotError(f"{name!r} is no path to write to ({told(error)}). Choose another name.") from error
+        raise PlotError(f"{name!r} is no path to write to ({summary(error)}). Choose another name.") from error
     if not path.parent.is_dir():
         raise PlotError(f"There is no folder {folder!r} to write {name!r} into. Make it first.")
 

@@ -41,7 +41,7 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
             if not is_array(registry, part) or (adapter.is_tensor(part) and adapter.unreadable(part)):
                 tensors.append(part)
                 continue
-        array, integer = as_array(registry, part, name), adapter.declared_integer(model, position)
+        array, integer = as_array(registry, part, name), adapter.declares_integer(model, position)
         if declared is not None:
             _check_shape(name, array.shape, declared[position])
         if integer is False and not np.issubdtype(array.dtype, np.floating):
@@ -122,7 +122,7 @@ def example_inputs(original: Original, samples: int) -> Inputs:
     generator, tensors = np.random.default_rng(0), []
     for position, shape in enumerate(shapes):
         full = (samples, *(size or 1 for size in shape[1:]))
-        integer = adapter.declared_integer(model, position)
+        integer = adapter.declares_integer(model, position)
         array = np.zeros(full, np.int64) if integer else generator.normal(size=full).astype(np.float32)
         tensors.append(adapter.tensor(array, model))
     return Inputs(tuple(tensors), tuple(map(adapter.to_numpy, tensors)), given=False)
@@ -163,7 +163,7 @@ def run_original(original: Original, inputs: Inputs, *, native: bool = False, tw
                 f"of all samples together belongs to none of them."
             )
         if not np.isfinite(output).all():
-            odd = [name for name, array in _named(inputs.arrays) if not _is_finite(array)]
+            odd = [name for name, array in _name_arrays(inputs.arrays) if not _is_finite(array)]
             hint = f"{' and '.join(odd)} holds some itself: replace them" if odd else "Check the inputs and weights"
             raise InputError(f"The model gives NaN or infinite outputs for these inputs. {hint}.")
     return outputs
@@ -219,7 +219,7 @@ def check_straight(registry: Registry, inputs: Inputs, baselines: Any, who: str)
     parts = baselines if isinstance(baselines, tuple) else (baselines,)
     given = [as_array(registry, part, "baselines") for part in parts if part is not None and not is_number(part)]
     numbers = [np.asarray(float(part)) for part in parts if part is not None and is_number(part)]
-    for name, array in (*_named(inputs.arrays), *(("baselines", one) for one in (*given, *numbers))):
+    for name, array in (*_name_arrays(inputs.arrays), *(("baselines", one) for one in (*given, *numbers))):
         if not _is_finite(array):
             raise InputError(
                 f"{name} holds NaN or infinite values, and {who} goes in a straight line from baselines to inputs, "
@@ -229,8 +229,13 @@ def check_straight(registry: Registry, inputs: Inputs, baselines: Any, who: str)
 
 
 def check_window(inputs: Inputs, value: Any, name: str) -> None:
-    """A window has one entry for each axis of a sample, none larger than the axis; strides may also be one number."""
+    """A window has one entry for each axis of a sample, none larger than the axis; strides may also be one number.
+
+    So may `window` and `stride`, as Zennit's occlusion calls them, which cuts them to the size of each axis.
+    """
     arrays = inputs.arrays
+    if name in ("window", "stride") and type(value) is int and value > 0:
+        return
     windows = value if isinstance(value, tuple) and value and isinstance(value[0], tuple | list) else (value,)
     for window, array in zip(windows, arrays, strict=False):
         sizes = array.shape[1:]
@@ -327,7 +332,7 @@ def _check_holds(given: np.ndarray, dtype: np.dtype[Any]) -> None:
         )
 
 
-def _named(arrays: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
+def _name_arrays(arrays: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
     return [(f"inputs[{i}]" if len(arrays) > 1 else "inputs", array) for i, array in enumerate(arrays)]
 
 

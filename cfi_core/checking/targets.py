@@ -27,7 +27,7 @@ def resolve_target(registry: Registry, target: Any, outputs: Any, classes: Seque
     target = _by_index(_plain(registry, target), outputs, classes)
     if not is_structure(outputs):
         return _in_tensor(target, outputs)
-    entries = dict(items(outputs))
+    entries = {key: entry for key, entry in items(outputs) if entry is not None}
     if callable(target):
         return Target(function=target)  # of the whole structure
     if len(entries) == 1:

@@ -11,8 +11,9 @@ from uuid import uuid4
 
 import numpy as np
 
-from cfi_core.errors import InputError, LayerError, NoGradientError
+from cfi_core.errors import InputError, LayerError, MethodError, NoGradientError
 from cfi_core.framework.axes import Arrays, named_axes
+from cfi_core.framework.canonical import Canonical, Factories
 from cfi_core.framework.parameters import Parameters
 from cfi_core.framework.passes import Passes
 from cfi_core.framework.state import State
@@ -136,7 +137,7 @@ class FrameworkAdapter(ABC):
         """Shapes that the model declares, sample axis first; None if it declares none."""
         return None
 
-    def declared_integer(self, model: Any, position: int) -> bool | None:
+    def declares_integer(self, model: Any, position: int) -> bool | None:
         """Whether the model declares that input as one of integers; None if it declares nothing."""
         return None
 
@@ -197,6 +198,29 @@ class FrameworkAdapter(ABC):
     def in_double(self, model: Any) -> Any | None:
         """A copy of its own that computes in double precision; None if it does already, or cannot be made to."""
         return None
+
+    def canonical(
+        self,
+        model: Any,
+        inputs: Sequence[Any],
+        modules: Factories,
+        *,
+        held: Sequence[Any] = (),
+        knows: Callable[[Any], bool] | None = None,
+    ) -> Canonical:
+        """A copy of the model in which every operation that rules could attach to is a layer, called once.
+
+        Args:
+            model: A twin.
+            inputs: Tensors that it takes, any number of samples.
+            modules: What to make for operations; the framework's own layers for those that are not named.
+            held: What every pass takes behind the inputs.
+            knows: Whether a layer stays as it is; None: those that the framework brings do.
+
+        Raises:
+            MethodError: There can be no such copy, which is so unless this is overridden.
+        """
+        raise MethodError(f"models of {self.name} cannot be rewritten")
 
     def state(self, model: Any) -> State:
         """All that a forward pass could write to on the user's model, to see whether it does, and to undo it.
@@ -349,7 +373,7 @@ class FrameworkAdapter(ABC):
 
     # process
 
-    def marked(self, model: Any) -> Sequence[Any]:
+    def shared_parts(self, model: Any) -> Sequence[Any]:
         """The objects that carry marks of a call which twins of the model share: calls that mark the same take turns.
 
         None of them where a twin has all that is marked to itself.
@@ -367,7 +391,7 @@ class FrameworkAdapter(ABC):
         """Brings the generators back to what `random_state` told."""
 
     @contextmanager
-    def unchanged(self) -> Iterator[None]:
+    def keep_settings(self) -> Iterator[None]:
         """Restores on leaving what the framework keeps for the calling thread: modes, counts of names.
 
         Calls of several threads are inside at the same time, so nothing that belongs to the process is restored here.

@@ -12,6 +12,7 @@ from cfi_core.registry import Registry
 from cfi_core.routes import way_to_install
 from cfi_core.translation.bridging import bridge
 from cfi_core.translation.conversion import Job, convert
+from cfi_core.translation.guarding import guard
 from cfi_core.translation.telling import Failures, cause_of, tell
 
 
@@ -22,13 +23,14 @@ def prepare(registry: Registry, call: Call) -> Prepared:
         LayerError: A layer cannot be opened by a bridge.
         UnfaithfulTranslationError: All that could be translated computes something else.
         TranslationError: No translator could translate it.
+        MethodError: The method's rules do not attach to it, nor to a canonical copy.
 
     Warns:
         TranslationWarning: A route failed and the next one was taken.
     """
     plan, original, started = call.plan, call.original, perf_counter()
     if plan.route.native:
-        return Prepared(original.adapter, original.model)
+        return guard(registry, call, Prepared(original.adapter, original.model))
     adapter = adapter_for(registry, plan.toolset_framework)
     arrays = (*call.inputs.arrays, *call.inputs.held_arrays)
     job = Job(registry, original, adapter, arrays, tuple(call.output_arrays))
@@ -37,7 +39,7 @@ def prepare(registry: Registry, call: Call) -> Prepared:
         return bridge(job, call, route) if route.bridge else convert(job, route)
 
     translation = translate_model(job, plan.routes, attempt)
-    return Prepared(adapter, translation.model, translation, perf_counter() - started)
+    return guard(registry, call, Prepared(adapter, translation.model, translation, perf_counter() - started))
 
 
 def translate_model(job: Job, routes: Sequence[Route], attempt: Callable[[Job, Route], Translation]) -> Translation:

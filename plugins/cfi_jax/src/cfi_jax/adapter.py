@@ -31,7 +31,7 @@ from cfi_jax.programs import (
     weights,
     without_jit,
 )
-from cfi_jax.runner import JaxRunner, arrays, differentiate, differentiating, is_floating
+from cfi_jax.runner import JaxRunner, arrays, differentiate, is_floating, tell_missing_gradients
 from cfi_jax.watch import Watch
 
 _MODES = ("deterministic", "use_running_average")
@@ -263,7 +263,7 @@ def _pull_back(
     function: Any, values: Sequence[Any], cotangents: Sequence[np.ndarray | None]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The results, and gradients at the floating point values."""
-    with differentiating():
+    with tell_missing_gradients():
         outputs, back = differentiate(lambda *values: arrays(function(*values)), values)
         pairs = [pair for pair in zip(cotangents, outputs, strict=True) if is_floating(pair[1])]
         given = (jnp.zeros_like(a) if one is None else jnp.asarray(one, a.dtype) for one, a in pairs)

@@ -14,6 +14,7 @@ from cfi_core.errors import LayerError
 from cfi_core.framework import FrameworkAdapter, Layer, Parameters
 from cfi_onnx import files
 from cfi_onnx.runner import OnnxRunner, fixed_samples, real_inputs, session
+from cfi_onnx.scores import in_own_places, keep_scores
 from cfi_onnx.structure import check_in_memory, examine
 
 _FILE = "model.onnx"
@@ -30,15 +31,15 @@ class OnnxAdapter(FrameworkAdapter):
     # models
 
     def load(self, model: Any) -> onnx.ModelProto:
-        """Reads and checks the file, if a path is given.
+        """Reads and checks the file, if a path is given; of a classifier that gives labels too, the scores are left.
 
         Raises:
             InputError: It is no model, or larger in some way than a limit of `cfi_onnx.limits`.
         """
         if not isinstance(model, onnx.ModelProto):
-            return files.load(Path(model))
+            return keep_scores(files.load(Path(model)))
         check_in_memory(examine(model))
-        return model
+        return keep_scores(model)
 
     def twin(self, model: onnx.ModelProto, *, share_weights: bool = True) -> onnx.ModelProto:
         """A copy of the graph."""
@@ -71,7 +72,7 @@ class OnnxAdapter(FrameworkAdapter):
         shapes = [_shape(value) for value in real_inputs(model)]
         return tuple(shapes) if fixed_samples(model) is None else tuple((None, *shape[1:]) for shape in shapes)
 
-    def declared_integer(self, model: onnx.ModelProto, position: int) -> bool | None:
+    def declares_integer(self, model: onnx.ModelProto, position: int) -> bool | None:
         """Whether that input takes integers."""
         inputs = real_inputs(model)
         if position >= len(inputs):
@@ -122,8 +123,7 @@ class OnnxAdapter(FrameworkAdapter):
 
     def outputs(self, model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> Any:
         """Forward pass by ONNX Runtime where it is installed, by ONNX's reference evaluator otherwise."""
-        results = _run(model, inputs)
-        return results[0] if len(results) == 1 else tuple(results)
+        return in_own_places(model, _run(model, inputs))
 
     # layers
 

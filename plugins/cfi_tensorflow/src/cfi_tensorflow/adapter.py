@@ -99,9 +99,9 @@ class TensorFlowAdapter(FrameworkAdapter):
         """Shapes of Input layers or of a signature."""
         return _view(model).input_shapes()
 
-    def declared_integer(self, model: Any, position: int) -> bool | None:
+    def declares_integer(self, model: Any, position: int) -> bool | None:
         """Whether that Input layer, or the signature, takes integers."""
-        return _view(model).declared_integer(position)
+        return _view(model).declares_integer(position)
 
     def input_names(self, model: Any) -> tuple[str, ...] | None:
         """Of Input layers, a signature, or the parameters of a function."""
@@ -257,7 +257,7 @@ class TensorFlowAdapter(FrameworkAdapter):
 
     # process
 
-    def marked(self, model: Any) -> Sequence[Any]:
+    def shared_parts(self, model: Any) -> Sequence[Any]:
         """The layers of a Keras model, which its twins share."""
         return (model, *KerasView(model).parts()) if isinstance(model, keras.Model) else (model,)
 
@@ -284,7 +284,7 @@ class TensorFlowAdapter(FrameworkAdapter):
             generator.state.assign(np.frombuffer(of_generator[1], np.int64))
 
     @contextmanager
-    def unchanged(self) -> Iterator[None]:
+    def keep_settings(self) -> Iterator[None]:
         """Restores how many objects Keras has named."""
         names = global_state.get_global_attribute("object_name_uids")
         counts = None if names is None else dict(names)

@@ -116,7 +116,7 @@ class FunctionView:
             return None
         return tuple(tuple(spec.shape) for spec in specs)
 
-    def declared_integer(self, position: int) -> bool | None:
+    def declares_integer(self, position: int) -> bool | None:
         """What the signature says."""
         specs = self._specs()
         return None if specs is None or position >= len(specs) else bool(specs[position].dtype.is_integer)

@@ -25,7 +25,7 @@ from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.V
 
 from cfi_core.errors import InputError
 from cfi_core.framework import Content, Layer, LayerCalls, Parameters, flatten, identity
-from cfi_core.turns import patching, restored_random
+from cfi_core.turns import hold_alone, keep_random
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import traced_logits
 from cfi_tensorflow.outputs import dense, order, pull_back
@@ -64,7 +64,7 @@ class KerasView:
         if share_weights:
             return model
         if is_graph(model):
-            with restored_random():
+            with keep_random():
                 clone = keras.models.clone_model(model)
         else:
             try:
@@ -103,13 +103,13 @@ class KerasView:
     def in_double(self) -> keras.Model | None:
         """The same graph of layers, each computing in float64; None for another model, or layers that cannot."""
         model = self.model
-        if not is_graph(model) or {tf.as_dtype(one.dtype) for one in _floating(model.weights)} - {tf.float32}:
+        if not is_graph(model) or {tf.as_dtype(one.dtype) for one in _floats(model.weights)} - {tf.float32}:
             return None
         layers = [layer for _, layer in _named_layers(model) if not isinstance(layer, keras.layers.InputLayer)]
         if any("call" in vars(layer) for layer in layers):
             return None  # changed by hand: a copy from its configuration would not be
         try:
-            with restored_random():
+            with keep_random():
                 clone = keras.models.clone_model(model, clone_function=_layer_in_double, recursive=True)
             for twin, weight in zip(clone.weights, model.weights, strict=True):
                 twin.assign(tf.cast(weight.value, twin.dtype))
@@ -122,7 +122,7 @@ class KerasView:
             )
         except Exception:  # noqa: BLE001 - custom layers may refuse another type, or being copied, in any way
             return None
-        is_double = all(tf.as_dtype(one.dtype) == tf.float64 for one in (*_floating(clone.weights), *clone.outputs))
+        is_double = all(tf.as_dtype(one.dtype) == tf.float64 for one in (*_floats(clone.weights), *clone.outputs))
         return clone if is_same and is_double else None
 
     def fingerprint(self) -> str:
@@ -164,7 +164,7 @@ class KerasView:
         """Shapes of the model's Input layers; a subclassed model declares none."""
         return tuple(tuple(tensor.shape) for tensor in self.model.inputs) if is_graph(self.model) else None
 
-    def declared_integer(self, position: int) -> bool | None:
+    def declares_integer(self, position: int) -> bool | None:
         """Whether that Input layer takes integers."""
         if not is_graph(self.model) or position >= len(self.model.inputs):
             return None
@@ -250,13 +250,13 @@ class KerasView:
     ) -> Mapping[str, Any]:
         """Gradients at the outputs of those layers."""
 
-        def watched(_name: str, value: Any) -> Any:
+        def watch(_name: str, value: Any) -> Any:
             if value.dtype.is_floating and not tf.is_symbolic_tensor(value):
                 tape.watch(value)
             return value
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            reading = self._read(inputs, names=names, replace=watched)
+            reading = self._read(inputs, names=names, replace=watch)
         found = {name: value for name, value in reading.readable().items() if value.dtype.is_floating}
         gradients = pull_back(tape, flatten(reading.outputs), cotangents, list(found.values()))
         return dict(zip(found, gradients, strict=True))
@@ -381,7 +381,7 @@ def _visit(call: Callable[..., Any], name: str, visit: Visit) -> Callable[..., A
     watching = threading.get_ident()
 
     @functools.wraps(call)
-    def visited(*args: Any, **kwargs: Any) -> Any:
+    def call_visited(*args: Any, **kwargs: Any) -> Any:
         output = call(*args, **kwargs)
         if threading.get_ident() != watching:
             return output
@@ -395,7 +395,7 @@ def _visit(call: Callable[..., Any], name: str, visit: Visit) -> Callable[..., A
             backend.set_keras_mask(value, mask)
         return keras.tree.pack_sequence_as(output, [value if leaf is tensors[0] else leaf for leaf in leaves])
 
-    return visited
+    return call_visited
 
 
 @contextmanager
@@ -417,7 +417,7 @@ def _eager_functions(on: bool) -> Iterator[None]:
     if not on:
         yield
         return
-    with patching("tensorflow.function"):
+    with hold_alone("tensorflow.function"):
         former = tf.config.functions_run_eagerly()
         tf.config.run_functions_eagerly(True)
         try:
@@ -532,7 +532,7 @@ def _names_float32(value: Any) -> bool:
     return value == "float32" or (isinstance(value, dict) and value.get("config", {}).get("name") == "float32")
 
 
-def _floating(values: Any) -> list[Any]:
+def _floats(values: Any) -> list[Any]:
     return [value for value in values if tf.as_dtype(value.dtype).is_floating]
 
 
@@ -644,7 +644,7 @@ def _logits(output: Any) -> Any:
 
 def _with_linear_activation(layer: Any, input_shape: Any) -> Any:
     config = {**layer.get_config(), "activation": "linear"}
-    with restored_random():
+    with keep_random():
         head = type(layer).from_config(config)
         head.build(input_shape)
     head.set_weights(layer.get_weights())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -19,8 +19,9 @@ from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.overrides import TorchFunctionMode
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework import Embedded, FrameworkAdapter, Layer, Passes, flatten, map_structure
+from cfi_core.framework import Canonical, Embedded, Factories, FrameworkAdapter, Layer, Passes, flatten, map_structure
 from cfi_torch import content, naming
+from cfi_torch.canonical import rewrite
 from cfi_torch.embedding import find_embedding, from_embedding
 from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
@@ -177,6 +178,19 @@ class TorchAdapter(FrameworkAdapter):
             model.set_submodule(name, nn.Identity())
         return model
 
+    def canonical(
+        self,
+        model: nn.Module,
+        inputs: Sequence[torch.Tensor],
+        modules: Factories,
+        *,
+        held: Sequence[Any] = (),
+        knows: Callable[[Any], bool] | None = None,
+    ) -> Canonical:
+        """By recording forward passes (`cfi_torch.canonical`)."""
+        with torch.inference_mode(False):
+            return rewrite(model, inputs, modules, held, knows)
+
     def in_double(self, model: nn.Module) -> nn.Module | None:
         """A copy with its weights in double precision; none of a function, whose weights cannot be seen."""
         if any(isinstance(module, TorchFunction | torch.jit.ScriptModule) for _, module in _parts(model)):
@@ -190,7 +204,7 @@ class TorchAdapter(FrameworkAdapter):
 
     def precision(self, model: nn.Module) -> frozenset[str]:
         """Types of all floating point parameters and buffers; single precision if there are none."""
-        held = [tensor for module in _modules(model) for tensor in _held(module) if tensor.is_floating_point()]
+        held = [tensor for module in _modules(model) for tensor in _own_tensors(module) if tensor.is_floating_point()]
         names = {str(tensor.dtype).removeprefix("torch.") for tensor in held} or {"float32"}
         is_quick = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
         return frozenset(names | {"tensorfloat32"} if torch.cuda.is_initialized() and is_quick else names)
@@ -359,7 +373,7 @@ class TorchAdapter(FrameworkAdapter):
 
     # process
 
-    def marked(self, model: nn.Module) -> Sequence[Any]:
+    def shared_parts(self, model: nn.Module) -> Sequence[Any]:
         """Nothing of a module, whose twins have places for hooks of their own; a function cannot be copied."""
         return (model.function,) if isinstance(model, TorchFunction) else ()
 
@@ -380,7 +394,7 @@ class TorchAdapter(FrameworkAdapter):
             torch.cuda.set_rng_state_all(cuda)
 
     @contextmanager
-    def unchanged(self) -> Iterator[None]:
+    def keep_settings(self) -> Iterator[None]:
         """Restores whether gradients are recorded."""
         gradient = torch.is_grad_enabled()
         try:
@@ -472,7 +486,7 @@ def _gradients(
 def _example(model: Any) -> torch.Tensor | None:
     if not isinstance(model, nn.Module):
         return None
-    tensors = [tensor for module in _modules(model) for tensor in _held(module)]
+    tensors = [tensor for module in _modules(model) for tensor in _own_tensors(module)]
     return next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
 
 
@@ -480,7 +494,7 @@ def _has_no_values(tensor: torch.Tensor) -> bool:
     return tensor.is_meta or isinstance(tensor, torch._subclasses.FakeTensor)
 
 
-def _held(module: nn.Module) -> Iterator[torch.Tensor]:
+def _own_tensors(module: nn.Module) -> Iterator[torch.Tensor]:
     yield from module.parameters(recurse=False)
     yield from module.buffers(recurse=False)
 
