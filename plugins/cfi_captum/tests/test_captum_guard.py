@@ -677,3 +677,23 @@ def test_what_a_copy_gives_in_the_run_is_compared() -> None:
         cfi.UnfaithfulTranslationError, match=r"While deep_lift ran, .*rewriting it for the method's rul"
     ):
         explain("deep_lift", Many(F.relu), torch.randn(5, 5))
+
+
+class Tokens(nn.Module):
+    """What is made of whole numbers, with everything behind the embedding as functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.first, self.second = nn.Embedding(20, 6), nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.second(F.gelu(F.relu6(self.first(self.embedding(tokens)))).mean(1))
+
+
+@pytest.mark.parametrize("layer", ["embedding", "first"])
+def test_tokens_are_explained_at_their_embedding(layer: str) -> None:
+    model, tokens = Tokens().eval(), torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+    found = explain("layer_deep_lift", model, tokens, layer=layer, baselines=torch.zeros_like(tokens))
+    expected = (model(tokens) - model(torch.zeros_like(tokens)))[:, 1].detach().numpy()
+    np.testing.assert_allclose(found.values.sum((1, 2)), expected, rtol=1e-4, atol=1e-6)
+    assert found.provenance["repaired"]
