@@ -6,10 +6,76 @@ goes out is that of each input.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cfi_torchray.graph import walk
+
+_BATCH_NORM = F.batch_norm
+_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def orient(model: nn.Module, inputs: Tensor, explained: Iterable[nn.Module]) -> None:
+    """Lets no batch normalisation behind a linear layer turn a sign, without changing what the model computes.
+
+    Normalisation and layer are one linear map, of which the positive weights count. Where the scale of a channel is
+    negative, these are the layer's negative ones, and TorchRay, which passes over the normalisation, takes the others.
+    So the sign goes over to the layer: its weights, the mean and the scale are negated. The model's parameters must be
+    its own.
+    """
+    behind = _normalised(model, inputs)
+    for layer, norm in behind:
+        if layer in explained or norm.weight is None or not bool((norm.weight < 0).any()):
+            continue
+        sign = torch.where(norm.weight < 0, -1.0, 1.0).to(norm.weight.dtype)
+        _exchange(layer, "weight", layer.weight * sign.reshape(-1, *(1,) * (layer.weight.dim() - 1)))
+        if layer.bias is not None:
+            _exchange(layer, "bias", layer.bias * sign)
+        _exchange(norm, "weight", norm.weight * sign)
+        norm.running_mean = norm.running_mean * sign
+
+
+def _exchange(module: nn.Module, name: str, value: Tensor) -> None:
+    setattr(module, name, nn.Parameter(value.detach(), requires_grad=False))
+
+
+def _normalised(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Module, nn.Module]]:
+    """Linear layers and the normalisations that alone take what they give; all of them are called once."""
+    made: dict[int, tuple[nn.Module, Tensor]] = {}  # with the tensors, so that no other gets their identity
+    pairs: list[tuple[nn.Module, nn.Module, Tensor]] = []
+    calls: Counter[nn.Module] = Counter()
+
+    def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        calls[module] += 1
+        if isinstance(module, _LINEAR):
+            made[id(output)] = module, output
+        elif module.running_mean is not None and id(args[0]) in made:
+            pairs.append((made[id(args[0])][0], module, args[0]))
+
+    modules = [module for module in model.modules() if isinstance(module, (*_LINEAR, *_NORMS))]
+    handles = [module.register_forward_hook(note) for module in modules]
+    try:
+        with torch.enable_grad():
+            outputs = model(inputs.detach().clone().requires_grad_())
+    finally:
+        for handle in handles:
+            handle.remove()
+    root = outputs.grad_fn if isinstance(outputs, Tensor) else None
+    takers = Counter(before for node in walk([root]) for before, _ in node.next_functions)
+    alone = [(layer, norm) for layer, norm, value in pairs if takers[value.grad_fn] == 1]
+    return [(layer, norm) for layer, norm in alone if calls[layer] == calls[norm] == 1]
+
+
+def normalise(value: Tensor, mean: Any, variance: Any, weight: Any = None, bias: Any = None, *rest: Any) -> Tensor:
+    """Batch normalisation by itself: each output has one input, which wins all unless its weight is negative."""
+    normal: Tensor = EBPBatchNorm.apply(value, mean, variance, weight, bias, *rest)
+    return normal
 
 
 def share(*inputs: Tensor) -> Tensor:
@@ -51,6 +117,24 @@ class EBPSum(torch.autograd.Function):
         inputs = ctx.saved_tensors
         total = sum(inputs)
         return tuple(torch.where(total == 0, 0.0, one / total * p) for one in inputs)
+
+
+class EBPBatchNorm(torch.autograd.Function):
+    """See `normalise`."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, mean: Any, variance: Any, weight: Any, bias: Any, *rest: Any) -> Tensor:
+        """As ever."""
+        ctx.negative = None if weight is None else weight < 0
+        ctx.others = 4 + len(rest)
+        return _BATCH_NORM(value, mean, variance, weight, bias, *rest)
+
+    @staticmethod
+    def backward(ctx: Any, p: Tensor) -> tuple[Any, ...]:
+        """All of it, or nothing."""
+        if ctx.negative is not None:
+            p = torch.where(ctx.negative.reshape(1, -1, *(1,) * (p.dim() - 2)), 0.0, p)
+        return (p, *(None,) * ctx.others)
 
 
 class EBPMean(torch.autograd.Function):

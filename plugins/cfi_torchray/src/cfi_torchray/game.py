@@ -217,7 +217,7 @@ def _boxes(boxes: np.ndarray, size: tuple[int, int] | None, position: int) -> np
 
 def _dilate(mask: np.ndarray, tolerance: int) -> np.ndarray:
     """Whatever is not further from the mask than that, in Euclidean distance."""
-    height, width = mask.shape
+    height = len(mask)
     found = np.zeros_like(mask)
     for down in range(-min(tolerance, height - 1), min(tolerance, height - 1) + 1):
         wide = _widen(mask, isqrt(tolerance**2 - down**2))

@@ -14,6 +14,7 @@ from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, TargetError, told
 from cfi_core.specs import resolve
 from cfi_core.turns import patching
+from cfi_torchray.excitation import orient
 from cfi_torchray.explained import Explained, check_inputs, class_indices, with_own_parameters
 from cfi_torchray.graph import owners, tensors
 from cfi_torchray.library import common, deconvnet, excitation_backprop, guided_backprop, private_copy
@@ -56,6 +57,8 @@ def _run(request: MethodRequest, builder: Callable[[], Any] | None) -> MethodRes
     request = with_own_parameters(request)
     _check(request, builder)
     mend = bool(request.init_args[WORKAROUNDS])
+    if mend and "excitation" in request.method.key:
+        orient(request.model, request.inputs[0], request.layer)
     explained = Explained(request, whole=request.exec_args.get("get_backward_gradient") is not None)
     reference = explained.input_of(request)
     rules = None if builder is None else Rules(builder, mend=mend)

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from cfi_core.errors import MethodError
 from cfi_core.silence import without_warnings
-from cfi_torchray.excitation import average, saturate, share
+from cfi_torchray.excitation import average, normalise, saturate, share
 from cfi_torchray.graph import (
     LAYOUT,
     LINEAR,
@@ -106,6 +106,7 @@ class Rules(TorchFunctionMode):
                 setattr(place, name, positional(getattr(place, name), _ORIGINALS[place, name]))
         if self.excitation:
             excitation_backprop.eltwise_sum = share
+            F.batch_norm = positional(normalise, _ORIGINALS[F, "batch_norm"])
 
     def __torch_function__(self, func: Function, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -324,7 +325,15 @@ def _check_excitation(check: Check, nodes: list[Node]) -> None:
 
 def _check_excited(check: Check, node: Node, name: str) -> None:
     """Its paper's assumption: what a layer takes are activations, none of which is negative."""
-    if name in ("EBP_batch_norm", "EBPSum", "EBPSaturatedReLU"):
+    if name == "EBPBatchNorm" and node.negative is not None and bool(node.negative.any()):
+        before = node.next_functions[0][0]
+        if before is not None and base_name(before).startswith(("EBP_conv", "EBP_linear")):
+            check.refuse(
+                node,
+                "takes a linear layer and the batch normalisation behind it as one, which it cannot where the scale is "
+                "negative and the two are not modules that nothing else uses:",
+            )
+    if name in ("EBP_batch_norm", "EBPBatchNorm", "EBPSum", "EBPSaturatedReLU"):
         return
     taken = node.saved_tensors[0]
     if sources(node) and bool((taken < 0).any()):
