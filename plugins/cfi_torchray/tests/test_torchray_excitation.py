@@ -199,7 +199,7 @@ def test_the_classifier_is_the_layer_that_runs_last_not_the_one_defined_last() -
 
 def test_negative_activations_are_refused_with_the_way_out() -> None:
     model, inputs = seeded(Plain), images(1) - 0.5
-    with pytest.raises(cfi.MethodError, match="pass layer=.*'0'"):
+    with pytest.raises(cfi.MethodError, match=r"pass layer=.*'0'"):
         cfi.attribute(model, "excitation_backprop", "torchray", inputs=inputs, target=TARGET)
     cfi.attribute(model, "excitation_backprop", "torchray", inputs=inputs, target=TARGET, layer="1")
 

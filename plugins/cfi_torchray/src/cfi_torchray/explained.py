@@ -66,8 +66,10 @@ def with_own_parameters(request: MethodRequest) -> MethodRequest:
         return request
     if any(isinstance(module, torch.jit.ScriptModule) for module in request.model.modules()):
         # The parameters of scripted modules cannot be exchanged.
-        model, layer = copy.deepcopy((request.model, request.layer))
-        model.requires_grad_(False)
+        with torch.no_grad():
+            model, layer = copy.deepcopy((request.model, request.layer))
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
         return replace(request, model=model, layer=layer)
     own: dict[int, nn.Parameter] = {}
     for module in request.model.modules():

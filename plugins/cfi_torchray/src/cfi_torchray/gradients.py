@@ -54,8 +54,8 @@ def run_contrastive(request: MethodRequest) -> MethodResult:
 
 
 def _run(request: MethodRequest, builder: Callable[[], Any] | None) -> MethodResult:
-    request = with_own_parameters(request)
     _check(request, builder)
+    request = with_own_parameters(request)
     mend = bool(request.init_args[WORKAROUNDS])
     if mend and "excitation" in request.method.key:
         orient(request.model, request.inputs[0], request.layer)

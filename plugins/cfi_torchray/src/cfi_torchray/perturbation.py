@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import ModuleType
@@ -49,7 +49,11 @@ def run_rise(request: MethodRequest) -> MethodResult:
     """
     check_inputs(request, images=True)
     call = {**_RISE, **request.exec_args}
-    _check_rise(call)
+    if call.get("filter_masks") is not None:
+        call["filter_masks"] = torch.as_tensor(
+            call["filter_masks"], dtype=torch.float32, device=request.inputs[0].device
+        )
+    _check_rise(call, request.inputs[0].shape)
     explained = Explained(request, whole=bool(call["all_classes"]), single=True)
     index = None if request.target is None else request.target.index
     if call["all_classes"]:
@@ -80,7 +84,7 @@ def run_rise(request: MethodRequest) -> MethodResult:
     return MethodResult((values,), Axes.INPUT_MAP, extras, applied)
 
 
-def _check_rise(call: dict[str, Any]) -> None:
+def _check_rise(call: dict[str, Any], shape: Sequence[int]) -> None:
     for name in ("num_masks", "num_cells", "batch_size"):
         if not isinstance(call[name], int) or call[name] < 1:
             raise ArgumentError(f"{name}={call[name]!r} must be a whole number of at least 1.")
@@ -91,7 +95,7 @@ def _check_rise(call: dict[str, Any]) -> None:
     if call["resize"] not in (True, False):
         raise ArgumentError("RISE gives maps of the input's size: leave resize out.")
     masks = call.get("filter_masks")
-    if masks is not None and (not isinstance(masks, Tensor) or masks.dim() != 4 or masks.shape[1] != 1):
+    if masks is not None and (masks.dim() != 4 or masks.shape[1] != 1 or set(masks.shape[2:]) - set(shape[1:])):
         raise ArgumentError("filter_masks must be an array of shape (masks, 1, height, width).")
 
 

@@ -103,7 +103,12 @@ def cfi_methods() -> Iterable[MethodSpec]:
         _saliency("saliency", _SIMONYAN, _reduced(None, _COMMON), needs=_GRADIENT, own_rule=True),
         _saliency("deconvolution", _ZEILER, _reduced(None, _COMMON), needs=_RULES, patches=RECTIFIERS),
         _saliency("guided_backprop", _SPRINGENBERG, _reduced(None, _COMMON), needs=_RULES, patches=RECTIFIERS),
-        _saliency("linear_approx", _LINEAR, _reduced("linear", "linear"), needs=_GRADIENT),
+        _saliency(
+            "linear_approx",
+            _LINEAR,
+            _reduced("linear", "torchray.attribution.linear_approx:gradient_to_linear_approx_saliency"),
+            needs=_GRADIENT,
+        ),
         _saliency(
             "grad_cam",
             _SELVARAJU,

@@ -67,6 +67,8 @@ class Rules(TorchFunctionMode):
         context: TorchRay's, or the user's own.
         mend: Whether what the rules would overlook is handed to them; otherwise it is refused.
         repaired: Names of the operations that were handed to a rule.
+        compared: Names of the comparisons of values that depend on the input: what is multiplied by their results looks
+            like a linear map to autograd, whatever it is.
     """
 
     def __init__(self, builder: Callable[[], Any], *, mend: bool) -> None:
@@ -75,7 +77,9 @@ class Rules(TorchFunctionMode):
             self.context = builder()
         self.mend = mend
         self.repaired: set[str] = set()
+        self.compared: set[str] = set()
         self._stack = ExitStack()
+        self._exchanged: dict[Function, Function] = {}
 
     @property
     def excitation(self) -> bool:
@@ -89,8 +93,10 @@ class Rules(TorchFunctionMode):
             stack.enter_context(self.context)
             if self.mend:
                 self._mend()
-                super().__enter__()
-                stack.callback(super().__exit__, None, None, None)
+            now = {getattr(place, name): original for (place, name), original in _ORIGINALS.items()}
+            self._exchanged = {function: original for function, original in now.items() if function is not original}
+            super().__enter__()
+            stack.callback(super().__exit__, None, None, None)
             self._stack = stack.pop_all()
         return self
 
@@ -110,19 +116,23 @@ class Rules(TorchFunctionMode):
 
     def __torch_function__(self, func: Function, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        repairs = _EXCITATION if self.excitation else _RECTIFIER
-        repair = repairs.get(func)
+        # A function of torch's looks itself up by its name, where a rule stands now.
+        func = self._exchanged.get(func, func)
         # What depends on no input needs no rule, nor do passes that record no gradients.
-        if repair is not None and torch.is_grad_enabled() and isinstance(args[0], Tensor) and args[0].requires_grad:
-            repaired = repair(*args, **kwargs)
-            if repaired is not None:
-                self.repaired.add(_name(func))
-                return repaired
-        return func(*args, **kwargs)
+        if not (args and isinstance(args[0], Tensor) and args[0].requires_grad and torch.is_grad_enabled()):
+            return func(*args, **kwargs)
+        if func in _COMPARISONS and args[0].dim():
+            self.compared.add(_name(func))
+        repair = (_EXCITATION if self.excitation else _RECTIFIER).get(func) if self.mend else None
+        repaired = None if repair is None else repair(*args, **kwargs)
+        if repaired is None:
+            return func(*args, **kwargs)
+        self.repaired.add(_name(func))
+        return repaired
 
 
 def _name(func: Function) -> str:
-    return str(getattr(func, "__name__", func))
+    return str(getattr(func, "__name__", func)).strip("_")
 
 
 def _in_place(rule: Function) -> Function:
@@ -134,6 +144,12 @@ def _in_place(rule: Function) -> Function:
 
     return changed
 
+
+_COMPARISONS = frozenset(
+    getattr(place, name)
+    for place in (torch, Tensor)
+    for name in ("gt", "ge", "lt", "le", "greater", "less", "greater_equal", "less_equal", "sign", "sgn", "heaviside")
+)
 
 # What stands for a rectifier: looked up when it is called, so that it is the rule that is in place then.
 
@@ -269,6 +285,12 @@ class Check:
             MethodError: So it is.
         """
         nodes = list(walk([outputs.grad_fn], self.stops))
+        if self.rules.compared:
+            raise MethodError(
+                f"'{self.key}' of TorchRay has no rule for what a model decides by comparing values "
+                f"({', '.join(sorted(self.rules.compared))}): a rectifier that is written so stays as it is. Use "
+                "torch.relu, or a method that needs gradients only."
+            )
         if self.rules.excitation:
             _check_excitation(self, nodes)
         elif torch.relu is not _RELU:
@@ -305,17 +327,19 @@ def _check_rectifiers(check: Check, nodes: list[Node]) -> None:
         )
 
 
+_EXCITABLE = LAYOUT | MAX_POOL | {"Relu", "Add"}
+
+
 def _check_excitation(check: Check, nodes: list[Node]) -> None:
     for node in nodes:
         name = base_name(node)
-        if is_rule(node) and name.startswith("EBP"):
-            _check_excited(check, node, name)
-        elif name == "Add" and sources(node) > 1:
-            check.refuse(
-                node, "shares out the sum of a residual connection by its parts, and has no rule for the sum in"
-            )
-        elif not (name in LAYOUT or name in MAX_POOL or name in ("Relu", "Add")):
+        if name == "Add" and sources(node) > 1:
+            check.refuse(node, "shares out the sum of a residual connection by its parts, and does not know the sum in")
+        if not (is_rule(node) and name.startswith("EBP")) and name not in _EXCITABLE:
             check.refuse(node, "has no rule of excitation backprop for")
+    for node in nodes:
+        if is_rule(node):
+            _check_excited(check, node, base_name(node))
     if not any(is_rule(node) for node in nodes):
         raise MethodError(
             f"'{check.key}' follows linear layers backwards, but none lies between what is explained and the output. "

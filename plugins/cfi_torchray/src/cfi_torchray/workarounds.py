@@ -26,8 +26,9 @@ from cfi_torchray.library import common, guided_backprop
 class Probe(common.Probe):
     """TorchRay's probe, whose tensor nothing after it can overwrite.
 
-    A rectifier in place behind the layer (as in torchvision's VGG), or a sum in place, would otherwise make the layer's
-    tensor its own output: the values, the gradient, and every map of both would be those of another layer.
+    A rectifier in place behind the layer (as in torchvision's VGG), or a sum in place, otherwise makes the layer's
+    tensor its own output: the values, the gradient, and every map of both are those of another layer. Where nothing
+    before it takes gradients, torch notices and fails.
     """
 
     def __init__(self, module: Any, target: str = "input") -> None:
