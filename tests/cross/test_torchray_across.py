@@ -1,4 +1,4 @@
-"""TorchRay on a CNN whose weights are shared by a torch and a Keras model, and beside the toolsets that share methods."""
+"""TorchRay on a CNN whose weights a torch and a Keras model share, and beside the toolsets that share methods."""
 
 from __future__ import annotations
 

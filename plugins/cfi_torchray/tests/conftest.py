@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cfi_torchray import licence
+from cfi_torchray import library, licence
 
+assert library.common  # it imports TorchRay without what that says while it is imported
 HERE = Path(__file__).parent
 
 # The helper modules lie beside the tests; pytest's importlib mode leaves the path alone.

@@ -30,19 +30,19 @@ class Pointing:
     """How often the highest point of each map was a hit.
 
     Attributes:
-        methods: Names of the explanations that played.
+        explanations: Names of those that played.
         classes: Labels, in order.
         trials: How many samples have each label, `(classes,)`.
-        rates: Hits among the trials of each method and class, `(methods, classes)`, 0…1. Where several points of a map
+        rates: Hits among the trials of each explanation and class, `(explanations, classes)`, 0…1. Where several points of a map
             are highest, the part of them that hit counts.
         chance: The part of each picture that would have been a hit, averaged over each class, `(classes,)`: the hit
             rate of a point drawn at random.
         centre: The hit rate of the centre of the picture, `(classes,)`.
-        points: Row and column of a highest point of each map (the first one), `(methods, samples, 2)`.
+        points: Row and column of a highest point of each map (the first one), `(explanations, samples, 2)`.
         tolerance: In pixels.
     """
 
-    methods: tuple[str, ...]
+    explanations: tuple[str, ...]
     classes: tuple[Any, ...]
     trials: np.ndarray
     rates: np.ndarray
@@ -53,12 +53,12 @@ class Pointing:
 
     @property
     def mean(self) -> dict[str, float]:
-        """The mean over classes, for each method, and for `"chance"` and `"centre"`."""
-        rows = {**dict(zip(self.methods, self.rates, strict=True)), "chance": self.chance, "centre": self.centre}
+        """The mean over classes, for each explanation, and for `"chance"` and `"centre"`."""
+        rows = {**dict(zip(self.explanations, self.rates, strict=True)), "chance": self.chance, "centre": self.centre}
         return {name: float(rates.mean()) for name, rates in rows.items()}
 
     def to_xarray(self) -> Dataset:
-        """Rates as a `xarray.Dataset` with the axes method and class.
+        """Rates as a `xarray.Dataset` with the axes explanation and class.
 
         Raises:
             ImportError: xarray is not installed.
@@ -69,17 +69,17 @@ class Pointing:
             raise ImportError("to_xarray needs xarray: pip install 'cfi-core[xarray]'") from error
         return xarray.Dataset(
             {
-                "rate": (("method", "class"), self.rates),
+                "rate": (("explanation", "class"), self.rates),
                 "chance": (("class",), self.chance),
                 "centre": (("class",), self.centre),
                 "trials": (("class",), self.trials),
             },
-            coords={"method": list(self.methods), "class": list(self.classes)},
+            coords={"explanation": list(self.explanations), "class": list(self.classes)},
             attrs={"tolerance": self.tolerance},
         )
 
     def __str__(self) -> str:
-        width = max(map(len, (*self.methods, "chance", "centre")))
+        width = max(map(len, (*self.explanations, "chance", "centre")))
         rows = [f"{name:<{width}}  {mean:6.1%}" for name, mean in self.mean.items()]
         samples = int(self.trials.sum())
         head = f"pointing game, {samples} maps of {len(self.classes)} classes, tolerance {self.tolerance:g} px"
@@ -145,7 +145,7 @@ def pointing_game(
     chance = np.array([hit.mean() for hit in reach])
     centre = np.array([_at_centre(hit) for hit in reach])
     return Pointing(
-        methods=tuple(named),
+        explanations=tuple(named),
         classes=classes,
         trials=trials,
         rates=np.array(hits) @ of_class.T / trials,
