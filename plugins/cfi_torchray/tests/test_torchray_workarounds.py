@@ -79,6 +79,26 @@ def test_the_area_of_a_mask_is_that_of_the_image_and_a_margin() -> None:
     assert area[0] > 0.3
 
 
+def test_some_masks_are_smaller_than_the_image() -> None:
+    class Bright(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((1, 2, 3))[:, None].expand(-1, 2)
+
+    for workarounds in (False, True):
+        arguments: dict[str, Any] = {
+            "inputs": np.ones((1, 3, 56, 56), np.float32),
+            "target": 1,
+            "init_args": {"workarounds": workarounds},
+            "exec_args": {"max_iter": 2, "step": 4, "sigma": 6},
+        }
+        if workarounds:
+            found = cfi.attribute(Bright().eval(), "extremal_perturbation", "torchray", **arguments)
+            assert found.values.shape == (1, 56, 56)
+        else:
+            with pytest.raises(cfi.MethodError, match="55"):
+                cfi.attribute(Bright().eval(), "extremal_perturbation", "torchray", **arguments)
+
+
 def test_a_sum_of_zeros_is_no_number_in_torchrays_residual_rule() -> None:
     parts = [torch.tensor([0.0, 1.0], requires_grad=True), torch.tensor([0.0, 3.0], requires_grad=True)]
     with excitation_backprop.ExcitationBackpropContext():

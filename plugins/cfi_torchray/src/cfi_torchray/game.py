@@ -33,8 +33,8 @@ class Pointing:
         explanations: Names of those that played.
         classes: Labels, in order.
         trials: How many samples have each label, `(classes,)`.
-        rates: Hits among the trials of each explanation and class, `(explanations, classes)`, 0…1. Where several points of a map
-            are highest, the part of them that hit counts.
+        rates: Hits among the trials of each explanation and class, `(explanations, classes)`, 0…1. Where several
+            points of a map are highest, the part of them that hit counts.
         chance: The part of each picture that would have been a hit, averaged over each class, `(classes,)`: the hit
             rate of a point drawn at random.
         centre: The hit rate of the centre of the picture, `(classes,)`.

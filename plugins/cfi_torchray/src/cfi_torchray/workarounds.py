@@ -79,12 +79,16 @@ def mask_generator(original: type) -> type:
     """TorchRay's generator of masks, whose area is that of the image.
 
     TorchRay's own is measured with a margin of `sigma` pixels on every side, which is cut off afterwards: of an image
-    of 28 pixels and sigma 21, 0.1 stands for more than half of the image.
+    of 28 pixels and sigma 21, 0.1 stands for more than half of the image. For some sizes, steps and sigmas its masks
+    are smaller than the image, and it fails.
     """
 
     class MaskGenerator(original):
         def __init__(self, shape: Any, step: int, sigma: float, **options: Any) -> None:
             super().__init__(shape, step, sigma, **options)
+            if any(out - round(self.margin) < side for out, side in zip(self.shape_out, shape, strict=True)):
+                super().__init__([side + step for side in shape], step, sigma, **options)
+            self.shape = shape
             self.shape_out = list(shape)
 
         def generate(self, mask_in: Tensor) -> tuple[Tensor, Tensor]:
