@@ -1,7 +1,7 @@
 """Mosaics of two classes, small networks that learn them, and where the objects are: what the tour of TorchRay needs.
 
-A mosaic has four tiles. Two of them, drawn at random, hold a piece of clothing each, of two different classes; all
-of it is covered by noise. A network says which classes it sees, with one logit for each.
+A mosaic has four quarters. Two of them, drawn at random, hold a piece of clothing each, of two different classes, at
+a place drawn at random; all of it is covered by noise. A network says which classes it sees, with one logit for each.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package `dataset-fashion-mnist` puts it."""
 CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-TILE, SIDE = 28, 56
+TILE, SIDE = 28, 64
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Mosaics:
-    """Images `(samples, 1, 56, 56)`; of each its two classes, and the box (top, left, bottom, right) of each."""
+    """Images `(samples, 1, 64, 64)`; of each its two classes, and the box (top, left, bottom, right) of each."""
 
     images: np.ndarray
     classes: np.ndarray
@@ -70,14 +70,15 @@ def mosaics(part: tuple[np.ndarray, np.ndarray], number: int, seed: int) -> Mosa
     """So many mosaics, the same for a seed."""
     generator = np.random.default_rng(seed)
     images, labels = part
-    tiles, classes, boxes = np.zeros((number, 4, TILE, TILE)), np.zeros((number, 2), int), np.zeros((number, 2, 4), int)
+    whole, classes, boxes = np.zeros((number, 1, SIDE, SIDE)), np.zeros((number, 2), int), np.zeros((number, 2, 4), int)
     for sample in range(number):
         classes[sample] = generator.choice(10, 2, replace=False)
-        for one, tile in enumerate(generator.choice(4, 2, replace=False)):
-            tiles[sample, tile] = images[generator.choice(np.flatnonzero(labels == classes[sample, one]))]
-            top, left = tile // 2 * TILE, tile % 2 * TILE
+        for one, quarter in enumerate(generator.choice(4, 2, replace=False)):
+            drawn = generator.integers(0, SIDE // 2 - TILE, 2, endpoint=True)
+            top, left = np.array(divmod(int(quarter), 2)) * SIDE // 2 + drawn
+            image = images[generator.choice(np.flatnonzero(labels == classes[sample, one]))]
+            whole[sample, 0, top : top + TILE, left : left + TILE] = image
             boxes[sample, one] = top, left, top + TILE, left + TILE
-    whole = tiles.reshape(number, 2, 2, TILE, TILE).transpose(0, 1, 3, 2, 4).reshape(number, 1, SIDE, SIDE)
     noise = generator.uniform(0, 0.15, whole.shape)
     return Mosaics(np.clip(whole + noise, 0, 1).astype(np.float32), classes, boxes)
 
@@ -113,7 +114,8 @@ class Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(width)
-        self.shortcut = nn.Conv2d(before, width, 1, stride) if stride > 1 or before != width else nn.Identity()
+        # Not a convolution of one pixel with strides, whose gradient TensorFlow crashes on (2.21).
+        self.shortcut = nn.Sequential(nn.AvgPool2d(stride), nn.Conv2d(before, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.norm1(self.conv1(x)))

@@ -85,6 +85,7 @@ def mask_generator(original: type) -> type:
 
     class MaskGenerator(original):
         def __init__(self, shape: Any, step: int, sigma: float, **options: Any) -> None:
+            self.shape_out: list[int]
             super().__init__(shape, step, sigma, **options)
             if any(out - round(self.margin) < side for out, side in zip(self.shape_out, shape, strict=True)):
                 super().__init__([side + step for side in shape], step, sigma, **options)
