@@ -62,8 +62,8 @@ def test_probabilities_of_winning_add_up_to_one() -> None:
     assert explain(seeded(Plain)).values.sum() == pytest.approx(1, abs=1e-5)
 
 
-def residual(model: Residual) -> np.ndarray:
-    """Probabilities at the input of the residual model, each batch norm and the convolution before it being one map."""
+def residual(model: Residual) -> dict[str | None, np.ndarray]:
+    """Probabilities in the residual model, by layer; each batch norm and the convolution before it are one map."""
     model = model.double()
     x = torch.tensor(images(1).astype(np.float64))
     with torch.no_grad():
@@ -82,9 +82,10 @@ def residual(model: Residual) -> np.ndarray:
         for part in (branch, first)
     ]
     p_branch, p_first = (p * share for share in shares)
-    p_first = p_first + slow.to_children(first[0].numpy().ravel(), _merged(model.second, model.norm2, shape), p_branch)
-    p_first = np.where(first[0].numpy().ravel() > 0, p_first, 0)
-    return slow.to_children(x[0].numpy().ravel(), _merged(model.first, model.norm, IMAGE), p_first).reshape(IMAGE)
+    before = slow.to_children(first[0].numpy().ravel(), _merged(model.second, model.norm2, shape), p_branch)
+    p_first = np.where(first[0].numpy().ravel() > 0, p_first + before, 0)
+    image = slow.to_children(x[0].numpy().ravel(), _merged(model.first, model.norm, IMAGE), p_first)
+    return {None: image.reshape(IMAGE), "norm2": p_branch.reshape(shape), "norm": p_first.reshape(shape)}
 
 
 def _means(shape: tuple[int, ...]) -> np.ndarray:
@@ -106,9 +107,10 @@ def _in_place(one: Tensor, other: Tensor) -> Tensor:
 def test_residual_sums_batch_norms_and_means_are_those_of_the_paper(add: object) -> None:
     model = seeded(Residual, add)
     assert bool((model.norm.weight < 0).any()) and bool((model.norm2.weight < 0).any())
-    found = explain(model)
-    np.testing.assert_allclose(found.values[0], residual(model), rtol=1e-5, atol=1e-12)
-    assert {"mean"} < set(found.provenance["applied"]["repaired"])
+    for layer, expected in residual(model).items():
+        found = explain(model, layer)
+        np.testing.assert_allclose(found.values[0], expected, rtol=1e-5, atol=1e-12, err_msg=str(layer))
+        assert {"mean"} < set(found.provenance["applied"]["repaired"])
 
 
 def test_a_batch_norm_by_itself_lets_pass_what_it_does_not_turn() -> None:
@@ -207,3 +209,24 @@ def test_negative_activations_are_refused_with_the_way_out() -> None:
 def test_a_function_of_several_outputs_is_refused() -> None:
     with pytest.raises(cfi.TargetError, match="starts at one output"):
         cfi.attribute(seeded(Plain), "excitation_backprop", "torchray", inputs=images(), target=lambda y: y.sum(1))
+
+
+def test_torchvisions_resnet_gets_what_torchray_gives_after_it_has_rewritten_it() -> None:
+    """The one residual network whose sums TorchRay knows, once its user has called `update_resnet`."""
+    from torchray.attribution.excitation_backprop import excitation_backprop, update_resnet
+    from torchvision.models import resnet18
+
+    inputs = images(1, (3, 64, 72))
+    for layer in ("layer1", "layer3.0.conv2", "layer4.1.conv2", "layer3.0.downsample.0", "maxpool"):
+        found = cfi.attribute(
+            seeded(resnet18),
+            "excitation_backprop",
+            "torchray",
+            inputs=inputs,
+            target=TARGET,
+            layer=layer,
+            exec_args={"gradient_to_saliency": "sum"},
+        )
+        rewritten, x = update_resnet(seeded(resnet18)), torch.tensor(inputs, requires_grad=True)
+        expected = excitation_backprop(rewritten, x, TARGET, saliency_layer=layer)
+        np.testing.assert_allclose(found.values, expected[:, 0].detach(), rtol=1e-3, atol=1e-6)

@@ -41,6 +41,8 @@ class Explained(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """What is explained, `(samples, columns, …)`, for inputs with their channels second."""
+        if inputs.is_leaf and inputs.requires_grad:
+            inputs = inputs.clone()  # what the model changes in place may be no leaf
         if self.channel not in (None, 1):
             inputs = inputs.movedim(1, self.channel)
         outputs = choose(self.model(inputs.to(self.dtype)), self.chosen)

@@ -62,6 +62,9 @@ def _run(request: MethodRequest, builder: Callable[[], Any] | None) -> MethodRes
     explained = Explained(request, whole=request.exec_args.get("get_backward_gradient") is not None)
     reference = explained.input_of(request)
     rules = None if builder is None else Rules(builder, mend=mend)
+    if rules is not None and rules.excitation:
+        # What goes around the layer gets its share of a residual sum only if it is known to depend on the input.
+        reference.requires_grad_()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -94,6 +95,22 @@ def walk(roots: Iterable[Node | None], stops: Iterable[Node | None] = ()) -> Ite
         seen.add(node)
         yield node
         waiting.extend(before for before, _ in node.next_functions if before is not None)
+
+
+def leading_to(ends: Iterable[Node | None], nodes: list[Node]) -> list[Node]:
+    """Those of the nodes from which a way leads to one of the ends."""
+    takers: dict[Node, list[Node]] = defaultdict(list)
+    for node in nodes:
+        for before, _ in node.next_functions:
+            takers[before].append(node)
+    found: set[Node] = set()
+    waiting = [taker for end in ends for taker in takers[end]]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting.extend(takers[node])
+    return [node for node in nodes if node in found]
 
 
 def is_rule(node: Node) -> bool:

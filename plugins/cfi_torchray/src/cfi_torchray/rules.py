@@ -30,6 +30,7 @@ from cfi_torchray.graph import (
     Owners,
     base_name,
     is_rule,
+    leading_to,
     operation,
     sources,
     walk,
@@ -285,6 +286,8 @@ class Check:
             MethodError: So it is.
         """
         nodes = list(walk([outputs.grad_fn], self.stops))
+        if any(stop is not None for stop in self.stops):
+            nodes = leading_to(self.stops, nodes)
         if self.rules.compared:
             raise MethodError(
                 f"'{self.key}' of TorchRay has no rule for what a model decides by comparing values "
