@@ -114,14 +114,14 @@ def prepare(folder: Path, quick: bool) -> Tour:
 
 
 def gradient_two_ways(tour: Tour) -> None:
-    """The vanilla gradient, by hand and by CFI, as the largest magnitude and as the norm over channels."""
+    """The vanilla gradient, by hand and by CFI: its norm over the channels, and their sum, with its sign."""
     model, images, classes = tour.networks["VGG"], tour.shown.images[:3], tour.shown.classes[:3, 0]
     x = torch.tensor(images, requires_grad=True)
     model(x)[range(3), classes.tolist()].sum().backward()
     by_hand = x.grad.norm(dim=1).numpy()
     found = {
         name: tour.ray(model, "saliency", images, classes.tolist(), exec_args={"gradient_to_saliency": name})
-        for name in ("max", "norm")
+        for name in ("norm", "sum")
     }
     print(f"  largest difference {np.abs(found['norm'] - by_hand).max():.1e}")
     rows = [
@@ -129,7 +129,7 @@ def gradient_two_ways(tour: Tour) -> None:
             (tour.names[classes[i]], gray(images[i])),
             ("by hand, norm", by_hand[i]),
             ("norm", found["norm"][i]),
-            ("max", found["max"][i]),
+            ("sum", found["sum"][i]),
         ]
         for i in range(3)
     ]
@@ -223,7 +223,7 @@ def every_layer(tour: Tour) -> None:
             own = {"gradient_to_saliency": "max"}
             values = tour.ray(model, "guided_backprop", images, target, layer=f"features.{name}", exec_args=own)
             cells.append((f"features.{name} {type(module).__name__}", values[0]))
-    tour.draw("4-every-layer", [cells[:5], cells[5:]])
+    tour.draw("4-every-layer", [cells[i : i + 5] for i in range(0, len(cells), 5)])
 
 
 def rise(tour: Tour) -> None:

@@ -10,6 +10,7 @@ from shared_cnn import Twins, apart, to_first
 
 import cfi_core as cfi
 from cfi_core.specs import Need
+from cfi_torchray import pointing_game
 
 TARGET = [1, 3]
 TORCHRAY: dict[str, dict[str, Any]] = {
@@ -68,6 +69,19 @@ def test_toolsets_that_share_a_method_agree(twins: Twins, key: str) -> None:
             other = cfi.attribute(twins.torch_model, key, toolset, **arguments)
             ours = cfi.attribute(twins.torch_model, key, "torchray", **arguments)
             assert apart(ours.values, other.values) <= 1e-5, toolset
+
+
+def test_the_pointing_game_of_a_keras_model_comes_as_xarray(twins: Twins) -> None:
+    regions = [np.ones((14, 20), bool), np.eye(14, 20, dtype=bool)]
+    explanations = {
+        "tf-keras-vis": {"method_key": "grad_cam", "toolset": "tf-keras-vis", "layer": "relu2"},
+        "torchray": {"method_key": "grad_cam", "toolset": "torchray", "layer": "relu2"},
+    }
+    game = pointing_game(explanations, regions, [1, 3], model=twins.keras_model, inputs=twins.last, tolerance=0)
+    found = game.to_xarray()
+    assert found["rate"].dims == ("explanation", "class")
+    assert found["rate"].sel({"class": 1}).values.tolist() == [1, 1]
+    np.testing.assert_array_equal(game.points[0], game.points[1])
 
 
 def test_models_without_gradients_are_explained_by_rise() -> None:
