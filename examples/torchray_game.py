@@ -31,9 +31,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--training", type=int, default=4000, help="mosaics to learn from")
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=60, help="mosaics to explain; a quarter of them by perturbation")
+    parser.add_argument("--samples", type=int, default=60, help="mosaics to explain; a quarter of them by RISE")
     parser.add_argument("--masks", type=int, default=300, help="of RISE")
-    parser.add_argument("--steps", type=int, default=60, help="of extremal perturbation")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=LicenceWarning)
     torch.set_num_threads(1)
@@ -117,11 +116,6 @@ def perturbations(options: argparse.Namespace) -> dict[str, Any]:
             "method_key": "rise",
             "toolset": "torchray",
             "exec_args": {"num_masks": options.masks, "batch_size": 100},
-        },
-        "extremal_perturbation": {
-            "method_key": "extremal_perturbation",
-            "toolset": "torchray",
-            "exec_args": {"max_iter": options.steps, "areas": [0.1, 0.2], "step": 4, "sigma": 6, "smooth": 0.05},
         },
     }
 

@@ -76,11 +76,10 @@ def contrastive_reward(activation: Tensor, target: int, variant: str) -> Tensor:
 
 
 def mask_generator(original: type) -> type:
-    """TorchRay's generator of masks, whose area is that of the image.
+    """TorchRay's generator of masks, none of which is smaller than the image, as some are and fail.
 
-    TorchRay's own is measured with a margin of `sigma` pixels on every side, which is cut off afterwards: of an image
-    of 28 pixels and sigma 21, 0.1 stands for more than half of the image. For some sizes, steps and sigmas its masks
-    are smaller than the image, and it fails.
+    Its area is left as it is: measured with a margin of `sigma` pixels on every side, which is cut off afterwards.
+    The margin is where the mask is kept at first, when all of it is equal; without it, that is the image's border.
     """
 
     class MaskGenerator(original):
@@ -90,11 +89,6 @@ def mask_generator(original: type) -> type:
             if any(out - round(self.margin) < side for out, side in zip(self.shape_out, shape, strict=True)):
                 super().__init__([side + step for side in shape], step, sigma, **options)
             self.shape = shape
-            self.shape_out = list(shape)
-
-        def generate(self, mask_in: Tensor) -> tuple[Tensor, Tensor]:
-            cropped, _ = super().generate(mask_in)
-            return cropped, cropped
 
     return MaskGenerator
 
