@@ -21,6 +21,7 @@ from cfi_core.process import generators, reseed, unchanged_process, use
 from cfi_core.records import Arguments, Call, Carried, Choice, Prepared, Run
 from cfi_core.registry import Registry, registry
 from cfi_core.routing import find_routes
+from cfi_core.silence import without_warnings
 from cfi_core.specs import Head, Kind, MethodSpec, Need, Translator
 from cfi_core.translation import prepare
 from cfi_core.unchanged import unchanged_model
@@ -158,7 +159,8 @@ def prepare_subject(
         call = check(current, arguments, original, choice)
         stack.enter_context(unchanged_model(original, call.purity))
         prepared = prepare(current, call)
-        carried = carry(current, call, prepared)
+        with without_warnings("metric explains logits"):  # the metric tells what is measured
+            carried = carry(current, call, prepared)
         stack.enter_context(generators(current, carried.request))
         passes = _passes(call, prepared)
         if passes is None:

@@ -107,6 +107,11 @@ def _top_k(case: Case) -> None:
     _check_subset(case, "k")
 
 
+def _monotonicity(case: Case) -> None:
+    if given := sorted({"perturb_func", "perturb_func_kwargs"} & set(case.setting.init)):
+        case.refuse(f"features are added to a baseline, so {', '.join(given)} has no meaning. Pass perturb_baseline=.")
+
+
 def _weighted(case: Case) -> None:
     if case.setting.value("weighted"):
         case.refuse(
@@ -141,11 +146,12 @@ def _infidelity(case: Case) -> None:
 
 
 def _continuity(case: Case) -> None:
-    steps, most = case.setting.value("nr_steps"), 2 * case.spatial[1] + 1
-    if steps > most:
+    steps, width = case.setting.value("nr_steps"), case.spatial[1]
+    if steps > 2 * width or (2 * width + 1) % steps == 0:
         case.refuse(
-            f"nr_steps={steps} is more than the {most} translations of an image of width {case.spatial[1]}, which "
-            f"Quantus answers with empty images alone. Pass nr_steps={most} or less."
+            f"Quantus cannot divide the {2 * width + 1} translations of an image of width {width} into nr_steps="
+            f"{steps} (images that are all empty, or one beyond the edge). Pass nr_steps= of at most {2 * width} that "
+            f"does not divide {2 * width + 1}."
         )
     if given := sorted({"perturb_func", "perturb_baseline", "perturb_func_kwargs"} & set(case.setting.init)):
         case.refuse(f"Quantus ignores {', '.join(given)}: it always translates, over black. Leave them out.")
@@ -215,6 +221,7 @@ def _focus(case: Case) -> None:
 
 _CHECKS: Mapping[str, Callable[[Case], None]] = {
     "Faithfulness Correlation": _correlation,
+    "Monotonicity-Arya": _monotonicity,
     "Top-K Intersection": _top_k,
     "Pointing Game": _weighted,
     "Attribution Localisation": _weighted,

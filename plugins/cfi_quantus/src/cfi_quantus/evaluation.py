@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import quantus
 import xarray as xr
 
 import cfi_core as cfi
 from cfi_core import Attribution
 from cfi_core.errors import ArgumentError, InputError
-from cfi_core.specs import Head, Need, Translator
+from cfi_core.specs import Head, Need
 from cfi_core.subject import Subject, prepare_subject
 from cfi_quantus.alignment import Alignment
 from cfi_quantus.checks import Case
 from cfi_quantus.explanation import Explainer, Explanation, read_explanation
 from cfi_quantus.layout import CHANNEL, Layout, as_model, channels_first
+from cfi_quantus.library import quantus
 from cfi_quantus.measurement import Measured, Measurement
 from cfi_quantus.presentation import classes
 from cfi_quantus.scores import gather
@@ -41,7 +41,7 @@ def evaluate(
     explain: Mapping[str, Any] | None = None,
     channels: str | None = None,
     resize: str | None = None,
-    translator: Translator = None,
+    translator: str | Sequence[str] | None = None,
     batch_size: int = 64,
     seed: int | None = None,
 ) -> xr.Dataset:
@@ -106,7 +106,7 @@ def table(
     masks: Any = None,
     channels: str | None = None,
     resize: str | None = None,
-    translator: Translator = None,
+    translator: str | Sequence[str] | None = None,
     batch_size: int = 64,
     seed: int | None = None,
 ) -> xr.Dataset:
@@ -179,7 +179,7 @@ class Question:
     masks: Any
     channels: str | None
     resize: str | None
-    translator: Translator
+    translator: str | Sequence[str] | None
     batch_size: int
     seed: int
 
@@ -305,7 +305,9 @@ def _common(attributions: Mapping[str, Any], name: str, given: Any) -> Any:
         same = all(repr(one) == repr(found[0]) for one in found)
         answer = found[0] if found else None
     if not same:
-        raise ArgumentError(f"The attributions are of different {name}s: evaluate them apart, or pass {name}=.")
+        raise ArgumentError(
+            f"The attributions are of different {name.rstrip('s')}s: evaluate them apart, or pass {name}=."
+        )
     return answer
 
 

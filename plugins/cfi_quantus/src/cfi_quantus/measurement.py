@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from quantus.helpers.model.pytorch_model import PyTorchModel
 
-from cfi_core.errors import CFIError, MethodError, ModelWarning, told, warn
+from cfi_core.errors import CFIError, MethodError, ModelWarning, warn
 from cfi_core.silence import without_warnings
 from cfi_core.subject import Subject
 from cfi_quantus.checks import Case, check_case, check_randomisable, check_shift
 from cfi_quantus.explanation import Explainer
+from cfi_quantus.library import PyTorchModel
 from cfi_quantus.presentation import Presented, Randomisable, gives_probabilities
 from cfi_quantus.settings import Setting
 from cfi_quantus.specs import Model, Scores
-from cfi_quantus.workarounds import SmoothMPRT, forget_models, mend_areas, metric_of, replace_by_mask, shift
+from cfi_quantus.workarounds import MENDED, forget_models, mend_areas, metric_of, replace_by_mask, shift
 
 _CHILD = "model."
 _HINTS = {
@@ -29,6 +29,7 @@ _HINTS = {
     "Efficient MPRT": "Entropies need probabilities: leave softmax out.",
 }
 _SAME = 0.99
+_LONGEST = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ class Measurement:
             raise
         except Exception as error:  # Quantus raises AssertionError, ValueError, IndexError and others
             hint = _HINTS.get(setting.metric.name, "Check its arguments.")
-            raise MethodError(f"{setting.label} of {label}: Quantus failed ({told(error)}). {hint}") from error
+            raise MethodError(f"{setting.label} of {label}: Quantus failed ({_message(error)}). {hint}") from error
         finally:
             forget_models()
         if isinstance(model, Presented) and model.rows:
@@ -173,7 +174,7 @@ class Measurement:
 def _make(setting: Setting, outputs: int, subject: Subject) -> Any:
     """Quantus's metric object, quiet, its faults mended where an argument can."""
     init, name = dict(setting.init), setting.metric.name
-    quantus_class = SmoothMPRT if name == "Smooth MPRT" else setting.quantus_class
+    quantus_class = MENDED.get(name, setting.quantus_class)
     if name == "Random Logit":
         init.setdefault("num_classes", outputs)
     elif name == "IROF":
@@ -246,3 +247,7 @@ def _tell(setting: Setting, label: str, measured: Measured, model: torch.nn.Modu
             f"attributions or outputs that are constant).",
             ModelWarning,
         )
+
+
+def _message(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:_LONGEST]}"

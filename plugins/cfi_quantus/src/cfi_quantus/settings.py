@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import quantus
 
 from cfi_core.errors import ArgumentError
+from cfi_quantus.library import quantus
 from cfi_quantus.specs import QuantusMetric, find_metric
 
 _CALL = ("softmax", "batch_size", "custom_batch")

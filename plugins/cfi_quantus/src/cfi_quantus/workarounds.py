@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import quantus
-from quantus.functions.perturb_func import baseline_replacement_by_mask
-from quantus.helpers import utils
-from quantus.helpers.model.pytorch_model import PyTorchModel
 from scipy.spatial import distance
+
+from cfi_quantus.library import PyTorchModel, baseline_replacement_by_mask, quantus, utils
 
 SEUCLIDEAN = "seuclidean"
 
@@ -77,3 +75,37 @@ class SmoothMPRT(quantus.SmoothMPRT):
             noise = np.zeros_like(x_batch) if last else np.random.randn(*x_batch.shape) * std
             total = total + self.explain_func(model=model, inputs=x_batch + noise, targets=y_batch) / self.nr_samples
         return np.asarray(total)
+
+
+class SensitivityN(quantus.SensitivityN):
+    """Compares the drop from removing n features with the sum over them; Quantus itself takes the last step alone."""
+
+    def custom_postprocess(self, x_batch: np.ndarray, **given: Any) -> None:
+        """The correlation over samples for each n, as in Quantus."""
+        scores = self.evaluation_scores[0]
+        scores["att_sums"] = np.cumsum(scores["att_sums"], axis=1)
+        super().custom_postprocess(x_batch=x_batch, **given)
+
+
+class Monotonicity(quantus.Monotonicity):
+    """Adds features of the inputs to the baseline; Quantus's own adds the baseline to itself, and is always content."""
+
+    def evaluate_batch(
+        self, model: Any, x_batch: np.ndarray, y_batch: np.ndarray, a_batch: np.ndarray, **_: Any
+    ) -> list[bool]:
+        """Whether the output never falls while features are added, the least important first (Arya et al. 2019)."""
+        samples, flat = np.arange(len(x_batch)), x_batch.reshape(len(x_batch), -1)
+        order = np.argsort(np.broadcast_to(a_batch, x_batch.shape).reshape(flat.shape), axis=1)
+        value = self.perturb_func.keywords["perturb_baseline"]
+        baseline = utils.get_baseline_value(value=value, arr=flat, return_shape=flat.shape, batched=True)
+        shown = np.array(baseline, flat.dtype)
+        outputs = []
+        for start in range(0, flat.shape[1], self.features_in_step):
+            added = order[:, start : start + self.features_in_step]
+            shown[samples[:, None], added] = flat[samples[:, None], added]
+            outputs.append(model.predict(shown.reshape(x_batch.shape))[samples, y_batch])
+        return (np.diff(np.stack(outputs, axis=1)) >= 0).all(1).tolist()
+
+
+MENDED = {"Monotonicity-Arya": Monotonicity, "Smooth MPRT": SmoothMPRT, "SensitivityN": SensitivityN}
+"""Classes in place of Quantus's own, by the names of metrics."""
