@@ -72,6 +72,11 @@ class Subject:
         """Seeds all global generators, which are the user's again at the end, with `seed`."""
         reseed(self._registry, self.seed)
 
+    def users_tensor(self, array: np.ndarray) -> Any:
+        """An array in the user's axes as a tensor of the user's framework: what a plain function's is told by."""
+        original = self._call.original
+        return original.adapter.tensor(array, original.model)
+
     def layer_names(self, layers: Sequence[Any]) -> list[str]:
         """Names, in `model`, of layers of the user's model, which are given by name or object.
 

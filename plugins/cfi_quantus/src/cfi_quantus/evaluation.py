@@ -219,6 +219,7 @@ class Question:
     ) -> tuple[dict[str, dict[str, Measured]], dict[str, Any]]:
         if len(subject.arrays) != 1:
             raise InputError(f"Quantus measures models of one input, and this one got {len(subject.arrays)}.")
+        self._check_framework(subject)
         array, dims = subject.arrays[0], subject.dims[0]
         if array.dtype.kind != "f":
             raise InputError(f"Quantus perturbs inputs by real numbers; {array.dtype} inputs cannot take them.")
@@ -250,6 +251,16 @@ class Question:
             "applied": json.dumps({label: one.applied for label, one in values.items()}),
         }
         return found, told
+
+    def _check_framework(self, subject: Subject) -> None:
+        """A plain function is of the framework that its inputs are of, and an attribution holds arrays alone."""
+        for label, one in self.attributions.items():
+            explained = one.provenance.get("framework") if isinstance(one, Attribution) else None
+            if explained not in (None, subject.framework):
+                raise ArgumentError(
+                    f"{label} explains a {explained} model, and with these inputs it is one of {subject.framework}: "
+                    f"pass inputs= as tensors of {explained}."
+                )
 
     def _masks(self, dims: tuple[str, ...], shape: tuple[int, ...], layout: Layout) -> np.ndarray | None:
         if self.masks is None:

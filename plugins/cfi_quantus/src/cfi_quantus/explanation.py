@@ -49,7 +49,7 @@ class Explanation:
     arguments: Mapping[str, Any]
     known: bool = False
 
-    def explain(self, model: Any, inputs: np.ndarray, target: Any, **other: Any) -> Attribution:
+    def explain(self, model: Any, inputs: Any, target: Any, **other: Any) -> Attribution:
         """Explains with it.
 
         Raises:
@@ -158,7 +158,8 @@ class Explainer:
     def of_users_model(self, shown: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Attributions of the user's own model, in the way in which the given ones were made."""
         arrays = np.ascontiguousarray(self.layout.bring_home(shown))
-        found = self.required().explain(self.model, arrays, self._target(targets, self.subject.users_target))
+        tensor = self.subject.users_tensor(arrays)
+        found = self.required().explain(self.model, tensor, self._target(targets, self.subject.users_target))
         return self.alignment.align(self.metric, found, arrays.shape).show(self.layout)
 
     def check(self, given: np.ndarray, targets: np.ndarray) -> None:

@@ -108,7 +108,8 @@ class Measurement:
             return False, {"output": "the model's output as it is (it has one, so no softmax)"}
         if probabilities:
             told_so = "" if setting.wants_softmax else "; no softmax was found at its end to leave out"
-            if not setting.wants_softmax and setting.metric.model is Model.RUNS:
+            only_labels = setting.metric.explains and setting.metric.name != "Relative Output Stability"
+            if not (setting.wants_softmax or only_labels):
                 warn(
                     f"{setting.label} measures logits, and the model gives probabilities{told_so}: the probabilities "
                     f"are measured. Pass a model that gives logits, or softmax=True.",

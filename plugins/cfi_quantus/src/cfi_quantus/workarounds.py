@@ -104,7 +104,7 @@ class Monotonicity(quantus.Monotonicity):
             added = order[:, start : start + self.features_in_step]
             shown[samples[:, None], added] = flat[samples[:, None], added]
             outputs.append(model.predict(shown.reshape(x_batch.shape))[samples, y_batch])
-        return (np.diff(np.stack(outputs, axis=1)) >= 0).all(1).tolist()
+        return [bool(rises.all()) for rises in np.diff(np.stack(outputs, axis=1)) >= 0]
 
 
 MENDED = {"Monotonicity-Arya": Monotonicity, "Smooth MPRT": SmoothMPRT, "SensitivityN": SensitivityN}
