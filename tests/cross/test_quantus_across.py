@@ -13,6 +13,7 @@ import cfi_core as cfi
 import cfi_quantus
 
 TARGET = [1, 3]
+README = Path(cfi_quantus.__file__).parents[2] / "README.md"
 RUNS = {
     "Pixel-Flipping": {"features_in_step": 56},
     "Faithfulness Correlation": {"subset_size": 100, "nr_runs": 10},
@@ -175,6 +176,16 @@ def test_an_onnx_model(twins, of_torch, tmp_path):
     runs = {name: RUNS[name] for name in ("Pixel-Flipping", "Max-Sensitivity")}
     onnx = cfi.translate(twins.torch_model, "onnx", inputs=twins.first).model
     assert_same(measure(onnx, twins.first, runs), of_torch[list(runs)])
+
+
+def test_the_readme(twins, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    given = {"model": twins.keras_model, "images": twins.last, "labels": TARGET}
+    with pytest.warns(cfi.ChoiceWarning, match="'saliency' is offered by"):
+        exec(compile(example, "README.md", "exec"), given)
+    printed = capsys.readouterr().out
+    assert "Relative Representation Stability" in printed and "MPRT ↓" in printed
+    assert set(given["scores"].dims) == {"method", "sample", "MPRT layer"}
 
 
 def test_the_keras_model_stays_as_it_is(twins):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,13 @@ def test_names_of_the_package():
     assert {"evaluate", "table", "summarize", "metrics"} == set(cfi_quantus.__all__)
     with pytest.raises(AttributeError, match="no attribute 'evaluat'"):
         cfi_quantus.evaluat  # noqa: B018
+
+
+def test_the_readme_lists_every_metric_as_it_is():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert [row[:3] for row in rows] == [[metric.name, metric.category, metric.better] for metric in METRICS]
+    for row, metric in zip(rows, METRICS, strict=True):
+        assert ("yes" in row[4:5]) == metric.explains
+        assert ("modules" in row[3]) == ("modules" in metric.needs) and (row[3] == "nothing") == (not metric.needs)
+        assert ("images" in row[-1]) == metric.images and ("masks" in row[-1]) == metric.masks

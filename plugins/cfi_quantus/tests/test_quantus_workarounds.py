@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -30,16 +31,16 @@ def case():
 
 def test_areas_are_computed_with_a_function_that_numpy_has_no_more(case):
     model, _, attribution = case
-    assert not hasattr(np, "trapz")
-    with pytest.raises(AttributeError, match="trapz"):
+    gone = nullcontext() if hasattr(np, "trapz") else pytest.raises(AttributeError, match="trapz")
+    with gone:
         utils.calculate_auc(np.ones(3))
+    former = utils.calculate_auc
     found = cfi_quantus.evaluate(
         model, attribution, {"it": ("Pixel-Flipping", {"return_auc_per_sample": True})}, seed=0
     )
     curves = cfi_quantus.evaluate(model, attribution, "Pixel-Flipping", seed=0)["Pixel-Flipping"].values
     np.testing.assert_allclose(found["it"].values, np.trapezoid(curves, axis=-1), rtol=1e-5)
-    with pytest.raises(AttributeError, match="trapz"):
-        utils.calculate_auc(np.ones(3))  # as it was
+    assert utils.calculate_auc is former
 
 
 def test_every_model_is_kept_for_ever(case):

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from cfi_quantus.measurement import Measured
@@ -57,8 +56,8 @@ def _variable(setting: Setting, of_methods: Mapping[str, Measured]) -> xr.DataAr
     )
 
 
-def summarize(scores: xr.Dataset) -> pd.DataFrame:
-    """One row per method, one column per metric: means over samples and over the metric's own axes; to be printed.
+def summarize(scores: xr.Dataset) -> Any:
+    """A data frame to be printed: a row per method, a column per metric, means over samples and the metric's own axes.
 
     An arrow says whether higher (↑) or lower (↓) scores are those of the better explanation. Scores that are no numbers
     are left out.
@@ -68,4 +67,5 @@ def summarize(scores: xr.Dataset) -> pd.DataFrame:
         rest = [dim for dim in variable.dims if dim != "method"]
         mean = variable.mean(rest, skipna=True) if rest else variable
         columns[f"{name} {_ARROWS[variable.attrs['better']]}"] = mean.values
-    return pd.DataFrame(columns, index=pd.Index(scores["method"].values, name="method"))
+    means = {name: ("method", values) for name, values in columns.items()}
+    return xr.Dataset(means, {"method": scores["method"].values}).to_dataframe()
