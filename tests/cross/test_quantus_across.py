@@ -181,11 +181,11 @@ def test_an_onnx_model(twins, of_torch, tmp_path):
     assert_same(measure(onnx, twins.first, runs), of_torch[list(runs)])
 
 
+@pytest.mark.filterwarnings("error::cfi_core.CFIWarning")
 def test_the_readme(twins, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     given = {"model": twins.keras_model, "images": twins.last, "labels": TARGET}
-    with pytest.warns(cfi.ChoiceWarning, match="'saliency' is offered by"):
-        exec(compile(example, "README.md", "exec"), given)
+    exec(compile(example, "README.md", "exec"), given)
     printed = capsys.readouterr().out
     assert "Relative Representation Stability" in printed and "MPRT ↓" in printed
     assert set(given["scores"].dims) == {"method", "sample", "MPRT layer"}

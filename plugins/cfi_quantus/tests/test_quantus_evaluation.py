@@ -142,6 +142,7 @@ def test_one_of_several_outputs_is_measured():
         ({"attributions": ROWS * np.nan}, cfi.InputError, "no finite numbers"),
         ({"target": lambda outputs: outputs[:, 0]}, cfi.TargetError, "the target is a function"),
         ({"target": 9}, cfi.TargetError, "out of range"),
+        ({"batch_size": 0}, cfi.ArgumentError, "batch_size=0 is no number of samples"),
         ({"channels": "max"}, cfi.ArgumentError, "channels='max' is none of"),
         ({"resize": "cubic"}, cfi.ArgumentError, "resize='cubic' is none of"),
     ],
@@ -178,9 +179,24 @@ def test_masks_have_the_users_axes_without_channels():
     np.testing.assert_allclose(scores["Relevance Mass Accuracy"].values[0], expected, rtol=1e-5)
 
 
-def test_a_table_names_what_a_method_lacks():
-    with pytest.raises(cfi.UnknownMethodError, match="no_such_method"):
-        cfi_quantus.table(make_cnn(), ["no_such_method"], "Sparseness", inputs=make_images(), target=0)
+@pytest.mark.parametrize(
+    ("methods", "error", "match"),
+    [
+        (["no_such_method"], cfi.UnknownMethodError, "no_such_method"),
+        ([], cfi.ArgumentError, "methods is empty"),
+        ({"it": 3}, cfi.ArgumentError, "The method 'it' is a key, or a dict"),
+        ({"it": {"toolset": "plain"}}, cfi.ArgumentError, "The method 'it' is a key, or a dict"),
+        ({"it": {"method_key": "plain_gradient", "plot": True}}, cfi.ArgumentError, "not 'plot'"),
+    ],
+)
+def test_a_table_names_what_a_method_lacks(methods, error, match):
+    with pytest.raises(error, match=match):
+        cfi_quantus.table(make_cnn(), methods, "Sparseness", inputs=make_images(), target=0)
+
+
+def test_one_method_needs_no_label():
+    scores = cfi_quantus.table(make_cnn(), "plain_gradient", "Sparseness", inputs=make_images(), target=0)
+    assert list(scores["method"].values) == ["plain_gradient"]
 
 
 def test_a_table_is_printed_with_arrows():

@@ -18,7 +18,7 @@ from cfi_core.specs import Head, Need
 from cfi_core.subject import Subject, prepare_subject
 from cfi_quantus.alignment import Alignment
 from cfi_quantus.checks import Case
-from cfi_quantus.explanation import Explainer, Explanation, read_explanation
+from cfi_quantus.explanation import Explainer, Explanation, read_explanation, read_method
 from cfi_quantus.layout import CHANNEL, Layout, as_model, channels_first
 from cfi_quantus.library import quantus
 from cfi_quantus.measurement import Measured, Measurement
@@ -132,14 +132,8 @@ def table(
     Raises:
         CFIError: As `cfi.attribute` and `evaluate`.
     """
-    asked = methods if isinstance(methods, Mapping) else {key: key for key in methods}
     seed = secrets.randbits(31) if seed is None else seed
-    explanations = {
-        label: Explanation(
-            label, {"seed": seed, **({"method_key": given} if isinstance(given, str) else given)}, known=True
-        )
-        for label, given in asked.items()
-    }
+    explanations = {label: read_method(label, given, seed) for label, given in _labelled(methods).items()}
     attributions: dict[str, Attribution] = {}
     for label, one in explanations.items():
         found = cfi.attribute(model, inputs=inputs, target=target, **one.arguments)
@@ -159,11 +153,7 @@ def table(
         batch_size=batch_size,
         seed=seed,
     )
-    toolsets = {label: {"toolset": found.toolset} for label, found in attributions.items()}
-    known = {
-        label: Explanation(label, {**one.arguments, **toolsets[label]}, known=True)
-        for label, one in explanations.items()
-    }
+    known = {label: one.by(attributions[label].toolset) for label, one in explanations.items()}
     return question.answer(known)
 
 
@@ -182,6 +172,10 @@ class Question:
     translator: str | Sequence[str] | None
     batch_size: int
     seed: int
+
+    def __post_init__(self) -> None:
+        if type(self.batch_size) is not int or self.batch_size < 1:
+            raise ArgumentError(f"batch_size={self.batch_size!r} is no number of samples: pass 1 or more.")
 
     def answer(self, explanations: Mapping[str, Explanation | None]) -> xr.Dataset:
         """The scores of all metrics for all methods."""
@@ -291,6 +285,15 @@ def _told(attribution: Any) -> dict[str, Any]:
         return {"method": "values that were given"}
     names = ("method", "toolset", "route", "certificate", "explained", "defaults", "applied", "seed", "versions")
     return {name: attribution.provenance[name] for name in names if name in attribution.provenance}
+
+
+def _labelled(methods: Any) -> Mapping[str, Any]:
+    if isinstance(methods, str):
+        return {methods: methods}
+    labelled = methods if isinstance(methods, Mapping) else {str(key): key for key in methods}
+    if not labelled:
+        raise ArgumentError("methods is empty: pass method keys, or a mapping from labels to arguments.")
+    return labelled
 
 
 def _label(attributions: Any) -> str:

@@ -49,6 +49,10 @@ class Explanation:
     arguments: Mapping[str, Any]
     known: bool = False
 
+    def by(self, toolset: str) -> Explanation:
+        """The same, with the toolset that was taken."""
+        return replace(self, arguments={**self.arguments, "toolset": toolset})
+
     def explain(self, model: Any, inputs: Any, target: Any, **other: Any) -> Attribution:
         """Explains with it.
 
@@ -60,6 +64,20 @@ class Explanation:
         if not isinstance(found, Attribution):
             raise ArgumentError(f"{self.label} needs a layer to be explained again: pass explain={{'layer': …}}.")
         return found
+
+
+def read_method(label: str, given: Any, seed: int) -> Explanation:
+    """A method to explain by, as the user names it: a key, or arguments of `cfi.attribute`.
+
+    Raises:
+        ArgumentError: It is neither, or an argument is not one of the method's.
+    """
+    arguments = {"method_key": given} if isinstance(given, str) else given
+    if not isinstance(arguments, Mapping) or "method_key" not in arguments:
+        raise ArgumentError(f"The method {label!r} is a key, or a dict with method_key= and further arguments.")
+    if unknown := sorted(set(arguments) - set(NAMES)):
+        raise ArgumentError(f"The method {label!r} takes {', '.join(NAMES)}, not {', '.join(map(repr, unknown))}.")
+    return Explanation(label, {"seed": seed, **arguments}, known=True)
 
 
 def read_explanation(label: str, attributions: Any, given: Mapping[str, Any] | None) -> Explanation | None:
