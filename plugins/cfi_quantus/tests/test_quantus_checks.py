@@ -152,6 +152,15 @@ def test_completeness_with_quantuss_defaults_says_that_nothing_can_be_complete()
         cfi_quantus.evaluate(make_cnn(3), of, ("Completeness", {"normalise": False}))
 
 
+def test_sufficiency_of_features_that_do_not_vary():
+    model, values = make_linear(np.ones((2, 6))), ROWS * [1, 1, 1, 1, 1, 0]
+    for constant in (values, np.where(np.arange(6) < 5, ROWS, [[1], [-1], [1]])):  # the latter but for its sign
+        with pytest.raises(cfi.MethodError, match="zero for 1 of 6 features"):
+            cfi_quantus.evaluate(model, constant, "Sufficiency", inputs=ROWS, target=0)
+    found = cfi_quantus.evaluate(model, values, ("Sufficiency", {"distance_func": "cosine"}), inputs=ROWS, target=0)
+    assert np.isfinite(found["Sufficiency"]).all()
+
+
 def test_nothing_to_randomise():
     class Scale(nn.Module):
         def __init__(self):

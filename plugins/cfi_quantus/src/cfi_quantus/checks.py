@@ -161,6 +161,7 @@ def _continuity(case: Case) -> None:
 
 def _sufficiency(case: Case) -> None:
     flat = case.values.reshape(len(case.values), -1)
+    flat = np.abs(flat) if case.setting.value("abs") else flat
     if case.setting.value("distance_func") == SEUCLIDEAN and (constant := int((np.ptp(flat, axis=0) == 0).sum())):
         case.refuse(
             f"its distance divides by the variance over samples, which is zero for {constant} of {flat.shape[1]} "
