@@ -33,7 +33,7 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     """
     started, plan, given = perf_counter(), call.plan, call.inputs
     model = prepared.adapter.twin(prepared.model, share_weights=not plan.method.alters_model)
-    carrier = _Carrier(registry, call, prepared, model)
+    carrier = Carrier(registry, call, prepared, model)
     layer = tuple(map(carrier.layer_object, plan.layers))
     # The model's own tensors without a detour through numpy, if they can be used where the method runs.
     values = given.tensors if prepared.adapter.is_tensor(given.tensors[0]) else given.arrays
@@ -67,7 +67,7 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
 
 
 @dataclass(frozen=True, eq=False)
-class _Carrier:
+class Carrier:
     """From the user's model, in whose layout the call is, to the one that runs (a twin, which the toolset may mark)."""
 
     registry: Registry

@@ -156,7 +156,7 @@ def generators(registry: Registry, request: MethodRequest) -> Iterator[bool]:
         _take_generators(registry, turn)
     with turn.extend(Needs(patches)):
         if turn.generators:
-            _seed(registry, request.seed)
+            reseed(registry, request.seed)
         yield turn.generators
 
 
@@ -242,7 +242,8 @@ def _restore(registry: Registry, states: States) -> None:
             adapter.restore_random_state(states[adapter.name])
 
 
-def _seed(registry: Registry, seed: int) -> None:
+def reseed(registry: Registry, seed: int) -> None:
+    """Seeds the global generators of Python, numpy and the loaded frameworks; for a call that has them to itself."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     for adapter in _loaded_adapters(registry):

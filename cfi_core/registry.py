@@ -19,7 +19,17 @@ from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK
 from cfi_core.discovery import DISABLED, PluginInfo, announcements
 from cfi_core.errors import FOREIGN, PluginConflictError, PluginWarning, UnknownMethodError, summary, warn
 from cfi_core.requirements import unmet, version_of
-from cfi_core.specs import ANY, FrameworkSpec, MethodSpec, PlotterSpec, Spec, ToolsetSpec, TranslatorSpec, WriterSpec
+from cfi_core.specs import (
+    ANY,
+    FrameworkSpec,
+    MethodSpec,
+    MetricSpec,
+    PlotterSpec,
+    Spec,
+    ToolsetSpec,
+    TranslatorSpec,
+    WriterSpec,
+)
 from cfi_core.turns import Lock
 from cfi_core.validation import Checked, Refused
 
@@ -69,7 +79,7 @@ class _Slot:
         return f"cfi_{self.table}"
 
     def describe(self, name: Any) -> str:
-        return f"method {name[0]!r} of {name[1]!r}" if isinstance(name, tuple) else f"{self.noun} {name!r}"
+        return f"{self.noun} {name[0]!r} of {name[1]!r}" if isinstance(name, tuple) else f"{self.noun} {name!r}"
 
     def gather(self, implementations: Iterable[pluggy.HookImpl]) -> list[Any]:
         """What a plugin's implementations of the hook return, each name once."""
@@ -97,12 +107,15 @@ _SLOTS = (
     _Slot("translators", TranslatorSpec, "translator"),
     _Slot("plotters", PlotterSpec, "plotter"),
     _Slot("writers", WriterSpec, "file suffix", lambda spec: spec.suffixes),
+    _Slot("metrics", MetricSpec, "metric", lambda spec: ((spec.name, spec.library),)),
 )
 
 
 @dataclass(frozen=True)
 class Registry:
-    """Everything that the loaded plugins offer: specs by name, methods by key and toolset, writers by file suffix.
+    """Everything that the loaded plugins offer, by name.
+
+    Methods are known by key and toolset, metrics by name and library, writers by file suffix.
 
     Attributes:
         manager: Holds the hooks that are called while a call runs.
@@ -119,6 +132,7 @@ class Registry:
     translators: Names[str, TranslatorSpec]
     plotters: Names[str, PlotterSpec]
     writers: Names[str, WriterSpec]
+    metrics: Names[tuple[str, str], MetricSpec]
     origins: Mapping[tuple[str, Hashable], PluginInfo]
     withdrawn: tuple[Withdrawn[Any], ...] = ()
 

@@ -393,7 +393,41 @@ class WriterSpec(Checked):
     requirements: tuple[Requires, ...] = ()
 
 
-Spec = FrameworkSpec | ToolsetSpec | MethodSpec | TranslatorSpec | PlotterSpec | WriterSpec
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec(Checked):
+    """A measure of how good the explanations of a model are.
+
+    Attributes:
+        name: In its library's words: `"Faithfulness Correlation"`.
+        library: Whose words these are; several libraries may offer a metric of one name.
+        category: What it measures, such as `"Faithfulness"`.
+        better: Whether a `"higher"` or a `"lower"` score is that of the better explanation.
+        needs: What it requires of the model.
+        explains: It explains again (perturbed inputs, changed weights, other targets), so it has to know the method
+            and its arguments; one that does not is content with the values.
+        implementation: `"module:function"`, called as `function(model, attributions, name)` with an `Attribution` or a
+            mapping of such, returns an `xarray.Dataset`.
+        requirements: PEP 508 requirements.
+        citation: Paper that defines it.
+    """
+
+    name: Name
+    library: Name
+    category: Name
+    better: Annotated[str, one_of("higher", "lower")]
+    needs: frozenset[Need]
+    implementation: Reference
+    explains: bool = False
+    requirements: tuple[Requires, ...] = ()
+    citation: str = ""
+
+    def __repr__(self) -> str:
+        again = ", explains again" if self.explains else ""
+        needs = ", ".join(sorted(self.needs)) or "the values alone"
+        return f"{self.name:<34} {self.library:<9} {self.category:<14} {self.better} is better, needs {needs}{again}"
+
+
+Spec = FrameworkSpec | ToolsetSpec | MethodSpec | TranslatorSpec | PlotterSpec | WriterSpec | MetricSpec
 
 
 def resolve(implementation: str) -> Any:

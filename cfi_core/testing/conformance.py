@@ -46,7 +46,17 @@ from cfi_core.framework.axes import permute
 from cfi_core.hookspec import ENTRY_POINT_GROUP
 from cfi_core.registry import Registry, registry
 from cfi_core.requirements import unmet
-from cfi_core.specs import ANY, FrameworkSpec, Kind, MethodSpec, PlotterSpec, TranslatorSpec, WriterSpec, resolve
+from cfi_core.specs import (
+    ANY,
+    FrameworkSpec,
+    Kind,
+    MethodSpec,
+    MetricSpec,
+    PlotterSpec,
+    TranslatorSpec,
+    WriterSpec,
+    resolve,
+)
 from cfi_core.testing import use_plugins
 
 
@@ -150,6 +160,8 @@ def _entrance(current: Registry, spec: Any) -> tuple[str, int]:
             return spec.implementation, 1
         case WriterSpec() if not unmet(spec.requirements):
             return spec.implementation, 2
+        case MetricSpec() if not unmet(spec.requirements):
+            return spec.implementation, 3
     return "", 0
 
 

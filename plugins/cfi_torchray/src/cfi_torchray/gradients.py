@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from cfi_core.contract import Axes, MethodRequest, MethodResult
-from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, TargetError, told
+from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, TargetError, summary
 from cfi_core.specs import resolve
-from cfi_core.turns import patching
+from cfi_core.turns import hold_alone
 from cfi_torchray.excitation import orient
 from cfi_torchray.explained import Explained, check_inputs, class_indices, with_own_parameters
 from cfi_torchray.graph import owners, tensors
@@ -39,7 +39,7 @@ def run(request: MethodRequest) -> MethodResult:
     builder = _builder(request)
     if request.exec_args.get(CONTEXT) is None:
         return _run(request, builder)
-    with patching("torch"), originals():  # nobody knows what a context of the user's exchanges
+    with hold_alone("torch"), originals():  # nobody knows what a context of the user's exchanges
         return _run(request, builder)
 
 
@@ -162,7 +162,9 @@ def _gradient(
         raise
     # TorchRay and the user's model and rules raise anything; all of it is the cause.
     except Exception as error:
-        raise MethodError(f"'{request.method.key}' of TorchRay failed ({told(error)}). Check its arguments.") from error
+        raise MethodError(
+            f"'{request.method.key}' of TorchRay failed ({summary(error)}). Check its arguments."
+        ) from error
     return caught[0]
 
 
