@@ -81,7 +81,7 @@ def find_gaps(placed: Placed, seen: Trace, family: Family, changes: Changes) -> 
     return list(gaps | dict.fromkeys(_confused(seen, rules, changes)))
 
 
-def refused(gaps: Sequence[Gap], family: Family, *, canonized: bool = True) -> list[Gap]:
+def hard_gaps(gaps: Sequence[Gap], family: Family, *, canonized: bool = True) -> list[Gap]:
     """Those that make the result another method's; the others are told."""
     worst = {Kind.CONFUSED, Kind.FUNCTION} if canonized else {Kind.CONFUSED}
     return [gap for gap in gaps if family is Family.RECTIFIER or gap.kind in worst]
@@ -90,12 +90,12 @@ def refused(gaps: Sequence[Gap], family: Family, *, canonized: bool = True) -> l
 def explain(key: str, gaps: Sequence[Gap]) -> str:
     """Why a method is refused."""
     return (
-        f"'{key}' has no rule that fits {listed(gaps)}: {gaps[0].why}. Use modules of their own there (nn.ReLU for "
-        "relu), or another method, such as 'integrated_gradients'."
+        f"'{key}' has no rule that fits {list_places(gaps)}: {gaps[0].why}. Use modules of their own there (nn.ReLU "
+        "for relu), or another method, such as 'integrated_gradients'."
     )
 
 
-def listed(gaps: Sequence[Gap]) -> str:
+def list_places(gaps: Sequence[Gap]) -> str:
     """The places, the first three by name."""
     shown = ", ".join(gap.where for gap in gaps[:3])
     return f"{shown} and {len(gaps) - 3} more" if len(gaps) > 3 else shown
