@@ -124,12 +124,18 @@ def _settings(method: ZennitMethod, request: MethodRequest, explained: Explained
             settings.setdefault("occlusion_fn", fill)
     if settings.get(SCORE_DROP):
         inside = settings.get("occlusion_fn", occlude_independent)
-        if inside is occlude_independent or isinstance(inside, partial):
+        if inside is occlude_independent or _keeps_windows(inside):
             settings["occlusion_fn"] = partial(inside, invert=True)
     for name in ("window", "stride"):
         if isinstance(settings.get(name), list):
             settings[name] = tuple(settings[name])
     return settings
+
+
+def _keeps_windows(function: Any) -> bool:
+    """Whether it is Zennit's function, which covers what lies outside of a window unless it is told otherwise."""
+    of_zennit = isinstance(function, partial) and function.func is occlude_independent
+    return of_zennit and "invert" not in function.keywords
 
 
 def _baselines(request: MethodRequest, explained: Explained) -> Tensor:
