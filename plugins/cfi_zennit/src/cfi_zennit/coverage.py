@@ -12,7 +12,7 @@ from zennit.composites import BetaSmooth, DeconvNet, GuidedBackprop
 from zennit.core import BasicHook, Composite, Hook
 from zennit.rules import Pass, ReLUBetaSmooth
 
-from cfi_zennit.canonical import Changes
+from cfi_zennit.canonical import Changes, has_computed_weights
 from cfi_zennit.operations import CHOOSING, LAYOUT, RULED_AS_MODULES, SMOOTH_OR_LINEAR, base_name, operation
 from cfi_zennit.rules import RECTIFIER_RULES, Placed, parts_of, rules_of
 from cfi_zennit.trace import Call, Trace, walk
@@ -79,6 +79,13 @@ def find_gaps(placed: Placed, seen: Trace, family: Family, changes: Changes) -> 
     made = frozenset(seen.reductions if changes.reductions else ())
     gaps = dict.fromkeys(find(seen, ruled, made))
     return list(gaps | dict.fromkeys(_confused(seen, rules, changes)))
+
+
+def find_computed_weights(placed: Placed) -> list[Gap]:
+    """Modules whose weights a rule would not change."""
+    ruled = [one for one in placed.places if isinstance(one.rule, BasicHook) and has_computed_weights(one.module)]
+    why = "its weights are computed from others, which the rule would change in their place"
+    return [Gap(f"module '{one.name}' ({type(one.module).__name__})", why, Kind.CONFUSED) for one in ruled]
 
 
 def hard_gaps(gaps: Sequence[Gap], family: Family, *, canonized: bool = True) -> list[Gap]:

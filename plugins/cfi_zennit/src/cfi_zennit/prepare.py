@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import torch
 from torch import nn
 
 from cfi_core.errors import ArgumentError, CFIError, MethodError, RouteError, summary
-from cfi_zennit.canonical import Canonical, Changes, canonize
-from cfi_zennit.coverage import Family, Gap, family_of, find_gaps
+from cfi_zennit.canonical import Canonical, Changes, canonize, fix_weights
+from cfi_zennit.coverage import Family, Gap, family_of, find_computed_weights, find_gaps
 from cfi_zennit.rules import Place, Placed, composite_of, place
 from cfi_zennit.table import ALL_PARAMETERS, CANONIZE, NAME_MAP
 from cfi_zennit.trace import Trace, is_real, of_whole_numbers, trace
@@ -51,8 +52,13 @@ def prepare(model: nn.Module, inputs: Sequence[Any], chosen: Any, init_args: Map
             module.register_forward_hook(
                 lambda _, args, kwargs, out: of_whole_numbers(args, kwargs, out), with_kwargs=True
             )
+    canonized = bool(init_args.get(CANONIZE, True))
+    if canonized:
+        with torch.no_grad():
+            model(*inputs)  # old weight norms have their weights from the last pass
+        fix_weights(model)
     seen = trace_model(model, inputs)
-    if init_args.get(CANONIZE, True):
+    if canonized:
         canonical = canonize(model, seen)
         reductions = canonical.changes.reductions
         placed = place(composite, seen, canonical.names, list(canonical.modules()), reductions)
@@ -63,6 +69,8 @@ def prepare(model: nn.Module, inputs: Sequence[Any], chosen: Any, init_args: Map
         placed = Placed([Place(name, part, composite.module_map(context, name, part)) for part, name in names.items()])
     family = family_of(composite, placed)
     gaps = find_gaps(placed, seen, family, canonical.changes)
+    if not canonized:
+        gaps += find_computed_weights(placed)
     return Ruled(canonical, placed, family, seen, gaps)
 
 
