@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -318,3 +319,41 @@ def test_a_model_that_is_one_layer() -> None:
     weight, bias = model.weight.detach().numpy(), model.bias.detach().numpy()
     expected = slow.epsilon()(x[0].numpy(), weight, bias, (weight @ x[0].numpy() + bias) * [0, 1])
     np.testing.assert_allclose(relevance(model, "lrp_epsilon_plus", x), expected[None], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+    ],
+)
+def test_weights_that_are_computed_get_the_rule_of_weights(norm: Callable[[nn.Module], nn.Module]) -> None:
+    """Zennit's rules change parameters: of a weight norm these are others, or none, and the rule is another."""
+
+    def network(conv: nn.Module) -> nn.Sequential:
+        return nn.Sequential(conv, nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(72, CLASSES))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model, x = network(norm(nn.Conv2d(2, 3, 3))).train(), images()
+    randomize(model)
+    model.double()
+    with torch.no_grad():
+        model(x)  # spectral norms begin with this
+    model = model.double().eval()
+    plain = network(nn.Conv2d(2, 3, 3)).double().eval()
+    state = {name: value for name, value in model.state_dict().items() if name in plain.state_dict()}
+    plain.load_state_dict(state, strict=False)
+    with torch.no_grad():
+        model(x)
+        plain[0].weight.copy_(model[0].weight)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = attribute(model, "lrp_epsilon_alpha2_beta1", x)
+    np.testing.assert_allclose(found.values, relevance(plain, "lrp_epsilon_alpha2_beta1", x), rtol=1e-8, atol=1e-12)
+    assert found.provenance["applied"]["canonized"]["merged"] == {"1": "0"}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(cfi.MethodError, match="weights are computed from others"):
+        attribute(model, "lrp_epsilon_plus", x, defaults="toolset")

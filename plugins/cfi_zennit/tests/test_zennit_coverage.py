@@ -294,11 +294,20 @@ def test_models_with_several_inputs() -> None:
             return self.fc(torch.relu(self.a(x)) + self.b(y).relu().amax(-1))
 
     model = Two().eval()
-    found = attribute(model, "lrp_epsilon_plus_flat", (vectors(), torch.randn(2, 2, 7)))
+    inputs = (vectors(), torch.randn(2, 2, 7))
+    found = attribute(model, "lrp_epsilon_plus_flat", inputs)
     assert [values.shape for values in found.values] == [(2, 5), (2, 2, 7)]
     assert found.provenance["completeness"]["gap"] < 1e-3
     rules_placed = found.provenance["applied"]["rules"]
     assert rules_placed["a"] == rules_placed["b"] == "Flat"  # both are first layers
+    boxed = attribute(model, "lrp_epsilon_gamma_box", inputs, init_args={"low": (-4.0, -4.0), "high": (4.0, 4.0)})
+    by_name = {"name_map": [("b", rules.ZBox(-4.0, 4.0))]}  # the box is for convolutions
+    for values, others in zip(
+        boxed.values, attribute(model, "lrp_epsilon_plus", inputs, init_args=by_name).values, strict=True
+    ):
+        np.testing.assert_allclose(values, others, rtol=1e-5)
+    with pytest.raises(cfi.ArgumentError, match="one bound for all inputs"):
+        attribute(model, "lrp_epsilon_gamma_box", inputs, init_args={"low": (-4.0, -3.0), "high": (4.0, 4.0)})
     assert all(np.abs(values).max() > 0 for values in found.values)
 
 

@@ -17,11 +17,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from zennit.types import Convolution, Linear
 
 from cfi_zennit.operations import BATCH_NORM, WEIGHTED, base_name
 from cfi_zennit.reductions import AsModules
 from cfi_zennit.trace import Call, Trace
+
+_SOURCES: dict[type, tuple[str, ...]] = {WeightNorm: ("g", "v"), SpectralNorm: ("orig",)}
 
 
 class InTurn(nn.Module):
@@ -105,6 +109,37 @@ def canonize(model: nn.Module, seen: Trace) -> Canonical:
         _replace(model, module, turn)
     names |= dict(zip(seen.modules, changes.reductions, strict=True))
     return Canonical(model, names, changes, seen.modules)
+
+
+def has_computed_weights(module: nn.Module) -> bool:
+    """Whether weights are computed from others before each call (weight or spectral norm, any parametrisation).
+
+    Zennit's rules change parameters, which would be these others, or none.
+    """
+    return parametrize.is_parametrized(module) or any(type(one) in _SOURCES for one in _hooks(module).values())
+
+
+def fix_weights(model: nn.Module) -> None:
+    """Makes computed weights parameters, on a copy with weights of its own."""
+    for module in list(model.modules()):
+        values: dict[str, Tensor] = {}
+        if parametrize.is_parametrized(module):
+            values |= {name: getattr(module, name) for name in module.parametrizations}
+            # Not by torch's own function, which takes the weight from the class, and so from the user's model.
+            module.__class__ = type(module).__mro__[1]
+            del module._modules["parametrizations"]
+        for key, hook in list(_hooks(module).items()):
+            if type(hook) in _SOURCES:
+                values[hook.name] = vars(module).pop(hook.name)
+                del module._forward_pre_hooks[key]
+                for source in _SOURCES[type(hook)]:
+                    del module._parameters[f"{hook.name}_{source}"]
+        for name, value in values.items():
+            setattr(module, name, nn.Parameter(value.detach().clone(), False))
+
+
+def _hooks(module: nn.Module) -> dict[int, Any]:
+    return dict(module._forward_pre_hooks)
 
 
 def plan(model: nn.Module, seen: Trace) -> Changes:

@@ -60,7 +60,7 @@ class Account:
     left: bool = False
 
     @classmethod
-    def opened(cls, rule: str, samples: int, *, known: bool = True) -> Account:
+    def open(cls, rule: str, samples: int, *, known: bool = True) -> Account:
         """An account with nothing on it."""
         return cls(rule, *np.zeros((5, samples)), known=known)  # type: ignore[misc]
 
@@ -159,7 +159,7 @@ class Ledger:
             name, count = f"{place.name} (call {count})", count + 1
         rule = "gradient" if place.rule is None else type(place.rule).__name__
         known = place.rule is None or type(place.rule).backward in (*_TELLING, Pass.backward, Hook.backward)
-        self.accounts[name] = account = Account.opened(rule, self.samples, known=known)
+        self.accounts[name] = account = Account.open(rule, self.samples, known=known)
         self._of_module[place.module] = account
         return account
 
@@ -167,9 +167,9 @@ class Ledger:
         """Has rules that are put on already tell what they absorb."""
         for place, hook in hooks:
             if isinstance(hook, BasicHook) and type(hook).backward in _TELLING:
-                hook.gradient_mapper = self._attended(place.module, hook)
+                hook.gradient_mapper = self._attend_rule(place.module, hook)
 
-    def _attended(self, module: nn.Module, hook: BasicHook) -> Callable[..., Any]:
+    def _attend_rule(self, module: nn.Module, hook: BasicHook) -> Callable[..., Any]:
         mapper = hook.gradient_mapper
 
         def mapped(relevance: Tensor, outputs: Sequence[Tensor]) -> Any:
@@ -177,9 +177,9 @@ class Ledger:
             flat = (gradients,) if isinstance(gradients, Tensor) else tuple(gradients)
             account = self._of_module[module]
             with torch.no_grad():
-                handed = _reduced(hook, [one * other for one, other in zip(outputs, flat, strict=True)])
+                handed = _reduce(hook, [one * other for one, other in zip(outputs, flat, strict=True)])
                 biases = _biases(module, hook, outputs)
-                bias = _reduced(hook, [one * other for one, other in zip(biases, flat, strict=True)])
+                bias = _reduce(hook, [one * other for one, other in zip(biases, flat, strict=True)])
                 self._add(account, "stabilizer", relevance - handed)
                 self._add(account, "bias", bias)
             return gradients
@@ -213,7 +213,7 @@ class Ledger:
         name = f"function {operation(node)}"
 
         def measure(leaving: Any, arriving: Any) -> None:
-            account = self.accounts.setdefault(name, Account.opened("gradient", self.samples))
+            account = self.accounts.setdefault(name, Account.open("gradient", self.samples))
             for relevance in arriving:
                 if relevance is not None:
                     self._arrive(account, relevance)
@@ -271,7 +271,7 @@ class Ledger:
         }
 
 
-def _reduced(hook: BasicHook, contributions: list[Tensor]) -> Tensor:
+def _reduce(hook: BasicHook, contributions: list[Tensor]) -> Tensor:
     """What a rule makes of contributions, which stand for gradients at inputs of one."""
     result: Tensor = hook.reducer([torch.ones_like(one) for one in contributions], contributions)
     return result

@@ -12,7 +12,7 @@ from zennit.composites import BetaSmooth, DeconvNet, GuidedBackprop
 from zennit.core import BasicHook, Composite, Hook
 from zennit.rules import Pass, ReLUBetaSmooth
 
-from cfi_zennit.canonical import Changes
+from cfi_zennit.canonical import Changes, has_computed_weights
 from cfi_zennit.operations import CHOOSING, LAYOUT, RULED_AS_MODULES, SMOOTH_OR_LINEAR, base_name, operation
 from cfi_zennit.rules import RECTIFIER_RULES, Placed, parts_of, rules_of
 from cfi_zennit.trace import Call, Trace, walk
@@ -81,7 +81,14 @@ def find_gaps(placed: Placed, seen: Trace, family: Family, changes: Changes) -> 
     return list(gaps | dict.fromkeys(_confused(seen, rules, changes)))
 
 
-def refused(gaps: Sequence[Gap], family: Family, *, canonized: bool = True) -> list[Gap]:
+def find_computed_weights(placed: Placed) -> list[Gap]:
+    """Modules whose weights a rule would not change."""
+    ruled = [one for one in placed.places if isinstance(one.rule, BasicHook) and has_computed_weights(one.module)]
+    why = "its weights are computed from others, which the rule would change in their place"
+    return [Gap(f"module '{one.name}' ({type(one.module).__name__})", why, Kind.CONFUSED) for one in ruled]
+
+
+def hard_gaps(gaps: Sequence[Gap], family: Family, *, canonized: bool = True) -> list[Gap]:
     """Those that make the result another method's; the others are told."""
     worst = {Kind.CONFUSED, Kind.FUNCTION} if canonized else {Kind.CONFUSED}
     return [gap for gap in gaps if family is Family.RECTIFIER or gap.kind in worst]
@@ -90,12 +97,12 @@ def refused(gaps: Sequence[Gap], family: Family, *, canonized: bool = True) -> l
 def explain(key: str, gaps: Sequence[Gap]) -> str:
     """Why a method is refused."""
     return (
-        f"'{key}' has no rule that fits {listed(gaps)}: {gaps[0].why}. Use modules of their own there (nn.ReLU for "
-        "relu), or another method, such as 'integrated_gradients'."
+        f"'{key}' has no rule that fits {list_places(gaps)}: {gaps[0].why}. Use modules of their own there (nn.ReLU "
+        "for relu), or another method, such as 'integrated_gradients'."
     )
 
 
-def listed(gaps: Sequence[Gap]) -> str:
+def list_places(gaps: Sequence[Gap]) -> str:
     """The places, the first three by name."""
     shown = ", ".join(gap.where for gap in gaps[:3])
     return f"{shown} and {len(gaps) - 3} more" if len(gaps) > 3 else shown

@@ -12,7 +12,7 @@ from zennit.layer import Sum
 from cfi_core.contract import GuardRequest, Miss
 from cfi_core.errors import MethodError
 from cfi_zennit.canonical import plan
-from cfi_zennit.coverage import Gap, Kind, explain, family_of, find_gaps, refused
+from cfi_zennit.coverage import Gap, Kind, explain, family_of, find_gaps, hard_gaps
 from cfi_zennit.prepare import apply_canonizers, is_function, refuse_function, trace_model
 from cfi_zennit.rules import Placed, composite_of, place
 from cfi_zennit.table import ALL_PARAMETERS, CANONIZE, COMPOSITE, METHODS, NAME_MAP
@@ -71,7 +71,7 @@ def check(request: GuardRequest) -> tuple[Miss, ...]:
         names = {module: name for name, module in model.named_modules()}
         placed = place(composite, seen, names, names)
         family = family_of(composite, placed)
-        gaps = refused(find_gaps(placed, seen, family, plan(model, seen)), family)
+        gaps = hard_gaps(find_gaps(placed, seen, family, plan(model, seen)), family)
         _keep_rules(method.key, placed, gaps)
     return tuple(Miss(gap.where, explain(method.key, [gap])) for gap in gaps)
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import torch
 from torch import nn
 
-from cfi_core.errors import CFIError, MethodError, RouteError, summary
-from cfi_zennit.canonical import Canonical, Changes, canonize
-from cfi_zennit.coverage import Family, Gap, family_of, find_gaps
+from cfi_core.errors import ArgumentError, CFIError, MethodError, RouteError, summary
+from cfi_zennit.canonical import Canonical, Changes, canonize, fix_weights
+from cfi_zennit.coverage import Family, Gap, family_of, find_computed_weights, find_gaps
 from cfi_zennit.rules import Place, Placed, composite_of, place
 from cfi_zennit.table import ALL_PARAMETERS, CANONIZE, NAME_MAP
 from cfi_zennit.trace import Trace, is_real, of_whole_numbers, trace
@@ -43,6 +44,7 @@ def prepare(model: nn.Module, inputs: Sequence[Any], chosen: Any, init_args: Map
         MethodError: The model fails on the inputs, or no rule attaches.
     """
     settings = {name: init_args.get(name) for name in (*ALL_PARAMETERS, NAME_MAP) if name != "canonizers"}
+    settings |= {name: _one_bound(name, settings.get(name)) for name in ("low", "high")}
     composite = composite_of(chosen, settings, model)
     apply_canonizers([*composite.canonizers, *(init_args.get("canonizers") or ())], model)
     if not any(map(is_real, inputs)):
@@ -50,8 +52,13 @@ def prepare(model: nn.Module, inputs: Sequence[Any], chosen: Any, init_args: Map
             module.register_forward_hook(
                 lambda _, args, kwargs, out: of_whole_numbers(args, kwargs, out), with_kwargs=True
             )
+    canonized = bool(init_args.get(CANONIZE, True))
+    if canonized:
+        with torch.no_grad():
+            model(*inputs)  # old weight norms have their weights from the last pass
+        fix_weights(model)
     seen = trace_model(model, inputs)
-    if init_args.get(CANONIZE, True):
+    if canonized:
         canonical = canonize(model, seen)
         reductions = canonical.changes.reductions
         placed = place(composite, seen, canonical.names, list(canonical.modules()), reductions)
@@ -62,7 +69,21 @@ def prepare(model: nn.Module, inputs: Sequence[Any], chosen: Any, init_args: Map
         placed = Placed([Place(name, part, composite.module_map(context, name, part)) for part, name in names.items()])
     family = family_of(composite, placed)
     gaps = find_gaps(placed, seen, family, canonical.changes)
+    if not canonized:
+        gaps += find_computed_weights(placed)
     return Ruled(canonical, placed, family, seen, gaps)
+
+
+def _one_bound(name: str, value: Any) -> Any:
+    """A bound of a box for all inputs; of a tuple, Zennit would make one array, whose first axis are the samples."""
+    if not isinstance(value, tuple):
+        return value
+    if all(isinstance(one, int | float) and one == value[0] for one in value):
+        return value[0]
+    raise ArgumentError(
+        f"{name} is one bound for all inputs. Where they have several, put a rule on the first layer of each: "
+        "init_args={'name_map': [((name,), zennit.rules.ZBox(low, high))]}."
+    )
 
 
 def _stand_in(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:

@@ -27,7 +27,7 @@ from cfi_core.errors import (
 )
 from cfi_zennit.attributors import AtLayers, ScoreDrop
 from cfi_zennit.conservation import Ledger
-from cfi_zennit.coverage import Family, explain, listed, refused, rules_by_gradient
+from cfi_zennit.coverage import Family, explain, hard_gaps, list_places, rules_by_gradient
 from cfi_zennit.draws import OwnGenerator
 from cfi_zennit.marks import without_marks
 from cfi_zennit.prepare import Ruled, is_function, prepare, refuse_function
@@ -99,9 +99,9 @@ def _run_plain(method: ZennitMethod, request: MethodRequest) -> MethodResult:
     occluding = method.attributor == "Occlusion"
     model, usual = (Column(explained), as_it_is) if occluding else (explained, ones)
     attributor = _attributor(method, settings)(model=model, attr_output=_start(request, usual), **settings)
-    _, packed = _call(method, attributor, _packed(explained), request)
+    _, packed = _call(method, attributor, _pack(explained), request)
     values = explained.unpack(packed.detach())
-    return MethodResult(_of_inputs(method, explained, values), Axes.INPUT, applied=_applied(method, settings))
+    return MethodResult(_of_inputs(method, explained, values), Axes.INPUT, applied=_list_settings(method, settings))
 
 
 def _attributor(method: ZennitMethod, settings: dict[str, Any]) -> Any:
@@ -124,12 +124,18 @@ def _settings(method: ZennitMethod, request: MethodRequest, explained: Explained
             settings.setdefault("occlusion_fn", fill)
     if settings.get(SCORE_DROP):
         inside = settings.get("occlusion_fn", occlude_independent)
-        if inside is occlude_independent or isinstance(inside, partial):
+        if inside is occlude_independent or _keeps_windows(inside):
             settings["occlusion_fn"] = partial(inside, invert=True)
     for name in ("window", "stride"):
         if isinstance(settings.get(name), list):
             settings[name] = tuple(settings[name])
     return settings
+
+
+def _keeps_windows(function: Any) -> bool:
+    """Whether it is Zennit's function, which covers what lies outside of a window unless it is told otherwise."""
+    of_zennit = isinstance(function, partial) and function.func is occlude_independent
+    return of_zennit and "invert" not in function.keywords
 
 
 def _baselines(request: MethodRequest, explained: Explained) -> Tensor:
@@ -174,7 +180,7 @@ def _run_with_rules(method: ZennitMethod, request: MethodRequest) -> MethodResul
     else:
         kind = getattr(zennit.attribution, method.attributor)
         attributor = kind(model=explained, composite=ruled.placed, attr_output=begin, **settings)
-    values = _go_back(method, attributor, ruled, ledger, _packed(explained), request)
+    values = _go_back(method, attributor, ruled, ledger, _pack(explained), request)
     apart = _apart(ruled)
     _tell(method, ruled, ledger, canonized)
     return MethodResult(
@@ -183,7 +189,7 @@ def _run_with_rules(method: ZennitMethod, request: MethodRequest) -> MethodResul
         else _of_inputs(method, explained, explained.unpack(values.detach())),
         Axes.LAYER if layers else Axes.INPUT,
         extras={"conservation": ledger.report()} if ledger is not None else {},
-        applied=_applied(method, settings) | _told(ruled, apart, request),
+        applied=_list_settings(method, settings) | _describe(ruled, apart, request),
         absorbed=_absorbed(ledger, layers, ruled.seen),
     )
 
@@ -232,7 +238,7 @@ def _judge(method: ZennitMethod, ruled: Ruled, *, canonized: bool) -> None:
             f"'{method.key}': no rule of the composite fits a module that runs, so the result would be the plain "
             "gradient. Use 'saliency', which says so, or a composite with rules for the modules of this model."
         )
-    if hard := refused(ruled.gaps, ruled.family, canonized=canonized):
+    if hard := hard_gaps(ruled.gaps, ruled.family, canonized=canonized):
         raise MethodError(explain(method.key, hard))
 
 
@@ -241,7 +247,7 @@ def _tell(method: ZennitMethod, ruled: Ruled, ledger: Ledger | None, canonized: 
     leaks = ledger.leaks() if ledger is not None else {}
     parts = []
     if ruled.gaps:
-        parts.append(f"no rule matches {listed(ruled.gaps)}, where Zennit takes the plain gradient")
+        parts.append(f"no rule matches {list_places(ruled.gaps)}, where Zennit takes the plain gradient")
     if leaks:
         accounts = ledger.accounts if ledger is not None else {}
         shown = [f"'{name}' ({accounts[name].rule}, {share:.1%})" for name, share in list(leaks.items())[:3]]
@@ -327,7 +333,7 @@ def _start(request: MethodRequest, usual: Start) -> Start:
     return start
 
 
-def _packed(explained: Explained) -> Tensor | None:
+def _pack(explained: Explained) -> Tensor | None:
     if not explained.places:
         return None
     # Contiguous, so that the noise of SmoothGrad, which is drawn in the order of memory, is that of each axis.
@@ -349,13 +355,13 @@ def _call(method: ZennitMethod, attributor: Any, packed: Any, request: MethodReq
         ) from error
 
 
-def _applied(method: ZennitMethod, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _list_settings(method: ZennitMethod, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"class": f"zennit.attribution.{method.attributor}"} | {
         name: _plain(value) for name, value in settings.items()
     }
 
 
-def _told(ruled: Ruled, apart: float, request: MethodRequest) -> dict[str, Any]:
+def _describe(ruled: Ruled, apart: float, request: MethodRequest) -> dict[str, Any]:
     """Composite, the rule of each layer and what was changed."""
     changes = ruled.model.changes
     rules = {place.name: type(place.rule).__name__ for place in ruled.placed.places if place.rule is not None}
