@@ -89,10 +89,13 @@ class TestBridgeToPrint(BridgeConformance):
         return np.random.default_rng(2).normal(size=(2, 3, 5, 7))
 
 
+SLOW = {"test_two_processes_give_the_same_bytes", "test_two_hundred_calls_leave_nothing_in_memory"}
+
+
 def failures(conformance: type) -> str:
-    """What the tests of a conformance class say that fail."""
+    """What the tests of a conformance class say that fail; those that take long have tests of their own."""
     found = []
-    for name in [name for name in dir(conformance) if name.startswith("test_")]:
+    for name in [name for name in dir(conformance) if name.startswith("test_") and name not in SLOW]:
         try:
             getattr(conformance(), name)()
         except Exception as error:  # noqa: BLE001 - an error fails a test as well as a failed assertion
@@ -335,7 +338,7 @@ def test_the_kit_tells_a_toolset_that_is_not_all_tested(run):
         toolset = "stamps"
 
     told = [line.partition(": ")[2] for line in failures(Absent).splitlines()]
-    assert len(told) == 6 and set(told) == {"no plugin offers a method of 'stamps'"}
+    assert len(told) == 7 and set(told) == {"no plugin offers a method of 'stamps'"}
 
     class Uncited(TestPress):
         toolset = "stamps"
@@ -435,7 +438,7 @@ def test_the_kit_tells_a_bridge_that_nobody_offers():
         translator = "bridge-to-prnit"
 
     told = [line.partition(": ")[2] for line in failures(Misspelt).splitlines()]
-    assert len(told) == 2 and all(
+    assert len(told) == 3 and all(
         line.startswith("no plugin offers the bridge 'bridge-to-prnit'; there") for line in told
     )
 
