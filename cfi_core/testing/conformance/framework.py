@@ -115,14 +115,15 @@ class FrameworkConformance(SampleConformance):
         assert len(set(prints)) == len(prints)
 
     def test_layers_are_found_by_name_and_by_object(self) -> None:
-        """Each has its activation, for any number of samples, and its gradient."""
+        """And give activations of the shapes that they are told with."""
         adapter, model, inputs = self._adapter(), self._load(self.make_model()), self.make_inputs()
         tensors = (adapter.tensor(inputs, model),)
         layers = adapter.layers(model, tensors)
         assert layers or not self._offers(Need.LAYER), "the framework offers layers, and the model has none"
         for layer in layers:
             for reference in (layer.name, adapter.layer_object(model, layer.name)):
-                assert adapter.layer_name(model, reference) == layer.name
+                found = adapter.layer_name(model, reference)
+                assert found == layer.name, f"layer {layer.name!r}, given as {type(reference).__name__}, is {found!r}"
         activations = adapter.activations(model, tensors)
         assert set(activations) <= {layer.name for layer in layers}
         for layer in layers:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from typing import Any, ClassVar
@@ -102,10 +103,11 @@ class PlotterConformance:
         """The attribution, the process, matplotlib's settings and the user's own figures."""
         for attribution in self.attributions():
             self.draw(attribution)  # a first picture may import matplotlib, which changes the process
-            values, inputs, state = deepcopy(attribution.parts), deepcopy(attribution.inputs), _matplotlib_state()
-            with unchanged_process(self.plotter):
+            values, inputs = deepcopy(attribution.parts), deepcopy(attribution.inputs)
+            with _figure_of_the_user(), unchanged_process(self.plotter):
+                state = _matplotlib_state()
                 self.draw(attribution)
-            left = differences(state, _matplotlib_state())
+                left = differences(state, _matplotlib_state())
             assert not left, f"{self.plotter} changed {', '.join(left)}"
             for (found, _), (expected, _) in zip(attribution.parts, values, strict=True):
                 np.testing.assert_array_equal(found, expected, err_msg=f"{self.plotter} changed the values")
@@ -138,9 +140,22 @@ class PlotterConformance:
 
 
 def _matplotlib_state() -> dict[str, Any]:
-    """Settings, and the figures that the user holds through pyplot; of what is imported alone."""
+    """Settings, and what the user holds through pyplot; of what is imported alone."""
     matplotlib, pyplot = (sys.modules.get(name) for name in ("matplotlib", "matplotlib.pyplot"))
-    settings = {} if matplotlib is None else {"matplotlib's settings": dict(matplotlib.rcParams)}
+    # Past rcParams' own access, which imports pyplot to find a backend.
+    settings = {} if matplotlib is None else {"matplotlib's settings": dict(dict.items(matplotlib.rcParams))}
     if pyplot is None:
         return settings
-    return {**settings, "the figures of pyplot": pyplot.get_fignums(), "interactive mode": pyplot.isinteractive()}
+    figures = [(number, len(pyplot.figure(number).axes)) for number in pyplot.get_fignums()]
+    return {**settings, "the figures of pyplot": figures, "interactive mode": pyplot.isinteractive()}
+
+
+@contextmanager
+def _figure_of_the_user() -> Iterator[None]:
+    """One that is open and the current one, if pyplot is imported."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    figure = None if pyplot is None else pyplot.figure()
+    yield
+    if pyplot is not None:
+        assert pyplot.gcf() is figure, "another figure is the current one"
+        pyplot.close(figure)
