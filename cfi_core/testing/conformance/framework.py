@@ -139,7 +139,7 @@ class FrameworkConformance(SampleConformance):
         for names in dict.fromkeys(((), *((name,) for name in activations))):
             runner, values = adapter.runner(twin, tensors, names), list(tensors)
             for stage in range(len(runner.layers) + 1):
-                values.extend(runner.run(stage, values))
+                values.extend(runner.run(stage, tuple(values)))
             found = [adapter.to_numpy(value) for value in values[1:]]
             expected = [*(activations[name] for name in runner.layers), *self._outputs(adapter, twin, inputs)]
             assert sorted(runner.layers) == sorted(names) and len(found) == len(expected)
@@ -228,7 +228,7 @@ class FrameworkConformance(SampleConformance):
         """The gradient at the input, carried back through the stages of a runner."""
         runner, values, pullbacks = adapter.runner(model, tensors, names), list(tensors), []
         for stage in range(len(runner.layers) + 1):
-            results, pullback = runner.linearize(stage, values)
+            results, pullback = runner.linearize(stage, tuple(values))
             pullbacks.append(pullback)
             values.extend(results)
         cotangents: list[Any] = [adapter.tensor(array, model) for array in drawn]
