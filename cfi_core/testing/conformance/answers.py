@@ -14,8 +14,8 @@ from cfi_core.specs import Kind, MethodSpec, Need, Total
 from cfi_core.testing.conformance.toolset import Methods
 
 SAMPLES, CLASSES = 3, 4
-CLASS = [2, 0, 1]
-"""What is explained of each sample."""
+CLASS = [2, 0, 2]
+"""What is explained of each sample: of two the same."""
 DEAD, ALIKE = 1, (2, 4)
 """Places, counted along all axes of a sample, of an input without influence, and of two that nothing tells apart."""
 ROUNDING = 1e-6

@@ -13,7 +13,13 @@ from sklearn import ensemble
 from torch import nn
 
 import cfi_core as cfi
-from cfi_core.testing.conformance import KnownAnswerConformance, Law, PlotterConformance, ToolsetConformance
+from cfi_core.testing.conformance import (
+    FrameworkConformance,
+    KnownAnswerConformance,
+    Law,
+    PlotterConformance,
+    ToolsetConformance,
+)
 
 ROWS = np.random.default_rng(3).normal(size=(200, 4))
 LABELS = (ROWS[:, 0] * ROWS[:, 1] + ROWS[:, 2] > 0).astype(int)
@@ -60,10 +66,25 @@ class TestTrees(ToolsetConformance):
         return ROWS[100:103]
 
 
-TestBar, TestBeeswarm, TestWaterfall, TestImage = (
-    type(f"Test{name.title()}", (PlotterConformance,), {"plotter": f"shap-{name}"})
-    for name in ("bar", "beeswarm", "waterfall", "image")
-)
+class TestFramework(FrameworkConformance):
+    framework, linear = "trees", False
+    make_model, make_inputs = TestTrees.make_model, TestTrees.make_inputs
+
+
+class TestBar(PlotterConformance):
+    plotter = "shap-bar"
+
+
+class TestBeeswarm(PlotterConformance):
+    plotter = "shap-beeswarm"
+
+
+class TestWaterfall(PlotterConformance):
+    plotter = "shap-waterfall"
+
+
+class TestImage(PlotterConformance):
+    plotter = "shap-image"
 
 
 def shapley_values(function: Any, x: np.ndarray, baselines: np.ndarray) -> np.ndarray:

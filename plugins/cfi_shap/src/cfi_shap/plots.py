@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import shap
 
-from cfi_core.attribution import Attribution
+from cfi_core import Attribution
 
 _LOCK = threading.Lock()
 

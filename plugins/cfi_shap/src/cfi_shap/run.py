@@ -65,7 +65,8 @@ def _deep(request: MethodRequest, score: Score, inputs: list[Tensor], baselines:
 
 
 def _gradient(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Sequence[Any]:
-    return shap.GradientExplainer(score, baselines).shap_values(inputs, rseed=request.seed, **request.exec_args)
+    found = shap.GradientExplainer(score, baselines).shap_values(inputs, rseed=request.seed, **request.exec_args)
+    return found if len(inputs) > 1 else [found]
 
 
 def _kernel(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Sequence[Any]:
