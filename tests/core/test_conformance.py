@@ -231,6 +231,18 @@ class TestAffine(FrameworkConformance):
         return Affine(weights, bias)
 
 
+class TestFunctions(TestAffine):
+    """Functions of arrays, which core itself knows."""
+
+    framework = "numpy"
+
+    def make_model(self) -> Any:
+        return super().make_model().__call__
+
+    def make_linear_model(self, weights: np.ndarray, bias: np.ndarray) -> Any:
+        return lambda x: Affine(weights, bias)(x)
+
+
 @pytest.mark.parametrize(
     ("key", "values", "match"),
     [

@@ -1,8 +1,10 @@
 """The kit for plugin authors: the fake plugin passes, every planted fault is told; and the hooks are all documented."""
 
 import inspect
+import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -355,6 +357,23 @@ def converted(model, **changes):
     return Converted(Print(model.mix, model.head), **fields)
 
 
+HELD: list = []
+
+
+def another(model):
+    return Converted(Print(model.mix, model.head * (1 + 1e-9 * np.random.default_rng().random())), ((0, 2, 3, 1),))
+
+
+def remembered(model):
+    HELD.append([[], [], []])
+    return converted(model)
+
+
+def announced(model):
+    os.environ["CFI_PLANTED"] = str(time.monotonic())
+    return converted(model)
+
+
 @pytest.mark.parametrize(
     ("function", "match"),
     [
@@ -370,9 +389,13 @@ def converted(model, **changes):
         (lambda model, inputs: Converted(None), "no model"),
         (lambda model, inputs: sys.exit("licence"), r"planted of dist-of-planted 1\.0 failed .*SystemExit: licence"),
         (lambda model: None, "TypeError"),
+        (lambda model, inputs: another(model), "planted makes another model each time"),
+        (lambda model, inputs: remembered(model), r"planted: 10 rounds leave [2-9]\d objects behind"),
+        (lambda model, inputs: announced(model), "planted changed the process: the environment"),
     ],
 )
-def test_the_kit_tells_faults_of_a_conversion(run, function, match):
+def test_the_kit_tells_faults_of_a_conversion(run, monkeypatch, function, match):
+    monkeypatch.setenv("CFI_PLANTED", "")
     run(function)
 
     class Faulty(TestPaintToPrint):
@@ -392,6 +415,11 @@ def test_the_kit_notices_an_unfaithful_translator():
 
 def bridged(request: BridgeRequest, **changes) -> Converted:
     return replace(fake.as_print(request), **changes)
+
+
+class Steep(fake.BridgedPrint):
+    def gradients(self, images, cotangent):
+        return {name: 1.01 * gradient for name, gradient in super().gradients(images, cotangent).items()}
 
 
 def with_layers(request: BridgeRequest, change: Callable[[dict], dict]) -> Converted:
@@ -417,6 +445,7 @@ def with_layers(request: BridgeRequest, change: Callable[[dict], dict]) -> Conve
             "layer 'mix' is another one",
         ),
         (lambda request: bridged(request, output_axes=((1, 0),)), "output 0 is another one"),
+        (lambda request: bridged(request, model=Steep(request)), "the gradient for 1 samples is another one"),
         (lambda request: bridged(request, output_axes=(None, None)), "2 outputs, where there are 1"),
         (lambda request: None, "a NoneType where a Converted is expected"),
         (lambda request: sys.exit("licence"), "SystemExit: licence"),

@@ -12,7 +12,6 @@ from torch import nn
 
 from cfi_captum.table import METHODS
 from cfi_core.testing.conformance import KnownAnswerConformance, Law, ToolsetConformance
-from cfi_core.testing.conformance.answers import SAMPLING
 
 _GENERATOR = np.random.default_rng(5)
 BASELINES = _GENERATOR.normal(size=(3, *IMAGE)).astype(np.float32)
@@ -61,7 +60,7 @@ class TestAnswers(KnownAnswerConformance):
         "guided_grad_cam": Law.NONE,  # needs a convolution
         "lime": Law.NONE,  # a regularised fit
     }
-    sampling = SAMPLING | {"noise_tunnel"}
+    sampling = KnownAnswerConformance.sampling | {"noise_tunnel"}
     within: ClassVar = {"kernel_shap": 1e-5}  # a fit in single precision
     arguments: ClassVar = {"occlusion": {"exec_args": {"sliding_window_shapes": (1,)}}}
 
