@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from cfi_core.discovery import announcements
 from cfi_core.hookspec import ENTRY_POINT_GROUP
+from cfi_core.registry import registry
 from cfi_core.testing.conformance import PluginConformance
 
 FOLDERS = Path(__file__).parents[2] / "plugins"
@@ -25,3 +27,21 @@ def test_our_plugins_conform(name: str, check: str) -> None:
         distribution = name
 
     getattr(Ours(), check)()
+
+
+OFFERED = [
+    (word, name)
+    for word, table in (("toolset", "toolsets"), ("framework", "frameworks"), ("plotter", "plotters"))
+    for (kind, name), plugin in registry().origins.items()
+    if kind == table and (FOLDERS / plugin.distribution.replace("-", "_") / "tests").exists()
+]
+
+
+@pytest.mark.parametrize(("word", "name"), OFFERED)
+def test_all_that_our_plugins_offer_is_tested_by_the_kit(word: str, name: str) -> None:
+    """A toolset on models with known answers too, unless there are no linear models."""
+    texts = [path.read_text() for path in FOLDERS.glob("*/tests/*.py")]
+    found = [text for text in texts if re.search(rf'^    {word}(, linear)? = "{name}"', text, re.MULTILINE)]
+    answers = word == "toolset" and name != "shap-trees"
+    for wanted in (f"{word.title()}Conformance", *(["KnownAnswerConformance"] if answers else [])):
+        assert any(wanted in text for text in found), f"no test of {name} inherits {wanted}"

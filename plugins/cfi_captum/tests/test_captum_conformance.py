@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from captum._utils.models.linear_model import SkLearnRidge
 from captum_models import IMAGE, SmallCNN
+from torch import nn
 
 from cfi_captum.table import METHODS
-from cfi_core.testing.conformance import ToolsetConformance
+from cfi_core.testing.conformance import KnownAnswerConformance, Law, ToolsetConformance
 
 _GENERATOR = np.random.default_rng(5)
 BASELINES = _GENERATOR.normal(size=(3, *IMAGE)).astype(np.float32)
@@ -47,3 +48,30 @@ class TestCaptum(ToolsetConformance):
 
     def make_inputs(self) -> np.ndarray:
         return np.random.default_rng(6).normal(size=(2, *IMAGE)).astype(np.float32)
+
+
+class TestAnswers(KnownAnswerConformance):
+    toolset = "captum"
+    laws: ClassVar = {
+        "occlusion": Law.ABLATION,
+        "lrp": Law.INPUT_X_GRADIENT,  # with the epsilon rule, which a bias takes nothing of at the first layer
+        "noise_tunnel": Law.GRADIENT,
+        "feature_permutation": Law.NONE,  # depends on the other samples
+        "guided_grad_cam": Law.NONE,  # needs a convolution
+        "lime": Law.NONE,  # a regularised fit
+    }
+    sampling = KnownAnswerConformance.sampling | {"noise_tunnel"}
+    within: ClassVar = {"kernel_shap": 1e-5}  # a fit in single precision
+    arguments: ClassVar = {"occlusion": {"exec_args": {"sliding_window_shapes": (1,)}}}
+
+    def make_linear_model(self, weights: np.ndarray, bias: np.ndarray) -> nn.Module:
+        return layer(weights, bias).eval()
+
+    def make_rectified_model(self, hidden: np.ndarray, head: np.ndarray) -> nn.Module:
+        return nn.Sequential(layer(hidden), nn.ReLU(), layer(head)).eval()
+
+
+def layer(weights: np.ndarray, bias: np.ndarray | None = None) -> nn.Linear:
+    made = nn.Linear(*reversed(weights.shape), bias=bias is not None, dtype=torch.float64)
+    made.load_state_dict({name: torch.tensor(v) for name, v in (("weight", weights), ("bias", bias)) if v is not None})
+    return made

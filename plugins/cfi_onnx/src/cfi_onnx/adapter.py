@@ -135,9 +135,9 @@ class OnnxAdapter(FrameworkAdapter):
         return tuple(Layer(name, node.op_type, shapes.get(name)) for name, node in _named_nodes(model))
 
     def layer_name(self, model: onnx.ModelProto, reference: Any) -> str | None:
-        """Name of a node, or of the tensor that it gives."""
+        """Name of a node: that of the node itself, or of the tensor that it gives."""
         for name, node in _named_nodes(model):
-            if isinstance(reference, str) and reference in (name, *node.output):
+            if reference in (name, *node.output) if isinstance(reference, str) else reference == node:
                 return name
         return None
 

@@ -2,20 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import ToolsetSpec
+from cfi_core.specs import (
+    Completeness,
+    Defaults,
+    FrameworkSpec,
+    Kind,
+    MethodSpec,
+    Need,
+    PlotterSpec,
+    ToolsetSpec,
+    Total,
+)
+
+_SHAP, _HOME = "shap>=0.51", "https://shap.readthedocs.io"
+_LUNDBERG = "Lundberg and Lee 2017, A Unified Approach to Interpreting Model Predictions"
+_TREES = "Lundberg et al. 2020, From Local Explanations to Global Understanding with Explainable AI for Trees"
+_FORWARD, _GRADIENT = frozenset({Need.FORWARD}), frozenset({Need.FORWARD, Need.INPUT_GRADIENT})
+_OWEN, _MEAN = Completeness(total=Total.DIFFERENCE), Completeness(total=Total.MEAN_DIFFERENCE)
+_DRAWN = Completeness(total=Total.MEAN_DIFFERENCE, unmeasured="the sum holds in expectation only: points are drawn")
+_ENSEMBLES = ("RandomForest", "ExtraTrees", "GradientBoosting", "HistGradientBoosting")
+_SKLEARN = [("tree", "DecisionTree"), ("tree", "ExtraTree"), *(("ensemble", name) for name in _ENSEMBLES)]
+
+
+@hookimpl
+def cfi_frameworks() -> Iterable[FrameworkSpec]:
+    """Trees and their ensembles, which core would take for functions of arrays: TreeExplainer looks into them."""
+    types = [(f"sklearn.{part}", name + kind) for part, name in _SKLEARN for kind in ("Classifier", "Regressor")]
+    yield FrameworkSpec(
+        name="trees",
+        models="a tree or an ensemble of trees of scikit-learn, XGBoost or LightGBM",
+        model_types=(*types, ("xgboost", "XGBModel"), ("lightgbm", "LGBMModel")),
+        tensor_types=(),
+        adapter="cfi_shap.trees:TreeAdapter",
+        module="shap",
+        offers=_FORWARD,
+        without_gradients="Trees have outputs only: use 'tree_shap', or a perturbation method such as 'kernel_shap'.",
+    )
 
 
 @hookimpl
 def cfi_toolsets() -> Iterable[ToolsetSpec]:
-    """SHAP."""
-    return [
-        ToolsetSpec(
-            name="shap",
-            framework="torch",
-            requirements=("shap>=0.51",),
-            homepage="https://shap.readthedocs.io",
-        )
-    ]
+    """SHAP on torch models, where it draws from numpy's generator, and on trees."""
+    yield ToolsetSpec(name="shap", framework="torch", requirements=(_SHAP, "torch>=2.13"), homepage=_HOME)
+    yield ToolsetSpec(name="shap-trees", framework="trees", requirements=(_SHAP,), homepage=_HOME, patches=())
+
+
+@hookimpl
+def cfi_methods() -> Iterable[MethodSpec]:
+    """One for each explainer."""
+    drawn, halves, kernel = {"nsamples": 200}, {"max_evals": 500}, {"nsamples": "auto", "l1_reg": False}
+    optional: Any = {"required": ("inputs",), "optional": ("target", "baselines")}
+    trees: Any = {"toolset": "shap-trees", "implementation": "cfi_shap.trees:tree_shap", "citation": _TREES}
+    yield _method("deep_lift_shap", _MEAN, needs=_GRADIENT | {Need.MODULES})
+    yield _method("gradient_shap", _DRAWN, drawn, drawn, needs=_GRADIENT)
+    yield _method("kernel_shap", _MEAN, kernel, kernel | {"l1_reg": "num_features(10)"})
+    yield _method("partition_shap", _OWEN, halves, halves, **optional)
+    yield _method("tree_shap", _MEAN, **trees)
+
+
+@hookimpl
+def cfi_plotters() -> Iterable[PlotterSpec]:
+    """SHAP's own plots."""
+    features, pictures = ("sample", "feature"), ("sample", "height", "width")
+    for name, accepts in {"bar": features, "beeswarm": features, "waterfall": features, "image": pictures}.items():
+        draw = f"cfi_shap.plots:draw_{name}"
+        yield PlotterSpec(name=f"shap-{name}", implementation=draw, accepts=accepts, requirements=(_SHAP, "matplotlib"))
+
+
+def _method(
+    key: str, promise: Completeness, raw: Mapping[str, Any] = {}, usual: Mapping[str, Any] = {}, **fields: Any
+) -> MethodSpec:
+    common: dict[str, Any] = {"toolset": "shap", "implementation": "cfi_shap.run:run", "citation": _LUNDBERG}
+    common |= {"needs": _FORWARD, "required": ("inputs", "baselines"), "optional": ("target",), **fields}
+    common |= {"exec_args": tuple(raw), "defaults": Defaults(raw=raw, toolset=usual)}
+    return MethodSpec(key=key, kind=Kind.ATTRIBUTION, completeness=promise, **common)

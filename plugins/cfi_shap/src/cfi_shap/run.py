@@ -1,0 +1,115 @@
+"""SHAP's explainers on torch models: each is run once for each target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import shap
+import torch
+from torch import Tensor, nn
+
+from cfi_core.contract import Axes, MethodRequest, MethodResult, Target
+from cfi_core.errors import ArgumentError, MethodError
+from cfi_core.silence import without_warnings
+
+
+class Score(nn.Module):
+    """The model, followed by the choice of what is explained, as one column."""
+
+    def __init__(self, request: MethodRequest, target: Target) -> None:
+        super().__init__()
+        self.model, self.target, self.types = request.model, target, [x.dtype for x in request.inputs]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Of shape (samples, 1); GradientExplainer draws in single precision, whatever the model computes in."""
+        outputs = self.model(*(x.to(kind) for x, kind in zip(inputs, self.types, strict=True)))
+        outputs = outputs if self.target.output is None else outputs[self.target.output]
+        if self.target.function is not None:
+            return self.target.function(outputs).reshape(-1, 1)
+        return outputs[(slice(None), *(self.target.index or ()))].reshape(-1, 1)
+
+
+def run(request: MethodRequest) -> MethodResult:
+    """Runs the method that the request names."""
+    target, inputs = request.target or Target(), request.inputs
+    pairs = zip(request.baselines or (0.0,) * len(inputs), inputs, strict=True)
+    baselines = [base if isinstance(base, Tensor) else torch.full_like(x[:1], base) for base, x in pairs]
+    values = [np.zeros(x.shape) for x in inputs]
+    every = target.indices(len(inputs[0])) if target.index else [None] * len(inputs[0])
+    with torch.inference_mode(False), torch.enable_grad():
+        for index in dict.fromkeys(every):
+            rows = [row for row, other in enumerate(every) if other == index]
+            score = Score(request, Target(target.output, index, target.function)).eval()
+            found = _EXPLAINERS[request.method.key](request, score, [x[rows] for x in inputs], baselines)
+            for value, part in zip(values, found, strict=True):
+                value[rows] = np.reshape(part, value[rows].shape)
+    return MethodResult(tuple(values), Axes.INPUT, applied=dict(request.exec_args))
+
+
+def _deep(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Sequence[Any]:
+    """What DeepExplainer only warns of, or does not notice, is an error."""
+    with without_warnings("unrecognized nn.Module", action="error"):
+        found = shap.DeepExplainer(score, baselines).shap_values(inputs, check_additivity=False)
+    with torch.no_grad():
+        promised = (score(*inputs) - score(*baselines).mean(0)).double().cpu().numpy()[:, 0]
+    rows = np.concatenate([np.reshape(part, (len(promised), -1)) for part in found], axis=1)
+    gap = (np.abs(rows.sum(1) - promised) / np.maximum(np.abs(rows).sum(1), 1e-12)).max()
+    if gap > 1e-3:
+        raise MethodError(
+            f"shap's DeepExplainer misses f(inputs) - mean of f(baselines) by a relative {gap:.1e}: an activation is "
+            f"no module (F.relu), or used twice. Make each a module of its own, or use 'gradient_shap'."
+        )
+    return found
+
+
+def _gradient(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Sequence[Any]:
+    found = shap.GradientExplainer(score, baselines).shap_values(inputs, rseed=request.seed, **request.exec_args)
+    return found if len(inputs) > 1 else [found]
+
+
+def _kernel(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Sequence[Any]:
+    """Every element of the input is a feature; exact where `nsamples` reaches all coalitions."""
+    x, background = (_only(request, values).flatten(1).cpu().numpy() for values in (inputs, baselines))
+    explainer = shap.KernelExplainer(_on_arrays(score, inputs[0]), background)
+    return [explainer.shap_values(x, silent=True, **request.exec_args)]
+
+
+def _partition(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Sequence[Any]:
+    """Owen values of the input's halves, and of their halves, which take the baseline."""
+    if len(_only(request, baselines)) != 1:
+        raise ArgumentError(f"'partition_shap' takes one baseline for all samples, not {len(baselines[0])}.")
+    # shap's pictures have their channels last.
+    order = sorted(range(inputs[0].ndim), key=lambda axis: axis == request.channel_axis[0])
+    x, base = inputs[0].permute(order), baselines[0].permute(order)
+    form = x.shape[1:] if x.ndim == 4 else (1, x[0].numel(), 1)
+
+    def back(pictures: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(pictures.reshape(-1, *x.shape[1:]).transpose(np.argsort(order)))
+
+    function, masker = _on_arrays(score, inputs[0]), shap.maskers.Image(base.reshape(form).cpu().numpy())
+    explainer = shap.PartitionExplainer(lambda pictures: function(back(pictures)), masker)
+    return [back(explainer(x.reshape(-1, *form).cpu().numpy(), silent=True, **request.exec_args).values)]
+
+
+_EXPLAINERS = {
+    "deep_lift_shap": _deep,
+    "gradient_shap": _gradient,
+    "kernel_shap": _kernel,
+    "partition_shap": _partition,
+}
+
+
+def _only(request: MethodRequest, values: list[Tensor]) -> Tensor:
+    if len(values) != 1:
+        raise ArgumentError(f"'{request.method.key}' of shap takes models of one input: use 'gradient_shap'.")
+    return values[0]
+
+
+def _on_arrays(score: Score, like: Tensor) -> Callable[[np.ndarray], np.ndarray]:
+    def function(rows: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return score(torch.as_tensor(rows).to(like).reshape(-1, *like.shape[1:])).double().cpu().numpy()[:, 0]
+
+    return function
