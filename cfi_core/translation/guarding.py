@@ -107,7 +107,7 @@ class _Sentry:
 
         def measure_again(made: Repair) -> Repair:
             sides, outputs = self._sides(made), tuple(call.output_arrays)
-            return self._judged(made, certify_again(*sides, arrays, outputs, made.certificate))
+            return self._judge(made, certify_again(*sides, arrays, outputs, made.certificate))
 
         try:
             repair = recall(call.original, names, arrays, tuple(call.output_arrays), self._rewrite, measure_again)
@@ -139,9 +139,9 @@ class _Sentry:
             canonical = adapter.canonical(twin, inputs, factories, held=held, knows=knows)
         made = Repair(canonical, Certificate(()))
         arrays = (*self.call.inputs.arrays, *self.call.inputs.held_arrays)
-        return self._judged(made, certify(*self._sides(made), arrays, SEED, tuple(self.call.output_arrays)))
+        return self._judge(made, certify(*self._sides(made), arrays, SEED, tuple(self.call.output_arrays)))
 
-    def _judged(self, made: Repair, certificate: Certificate) -> Repair:
+    def _judge(self, made: Repair, certificate: Certificate) -> Repair:
         """With its certificate; refuses a copy that computes something else."""
         if not certificate.faithful:
             raise UnfaithfulTranslationError(

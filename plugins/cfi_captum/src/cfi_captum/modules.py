@@ -84,13 +84,18 @@ def hardtanh(min_val: float, max_val: float) -> nn.Module:
     return nn.Hardtanh(min_val, max_val)
 
 
-def _passing(function: Callable[..., Tensor]) -> Callable[..., nn.Module]:
+def _make_passing(function: Callable[..., Tensor]) -> Callable[..., nn.Module]:
     return lambda **settings: Passing(partial(function, **settings))
 
 
-relu6, leaky_relu, elu = _passing(F.relu6), _passing(F.leaky_relu), _passing(F.elu)
-selu, celu, softsign = _passing(F.selu), _passing(F.celu), _passing(F.softsign)
-gelu, silu, mish, hardswish = _passing(F.gelu), _passing(F.silu), _passing(F.mish), _passing(F.hardswish)
+relu6, leaky_relu, elu = _make_passing(F.relu6), _make_passing(F.leaky_relu), _make_passing(F.elu)
+selu, celu, softsign = _make_passing(F.selu), _make_passing(F.celu), _make_passing(F.softsign)
+gelu, silu, mish, hardswish = (
+    _make_passing(F.gelu),
+    _make_passing(F.silu),
+    _make_passing(F.mish),
+    _make_passing(F.hardswish),
+)
 
 
 def knows_rectifier(module: nn.Module) -> bool:

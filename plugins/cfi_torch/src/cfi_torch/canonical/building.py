@@ -121,14 +121,14 @@ class _Builder:
             assert len(self.steps) > before
             self.moved[number] = len(self.steps) - 1
             self.origin[len(self.steps) - 1] = number
-        output = self._moved(self.recording.output)
+        output = self._relocate(self.recording.output)
         program = Program.of(self.steps, output, self.recording.form, first)
         copied = self._assemble(program)
         for number, tensor in enumerate(self.recording.constants):
             copied.register_buffer(constant_name(number), tensor.detach().clone(), persistent=False)
         layers = {name: name for name in self.made if name in self.originals and self.recording.calls[name] == 1}
         blocks = frozenset(name for name in layers if isinstance(self.made[name], Block))
-        shown = tuple(f"{what}: {_listed(names)}" for what, names in self.repairs.items())
+        shown = tuple(f"{what}: {_list(names)}" for what, names in self.repairs.items())
         return Canonical(copied.eval(), layers, blocks, shown)
 
     # steps
@@ -139,7 +139,7 @@ class _Builder:
         self.steps.append(step)
 
     def _add(self, step: Step) -> None:
-        step = replace(step, args=self._moved(step.args), kwargs=self._moved(step.kwargs))
+        step = replace(step, args=self._relocate(step.args), kwargs=self._relocate(step.kwargs))
         if step.is_output:
             self._add_output(step)
         elif step.function is None:
@@ -161,7 +161,7 @@ class _Builder:
         if self.named[step.module] > 1:
             name = self._free(step.module)
             self.repairs[f"a module used {self.recording.calls[step.module]} times → copies"].append(name)
-        found = self._known_by_others(original, step)
+        found = self._find_unruled(original, step)
         module = self._factory(found) if found is not None else None
         if found is not None and module is not None and type(module) is not type(original):
             called = found.name
@@ -173,7 +173,7 @@ class _Builder:
                 self.repairs["no longer in place"].append(name)
         self._add_call(step, name, module, called)
 
-    def _known_by_others(self, original: nn.Module, step: Step) -> Operation | None:
+    def _find_unruled(self, original: nn.Module, step: Step) -> Operation | None:
         """The operation of one of torch's modules that the toolset has no rule for; None where the module stays."""
         is_known = self.knows is not None and self.knows(original)
         return operation_of(original, step.args) if step.args and not is_known else None
@@ -252,13 +252,13 @@ class _Builder:
         refs = (one for one in inside(value) if isinstance(one, Ref))
         return any(ref.step < 0 or ref.step in self.dependent for ref in refs)
 
-    def _moved(self, template: Any) -> Any:
-        def moved(one: Any) -> Any:
+    def _relocate(self, template: Any) -> Any:
+        def relocate(one: Any) -> Any:
             if isinstance(one, Ref) and one.step >= 0:
                 return Ref(self.moved[one.step], one.path)
             return one
 
-        return fill(template, moved)
+        return fill(template, relocate)
 
     # names and modules
 
@@ -350,6 +350,6 @@ def _join(scope: str, name: str) -> str:
     return f"{scope}.{name}" if scope else name
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{', '.join(map(repr, names[:_SHOWN]))}{more}"

@@ -319,11 +319,11 @@ def set_items(tensor: torch.Tensor, places: Any, values: Any) -> torch.Tensor:
     return tensor
 
 
-def _copied(tensor: torch.Tensor, values: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+def _copy_values(tensor: torch.Tensor, values: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
     return values.to(tensor).expand_as(tensor)
 
 
-_WRITERS = {"zero_": torch.zeros_like, "fill_": torch.full_like, "copy_": _copied}
+_WRITERS = {"zero_": torch.zeros_like, "fill_": torch.full_like, "copy_": _copy_values}
 
 
 class Property:
