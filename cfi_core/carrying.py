@@ -126,10 +126,10 @@ class Carrier:
         """The layer of the model that runs which is a layer of the user's model; a `LayerError` if it has none."""
         found = self.prepared.layer_name(name)
         if found is None:
-            raise LayerError(self._missing(name))
+            raise LayerError(self._explain_absence(name))
         return self.prepared.adapter.layer_object(self.model, found)
 
-    def _missing(self, name: str) -> str:
+    def _explain_absence(self, name: str) -> str:
         """Why the model that runs has no such layer, and which it has."""
         translation, repair = self.prepared.translation, self.prepared.repair
         if translation is not None and name not in translation.layer_map:

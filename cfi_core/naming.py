@@ -41,7 +41,7 @@ def name_inputs(registry: Registry, original: Original, inputs: Any, explain: Se
     arrays, constants = _split(registry, inputs)
     if not arrays:
         raise InputError(f"None of the inputs {', '.join(map(repr, inputs)) or '(there are none)'} is an array.")
-    explained = _explained(arrays) if explain is None else _chosen(arrays, explain)
+    explained = _choose_by_type(arrays) if explain is None else _choose(arrays, explain)
     names = InputNames(explained, tuple(name for name in arrays if name not in explained))
     model = original.adapter.by_name(original.model, names.every, constants)
     return replace(original, model=model, names=names)
@@ -104,14 +104,14 @@ def _is_nested(value: Any) -> bool:
     return isinstance(value, list | tuple) and bool(value) and all(isinstance(row, list | tuple) for row in value)
 
 
-def _explained(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+def _choose_by_type(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     own = [name for name in arrays if not _CARRIED.fullmatch(name)]
     floating = [name for name in own if np.issubdtype(arrays[name].dtype, np.floating)]
     whole = [name for name in own if arrays[name].dtype.kind in "iu"]
     return tuple(floating or whole or own or arrays)
 
 
-def _chosen(arrays: Mapping[str, np.ndarray], explain: Sequence[str]) -> tuple[str, ...]:
+def _choose(arrays: Mapping[str, np.ndarray], explain: Sequence[str]) -> tuple[str, ...]:
     chosen = (explain,) if isinstance(explain, str) else tuple(explain)
     unknown = [name for name in chosen if name not in arrays]
     if unknown or not chosen:

@@ -73,7 +73,7 @@ class TrainingLog:
             )
         self.seconds = 0.0
         self.pictures = 0
-        self._inputs, self._explanations = inputs, _checked(explanations)
+        self._inputs, self._explanations = inputs, _check(explanations)
         self._every_epochs, self._every_steps = every_epochs, every_steps
         self._plot, self._write = dict(plot or {}), write
         self._rounds = self._epochs = self._steps = 0
@@ -139,7 +139,7 @@ def picture_of(attribution: Attribution, **plot: Any) -> np.ndarray:
     return np.array(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _checked(explanations: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _check(explanations: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     if not isinstance(explanations, Mapping) or not explanations:
         raise ArgumentError(
             f"Pass a dict of explanations, such as {{'saliency': {{'target': 3}}}}; got {explanations!r}."

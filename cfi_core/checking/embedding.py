@@ -36,7 +36,7 @@ def embed(registry: Registry, plan: Plan, original: Original, inputs: Inputs) ->
     method = plan.method
     place = next((name for name in method.exec_args if method.roles.get(name) is Role.HELD), None)
     adapter, tokens = original.adapter, inputs.arrays[0]
-    found = adapter.embedded(original.model, inputs.passed) if len(inputs.arrays) == 1 and place else None
+    found = adapter.split_embedding(original.model, inputs.passed) if len(inputs.arrays) == 1 and place else None
     if found is None or place is None:
         raise InputError(
             f"{method.key} differentiates with respect to the inputs, and {tokens.dtype} inputs have no gradient; an "
@@ -82,6 +82,6 @@ def _embed_baselines(registry: Registry, original: Original, inputs: Inputs, giv
     filled = np.broadcast_to(array.astype(tokens.dtype), (samples, *tokens.shape[1:]))
     adapter, model = original.adapter, original.model
     held = [np.resize(one, (samples, *one.shape[1:])) for one in inputs.held_arrays]
-    found = adapter.embedded(model, [adapter.tensor(np.array(one), model) for one in (filled, *held)])
+    found = adapter.split_embedding(model, [adapter.tensor(np.array(one), model) for one in (filled, *held)])
     assert found is not None  # as for the inputs
     return found.activation

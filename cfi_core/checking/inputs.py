@@ -35,7 +35,7 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
     tensors: list[Any] = []
     arrays: list[np.ndarray] = []
     for position, part in enumerate(parts):
-        name = _called(original, position, count)
+        name = _name_of(original, position, count)
         if position >= count and not named:
             name = f"argument {position - count} behind the inputs"
             if not is_array(registry, part) or (adapter.is_tensor(part) and adapter.unreadable(part)):
@@ -83,7 +83,7 @@ def check_columns(original: Original, value: Any, name: str) -> None:
     )
 
 
-def _called(original: Original, position: int, count: int) -> str:
+def _name_of(original: Original, position: int, count: int) -> str:
     """What messages call the input of that position, of so many."""
     if original.names is not None:
         return f"inputs[{original.names.every[position]!r}]"

@@ -60,7 +60,7 @@ def _in_tensor(target: Any, output: np.ndarray) -> Target:
             )
         return Target(index=(0,) * (len(shape) - 1) or None)
     if target == PREDICTED:
-        return _predicted(output)
+        return _predict(output)
     if isinstance(target, str | bytes | bool | np.bool_):
         raise TargetError(f"The target {target!r} is no index. Pass {_describe_index(shape)}, or {PREDICTED!r}.")
     if not isinstance(target, list):
@@ -73,7 +73,7 @@ def _in_tensor(target: Any, output: np.ndarray) -> Target:
     return Target(index=tuple(_check_index(value, shape) for value in per_sample))
 
 
-def _predicted(output: np.ndarray) -> Target:
+def _predict(output: np.ndarray) -> Target:
     if output.ndim != 2:
         raise TargetError(
             f"The target {PREDICTED!r} is the largest of several classes, and the model gives an output of shape "

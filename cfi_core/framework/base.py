@@ -176,7 +176,7 @@ class FrameworkAdapter(ABC):
             raise InputError(f"The model takes its inputs in this order: {', '.join(known)}. Pass them so.")
         return model
 
-    def embedded(self, model: Any, inputs: Sequence[Any]) -> Embedded | None:
+    def split_embedding(self, model: Any, inputs: Sequence[Any]) -> Embedded | None:
         """The model from the output of its embedding on, where the first input, of tokens, goes into one layer alone.
 
         Of a layer that is called several times the call that takes the tokens counts. None if there is no such layer.

@@ -111,7 +111,7 @@ class AffineAdapter(FrameworkAdapter):
             [model.weights.tobytes(), model.bias.tobytes(), None if model.head is None else model.head.tobytes()]
         )
 
-    def marked(self, model: Any) -> tuple[Any, ...]:
+    def shared_parts(self, model: Any) -> tuple[Any, ...]:
         return ()  # so that calls on one model run side by side
 
 

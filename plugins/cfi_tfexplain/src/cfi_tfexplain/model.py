@@ -109,7 +109,7 @@ def taps(request: MethodRequest) -> tuple[Tap, ...]:
     """
     model = graph_of(request.model)
     outputs = keras.tree.pack_sequence_as(model._outputs_struct, list(model.outputs))
-    return tuple(Tap(layer.name, model.inputs[0], _output_of(model, layer), outputs) for layer in _found(request))
+    return tuple(Tap(layer.name, model.inputs[0], _output_of(model, layer), outputs) for layer in _find_layers(request))
 
 
 def check_map(request: MethodRequest, tap: Tap) -> None:
@@ -141,7 +141,7 @@ def graph_of(model: Any) -> Any:
     return model
 
 
-def _found(request: MethodRequest) -> Sequence[Any]:
+def _find_layers(request: MethodRequest) -> Sequence[Any]:
     model = request.model
     for layer in request.layer:
         if not any(layer is other for other in model.layers):

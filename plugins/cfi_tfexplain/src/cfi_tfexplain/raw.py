@@ -53,7 +53,7 @@ def _saliency(request: MethodRequest, images: np.ndarray) -> MethodResult:
 
 def _input_x_gradient(request: MethodRequest, images: np.ndarray) -> MethodResult:
     tool = own_tool("GradientsInputs", request.seed, compiled=False)
-    return MethodResult((_numpy(tool.compute_gradients(images, _scored(request, images), 0)),), Axes.INPUT)
+    return MethodResult((_numpy(tool.compute_gradients(images, _score(request, images), 0)),), Axes.INPUT)
 
 
 def _integrated_gradients(request: MethodRequest, images: np.ndarray) -> MethodResult:
@@ -63,7 +63,7 @@ def _integrated_gradients(request: MethodRequest, images: np.ndarray) -> MethodR
     path = np.stack(
         [tool.generate_linear_path(start, end, steps) for start, end in zip(baselines, images, strict=True)]
     )
-    scored, average = _scored(request, images), tool.get_integrated_gradients
+    scored, average = _score(request, images), tool.get_integrated_gradients
     # By the trapezoidal rule, in which the ends count half; tf-explain counts them whole, which is less exact.
     mean = (steps * _mean(path, average, scored) - _mean(path[:, [0, -1]], average, scored)) / (steps - 1)
     multiplied = bool(request.exec_args[MULTIPLY])
@@ -77,14 +77,14 @@ def _smooth_grad(request: MethodRequest, images: np.ndarray) -> MethodResult:
     noisy = own_tool("SmoothGrad", request.seed, compiled=False).generate_noisy_images(images, count, noise)
     # The mean of plain gradients is integrated gradients' own, of another set of points.
     average = own_tool("IntegratedGradients", request.seed, compiled=False).get_integrated_gradients
-    mean = _mean(noisy.reshape(len(images), count, *images.shape[1:]), average, _scored(request, images))
+    mean = _mean(noisy.reshape(len(images), count, *images.shape[1:]), average, _score(request, images))
     return MethodResult((mean.astype(images.dtype),), Axes.INPUT, applied={"num_samples": count, "noise": told})
 
 
 def _occlusion(request: MethodRequest, images: np.ndarray) -> MethodResult:
     check_images(request, images, "tf-explain's occlusion")
     sizes = patch_sizes(request)
-    scored, baselines = _scored(request, images), _baselines(request, images)
+    scored, baselines = _score(request, images), _baselines(request, images)
     batch = request.init_args.get("batch_size") or _ROWS
     plain = _numpy(scored(_like(images, request)))[:, 0]
     maps = [_drops(images, baselines, size, plain, scored, int(batch), request) for size in sizes]
@@ -95,7 +95,7 @@ def _occlusion(request: MethodRequest, images: np.ndarray) -> MethodResult:
 def _grad_cam(request: MethodRequest, images: np.ndarray) -> MethodResult:
     (tap,) = _one_layer(request)
     check_map(request, tap)
-    scored = _scored(request, images)
+    scored = _score(request, images)
     dtype = keras.tree.flatten(tap.outputs)[0].dtype
     tapped = Tapped(tap.inputs, tap.activation, Column(scored.of_outputs, dtype)(tap.outputs))
     tool, guided = own_tool("GradCAM", request.seed, compiled=False), bool(request.exec_args["use_guided_grads"])
@@ -133,13 +133,13 @@ _RUNS: Mapping[str, Callable[[MethodRequest, np.ndarray], MethodResult]] = Mappi
 # what they are made of
 
 
-def _scored(request: MethodRequest, images: np.ndarray) -> Scored:
+def _score(request: MethodRequest, images: np.ndarray) -> Scored:
     return Scored(request.model, request.target, len(images))
 
 
 def _gradients(request: MethodRequest, images: np.ndarray) -> np.ndarray:
     tool = own_tool("VanillaGradients", request.seed, compiled=False)
-    gradients = tool.compute_gradients(images, _scored(request, images), 0)
+    gradients = tool.compute_gradients(images, _score(request, images), 0)
     if gradients is None:
         raise TargetError(
             "the score does not depend on the input; a target function must be made of TensorFlow operations on the "

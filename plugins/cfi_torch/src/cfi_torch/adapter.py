@@ -136,7 +136,7 @@ class TorchAdapter(FrameworkAdapter):
         is_complete = isinstance(labels, Mapping) and sorted(labels) == list(range(len(labels)))
         return tuple(str(labels[place]) for place in range(len(labels))) if is_complete and labels else None
 
-    def embedded(self, model: nn.Module, inputs: Sequence[Any]) -> Embedded | None:
+    def split_embedding(self, model: nn.Module, inputs: Sequence[Any]) -> Embedded | None:
         """From the output of the layer on that is given the tokens, of TorchScript none."""
         if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
             return None

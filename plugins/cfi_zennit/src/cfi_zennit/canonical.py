@@ -195,7 +195,7 @@ def _pairs(model: nn.Module, seen: Trace) -> Iterator[tuple[Call, Call]]:
         if not _is_plain_batch_norm(call, seen):
             continue
         for before in linear:
-            feeds = before.outputs == call.inputs and all(map(call.made, seen.consumers[call.inputs[0]]))
+            feeds = before.outputs == call.inputs and all(map(call.holds, seen.consumers[call.inputs[0]]))
             channels = isinstance(before.module, Convolution) or before.ranks == (2,)
             if feeds and channels and before.module.weight.dtype == call.module.running_mean.dtype:
                 yield call, before

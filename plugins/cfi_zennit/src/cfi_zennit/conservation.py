@@ -172,7 +172,7 @@ class Ledger:
     def _attend_rule(self, module: nn.Module, hook: BasicHook) -> Callable[..., Any]:
         mapper = hook.gradient_mapper
 
-        def mapped(relevance: Tensor, outputs: Sequence[Tensor]) -> Any:
+        def map_relevance(relevance: Tensor, outputs: Sequence[Tensor]) -> Any:
             gradients = mapper(relevance, outputs)
             flat = (gradients,) if isinstance(gradients, Tensor) else tuple(gradients)
             account = self._of_module[module]
@@ -184,7 +184,7 @@ class Ledger:
                 self._add(account, "bias", bias)
             return gradients
 
-        return mapped
+        return map_relevance
 
     def begin(self, values: Tensor, relevance: Tensor) -> None:
         """Notes what the way back starts with, and watches the functions on it; called between the two passes."""
@@ -253,7 +253,7 @@ class Ledger:
                 found[name] = float(share.max())
         return found
 
-    def absorbed(self) -> np.ndarray | None:
+    def absorption(self) -> np.ndarray | None:
         """The share of what is explained that was absorbed by design, of each sample; None where it is not known."""
         accounts = self._behind().values()
         unknown = any(not one.known or (one.mixed and np.any(one.absorbed)) for one in accounts)

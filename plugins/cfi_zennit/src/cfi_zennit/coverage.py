@@ -75,10 +75,10 @@ def find_gaps(placed: Placed, seen: Trace, family: Family, changes: Changes) -> 
     """
     rules = {place.name: place.rule for place in placed.places if place.rule is not None}
     ruled = [call for call in seen.calls if call.name in rules or call.name in changes.merged]
-    find = _unruled if family is Family.RELEVANCE else _unchanged_rectifiers
+    find = _find_gaps if family is Family.RELEVANCE else _unchanged_rectifiers
     made = frozenset(seen.reductions if changes.reductions else ())
     gaps = dict.fromkeys(find(seen, ruled, made))
-    return list(gaps | dict.fromkeys(_confused(seen, rules, changes)))
+    return list(gaps | dict.fromkeys(_find_confusions(seen, rules, changes)))
 
 
 def find_computed_weights(placed: Placed) -> list[Gap]:
@@ -108,10 +108,10 @@ def list_places(gaps: Sequence[Gap]) -> str:
     return f"{shown} and {len(gaps) - 3} more" if len(gaps) > 3 else shown
 
 
-def _unruled(seen: Trace, ruled: list[Call], made: frozenset[Node]) -> Iterator[Gap]:
+def _find_gaps(seen: Trace, ruled: list[Call], made: frozenset[Node]) -> Iterator[Gap]:
     for node in seen.nodes:
         name = base_name(node)
-        if name in LAYOUT or name in CHOOSING or node in made or any(call.made(node) for call in ruled):
+        if name in LAYOUT or name in CHOOSING or node in made or any(call.holds(node) for call in ruled):
             continue
         if name in ("Add", "Sub") and not _joins(node):
             continue  # a constant is added: all relevance goes on
@@ -125,7 +125,7 @@ def _joins(node: Node) -> bool:
     return sum(before is not None for before, _ in node.next_functions) > 1
 
 
-def _confused(seen: Trace, rules: Mapping[str, Hook], changes: Changes) -> Iterator[Gap]:
+def _find_confusions(seen: Trace, rules: Mapping[str, Hook], changes: Changes) -> Iterator[Gap]:
     """Modules whose rule would not act, or would act on what it does not know of."""
     for call in seen.calls:
         rule = rules.get(call.name)
@@ -160,7 +160,7 @@ def _is_fit_for_several(rule: Hook, calls: list[Call]) -> bool:
 def _unchanged_rectifiers(seen: Trace, ruled: list[Call], made: frozenset[Node]) -> Iterator[Gap]:
     head = _head(seen)
     for node in seen.nodes:
-        if base_name(node) in SMOOTH_OR_LINEAR or node in head or any(call.made(node) for call in ruled):
+        if base_name(node) in SMOOTH_OR_LINEAR or node in head or any(call.holds(node) for call in ruled):
             continue
         kind = Kind.FUNCTION if seen.is_function(node) else Kind.UNKNOWN
         yield Gap(seen.where(node), "its gradient would stay as it is", kind)
@@ -183,7 +183,7 @@ def rules_by_gradient(placed: Placed, seen: Trace) -> dict[str, str]:
     found = {}
     for call in seen.calls:
         if call.name in unruled and not any(True for _ in call.module.children()):
-            inside = {base_name(node) for node in seen.nodes if call.made(node)}
+            inside = {base_name(node) for node in seen.nodes if call.holds(node)}
             if inside & CHOOSING:
                 found[call.name] = "gradient"
     return found

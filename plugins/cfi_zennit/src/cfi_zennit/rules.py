@@ -84,7 +84,7 @@ def composite_of(chosen: Any, settings: Mapping[str, Any], model: nn.Module, *, 
             f"{type(chosen).__name__}, or name the composite instead."
         )
     if name_map is not None:
-        inner = MixedComposite([NameMapComposite(_named(name_map, model)), inner])
+        inner = MixedComposite([NameMapComposite(_read_names(name_map, model)), inner])
     if strict:
         _check_names(inner, model)
     return inner
@@ -119,7 +119,7 @@ def place(
     places = [Place(name, module, rule) for name, rule in chosen.items() for module in by_name.get(name, ())]
     ruled = [call for call in seen.calls if chosen[call.name] is not None]
     for name, node in zip(reductions, seen.reductions, strict=bool(reductions)):
-        if not any(call.made(node) for call in ruled):  # of which the rule of the whole module counts
+        if not any(call.holds(node) for call in ruled):  # of which the rule of the whole module counts
             places += [Place(name, module, chooser.rule(name, module, False)) for module in by_name[name]]
     return Placed(places)
 
@@ -178,7 +178,7 @@ def _construct(chosen: Any, settings: Mapping[str, Any]) -> Composite:
         raise ArgumentError(f"{kind.__name__} does not take these arguments: {error}.") from error
 
 
-def _named(name_map: Any, model: nn.Module) -> list[tuple[tuple[str, ...], Hook]]:
+def _read_names(name_map: Any, model: nn.Module) -> list[tuple[tuple[str, ...], Hook]]:
     """A name map with names alone: modules stand for their names, one name for a tuple of it."""
     known = {module: name for name, module in model.named_modules()}
     named = []

@@ -174,7 +174,7 @@ def _run_with_rules(method: ZennitMethod, request: MethodRequest) -> MethodResul
     ledger = Ledger(len(request.inputs[0]), partial=bool(layers)) if measured else None
     explained = Explained(ruled.model, _target(request), request.inputs)
     settings = _settings(method, request, explained)
-    begin = _beginning(_start(request, as_it_is if request.init_args.get(START) else ones), ledger)
+    begin = _note_start(_start(request, as_it_is if request.init_args.get(START) else ones), ledger)
     if layers:
         attributor: Any = AtLayers(explained, layers, ruled.placed, begin)
     else:
@@ -190,7 +190,7 @@ def _run_with_rules(method: ZennitMethod, request: MethodRequest) -> MethodResul
         Axes.LAYER if layers else Axes.INPUT,
         extras={"conservation": ledger.report()} if ledger is not None else {},
         applied=_list_settings(method, settings) | _describe(ruled, apart, request),
-        absorbed=_absorbed(ledger, layers, ruled.seen),
+        absorbed=_absorption(ledger, layers, ruled.seen),
     )
 
 
@@ -202,7 +202,7 @@ def _check_target(method: ZennitMethod, ruled: Ruled, request: MethodRequest) ->
         )
 
 
-def _beginning(start: Start, ledger: Ledger | None) -> Start:
+def _note_start(start: Start, ledger: Ledger | None) -> Start:
     """The start of the way back, noted in the ledger."""
 
     def begin(values: Tensor) -> Tensor:
@@ -272,11 +272,11 @@ def _check_layers(layers: Sequence[nn.Module], seen: Trace) -> None:
             )
 
 
-def _absorbed(ledger: Ledger | None, layers: Sequence[nn.Module], seen: Trace) -> tuple[Any, ...] | None:
+def _absorption(ledger: Ledger | None, layers: Sequence[nn.Module], seen: Trace) -> tuple[Any, ...] | None:
     """What was absorbed by design; not known of several layers, or of one that paths lead around."""
     if ledger is None or len(layers) > 1 or (layers and not seen.cuts(layers[0])):
         return None
-    share = ledger.absorbed()
+    share = ledger.absorption()
     return None if share is None else (share,)
 
 

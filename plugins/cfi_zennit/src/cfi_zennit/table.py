@@ -123,7 +123,7 @@ def _lrp(composite: str, citation: str) -> ZennitMethod:
     )
 
 
-def _modified(key: str, composite: str, citation: str, raw: Mapping[str, str] = _NOTHING) -> ZennitMethod:
+def _define_modified(key: str, composite: str, citation: str, raw: Mapping[str, str] = _NOTHING) -> ZennitMethod:
     return ZennitMethod(
         key=key,
         composite=composite,
@@ -154,10 +154,10 @@ _ALL = (
     _lrp("epsilon_plus_flat", _LAPUSCHKIN),
     _lrp("epsilon_alpha2_beta1_flat", _LAPUSCHKIN),
     # Zennit counts positive biases among the inputs; the paper has none.
-    _modified("excitation_backprop", "excitation_backprop", _ZHANG, {"zero_params": "bias"}),
-    _modified("deconvolution", "deconvnet", _ZEILER),
-    _modified("guided_backprop", "guided_backprop", _SPRINGENBERG),
-    _modified("beta_smooth", "beta_smooth", _DOMBROWSKI),
+    _define_modified("excitation_backprop", "excitation_backprop", _ZHANG, {"zero_params": "bias"}),
+    _define_modified("deconvolution", "deconvnet", _ZEILER),
+    _define_modified("guided_backprop", "guided_backprop", _SPRINGENBERG),
+    _define_modified("beta_smooth", "beta_smooth", _DOMBROWSKI),
     ZennitMethod(key="saliency", needs=_GRADIENT, citation=_SIMONYAN),
     ZennitMethod(key="input_x_gradient", needs=_GRADIENT, times_inputs=True, citation=_ANCONA),
     ZennitMethod(

@@ -44,7 +44,7 @@ class Call:
     ranks: tuple[int, ...] = ()
     depends: bool = True
 
-    def made(self, node: Node) -> bool:
+    def holds(self, node: Node) -> bool:
         """Whether the operation happened during the call."""
         return self.begin <= _number(node) < self.end
 
@@ -87,7 +87,7 @@ class Trace:
 
     def innermost(self, node: Node) -> Call | None:
         """The call of the innermost module that made an operation."""
-        return next((call for call in reversed(self.calls) if call.made(node)), None)
+        return next((call for call in reversed(self.calls) if call.holds(node)), None)
 
     def cuts(self, module: nn.Module) -> bool:
         """Whether every path from the inputs to the outputs leads through the output of a module."""
@@ -118,7 +118,7 @@ class Trace:
     def firsts(self, linear: type) -> set[Call]:
         """The calls that no linear module, and no function of that kind, lies in front of."""
         spans = [call for call in self.calls if isinstance(call.module, linear)]
-        met = {node for node in self.nodes if base_name(node) in WEIGHTED or any(span.made(node) for span in spans)}
+        met = {node for node in self.nodes if base_name(node) in WEIGHTED or any(span.holds(node) for span in spans)}
         return {call for call in self.calls if met.isdisjoint(walk(node for node, _ in call.inputs))}
 
 

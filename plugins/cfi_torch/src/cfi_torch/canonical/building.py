@@ -71,15 +71,15 @@ def _resize(inputs: Sequence[Any], held: Sequence[Any], samples: int) -> tuple[l
     """As many samples; what is held for each of the samples too."""
     given = next(len(tensor) for _, tensor in leaves(tuple(inputs)))
 
-    def sized(value: Any) -> Any:
+    def resize(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             rows = torch.arange(samples, device=value.device) % max(given, 1)
             return value[rows] if value.ndim and len(value) == given else value
         if isinstance(value, Mapping):
-            return {key: sized(one) for key, one in value.items()}
-        return type(value)(map(sized, value)) if type(value) in (tuple, list) else value
+            return {key: resize(one) for key, one in value.items()}
+        return type(value)(map(resize, value)) if type(value) in (tuple, list) else value
 
-    return [sized(value) for value in inputs], [sized(value) for value in held]
+    return [resize(value) for value in inputs], [resize(value) for value in held]
 
 
 def _first(arguments: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:

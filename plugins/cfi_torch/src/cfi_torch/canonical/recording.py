@@ -166,7 +166,7 @@ class _Recorder(TorchFunctionMode):
         versions = _versions(given)
         result = func(*args, **kwargs)
         if name == "__setitem__":
-            self._add_written(Step(set_items, "", self._scopes[-1], *template, self._records), args[0], depends)
+            self._add_write(Step(set_items, "", self._scopes[-1], *template, self._records), args[0], depends)
             return result
         found = [tensor for _, tensor in leaves(result)]
         if not found:
@@ -176,9 +176,9 @@ class _Recorder(TorchFunctionMode):
         self._check_written(versions, found, name)
         rank = next((tensor.ndim for _, tensor in leaves(given)), 0)
         is_single = isinstance(result, torch.Tensor)
-        step = Step(_without_writing(func, name), "", self._scopes[-1], *template, self._records, rank, is_single)
+        step = Step(_pure_form(func, name), "", self._scopes[-1], *template, self._records, rank, is_single)
         if any(tensor is result and tensor._version != version for tensor, version in versions):
-            self._add_written(step, result, depends)
+            self._add_write(step, result, depends)
         else:
             self._add(step, result, depends)
         if _is_property(func) and func.__self__.__name__ == "data":
@@ -191,7 +191,7 @@ class _Recorder(TorchFunctionMode):
     def _records(self) -> bool:
         return torch.is_grad_enabled()
 
-    def _add_written(self, step: Step, tensor: torch.Tensor, depends: bool) -> None:
+    def _add_write(self, step: Step, tensor: torch.Tensor, depends: bool) -> None:
         """A step that wrote into a tensor; what that is a part of has changed too."""
         if id(tensor) in self._unversioned:
             self._refuse("writes into the data of a tensor (`x.data`)")
@@ -200,7 +200,7 @@ class _Recorder(TorchFunctionMode):
         known = self._known.get(id(view.base)) if view is not None else None
         if view is not None and known is not None:
             whole = Step(set_items, "", step.scope, (known.ref, view.places, self._known[id(tensor)].ref))
-            self._add_written(whole, view.base, depends or known.depends)
+            self._add_write(whole, view.base, depends or known.depends)
 
     def _add(self, step: Step, result: Any, depends: bool) -> None:
         if torch.is_autocast_enabled("cpu") != self._autocast:
@@ -360,7 +360,7 @@ def _versions(given: Any) -> list[tuple[torch.Tensor, int]]:
     return [(tensor, tensor._version) for _, tensor in leaves(given)]
 
 
-def _without_writing(func: Any, name: str) -> Any:
+def _pure_form(func: Any, name: str) -> Any:
     """The function that gives the same result without writing into its argument."""
     if _is_property(func):
         return Property(func.__self__.__name__)
