@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cfi_core.attribution import Attribution
+from cfi_core import Attribution
 from cfi_core.errors import ArgumentError
 
 if TYPE_CHECKING:
