@@ -257,8 +257,9 @@ def efficientnet(tour: Tour) -> None:
     }
     layer = {"layer": "_avg_pooling.features", "exec_args": {"resize": True}}
     columns["Grad-CAM"] = np.maximum(tour.ray(model, "grad_cam", photos, targets, **layer), 0)
-    own = {"num_masks": 4 if tour.quick else 250, "batch_size": 25}
-    drawn = tour.ray(model, "rise", photos, targets, exec_args=own)
+    own = {"num_masks": 4 if tour.quick else 1000, "batch_size": 25}
+    probable = nn.Sequential(model, nn.Softmax(1)).eval()  # RISE is about probabilities, as its paper has it
+    drawn = tour.ray(probable, "rise", photos, targets, exec_args=own)
     columns["RISE"] = drawn - drawn.min(axis=(1, 2), keepdims=True)
     if not tour.quick:
         own = {"areas": [0.15], "max_iter": 120}

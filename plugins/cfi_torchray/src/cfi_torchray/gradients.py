@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cfi_core.contract import Axes, MethodRequest, MethodResult
-from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, TargetError, summary
+from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, TargetError
 from cfi_core.specs import resolve
 from cfi_core.turns import hold_alone
 from cfi_torchray.excitation import orient
@@ -163,7 +163,7 @@ def _gradient(
     # TorchRay and the user's model and rules raise anything; all of it is the cause.
     except Exception as error:
         raise MethodError(
-            f"'{request.method.key}' of TorchRay failed ({summary(error)}). Check its arguments."
+            f"'{request.method.key}' of TorchRay failed ({type(error).__name__}: {error}). Check its arguments."
         ) from error
     return caught[0]
 

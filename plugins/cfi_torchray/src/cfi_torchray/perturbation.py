@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cfi_core.contract import Axes, MethodRequest, MethodResult, Target
-from cfi_core.errors import ArgumentError, CFIError, MethodError, summary
+from cfi_core.errors import ArgumentError, CFIError, MethodError
 from cfi_core.silence import without_warnings
 from cfi_core.specs import resolve
 from cfi_torchray.explained import Explained, check_inputs, class_indices, with_own_parameters
@@ -266,4 +266,6 @@ def _failures(key: str) -> Iterator[None]:
         raise
     # They raise anything; all of it is the cause.
     except Exception as error:
-        raise MethodError(f"'{key}' of TorchRay failed ({summary(error)}). Check its arguments.") from error
+        raise MethodError(
+            f"'{key}' of TorchRay failed ({type(error).__name__}: {error}). Check its arguments."
+        ) from error
