@@ -111,12 +111,13 @@ class Question:
     @property
     def hidden(self) -> np.ndarray:
         """Weights of a layer before a linear rectifier, of shape (hidden, features), which leave the dead input out."""
-        return np.concatenate([self.weights[::-1], -self.weights])
+        return np.concatenate([self.weights[::-1], -self.weights] * 2)
 
     @property
     def head(self) -> np.ndarray:
-        """Weights of a layer after it, of shape (classes, hidden)."""
-        return np.random.default_rng(8).normal(size=(CLASSES, len(self.hidden))).astype(np.float32)
+        """Weights of a layer after it, of shape (classes, hidden); of each unit, both signs lead to every class."""
+        drawn = np.random.default_rng(8).normal(size=(CLASSES, len(self.hidden) // 2)).astype(np.float32)
+        return np.concatenate([drawn, -drawn / 2], axis=1)
 
     def rectified(self, law: Law) -> np.ndarray:
         """What a method gives on `head @ max(hidden @ inputs, 0)`, of shape (samples, features)."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 from tfexplain_models import build, pictures
 
 import cfi_tensorflow.plugin
 import cfi_tfexplain.plugin
-from cfi_core.testing.conformance import PluginConformance, ToolsetConformance
+from cfi_core.testing.conformance import KnownAnswerConformance, Law, PluginConformance, ToolsetConformance
 
 TARGETED: dict[str, Any] = {"target": [2, 0]}
 
@@ -37,3 +38,15 @@ class TestToolset(ToolsetConformance):
 
     def make_inputs(self) -> np.ndarray:
         return pictures(2)
+
+
+class TestAnswers(KnownAnswerConformance):
+    toolset = "tf-explain"
+    features = (1, 2, 3)
+    laws: ClassVar = {"occlusion": Law.NONE}  # a map, of all channels together
+
+    def make_linear_model(self, weights: np.ndarray, bias: np.ndarray) -> Any:
+        layers = keras.layers
+        model = keras.Sequential([keras.Input(weights.shape[1:]), layers.Flatten(), layers.Dense(len(weights))])
+        model.set_weights([weights.reshape(len(weights), -1).T, bias])
+        return model

@@ -15,7 +15,7 @@ from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import ArgumentError, LayerError, TargetError
 from cfi_core.silence import without_warnings
 from cfi_core.specs import Need
-from cfi_tfexplain.model import check_images, check_map, patch_sizes, taps
+from cfi_tfexplain.model import call_unmarked, check_images, check_map, patch_sizes, taps
 from cfi_tfexplain.score import Scored
 from cfi_tfexplain.table import FITTED, METHODS, MULTIPLY
 from cfi_tfexplain.workarounds import UNSTRUCTURED, Column, Tapped, own_tool, patches
@@ -97,7 +97,8 @@ def _grad_cam(request: MethodRequest, images: np.ndarray) -> MethodResult:
     check_map(request, tap)
     scored = _score(request, images)
     dtype = keras.tree.flatten(tap.outputs)[0].dtype
-    tapped = Tapped(tap.inputs, tap.activation, Column(scored.of_outputs, dtype)(tap.outputs))
+    column = call_unmarked(Column(scored.of_outputs, dtype), tap.outputs)
+    tapped = Tapped(tap.inputs, tap.activation, column)
     tool, guided = own_tool("GradCAM", request.seed, compiled=False), bool(request.exec_args["use_guided_grads"])
     with without_warnings(UNSTRUCTURED):
         outputs, gradients = tool.get_gradients_and_filters(tapped, images, tap.name, 0, guided)
