@@ -189,7 +189,8 @@ class Certificate:
         seen = RESOLUTION.larger(self.floor.times(FLOOR_FACTOR))
         return (
             f"not seen: differences of outputs up to {seen.outputs:.0e}, of one column of them up to "
-            f"{seen.columns:.0e}, of input gradients up to {seen.gradients:.0e}; and samples unlike those measured"
+            f"{seen.columns:.0e}, of input gradients up to {seen.gradients:.0e}; {'' if self.layers_total else 'layers; '}"
+            f"and samples unlike those measured"
         )
 
 

@@ -62,10 +62,12 @@ def kept(
     outputs: Arrays,
     make: Callable[[], _Made],
     measure_again: Callable[[_Made], _Made],
+    complete: Callable[[_Made], _Made] = lambda made: made,
 ) -> _Made:
     """What an earlier call made of the same unchanged model in the same way (`names`); otherwise what `make` gives.
 
-    If that call had other inputs and outputs than these, what it made is measured again on these.
+    If that call had other inputs and outputs than these, what it made is measured again on these. What the calls
+    before had no need of, `complete` adds.
     """
     adapter, model = original.adapter, original.model
     signature = tuple((array.shape[1:], array.dtype.str) for array in arrays)
@@ -80,12 +82,15 @@ def kept(
         if found is not None:
             cache.move_to_end(key)
     if former == digest:
-        return found
+        made = complete(found)
+        if made is not found:
+            _keep(key, model, (made, digest))
+        return made
     made = None
     if found is not None:
         # Unfaithful: something about the model has changed that its fingerprint does not show, but its outputs do.
         with contextlib.suppress(UnfaithfulTranslationError):
-            made = measure_again(found)
+            made = complete(measure_again(found))
     is_new = made is None
     if made is None:
         made = make()
