@@ -71,7 +71,12 @@ def _confirm(call: Call, sides: tuple[Side, Side], passes: Passes, translation: 
     kept = [] if method.alters_model else passes.kept()
     layers = [translation.layer_map.matches[name] for name in call.plan.layers if name in translation.layer_map]
     excerpts = [
-        _excerpt(_open(sides, group[0], call.plan.layers, layers), group, count, with_gradients=not rules)
+        _excerpt(
+            Pair(_open(sides, group[0], call.plan.layers, layers), by_sample=call.purity.by_sample),
+            group,
+            count,
+            with_gradients=not rules,
+        )
         for group in _alike(kept, with_gradients=not rules)
     ]
     certificate = earlier
@@ -147,9 +152,9 @@ def _open(sides: tuple[Side, Side], one: Pass, names: Sequence[str], layers: Seq
     )
 
 
-def _excerpt(sides: tuple[Side, Side], passes: Sequence[Pass], count: int, *, with_gradients: bool) -> Excerpt:
+def _excerpt(pair: Pair, passes: Sequence[Pass], count: int, *, with_gradients: bool) -> Excerpt:
     """Some samples of passes of the same kind, in the user's axes; of models with so many outputs."""
-    side, one = sides[1], passes[0]
+    side, one = pair.models[1], passes[0]
     taken = sorted(_gradients(one)) if with_gradients else []
     places = _choose(passes, MOST_WITH_GRADIENTS if taken else MOST_SAMPLES)
 
@@ -170,12 +175,12 @@ def _excerpt(sides: tuple[Side, Side], passes: Sequence[Pass], count: int, *, wi
     outputs = rows(lambda each: each.outputs, of_outputs)
     arrays = [*inputs, *replaced.values()]
     if not taken:
-        return Excerpt(Pair(sides, asked=(*outputs,)), arrays, [*outputs.values()])
+        return Excerpt(replace(pair, asked=(*outputs,)), arrays, [*outputs.values()])
     back = rows(_gradients, of_layers if replaced else of_inputs)
     cotangents = rows(lambda each: each.cotangents, of_outputs)
     positions = [*replaced] or range(len(inputs))
     found = [i for i, array in zip(positions, arrays[side.first :], strict=True) if is_floating(array)]
-    pair = Pair(sides, asked=(*outputs,), taken=tuple(found.index(i) for i in taken))
+    pair = replace(pair, asked=(*outputs,), taken=tuple(found.index(i) for i in taken))
     return Excerpt(pair, arrays, [*outputs.values()], [*map(cotangents.get, range(count))], [*back.values()])
 
 

@@ -214,6 +214,7 @@ class Purity:
     found: str  # in words, for the provenance
     warning: str = ""  # what the user is told of it in each call
     writes: bool = False  # its passes change what it holds, which is to be undone
+    by_sample: bool = False  # it is a function of each sample alone, whatever others are beside it
 
 
 @dataclass(frozen=True, eq=False)

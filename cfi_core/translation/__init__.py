@@ -32,7 +32,8 @@ def prepare(registry: Registry, call: Call) -> Prepared:
         return Prepared(original.adapter, original.model)
     adapter = adapter_for(registry, plan.toolset_framework)
     arrays = (*call.inputs.arrays, *call.inputs.held_arrays)
-    job = Job(registry, original, adapter, arrays, tuple(call.output_arrays), with_layers=_asks_for_layers(call))
+    outputs, by_sample = tuple(call.output_arrays), call.purity.by_sample
+    job = Job(registry, original, adapter, arrays, outputs, _asks_for_layers(call), by_sample)
 
     def attempt(job: Job, route: Route) -> Translation:
         return bridge(job, call, route) if route.bridge else convert(job, route)
@@ -44,7 +45,9 @@ def prepare(registry: Registry, call: Call) -> Prepared:
 def _asks_for_layers(call: Call) -> bool:
     """Whether a layer is named, or is yet to be chosen by the user or by the toolset."""
     plan = call.plan
-    return bool(plan.layers or plan.needs_layer or call.mentioned or {Need.LAYER, Need.LAYER_GRADIENT} & plan.method.needs)
+    return bool(
+        plan.layers or plan.needs_layer or call.mentioned or {Need.LAYER, Need.LAYER_GRADIENT} & plan.method.needs
+    )
 
 
 def translate_model(job: Job, routes: Sequence[Route], attempt: Callable[[Job, Route], Translation]) -> Translation:

@@ -58,8 +58,8 @@ def convert(job: Job, route: Route) -> Translation:
 
     def measure_again(made: Translation) -> Translation:
         sides, earlier = job.sides(made), made.certificate
-        again = _certify(route, sides, job.arrays, lambda: certify_again(*sides, job.arrays, job.outputs, earlier))
-        return replace(made, certificate=again)
+        again = partial(certify_again, *sides, job.arrays, job.outputs, earlier, by_sample=job.by_sample)
+        return replace(made, certificate=_certify(route, sides, job.arrays, again))
 
     def complete(made: Translation) -> Translation:
         return _with_layers(job, made) if job.with_layers and made.layer_map is UNSOUGHT else made
@@ -99,7 +99,8 @@ def convert_thoroughly(job: Job, route: Route) -> Translation:
 def _measure(job: Job, route: Route, made: Converted) -> Translation:
     """With its certificate, and with a layer map if one is asked for."""
     sides = job.sides(made)
-    certificate = _certify(route, sides, job.arrays, lambda: certify(*sides, job.arrays, SEED, job.outputs))
+    measure = partial(certify, *sides, job.arrays, SEED, job.outputs, by_sample=job.by_sample)
+    certificate = _certify(route, sides, job.arrays, measure)
     translation = Translation(made.model, route, certificate, UNSOUGHT, made.input_axes, made.output_axes)
     return _with_layers(job, translation, sides) if job.with_layers else translation
 

@@ -81,12 +81,12 @@ def kept(
         found, former = cache.get(key, (None, ""))
         if found is not None:
             cache.move_to_end(key)
+    made: _Made | None = None
     if former == digest:
         made = complete(found)
         if made is not found:
             _keep(key, model, (made, digest))
         return made
-    made = None
     if found is not None:
         # Unfaithful: something about the model has changed that its fingerprint does not show, but its outputs do.
         with contextlib.suppress(UnfaithfulTranslationError):
