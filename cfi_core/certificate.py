@@ -53,7 +53,7 @@ MOST_ROUNDING = Apart(outputs=1e-3, columns=np.inf, gradients=0.25)
 FLOOR_FACTOR = 5.0  # times the rounding that was measured: two models, each with rounding of its own, at other samples
 CONSTANTS = 0.02  # share of the original's own rounding that comes from constants which a translation keeps in float32
 DRAWS = 12  # at the most, of inputs next to the given ones, where rounding at these does not explain a difference
-IN_ROUNDS = (3, DRAWS - 3)  # of draws that go through the original together, where they may: one of each size first
+IN_ROUNDS = (3, 3, DRAWS - 6)  # draws that go through the original together, where they may: one of each size first
 ENOUGH_FEATURES = 10 * DRAWS  # of a sample, for moves of its gradient at so many draws to explain nothing by chance
 ROUNDING = 5e-6  # by so much inputs next to each other move the outputs: what rounding does in deep float32 networks
 TRIED_STEPS = 16.0  # by which they are moved to see how far that moves the outputs

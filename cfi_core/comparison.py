@@ -29,17 +29,23 @@ class Side:
     model: Any
     input_axes: tuple[Permutation, ...] = ()
     output_axes: tuple[Permutation, ...] = ()
+    compiled: Any = None  # stands for the model in passes, where there is one
 
     def without_softmax(self, arrays: Arrays) -> Side | None:
         """The same without a final softmax; None if there is none."""
         model = self.adapter.without_softmax(self.adapter.twin(self.model), self.tensors(arrays))
-        return None if model is None else replace(self, model=model)
+        return None if model is None else replace(self, model=model, compiled=None)
 
     @cached_property
     def in_double(self) -> Side | None:
         """A copy in double precision, made when it is first asked for; None if there is no such model."""
         model = self.adapter.in_double(self.model)
-        return None if model is None else replace(self, model=model)
+        return None if model is None else replace(self, model=model, compiled=None)
+
+    @property
+    def runs(self) -> Any:
+        """What is run: the model, or what stands for it."""
+        return self.model if self.compiled is None else self.compiled
 
     @property
     def first(self) -> int:
@@ -57,7 +63,7 @@ class Side:
 
     def outputs(self, arrays: Arrays) -> list[np.ndarray]:
         """Outputs for inputs in the user's axes, in the user's axes."""
-        return self.at_home(flatten(self.adapter.outputs(self.model, self.tensors(arrays))))
+        return self.at_home(flatten(self.adapter.outputs(self.runs, self.tensors(arrays))))
 
     def gradients(
         self, arrays: Arrays, cotangents: Sequence[np.ndarray | None]
@@ -68,7 +74,7 @@ class Side:
         """
         pairs = enumerate(cotangents)
         turned = [None if one is None else permute(one, permutation_at(self.output_axes, i)) for i, one in pairs]
-        outputs, found = self.adapter.vjp(self.model, self.tensors(arrays), turned)
+        outputs, found = self.adapter.vjp(self.runs, self.tensors(arrays), turned)
         gradients = [
             unpermute(one, permutation_at(self.input_axes, i)) for i, one in enumerate(found) if one is not None
         ]

@@ -17,9 +17,9 @@ from cfi_core.comparison import Excerpt, Opened, Pair, Side, is_floating
 from cfi_core.errors import FOREIGN, UnfaithfulTranslationError, told
 from cfi_core.framework import Pass, Passes
 from cfi_core.framework.axes import Permutation, permutation_at, unpermute
-from cfi_core.heads import at_head
 from cfi_core.layer_map import LayerMatch
 from cfi_core.records import Call, Carried, Prepared, Run, Translation
+from cfi_core.reference import reference_of
 from cfi_core.specs import Need
 
 MOST_SAMPLES, MOST_WITH_GRADIENTS = 32, 8  # that are compared
@@ -53,15 +53,13 @@ def confirm_run(call: Call, prepared: Prepared, carried: Carried, run: Run) -> P
 
 def _sides(call: Call, prepared: Prepared, carried: Carried) -> tuple[Side, Side] | None:
     """Both models, up to where the method explains the converted one; None if that place is not found in the user's."""
-    adapter, translation, model = call.original.adapter, prepared.translation, carried.request.model
+    translation, model = prepared.translation, carried.request.model
     assert translation is not None
-    original = adapter.twin(call.original.model)
-    if carried.cut:
-        head = at_head(call, adapter, original, call.inputs.passed)
-        if not head.cut:
-            return None
-        original = head.model
-    return Side(adapter, original), Side(prepared.adapter, model, translation.input_axes, translation.output_axes)
+    reference = reference_of(call, cut=carried.cut, counts=True)
+    if reference is None:
+        return None
+    original = Side(call.original.adapter, reference.model, compiled=reference.compiled)
+    return original, Side(prepared.adapter, model, translation.input_axes, translation.output_axes)
 
 
 def _confirm(call: Call, sides: tuple[Side, Side], passes: Passes, translation: Translation) -> Certificate:

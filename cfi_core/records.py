@@ -233,6 +233,7 @@ class Call:
     seed: int
     seconds: float  # that the steps so far have taken
     purity: Purity = Purity("not examined")
+    fingerprint: str = ""  # of the model, when it was examined
 
     @property
     def output_arrays(self) -> list[np.ndarray]:

@@ -62,13 +62,14 @@ class Examination:
 
     Attributes:
         twin: The model to run: one for all passes, so that what it keeps from one to the next is seen.
+        fingerprint: The model's, before them.
     """
 
     def __init__(self, original: Original, inputs: Inputs) -> None:
         self._adapter, self._model, self._inputs = original.adapter, original.model, inputs
         signature = tuple((array.shape[1:], array.dtype.str) for array in inputs.arrays)
-        fingerprint = self._adapter.fingerprint(self._model)
-        self._key = (original.framework, type(self._model), fingerprint, signature)
+        self.fingerprint = self._adapter.fingerprint(self._model)
+        self._key = (original.framework, type(self._model), self.fingerprint, signature)
         with _lock:
             self._known = _kept.get(self._key)
         # No copy of the weights of a model that is known to leave them alone.

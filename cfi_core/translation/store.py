@@ -29,6 +29,7 @@ from cfi_core.errors import FOREIGN, ArgumentError, TranslationWarning, Unfaithf
 from cfi_core.framework.axes import Arrays, Permutation
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.records import Original, Route
+from cfi_core.reference import forget_references
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
 from cfi_core.translation.folder import enter
@@ -50,7 +51,8 @@ _lock = RLock()
 
 
 def forget_translations() -> None:
-    """Empties the cache of conversions and bridges."""
+    """Empties the cache of conversions and bridges, and of what was compiled to judge them."""
+    forget_references()
     with _lock:
         cache.clear()
 
