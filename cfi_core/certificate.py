@@ -531,12 +531,15 @@ def _judge_by_moving(
                 because = " in single precision, by your model's rounding"
                 return replace(certificate, faults=_faults(compared, always, _allowed(next_to.own), because))
             certificate = replace(certificate, floor=certificate.floor.larger(next_to.floor))
-            if compared.results[0].gradients is not None:
+            if compared.results[0].gradients is not None and certificate.floor.gradients > 0:
                 certificate = replace(certificate, gradient_floor=certificate.floor.gradients)
             allowed = allowed.larger(next_to.floor.times(FLOOR_FACTOR)).smaller(most)
             nearest = replace(compared.apart, gradients=min(compared.apart.gradients, next_to.nearest))
             if not nearest.beyond(allowed):
-                return certificate
+                if not compared.apart.beyond(allowed):
+                    return certificate
+                note = f"input gradients on {compared.label} are what yours are right next to them"
+                return replace(certificate, notes=(*certificate.notes, note))
     because = "" if certificate.gradient_floor is None else f", rounding floor {certificate.gradient_floor:.1e}"
     return replace(certificate, faults=_faults(compared, compared.apart.beyond(allowed), allowed, because))
 
@@ -767,34 +770,37 @@ class _Neighbourhood:
             powers = [(draw + one) % 3 / 2 for one in range(draws)]
             near = [move(self.samples, steps**power, generator) for power in powers]
             near, draw = [*map(to_double, near)] if self.in_double else near, draw + draws
-            found, more = self._measure(near, found)
-            moved += more
+            ours = self.compared.pair.run_each(0, near, [self.cotangents] * draws)
+            moved += [self.here.put(self.places, one).gradients or () for one in ours]
             found = replace(found, nearest=self._nearest(moved))
-            compared = replace(self.compared.apart, gradients=min(self.compared.apart.gradients, found.nearest))
-            if not (compared.beyond(_allowed(found.floor)) or found.always.beyond(_allowed(found.own))):
+            # What the translated model does next to the samples counts where the original alone does not explain it.
+            found = self._compare(near, ours, found) if self.in_double or self._is_beyond(found) else found
+            if not self._is_beyond(found):
                 break
         return found
 
-    def _measure(self, near: Sequence[Arrays], found: _NextTo) -> tuple[_NextTo, list[Arrays]]:
-        """What is found at some draws besides; and the original's gradients at all samples, with these moved."""
-        pair, sizes, gradients = self.compared.pair, self.compared.sizes, []
-        cotangents = [self.cotangents] * len(near)
-        ours, theirs = (pair.run_each(which, near, cotangents) for which in (0, 1))
-        exact = pair.in_double.run_each(0, near, cotangents) if self.in_double else ()
+    def _is_beyond(self, found: _NextTo) -> bool:
+        yet = replace(self.compared.apart, gradients=min(self.compared.apart.gradients, found.nearest))
+        return bool(yet.beyond(_allowed(found.floor)) or found.always.beyond(_allowed(found.own)))
+
+    def _compare(self, near: Sequence[Arrays], ours: Sequence[Results], found: _NextTo) -> _NextTo:
+        """What both models say besides, of which the original's results are known."""
+        pair, sizes, cotangents = self.compared.pair, self.compared.sizes, [self.cotangents] * len(near)
+        theirs = pair.run_each(1, near, cotangents)
         for moved, other in zip(ours, theirs, strict=True):
             one, two = self.here.put(self.places, moved), self.there.put(self.places, other)
             least = apart(self.here, one, sizes).smaller(apart(one, two, sizes))
             found = replace(found, floor=found.floor.larger(least))
-            gradients += [one.gradients] if one.gradients is not None else []
+        exact = pair.in_double.run_each(0, near, cotangents) if self.in_double else ()
         for precise, moved, other in zip(exact, ours, theirs, strict=False):
             mine, its = (apart(precise, single, sizes) for single in (moved, other))
             found = replace(found, own=found.own.larger(mine), always=found.always.smaller(its))
-        return found, gradients
+        return found
 
     def _nearest(self, moved: Sequence[Arrays]) -> float:
         """How far the translated model's gradients are from the nearest that the original's rounding explains."""
         theirs, best = self.compared.results[1].gradients, self.here.gradients
-        if theirs is None or best is None or not moved:
+        if theirs is None or best is None:
             return float("inf")
         for one in (*moved, _combine(theirs, best, moved, self.places)):
             best = _nearer(theirs, best, one)
