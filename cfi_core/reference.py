@@ -6,7 +6,7 @@ A model that is asked for often is compiled, where its adapter can do so: that t
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -37,7 +37,6 @@ class _Kept:
     fingerprint: str
     uses: int = 0
     reference: Reference | None = None
-    lock: Any = field(default_factory=Lock)
 
 
 _kept: dict[int, dict[tuple[Any, ...], _Kept]] = {}
@@ -56,19 +55,20 @@ def reference_of(call: Call, *, cut: bool, counts: bool = False) -> Reference | 
     if kept is None:
         model = _model(call, cut=cut)
         return None if model is None else Reference(model)
-    with kept.lock:
+    with _lock:
         kept.uses += counts
-        if kept.reference is not None:
-            return kept.reference
-        model = _model(call, cut=cut)
-        if model is None:
-            return None
-        if not counts or kept.uses != USES:
-            return Reference(model)
-        compiled = call.original.adapter.compiled(model, call.inputs.passed)
-        made = Reference(model, compiled)
-        kept.reference = None if compiled is None else made
-        return made
+        uses, found = kept.uses, kept.reference
+    if found is not None:
+        return found
+    model = _model(call, cut=cut)
+    if model is None:
+        return None
+    if not counts or uses != USES:
+        return Reference(model)
+    made = Reference(model, call.original.adapter.compiled(model, call.inputs.passed))
+    with _lock:
+        kept.reference = made if made.compiled is not None else None
+    return made
 
 
 def forget_references() -> None:
