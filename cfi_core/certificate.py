@@ -54,6 +54,7 @@ FLOOR_FACTOR = 5.0  # times the rounding that was measured: two models, each wit
 CONSTANTS = 0.02  # share of the original's own rounding that comes from constants which a translation keeps in float32
 DRAWS = 12  # at the most, of inputs next to the given ones, where rounding at these does not explain a difference
 IN_ROUNDS = (3, 3, DRAWS - 6)  # draws that go through the original together, where they may: one of each size first
+AT_EDGES = 8  # draws that show what units at their edges do, of the original alone
 ENOUGH_FEATURES = 10 * DRAWS  # of a sample, for moves of its gradient at so many draws to explain nothing by chance
 ROUNDING = 5e-6  # by so much inputs next to each other move the outputs: what rounding does in deep float32 networks
 TRIED_STEPS = 16.0  # by which they are moved to see how far that moves the outputs
@@ -466,6 +467,8 @@ def _judge(
         return replace(certificate, faults=_faults(compared, far, MOST, _own_rounding(compared)))
     if not compared.apart.beyond(_allowed(known.floor)):
         return certificate
+    if explained := _judge_at_edges(certificate, compared, generator):
+        return explained
     if in_run:
         return _judge_by_moving(certificate, compared, IN_SINGLE if known.in_single else RESOLUTION, MOST, generator)
     with suppress(Exception):  # models and devices may refuse another type in any way and at any point
@@ -517,6 +520,28 @@ def _judge_in_double(certificate: Certificate, compared: _Comparison) -> Certifi
     )
 
 
+def _judge_at_edges(
+    certificate: Certificate, compared: _Comparison, generator: np.random.Generator
+) -> Certificate | None:
+    """Faithful, where all that differs are gradients at a few samples with units at their edges; None if there is more.
+
+    That takes one pass of the original, where copies in double precision take the time of many.
+    """
+    places, others = compared.different, replace(compared.apart, gradients=0.0)
+    if not compared.pair.by_sample or others.beyond(RESOLUTION) or 2 * len(places) > len(compared.with_gradients):
+        return None
+    with suppress(Exception):  # it may take a certain number of samples only
+        nearby = _Neighbourhood(compared, places, in_double=False)
+        if nearby.look_for_edges(generator) <= RESOLUTION.gradients:
+            return _explained_nearby(certificate, compared)
+    return None
+
+
+def _explained_nearby(certificate: Certificate, compared: _Comparison) -> Certificate:
+    note = f"input gradients on {compared.label} are what yours are right next to them"
+    return replace(certificate, notes=(*certificate.notes, note))
+
+
 def _judge_by_moving(
     certificate: Certificate, compared: _Comparison, rounding: Apart, most: Apart, generator: np.random.Generator
 ) -> Certificate:
@@ -538,8 +563,7 @@ def _judge_by_moving(
             if not nearest.beyond(allowed):
                 if not compared.apart.beyond(allowed):
                     return certificate
-                note = f"input gradients on {compared.label} are what yours are right next to them"
-                return replace(certificate, notes=(*certificate.notes, note))
+                return _explained_nearby(certificate, compared)
     because = "" if certificate.gradient_floor is None else f", rounding floor {certificate.gradient_floor:.1e}"
     return replace(certificate, faults=_faults(compared, compared.apart.beyond(allowed), allowed, because))
 
@@ -761,7 +785,14 @@ class _Neighbourhood:
     places: Sequence[int]
     in_double: bool
 
-    def look(self, rounds: Sequence[int], generator: np.random.Generator) -> _NextTo:
+    def look_for_edges(self, generator: np.random.Generator) -> float:
+        """How far the translated model's gradients are from what a few draws close to the samples explain."""
+        steps = self._steps(generator)
+        near = [move(self.samples, steps ** (draw % 2 / 2), generator) for draw in range(AT_EDGES)]
+        ours = self.compared.pair.run_each(0, near, [self.cotangents] * AT_EDGES)
+        return self._nearest([self.here.put(self.places, one).gradients or () for one in ours])
+
+    def look(self, rounds: Sequence[int], generator: np.random.Generator, *, original_alone: bool = False) -> _NextTo:
         """Moves the samples, in rounds of so many draws, until that explains how far the models are apart."""
         found, draw = _NextTo(always=self.compared.apart if self.in_double else NO_ROUNDING), 0
         steps, moved = self._steps(generator), list[Arrays]()
