@@ -11,7 +11,7 @@ import numpy as np
 from cfi_core.boundary import foreign
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, FRAMEWORKS
 from cfi_core.coexistence import load_safely
-from cfi_core.errors import ArgumentError, InputError, UnknownFrameworkError, told
+from cfi_core.errors import ArgumentError, InputError, UnknownFrameworkError, summary
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.registry import Registry
 from cfi_core.specs import FrameworkSpec, resolve
@@ -45,7 +45,7 @@ def adapter_for(registry: Registry, framework: str) -> FrameworkAdapter:
     return _adapters[spec.adapter]
 
 
-def framework_named(registry: Registry, name: str) -> FrameworkSpec:
+def find_framework(registry: Registry, name: str) -> FrameworkSpec:
     """The framework of that name.
 
     Raises:
@@ -99,7 +99,7 @@ def as_array(registry: Registry, value: Any, name: str) -> np.ndarray:
     try:
         array = np.asarray(value)
     except Exception as error:  # objects of any library refuse in their own way
-        raise InputError(f"{name} is no array ({told(error)}). Pass an array with the sample axis first.") from error
+        raise InputError(f"{name} is no array ({summary(error)}). Pass an array with the sample axis first.") from error
     if array.dtype.kind not in "fiub" or array.ndim == 0:
         raise InputError(f"{name} holds {array.dtype} of shape {array.shape}; pass an array of numbers, samples first.")
     return array
@@ -119,7 +119,7 @@ def _read(adapter: FrameworkAdapter, tensor: Any, name: str) -> np.ndarray:
     except Exception as error:  # subclasses of tensors refuse in their own way
         kind = f"{type(tensor).__name__} of {getattr(tensor, 'dtype', 'no type')}"
         raise InputError(
-            f"{name} is a {kind} that cannot be read as an array ({told(error)}). Pass a dense one of plain numbers."
+            f"{name} is a {kind} that cannot be read as an array ({summary(error)}). Pass a dense one of plain numbers."
         ) from error
 
 

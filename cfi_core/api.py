@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cfi_core.adapters import adapter_for, framework_named
+from cfi_core.adapters import adapter_for, find_framework
 from cfi_core.attribution import Attribution
 from cfi_core.boundary import observe
 from cfi_core.carrying import carry
@@ -19,7 +20,7 @@ from cfi_core.errors import ArgumentError
 from cfi_core.finding import find_methods
 from cfi_core.framework import Layer, flatten
 from cfi_core.homecoming import bring_home
-from cfi_core.process import first_pass, unchanged_process, use
+from cfi_core.process import first_pass, keep_process, use
 from cfi_core.records import Arguments, Call, PendingLayer, Plan, Prepared, Translation
 from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose, choose_conversion
@@ -27,7 +28,8 @@ from cfi_core.running import run
 from cfi_core.specs import Kind, Translator
 from cfi_core.translation import prepare, translate_model
 from cfi_core.translation.conversion import Job, convert_anew, convert_thoroughly
-from cfi_core.unchanged import unchanged_model
+from cfi_core.translation.guarding import guard
+from cfi_core.unchanged import keep_model
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
 VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})
@@ -39,6 +41,7 @@ def attribute(
     toolset: str | None = None,
     *,
     inputs: Any = None,
+    explain: Sequence[str] | None = None,
     target: Any = None,
     layer: Any = None,
     neuron: Any = None,
@@ -61,10 +64,17 @@ def attribute(
         method_key: For example `"grad_cam"`; `cfi.methods()` lists all.
         toolset: For example `"captum"`; None chooses one and warns if there are several.
         inputs: Array or tensor of any known framework, sample axis first, in the axis order of the model; a
-            tuple for a model with several inputs.
+            tuple for a model with several inputs; or a mapping of the model's own input names (a dict, what a
+            tokenizer gives), whose values then come home under these names. What is no array in it (flags, None) is
+            passed to the model as it is.
+        explain: Names of the inputs in such a mapping to explain; the others are carried: part of every pass, never
+            changed or differentiated. Left out, floating point inputs are explained and whole numbers beside them
+            carried; of whole numbers alone, masks, positions and token types are carried.
         target: What to explain: a class index (a negative one counts from the end; also as an array of one element),
             a list with one per sample, a tuple into the output (of a model with several outputs: beginning with the
-            output's position or key), or a callable of the output.
+            output's position or key), or a callable of the output. `"predicted"` is the class with the largest value of
+            each sample; a class may go by its name where the model knows it (`classes_` of an estimator,
+            `config.id2label` of a transformer).
         layer: A layer of the model: the object or its name.
         neuron: Index of a unit of the layer's output (axes after the first, in the model's order), or a callable.
         baselines: Reference inputs: a number, or arrays with the axes of the inputs.
@@ -99,6 +109,7 @@ def visualize_features(
     toolset: str | None = None,
     *,
     inputs: Any = None,
+    explain: Sequence[str] | None = None,
     target: Any = None,
     layer: Any = None,
     neuron: Any = None,
@@ -133,6 +144,7 @@ def plan(
     toolset: str | None = None,
     *,
     inputs: Any = None,
+    explain: Sequence[str] | None = None,
     target: Any = None,
     layer: Any = None,
     neuron: Any = None,
@@ -155,7 +167,7 @@ def plan(
             given twice. What has to be compared with the model (shapes, targets) is checked when it runs.
     """
     arguments, current = Arguments(**locals()), registry()
-    with unchanged_process(current):
+    with keep_process(current):
         methods = find_methods(current, arguments, ATTRIBUTION_KINDS | VISUALIZATION_KINDS)
         original = find_original(current, arguments, methods)
         choice = choose(current, methods, original, arguments.translator)
@@ -178,23 +190,24 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
             f"finish_execution_with_layer takes the PendingLayer that cfi.attribute returned, not {pending!r}."
         )
     current, original = registry(), pending.call.original
-    with unchanged_process(current):
+    with keep_process(current):
         use(current, original, pending.plan.routes, pending.plan.toolset_framework)
-        with unchanged_model(original, pending.call.purity):
+        with keep_model(original, pending.call.purity):
             call = first_pass(current, lambda: check_layer(pending, layer))
-            return _finish(current, call, pending.prepared or prepare(current, call))
+            prepared = guard(current, call, pending.prepared) if pending.prepared else prepare(current, call)
+            return _finish(current, call, prepared)
 
 
 def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | PendingLayer:
     """The eight steps of a call."""
     current = registry()
-    with unchanged_process(current), ExitStack() as stack:
+    with keep_process(current), ExitStack() as stack:
         methods = find_methods(current, arguments, kinds)  # 1
         original = find_original(current, arguments, methods)  # 2
         choice = choose(current, methods, original, arguments.translator)  # 3
         use(current, original, choice.routes, choice.toolset_framework)
         call = check(current, arguments, original, choice)  # 4
-        stack.enter_context(unchanged_model(original, call.purity))
+        stack.enter_context(keep_model(original, call.purity))
         observe(current, "cfi_before_run", plan=call.plan)
         if call.plan.needs_layer:
             return _wait_for_layer(current, call)
@@ -247,17 +260,19 @@ def translate(
     """
     current = registry()
     framework = detect_framework(current, model, inputs).name
-    if framework == framework_named(current, to).name:
+    if framework == find_framework(current, to).name:
         raise ArgumentError(f"The model already is a {to} model; there is nothing to translate.")
     routes = choose_conversion(current, framework, to, translator)
-    with unchanged_process(current):
+    with keep_process(current):
         original = load_original(current, model, inputs)
         use(current, original, routes, to)
         given = read_inputs(current, original, inputs)
-        with unchanged_model(original):
+        with keep_model(original):
             outputs = tuple(flatten(first_pass(current, lambda: run_original(original, given))))
-            job = Job(current, original, adapter_for(current, to), given.arrays, outputs)
-            return translate_model(job, routes, convert_thoroughly if thorough else convert_anew)
+            arrays = (*given.arrays, *given.held_arrays)
+            job = Job(current, original, adapter_for(current, to), arrays, outputs)
+            made = translate_model(job, routes, convert_thoroughly if thorough else convert_anew)
+        return replace(made, input_names=original.names.every if original.names else ())
 
 
 def layers(model: Any, inputs: Any = None) -> list[Layer]:
@@ -268,9 +283,12 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
         inputs: With them, output shapes are known for models of every kind.
     """
     current = registry()
-    with unchanged_process(current):
+    with keep_process(current):
         original = load_original(current, model, inputs)
-        tensors = None if inputs is None else read_inputs(current, original, inputs).tensors
+        given = None if inputs is None else read_inputs(current, original, inputs)
         use(current, original, (), original.framework)
-        with nullcontext() if tensors is None else unchanged_model(original):
-            return list(first_pass(current, lambda: original.adapter.layers(original.model, tensors)))
+        if given is None:
+            return list(first_pass(current, lambda: original.adapter.layers(original.model)))
+        with keep_model(original):
+            first_pass(current, lambda: run_original(original, given))  # which says what is wrong with the inputs
+            return list(original.adapter.layers(original.model, given.passed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from cfi_core.adapters import adapter_for, framework_of_tensor
 from cfi_core.errors import InputError
-from cfi_core.framework import FrameworkAdapter, Runner, flatten, map_structure
+from cfi_core.framework import FrameworkAdapter, Parameters, Runner, flatten, map_structure
 from cfi_core.framework.axes import Arrays
 from cfi_core.registry import registry
 
@@ -27,11 +27,21 @@ class ArrayModel:
     Attributes:
         function: Takes one array per input.
         shapes: Of its inputs, sample axis first; None where nothing declares them.
+        columns: Names of the columns of the table that it takes; None where it knows none.
+        classes: Names of the classes that it scores; None where it knows none.
     """
 
-    def __init__(self, function: Callable[..., Any], shapes: tuple[tuple[int | None, ...], ...] | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        shapes: tuple[tuple[int | None, ...], ...] | None = None,
+        columns: tuple[str, ...] | None = None,
+        classes: tuple[str, ...] | None = None,
+    ) -> None:
         self.function = function
         self.shapes = shapes
+        self.columns = columns
+        self.classes = classes
 
     def __call__(self, *inputs: np.ndarray) -> Any:
         """Runs the function on copies, and copies what it gives: it may write to the ones and reuse the others.
@@ -64,7 +74,8 @@ class ArrayAdapter(FrameworkAdapter):
             return model
         if isinstance(model, type):
             raise InputError(f"{model.__name__} is a class. Pass an instance of it, fitted.")
-        name = next((name for name in (*_SCORES, "predict") if hasattr(model, name)), "")
+        # xgboost's boosters take arrays in `inplace_predict`, and something of their own in `predict`.
+        name = next((name for name in (*_SCORES, "inplace_predict", "predict") if hasattr(model, name)), "")
         if name in _SCORES or (name and not callable(model)):
             scores, owner = _scores_of(model, name), model
         elif callable(model):
@@ -76,11 +87,32 @@ class ArrayAdapter(FrameworkAdapter):
             )
         features = getattr(owner, "n_features_in_", None)
         shapes = ((None, int(features)),) if isinstance(features, int | np.integer) else None
-        return ArrayModel(_on_frames(scores, owner), shapes)
+        columns, classes = (_names(getattr(owner, name, None)) for name in ("feature_names_in_", "classes_"))
+        return ArrayModel(_on_frames(scores, owner), shapes, columns, classes)
 
     def input_shapes(self, model: ArrayModel) -> tuple[tuple[int | None, ...], ...] | None:
         """The shape that an estimator was fitted on."""
         return model.shapes
+
+    def class_names(self, model: ArrayModel) -> tuple[str, ...] | None:
+        """The classes of an estimator that have names; numbers are indices of their own."""
+        return model.classes
+
+    def columns(self, model: ArrayModel) -> tuple[str, ...] | None:
+        """Those of the data frame that an estimator was fitted on."""
+        return model.columns
+
+    def input_names(self, model: ArrayModel) -> tuple[str, ...] | None:
+        """Parameters of the function; an estimator takes one table."""
+        return Parameters.of(model.function).names or None if model.shapes is None else None
+
+    def by_name(self, model: ArrayModel, names: Sequence[str], constants: Mapping[str, Any]) -> ArrayModel:
+        """The function, called by keyword."""
+        if model.shapes is not None:
+            return super().by_name(model, names, constants)
+        Parameters.of(model.function).check(names, constants, "the function")
+        function, given = model.function, dict(constants)
+        return ArrayModel(lambda *arrays: function(**dict(zip(names, arrays, strict=True)), **given))
 
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis where it is short enough for colours, axis 1 otherwise."""
@@ -111,6 +143,12 @@ class ArrayRunner(Runner):
         return tuple(flatten(self._model(*values)))
 
 
+def _names(labels: Any) -> tuple[str, ...] | None:
+    """Labels that are all words."""
+    is_words = isinstance(labels, np.ndarray) and labels.ndim == 1 and all(isinstance(one, str) for one in labels)
+    return tuple(map(str, labels)) if is_words else None
+
+
 def _as_array(value: Any) -> np.ndarray:
     """What a function gives, which may compute with tensors of any framework inside."""
     framework = framework_of_tensor(registry(), value)
@@ -120,7 +158,7 @@ def _as_array(value: Any) -> np.ndarray:
 
 def _scores_of(estimator: Any, name: str) -> Callable[[np.ndarray], Any]:
     kind, scores = type(estimator).__name__, getattr(estimator, name)
-    if name == "predict" and hasattr(estimator, "classes_"):
+    if name == "predict" and np.size(getattr(estimator, "classes_", ())):
         raise InputError(
             f"The {kind} gives class labels only, which cannot be explained: it has neither predict_proba nor "
             f"decision_function. Configure it to give probabilities (such as voting='soft' of a VotingClassifier), or "

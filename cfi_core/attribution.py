@@ -51,9 +51,10 @@ class Attribution:
     """Values with named axes, and where they came from.
 
     Attributes:
-        values: Raw values in the axis order of the user's own model; a tuple for several inputs or layers.
-        dims: Name of each axis of `values`, such as `("sample", "channel", "height", "width")`; a tuple of
-            such tuples where `values` is a tuple.
+        values: Raw values in the axis order of the user's own model; a tuple for several inputs or layers; by name
+            where the inputs were given by name.
+        dims: Name of each axis of `values`, such as `("sample", "channel", "height", "width")`; a tuple (or dict) of
+            such tuples where `values` is one.
         method_key: Method that was run.
         toolset: Toolset that ran it.
         route: Names of the translators from the user's model to the toolset; empty when native.
@@ -68,8 +69,8 @@ class Attribution:
         outlets: The plotters and writers that were installed when it was made.
     """
 
-    values: np.ndarray | tuple[np.ndarray, ...]
-    dims: tuple[str, ...] | tuple[tuple[str, ...], ...]
+    values: np.ndarray | tuple[np.ndarray, ...] | Mapping[str, np.ndarray]
+    dims: tuple[str, ...] | tuple[tuple[str, ...], ...] | Mapping[str, tuple[str, ...]]
     method_key: str
     toolset: str
     route: tuple[str, ...] = ()
@@ -85,6 +86,8 @@ class Attribution:
     @property
     def parts(self) -> tuple[tuple[np.ndarray, tuple[str, ...]], ...]:
         """Each array with the names of its axes, also where there is only one."""
+        if isinstance(self.values, Mapping):
+            return tuple((values, self.dims[name]) for name, values in self.values.items())  # type: ignore[call-overload]
         if isinstance(self.values, tuple):
             return tuple(zip(self.values, self.dims, strict=True))  # type: ignore[arg-type]
         return ((self.values, self.dims),)  # type: ignore[return-value]
@@ -138,9 +141,10 @@ class Attribution:
             return arrays[0]
         # Sizes differ from part to part, so every axis but the samples is named by its part.
         dataset = xarray.Dataset()
-        for i, array in enumerate(arrays):
-            dims = {dim: f"{dim}_{i}" for dim in array.dims if dim != "sample"}
-            dataset[f"{self.method_key}_{i}"] = array.rename(dims)
+        names = self.values if isinstance(self.values, Mapping) else range(len(arrays))
+        for name, array in zip(names, arrays, strict=True):
+            dims = {dim: f"{dim}_{name}" for dim in array.dims if dim != "sample"}
+            dataset[f"{self.method_key}_{name}"] = array.rename(dims)
         return dataset
 
     def __repr__(self) -> str:

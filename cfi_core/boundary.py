@@ -16,11 +16,20 @@ from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any
 
-from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
+from cfi_core.contract import (
+    Axes,
+    BridgedLayer,
+    BridgeRequest,
+    Converted,
+    GuardRequest,
+    MethodRequest,
+    MethodResult,
+    Miss,
+)
 from cfi_core.discovery import PluginInfo
-from cfi_core.errors import FOREIGN, CFIError, MethodError, PluginWarning, TranslationError, told, warn
+from cfi_core.errors import FOREIGN, CFIError, MethodError, PluginWarning, TranslationError, summary, warn
 from cfi_core.registry import Registry
-from cfi_core.specs import TranslatorSpec, resolve
+from cfi_core.specs import Guard, TranslatorSpec, resolve
 from cfi_core.turns import aside
 from cfi_core.validation import Refused
 from cfi_core.views import protect
@@ -43,7 +52,7 @@ def foreign(kind: type[CFIError], doing: str, advice: str, passes: type[CFIError
     except passes:
         raise
     except FOREIGN as error:
-        raise kind(f"{doing} ({told(error)}). {advice}") from error
+        raise kind(f"{doing} ({summary(error)}). {advice}") from error
 
 
 # into the plugin
@@ -73,6 +82,24 @@ def run_method(
     with _refusals(MethodError, f"{method.key} of {method.toolset} ({origin}) returned", advice):
         _check_result(request, result, [*map(_shape, request.inputs)] if inputs is None else inputs, layers)
     return result
+
+
+def look_for_misses(request: GuardRequest, guard: Guard, origin: str) -> tuple[Miss, ...]:
+    """Lets a method's guard look at a model.
+
+    Raises:
+        MethodError: It failed, cannot be imported, or returned something else than a tuple of `Miss`.
+        CFIError: What it raises itself of this kind.
+    """
+    method = request.method
+    doing, advice = f"The guard of {method.key} ({origin})", f"Report it to {origin}."
+    with foreign(MethodError, f"{doing} failed", advice):
+        misses = resolve(guard.check)(request)
+    with _refusals(MethodError, f"{doing} returned", advice):
+        _instance(misses, tuple)
+        for miss in misses:
+            _instance(miss, Miss)
+    return misses
 
 
 def run_conversion(
@@ -149,7 +176,7 @@ def report_failures(what: str, plugin: PluginInfo) -> Iterator[None]:
     try:
         yield
     except FOREIGN as error:
-        warn(f"{what} of {plugin.label} failed ({told(error)}). It changes nothing.", PluginWarning, error)
+        warn(f"{what} of {plugin.label} failed ({summary(error)}). It changes nothing.", PluginWarning, error)
 
 
 # out of it again

@@ -44,13 +44,16 @@ def cfi_writers() -> list[WriterSpec]:
 def write_npz(attribution: Attribution, path: Path) -> None:
     """Writes values, extras and provenance to a compressed `.npz` file that `numpy.load` reads without pickle.
 
-    The arrays are `values` (or `values_0`, `values_1`, … where there are several) and `extra_<name>`
-    for each numeric extra. `metadata` is a JSON text with everything else: `dims` in the order of
-    the arrays, `method_key`, `toolset`, `route`, `certificate`, `target`, `layer`, `extras` that are
+    The arrays are `values` (or `values_0`, `values_1`, … where there are several, `values_<name>` where they have
+    names) and `extra_<name>` for each numeric extra. `metadata` is a JSON text with everything else: `dims` in the
+    order of the arrays, `method_key`, `toolset`, `route`, `certificate`, `target`, `layer`, `extras` that are
     no numbers, and `provenance`. What JSON cannot hold stands there as its `repr`. An existing file is replaced.
     """
-    several = isinstance(attribution.values, tuple)
-    arrays = {f"values_{i}" if several else "values": values for i, (values, _) in enumerate(attribution.parts)}
+    if isinstance(attribution.values, Mapping):
+        arrays = {f"values_{name}": values for name, values in attribution.values.items()}
+    else:
+        several = isinstance(attribution.values, tuple)
+        arrays = {f"values_{i}" if several else "values": values for i, (values, _) in enumerate(attribution.parts)}
     words: dict[str, Any] = {}
     for name, value in attribution.extras.items():
         if name == "figure":  # what plot=True drew; a picture is no number

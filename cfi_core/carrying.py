@@ -33,12 +33,12 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     """
     started, plan, given = perf_counter(), call.plan, call.inputs
     model = prepared.adapter.twin(prepared.model, share_weights=not plan.method.alters_model)
-    carrier = _Carrier(registry, call, prepared, model)
+    carrier = Carrier(registry, call, prepared, model)
     layer = tuple(map(carrier.layer_object, plan.layers))
     # The model's own tensors without a detour through numpy, if they can be used where the method runs.
     values = given.tensors if prepared.adapter.is_tensor(given.tensors[0]) else given.arrays
     inputs = carrier.like_inputs(values) if given.given else ()
-    passed = (*inputs, *carrier.held()) if inputs else ()
+    passed = (*inputs, *carrier.held_tensors()) if inputs else ()
     # A bridge was cut before it was built.
     cut = prepared.translation.head if prepared.translation else None
     head = replace(cut, model=model) if cut else at_head(call, prepared.adapter, model, passed)
@@ -67,7 +67,7 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
 
 
 @dataclass(frozen=True, eq=False)
-class _Carrier:
+class Carrier:
     """From the user's model, in whose layout the call is, to the one that runs (a twin, which the toolset may mark)."""
 
     registry: Registry
@@ -100,12 +100,12 @@ class _Carrier:
     def _of_original_outputs(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """The user's function, given the translated model's outputs in the user's axes and structure."""
 
-        def carried(outputs: Any) -> Any:
+        def apply(outputs: Any) -> Any:
             leaves = enumerate(flatten(outputs))
             turned = (self._unpermute(leaf, self.prepared.output_axes(i)) for i, leaf in leaves)
             return function(map_structure(lambda _: next(turned), self.call.outputs))
 
-        return carried
+        return apply
 
     def _of_original_axes(self, function: Callable[[Any], Any], axes: Permutation) -> Callable[[Any], Any]:
         """The user's function of one tensor, given it in the user's axes."""
@@ -124,21 +124,31 @@ class _Carrier:
 
     def layer_object(self, name: str) -> Any:
         """The layer of the model that runs which is a layer of the user's model; a `LayerError` if it has none."""
-        translation = self.prepared.translation
-        if translation is None:
-            return self.prepared.adapter.layer_object(self.model, name)
-        layer_map = translation.layer_map
-        if name not in layer_map:
+        found = self.prepared.layer_name(name)
+        if found is None:
+            raise LayerError(self._missing(name))
+        return self.prepared.adapter.layer_object(self.model, found)
+
+    def _missing(self, name: str) -> str:
+        """Why the model that runs has no such layer, and which it has."""
+        translation, repair = self.prepared.translation, self.prepared.repair
+        if translation is not None and name not in translation.layer_map:
             why = (
                 "the translated model has no layer with the same activation (the translators merged or split it)"
-                if name in layer_map.compared
+                if name in translation.layer_map.compared
                 else "its activation cannot be read (it is called more than once, or lies inside a nested model)"
             )
-            raise LayerError(
+            return (
                 f"Layer {name!r} of your model cannot be used through {', '.join(translation.route.names)}: {why}. "
-                f"Layers that can: {', '.join(layer_map) or 'none'}."
+                f"Layers that can: {', '.join(translation.layer_map) or 'none'}."
             )
-        return self.prepared.adapter.layer_object(self.model, layer_map[name])
+        names = repair.canonical.layers if repair else {}
+        usable = [one for one in (translation.layer_map if translation else names) if self.prepared.layer_name(one)]
+        return (
+            f"Layer {name!r} of your model cannot be used with {self.call.plan.method.key}, whose rules needed a "
+            f"canonical copy of the model: there it has no single output, because the model calls it several times, "
+            f"not at all, or it gives no single tensor. Layers that can: {', '.join(usable) or 'none'}."
+        )
 
     def baselines(self) -> tuple[Any, ...] | None:
         """One tensor or number for each input."""
@@ -147,7 +157,7 @@ class _Carrier:
             return (given,) * len(self.call.inputs.arrays)
         return None if given is None else self.like_inputs(given)
 
-    def held(self) -> tuple[Any, ...]:
+    def held_tensors(self) -> tuple[Any, ...]:
         """What the forward pass takes behind the inputs; as inputs of a translated model, of which it is one."""
         given = self.call.inputs
         if self.prepared.translation is None:
@@ -163,7 +173,7 @@ class _Carrier:
 
     def _own(self, value: Any, role: Role | None) -> Any:
         if role is Role.HELD and value is not None:
-            return self.held()
+            return self.held_tensors()
         if role is Role.LIKE_INPUTS and value is not None:
             parts = self.like_inputs(value)
             return parts if isinstance(value, tuple) else parts[0]

@@ -35,8 +35,11 @@ from cfi_core.comparison import (
 from cfi_core.errors import NoGradientError
 from cfi_core.framework.axes import Arrays
 
-RESOLUTION = Apart(outputs=2e-6, columns=1e-3, gradients=1e-5)
-"""Up to here a difference is rounding without further questions; in double precision anything above is a fault."""
+RESOLUTION = Apart(outputs=5e-6, columns=1e-3, gradients=1e-5)
+"""Up to here a difference is rounding without further questions."""
+
+IN_DOUBLE = replace(RESOLUTION, outputs=2e-6)
+"""In double precision anything above is a fault."""
 
 IN_SINGLE = Apart(outputs=1e-4, columns=1e-3, gradients=1e-3)
 """The same where one of the models has no double precision, which would tell more."""
@@ -431,7 +434,7 @@ def bridge_tolerance(original: Side, outputs: Arrays) -> float:
     looks_short = any(not (one.view(np.uint32) & 0xFFFF).any() for one in singles)
     if looks_short and (original.unit > SINGLE_UNIT or any((one * 64 % 1).any() for one in singles)):
         units.append(2.0**-8)
-    return max(5 * RESOLUTION.outputs, 8 * max(units, default=0.0))
+    return max(2 * RESOLUTION.outputs, 8 * max(units, default=0.0))
 
 
 def gradient_tolerance(certificate: Certificate, tolerance: float) -> float:
@@ -465,7 +468,7 @@ def _judge(
     certificate = Certificate((compared.measurement,), notes=compared.notes, floor=known.floor)
     if far := compared.apart.beyond(MOST):
         return replace(certificate, faults=_faults(compared, far, MOST, _own_rounding(compared)))
-    if not compared.apart.beyond(_allowed(known.floor)):
+    if not compared.apart.beyond(_allowance(known.floor)):
         return certificate
     if explained := _judge_at_edges(certificate, compared, generator):
         return explained
@@ -473,7 +476,7 @@ def _judge(
         return _judge_by_moving(certificate, compared, IN_SINGLE if known.in_single else RESOLUTION, MOST, generator)
     with suppress(Exception):  # models and devices may refuse another type in any way and at any point
         precise = _judge_in_double(certificate, compared)
-        if precise.faults or not compared.apart.beyond(_allowed(precise.floor)):
+        if precise.faults or not compared.apart.beyond(_allowance(precise.floor)):
             return precise
         return _judge_by_moving(precise, compared, RESOLUTION, MOST, generator)
     note = f"{_IN_SINGLE} on {compared.label}: one of the models has no other"
@@ -486,7 +489,7 @@ def _elsewhere(earlier: Certificate) -> Certificate:
     return replace(earlier, floor=earlier.floor.smaller(IN_SINGLE.times(1 / FLOOR_FACTOR)))
 
 
-def _allowed(floor: Apart) -> Apart:
+def _allowance(floor: Apart) -> Apart:
     return RESOLUTION.larger(floor.times(FLOOR_FACTOR)).smaller(MOST)
 
 
@@ -510,7 +513,7 @@ def _judge_in_double(certificate: Certificate, compared: _Comparison) -> Certifi
     if own.beyond(MOST_ROUNDING) or others.beyond(MOST):
         raise TypeError("the copy in double precision computes something else")
     looked_at = replace(compared, samples=samples, results=(exact, other), cotangents=cotangents)
-    constants = RESOLUTION.larger(own.times(CONSTANTS))
+    constants = IN_DOUBLE.larger(own.times(CONSTANTS))
     return replace(
         certificate,
         in_double=(*certificate.in_double, looked_at.measurement),
@@ -552,9 +555,9 @@ def _judge_by_moving(
     if not compared.apart.beyond(most):
         with suppress(Exception):  # the user's model may refuse other samples in any way
             next_to = _move_next_to(compared, generator, in_double=bool(certificate.in_double))
-            if always := next_to.always.beyond(_allowed(next_to.own)):
+            if always := next_to.always.beyond(_allowance(next_to.own)):
                 because = " in single precision, by your model's rounding"
-                return replace(certificate, faults=_faults(compared, always, _allowed(next_to.own), because))
+                return replace(certificate, faults=_faults(compared, always, _allowance(next_to.own), because))
             certificate = replace(certificate, floor=certificate.floor.larger(next_to.floor))
             if compared.results[0].gradients is not None and certificate.floor.gradients > 0:
                 certificate = replace(certificate, gradient_floor=certificate.floor.gradients)
@@ -792,7 +795,7 @@ class _Neighbourhood:
         ours = self.compared.pair.run_each(0, near, [self.cotangents] * AT_EDGES)
         return self._nearest([self.here.put(self.places, one).gradients or () for one in ours])
 
-    def look(self, rounds: Sequence[int], generator: np.random.Generator, *, original_alone: bool = False) -> _NextTo:
+    def look(self, rounds: Sequence[int], generator: np.random.Generator) -> _NextTo:
         """Moves the samples, in rounds of so many draws, until that explains how far the models are apart."""
         found, draw = _NextTo(always=self.compared.apart if self.in_double else NO_ROUNDING), 0
         steps, moved = self._steps(generator), list[Arrays]()
@@ -812,7 +815,7 @@ class _Neighbourhood:
 
     def _is_beyond(self, found: _NextTo) -> bool:
         yet = replace(self.compared.apart, gradients=min(self.compared.apart.gradients, found.nearest))
-        return bool(yet.beyond(_allowed(found.floor)) or found.always.beyond(_allowed(found.own)))
+        return bool(yet.beyond(_allowance(found.floor)) or found.always.beyond(_allowance(found.own)))
 
     def _compare(self, near: Sequence[Arrays], ours: Sequence[Results], found: _NextTo) -> _NextTo:
         """What both models say besides, of which the original's results are known."""

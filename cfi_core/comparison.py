@@ -544,11 +544,11 @@ class Excerpt:
     def resize(self, samples: int) -> Excerpt:
         """So many of the samples; some of them again, if there are not so many."""
 
-        def sized(arrays: Sequence[Any]) -> list[Any]:
+        def repeat(arrays: Sequence[Any]) -> list[Any]:
             return [None if one is None else np.resize(one, (samples, *one.shape[1:])) for one in arrays]
 
-        cotangents = None if self.cotangents is None else sized(self.cotangents)
-        return Excerpt(self.pair, sized(self.inputs), sized(self.outputs), cotangents, sized(self.gradients))
+        cotangents = None if self.cotangents is None else repeat(self.cotangents)
+        return Excerpt(self.pair, repeat(self.inputs), repeat(self.outputs), cotangents, repeat(self.gradients))
 
     def take(self, places: Sequence[int]) -> Excerpt:
         """Some of the samples."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from cfi_core.adapters import as_array, as_arrays, is_number
 from cfi_core.contract import Axes, MethodResult, Target
-from cfi_core.errors import FOREIGN, CompletenessWarning, told, warn
+from cfi_core.errors import FOREIGN, CompletenessWarning, summary, warn
 from cfi_core.framework import Runner, flatten, items, map_structure
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.reference import reference_of
@@ -67,10 +67,10 @@ def measure_completeness(
     except _Unmeasured as reason:
         return {"gap": None, "why": str(reason)}
     except FOREIGN as error:  # of the user's model or function, at the baselines; the attribution must not be lost
-        return {"gap": None, "why": f"your model could not be run for it ({told(error)})"}
+        return {"gap": None, "why": f"your model could not be run for it ({summary(error)})"}
     gap = sums.gaps.max()
     if gap > sums.bound:
-        warn(sums.told(against), CompletenessWarning)
+        warn(sums.tell(against), CompletenessWarning)
     return {"gap": float(gap), "bound": sums.bound, "against": against}
 
 
@@ -315,7 +315,7 @@ class _Sums:
             raise _Unmeasured("paths lead around the layer, so that its values need not add up")
         return against
 
-    def told(self, against: str) -> str:
+    def tell(self, against: str) -> str:
         """The warning: how far they are apart, and why that may be."""
         method = self.call.plan.method
         total, sample = np.unravel_index(np.argmax(self.gaps), self.gaps.shape)
@@ -332,8 +332,9 @@ class _Sums:
         if isinstance(steps, int):
             # Half the bound, by a gap that falls as their number grows: so it does where a ReLU switches on the path.
             needed = math.ceil(round(2 * steps * gap / self.promise.within, 1))
+            words = "init_args" if self.promise.steps in self.call.plan.method.init_args else "exec_args"
             return (
-                f"The {steps} steps are too few: pass exec_args={{'{self.promise.steps}': {needed}}}. If more steps "
+                f"The {steps} steps are too few: pass {words}={{'{self.promise.steps}': {needed}}}. If more steps "
                 f"do not help, {self.promise.suspect}"
             )
         return self.promise.suspect[:1].upper() + self.promise.suspect[1:]

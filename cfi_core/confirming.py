@@ -14,11 +14,10 @@ import numpy as np
 
 from cfi_core.certificate import Certificate, certify_at, confirm
 from cfi_core.comparison import Excerpt, Opened, Pair, Side, is_floating
-from cfi_core.errors import FOREIGN, UnfaithfulTranslationError, told
+from cfi_core.errors import FOREIGN, UnfaithfulTranslationError, summary
 from cfi_core.framework import Pass, Passes
 from cfi_core.framework.axes import Permutation, permutation_at, unpermute
-from cfi_core.layer_map import LayerMatch
-from cfi_core.records import Call, Carried, Prepared, Run, Translation
+from cfi_core.records import Call, Carried, Prepared, Run
 from cfi_core.reference import reference_of
 from cfi_core.specs import Need
 
@@ -31,43 +30,55 @@ def confirm_run(call: Call, prepared: Prepared, carried: Carried, run: Run) -> P
     Raises:
         UnfaithfulTranslationError: In the run, the converted model gave something else than the user's.
     """
-    translation = prepared.translation
-    if translation is None or run.passes is None:
+    certificate = prepared.certificate
+    if certificate is None or run.passes is None:
         return prepared
-    sides, certificate = _sides(call, prepared, carried), translation.certificate
+    sides = _sides(call, prepared, carried)
     if sides is None:
         note = "the run not compared (the softmax that was left out of the converted model was not found in yours)"
         certificate = replace(certificate, notes=(*certificate.notes, note))
     else:
-        certificate = _confirm(call, sides, run.passes, translation)
+        certificate = _confirm(call, sides, run.passes, prepared, certificate)
     if not certificate.faithful:
-        names, method = ", ".join(translation.route.names), call.plan.method
+        names, method = _makers(prepared), call.plan.method
         raise UnfaithfulTranslationError(
             f"While {method.key} ran, the model made by {names} gave something else than yours does for the same "
             f"samples: {'; '.join(certificate.faults)}. The result is thrown away. Try another translator "
             f"(cfi.translators() lists them), or a toolset of the model's own framework.",
             certificate,
         )
-    return replace(prepared, translation=replace(translation, certificate=certificate))
+    if prepared.repair:
+        return replace(prepared, repair=replace(prepared.repair, certificate=certificate))
+    assert prepared.translation is not None
+    return replace(prepared, translation=replace(prepared.translation, certificate=certificate))
+
+
+def _makers(prepared: Prepared) -> str:
+    """What made the model that ran, in words."""
+    names = prepared.translation.route.names if prepared.translation else ()
+    return ", ".join([*names, *(["rewriting it for the method's rules"] if prepared.repair else [])])
 
 
 def _sides(call: Call, prepared: Prepared, carried: Carried) -> tuple[Side, Side] | None:
     """Both models, up to where the method explains the converted one; None if that place is not found in the user's."""
     translation, model = prepared.translation, carried.request.model
-    assert translation is not None
     reference = reference_of(call, cut=carried.cut, counts=True)
     if reference is None:
         return None
     original = Side(call.original.adapter, reference.model, compiled=reference.compiled)
-    return original, Side(prepared.adapter, model, translation.input_axes, translation.output_axes)
+    axes = (translation.input_axes, translation.output_axes) if translation else ()
+    return original, Side(prepared.adapter, model, *axes)
 
 
-def _confirm(call: Call, sides: tuple[Side, Side], passes: Passes, translation: Translation) -> Certificate:
-    method, earlier, count = call.plan.method, translation.certificate, len(call.output_arrays)
+def _confirm(
+    call: Call, sides: tuple[Side, Side], passes: Passes, prepared: Prepared, earlier: Certificate
+) -> Certificate:
+    method, count = call.plan.method, len(call.output_arrays)
     rules = Need.MODULES in method.needs  # of its own, which stand in for the gradient
     # A method that changes weights while it runs gets from its passes what the model alone does not give.
-    kept = [] if method.alters_model else passes.kept()
-    layers = [translation.layer_map.matches[name] for name in call.plan.layers if name in translation.layer_map]
+    kept = [] if method.alters_model else passes.records()
+    found = [(name, prepared.layer_name(name)) for name in call.plan.layers]
+    layers = [(name, prepared.layer_axes(user)) for user, name in found if name is not None]
     excerpts = [
         _excerpt(
             Pair(_open(sides, group[0], call.plan.layers, layers), by_sample=call.purity.by_sample),
@@ -107,7 +118,7 @@ def _measure(
                 certificate = measure(one, certificate)
             return certificate
         except FOREIGN as error:
-            reason = told(error)
+            reason = summary(error)
     note = f"the run not compared (your model does not take its samples: {reason})"
     return replace(known, notes=(*known.notes, note))
 
@@ -128,15 +139,17 @@ def _gradients(one: Pass) -> dict[int, np.ndarray]:
     return (one.at_layers if one.activations else one.gradients) if one.cotangents else {}
 
 
-def _open(sides: tuple[Side, Side], one: Pass, names: Sequence[str], layers: Sequence[LayerMatch]) -> tuple[Side, Side]:
+def _open(
+    sides: tuple[Side, Side], one: Pass, names: Sequence[str], layers: Sequence[tuple[str, Permutation]]
+) -> tuple[Side, Side]:
     """Both models, opened at the layers whose activations were replaced in a pass."""
     if not one.activations:
         return sides
     places, inputs = sorted(one.activations), len(one.inputs)
     original, translated = sides
     own = tuple(permutation_at(translated.input_axes, i) for i in range(inputs))
-    axes = tuple(layers[place].axes for place in places)
-    at = (tuple(names[place] for place in places), tuple(layers[place].name for place in places))
+    axes = tuple(layers[place][1] for place in places)
+    at = (tuple(names[place] for place in places), tuple(layers[place][0] for place in places))
     return (
         Opened(original.adapter, original.model, (), original.output_axes, layers=at[0], inputs=inputs),
         Opened(

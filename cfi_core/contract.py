@@ -108,13 +108,58 @@ class MethodRequest:
 
 
 @dataclass(frozen=True)
+class GuardRequest:
+    """A model on which a method is to run, for the method's guard to look at (`cfi_core.specs.Guard`).
+
+    Attributes:
+        method: The method.
+        model: The model in the toolset's framework: in inference mode, safe to put hooks on, a softmax head already cut
+            off where the method explains logits.
+        inputs: One fresh tensor per model input, of a few of the user's samples.
+        held: Further arguments of the forward pass, behind the inputs.
+        target: What is explained, without the index: its output, and the function that will be applied to it; None
+            where the method takes no target or names it in its own words.
+        layer: Layer objects of the model; empty for a method without one.
+        neuron: As the user gave it.
+        init_args: The toolset's constructor arguments, as the user gave them.
+        exec_args: The toolset's call arguments, as the user gave them.
+        head: Where a softmax head is explained.
+    """
+
+    method: MethodSpec
+    model: Any
+    inputs: tuple[Any, ...]
+    held: tuple[Any, ...] = ()
+    target: Target | None = None
+    layer: tuple[Any, ...] = ()
+    neuron: Any = None
+    init_args: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    exec_args: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    head: Head = Head.OUTPUT
+
+
+@dataclass(frozen=True)
+class Miss(Checked):
+    """A place in a model where a method's rule would attach to nothing, or wrongly.
+
+    Attributes:
+        where: The place: name of the layer, or of the function.
+        why: What is wrong there and what the user can do, in one or two sentences that name the method.
+    """
+
+    where: str
+    why: str
+
+
+@dataclass(frozen=True)
 class MethodResult(Checked):
     """What a method gave.
 
     Attributes:
         values: Tensors of the toolset's framework (or numpy arrays): one per input, or one per layer.
         axes: Whose axes each of the values has.
-        extras: Further results, such as a convergence delta; numpy arrays or plain values.
+        extras: Further results, such as a convergence delta; numpy arrays or plain values. `"picture"` is for a picture
+            that the toolset itself draws: bytes of shape (height, width) or (height, width, 3).
         applied: What was done to the raw values and with which settings, for the provenance.
         layer: Name, in the model that ran, of the layer that the values are of, where the toolset took another one than
             it was given; None where it did not.

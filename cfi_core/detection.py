@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cfi_core.adapters import adapter_for, check_installed, find_type, framework_of_tensor, known_frameworks
 from cfi_core.errors import UnknownFrameworkError, brief
+from cfi_core.naming import name_inputs
 from cfi_core.records import Arguments, Original
 from cfi_core.registry import Registry
 from cfi_core.specs import FrameworkSpec, MethodSpec, Role
@@ -17,14 +18,18 @@ def find_original(registry: Registry, arguments: Arguments, methods: Sequence[Me
     """The user's model, loaded (see `load_original`); a plain function's framework is told by the inputs."""
     roles = (Role.INPUTS, Role.ONE_OR_SEVERAL)
     own = (value for method in methods for role in roles for value in arguments.of_role(role, method))
-    return load_original(registry, arguments.model, next(own, None) if arguments.inputs is None else arguments.inputs)
+    inputs = next(own, None) if arguments.inputs is None else arguments.inputs
+    return load_original(registry, arguments.model, inputs, arguments.explain)
 
 
-def load_original(registry: Registry, model: Any, inputs: Any = None) -> Original:
-    """A model, loaded, with its framework (see `detect_framework`) and the framework's adapter."""
+def load_original(registry: Registry, model: Any, inputs: Any = None, explain: Sequence[str] | None = None) -> Original:
+    """A model, loaded, with its framework (see `detect_framework`) and the framework's adapter.
+
+    Where inputs are given by name, it takes them so (see `cfi_core.naming.name_inputs`).
+    """
     framework = detect_framework(registry, model, inputs).name
     adapter = adapter_for(registry, framework)
-    return Original(framework, adapter, adapter.load(model))
+    return name_inputs(registry, Original(framework, adapter, adapter.load(model)), inputs, explain)
 
 
 def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> FrameworkSpec:
@@ -49,7 +54,8 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
         )
     specs = registry.frameworks.values()
     if not matches and callable(model) and not isinstance(model, type):
-        parts = inputs if isinstance(inputs, list | tuple) else (inputs,)
+        parts = inputs.values() if isinstance(inputs, Mapping) else inputs
+        parts = parts if isinstance(parts, list | tuple) or parts is not inputs else (inputs,)
         found = (framework_of_tensor(registry, part) for part in parts)
         name = next(filter(None, found), "numpy")
         matches = [spec for spec in specs if spec.name == name and spec.takes_functions]

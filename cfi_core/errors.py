@@ -116,7 +116,7 @@ def brief(text: str) -> str:
     return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
 
 
-def told(error: BaseException) -> str:
+def summary(error: BaseException) -> str:
     """Kind and message of a foreign error, on one line and in short, without the full stop at its end."""
     try:
         text = " ".join(str(error).split()).removesuffix(".") or "no message"

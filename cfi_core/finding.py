@@ -32,7 +32,7 @@ def find_methods(registry: Registry, arguments: Arguments, kinds: frozenset[Kind
     if not fitting:
         call = "visualize_features" if named[0].kind is Kind.FEATURE_VISUALIZATION else "attribute"
         raise UnknownMethodError(f"{key!r} is a method of kind '{named[0].kind}': call cfi.{call}() for it.")
-    missing = [registry.missing(registry.toolsets[spec.toolset]) for spec in fitting]
+    missing = [registry.lacks(registry.toolsets[spec.toolset]) for spec in fitting]
     if all(missing):
         texts = sorted({text for lacks in missing for text in lacks})
         hint = "" if any(" " in text for text in texts) else f" pip install {' '.join(map(repr, texts))}"
@@ -58,6 +58,7 @@ def _complete(registry: Registry, method: MethodSpec, arguments: Arguments) -> M
         citation=f"{method.citation}; {wrapped.citation}",
         alters_model=method.alters_model or wrapped.alters_model,
         defaults=method.defaults.around(wrapped.defaults),
+        guard=wrapped.guard or method.guard,
     )
 
 
@@ -73,7 +74,7 @@ def _check_toolset(registry: Registry, toolset: str) -> None:
             f"No toolset {toolset!r} is installed; installed are {_join(registry.toolsets)}."
             + (f" Did you mean {near[0]!r}?" if near else "")
             + (f" pip install {distribution} brings it." if distribution else "")
-            + registry.not_loaded()
+            + registry.absence_note()
         )
 
 
@@ -92,7 +93,7 @@ def _unknown(registry: Registry, key: str, toolset: str | None) -> str:
         message += f" Nearest: {_join(near)}."
     else:
         message += f" {len(keys)} methods are offered; cfi.methods() lists them."
-    return message + registry.not_loaded()
+    return message + registry.absence_note()
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

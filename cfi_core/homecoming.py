@@ -17,7 +17,7 @@ from cfi_core.attribution import Attribution, Outlets
 from cfi_core.boundary import observe
 from cfi_core.completeness import measure_completeness
 from cfi_core.contract import Axes, MethodResult
-from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, told, warn
+from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, summary, warn
 from cfi_core.framework.axes import Permutation, unpermute
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
@@ -26,6 +26,7 @@ from cfi_core.specs import Role, Spec
 
 _MAPS = {Axes.INPUT_MAP, Axes.LAYER_MAP, Axes.INPUT_SIZED_MAP}
 _OF_LAYERS = {Axes.LAYER, Axes.LAYER_MAP}
+_OF_INPUTS = {Axes.INPUT, Axes.INPUT_MAP}
 
 
 def bring_home(
@@ -48,13 +49,15 @@ def bring_home(
     _check_values(call, values)
     completeness = measure_completeness(registry, call, prepared, carried, result, values)
     inputs = call.inputs.arrays if call.inputs.given else ()
+    names = original.names.explained if original.names else ()
+    is_named = result.axes in _OF_INPUTS and len(parts) == len(names)
     attribution = Attribution(
-        values=values if len(parts) > 1 else values[0],
-        dims=dims if len(parts) > 1 else dims[0],
+        values=dict(zip(names, values, strict=True)) if is_named else values if len(parts) > 1 else values[0],
+        dims=dict(zip(names, dims, strict=True)) if is_named else dims if len(parts) > 1 else dims[0],
         method_key=plan.method.key,
         toolset=plan.method.toolset,
         route=translation.route.names if translation else (),
-        certificate=translation.certificate if translation else None,
+        certificate=prepared.certificate,
         # As the user gave it, in whichever words.
         target=next(iter(plan.arguments.of_role(Role.OWN_TARGET, plan.method)), plan.arguments.target),
         layer=layers if len(layers) > 1 else next(iter(layers), None),
@@ -74,10 +77,11 @@ def _explained_layers(call: Call, prepared: Prepared, result: MethodResult) -> t
     """Names, in the user's model, of the layers that the values are of."""
     if result.layer is None:
         return call.plan.layers
-    if prepared.translation is None:
+    if prepared.translation is None and prepared.repair is None:
         return (result.layer,)
-    for name, match in prepared.translation.layer_map.matches.items():
-        if match.name == result.layer:
+    known = prepared.translation.layer_map if prepared.translation else prepared.repair.canonical.layers  # type: ignore[union-attr]
+    for name in known:
+        if prepared.layer_name(name) == result.layer:
             return (name,)
     raise MethodError(
         f"{call.plan.method.key} of {call.plan.method.toolset} took layer {result.layer!r} of the translated model, "
@@ -164,9 +168,12 @@ def _provenance(
         "model": f"{model.__module__}.{model.__qualname__}",
         "framework": plan.framework,
         "route": translation.route.names if translation else (),
-        "certificate": str(translation.certificate) if translation else "native: nothing to certify",
+        "certificate": str(prepared.certificate or "native: nothing to certify"),
+        "repaired": prepared.repair.canonical.repairs if prepared.repair else (),
         "function": call.purity.found,
         "explained": carried.explained,
+        "target": _describe_target(call),
+        "inputs": f"the output of layer {call.original.embedding!r}" if call.original.embedding else "as given",
         "neuron": repr(arguments.neuron) if callable(arguments.neuron) else arguments.neuron,
         "defaults": arguments.defaults,
         "applied": dict(result.applied),
@@ -177,6 +184,15 @@ def _provenance(
         "seconds_per_step": seconds,
         "versions": _versions(registry, call, prepared),
     }
+
+
+def _describe_target(call: Call) -> Any:
+    """What was explained, as indices of the output in the user's axes; a function by its name."""
+    target = call.target
+    if target is None:
+        return None
+    what = repr(target.function) if target.function is not None else target.index
+    return what if target.output is None else (target.output, what)
 
 
 def _versions(registry: Registry, call: Call, prepared: Prepared) -> dict[str, str]:
@@ -206,4 +222,4 @@ def _draw(attribution: Attribution, plot: bool | str | Path) -> None:
         if shell is not None and shell.get_ipython() is not None:
             shell.display.display(figure)
     except FOREIGN as error:  # the attribution must not be lost with it
-        warn(f"The attribution could not be drawn ({told(error)}).", PluginWarning, error)
+        warn(f"The attribution could not be drawn ({summary(error)}).", PluginWarning, error)

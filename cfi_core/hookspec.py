@@ -16,7 +16,15 @@ import pluggy
 if TYPE_CHECKING:
     from cfi_core.attribution import Attribution
     from cfi_core.records import Plan, Route
-    from cfi_core.specs import FrameworkSpec, MethodSpec, PlotterSpec, ToolsetSpec, TranslatorSpec, WriterSpec
+    from cfi_core.specs import (
+        FrameworkSpec,
+        MethodSpec,
+        MetricSpec,
+        PlotterSpec,
+        ToolsetSpec,
+        TranslatorSpec,
+        WriterSpec,
+    )
 
 PROJECT = "cfi_core"
 ENTRY_POINT_GROUP = "cfi_core.plugins"
@@ -100,6 +108,19 @@ def cfi_writers() -> Iterable[WriterSpec]:  # type: ignore[empty-body]
     @hookimpl
     def cfi_writers():
         return [WriterSpec(name="nifti", suffixes=(".nii",), implementation="my_files:write_nifti")]
+    """
+
+
+@hookspec
+def cfi_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
+    """Measures of how good explanations are; several libraries may offer one of the same name.
+
+    @hookimpl
+    def cfi_metrics():
+        return [MetricSpec(
+            name="Sparseness", library="quantus", category="Complexity", better="higher",
+            needs=frozenset(), implementation="cfi_quantus.evaluation:evaluate",
+        )]
     """
 
 

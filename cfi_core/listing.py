@@ -73,12 +73,12 @@ def frameworks() -> Listing[Installed[FrameworkSpec]]:
 
 def toolsets() -> Listing[Installed[ToolsetSpec]]:
     """All toolsets that plugins describe, sorted by name."""
-    return Listing(Installed(spec, registry().missing(spec)) for _, spec in sorted(registry().toolsets.items()))
+    return Listing(Installed(spec, registry().lacks(spec)) for _, spec in sorted(registry().toolsets.items()))
 
 
 def translators() -> Listing[Installed[TranslatorSpec]]:
     """All translators that plugins describe, sorted by name."""
-    return Listing(Installed(spec, registry().missing(spec)) for _, spec in sorted(registry().translators.items()))
+    return Listing(Installed(spec, registry().lacks(spec)) for _, spec in sorted(registry().translators.items()))
 
 
 def plugins() -> Listing[PluginInfo]:

@@ -24,9 +24,9 @@ from cfi_core.errors import UnknownFrameworkError
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.records import Original, Route
 from cfi_core.registry import Registry
-from cfi_core.silence import unchanged_filters
+from cfi_core.silence import keep_filters
 from cfi_core.specs import ANY, RANDOM, Role, TranslatorSpec
-from cfi_core.turns import Needs, Turn, current
+from cfi_core.turns import Lock, Needs, Turn, at_fork, current
 
 _PATIENCE = 0.5
 """Seconds that another thread of the user's has to draw again, where nothing in a model's code speaks of drawing."""
@@ -36,11 +36,11 @@ States = dict[str, Any]
 
 
 @contextmanager
-def unchanged_process(registry: Registry) -> Iterator[None]:
+def keep_process(registry: Registry) -> Iterator[None]:
     """One call: what it changes is as before on leaving, also after an error; inside it has a turn."""
-    with Turn(Needs()).held(), unchanged_filters(), ExitStack() as stack:
-        for adapter in _loaded(registry):
-            stack.enter_context(adapter.unchanged())
+    with Turn(Needs()).take(), keep_filters(), ExitStack() as stack:
+        for adapter in _loaded_adapters(registry):
+            stack.enter_context(adapter.keep_settings())
         yield
 
 
@@ -51,13 +51,13 @@ def use(registry: Registry, original: Original, routes: Sequence[Route], framewo
     specs = [registry.frameworks[name] for name in named & set(registry.frameworks)]
     modules = {module for spec in specs for module in (spec.module, *(module for module, _ in spec.model_types))}
     used = {name.partition(".")[0] for name in (*named - {ANY}, *modules, "numpy")}
-    _need(Needs(frozenset(_marked(original, translated=bool(steps))), frozenset(used)))
+    _need(Needs(frozenset(_marks(original, translated=bool(steps))), frozenset(used)))
 
 
-def _marked(original: Original, *, translated: bool) -> Iterator[str]:
+def _marks(original: Original, *, translated: bool) -> Iterator[str]:
     """What twins of the model share; what is made of it is kept for all calls on it, which take turns too."""
     model = original.model
-    yield from (f"model {id(part)}" for part in original.adapter.marked(model))
+    yield from (f"model {id(part)}" for part in original.adapter.shared_parts(model))
     if translated and not hasattr(type(model), "__weakref__"):
         yield f"models of {original.framework}"  # known by their contents, so two of them may share a translation
     elif translated:
@@ -74,34 +74,58 @@ def first_pass(registry: Registry, run: Callable[[], _T]) -> _T:
     if turn is None or turn.generators:
         return run()
     with _watch() as begin:
-        with turn.needing(Needs(shared=frozenset({RANDOM}))):
+        with turn.extend(Needs(shared=frozenset({RANDOM}))):
             # Inside a call that has the generators to itself nobody else watches.
             before = _states(registry) if RANDOM in turn.needs.alone else begin(registry)
-            try:
-                result = run()
-            except BaseException:
-                if _states(registry) != before:
-                    _restore(registry, before)
-                raise
-            if _states(registry) == before:
-                return result
-        with turn.needing(Needs(frozenset({RANDOM}))):
-            result, drawn = _pass_once_more(registry, run)
-            if drawn:
-                _restore(registry, before)
+            made = _Pass(run)
+            drawn = _changes(before, _states(registry))
+        if drawn and made.was_interrupted:  # who interrupts does not wait for a second pass
+            drawn = [name for name in drawn if not _moves_by_itself(registry, name)]
+        elif drawn:
+            with turn.extend(Needs(frozenset({RANDOM}))):
+                again, drawn = _pass_once_more(registry, run)
+                made = again if made.error is None else made
+        _restore(registry, {name: before[name] for name in drawn})
+    result = made.result()
     if drawn:
         _take_generators(registry, turn)
     return result
 
 
-def _pass_once_more(registry: Registry, run: Callable[[], _T]) -> tuple[_T, bool]:
-    """What a pass gives that no other call disturbs, and whether it has drawn, rather than another thread's code."""
+class _Pass:
+    """What a pass gives, or what it fails with."""
+
+    def __init__(self, run: Callable[[], Any]) -> None:
+        self.error: BaseException | None = None
+        try:
+            self._result = run()
+        except BaseException as error:  # noqa: BLE001 - raised again once the generators are as they were
+            self.error = error
+
+    @property
+    def was_interrupted(self) -> bool:
+        return self.error is not None and not isinstance(self.error, Exception)
+
+    def result(self) -> Any:
+        if self.error is None:
+            return self._result
+        try:
+            raise self.error
+        finally:
+            self.error = None  # whose traceback holds this pass
+
+
+def _pass_once_more(registry: Registry, run: Callable[[], Any]) -> tuple[_Pass, list[str]]:
+    """A pass that no other call disturbs, and the generators from which it draws, rather than another thread's code."""
     before = _states(registry)
     with DrawWatch() as watch:
-        result = run()
-    after = _states(registry)
-    moved = [name for name in before if before[name] != after[name]]
-    return result, any(watch.seen or not _moves_by_itself(registry, name) for name in moved)
+        made = _Pass(run)
+    moved = _changes(before, _states(registry))
+    return made, [name for name in moved if watch.seen or not _moves_by_itself(registry, name)]
+
+
+def _changes(before: States, after: States) -> list[str]:
+    return [name for name in before if before[name] != after[name]]
 
 
 def _moves_by_itself(registry: Registry, name: str) -> bool:
@@ -130,9 +154,9 @@ def generators(registry: Registry, request: MethodRequest) -> Iterator[bool]:
     patches = frozenset((RANDOM,) if toolset is None else (*toolset.patches, *method.patches))
     if RANDOM in patches or _brings_functions(request):
         _take_generators(registry, turn)
-    with turn.needing(Needs(patches)):
+    with turn.extend(Needs(patches)):
         if turn.generators:
-            _seed(registry, request.seed)
+            reseed(registry, request.seed)
         yield turn.generators
 
 
@@ -152,14 +176,14 @@ def _parts(value: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def converting(registry: Registry, step: TranslatorSpec) -> Iterator[None]:
+def take_conversion_turn(registry: Registry, step: TranslatorSpec) -> Iterator[None]:
     """Runs a translator, which has to itself what it patches, and the global generators."""
     turn = current()
     patches = (step.source, step.target) if step.patches is None else step.patches
     if turn is None:
         yield
         return
-    with turn.needing(Needs(frozenset(patches) | {RANDOM}, frozenset({step.source, step.target}))):
+    with turn.extend(Needs(frozenset(patches) | {RANDOM}, frozenset({step.source, step.target}))):
         before = _states(registry)
         try:
             yield
@@ -203,26 +227,30 @@ def _states(registry: Registry) -> States:
     """The states of all global generators, comparable."""
     kind, keys, *rest = np.random.get_state()  # restored, not drawn from
     states: States = {"Python": random.getstate(), "NumPy": (kind, np.asarray(keys).tobytes(), *rest)}
-    return states | {adapter.name: adapter.random_state() for adapter in _loaded(registry)}
+    return states | {adapter.name: adapter.random_state() for adapter in _loaded_adapters(registry)}
 
 
 def _restore(registry: Registry, states: States) -> None:
-    random.setstate(states["Python"])
-    kind, keys, *rest = states["NumPy"]
-    np.random.set_state((kind, np.frombuffer(keys, np.uint32), *rest))
-    for adapter in _loaded(registry):
+    """Those of the generators that are among the states."""
+    if "Python" in states:
+        random.setstate(states["Python"])
+    if "NumPy" in states:
+        kind, keys, *rest = states["NumPy"]
+        np.random.set_state((kind, np.frombuffer(keys, np.uint32), *rest))
+    for adapter in _loaded_adapters(registry):
         if adapter.name in states:
             adapter.restore_random_state(states[adapter.name])
 
 
-def _seed(registry: Registry, seed: int) -> None:
+def reseed(registry: Registry, seed: int) -> None:
+    """Seeds the global generators of Python, numpy and the loaded frameworks; for a call that has them to itself."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    for adapter in _loaded(registry):
+    for adapter in _loaded_adapters(registry):
         adapter.seed(seed)
 
 
-def _loaded(registry: Registry) -> list[FrameworkAdapter]:
+def _loaded_adapters(registry: Registry) -> list[FrameworkAdapter]:
     """Adapters of the frameworks that the process has loaded; others have no state that could be lost."""
     adapters = []
     for spec in registry.frameworks.values():
@@ -233,28 +261,38 @@ def _loaded(registry: Registry) -> list[FrameworkAdapter]:
     return adapters
 
 
-_watching = threading.Lock()
-_watchers = 0
+_watching = Lock()
+_watchers: list[int] = []
+"""The threads in which calls watch."""
 _before_them: States = {}
 
 
 @contextmanager
 def _watch() -> Iterator[Callable[[Registry], States]]:
     """Tells the states before the passes that several calls watch at once: any of these may be the one that draws."""
-    joined = False
+    thread, joined = threading.get_ident(), False
 
     def begin(registry: Registry) -> States:
-        global _watchers, _before_them
+        global _before_them
         nonlocal joined
         with _watching:
             if not _watchers:
                 _before_them = _states(registry)
-            _watchers, joined = _watchers + 1, True
+            _watchers.append(thread)
+            joined = True
             return _before_them
 
     try:
         yield begin
     finally:
-        global _watchers
         with _watching:
-            _watchers -= joined
+            if joined:
+                _watchers.remove(thread)
+
+
+def _start_anew() -> None:
+    """In a forked process there is one thread: nobody else watches there."""
+    _watchers[:] = [thread for thread in _watchers if thread == threading.get_ident()]
+
+
+at_fork(_start_anew)

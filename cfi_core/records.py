@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +13,7 @@ import numpy as np
 from cfi_core.certificate import Certificate
 from cfi_core.contract import MethodRequest, MethodResult, Target
 from cfi_core.errors import ArgumentError
-from cfi_core.framework import FrameworkAdapter, Layer, Passes, flatten
+from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, flatten
 from cfi_core.framework.axes import Permutation, permutation_at
 from cfi_core.layer_map import LayerMap
 from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Role, Translator, TranslatorSpec
@@ -32,6 +32,7 @@ class Arguments:
     method_key: str
     toolset: str | None = None
     inputs: Any = None
+    explain: Sequence[str] | None = None
     target: Any = None
     layer: Any = None
     neuron: Any = None
@@ -67,6 +68,19 @@ class Arguments:
         return [value for name, value in self.own.items() if method.roles.get(name) is role]
 
 
+@dataclass(frozen=True)
+class InputNames:
+    """What the inputs are called that a user gave by name."""
+
+    explained: tuple[str, ...]
+    held: tuple[str, ...] = ()  # carried with every pass, as they are
+
+    @property
+    def every(self) -> tuple[str, ...]:
+        """In the order in which the model takes them in this call."""
+        return (*self.explained, *self.held)
+
+
 @dataclass(frozen=True, eq=False)
 class Original:
     """The user's model (after step 2), loaded if it came as a file, with the framework that it lives in."""
@@ -74,6 +88,8 @@ class Original:
     framework: str
     adapter: FrameworkAdapter
     model: Any
+    names: InputNames | None = None  # of the inputs, where they were given by name: `model` takes them so
+    embedding: str = ""  # the layer whose output `model` takes in the place of tokens
 
 
 @dataclass(frozen=True)
@@ -167,7 +183,7 @@ class Plan(Choice):
         return not (self.layers and self.arguments.neuron is not None and self.arguments.target is None)
 
     def __str__(self) -> str:
-        chosen = self.method.defaults.chosen(self.arguments.defaults).items()
+        chosen = self.method.defaults.choose(self.arguments.defaults).items()
         settings = ", ".join(f"{name}={value!r}" for name, value in chosen) or "those of the toolset's signature"
         lines = [
             f"method    {self.method.key} ({self.method.kind})",
@@ -265,6 +281,7 @@ class Translation:
         output_axes: For each output, the permutation from the original's axes to the translated model's.
         seconds: What the translators took, measurements apart, when it was made; None of a bridge and of one from disk.
         head: What a bridge explains, which is built at the head that the method wants; None of a conversion.
+        input_names: Which of the original's inputs the model takes, in its order, where they were given by name.
     """
 
     model: Any
@@ -275,23 +292,56 @@ class Translation:
     output_axes: tuple[Permutation, ...]
     seconds: float | None = None
     head: ModelAtHead | None = None
+    input_names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         matches = self.layer_map.matches.items()
         renamed = [f"{name!r} is {match.name!r}" for name, match in matches if match.name != name]
         more = f" and {len(renamed) - 12} more (see layer_map)" if len(renamed) > 12 else ""
         layers = f"; layer {', '.join(renamed[:12])}{more}" if renamed else ""
-        return f"<Translation {self.route}: {self.certificate}{layers}>"
+        inputs = f"; inputs {', '.join(self.input_names)}" if self.input_names else ""
+        return f"<Translation {self.route}: {self.certificate}{inputs}{layers}>"
+
+
+@dataclass(frozen=True, eq=False)
+class Repair:
+    """A canonical copy of the model that would have run, and the evidence that it computes what the user's model does.
+
+    Attributes:
+        canonical: The copy, with its layers by their names in the model that it was made of.
+        certificate: Measured against the user's model.
+    """
+
+    canonical: Canonical
+    certificate: Certificate
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The model that the method runs on (after step 5): a translated one, or the user's own where it is native."""
+    """The model that the method runs on (after step 5): a translated one, or the user's own where it is native.
+
+    Or a canonical copy of either, where the method's rules would not attach to it.
+    """
 
     adapter: FrameworkAdapter  # of the model's framework
     model: Any
     translation: Translation | None = None
     seconds: float = 0.0  # that the step has taken
+    repair: Repair | None = None
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The evidence for the model that runs; None for the user's own."""
+        made = self.repair or self.translation
+        return made.certificate if made else None
+
+    def layer_name(self, layer: str) -> str | None:
+        """Name, in the model that runs, of a layer of the user's; None if it is not there."""
+        name: str | None = layer
+        if self.translation is not None:
+            matches = self.translation.layer_map.matches
+            name = matches[layer].name if layer in matches else None
+        return name if name is None or self.repair is None else self.repair.canonical.layers.get(name)
 
     def input_axes(self, position: int) -> Permutation:
         """Permutation from the user's axes of an input to those of the model that runs."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import product
-from threading import RLock
 from typing import Any, Generic, TypeVar
 
 import pluggy
@@ -18,9 +17,20 @@ from packaging.utils import NormalizedName, canonicalize_name
 from cfi_core import builtin, hookspec
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK
 from cfi_core.discovery import DISABLED, PluginInfo, announcements
-from cfi_core.errors import FOREIGN, PluginConflictError, PluginWarning, UnknownMethodError, told, warn
+from cfi_core.errors import FOREIGN, PluginConflictError, PluginWarning, UnknownMethodError, summary, warn
 from cfi_core.requirements import unmet, version_of
-from cfi_core.specs import ANY, FrameworkSpec, MethodSpec, PlotterSpec, Spec, ToolsetSpec, TranslatorSpec, WriterSpec
+from cfi_core.specs import (
+    ANY,
+    FrameworkSpec,
+    MethodSpec,
+    MetricSpec,
+    PlotterSpec,
+    Spec,
+    ToolsetSpec,
+    TranslatorSpec,
+    WriterSpec,
+)
+from cfi_core.turns import Lock
 from cfi_core.validation import Checked, Refused
 
 _Name = TypeVar("_Name")
@@ -68,8 +78,8 @@ class _Slot:
     def hook(self) -> str:
         return f"cfi_{self.table}"
 
-    def shown(self, name: Any) -> str:
-        return f"method {name[0]!r} of {name[1]!r}" if isinstance(name, tuple) else f"{self.noun} {name!r}"
+    def describe(self, name: Any) -> str:
+        return f"{self.noun} {name[0]!r} of {name[1]!r}" if isinstance(name, tuple) else f"{self.noun} {name!r}"
 
     def gather(self, implementations: Iterable[pluggy.HookImpl]) -> list[Any]:
         """What a plugin's implementations of the hook return, each name once."""
@@ -85,7 +95,7 @@ class _Slot:
                 raise Refused(f"{self.hook} returned {shown}, which is no {self.spec.__name__}")
         for name, count in Counter(name for spec in specs for name in self.names(spec)).items():
             if count > 1:
-                raise Refused(f"{self.hook} returned the {self.shown(name)} twice")
+                raise Refused(f"{self.hook} returned the {self.describe(name)} twice")
         return specs
 
 
@@ -97,12 +107,15 @@ _SLOTS = (
     _Slot("translators", TranslatorSpec, "translator"),
     _Slot("plotters", PlotterSpec, "plotter"),
     _Slot("writers", WriterSpec, "file suffix", lambda spec: spec.suffixes),
+    _Slot("metrics", MetricSpec, "metric", lambda spec: ((spec.name, spec.library),)),
 )
 
 
 @dataclass(frozen=True)
 class Registry:
-    """Everything that the loaded plugins offer: specs by name, methods by key and toolset, writers by file suffix.
+    """Everything that the loaded plugins offer, by name.
+
+    Methods are known by key and toolset, metrics by name and library, writers by file suffix.
 
     Attributes:
         manager: Holds the hooks that are called while a call runs.
@@ -119,10 +132,11 @@ class Registry:
     translators: Names[str, TranslatorSpec]
     plotters: Names[str, PlotterSpec]
     writers: Names[str, WriterSpec]
+    metrics: Names[tuple[str, str], MetricSpec]
     origins: Mapping[tuple[str, Hashable], PluginInfo]
     withdrawn: tuple[Withdrawn[Any], ...] = ()
 
-    def not_loaded(self) -> str:
+    def absence_note(self) -> str:
         """A sentence about the plugins that were left out or switched off, for errors; empty if there are none."""
         absent = "; ".join(f"{plugin.label} ({plugin.state})" for plugin in self.plugins if not plugin.loaded)
         return f" Not loaded: {absent}." if absent else ""
@@ -133,13 +147,13 @@ class Registry:
         unknown = PluginInfo("unknown", "a plugin that is not registered", "", "")
         return next((self.origins[name] for name in names if name in self.origins), unknown)
 
-    def missing(self, spec: ToolsetSpec | TranslatorSpec) -> tuple[str, ...]:
+    def lacks(self, spec: ToolsetSpec | TranslatorSpec) -> tuple[str, ...]:
         """The distributions (for its frameworks) and PEP 508 requirements that a toolset or translator lacks."""
         frameworks = (spec.framework,) if isinstance(spec, ToolsetSpec) else (spec.source, spec.target)
         absent = [name for name in dict.fromkeys(frameworks) if name != ANY and name not in set(self.frameworks)]
-        return (*(self._bringing(name) for name in absent), *unmet(spec.requirements))
+        return (*(self._distribution_of(name) for name in absent), *unmet(spec.requirements))
 
-    def _bringing(self, framework: str) -> str:
+    def _distribution_of(self, framework: str) -> str:
         labels = [entry.plugin.label for entry in self._withdrawn(FrameworkSpec) if entry.spec.name == framework]
         if labels:
             return f"one plugin alone for the framework {framework!r} (there are {' and '.join(labels)})"
@@ -188,7 +202,7 @@ def _handle(plugin: PluginInfo) -> str:
     return f"{plugin.distribution}:{plugin.name}"
 
 
-def _disabled() -> set[NormalizedName]:
+def _read_disabled() -> set[NormalizedName]:
     return {canonicalize_name(name.strip()) for name in os.environ.get(DISABLED, "").split(",")} - {""}
 
 
@@ -208,7 +222,7 @@ def load(plugins: Iterable[tuple[PluginInfo, Any]]) -> Registry:
         table, (plugin, spec) = tables[slot.table], claimants[0]
         if len(claimants) > 1:
             labels = " and by ".join(claimant.label for claimant, _ in claimants)
-            reason = f"The {slot.shown(name)} is claimed by {labels}; uninstall one of them, or set {DISABLED}"
+            reason = f"The {slot.describe(name)} is claimed by {labels}; uninstall one of them, or set {DISABLED}"
             table.contested[name] = reason
         elif slot.spec is not MethodSpec or spec.toolset in toolsets.specs:
             origins[slot.table, name], table.specs[name] = plugin, spec
@@ -244,7 +258,7 @@ def _with_reasons(plugin: PluginInfo, withdrawn: list[Withdrawn[Any]]) -> Plugin
 
 def _offer(manager: pluggy.PluginManager, info: PluginInfo, module: Any) -> tuple[PluginInfo, _Offer]:
     """What one plugin offers: nothing where it is switched off, or where anything about it fails, which is reported."""
-    if {canonicalize_name(info.name), canonicalize_name(info.distribution)} & _disabled():
+    if {canonicalize_name(info.name), canonicalize_name(info.distribution)} & _read_disabled():
         return replace(info, disabled=True, error=""), {}
     cause: BaseException | None = None
     if not info.error:
@@ -252,7 +266,7 @@ def _offer(manager: pluggy.PluginManager, info: PluginInfo, module: Any) -> tupl
             return info, _accept(manager, info, module.load() if isinstance(module, EntryPoint) else module)
         except FOREIGN as error:
             cause = error
-            info = replace(info, error=str(error) if isinstance(error, Refused) else told(error))
+            info = replace(info, error=str(error) if isinstance(error, Refused) else summary(error))
     advice = f"Update or uninstall {info.distribution}; everything else works."
     warn(f"Plugin {info.name!r} of {info.label} was left out: {info.error}. {advice}", PluginWarning, cause)
     return info, {}
@@ -300,7 +314,7 @@ def _check_contract(module: Any) -> None:
         raise Refused(f"it was built for contract {built_for} between cfi-core and its plugins, and {ours}{advice}")
 
 
-_lock = RLock()
+_lock = Lock()
 _loading = False
 _registry: Registry | None = None
 
@@ -331,7 +345,7 @@ def registry() -> Registry:
 
 def _report_unknown(plugins: Sequence[PluginInfo]) -> None:
     names = {canonicalize_name(name) for plugin in plugins for name in (plugin.name, plugin.distribution)}
-    if unknown := sorted(_disabled() - names):
+    if unknown := sorted(_read_disabled() - names):
         absent = f"{', '.join(map(repr, unknown))}, and no installed plugin is called that"
         installed = ", ".join(sorted(f"{plugin.name} ({plugin.distribution})" for plugin in plugins))
         warn(f"{DISABLED} names {absent}; installed are {installed}.", PluginWarning)

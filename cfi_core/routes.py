@@ -13,12 +13,12 @@ from cfi_core.specs import ANY, TranslatorSpec
 
 def all_routes(registry: Registry, source: str, target: str) -> list[Route]:
     """Bridges, then chains of conversions without a loop; from a framework to itself, bridges alone."""
-    steps = (_seen_from(registry, source, step) for step in registry.translators.values() if step.kind == "bridge")
+    steps = (_narrow_bridge(registry, source, step) for step in registry.translators.values() if step.kind == "bridge")
     bridges = [Route((step,)) for step in steps if (step.source, step.target) == (source, target)]
     return bridges if source == target else [*bridges, *_chains(registry, source, target)]
 
 
-def _seen_from(registry: Registry, source: str, step: TranslatorSpec) -> TranslatorSpec:
+def _narrow_bridge(registry: Registry, source: str, step: TranslatorSpec) -> TranslatorSpec:
     """A bridge from any framework, seen from one of them: it keeps what that framework's models can do."""
     if step.source != ANY or source not in registry.frameworks:
         return step
@@ -34,30 +34,30 @@ def _chains(registry: Registry, source: str, target: str, seen: tuple[str, ...] 
     return chains
 
 
-def lacking(registry: Registry, route: Route) -> tuple[str, ...]:
+def lacks(registry: Registry, route: Route) -> tuple[str, ...]:
     """What has to be installed before a route can be used."""
-    return tuple(dict.fromkeys(text for step in route.translators for text in registry.missing(step)))
+    return tuple(dict.fromkeys(text for step in route.translators for text in registry.lacks(step)))
 
 
-def nearest_lacking(registry: Registry, routes: Sequence[Route]) -> Route:
+def nearest_route(registry: Registry, routes: Sequence[Route]) -> Route:
     """The route that lacks the least, the cheapest of several."""
-    return min(routes, key=lambda route: (len(lacking(registry, route)), route.rank))
+    return min(routes, key=lambda route: (len(lacks(registry, route)), route.rank))
 
 
 def pip_line(registry: Registry, route: Route) -> str:
     """A sentence with the line that installs what a route lacks; nothing where no distribution is known to bring it."""
-    lacks = [(step, text) for step in route.translators for text in registry.missing(step)]
-    if any(text not in (*step.requirements, *DISTRIBUTION_OF_FRAMEWORK.values()) for step, text in lacks):
+    absent = [(step, text) for step in route.translators for text in registry.lacks(step)]
+    if any(text not in (*step.requirements, *DISTRIBUTION_OF_FRAMEWORK.values()) for step, text in absent):
         return ""
-    wanted = dict.fromkeys(step.extra if step.extra and text in step.requirements else text for step, text in lacks)
+    wanted = dict.fromkeys(step.extra if step.extra and text in step.requirements else text for step, text in absent)
     return f" pip install {' '.join(map(repr, wanted))} brings it."
 
 
 def way_to_install(registry: Registry, route: Route) -> str:
     """Which conversion would lead where a route leads if what it lacks were installed, as a sentence; or nothing."""
     routes = all_routes(registry, route.translators[0].source, route.translators[-1].target)
-    others = [other for other in routes if not other.bridge and lacking(registry, other)]
+    others = [other for other in routes if not other.bridge and lacks(registry, other)]
     if not others:
         return ""
-    nearest = nearest_lacking(registry, others)
+    nearest = nearest_route(registry, others)
     return f"There is another way, {nearest}, which is not installed.{pip_line(registry, nearest)}"

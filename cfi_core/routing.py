@@ -9,7 +9,7 @@ from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, DISTRIBUTION_OF_TRANSL
 from cfi_core.errors import ChoiceWarning, PluginWarning, RouteError, warn
 from cfi_core.records import Choice, Original, Route
 from cfi_core.registry import Registry
-from cfi_core.routes import all_routes, lacking, nearest_lacking, pip_line
+from cfi_core.routes import all_routes, lacks, nearest_route, pip_line
 from cfi_core.specs import TRANSLATOR_KINDS, MethodSpec, Need, Translator
 
 
@@ -56,7 +56,7 @@ def _reason(needs: frozenset[Need], translator: Translator, route: Route, first:
         return "chosen by a cfi_choose_route hook"
     if route.bridge:
         return f"the model runs where it lives; that keeps {_names(needs)}"
-    ruled_out = _missing(needs, [other for other in known if other.bridge])
+    ruled_out = _unmet_needs(needs, [other for other in known if other.bridge])
     return f"the cheapest that keeps {_names(needs)}" + (f"; a bridge has no {_names(ruled_out)}" if ruled_out else "")
 
 
@@ -99,18 +99,18 @@ def find_routes(
         RouteError: There is none; says whether a need, a requirement or a plugin is missing.
     """
     known = all_routes(registry, source, target)
-    fitting = _fitting(registry, known, translator)
+    fitting = _filter_routes(registry, known, translator)
     if source == target and (translator is None or not fitting):
         if translator is None or translator in TRANSLATOR_KINDS:
             return (Route(),)
         raise RouteError(f"The model already is a {source} model: translator={translator!r} has no place here.")
-    available = [route for route in fitting if not lacking(registry, route)]
+    available = [route for route in fitting if not lacks(registry, route)]
     serving = [route for route in available if needs <= route.preserves]
     if serving:
         return tuple(sorted(serving, key=lambda route: route.rank))
     start = f"No route from {source} to {target}" + (f" with translator={translator!r}" if translator else "")
     if available:
-        missing, tried = _missing(needs, available), "; ".join(map(str, available))
+        missing, tried = _unmet_needs(needs, available), "; ".join(map(str, available))
         raise RouteError(
             f"{start} preserves what the method needs: missing {_names(missing)} (tried {tried}). "
             f"{_way_out(registry, source, needs, known)}",
@@ -119,7 +119,7 @@ def find_routes(
     raise RouteError(start + _what_to_install(registry, translator, fitting, known))
 
 
-def _fitting(registry: Registry, routes: list[Route], translator: Translator) -> list[Route]:
+def _filter_routes(registry: Registry, routes: list[Route], translator: Translator) -> list[Route]:
     """Those of the routes that the user's wish allows."""
     if not isinstance(translator, str | list | tuple | None):
         raise RouteError(f"translator={translator!r} is neither a name nor a list of names.")
@@ -142,7 +142,7 @@ def _fitting(registry: Registry, routes: list[Route], translator: Translator) ->
 def _way_out(registry: Registry, source: str, needs: frozenset[Need], known: Sequence[Route]) -> str:
     """What a user can do whose routes do not keep what the method needs."""
     others = [route for route in known if needs <= route.preserves]
-    usable = [route for route in others if not lacking(registry, route)]
+    usable = [route for route in others if not lacks(registry, route)]
     if usable:
         best = min(usable, key=lambda route: route.rank)
         return f"There is {best}: leave translator= out, or pass translator={list(best.names)!r}."
@@ -159,8 +159,8 @@ def _way_out(registry: Registry, source: str, needs: frozenset[Need], known: Seq
 def _what_to_install(registry: Registry, translator: Translator, fitting: list[Route], known: list[Route]) -> str:
     """Ends the sentence about a route that there is not, where none of those that fit the wish can be used."""
     if fitting:
-        nearest = nearest_lacking(registry, fitting)
-        return f" can be used: {nearest} lacks {', '.join(lacking(registry, nearest))}.{pip_line(registry, nearest)}"
+        nearest = nearest_route(registry, fitting)
+        return f" can be used: {nearest} lacks {', '.join(lacks(registry, nearest))}.{pip_line(registry, nearest)}"
     if known:
         named = [name for name in DISTRIBUTION_OF_TRANSLATOR if name.startswith(str(translator))]
         hint = f" pip install {_distributions(named)} brings one." if named else ""
@@ -173,7 +173,7 @@ def _distributions(translators: Iterable[str]) -> str:
     return " or ".join(sorted({DISTRIBUTION_OF_TRANSLATOR[name] for name in translators}))
 
 
-def _missing(needs: frozenset[Need], routes: Sequence[Route]) -> frozenset[Need]:
+def _unmet_needs(needs: frozenset[Need], routes: Sequence[Route]) -> frozenset[Need]:
     """What the route that keeps the most does not keep of the needs."""
     return min((needs - route.preserves for route in routes), key=len, default=frozenset())
 

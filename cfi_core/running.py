@@ -22,7 +22,8 @@ def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) ->
     # Where the method makes the inputs, they are of any number of samples.
     shapes = [array.shape if call.inputs.given else (None, *array.shape[1:]) for array in call.inputs.arrays]
     inputs = [_permute(shape, prepared.input_axes(i)) or () for i, shape in enumerate(shapes)]
-    is_converted = prepared.translation is not None and not prepared.translation.route.bridge
+    translation = prepared.translation
+    is_converted = prepared.repair is not None or (translation is not None and not translation.route.bridge)
     passes = Passes(request.seed) if is_converted else None
     with generators(registry, request) as seeded, ExitStack() as stack:
         request = replace(_users_functions_aside(request), seeded=seeded)

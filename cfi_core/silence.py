@@ -32,7 +32,7 @@ def without_warnings(*messages: str, action: str = "ignore") -> Iterator[None]:
 
 
 @contextmanager
-def unchanged_filters() -> Iterator[None]:
+def keep_filters() -> Iterator[None]:
     """Takes out again the filters that libraries add for the whole process when they are imported inside."""
     filters: Any = warnings.filters
     before, modules = list(filters), len(sys.modules)
@@ -46,7 +46,13 @@ def unchanged_filters() -> Iterator[None]:
 
 
 class _OfThisThread:
-    """Stands for a compiled pattern in a filter, and matches in the thread alone that made it."""
+    """Stands for a compiled pattern in a filter, and matches in the thread alone that made it.
+
+    Libraries that hand the filters on to workers of theirs (scikit-learn) read the pattern, or pickle it: there it
+    matches nothing.
+    """
+
+    pattern, flags = "(?!)", 0
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         self._matches = [re.compile(pattern, re.IGNORECASE).match for pattern in patterns]
@@ -55,6 +61,9 @@ class _OfThisThread:
     def match(self, text: str) -> bool:
         """Whether a warning with this message is meant."""
         return threading.get_ident() == self._thread and any(match(text) for match in self._matches)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return re.compile, (self.pattern, self.flags)
 
 
 @contextmanager

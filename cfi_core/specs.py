@@ -180,7 +180,7 @@ class Defaults(Checked):
     raw: Mapping[Identifier, Any] = field(default_factory=dict)
     toolset: Mapping[Identifier, Any] = field(default_factory=dict)
 
-    def chosen(self, name: str) -> Mapping[str, Any]:
+    def choose(self, name: str) -> Mapping[str, Any]:
         """The set of that name: `"raw"` or `"toolset"`."""
         return {"raw": self.raw, "toolset": self.toolset}[name]
 
@@ -219,6 +219,25 @@ class Completeness(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Guard(Checked):
+    """Where a method's rules attach: core looks before every run, and has the model rewritten where they would not.
+
+    Attributes:
+        check: `"module:function"`, called with a `GuardRequest`; returns a tuple of `Miss`, one for each place where a
+            rule would attach to nothing or wrongly, and raises `MethodError` for what no rewriting can help.
+        modules: For operations of a canonical copy (`FrameworkAdapter.canonical` lists their names), a
+            `"module:factory"` that makes the module which the method's rules know for it, from the operation's settings
+            as keyword arguments. Operations that are not named become the framework's own modules.
+        knows: `"module:function"`, called with a layer of the model: whether the rules know it as it is, so that it is
+            not rewritten. Left out, they know what the framework itself brings.
+    """
+
+    check: Reference
+    modules: Mapping[Name, Reference] = field(default_factory=dict)
+    knows: Reference | Literal[""] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodSpec(Checked):
     """One introspection method of one toolset.
 
@@ -246,6 +265,7 @@ class MethodSpec(Checked):
         defaults: Settings that apply where the user gives none: raw, and those of the toolset.
         completeness: What the values promise to add up to; None if nothing.
         patches: What it changes for the whole process besides what all methods of its toolset change.
+        guard: Where its rules attach; None for a method without rules of its own.
     """
 
     key: Key
@@ -267,12 +287,13 @@ class MethodSpec(Checked):
     defaults: Defaults = field(default_factory=Defaults)
     completeness: Completeness | None = None
     patches: tuple[Name, ...] = ()
+    guard: Guard | None = None
 
     def complete(
         self, defaults: str, init_args: Mapping[str, Any], exec_args: Mapping[str, Any]
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """The own arguments of a call, with the settings of the set `defaults` wherever they are not given."""
-        settings = self.defaults.chosen(defaults)
+        settings = self.defaults.choose(defaults)
         of_init = {name: value for name, value in settings.items() if name in self.init_args}
         of_exec = {name: value for name, value in settings.items() if name not in self.init_args}
         return MappingProxyType({**of_init, **init_args}), MappingProxyType({**of_exec, **exec_args})
@@ -372,7 +393,41 @@ class WriterSpec(Checked):
     requirements: tuple[Requires, ...] = ()
 
 
-Spec = FrameworkSpec | ToolsetSpec | MethodSpec | TranslatorSpec | PlotterSpec | WriterSpec
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec(Checked):
+    """A measure of how good the explanations of a model are.
+
+    Attributes:
+        name: In its library's words: `"Faithfulness Correlation"`.
+        library: Whose words these are; several libraries may offer a metric of one name.
+        category: What it measures, such as `"Faithfulness"`.
+        better: Whether a `"higher"` or a `"lower"` score is that of the better explanation.
+        needs: What it requires of the model.
+        explains: It explains again (perturbed inputs, changed weights, other targets), so it has to know the method
+            and its arguments; one that does not is content with the values.
+        implementation: `"module:function"`, called as `function(model, attributions, name)` with an `Attribution` or a
+            mapping of such, returns an `xarray.Dataset`.
+        requirements: PEP 508 requirements.
+        citation: Paper that defines it.
+    """
+
+    name: Name
+    library: Name
+    category: Name
+    better: Annotated[str, one_of("higher", "lower")]
+    needs: frozenset[Need]
+    implementation: Reference
+    explains: bool = False
+    requirements: tuple[Requires, ...] = ()
+    citation: str = ""
+
+    def __repr__(self) -> str:
+        again = ", explains again" if self.explains else ""
+        needs = ", ".join(sorted(self.needs)) or "the values alone"
+        return f"{self.name:<34} {self.library:<9} {self.category:<14} {self.better} is better, needs {needs}{again}"
+
+
+Spec = FrameworkSpec | ToolsetSpec | MethodSpec | TranslatorSpec | PlotterSpec | WriterSpec | MetricSpec
 
 
 def resolve(implementation: str) -> Any:

@@ -11,6 +11,7 @@ import functools
 import os
 import random
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Turn:
         self._aside = 0
 
     @contextmanager
-    def held(self) -> Iterator[Turn]:
+    def take(self) -> Iterator[Turn]:
         """Takes it, beside what the same thread has already, and ends it."""
         outer = current()
         if outer is not None:
@@ -74,7 +75,7 @@ class Turn:
                 outer.enter()
 
     @contextmanager
-    def needing(self, more: Needs) -> Iterator[None]:
+    def extend(self, more: Needs) -> Iterator[None]:
         """With more than before, for a while."""
         former = self.needs
         try:
@@ -147,20 +148,20 @@ def current() -> Turn | None:
 
 
 @contextmanager
-def patching(*things: str) -> Iterator[None]:
+def hold_alone(*things: str) -> Iterator[None]:
     """For plugins: has things to itself for a while that are changed for the whole process."""
     turn = current()
     if turn is None:
         yield
         return
-    with turn.needing(Needs(frozenset(things))):
+    with turn.extend(Needs(frozenset(things))):
         yield
 
 
 @contextmanager
-def restored_random() -> Iterator[None]:
+def keep_random() -> Iterator[None]:
     """For plugins whose library draws from Python's generator: Keras does, a seed for every initializer it makes."""
-    with patching("random"):
+    with hold_alone("random"):
         state = random.getstate()
         try:
             yield
@@ -175,15 +176,44 @@ def aside(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
     @functools.wraps(function)
-    def called(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         with turn.aside():
             return function(*args, **kwargs)
 
-    return called
+    return call
 
 
 def _nothing() -> None:
     """What there is to do for a turn that changes nothing."""
+
+
+class Lock:
+    """A lock of one thread, which may take it several times; free in a forked process, where no other thread is.
+
+    A plain lock that another thread holds at the moment of a fork stays held in the child, for ever.
+    """
+
+    def __init__(self) -> None:
+        self._held = threading.RLock()
+        _locks.add(self)
+
+    def __enter__(self) -> None:
+        self._held.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._held.release()
+
+    def renew(self) -> None:
+        """Frees it, unless the thread that asks has it."""
+        if self._held.acquire(blocking=False):
+            self._held.release()
+        else:
+            self._held = threading.RLock()
+
+
+def _renew_locks() -> None:
+    for lock in list(_locks):
+        lock.renew()
 
 
 def _start_anew() -> None:
@@ -197,6 +227,14 @@ _change = threading.Condition(threading.RLock())
 # In the order in which they came: one goes on as soon as none in front of it excludes it.
 _line: list[Turn] = []
 _of_thread = threading.local()
+_locks: weakref.WeakSet[Lock] = weakref.WeakSet()
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)
+
+def at_fork(start_anew: Callable[[], None]) -> None:
+    """Has something done in every process that is forked from this one, before anything else there goes on."""
+    if hasattr(os, "register_at_fork"):  # Windows has no fork
+        os.register_at_fork(after_in_child=start_anew)
+
+
+at_fork(_start_anew)
+at_fork(_renew_locks)

@@ -9,7 +9,7 @@ from cfi_core.records import Original, Purity
 
 
 @contextmanager
-def unchanged_model(original: Original, purity: Purity | None = None) -> Iterator[None]:
+def keep_model(original: Original, purity: Purity | None = None) -> Iterator[None]:
     """Undoes on leaving what passes have written to the user's model, unless it is known to leave itself alone."""
     state = original.adapter.state(original.model) if purity is None or purity.writes else None
     try:

@@ -36,9 +36,9 @@ class Checked:
         for name, hint in _hints(type(self)).items():  # type: ignore[arg-type] # a class is hashable
             value = getattr(self, name)
             try:
-                object.__setattr__(self, name, _kept(hint, value))
+                object.__setattr__(self, name, _convert(hint, value))
             except Refused as refusal:
-                self.refuse(f"{name}={_shown(value)} {refusal}")
+                self.refuse(f"{name}={_describe(value)} {refusal}")
 
     @property
     def title(self) -> str:
@@ -57,7 +57,7 @@ def _hints(kind: Any) -> dict[str, Any]:
     return {entry.name: hints[entry.name] for entry in fields(kind)}
 
 
-def _kept(hint: Any, value: Any) -> Any:
+def _convert(hint: Any, value: Any) -> Any:
     """What a record keeps of a value, by the annotation that it stands under."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -65,46 +65,46 @@ def _kept(hint: Any, value: Any) -> Any:
     if hint in _PLAIN:
         return _PLAIN[hint](value)
     if NoneType in parts:
-        return None if value is None else _kept(parts[0], value)
+        return None if value is None else _convert(parts[0], value)
     if parts and parts[-1] == Literal[""]:
         try:
-            return value if isinstance(value, str) and not value else _kept(parts[0], value)
+            return value if isinstance(value, str) and not value else _convert(parts[0], value)
         except Refused as refusal:
             raise Refused(f"{refusal}, or empty") from None
     if origin is tuple and parts[-1] is Ellipsis:
-        alone = f"; write ({_shown(value)},)" if isinstance(value, str) or hasattr(value, "shape") else ""
-        _passed(value, isinstance(value, tuple | list), f"is no tuple{alone}")
+        alone = f"; write ({_describe(value)},)" if isinstance(value, str) or hasattr(value, "shape") else ""
+        _require(value, isinstance(value, tuple | list), f"is no tuple{alone}")
         return tuple(_member(parts[0], entry) for entry in value)
     if origin is tuple:
-        _passed(value, isinstance(value, tuple | list) and len(value) == 2, "is no pair")
-        return tuple(map(_kept, parts, value))
+        _require(value, isinstance(value, tuple | list) and len(value) == 2, "is no pair")
+        return tuple(map(_convert, parts, value))
     if origin is frozenset:
-        _passed(value, isinstance(value, AbstractSet), f"is no set, such as frozenset({{{_first(parts[0])}}})")
+        _require(value, isinstance(value, AbstractSet), f"is no set, such as frozenset({{{_first(parts[0])}}})")
         return frozenset(_member(parts[0], entry) for entry in value)
     if origin is Mapping:
-        _passed(value, isinstance(value, Mapping), "is no mapping")
+        _require(value, isinstance(value, Mapping), "is no mapping")
         return MappingProxyType({_member(parts[0], key): _member(parts[1], entry) for key, entry in value.items()})
     if issubclass(hint, Enum):  # its value alone is refused, so that a slip of the pen is one
-        return _passed(value, isinstance(value, hint), f"is no member of {hint.__name__}, such as {_first(hint)}")
-    return _passed(value, isinstance(value, hint), f"is no {hint.__name__}")
+        return _require(value, isinstance(value, hint), f"is no member of {hint.__name__}, such as {_first(hint)}")
+    return _require(value, isinstance(value, hint), f"is no {hint.__name__}")
 
 
 def _member(hint: Any, entry: Any) -> Any:
     """What is kept of one of several values; a refusal names the value."""
     try:
-        return _kept(hint, entry)
+        return _convert(hint, entry)
     except Refused as refusal:
-        raise Refused(f"holds {_shown(entry)}, which {refusal}") from None
+        raise Refused(f"holds {_describe(entry)}, which {refusal}") from None
 
 
-def _passed(value: Any, fits: bool, reason: str) -> Any:
+def _require(value: Any, fits: bool, reason: str) -> Any:
     """The value, if it fits; the reason is what is said of it otherwise."""
     if not fits:
         raise Refused(reason)
     return value
 
 
-def _shown(value: Any) -> str:
+def _describe(value: Any) -> str:
     if hasattr(value, "shape"):
         return f"<{type(value).__name__} of shape {tuple(value.shape)}>"
     text = repr(value)
@@ -117,13 +117,13 @@ def _first(kind: type[Enum]) -> str:
 
 def _amount(value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return _passed(value, number and math.isfinite(value) and value >= 0, "is no number of 0 or more")
+    return _require(value, number and math.isfinite(value) and value >= 0, "is no number of 0 or more")
 
 
 _PLAIN: Mapping[Any, Rule] = {
     Any: lambda value: value,
-    str: lambda value: _passed(value, isinstance(value, str), "is not a string"),
-    bool: lambda value: _passed(value, isinstance(value, bool), "is neither True nor False"),
+    str: lambda value: _require(value, isinstance(value, str), "is not a string"),
+    bool: lambda value: _require(value, isinstance(value, bool), "is neither True nor False"),
     float: _amount,
 }
 
@@ -133,18 +133,18 @@ _PLAIN: Mapping[Any, Rule] = {
 
 def _form(pattern: str, description: str) -> Rule:
     fits = re.compile(pattern).fullmatch
-    return lambda value: _passed(value, isinstance(value, str) and bool(fits(value)), f"is not {description}")
+    return lambda value: _require(value, isinstance(value, str) and bool(fits(value)), f"is not {description}")
 
 
 def one_of(*choices: str) -> Rule:
     """One of some strings."""
     reason = f"is none of {', '.join(map(repr, choices))}"
-    return lambda value: _passed(value, isinstance(value, str) and value in choices, reason)
+    return lambda value: _require(value, isinstance(value, str) and value in choices, reason)
 
 
 def name_but(reserved: tuple[str, ...], reason: str) -> Rule:
     """A name, some words excepted."""
-    return lambda value: _kept(Name, _passed(value, value not in reserved, reason))
+    return lambda value: _convert(Name, _require(value, value not in reserved, reason))
 
 
 parse_requirement = cache(Requirement)
@@ -153,7 +153,7 @@ parse_requirement = cache(Requirement)
 
 def _requirement(value: Any) -> str:
     try:
-        parse_requirement(_kept(str, value))
+        parse_requirement(_convert(str, value))
     except InvalidRequirement as error:
         reason = str(error).splitlines()[0]
         raise Refused(f"is no PEP 508 requirement, such as 'numpy>=1.26' ({reason})") from None
@@ -163,7 +163,7 @@ def _requirement(value: Any) -> str:
 def _permutation(value: Any) -> tuple[int, ...] | None:
     if value is None:
         return None
-    axes = tuple(_kept(tuple[Any, ...], value))
+    axes = tuple(_convert(tuple[Any, ...], value))
     if not all(type(axis) is int for axis in axes) or sorted(axes) != list(range(len(axes))):
         raise Refused(f"is no permutation of axes: it must hold each of 0 to {len(axes) - 1} once, or be None")
     return axes
@@ -180,5 +180,5 @@ Reference = Annotated[str, _form(rf"{_DOTTED}:{_NAME}", "of the form 'module:att
 Suffix = Annotated[str, _form(r"\.[^\s./\\A-Z]+", "a suffix: a dot, then lower-case characters without another dot")]
 Requires = Annotated[str, _requirement]
 Permuted = Annotated[tuple[int, ...] | None, _permutation]
-Notes = Annotated[Mapping[str, Any], lambda value: dict(_kept(Mapping[Name, Any], value))]
+Notes = Annotated[Mapping[str, Any], lambda value: dict(_convert(Mapping[Name, Any], value))]
 """Named notes, kept as a dict, because they are written to files."""

@@ -15,8 +15,10 @@ import numpy as np
 
 from cfi_core.adapters import as_arrays, framework_of_tensor, is_array
 from cfi_core.attribution import Outlets
+from cfi_core.checking.embedding import embed, needs_embedding
 from cfi_core.checking.inputs import (
     check_baselines,
+    check_columns,
     check_like_inputs,
     check_straight,
     check_window,
@@ -26,7 +28,8 @@ from cfi_core.checking.inputs import (
 )
 from cfi_core.checking.purity import Examination
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
-from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, brief, told, warn
+from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, brief, summary, warn
+from cfi_core.naming import turn_named
 from cfi_core.process import first_pass
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
@@ -53,6 +56,7 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
         Outlets(registry.plotters, registry.writers).writer_for(path)
         _check_place(path)
     method = choice.method
+    arguments = turn_named(arguments, method, original.names)
     arguments = _with_sample_axes(registry, arguments, original, method)
     arguments = replace(_sort_arguments(arguments, method), model=original.model)
     for name in method.native_only:
@@ -81,7 +85,7 @@ def _check_place(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError) as error:  # too long a name, for one
-        raise PlotError(f"{name!r} is no path to write to ({told(error)}). Choose another name.") from error
+        raise PlotError(f"{name!r} is no path to write to ({summary(error)}). Choose another name.") from error
     if not path.parent.is_dir():
         raise PlotError(f"There is no folder {folder!r} to write {name!r} into. Make it first.")
 
@@ -101,13 +105,12 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
     if arguments.inputs is not None:
         behind = [value for value in arguments.of_role(Role.HELD, plan.method) if value is not None]
         held = tuple(part for value in behind for part in (value if type(value) is tuple else (value,)))
+        check_columns(original, arguments.inputs, "inputs")
+        check_columns(original, arguments.baselines, "baselines")
         inputs = read_inputs(registry, original, arguments.inputs, held)
-        integers = [array.dtype for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
-        if integers and Need.INPUT_GRADIENT in plan.method.needs:
-            raise InputError(
-                f"{plan.method.key} differentiates with respect to the inputs, and {integers[0]} inputs have no "
-                f"gradient. Explain a layer instead (for example layer_integrated_gradients at the embedding)."
-            )
+        if needs_embedding(plan, inputs):
+            plan, original, inputs = embed(registry, plan, original, inputs)
+            arguments = plan.arguments
         fits = [array.shape[:1] == (inputs.samples,) for array in inputs.held_arrays]
         if not plan.route.native and (len(fits) < len(inputs.held) or not all(fits)):
             raise InputError(
@@ -120,7 +123,8 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         outputs = first_pass(
             registry, lambda: run_original(original, inputs, native=plan.route.native, twin=examination.twin)
         )
-        target = resolve_target(registry, arguments.target, outputs) if plan.explains_target else None
+        classes = original.adapter.class_names(original.model)
+        target = resolve_target(registry, arguments.target, outputs, classes) if plan.explains_target else None
         _check_like_inputs(registry, plan, inputs)
         at_layers = _at_layers(plan, original, inputs)
         purity = examination.judge(outputs)

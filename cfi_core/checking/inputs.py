@@ -10,6 +10,7 @@ import numpy as np
 from cfi_core.adapters import as_array, as_arrays, framework_of_tensor, is_array, is_number
 from cfi_core.errors import ArgumentError, CFIError, InputError
 from cfi_core.framework import FrameworkAdapter, flatten, map_structure
+from cfi_core.naming import in_order
 from cfi_core.records import Inputs, Original
 from cfi_core.registry import Registry
 
@@ -20,7 +21,10 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
     Raises:
         InputError: Types, shapes or sample counts do not fit.
     """
-    adapter, model, explained = original.adapter, original.model, as_arrays(registry, value)
+    adapter, model, named = original.adapter, original.model, original.names is not None
+    value, carried = in_order(original.names, value)
+    explained = value if named else as_arrays(registry, value)
+    held = held or carried
     _check_parts(value)
     declared, parts, count = adapter.input_shapes(model), (*explained, *held), len(explained)
     if declared is not None and len(declared) != len(parts):
@@ -31,13 +35,13 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
     tensors: list[Any] = []
     arrays: list[np.ndarray] = []
     for position, part in enumerate(parts):
-        name = f"inputs[{position}]" if count > 1 else "inputs"
-        if position >= count:
+        name = _called(original, position, count)
+        if position >= count and not named:
             name = f"argument {position - count} behind the inputs"
             if not is_array(registry, part) or (adapter.is_tensor(part) and adapter.unreadable(part)):
                 tensors.append(part)
                 continue
-        array, integer = as_array(registry, part, name), adapter.declared_integer(model, position)
+        array, integer = as_array(registry, part, name), adapter.declares_integer(model, position)
         if declared is not None:
             _check_shape(name, array.shape, declared[position])
         if integer is False and not np.issubdtype(array.dtype, np.floating):
@@ -50,6 +54,8 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
         # Copied, because the attribution keeps them and the user may go on writing into the originals.
         arrays.append(np.array(adapter.to_numpy(tensors[-1])))
         _check_carried(name, array, arrays[-1])
+    if not named:
+        _check_order(adapter, model, arrays[:count])
     counts = {array.shape[:1] for array in arrays[:count]}
     if len(counts) != 1 or counts & {(), (0,)}:
         shapes = ", ".join(str(array.shape) for array in arrays[:count])
@@ -59,6 +65,44 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
         )
     held = tuple(tensors[count:])
     return Inputs(tuple(tensors[:count]), tuple(arrays[:count]), held=held, held_arrays=tuple(arrays[count:]))
+
+
+def check_columns(original: Original, value: Any, name: str) -> None:
+    """Refuses a data frame whose columns are not those that the model was fitted on, in their order.
+
+    Raises:
+        InputError: Read as an array, each column would be taken for another.
+    """
+    known, given = original.adapter.columns(original.model), getattr(value, "columns", None)
+    if known is None or given is None or tuple(map(str, given)) == known:
+        return
+    advice = f"pass {name}[{list(known)}]" if set(known) <= set(map(str, given)) else "pass a table of these"
+    raise InputError(
+        f"{name} has the columns {', '.join(map(str, given))}, and the model was fitted on {', '.join(known)}, in this "
+        f"order: {advice}."
+    )
+
+
+def _called(original: Original, position: int, count: int) -> str:
+    """What messages call the input of that position, of so many."""
+    if original.names is not None:
+        return f"inputs[{original.names.every[position]!r}]"
+    return f"inputs[{position}]" if count > 1 else "inputs"
+
+
+def _check_order(adapter: FrameworkAdapter, model: Any, arrays: Sequence[np.ndarray]) -> None:
+    """Refuses a tuple of several inputs of whole numbers and of one shape, which nothing tells apart but their order.
+
+    A mask beside tokens fits in the place of the tokens, and the model computes something else without a word.
+    """
+    shapes = [array.shape for array in arrays if array.dtype.kind in "iub"]
+    names = adapter.input_names(model) if len(shapes) > len(set(shapes)) else None
+    if names is not None:
+        shown = ", ".join(f"{name!r}: …" for name in names[: len(arrays)])
+        raise InputError(
+            f"{len(shapes)} of the inputs are whole numbers of one shape, which only their order tells apart. Pass "
+            f"them by name: inputs={{{shown}}} (the model takes {', '.join(names)}, in this order)."
+        )
 
 
 def example_inputs(original: Original, samples: int) -> Inputs:
@@ -78,7 +122,7 @@ def example_inputs(original: Original, samples: int) -> Inputs:
     generator, tensors = np.random.default_rng(0), []
     for position, shape in enumerate(shapes):
         full = (samples, *(size or 1 for size in shape[1:]))
-        integer = adapter.declared_integer(model, position)
+        integer = adapter.declares_integer(model, position)
         array = np.zeros(full, np.int64) if integer else generator.normal(size=full).astype(np.float32)
         tensors.append(adapter.tensor(array, model))
     return Inputs(tuple(tensors), tuple(map(adapter.to_numpy, tensors)), given=False)
@@ -103,6 +147,8 @@ def run_original(original: Original, inputs: Inputs, *, native: bool = False, tw
         hint = _integers("inputs", integers[0]) if integers else _repair(adapter, model, inputs)
         said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '').rstrip('.')}"
         raise InputError(f"The model fails on inputs of shape {shapes}: {said}. {hint}") from error
+    if not flatten(outputs):
+        raise InputError(f"The model gives {type(outputs).__name__}, in which there are no numbers to explain.")
     if native and inputs.samples == 1:
         outputs = map_structure(lambda output: output.reshape(output.shape or 1), outputs)
     for output in flatten(outputs):
@@ -117,7 +163,7 @@ def run_original(original: Original, inputs: Inputs, *, native: bool = False, tw
                 f"of all samples together belongs to none of them."
             )
         if not np.isfinite(output).all():
-            odd = [name for name, array in _named(inputs.arrays) if not _is_finite(array)]
+            odd = [name for name, array in _name_arrays(inputs.arrays) if not _is_finite(array)]
             hint = f"{' and '.join(odd)} holds some itself: replace them" if odd else "Check the inputs and weights"
             raise InputError(f"The model gives NaN or infinite outputs for these inputs. {hint}.")
     return outputs
@@ -173,7 +219,7 @@ def check_straight(registry: Registry, inputs: Inputs, baselines: Any, who: str)
     parts = baselines if isinstance(baselines, tuple) else (baselines,)
     given = [as_array(registry, part, "baselines") for part in parts if part is not None and not is_number(part)]
     numbers = [np.asarray(float(part)) for part in parts if part is not None and is_number(part)]
-    for name, array in (*_named(inputs.arrays), *(("baselines", one) for one in (*given, *numbers))):
+    for name, array in (*_name_arrays(inputs.arrays), *(("baselines", one) for one in (*given, *numbers))):
         if not _is_finite(array):
             raise InputError(
                 f"{name} holds NaN or infinite values, and {who} goes in a straight line from baselines to inputs, "
@@ -183,8 +229,13 @@ def check_straight(registry: Registry, inputs: Inputs, baselines: Any, who: str)
 
 
 def check_window(inputs: Inputs, value: Any, name: str) -> None:
-    """A window has one entry for each axis of a sample, none larger than the axis; strides may also be one number."""
+    """A window has one entry for each axis of a sample, none larger than the axis; strides may also be one number.
+
+    So may `window` and `stride`, as Zennit's occlusion calls them, which cuts them to the size of each axis.
+    """
     arrays = inputs.arrays
+    if name in ("window", "stride") and type(value) is int and value > 0:
+        return
     windows = value if isinstance(value, tuple) and value and isinstance(value[0], tuple | list) else (value,)
     for window, array in zip(windows, arrays, strict=False):
         sizes = array.shape[1:]
@@ -281,7 +332,7 @@ def _check_holds(given: np.ndarray, dtype: np.dtype[Any]) -> None:
         )
 
 
-def _named(arrays: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
+def _name_arrays(arrays: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
     return [(f"inputs[{i}]" if len(arrays) > 1 else "inputs", array) for i, array in enumerate(arrays)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,19 @@ from cfi_core.errors import ArgumentError, TargetError
 from cfi_core.framework.structure import flatten, is_structure, items
 from cfi_core.registry import Registry
 
+PREDICTED = "predicted"
+"""As a target: the class with the largest value, of each sample."""
 
-def resolve_target(registry: Registry, target: Any, outputs: Any) -> Target:
+
+def resolve_target(registry: Registry, target: Any, outputs: Any, classes: Sequence[str] | None = None) -> Target:
     """The user's target (see `cfi_core.attribute`), which must name something in the output.
 
-    None does where the output has one value per sample.
+    None does where the output has one value per sample; a string is the name of one of the classes, or "predicted".
     """
-    target = _plain(registry, target)
+    target = _by_index(_plain(registry, target), outputs, classes)
     if not is_structure(outputs):
         return _in_tensor(target, outputs)
-    entries = dict(items(outputs))
+    entries = {key: entry for key, entry in items(outputs) if entry is not None}
     if callable(target):
         return Target(function=target)  # of the whole structure
     if len(entries) == 1:
@@ -55,8 +59,10 @@ def _in_tensor(target: Any, output: np.ndarray) -> Target:
                 else f"The model gives an output of shape {shape}. Pass target= with {_describe_index(shape)}."
             )
         return Target(index=(0,) * (len(shape) - 1) or None)
+    if target == PREDICTED:
+        return _predicted(output)
     if isinstance(target, str | bytes | bool | np.bool_):
-        raise TargetError(f"The target {target!r} is no index. Pass {_describe_index(shape)}.")
+        raise TargetError(f"The target {target!r} is no index. Pass {_describe_index(shape)}, or {PREDICTED!r}.")
     if not isinstance(target, list):
         return Target(index=_check_index(target if isinstance(target, tuple) else (target,), shape))
     if len(target) != shape[0]:
@@ -65,6 +71,34 @@ def _in_tensor(target: Any, output: np.ndarray) -> Target:
         )
     per_sample = [tuple(value) if isinstance(value, list | tuple) else (value,) for value in target]
     return Target(index=tuple(_check_index(value, shape) for value in per_sample))
+
+
+def _predicted(output: np.ndarray) -> Target:
+    if output.ndim != 2:
+        raise TargetError(
+            f"The target {PREDICTED!r} is the largest of several classes, and the model gives an output of shape "
+            f"{output.shape}. Pass {_describe_index(output.shape)}."
+        )
+    return Target(index=tuple((int(place),) for place in output.argmax(axis=1)))
+
+
+def _by_index(target: Any, outputs: Any, classes: Sequence[str] | None) -> Any:
+    """The target with the positions of classes in place of their names; what names an output stays."""
+    if isinstance(target, list):
+        return [_by_index(entry, None, classes) for entry in target]
+    if isinstance(target, tuple):
+        of_output = is_structure(outputs) and target[:1] and target[0] in dict(items(outputs))
+        return tuple(
+            entry if i == 0 and of_output else _by_index(entry, None, classes) for i, entry in enumerate(target)
+        )
+    if not isinstance(target, str) or target == PREDICTED or classes is None:
+        return target
+    found = [position for position, name in enumerate(classes) if name == target]
+    if len(found) == 1:
+        return found[0]
+    what = "no class" if not found else f"{len(found)} classes"
+    near = get_close_matches(target, classes, n=3, cutoff=0.4) or classes[:12]
+    raise TargetError(f"The model has {what} named {target!r}. Near: {', '.join(map(repr, near))}. Or pass an index.")
 
 
 def position_of(target: Target | None, outputs: Any) -> int:

@@ -11,8 +11,10 @@ from uuid import uuid4
 
 import numpy as np
 
-from cfi_core.errors import InputError, LayerError, NoGradientError
+from cfi_core.errors import InputError, LayerError, MethodError, NoGradientError
 from cfi_core.framework.axes import Arrays, named_axes
+from cfi_core.framework.canonical import Canonical, Factories
+from cfi_core.framework.parameters import Parameters
 from cfi_core.framework.passes import Passes
 from cfi_core.framework.state import State
 
@@ -34,6 +36,21 @@ class Layer:
     name: str
     kind: str
     output_shape: tuple[int | None, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """A model from the output of its embedding on.
+
+    Attributes:
+        layer: Name of the layer that turns tokens into vectors.
+        activation: What it gives for the inputs.
+        model: Takes that in front of all inputs of the user's model, and uses it in the place of what the layer gives.
+    """
+
+    layer: str
+    activation: np.ndarray
+    model: Any
 
 
 class Runner(ABC):
@@ -120,8 +137,50 @@ class FrameworkAdapter(ABC):
         """Shapes that the model declares, sample axis first; None if it declares none."""
         return None
 
-    def declared_integer(self, model: Any, position: int) -> bool | None:
+    def declares_integer(self, model: Any, position: int) -> bool | None:
         """Whether the model declares that input as one of integers; None if it declares nothing."""
+        return None
+
+    def input_names(self, model: Any) -> tuple[str, ...] | None:
+        """What the model calls its inputs, in the order in which it takes them; None if they have no names."""
+        return None
+
+    def class_names(self, model: Any) -> tuple[str, ...] | None:
+        """Names of the classes, in the order of the model's scores; None if it knows none."""
+        return None
+
+    def columns(self, model: Any) -> tuple[str, ...] | None:
+        """Names of the columns of the table that the model takes, in its order; None if it knows none."""
+        return None
+
+    def by_name(self, model: Any, names: Sequence[str], constants: Mapping[str, Any]) -> Any:
+        """A model that takes its inputs one by one in the order of these names.
+
+        It holds what the user's model holds (weights, layers, mode, hooks), and can be used in its place.
+
+        Args:
+            model: The user's model.
+            names: What the user called the inputs.
+            constants: By name, what is no array, and is part of every pass as it is.
+
+        Raises:
+            InputError: The model takes other names, or none.
+        """
+        known = self.input_names(model)
+        if known is None:
+            raise InputError(
+                f"The inputs of this {self.name} model have no names. Pass an array, or a tuple of arrays in its order."
+            )
+        Parameters(known, frozenset(known)).check(names, constants, "the model")
+        if tuple(names) != known:
+            raise InputError(f"The model takes its inputs in this order: {', '.join(known)}. Pass them so.")
+        return model
+
+    def embedded(self, model: Any, inputs: Sequence[Any]) -> Embedded | None:
+        """The model from the output of its embedding on, where the first input, of tokens, goes into one layer alone.
+
+        Of a layer that is called several times the call that takes the tokens counts. None if there is no such layer.
+        """
         return None
 
     @abstractmethod
@@ -139,6 +198,29 @@ class FrameworkAdapter(ABC):
     def in_double(self, model: Any) -> Any | None:
         """A copy of its own that computes in double precision; None if it does already, or cannot be made to."""
         return None
+
+    def canonical(
+        self,
+        model: Any,
+        inputs: Sequence[Any],
+        modules: Factories,
+        *,
+        held: Sequence[Any] = (),
+        knows: Callable[[Any], bool] | None = None,
+    ) -> Canonical:
+        """A copy of the model in which every operation that rules could attach to is a layer, called once.
+
+        Args:
+            model: A twin.
+            inputs: Tensors that it takes, any number of samples.
+            modules: What to make for operations; the framework's own layers for those that are not named.
+            held: What every pass takes behind the inputs.
+            knows: Whether a layer stays as it is; None: those that the framework brings do.
+
+        Raises:
+            MethodError: There can be no such copy, which is so unless this is overridden.
+        """
+        raise MethodError(f"models of {self.name} cannot be rewritten")
 
     def state(self, model: Any) -> State:
         """All that a forward pass could write to on the user's model, to see whether it does, and to undo it.
@@ -303,7 +385,7 @@ class FrameworkAdapter(ABC):
 
     # process
 
-    def marked(self, model: Any) -> Sequence[Any]:
+    def shared_parts(self, model: Any) -> Sequence[Any]:
         """The objects that carry marks of a call which twins of the model share: calls that mark the same take turns.
 
         None of them where a twin has all that is marked to itself.
@@ -321,7 +403,7 @@ class FrameworkAdapter(ABC):
         """Brings the generators back to what `random_state` told."""
 
     @contextmanager
-    def unchanged(self) -> Iterator[None]:
+    def keep_settings(self) -> Iterator[None]:
         """Restores on leaving what the framework keeps for the calling thread: modes, counts of names.
 
         Calls of several threads are inside at the same time, so nothing that belongs to the process is restored here.

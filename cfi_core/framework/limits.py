@@ -49,9 +49,9 @@ class Limit:
             what: What the model has or did, up to the point where the limit is named.
             needed: The value with which the model would pass, where that is known.
         """
-        return self.passed(InputError, what, needed)
+        return self.error_of(InputError, what, needed)
 
-    def passed(self, kind: type[_Kind], what: str, needed: int | None = None) -> _Kind:
+    def error_of(self, kind: type[_Kind], what: str, needed: int | None = None) -> _Kind:
         """The same as an error of another kind."""
         to = f" to at least {needed}" if needed is not None and needed < 2**62 else ""
         return kind(

@@ -76,7 +76,7 @@ class Passes:
         self._drawn[place : place + 1] = [made] if place < DRAWN else self._drawn[place : place + 1]
         return made
 
-    def kept(self) -> list[Pass]:
+    def records(self) -> list[Pass]:
         """Those that tell something, the first, largest and last in front."""
         found = dict.fromkeys(one for one in (self._first, self._largest, self._last, *self._drawn) if one is not None)
         return [one for one in found if one.inputs and one.outputs and not one.changed]

@@ -15,7 +15,7 @@ class State:
 
     is_whole: bool = True
 
-    def changed(self, model: Any) -> tuple[str, ...]:
+    def changes(self, model: Any) -> tuple[str, ...]:
         """Names of those that hold something else now, in the model or in a twin of it."""
         return ()
 

@@ -1,4 +1,7 @@
-"""Outputs of models come as a tensor, or as tuples, lists, dicts and dataclasses of tensors."""
+"""Outputs of models come as a tensor, or as tuples, lists, dicts and dataclasses of tensors.
+
+What else stands in them (the cache of a language model, words, settings) is left out, as None is.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,16 @@ from typing import Any
 
 
 def flatten(outputs: Any) -> list[Any]:
-    """The tensors of a structure, in its own order; None entries are left out."""
-    if outputs is None:
+    """The tensors of a structure, in its own order; entries that are none are left out."""
+    if not _holds(outputs):
         return []
     return [leaf for _, entry in items(outputs) for leaf in flatten(entry)] if is_structure(outputs) else [outputs]
 
 
 def map_structure(function: Callable[[Any], Any], outputs: Any) -> Any:
-    """The same structure with every tensor replaced by `function(tensor)`."""
+    """The same structure with every tensor replaced by `function(tensor)`, and what is none by None."""
     if not is_structure(outputs):
-        return None if outputs is None else function(outputs)
+        return function(outputs) if _holds(outputs) else None
     mapped = {key: map_structure(function, entry) for key, entry in items(outputs)}
     if isinstance(outputs, Mapping):
         # Ordered dicts with attributes (as transformer libraries return them) keep their type.
@@ -39,3 +42,8 @@ def items(outputs: Any) -> list[tuple[Any, Any]]:
     if isinstance(outputs, list | tuple):
         return list(enumerate(outputs))
     return [(f.name, getattr(outputs, f.name)) for f in fields(outputs)]
+
+
+def _holds(value: Any) -> bool:
+    """Whether this is a structure, a tensor of whatever framework, or a number."""
+    return is_structure(value) or hasattr(value, "shape") or isinstance(value, int | float | complex)

@@ -40,13 +40,23 @@ from cfi_core.comparison import Side
 from cfi_core.contract import BridgeRequest, MethodRequest
 from cfi_core.detection import detect_framework
 from cfi_core.discovery import PluginInfo, announcements
-from cfi_core.errors import FOREIGN, PluginWarning, told
+from cfi_core.errors import FOREIGN, PluginWarning, summary
 from cfi_core.framework import FrameworkAdapter, flatten
 from cfi_core.framework.axes import permute
 from cfi_core.hookspec import ENTRY_POINT_GROUP
 from cfi_core.registry import Registry, registry
 from cfi_core.requirements import unmet
-from cfi_core.specs import ANY, FrameworkSpec, Kind, MethodSpec, PlotterSpec, TranslatorSpec, WriterSpec, resolve
+from cfi_core.specs import (
+    ANY,
+    FrameworkSpec,
+    Kind,
+    MethodSpec,
+    MetricSpec,
+    PlotterSpec,
+    TranslatorSpec,
+    WriterSpec,
+    resolve,
+)
 from cfi_core.testing import use_plugins
 
 
@@ -63,7 +73,7 @@ class PluginConformance(ABC):
     beside: ClassVar[tuple[Any, ...]] = ()
     distribution: ClassVar[str] = ""
 
-    def loaded(self) -> tuple[Registry, PluginInfo]:
+    def load(self) -> tuple[Registry, PluginInfo]:
         """The plugin, loaded beside nothing but those that it builds on."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PluginWarning)  # the tests tell what it says
@@ -72,34 +82,34 @@ class PluginConformance(ABC):
 
     def test_it_loads(self) -> None:
         """It was built for this contract, its hooks are core's, and its specs hold what they should."""
-        _, plugin = self.loaded()
+        _, plugin = self.load()
         assert not plugin.error, f"core leaves the plugin out: {plugin.error}"
 
     def test_all_that_it_offers_can_be_used(self) -> None:
         """Its names are its own, and its methods belong to toolsets that somebody describes."""
-        _, plugin = self.loaded()
+        _, plugin = self.load()
         assert not plugin.withdrawn, f"core withdraws a part of it: {'; '.join(plugin.withdrawn)}"
 
     def test_its_frameworks_are_known(self) -> None:
         """Toolsets and translators name frameworks that it, one beside it, or a plugin of the project describes."""
-        current, _ = self.loaded()
+        current, _ = self.load()
         known = {ANY, *current.frameworks, *DISTRIBUTION_OF_FRAMEWORK}
-        for spec in self._offered(current):
+        for spec in self._specs(current):
             for field in ("framework", "source", "target"):  # of a toolset; of a translator
                 name = getattr(spec, field, ANY)
                 assert name in known, f"{spec.name} names the framework {name!r}; known are {sorted(known)}"
 
     def test_its_implementations_exist_and_take_what_core_passes(self) -> None:
         """Those whose requirements are installed."""
-        current, _ = self.loaded()
-        for spec in self._offered(current):
+        current, _ = self.load()
+        for spec in self._specs(current):
             reference, arguments = _entrance(current, spec)
             if not reference:
                 continue
             try:
                 implementation = resolve(reference)
             except FOREIGN as error:
-                raise AssertionError(f"{reference!r} of {spec.title} cannot be imported: {told(error)}") from error
+                raise AssertionError(f"{reference!r} of {spec.title} cannot be imported: {summary(error)}") from error
             try:
                 inspect.signature(implementation).bind(*[None] * arguments)
             except TypeError as error:
@@ -111,7 +121,7 @@ class PluginConformance(ABC):
         if not isinstance(self.plugin, ModuleType):
             return
         name = self.plugin.__name__
-        current, _ = self.loaded()
+        current, _ = self.load()
         heavy = {spec.module for spec in current.frameworks.values()} | set(DISTRIBUTION_OF_FRAMEWORK)
         script = f"""
             import sys, cfi_core.testing
@@ -132,7 +142,7 @@ class PluginConformance(ABC):
         named = any(point is not None and point.load() is self.plugin for _, point in found)
         assert named, f"no entry point of {self.distribution} names the plugin: {found}"
 
-    def _offered(self, current: Registry) -> list[Any]:
+    def _specs(self, current: Registry) -> list[Any]:
         owners, mine = current.origins.items(), current.plugins[-1].name
         return [getattr(current, table)[name] for (table, name), owner in owners if owner.name == mine]
 
@@ -142,14 +152,16 @@ def _entrance(current: Registry, spec: Any) -> tuple[str, int]:
     match spec:
         case FrameworkSpec() if find_spec(spec.module.partition(".")[0]) is not None:
             return spec.adapter, 0
-        case MethodSpec() if not current.missing(current.toolsets[spec.toolset]):
+        case MethodSpec() if not current.lacks(current.toolsets[spec.toolset]):
             return spec.implementation, 1
-        case TranslatorSpec() if not current.missing(spec):
+        case TranslatorSpec() if not current.lacks(spec):
             return spec.implementation, 1 if spec.kind == "bridge" else 2
         case PlotterSpec() if not unmet(spec.requirements):
             return spec.implementation, 1
         case WriterSpec() if not unmet(spec.requirements):
             return spec.implementation, 2
+        case MetricSpec() if not unmet(spec.requirements):
+            return spec.implementation, 3
     return "", 0
 
 
@@ -205,7 +217,7 @@ class ToolsetConformance(_Conformance):
             visualized = method.kind is Kind.FEATURE_VISUALIZATION
             call: Callable[..., Any] = cfi.visualize_features if visualized else cfi.attribute
             arguments = dict(inputs=inputs, seed=1, **self.arguments[method.key])
-            with _unchanged(model, method.key):
+            with _check_unchanged(model, method.key):
                 results = [call(model, method.key, self.toolset, **arguments) for _ in range(1 if visualized else 2)]
             first = results[0]
             assert isinstance(first, cfi.Attribution), f"{method.key} needs a layer: give one in arguments"
@@ -265,7 +277,7 @@ def _adapter_of(model: Any) -> FrameworkAdapter:
 
 
 @contextmanager
-def _unchanged(model: Any, culprit: str) -> Iterator[None]:
+def _check_unchanged(model: Any, culprit: str) -> Iterator[None]:
     """Fails if the model is another one afterwards, as far as its adapter can tell."""
     adapter = _adapter_of(model)
     before = adapter.fingerprint(model)
@@ -312,7 +324,7 @@ class TranslatorConformance(_Conformance):
     def test_the_model_is_unchanged(self) -> None:
         """Translating leaves the original as it was."""
         model = self.make_model()
-        with _unchanged(model, str(self.translator)):
+        with _check_unchanged(model, str(self.translator)):
             self.translation(model)
 
 
@@ -345,7 +357,7 @@ class BridgeConformance(_Conformance):
         step, model = self._step(), self.make_model()
         source = _adapter_of(model)
         tensors = (source.tensor(self.make_inputs(), model),)
-        with _unchanged(model, self.translator):
+        with _check_unchanged(model, self.translator):
             build_bridge(step, BridgeRequest(source, source.twin(model), tensors), self.translator)
 
     def _step(self) -> TranslatorSpec:

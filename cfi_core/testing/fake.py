@@ -217,7 +217,7 @@ class NetworkAdapter(FrameworkAdapter):
     def fingerprint(self, model: Network) -> str:
         return repr((model.mix.tobytes(), model.head.tobytes(), model.softmax, model.refuses, model.distorts))
 
-    def declared_integer(self, model: Network, position: int) -> bool | None:
+    def declares_integer(self, model: Network, position: int) -> bool | None:
         return False
 
     def channel_axis(self, model: Network, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:

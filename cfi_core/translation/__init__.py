@@ -13,33 +13,35 @@ from cfi_core.routes import way_to_install
 from cfi_core.specs import Need
 from cfi_core.translation.bridging import bridge
 from cfi_core.translation.conversion import Job, convert
+from cfi_core.translation.guarding import guard
 from cfi_core.translation.telling import Failures, cause_of, tell
 
 
-def prepare(registry: Registry, call: Call) -> Prepared:
+def prepare(registry: Registry, call: Call, *, with_layers: bool = False) -> Prepared:
     """The model that the method runs on, by the first of the plan's routes that gives a faithful one.
 
     Raises:
         LayerError: A layer cannot be opened by a bridge.
         UnfaithfulTranslationError: All that could be translated computes something else.
         TranslationError: No translator could translate it.
+        MethodError: The method's rules do not attach to it, nor to a canonical copy.
 
     Warns:
         TranslationWarning: A route failed and the next one was taken.
     """
     plan, original, started = call.plan, call.original, perf_counter()
     if plan.route.native:
-        return Prepared(original.adapter, original.model)
+        return guard(registry, call, Prepared(original.adapter, original.model))
     adapter = adapter_for(registry, plan.toolset_framework)
     arrays = (*call.inputs.arrays, *call.inputs.held_arrays)
     outputs, by_sample = tuple(call.output_arrays), call.purity.by_sample
-    job = Job(registry, original, adapter, arrays, outputs, _asks_for_layers(call), by_sample)
+    job = Job(registry, original, adapter, arrays, outputs, with_layers or _asks_for_layers(call), by_sample)
 
     def attempt(job: Job, route: Route) -> Translation:
         return bridge(job, call, route) if route.bridge else convert(job, route)
 
     translation = translate_model(job, plan.routes, attempt)
-    return Prepared(adapter, translation.model, translation, perf_counter() - started)
+    return guard(registry, call, Prepared(adapter, translation.model, translation, perf_counter() - started))
 
 
 def _asks_for_layers(call: Call) -> bool:

@@ -23,7 +23,7 @@ from cfi_core.layer_map import LayerMap, LayerMatch, read_layers
 from cfi_core.records import Call, ModelAtHead, Route, Translation
 from cfi_core.specs import Need
 from cfi_core.translation.conversion import SEED, Job, two_samples
-from cfi_core.translation.store import kept
+from cfi_core.translation.store import recall
 
 _ADVICE = "Pass translator='conversion' to convert the model instead."
 
@@ -34,7 +34,7 @@ def bridge(job: Job, call: Call, route: Route) -> Translation:
     gradients = bool({Need.INPUT_GRADIENT, Need.LAYER_GRADIENT} & call.plan.method.needs)
     span = _Span(job, call, route, [array[:2] for array in job.arrays], layers, gradients)
     names = (*route.names, place_of(call), str(gradients), *layers)
-    return kept(job.original, names, job.arrays, job.outputs, span.build, span.measure_again)
+    return recall(job.original, names, job.arrays, job.outputs, span.build, span.measure_again)
 
 
 @dataclass(frozen=True, eq=False)

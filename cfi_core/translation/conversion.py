@@ -20,10 +20,10 @@ from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationErr
 from cfi_core.framework.axes import Arrays, compose, permute_all
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.layer_map import UNSOUGHT, find_layers, first_divergence
-from cfi_core.process import converting
+from cfi_core.process import take_conversion_turn
 from cfi_core.records import Original, Route, Translation
 from cfi_core.registry import Registry, registry
-from cfi_core.translation.store import current_store, kept, store_key
+from cfi_core.translation.store import current_store, recall, store_key
 
 SEED = 20_190_521
 
@@ -65,7 +65,7 @@ def convert(job: Job, route: Route) -> Translation:
         return _with_layers(job, made) if job.with_layers and made.layer_map is UNSOUGHT else made
 
     make = partial(convert_anew, job, route)
-    return kept(job.original, route.names, job.arrays, job.outputs, make, measure_again, complete)
+    return recall(job.original, route.names, job.arrays, job.outputs, make, measure_again, complete)
 
 
 def convert_anew(job: Job, route: Route) -> Translation:
@@ -145,7 +145,7 @@ def convert_along(route: Route, model: Any, arrays: Arrays) -> Converted:
     made = Converted(model, (None,) * len(examples))
     for step in route.translators:
         permuted = tuple(permute_all(examples, made.input_axes))
-        with converting(registry(), step):
+        with take_conversion_turn(registry(), step):
             converted = run_conversion(step, made.model, permuted, registry().origin_of(step).label)
         made = Converted(
             converted.model,

@@ -17,7 +17,6 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from threading import RLock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,6 +32,7 @@ from cfi_core.reference import forget_references
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
 from cfi_core.translation.folder import enter
+from cfi_core.turns import Lock
 
 _NOTES = "translation.json"
 _MOST_NOTES = 2**16
@@ -47,7 +47,7 @@ _Made = TypeVar("_Made")
 
 # What was made, with the digest of the samples that it was measured on last; an entry goes when its model goes.
 cache: OrderedDict[Key, tuple[Any, str]] = OrderedDict()
-_lock = RLock()
+_lock = Lock()
 
 
 def forget_translations() -> None:
@@ -57,7 +57,7 @@ def forget_translations() -> None:
         cache.clear()
 
 
-def kept(
+def recall(
     original: Original,
     names: tuple[str, ...],
     arrays: Arrays,

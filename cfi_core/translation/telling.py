@@ -31,10 +31,10 @@ def tell(failures: Failures) -> str:
             clause = _clause(failure, is_same=_core(route, failure) == _core(lead, cause))
             others.setdefault(_core(route, failure), (clause, []))[1].append(" + ".join(route.names))
     also = "; ".join(f"{', '.join(names)} ({clause})" for clause, names in others.values())
-    return f"{_said(cause)}. Also tried: {also}." if also else f"{_said(cause)}."
+    return f"{_shorten(cause)}. Also tried: {also}." if also else f"{_shorten(cause)}."
 
 
-def _said(failure: TranslationError) -> str:
+def _shorten(failure: TranslationError) -> str:
     """On one line, without what to do next and the full stop."""
     return _ADVICE.sub("", " ".join(str(failure).split())).rstrip(".")
 
@@ -43,13 +43,13 @@ def _core(route: Route, failure: TranslationError) -> str:
     """What failures of several translators for one reason have in common."""
     if isinstance(failure, UnfaithfulTranslationError):
         return "unfaithful"
-    return re.sub("|".join(map(re.escape, sorted(route.names, key=len, reverse=True))), "", _said(failure))
+    return re.sub("|".join(map(re.escape, sorted(route.names, key=len, reverse=True))), "", _shorten(failure))
 
 
 def _clause(failure: TranslationError, *, is_same: bool) -> str:
     if isinstance(failure, UnfaithfulTranslationError):
         return "unfaithful as well"
-    said = _said(failure)
+    said = _shorten(failure)
     if is_same:
         return "the same reason"
     return said if len(said) <= _LONGEST_CLAUSE else f"{said[:_LONGEST_CLAUSE].rpartition(' ')[0]} …"

@@ -23,7 +23,7 @@ class Declaring(ArrayAdapter):
     def __init__(self, *integer: bool | None) -> None:
         self.integer = integer
 
-    def declared_integer(self, model: Any, position: int) -> bool | None:
+    def declares_integer(self, model: Any, position: int) -> bool | None:
         return self.integer[position]
 
 
@@ -293,6 +293,8 @@ def test_a_mask_holds_integers_for_inputs_of_any_type(registry):
         ((np.int64(2), 2, 3), "sliding_window_shapes"),
         ((2, 2, 1), "strides"),
         (3, "strides"),
+        (8, "window"),
+        (8, "stride"),
     ],
 )
 def test_windows_that_fit_the_samples_pass(value, name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -193,6 +194,40 @@ def test_what_is_held_goes_along(registry):
     assert seen[2:] == [((1,), "plain"), ((1,), "plain")]
 
 
+class SinglePrecision(ArrayAdapter):
+    """Rows that depend on their place in single precision alone."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def precision(self, model: Any) -> tuple[str, ...]:
+        return ("float32",)
+
+    def outputs(self, model: Any, tensors: Any) -> Any:
+        return (super().outputs(model, tensors) * (1 + self.share * np.arange(len(tensors[0]))[:, None])).astype("f4")
+
+    def in_double(self, model: Any) -> Any:
+        return _InDouble(model)
+
+
+class _InDouble:
+    def __init__(self, model: Any) -> None:
+        self.function = model.function
+
+
+@pytest.mark.parametrize("share", [1e-5, 1e-3, 0.05, 0.5])
+def test_double_precision_explains_rounding_and_no_more(registry, share, monkeypatch):
+    whole = SinglePrecision.outputs
+
+    def outputs(adapter: Any, model: Any, tensors: Any) -> Any:
+        is_double = isinstance(model, _InDouble)
+        return model.function(*(one.astype("f8") for one in tensors)) if is_double else whole(adapter, model, tensors)
+
+    monkeypatch.setattr(SinglePrecision, "outputs", outputs)
+    with pytest.warns(cfi.ModelWarning, match="influence each other") if share > 0.01 else nullcontext():
+        examine(registry, linear, TABLE, adapter=SinglePrecision(share))
+
+
 # for the model's content
 
 
@@ -213,7 +248,7 @@ class _State(State):
     def __init__(self, held: list[float]) -> None:
         self._held, self._former = held, list(held)
 
-    def changed(self, model: Any) -> tuple[str, ...]:
+    def changes(self, model: Any) -> tuple[str, ...]:
         return tuple(f"weight {i}" for i, one in enumerate(self._former) if self._held[i] != one)
 
     def restore(self) -> None:

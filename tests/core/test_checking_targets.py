@@ -192,3 +192,44 @@ def test_a_slice_without_units_is_refused(units):
 def test_several_units_are_not_visualised(neuron):
     with pytest.raises(ArgumentError, match="several units"):
         resolve_neuron(neuron, (2, 4, 5, 7), channel_allowed=True, layer="conv")
+
+
+CLASSES = ("cat", "dog", "cow", "hen", "cow")
+
+
+@pytest.mark.parametrize(
+    ("target", "index"),
+    [
+        ("dog", (1,)),
+        (["dog", "cat"], ((1,), (0,))),
+        (["dog", 3], ((1,), (3,))),
+        (("hen",), (3,)),
+        ("predicted", tuple((int(place),) for place in SCORES.argmax(1))),
+    ],
+)
+def test_classes_by_name(registry, target, index):
+    assert resolve_target(registry, target, SCORES, CLASSES) == Target(index=index)
+
+
+def test_an_output_and_a_class_by_name(registry):
+    outputs = {"cat": ONE_EACH, "scores": SCORES}
+    assert resolve_target(registry, ("scores", "cat"), outputs, CLASSES) == Target(output="scores", index=(0,))
+    assert resolve_target(registry, ("scores", "predicted"), outputs, CLASSES).output == "scores"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("dogs", r"no class named 'dogs'. Near: 'dog'"),
+        ("cow", "2 classes named 'cow'"),
+        (["cat", "pig"], "no class named 'pig'"),
+    ],
+)
+def test_names_of_no_class_or_of_several(registry, target, message):
+    with pytest.raises(TargetError, match=message):
+        resolve_target(registry, target, SCORES, CLASSES)
+
+
+def test_the_predicted_class_is_one_of_several(registry):
+    with pytest.raises(TargetError, match=r"largest of several classes, .* shape \(2, 3, 4\)"):
+        resolve_target(registry, "predicted", BOXES)

@@ -114,16 +114,16 @@ def test_what_there_is_nothing_to_say_of() -> None:
     assert ADAPTER.load(MODEL) is MODEL and ADAPTER.twin(MODEL) is MODEL
     assert ADAPTER.fingerprint(MODEL) != ADAPTER.fingerprint(MODEL), "nothing is known of its contents"
     assert not ADAPTER.in_training_mode(MODEL) and ADAPTER.save(MODEL) is None and ADAPTER.content(MODEL) is None
-    assert ADAPTER.input_shapes(MODEL) is None and ADAPTER.declared_integer(MODEL, 0) is None
+    assert ADAPTER.input_shapes(MODEL) is None and ADAPTER.declares_integer(MODEL, 0) is None
     assert ADAPTER.in_double(MODEL) is None and ADAPTER.without_softmax(MODEL, []) is None
     assert (
         ADAPTER.layers(MODEL) == () and ADAPTER.layer_name(MODEL, "a") is None and ADAPTER.activations(MODEL, []) == {}
     )
     assert ADAPTER.dims(MODEL, (2, 3, 4, 5)) == ("sample", "channel", "height", "width")
-    with ADAPTER.unchanged():
+    with ADAPTER.keep_settings():
         ADAPTER.seed(1)
     assert ADAPTER.random_state() is None and ADAPTER.restore_random_state(None) is None
-    assert ADAPTER.marked(MODEL) == (MODEL,), "its twins are the model itself"
+    assert ADAPTER.shared_parts(MODEL) == (MODEL,), "its twins are the model itself"
 
 
 def test_tensors_are_arrays() -> None:

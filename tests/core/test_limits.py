@@ -29,7 +29,7 @@ def test_the_error_names_limit_and_remedy():
     assert str(error).startswith("It has 70 nodes; the limit is 50 nodes.") and "raise it to at least 70 by" in str(
         error
     )
-    other = NODES.passed(cfi.TranslationError, "It has 70 nodes")
+    other = NODES.error_of(cfi.TranslationError, "It has 70 nodes")
     assert isinstance(other, cfi.TranslationError) and "raise it by the environment variable CFI_TEST_NODES" in str(
         other
     )

@@ -17,7 +17,7 @@ from cfi_core.discovery import PluginInfo
 from cfi_core.hookspec import CONTRACT, hookimpl
 from cfi_core.registry import load
 from cfi_core.requirements import unmet
-from cfi_core.specs import FrameworkSpec, Kind, MethodSpec, Need, ToolsetSpec, TranslatorSpec, WriterSpec
+from cfi_core.specs import FrameworkSpec, Kind, MethodSpec, MetricSpec, Need, ToolsetSpec, TranslatorSpec, WriterSpec
 from cfi_core.testing import fake, use_plugins
 from cfi_core.testing.fake import Print
 
@@ -252,6 +252,10 @@ class Claims:
     def cfi_writers(self):
         return self.offers.get("writers", [])
 
+    @hookimpl
+    def cfi_metrics(self):
+        return self.offers.get("metrics", [])
+
 
 @pytest.fixture
 def partly():
@@ -339,6 +343,34 @@ def test_a_suffix_that_two_plugins_claim(partly, tmp_path, painting, images):
     with pytest.raises(cfi.PluginConflictError, match="dist-of-Claims"):
         result.save(tmp_path / "values.npz")
     assert registry.origin_of(registry.writers[".txt"]).distribution == "dist-of-Claims"
+
+
+def metric(name="Evenness", library="scales"):
+    fields = {"category": "Complexity", "better": "lower", "needs": frozenset(), "implementation": "x:y"}
+    return MetricSpec(name=name, library=library, **fields)
+
+
+def test_metrics_are_known_by_name_and_library():
+    with use_plugins(Claims(metrics=[metric(), metric(library="rulers")])) as registry:
+        assert set(registry.metrics) == {("Evenness", "rulers"), ("Evenness", "scales")}
+        assert registry.origin_of(registry.metrics["Evenness", "rulers"]).distribution == "dist-of-Claims"
+
+
+def test_a_metric_that_two_plugins_claim(partly):
+    class Others(Claims):
+        pass
+
+    claim = r"metric 'Evenness' of 'scales' is claimed by dist-of-Claims 1\.0 and by dist-of-Others"
+    registry = partly(claim, Claims(metrics=[metric(), metric("Weight")]), Others(metrics=[metric()]))
+    with pytest.raises(cfi.PluginConflictError, match=claim):
+        registry.metrics["Evenness", "scales"]
+    assert list(registry.metrics) == [("Weight", "scales")]
+
+
+def test_metrics_of_another_kind_leave_the_plugin_out():
+    refusal = "cfi_metrics returned the ToolsetSpec 'half', which is no MetricSpec"
+    with pytest.warns(cfi.PluginWarning, match=refusal), use_plugins(Claims(metrics=[toolset()])) as registry:
+        assert not registry.metrics
 
 
 def test_a_method_of_a_toolset_that_nobody_describes_is_withdrawn(partly, painting, images):

@@ -14,6 +14,7 @@ from cfi_core.specs import (
     Head,
     Kind,
     MethodSpec,
+    MetricSpec,
     Need,
     PlotterSpec,
     Role,
@@ -41,6 +42,14 @@ TRANSLATOR = TranslatorSpec(
 )
 PLOTTER = PlotterSpec(name="bars", implementation="bars:draw")
 WRITER = WriterSpec(name="nifti", suffixes=(".nii",), implementation="files:write")
+METRIC = MetricSpec(
+    name="Evenness",
+    library="scales",
+    category="Complexity",
+    better="lower",
+    needs=frozenset({Need.FORWARD}),
+    implementation="scales:weigh",
+)
 CONVERTED = Converted(object())
 
 
@@ -96,6 +105,10 @@ CONVERTED = Converted(object())
         (PLOTTER, {"accepts": "feature"}, r"write \('feature',\)"),
         (WRITER, {"suffixes": (".NII",)}, "is not a suffix"),
         (WRITER, {"suffixes": (".nii.gz",)}, "without another dot"),
+        (METRIC, {"better": "smaller"}, "is none of 'higher', 'lower'"),
+        (METRIC, {"needs": {"forward"}}, "is no member of Need"),
+        (METRIC, {"explains": "yes"}, "is neither True nor False"),
+        (METRIC, {"library": ""}, "MetricSpec 'Evenness': library='' is not a name"),
         (CONVERTED, {"input_axes": ((0, 2, 2),)}, "is no permutation of axes: it must hold each of 0 to 2 once"),
         (CONVERTED, {"input_axes": (0, 2, 1)}, "holds 0, which is no tuple"),
         (CONVERTED, {"output_axes": ((1, 2, 3),)}, "is no permutation of axes"),
@@ -112,7 +125,9 @@ def test_a_field_that_does_not_hold_what_it_should_is_refused(spec, changes, mat
         replace(spec, **changes)
 
 
-@pytest.mark.parametrize("spec", [FRAMEWORK, TOOLSET, METHOD, TRANSLATOR, PLOTTER, WRITER, CONVERTED, Defaults()])
+@pytest.mark.parametrize(
+    "spec", [FRAMEWORK, TOOLSET, METHOD, TRANSLATOR, PLOTTER, WRITER, METRIC, CONVERTED, Defaults()]
+)
 def test_every_field_has_a_rule(spec):
     """None takes whatever comes, but the model that a translator makes."""
     for entry in fields(spec):
@@ -133,6 +148,12 @@ def test_nobody_can_change_a_spec_through_what_it_was_made_of():
     result = MethodResult([np.zeros(2)], Axes.INPUT, extras)
     extras["delta"] = 1.0
     assert result.extras == {"delta": 0.5} and isinstance(result.values, tuple)
+
+
+def test_a_metric_prints_what_it_needs():
+    assert "lower is better, needs forward" in repr(METRIC) and "explains again" not in repr(METRIC)
+    again = repr(replace(METRIC, needs=frozenset(), explains=True))
+    assert again.endswith("lower is better, needs the values alone, explains again")
 
 
 def test_what_may_be_said_in_short_is_allowed():

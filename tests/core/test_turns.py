@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
 
 import cfi_core as cfi
+from cfi_core import process, registry
+from cfi_core.checking import purity
 from cfi_core.silence import without_output, without_warnings
 from cfi_core.testing import use_plugins
-from cfi_core.turns import Needs, Turn, aside, current, patching, restored_random
+from cfi_core.translation import store
+from cfi_core.turns import Lock, Needs, Turn, aside, current, hold_alone, keep_random
 
 WAIT = 20
 
@@ -65,7 +70,7 @@ def test_those_who_only_use_a_thing_are_inside_together() -> None:
     both = threading.Barrier(2)
 
     def use() -> None:
-        with Turn(needs(shared="torch")).held():
+        with Turn(needs(shared="torch")).take():
             both.wait(WAIT)
 
     threads(use, use)
@@ -76,7 +81,7 @@ def test_whoever_changes_a_thing_is_alone() -> None:
 
     def change() -> None:
         for _ in range(50):
-            with Turn(needs("random", "numpy")).held():
+            with Turn(needs("random", "numpy")).take():
                 inside.append(1)
                 most.append(len(inside))
                 inside.pop()
@@ -90,9 +95,9 @@ def test_two_that_want_what_the_other_has_go_on() -> None:
     both = threading.Barrier(2)
 
     def take(first: str, second: str) -> None:
-        with Turn(needs(first)).held() as turn:
+        with Turn(needs(first)).take() as turn:
             both.wait(WAIT)
-            with turn.needing(needs(second)):
+            with turn.extend(needs(second)):
                 pass
 
     threads(lambda: take("a", "b"), lambda: take("b", "a"))
@@ -100,7 +105,7 @@ def test_two_that_want_what_the_other_has_go_on() -> None:
 
 def test_while_a_function_of_the_users_runs_nothing_is_held() -> None:
     def other() -> None:
-        with Turn(needs("random torch")).held():
+        with Turn(needs("random torch")).take():
             done.set()
 
     def explained(value: int) -> int:
@@ -110,22 +115,22 @@ def test_while_a_function_of_the_users_runs_nothing_is_held() -> None:
         return value + 1
 
     done = threading.Event()
-    with Turn(needs("random", "torch")).held():
+    with Turn(needs("random", "torch")).take():
         assert aside(explained)(1) == 2
     assert aside(explained) is explained, "outside of a call there is nothing to give up"
 
 
 def test_a_turn_inside_a_turn_has_what_the_outer_has() -> None:
-    with Turn(needs("a")).held() as outer, Turn(needs("b")).held() as inner:
+    with Turn(needs("a")).take() as outer, Turn(needs("b")).take() as inner:
         assert inner.needs == needs("a b") and current() is inner
-        with inner.aside(), Turn(needs("a")).held():
+        with inner.aside(), Turn(needs("a")).take():
             pass
     assert current() is None and outer.needs == needs("a")
 
 
 def test_what_is_put_back_is_there_whenever_others_go_on() -> None:
     state = ["users"]
-    with Turn(needs("random")).held() as turn:
+    with Turn(needs("random")).take() as turn:
         turn.on_enter, turn.on_leave = lambda: state.append("own"), lambda: state.append("users")
         turn.leave()
         turn.enter()
@@ -136,9 +141,9 @@ def test_what_is_put_back_is_there_whenever_others_go_on() -> None:
 
 
 def test_an_interrupted_turn_is_over() -> None:
-    with pytest.raises(KeyboardInterrupt), Turn(needs("a")).held():
+    with pytest.raises(KeyboardInterrupt), Turn(needs("a")).take():
         raise KeyboardInterrupt
-    threads(lambda: Turn(needs("a")).held().__enter__())
+    threads(lambda: Turn(needs("a")).take().__enter__())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -147,7 +152,7 @@ def test_a_forked_process_waits_for_nobody() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with Turn(needs("random")).held():
+        with Turn(needs("random")).take():
             inside.set()
             leave.wait(WAIT)
 
@@ -156,8 +161,44 @@ def test_a_forked_process_waits_for_nobody() -> None:
     inside.wait(WAIT)
     child = os.fork()
     if not child:
-        with Turn(needs("random")).held():
+        with Turn(needs("random")).take():
             os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    leave.set()
+    thread.join(WAIT)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_no_lock_that_another_thread_has_stays_behind_in_a_forked_process() -> None:
+    """Whatever is locked: the registry, kept conversions, what was found of models, watched generators, and what
+    plugins lock."""
+    places = [(registry, "_lock"), (store, "_lock"), (purity, "_lock"), (process, "_watching")]
+    assert all(isinstance(getattr(module, name), Lock) for module, name in places)
+    locks = [Lock(), *(getattr(module, name) for module, name in places)]
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock)
+            process._watchers.append(threading.get_ident())
+            inside.set()
+            leave.wait(WAIT)
+            process._watchers.remove(threading.get_ident())
+
+    thread = threading.Thread(target=hold, daemon=True)
+    thread.start()
+    inside.wait(WAIT)
+    own = Lock()
+    with own:
+        child = os.fork()
+        if not child:
+            signal.alarm(WAIT)  # ends it where it waits
+            with ExitStack() as stack:
+                for lock in (own, *locks):
+                    stack.enter_context(lock)
+                os._exit(8 if process._watchers else 7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     leave.set()
     thread.join(WAIT)
@@ -165,10 +206,10 @@ def test_a_forked_process_waits_for_nobody() -> None:
 
 def test_what_a_library_draws_from_pythons_generator_is_put_back() -> None:
     before = random.getstate()
-    with Turn(needs()).held(), restored_random():
+    with Turn(needs()).take(), keep_random():
         random.random()
     assert random.getstate() == before
-    with patching("anything"):
+    with hold_alone("anything"):
         assert current() is None
 
 

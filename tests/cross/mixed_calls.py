@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from method_arguments import CAPTUM, TF_KERAS_VIS, in_keras_order
 from shared_cnn import Twins, keras_twin, make_twins
-from test_every_method_both_ways import CAPTUM, TF_KERAS_VIS, in_keras_order
 from torch import nn
 
 import cfi_core as cfi

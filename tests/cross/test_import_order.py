@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
 {imports}
@@ -48,3 +51,13 @@ def test_any_order(imports, model, toolset):
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.startswith("alive")
+
+
+@pytest.mark.parametrize(("first", "imports"), [("tensorflow", "tensorflow"), ("tfkerasvis", ""), ("torch", "torch")])
+def test_tests_of_plugins_of_both_frameworks_run_in_one_process(first, imports):
+    """Pytest runs the conftest files of the folders that it is given before their tests import anything."""
+    conftest = ROOT / "plugins" / f"cfi_{first}" / "tests" / "conftest.py"
+    lines = ["import runpy", f"runpy.run_path({str(conftest)!r})", f"import {imports}" if imports else ""]
+    script = "\n".join([*lines, "import tensorflow, torch, torchvision", "print('alive')"])
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout == "alive\n", result.stderr[-2000:]

@@ -62,7 +62,7 @@ def test_a_layer_mask_is_turned_with_the_layer(twins: Twins):
 
 def test_a_layers_input_is_refused_across_frameworks(twins: Twins):
     own = {"exec_args": {"attribute_to_layer_input": True}, "layer": "conv2"}
-    native = cfi.attribute(twins.torch_model, "layer_activation", inputs=twins.first, **own)
+    native = cfi.attribute(twins.torch_model, "layer_activation", "captum", inputs=twins.first, **own)
     assert native.values.shape == (2, 6, 7, 10)
     with pytest.raises(cfi.ArgumentError, match="name the layer before it"):
         cfi.attribute(twins.keras_model, "layer_activation", "captum", inputs=twins.last, **own)

@@ -136,19 +136,35 @@ def test_a_subclassed_keras_model_says_what_to_do(twins: Twins):
         cfi.attribute(model, "saliency", "tf-keras-vis", inputs=twins.last, target=0)
 
 
-def test_methods_that_find_nothing_to_attach_to_refuse(twins: Twins):
-    class Functional(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 3)
-            self.fc = nn.Linear(4, 2)
+class Functional(nn.Module):
+    """Computes by a function what rules attach to as a module."""
 
-        def forward(self, x):
-            return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
+    def __init__(self, function):
+        super().__init__()
+        self.conv, self.fc, self.function = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), function
 
+    def forward(self, x):
+        return self.fc(self.function(self.conv(x)).mean((2, 3)))
+
+
+def test_methods_that_find_nothing_to_attach_to_get_it(twins: Twins):
+    functional, modular = Functional(torch.relu).eval(), Functional(nn.ReLU()).eval()
+    modular.load_state_dict(functional.state_dict())
+    for key in ("guided_backprop", "deconvolution", "deep_lift"):
+        found, expected = (
+            cfi.attribute(model, key, "captum", inputs=twins.first, target=0) for model in (functional, modular)
+        )
+        np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
+        assert found.provenance["repaired"] and not expected.provenance["repaired"]
+    relevance = cfi.attribute(functional, "lrp", "captum", inputs=twins.first, target=0)
+    assert relevance.provenance["completeness"]["gap"] < 1e-3
+
+
+def test_methods_that_nothing_can_give_what_to_attach_to_refuse(twins: Twins):
+    model = Functional(lambda x: x * torch.sigmoid(x).roll(1, 1)).eval()
     for key in ("guided_backprop", "deconvolution", "deep_lift", "lrp"):
-        with pytest.raises(cfi.CFIError, match=r"(?i)relu"):
-            cfi.attribute(Functional().eval(), key, "captum", inputs=twins.first, target=0)
+        with pytest.raises(cfi.MethodError, match=f"'{key}' (has no rule for|changes the gradient of)"):
+            cfi.attribute(model, key, "captum", inputs=twins.first, target=0)
 
 
 def test_probabilities_without_a_softmax_are_told(twins: Twins):

@@ -16,9 +16,9 @@ import keras
 import numpy as np
 import pytest
 import torch
+from method_arguments import CAPTUM, TF_KERAS_VIS, in_keras_order
 from process_state import assert_same, keras_state, process_state, torch_state
 from shared_cnn import Twins, keras_twin, to_last
-from test_every_method_both_ways import CAPTUM, TF_KERAS_VIS, in_keras_order
 
 import cfi_core as cfi
 

@@ -6,9 +6,12 @@ import io
 import json
 import os
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
+import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -229,6 +232,45 @@ def test_weights_that_were_changed_are_refused_by_what_they_compute(
     assert translated(make).certificate.faithful and len(conversions) == 2, "read, measured, refused, made anew"
     translated(make)
     assert len(conversions) == 2
+
+
+def _enlarge(name: str, data: bytes) -> bytes:
+    """A layer of the graph is to have a hundred million outputs."""
+    if name == "graph.json":
+        form = json.loads(data)
+        settings = next(one["settings"] for one in form["modules"] if one["kind"] == "Linear")
+        settings["out_features"] = 10**8
+        return json.dumps(form).encode()
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(changed, "w") as new:
+        for member in old.namelist():
+            content = old.read(member)
+            if member == "config.json":
+                config = json.loads(content)
+                dense = next(one for one in config["config"]["layers"] if "units" in one["config"])
+                dense["config"]["units"] = 10**8
+                content = json.dumps(config).encode()
+            new.writestr(member, content)
+    return changed.getvalue()
+
+
+@both
+def test_an_entry_that_says_to_be_huge_is_made_anew_at_once(folder: Path, conversions: list[Any], make: Make):
+    translated(make)
+    _, _, to = make()
+    entry = next(folder.iterdir())
+    held = {path.name: path.read_bytes() for path in entry.iterdir() if path.name != "translation.json"}
+    held = {name: data if name.startswith("weights") else _enlarge(name, data) for name, data in held.items()}
+    for name, data in held.items():
+        (entry / name).write_bytes(data)
+    notes = json.loads((entry / "translation.json").read_text())
+    (entry / "translation.json").write_text(json.dumps({**notes, "of": store._seal(entry.name, held)}))
+    start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kept = store.current_store()
+    assert kept is not None and kept.get(entry.name, adapter_for(registry(), to)) is None
+    assert time.process_time() - start < 10, "seconds of the processor, whatever else runs"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20 / 2, "half a gigabyte, in kilobytes"
+    assert translated(make).certificate.faithful and len(conversions) == 2
 
 
 def test_what_another_library_made_is_made_anew(folder: Path, conversions: list[Any]):

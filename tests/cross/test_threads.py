@@ -15,10 +15,10 @@ import keras
 import numpy as np
 import pytest
 import torch
+from method_arguments import BASELINES, CAPTUM, in_keras_order
 from mixed_calls import MIXED, Noisy, explain, in_process, models
 from process_state import assert_same, keras_state, process_state, torch_state
 from shared_cnn import Twins, keras_twin
-from test_every_method_both_ways import BASELINES, CAPTUM, in_keras_order
 
 import cfi_core as cfi
 

@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+
+from cfi_core.coexistence import load_safely
+
+load_safely()
+
+import torch  # noqa: E402 - tests of other plugins may run in the same process
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "plugins" / "cfi_captum" / "tests"))

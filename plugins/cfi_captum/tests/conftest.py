@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+
+from cfi_core.coexistence import load_safely
+
+load_safely()
+
+import torch  # noqa: E402 - tests of other plugins may run in the same process
 
 HERE = Path(__file__).parent
 

@@ -13,6 +13,7 @@ from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRu
 from captum_models import IMAGE, SmallCNN, images
 from torch import Tensor, nn
 
+import cfi_captum.guard
 import cfi_captum.run
 import cfi_core as cfi
 from cfi_captum.table import METHODS
@@ -258,6 +259,7 @@ def test_each_layer_keeps_its_relevance() -> None:
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rules attach to what they find, as in captum by itself."""
     monkeypatch.setattr(cfi_captum.run, "check_modules", lambda *_: None)
+    monkeypatch.setattr(cfi_captum.guard, "check", lambda _: ())
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -327,6 +327,26 @@ def test_integers_have_no_gradient() -> None:
         attribute("saliency", nn.Sequential(nn.Embedding(5, 3), nn.Flatten()), torch.zeros(1, 2, dtype=torch.int64))
 
 
+class Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(5, 3), nn.Linear(3, 2)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.embedding(tokens)).mean(1))
+
+
+@pytest.mark.parametrize("layer", ["embedding", "head"])
+@pytest.mark.parametrize("key", ["layer_conductance", "internal_influence", "layer_gradient_shap", "noise_tunnel"])
+def test_nothing_lies_between_whole_numbers(key: str, layer: str) -> None:
+    model, own = Words(), {"method": "layer_integrated_gradients"} if key == "noise_tunnel" else {}
+    baselines = {"baselines": torch.zeros(2, 4, dtype=torch.int64)} if key == "layer_gradient_shap" else {}
+    with pytest.raises(InputError, match=r"'\w+' (runs|adds).*torch\.int64.*behind the embedding"):
+        attribute(
+            key, model, torch.ones(2, 4, dtype=torch.int64), layer=getattr(model, layer), init_args=own, **baselines
+        )
+
+
 @pytest.mark.parametrize("key", ["deep_lift_shap", "gradient_shap"])
 def test_no_distribution_of_baselines(key: str) -> None:
     with pytest.raises(ArgumentError, match="pass baselines="):

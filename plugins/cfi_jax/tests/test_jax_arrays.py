@@ -114,7 +114,7 @@ def test_unusual_numpy_types() -> None:
 
 def test_random_numbers_are_no_state() -> None:
     before = ADAPTER.random_state()
-    with ADAPTER.unchanged():
+    with ADAPTER.keep_settings():
         ADAPTER.seed(1)
         assert ADAPTER.is_tensor(jax.random.normal(jax.random.key(0)))
     assert ADAPTER.random_state() == before

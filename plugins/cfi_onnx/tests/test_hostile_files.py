@@ -195,9 +195,10 @@ def test_honest_loops_and_sizes_from_data_are_served() -> None:
         onnx.helper.make_node("Loop", ["count", "", "x"], ["y"], body=body),
         node("ReduceSum", "x", "sum", keepdims=0),
         node("Cast", "sum", "end", to=onnx.TensorProto.INT64),
-        node("Range", "none end one", "z"),
+        node("Range", "none end one", "range"),
+        onnx.helper.make_node("Cast", ["range"], ["z"], to=onnx.TensorProto.FLOAT),
     ]
-    outputs = [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in (("y", 1), ("z", 7))]
+    outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "yz"]
     model = proto(graph(nodes, [constant("none", 0), constant("one", 1)], outputs=outputs))
     for samples in (1, 3, 5):
         y, z = ADAPTER.outputs(ADAPTER.load(model), [np.ones((samples, 4), np.float32)])

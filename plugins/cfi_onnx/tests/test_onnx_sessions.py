@@ -32,11 +32,11 @@ def test_a_session_with_its_names_shapes_and_types() -> None:
     model = ADAPTER.load(session())
     x, ids = np.ones((2, 3)), np.array([[1, 2], [3, 4]], np.int32)
     assert ADAPTER.input_shapes(model) == ((None, 3), (None, 2))
-    assert [ADAPTER.declared_integer(model, i) for i in (0, 1, 2)] == [False, True, None]
+    assert [ADAPTER.declares_integer(model, i) for i in (0, 1, 2)] == [False, True, None]
     assert ADAPTER.tensor(x, model).dtype == np.float32 and ADAPTER.tensor(ids, model).dtype == np.int32
     y, t = ADAPTER.outputs(model, [ADAPTER.tensor(x, model), ids])
     np.testing.assert_array_equal(y, [[6, 9], [6, 9]])
-    np.testing.assert_array_equal(t, 2 * ids)
+    assert t is None  # whole numbers beside scores cannot be explained
     assert ADAPTER.tensor(x.astype(np.float32), ADAPTER.load(session(TensorProto.DOUBLE))).dtype == np.float64
     with pytest.raises(InputError, match="takes 2 inputs, but gets 1"):
         ADAPTER.outputs(model, [x])

@@ -13,6 +13,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 from cfi_tensorflow import archive
@@ -122,6 +123,24 @@ def _old_form(configuration: dict[str, Any]) -> None:
         one.pop("module")
 
 
+def _called_on_numbers(configuration: dict[str, Any]) -> None:
+    """Keras would compute it while it reads, here a terabyte of them."""
+    (scaled,) = [one for one in configuration["config"]["layers"] if one["class_name"] == "Multiply"]
+    scaled["class_name"], scaled["config"], scaled["registered_name"] = "Arange", {"name": "scaled"}, "Arange"
+    scaled["inbound_nodes"] = [{"args": [2**38], "kwargs": {}}]
+
+
+def _repeated(count: int, kind: str) -> Callable[[dict[str, Any]], None]:
+    """Layers that nothing calls, and that Keras makes nevertheless."""
+
+    def change(configuration: dict[str, Any]) -> None:
+        for number in range(count):
+            made = {"module": "keras.layers", "class_name": kind, "config": {}, "registered_name": None}
+            configuration["config"]["layers"].append({**made, "name": f"more{number}", "inbound_nodes": []})
+
+    return change
+
+
 OBJECTS: dict[str, Callable[[dict[str, Any]], None]] = {
     "Lambda": planted("keras.layers", "Lambda", function={"class_name": "__lambda__", "config": {"value": "4wAA"}}),
     "a lambda": planted(None, "__lambda__", value="4wAA"),
@@ -141,6 +160,9 @@ OBJECTS: dict[str, Callable[[dict[str, Any]], None]] = {
     "a built-in function": _as_function,
     "something to compile": _compiled,
     "an old form": _old_form,
+    "an operation on numbers alone": _called_on_numbers,
+    "thousands of layers": _repeated(2_000, "ReLU"),
+    "hundreds of slow layers": _repeated(400, "Bidirectional"),
 }
 
 
@@ -149,6 +171,44 @@ def test_an_object_that_is_not_listed_is_not_made(data: bytes, name: str, monkey
     monkeypatch.setattr(keras.models, "load_model", lambda *a, **k: pytest.fail("it was given to Keras"))
     with pytest.raises((ValueError, TypeError)):
         ADAPTER.restore({NAME: replaced(data, OBJECTS[name])})
+
+
+def _units(configuration: dict[str, Any]) -> None:
+    configuration["config"]["layers"][-1]["config"]["units"] = 100_000
+
+
+def _image(configuration: dict[str, Any]) -> None:
+    """No setting of a layer with weights is large, but what comes in is."""
+    made = configuration["config"]["layers"]
+    made[0]["config"]["batch_shape"] = [None, 300, 500, 3]
+    made[-1]["build_config"]["input_shape"] = [None, 149 * 498 * 4]
+
+
+@pytest.mark.parametrize("change", [_units, _image])
+def test_weights_that_the_archive_does_not_hold_are_not_made(data: bytes, change: Callable[[dict[str, Any]], None]):
+    sizes = []
+
+    def create(make: Callable[..., Any], **options: Any) -> Any:
+        made = make(**options)
+        sizes.append(made.shape.num_elements())
+        return made
+
+    with tf.variable_creator_scope(create), pytest.raises(ValueError, match="more weights than the archive"):
+        ADAPTER.restore({NAME: replaced(data, change)})
+    assert max(sizes) < 200
+
+
+def test_variables_of_all_kinds_of_layers_are_within_what_the_archive_holds():
+    image = keras.Input((4, 6, 3))
+    x = layers.PReLU()(layers.DepthwiseConv2D(2, depth_multiplier=2)(layers.Conv2DTranspose(4, 3)(image)))
+    x = layers.GroupNormalization(2)(layers.LayerNormalization()(layers.BatchNormalization()(x)))
+    x = layers.Reshape((-1, 4))(layers.Dropout(0.5)(x))
+    for kind in (layers.LSTM, layers.GRU, layers.SimpleRNN):
+        x = layers.Bidirectional(kind(3, return_sequences=True, dropout=0.1))(x)
+    model = keras.Model(image, layers.Dense(2)(layers.Flatten()(x)))
+    made = ADAPTER.restore(ADAPTER.save(model))
+    for one, other in zip(made.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def _with(name: str, content: bytes) -> Callable[[bytes], bytes]:

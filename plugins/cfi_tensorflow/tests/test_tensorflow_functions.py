@@ -111,7 +111,7 @@ def test_signatures_declare_inputs(kind: str, tmp_path: Path) -> None:
     given, _net = kinds(tmp_path)[kind]
     model = ADAPTER.load(given)
     assert ADAPTER.input_shapes(model) == ((None, 6, 5, 2),)
-    assert ADAPTER.declared_integer(model, 0) is False and ADAPTER.declared_integer(model, 1) is None
+    assert ADAPTER.declares_integer(model, 0) is False and ADAPTER.declares_integer(model, 1) is None
     assert {layer.name: layer.output_shape for layer in ADAPTER.layers(model)}["act"] == (6, 5, 4)
     assert ADAPTER.layer_name(model, "act") == "act" and ADAPTER.layer_name(model, "nowhere") is None
     with pytest.raises(InputError, match="takes 1 inputs, and 2 are given"):
@@ -120,7 +120,7 @@ def test_signatures_declare_inputs(kind: str, tmp_path: Path) -> None:
 
 def test_a_module_declares_nothing_without_a_signature() -> None:
     model = ADAPTER.load(Net())
-    assert ADAPTER.input_shapes(model) is None and ADAPTER.declared_integer(model, 0) is None
+    assert ADAPTER.input_shapes(model) is None and ADAPTER.declares_integer(model, 0) is None
     assert ADAPTER.layers(model) == () and ADAPTER.layer_name(model, "act") == "act"
 
 
@@ -283,7 +283,7 @@ def test_integer_inputs_of_a_signature() -> None:
 
     given = tokens(2, 3)
     model = ADAPTER.load(function)
-    assert ADAPTER.declared_integer(model, 0) is True
+    assert ADAPTER.declares_integer(model, 0) is True
     name = next(layer.name for layer in ADAPTER.layers(model) if layer.output_shape == (3, 4))
     _, _, at_layers, activations = chain(ADAPTER.runner(model, [given], [name]), [given], [tf.ones([2, 1])])
     assert apart(activations[name], tf.gather(table, given)) < 1e-6

@@ -28,17 +28,17 @@ def test_variables_of_layers_generators_and_numbers_are_put_back():
     norm.calls = 3
     before = values([*given.variables, norm.other])
     kept = ADAPTER.state(given)
-    assert kept.changed(given) == ()
+    assert kept.changes(given) == ()
     keras.random.normal((1,), seed=drop.seed_generator)
     norm.moving_mean.assign(np.full(4, np.nan))
     norm.other.assign_add([1.0, 0.0])
     norm.calls += 1
-    assert kept.changed(ADAPTER.twin(given)) == ("norm/moving_mean", "other")  # a generator is no weight
+    assert kept.changes(ADAPTER.twin(given)) == ("norm/moving_mean", "other")  # a generator is no weight
     assert kept.numbers(given)["norm.calls"] == 4
     kept.restore()
     for now, former in zip(values([*given.variables, norm.other]), before, strict=True):
         np.testing.assert_array_equal(now, former)
-    assert norm.calls == 3 and kept.changed(given) == ()
+    assert norm.calls == 3 and kept.changes(given) == ()
 
 
 class Module(tf.Module):
@@ -60,14 +60,14 @@ def test_variables_that_a_function_reaches():
 
     for kept in (ADAPTER.state(ADAPTER.load(function)), ADAPTER.state(module.predict)):
         module.count.assign(3.0)
-        assert kept.changed(None) == ("count",)
+        assert kept.changes(None) == ("count",)
         kept.restore()
         assert module.count == 0
     kept = ADAPTER.state(ADAPTER.load(function))
     module.half.assign([2.0, 3.0])
     module.calls += 1
     keras_model.get_layer("norm").gamma.assign(np.zeros(4))
-    assert set(kept.changed(None)) == {"half", "norm/gamma"}
+    assert set(kept.changes(None)) == {"half", "norm/gamma"}
     kept.restore()
     assert module.half.numpy().tolist() == [1, 1] and module.calls == 0
     assert keras_model.get_layer("norm").gamma.numpy().tolist() == [1, 1, 1, 1]

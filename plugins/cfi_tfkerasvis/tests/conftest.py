@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from cfi_core.contract import MethodRequest, MethodResult, Target
-from cfi_core.specs import Head, MethodSpec
-from cfi_tfkerasvis.plugin import cfi_methods
-from cfi_tfkerasvis.run import run
+from cfi_core.coexistence import load_safely
+
+load_safely()  # tests of other plugins may run in the same process
+
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from cfi_core.contract import MethodRequest, MethodResult, Target  # noqa: E402
+from cfi_core.specs import Head, MethodSpec  # noqa: E402
+from cfi_tfkerasvis.plugin import cfi_methods  # noqa: E402
+from cfi_tfkerasvis.run import run  # noqa: E402
 
 SHAPE = (10, 8, 3)
 CLASSES = 4

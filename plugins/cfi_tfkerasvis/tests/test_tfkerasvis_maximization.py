@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import cfi_core as cfi
 from cfi_core.contract import Axes, MethodResult, Target
 from cfi_core.errors import ArgumentError, LayerError, TargetError
 from cfi_tfkerasvis.workarounds import (
@@ -240,3 +241,50 @@ def test_a_score_that_does_not_depend_on_the_input(ask: Ask, cnn: Any) -> None:
     constant = Target(function=lambda output: tf.constant(output.numpy()[:, 0]))
     with pytest.raises(TargetError, match="does not depend"):
         ask("activation_maximization", cnn(), (), constant, exec_args=UNIT)
+
+
+# kernel inspection: what makes a filter react
+
+
+def ascend(front: Any, start: np.ndarray, channel: int, rate: float, steps: int, penalty: Any = None) -> np.ndarray:
+    """Gradient ascent on the mean of a filter's output, written out."""
+    image = tf.Variable(start)
+    for _ in range(steps):
+        with tf.GradientTape() as tape:
+            gain = tf.reduce_sum(tf.reduce_mean(front(image)[..., channel], axis=(1, 2)))
+            if penalty is not None:
+                gain -= penalty(image)
+        image.assign_add(rate * tape.gradient(gain, image))
+    return image.numpy()
+
+
+@pytest.mark.parametrize("regularized", [False, True])
+def test_kernel_inspection_is_gradient_ascent_on_a_filter(model: Any, regularized: bool) -> None:
+    start = np.random.default_rng(1).uniform(-0.1, 0.1, (2, 10, 8, 3)).astype(np.float32)
+    front = keras.Model(model.inputs, model.get_layer("conv2").output)
+
+    def penalty(image: Any) -> Any:
+        """Total variation and absolute value, each as a mean over the image."""
+        variation = tf.image.total_variation(image) / float(np.prod(image.shape[1:]))
+        return tf.reduce_sum(0.5 * variation) + 0.2 * tf.reduce_sum(tf.reduce_mean(tf.abs(image), axis=(1, 2, 3)))
+
+    own = {
+        "input_range": None,
+        "steps": 20,
+        "optimizer": keras.optimizers.SGD(0.5),
+        "input_modifiers": None,
+        "regularizers": [TotalVariation2D(weight=0.5), Norm(weight=0.2, p=1)] if regularized else None,
+    }
+    found = cfi.visualize_features(
+        model, toolset="tf-keras-vis", inputs=start, layer="conv2", neuron=3, exec_args=own, seed=0
+    )
+    expected = ascend(front, start, 3, 0.5, 20, penalty if regularized else None)
+    np.testing.assert_allclose(found.values, expected, rtol=1e-4, atol=1e-5)
+    assert (found.extras["scores"] > found.extras["initial_scores"]).all()
+    if regularized:
+        plain = ascend(front, start, 3, 0.5, 20)
+        assert (
+            (tf.image.total_variation(tf.constant(expected)) < tf.image.total_variation(tf.constant(plain)))
+            .numpy()
+            .all()
+        )

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import torch
+
+from cfi_core.coexistence import load_safely
+
+load_safely()
+
+import torch  # noqa: E402 - tests of other plugins may run in the same process
 
 
 @pytest.fixture(autouse=True)

@@ -144,3 +144,26 @@ def test_a_linear_layer_on_images_as_wide_as_it_has_features() -> None:
     model = Permuting()
     axes = {name: ADAPTER.channel_axis(model, (1, 8, 8, 8), layer=name) for name in ("conv", "mix", "norm")}
     assert axes == {"conv": 1, "mix": 3, "norm": 1}
+
+
+# compiled and exported models
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("compile_model", [torch.jit.script, lambda model: torch.jit.freeze(torch.jit.script(model))])
+def test_scripted_and_frozen_models_run_and_their_layers_are_refused(compile_model: Any) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    scripted, x = ADAPTER.load(compile_model(model)), torch.randn(5, 3)
+    twin = ADAPTER.twin(scripted)
+    np.testing.assert_allclose(ADAPTER.outputs(twin, [x]), model(x).detach(), rtol=1e-6)
+    assert not ADAPTER.in_training_mode(scripted) and ADAPTER.layers(scripted) == ()
+    with pytest.raises(LayerError, match=r"Pass the nn.Module that it was made from"):
+        ADAPTER.layer_name(scripted, "0")
+
+
+def test_an_exported_program_is_the_module_that_it_holds() -> None:
+    model, x = nn.Linear(3, 2), torch.randn(4, 3)
+    exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("n")},))
+    loaded = ADAPTER.load(exported)
+    np.testing.assert_allclose(ADAPTER.outputs(ADAPTER.twin(loaded), [x[:3]]), model(x[:3]).detach(), rtol=1e-6)
+    assert ADAPTER.fingerprint(loaded) == ADAPTER.fingerprint(ADAPTER.load(exported))

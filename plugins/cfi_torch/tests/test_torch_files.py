@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import operator
@@ -18,7 +19,9 @@ from torch import fx, nn
 from torch.nn import functional
 
 from cfi_torch.adapter import TorchAdapter
-from cfi_torch.files.graphs import GRAPH, WEIGHTS
+from cfi_torch.files import allowed, graphs
+from cfi_torch.files.graphs import GRAPH, MOST_JSON, WEIGHTS
+from cfi_torch.files.sizes import shapes_of
 
 ADAPTER = TorchAdapter()
 
@@ -125,6 +128,45 @@ def test_what_files_cannot_tell_is_not_written(make: Callable[[], nn.Module]):
     assert ADAPTER.save(make()) is None
 
 
+MODULES = {
+    "Conv1d": {"in_channels": 6, "out_channels": 4, "kernel_size": 3, "groups": 2, "bias": False},
+    "Conv2d": {"in_channels": 3, "out_channels": 4, "kernel_size": (3, 2), "groups": 1, "bias": True},
+    "Conv3d": {"in_channels": 2, "out_channels": 4, "kernel_size": 2, "groups": 2, "bias": True},
+    "ConvTranspose1d": {"in_channels": 6, "out_channels": 4, "kernel_size": (3,), "groups": 2, "bias": True},
+    "ConvTranspose2d": {"in_channels": 3, "out_channels": 4, "kernel_size": 5, "groups": 1, "bias": False},
+    "ConvTranspose3d": {"in_channels": 2, "out_channels": 6, "kernel_size": (1, 2, 3), "groups": 2, "bias": True},
+    "Linear": {"in_features": 3, "out_features": 4, "bias": True},
+    "Embedding": {"num_embeddings": 7, "embedding_dim": 3, "padding_idx": None},
+    "LSTM": {"input_size": 3, "hidden_size": 5, "bias": True, "bidirectional": True},
+    "GRU": {"input_size": 3, "hidden_size": 5, "bias": False, "bidirectional": True},
+    "RNN": {"input_size": 3, "hidden_size": 5, "bias": True, "bidirectional": False},
+    "BatchNorm1d": {"num_features": 3, "affine": True, "track_running_stats": True},
+    "BatchNorm2d": {"num_features": 3, "affine": False, "track_running_stats": True},
+    "BatchNorm3d": {"num_features": 3, "affine": True, "track_running_stats": False},
+    "InstanceNorm1d": {"num_features": 3, "affine": True, "track_running_stats": True},
+    "InstanceNorm2d": {"num_features": 3, "affine": False, "track_running_stats": False},
+    "InstanceNorm3d": {"num_features": 3, "affine": True, "track_running_stats": False},
+    "GroupNorm": {"num_groups": 2, "num_channels": 6, "affine": True},
+    "LayerNorm": {"normalized_shape": (2, 3), "elementwise_affine": True, "bias": True},
+    "RMSNorm": {"normalized_shape": 3, "elementwise_affine": True},
+    "PReLU": {"num_parameters": 3},
+}
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_weights_are_known_before_a_module_is_made(kind: str):
+    made = getattr(nn, kind)(**MODULES[kind])
+    expected = {name: tuple(one.shape) for name, one in (*made.named_parameters(), *made.named_buffers())}
+    assert shapes_of(kind, MODULES[kind]) == expected
+
+
+def test_no_other_module_has_weights():
+    for kind in set(allowed.MODULES) - set(MODULES):
+        source = inspect.getsource(allowed.MODULES[kind].__init__)
+        assert "Parameter(" not in source and "register_" not in source, kind
+        assert shapes_of(kind, {}) == {}
+
+
 # attacks
 
 
@@ -177,6 +219,22 @@ def _many_nodes(form: dict[str, Any], value: str) -> None:
     form["nodes"][1:1] = [{"name": f"more_{number}", **more} for number in range(17_000)]
 
 
+def _recurrent(form: dict[str, Any], value: str) -> None:
+    """All of the same weights, so that a small file holds them."""
+    (states,) = [one for one in form["modules"] if one["kind"] == "LSTM"]
+    weights = [one for one in form["tensors"] if one["path"].startswith("states.")]
+    for number in range(800):
+        form["modules"].append({**states, "path": f"more{number}"})
+        form["tensors"] += [{**one, "path": one["path"].replace("states", f"more{number}")} for one in weights]
+
+
+def _unheld(kind: str, **settings: int) -> Change:
+    def change(form: dict[str, Any], value: str) -> None:
+        form["modules"].append({"path": "more", "kind": kind, "settings": settings})
+
+    return change
+
+
 def _deep(form: dict[str, Any], value: str) -> None:
     form["nodes"][3]["arguments"] = ["DEEP"]
 
@@ -211,6 +269,31 @@ CHANGES: dict[str, Change] = {
     "no nodes": _set("nodes", []),
     "nodes that are none": _set("nodes", 3, 7),
 }
+
+
+TOO_LARGE: dict[str, Change] = {
+    "thousands of modules": _many_modules,
+    "thousands of nodes": _many_nodes,
+    "hundreds of recurrent layers": _recurrent,
+    "a convolution of a terabyte": _set("modules", 1, "settings", "in_channels", 2**40),
+    "a recurrent layer of a terabyte": _set("modules", 3, "settings", "hidden_size", 2**20),
+    "a layer whose weights are not there": _unheld("Linear", in_features=2, out_features=3, bias=False),
+    "a table of a terabyte": _unheld("Embedding", num_embeddings=2**30, embedding_dim=2**8),
+}
+
+
+@pytest.mark.parametrize("change", TOO_LARGE)
+def test_what_is_too_large_is_refused_before_anything_is_made(
+    files: dict[str, bytes], change: str, monkeypatch: pytest.MonkeyPatch
+):
+    form = json.loads(files[GRAPH])
+    TOO_LARGE[change](form, "")
+    text = json.dumps(form, separators=(",", ":")).encode()
+    assert len(text) < MOST_JSON, "the store would not have read it"
+    for name in ("load", "_attach"):
+        monkeypatch.setattr(graphs, name, lambda *_: pytest.fail("something was made"))
+    with pytest.raises(ValueError, match=r"too large|does not hold"):
+        ADAPTER.restore({**files, GRAPH: text})
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -20,7 +20,7 @@ def test_nothing_changes_and_nothing_is_written():
     kept = TorchAdapter().state(given)
     versions = [tensor._version for tensor in (*given.parameters(), *given.buffers())]
     kept.restore()
-    assert kept.changed(given) == kept.changed(TorchAdapter().twin(given)) == ()
+    assert kept.changes(given) == kept.changes(TorchAdapter().twin(given)) == ()
     assert [tensor._version for tensor in (*given.parameters(), *given.buffers())] == versions
     assert kept.numbers(given)["2.p"] == 0.25
 
@@ -41,9 +41,9 @@ def test_all_of_it_is_put_back_where_it_was():
     values = {name: (tensor.data_ptr(), tensor.detach().clone()) for name, tensor in tensors.items()}
     kept = TorchAdapter().state(given)
     write(given)
-    assert kept.changed(given) == ("0.weight", "0.bias", "1.running_mean", "1.num_batches_tracked")
+    assert kept.changes(given) == ("0.weight", "0.bias", "1.running_mean", "1.num_batches_tracked")
     kept.restore()
-    assert kept.changed(given) == () and given[1].weight.requires_grad and given[2].p == 0.25
+    assert kept.changes(given) == () and given[1].weight.requires_grad and given[2].p == 0.25
     for name, tensor in {**dict(given.named_parameters()), **dict(given.named_buffers())}.items():
         place, before = values[name]
         assert tensor is tensors[name] and tensor.data_ptr() == place and torch.equal(tensor, before)
@@ -54,7 +54,7 @@ def test_buffers_of_another_shape_are_caches():
     kept = TorchAdapter().state(given)
     given[1].running_mean = torch.zeros(9)
     given.register_buffer("seen", torch.zeros(2))
-    assert kept.changed(given) == ()
+    assert kept.changes(given) == ()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.complex64, torch.int8, torch.bool])
@@ -66,7 +66,7 @@ def test_types_of_every_kind(dtype):
     given.register_buffer("meta", torch.ones(2, device="meta"))
     kept = TorchAdapter().state(given)
     given.one.zero_()
-    assert kept.changed(given) == ("one",)
+    assert kept.changes(given) == ("one",)
     kept.restore()
     assert given.one == 1
 
@@ -76,11 +76,11 @@ def test_of_a_large_model_a_change_is_told(monkeypatch):
     monkeypatch.setattr(state, "LARGEST_COPY", 100)
     given = model()
     kept = TorchAdapter().state(given)
-    assert kept.changed(given) == () and not kept.is_whole
+    assert kept.changes(given) == () and not kept.is_whole
     write(given)
-    assert "0.weight" in kept.changed(given)
+    assert "0.weight" in kept.changes(given)
     kept.restore()
-    assert kept.changed(given) == ("0.weight", "1.num_batches_tracked")  # what lies elsewhere is still there
+    assert kept.changes(given) == ("0.weight", "1.num_batches_tracked")  # what lies elsewhere is still there
 
 
 def test_torchscript():
@@ -100,9 +100,9 @@ def test_torchscript():
     assert TorchAdapter().fingerprint(given) == fingerprint
     given(torch.ones(1, 3))
     assert TorchAdapter().fingerprint(given) != fingerprint
-    assert kept.changed(given) == ("count",)
+    assert kept.changes(given) == ("count",)
     kept.restore()
-    assert given.count == 0 and kept.changed(given) == ()
+    assert given.count == 0 and kept.changes(given) == ()
 
 
 def test_the_types_that_a_model_computes_in():

@@ -53,14 +53,14 @@ class Graph:
         position = len(self.nodes)
         names = [f"v{position}" if i == 0 else f"v{position}_{i}" for i in range(results)]
         made = helper.make_node(kind, inputs, names, name=f"n{position}", **attributes)
-        shapes = self._inferred(made)
+        shapes = self._infer(made)
         if any(0 in shape or np.prod(shape) > MOST_VALUES for shape in shapes):
             return inputs[0]
         self.nodes.append(made)
         self.shapes.update(zip(names, shapes, strict=True))
         return names[0]
 
-    def _inferred(self, node: onnx.NodeProto) -> list[Shape]:
+    def _infer(self, node: onnx.NodeProto) -> list[Shape]:
         given = [name for name in dict.fromkeys(node.input) if name in self.shapes]
         model = self._model([node], {name: (SAMPLES, *self.shapes[name]) for name in given}, node.output, OPSETS[-1])
         found = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph.output

@@ -37,7 +37,7 @@ def test_no_case_is_wrong_that_has_a_certificate(reader: str, part: str) -> None
 
 def test_what_another_library_computes_otherwise_has_no_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where we did not know of it."""
-    monkeypatch.setattr(onnx_to_torch, "_known_wrong", lambda operation, has_second: None)
+    monkeypatch.setattr(onnx_to_torch, "_find_fault", lambda operation, has_second: None)
     alone = {one.case for one in verdicts("onnx2torch", "resize_downsample_scales") if one.kind == "wrong"}
     certified = {one.case: one for one in verdicts("onnx2torch", "resize_downsample_scales", certified=True)}
     assert len(alone) >= 4

@@ -18,7 +18,7 @@ from translate_cases import difference, images, in_onnxruntime, permuted
 from cfi_translate.keras_torch.tracing import symbolic_arithmetic
 from cfi_translate.names import from_keras
 from cfi_translate.reading import SHAPED_LIKE_INPUT
-from cfi_translate.workarounds import converting_onnx_to_keras, converting_tensorflow, quiet
+from cfi_translate.workarounds import patch_onnx2keras, patch_tf2onnx, quiet
 
 NHWC = (0, 2, 3, 1)
 FLAT = (3, 6)
@@ -108,7 +108,7 @@ def test_onnx2keras_leaves_the_image_format_changed_after_an_error() -> None:
         assert keras.config.image_data_format() == "channels_first"
     finally:
         keras.config.set_image_data_format(usual)
-    with pytest.raises(KeyError), converting_onnx_to_keras():
+    with pytest.raises(KeyError), patch_onnx2keras():
         onnx2keras.onnx_to_keras(one_node("Erf"), ["x"], [PICTURE[1:]], verbose=False, change_ordering=True)
     assert keras.config.image_data_format() == usual
 
@@ -149,7 +149,7 @@ def test_tf2onnx_folds_scales_and_loses_names() -> None:
     assert "Mul" not in [node.op_type for node in bare.graph.node]
     split = from_keras([layer.name for layer in model.layers])
     assert None in [split(node.name) for node in bare.graph.node]
-    with converting_tensorflow() as names:
+    with patch_tf2onnx() as names:
         repaired = exported(model)
     assert [node.op_type for node in repaired.graph.node] == ["Conv", "Conv", "Mul", "Add", "Relu", "Transpose"]
     # The last one takes the channels-first output of this bare call back to the layout of Keras.

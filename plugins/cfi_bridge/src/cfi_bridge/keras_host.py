@@ -202,10 +202,10 @@ def _record(values: Sequence[Any], results: Sequence[Any], gradient: Callable[..
     """The results as TensorFlow's tapes shall see them: made of the values, with this gradient."""
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def recorded(*_: Any) -> Any:
+    def record(*_: Any) -> Any:
         return tuple(results), gradient
 
-    return list(recorded(*values))
+    return list(record(*values))
 
 
 def _first_order(sources: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:

@@ -6,7 +6,7 @@ without a word, wherever a rule finds no module to attach to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,13 +17,16 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from cfi_captum.graph import LAYOUT, MAX_POOL, PRODUCTS, Graph, base_name, is_linear, operation, trace, walk
+from cfi_captum.lrp import explain_unruled, without_rule
 from cfi_captum.table import GRAD_CAM, CaptumMethod, Rule
-from cfi_core.contract import MethodRequest
+from cfi_core.contract import MethodRequest, Miss
 from cfi_core.errors import ArgumentError, InputError, LayerError, MethodError, TargetError
 from cfi_core.specs import Need
 
 MOST_SHAPLEY_FEATURES = 9
 """Exact Shapley values take `n!` orders of `n` features; one more would be over 3.6 million of them."""
+
+_BETWEEN_INPUTS = frozenset(("internal_influence", "layer_conductance", "layer_gradient_shap"))
 
 # Not rectifiers: guided backpropagation and deconvolution leave them to the gradient by definition.
 _NOT_RECTIFYING = (
@@ -69,11 +72,13 @@ def check_arguments(method: CaptumMethod, request: MethodRequest, call: dict[str
 
 
 def check_tunnel(method: CaptumMethod, request: MethodRequest, call: dict[str, Any], tunnel: dict[str, Any]) -> None:
-    """Refuses a distribution of baselines that the noise tunnel cannot repeat for its noisy samples.
+    """Refuses what the noise tunnel cannot make noisy samples of, or baselines that it cannot repeat for them.
 
     Raises:
-        InputError: There is neither one baseline per sample nor leave to draw them at random.
+        InputError: There is neither one baseline per sample nor leave to draw them at random, or no noise can be added
+            to an input.
     """
+    _refuse_integers(request, "'noise_tunnel' adds noise to the inputs", "a method that adds none")
     if not method.baseline_distribution or tunnel.get("draw_baseline_from_distrib"):
         return
     baselines = call["baselines"]
@@ -95,6 +100,11 @@ def _check_layer(method: CaptumMethod, request: MethodRequest) -> None:
         raise LayerError(f"'{method.key}' needs a layer: pass layer=….")
     if len(layers) > 1 and not method.several_layers:
         raise LayerError(f"'{method.key}' takes one layer, not {len(layers)}: call it once for each layer.")
+    if method.rule is Rule.RELEVANCE and any(True for layer in layers for _ in layer.children()):
+        raise LayerError(
+            f"'{method.key}' reads the relevance at a module with a rule, but this layer holds others. Choose the one "
+            "in it whose output is the layer's."
+        )
     if method.key not in (GRAD_CAM, "guided_grad_cam"):
         return
     if request.layer_channel_axis not in _CHANNELS_SECOND:
@@ -113,6 +123,12 @@ def _check_inputs(method: CaptumMethod, request: MethodRequest) -> None:
                     "Convert it to floating point, or use a layer method (such as 'layer_integrated_gradients' on "
                     "the embedding) or a perturbation method (such as 'feature_ablation')."
                 )
+    if method.key in _BETWEEN_INPUTS:
+        _refuse_integers(
+            request,
+            f"'{method.key}' runs the model on values between the baselines and the inputs",
+            "'layer_integrated_gradients' at the embedding, whose path lies behind it",
+        )
     if method.key == "feature_permutation" and len(request.inputs[0]) < 2:
         raise InputError("'feature_permutation' exchanges values between samples: pass at least two samples.")
     if method.key == "layer_feature_permutation" and len(request.inputs[0]) < 2:
@@ -122,6 +138,16 @@ def _check_inputs(method: CaptumMethod, request: MethodRequest) -> None:
             f"'guided_grad_cam' stretches the map over the axes behind axis 1, but the channels of the inputs are "
             f"axes {request.channel_axis}. Multiply 'guided_backprop' by 'grad_cam' with upsample='nearest' instead."
         )
+
+
+def _refuse_integers(request: MethodRequest, what: str, instead: str) -> None:
+    for position, value in enumerate(request.inputs):
+        if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):
+            raise InputError(
+                f"{what}, but input {position} has type {value.dtype}, which holds none of them. If the model computes "
+                f"with it, convert it to floating point; if it looks something up by it, use {instead}, or explain the "
+                "part of the model behind the embedding, with embeddings as inputs."
+            )
 
 
 def _check_baselines(method: CaptumMethod, call: dict[str, Any]) -> None:
@@ -172,23 +198,46 @@ def check_modules(
     """
     if method.rule is Rule.NONE:
         return None
+    extra = call.get("additional_forward_args")
+    held = extra if isinstance(extra, tuple) else () if extra is None else (extra,)
+    graph, misses = find_misses(method, find_modules(method, model), request.inputs, held, request.layer)
+    if misses:
+        raise MethodError(misses[0].why)
+    return graph
+
+
+def find_modules(method: CaptumMethod, model: Any) -> nn.Module:
+    """The model itself, if rules can attach to modules of it.
+
+    Raises:
+        MethodError: It has none, or is scripted.
+    """
     if not isinstance(model, nn.Module) or not any(True for _ in model.children()):
         raise MethodError(
             f"'{method.key}' attaches rules to the modules of the model, but this model is a "
-            f"{type(request.model).__name__} without modules. Use a method that needs gradients only, such as "
+            f"{type(model).__name__} without modules. Use a method that needs gradients only, such as "
             "'integrated_gradients', or a translator that builds native modules."
         )
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise MethodError(
             f"'{method.key}' cannot attach rules inside a scripted model. Pass the nn.Module that it was made from."
         )
-    extra = call.get("additional_forward_args")
-    held = extra if isinstance(extra, tuple) else () if extra is None else (extra,)
-    layer = request.layer[0] if len(request.layer) == 1 else None
+    return model
+
+
+def find_misses(
+    method: CaptumMethod, model: nn.Module, inputs: Sequence[Any], held: Sequence[Any], layers: Sequence[Any]
+) -> tuple[Graph, tuple[Miss, ...]]:
+    """What the model computes on the way that is explained, and where the method's rules would fail on it.
+
+    Raises:
+        MethodError: The model fails on the inputs, or there is no such way.
+    """
+    layer = layers[0] if len(layers) == 1 else None
     neuron = "neuron" in method.required
     at_layer = "layer" in method.required and not neuron and method.rule is Rule.DIFFERENCE
     try:
-        graph = trace(model, request.inputs, held, start=layer if at_layer else None, end=layer if neuron else None)
+        graph = trace(model, inputs, held, start=layer if at_layer else None, end=layer if neuron else None)
     # Whatever the model raises on its inputs is the cause; there is no list of such errors.
     except Exception as error:
         raise MethodError(f"'{method.key}': the model failed on the inputs ({error}). Check the inputs.") from error
@@ -198,11 +247,10 @@ def check_modules(
             f"'{method.key}': no gradient leads from {start} to {end}, so no rule has anything to attach to. "
             "Explain another layer, or use a method that only runs the model, such as 'feature_ablation'."
         )
-    _RULE_CHECKS[method.rule](method, graph)
-    return graph
+    return graph, tuple(_RULE_CHECKS[method.rule](method, model, graph))
 
 
-def _check_rectifiers(method: CaptumMethod, graph: Graph) -> None:
+def _check_rectifiers(method: CaptumMethod, model: nn.Module, graph: Graph) -> Iterator[Miss]:
     head = _head(graph)
     rectifiers = 0
     for node in graph.nodes:
@@ -210,21 +258,23 @@ def _check_rectifiers(method: CaptumMethod, graph: Graph) -> None:
         if owner is not None and isinstance(owner.module, nn.ReLU):
             rectifiers += 1
         elif not (is_linear(node) or base_name(node) in _NOT_RECTIFYING or node in head):
-            raise MethodError(
+            yield Miss(
+                operation(node),
                 f"'{method.key}' changes the gradient of nn.ReLU modules only, but the model computes "
                 f"{graph.where(node)}, whose gradient would stay as it is. Use nn.ReLU modules there, or another "
-                "method, such as 'saliency'."
+                "method, such as 'saliency'.",
             )
     if not rectifiers and "neuron" not in method.required:
-        raise MethodError(
+        yield Miss(
+            "the model",
             f"'{method.key}' changes the gradient of nn.ReLU modules, but no nn.ReLU takes part in this model: the "
-            "result would be the plain gradient. Use 'saliency', which says so."
+            "result would be the plain gradient. Use 'saliency', which says so.",
         )
     if "deconvolution" in method.key:
-        _check_deconvolved(method, graph)
+        yield from _check_deconvolved(method, graph)
 
 
-def _check_deconvolved(method: CaptumMethod, graph: Graph) -> None:
+def _check_deconvolved(method: CaptumMethod, graph: Graph) -> Iterator[Miss]:
     """Captum keeps one gradient per module; of parallel calls of one module each would get the other's."""
     for name, spans in graph.spans.items():
         modules = {owner.module for owner in graph.owners.values() if owner.name == name}
@@ -232,51 +282,58 @@ def _check_deconvolved(method: CaptumMethod, graph: Graph) -> None:
             continue
         for (_, earlier), (later, _) in pairwise(spans):
             if not earlier <= set(walk(later, frozenset())):
-                raise MethodError(
+                yield Miss(
+                    name,
                     f"'{method.key}': module '{name}' is used in parallel branches, which captum confuses. Give each "
-                    "use an nn.ReLU of its own."
+                    "use an nn.ReLU of its own.",
                 )
 
 
-def _check_differences(method: CaptumMethod, graph: Graph) -> None:
+def _check_differences(method: CaptumMethod, model: nn.Module, graph: Graph) -> Iterator[Miss]:
     for node in graph.nodes:
         owner = graph.owners.get(node)
         if owner is not None and type(owner.module) in SUPPORTED_NON_LINEAR:
             if graph.calls[owner.name] > 1:
-                raise MethodError(
+                yield Miss(
+                    owner.name,
                     f"'{method.key}': module '{owner.name}' ({type(owner.module).__name__}) is used "
                     f"{graph.calls[owner.name]} times, but the rule keeps one activation per module. Give each use a "
-                    "module of its own."
+                    "module of its own.",
                 )
         elif not is_linear(node):
-            raise MethodError(
+            yield Miss(
+                operation(node),
                 f"'{method.key}' has no rule for {graph.where(node)}: the result would mix DeepLIFT with the plain "
-                f"gradient. Use modules that it knows ({_names(SUPPORTED_NON_LINEAR)}), or 'integrated_gradients'."
+                f"gradient. Use modules that it knows ({_names(SUPPORTED_NON_LINEAR)}), or 'integrated_gradients'.",
             )
 
 
-def _check_relevance(method: CaptumMethod, graph: Graph) -> None:
+def _check_relevance(method: CaptumMethod, model: nn.Module, graph: Graph) -> Iterator[Miss]:
     for name, calls in graph.calls.items():
         if calls > 1:
-            raise MethodError(
+            yield Miss(
+                name,
                 f"'{method.key}': module '{name}' is used {calls} times, but the rules keep one activation per "
-                "module. Give each use a module of its own."
+                "module. Give each use a module of its own.",
             )
     for node in graph.nodes:
         if node not in graph.owners and base_name(node) not in LAYOUT:
-            raise MethodError(
+            yield Miss(
+                operation(node),
                 f"'{method.key}' has no rule for {graph.where(node)}. Use a module for it (nn.ReLU for relu, "
-                "captum's Addition_Module for +), so that relevance can be propagated through it."
+                "captum's Addition_Module for +), so that relevance can be propagated through it.",
             )
     for consumers in graph.consumers.values():
         ruled = [node for node in consumers if _has_rule(graph, node)]
         others = [node for node in consumers if not _has_rule(graph, node)]
         if ruled and others:
-            raise MethodError(
+            yield Miss(
+                operation(others[0]),
                 f"'{method.key}': a value is used by {graph.where(ruled[0])} and by {graph.where(others[0])}. Captum "
-                "would add a relevance to a gradient there. Put a module with a rule, such as nn.Identity, in front "
-                "of the second."
+                "would add a relevance to a gradient there. Put a module that copies it in front of the second.",
             )
+    for name, module in without_rule(model, graph):
+        yield Miss(name, explain_unruled(method.key, name, module))
 
 
 def _has_rule(graph: Graph, node: Node) -> bool:
@@ -299,7 +356,7 @@ def _names(types: Any) -> str:
     return ", ".join(f"nn.{kind.__name__}" for kind in types if kind.__module__.startswith("torch.nn"))
 
 
-_RULE_CHECKS: dict[Rule, Callable[[CaptumMethod, Graph], None]] = {
+_RULE_CHECKS: dict[Rule, Callable[[CaptumMethod, nn.Module, Graph], Iterator[Miss]]] = {
     Rule.RECTIFIER: _check_rectifiers,
     Rule.DIFFERENCE: _check_differences,
     Rule.RELEVANCE: _check_relevance,

@@ -40,20 +40,35 @@ def attach_rules(model: nn.Module, graph: Graph, method_key: str) -> None:
     Raises:
         MethodError: A module takes part for which there is no rule.
     """
+    unknown = dict(without_rule(model, graph))
+    for name, module in unknown.items():
+        raise MethodError(explain_unruled(method_key, name, module))
+    for module in model.modules():
+        if next(module.children(), None) is None and not _is_ruled(module):
+            module.rule = LinearRule()
+
+
+def without_rule(model: nn.Module, graph: Graph) -> Iterator[tuple[str, nn.Module]]:
+    """Modules for which neither captum nor the user nor this plugin has a rule."""
     curved = {owner.name for node, owner in graph.owners.items() if not is_linear(node)}
     for name, module in model.named_modules():
-        if next(module.children(), None) is not None or hasattr(module, "rule"):
-            continue
-        if type(module) in SUPPORTED_LAYERS_WITH_RULES or type(module) in SUPPORTED_NON_LINEAR_LAYERS:
-            continue
         # Modules that never run are linear in this sense, too; captum wants a rule of them as well.
-        if name not in curved or getattr(module, "cfi_layout_only", False):
-            module.rule = LinearRule()
-            continue
-        raise MethodError(
-            f"'{method_key}' has no rule for module '{name}' of type {type(module).__name__}: it is not linear, nor a "
-            "max pooling, nn.ReLU or nn.Tanh. Set its `rule` attribute to a captum PropagationRule, or use 'deep_lift'."
-        )
+        is_linear_here = name not in curved or getattr(module, "cfi_layout_only", False)
+        if not is_linear_here and next(module.children(), None) is None and not _is_ruled(module):
+            yield name, module
+
+
+def explain_unruled(method_key: str, name: str, module: nn.Module) -> str:
+    """What is wrong with such a module, and what to do."""
+    return (
+        f"'{method_key}' has no rule for module '{name}' of type {type(module).__name__}: it is not linear, nor a "
+        "max pooling, nn.ReLU or nn.Tanh. Set its `rule` attribute to a captum PropagationRule, or use 'deep_lift'."
+    )
+
+
+def _is_ruled(module: nn.Module) -> bool:
+    kinds = (*SUPPORTED_LAYERS_WITH_RULES, *SUPPORTED_NON_LINEAR_LAYERS)
+    return hasattr(module, "rule") or type(module) in kinds
 
 
 class Absorption:
@@ -72,7 +87,7 @@ class Absorption:
     def watch(self, model: nn.Module) -> Iterator[None]:
         """Sees every module without children, before captum's hooks (those put on first are called first) change it."""
         leaves = [module for module in model.modules() if next(module.children(), None) is None]
-        handles = [module.register_forward_hook(self._see) for module in leaves]
+        handles = [module.register_forward_hook(self._see, with_kwargs=True) for module in leaves]
         try:
             yield
         finally:
@@ -92,14 +107,14 @@ class Absorption:
             return None
         return tuple(sum((share for share in shares if share is not None), nothing) for shares in behind)
 
-    def _see(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _see(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """Called in both of captum's passes; only the second, whose weights the rules have changed, goes back."""
         rule = getattr(module, "rule", None)
         self._absorbed[module] = np.zeros(self._samples) if _is_known(rule) else None
         if rule is None or isinstance(rule, IdentityRule) or not (_is_known(rule) and output.requires_grad):
             return
         with torch.no_grad():
-            bias = module.forward(*(_without_value(arg) for arg in args)).double()
+            bias = module.forward(*(_without_value(arg) for arg in args), **kwargs).double()
         outputs = output.detach().double()
         kept = torch.where(outputs < 0, -1.0, 1.0) * rule.STABILITY_FACTOR
         share = ((bias + kept) / (outputs + kept)).to(output.dtype)  # kept until the way back, so in as few bytes

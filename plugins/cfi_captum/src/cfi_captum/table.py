@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from cfi_core.specs import Completeness, Defaults, Head, Kind, MethodSpec, Need, Role, Total
+from cfi_core.specs import Completeness, Defaults, Guard, Head, Kind, MethodSpec, Need, Role, Total
 
 
 class Rule(StrEnum):
@@ -702,6 +702,34 @@ _TUNNEL = CaptumMethod(
 METHODS = {**TUNNELLED, NOISE_TUNNEL: _TUNNEL}
 
 
+_PASSING = (
+    *("relu6", "hardtanh", "leaky_relu", "elu", "selu", "celu"),
+    *("gelu", "silu", "mish", "hardswish", "softsign"),
+)
+_GUARDS = {
+    Rule.RECTIFIER: Guard(
+        check="cfi_captum.guard:check",
+        modules=dict.fromkeys(("relu6", "hardtanh"), "cfi_captum.modules:rectifier"),
+        knows="cfi_captum.modules:knows_rectifier",
+    ),
+    Rule.DIFFERENCE: Guard(
+        check="cfi_captum.guard:check",
+        modules={"elementwise": "cfi_captum.modules:Elementwise"},
+        knows="cfi_captum.modules:knows_difference",
+    ),
+    Rule.RELEVANCE: Guard(
+        check="cfi_captum.guard:check",
+        modules={name: f"cfi_captum.modules:{name}" for name in _PASSING}
+        | {
+            "add": "cfi_captum.modules:addition",
+            "function": "cfi_captum.modules:Function",
+            "copy": "cfi_captum.modules:Copy",
+        },
+        knows="cfi_captum.modules:knows_relevance",
+    ),
+}
+
+
 def method_spec(method: CaptumMethod) -> MethodSpec:
     """The spec under which core knows a method."""
     init_args = (*method.own_init_args, *method.init_args)
@@ -731,6 +759,7 @@ def method_spec(method: CaptumMethod) -> MethodSpec:
         head=method.head,
         alters_model=method.rule is Rule.RELEVANCE,
         completeness=method.completeness,
+        guard=_GUARDS.get(method.rule),
     )
 
 

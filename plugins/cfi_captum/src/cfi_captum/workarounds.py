@@ -36,11 +36,11 @@ def ready_for_tunnel(explainer: Any) -> Any:
     attribute = explainer.attribute
     if not hasattr(attribute, "__wrapped__"):
 
-        def logged(*args: Any, **kwargs: Any) -> Any:
+        def attribute_logged(*args: Any, **kwargs: Any) -> Any:
             return attribute(*args, **kwargs)
 
-        logged.__wrapped__ = lambda _, *args, **kwargs: attribute(*args, **kwargs)  # type: ignore[attr-defined]
-        explainer.attribute = logged
+        attribute_logged.__wrapped__ = lambda _, *args, **kwargs: attribute(*args, **kwargs)  # type: ignore[attr-defined]
+        explainer.attribute = attribute_logged
     return explainer
 
 

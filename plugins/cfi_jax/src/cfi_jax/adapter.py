@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -11,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfi_core.errors import InputError
-from cfi_core.framework import FrameworkAdapter, Layer, map_structure
+from cfi_core.framework import FrameworkAdapter, Layer, Parameters, map_structure
 from cfi_jax import content
 from cfi_jax.logits import Logits, ends_in_softmax
 from cfi_jax.programs import (
     NOT_TRACEABLE,
+    ByName,
     body,
     is_equinox,
     is_linen,
@@ -24,9 +27,11 @@ from cfi_jax.programs import (
     nnx_layers,
     observe,
     program,
+    uncut,
     weights,
+    without_jit,
 )
-from cfi_jax.runner import JaxRunner, arrays, differentiate, differentiating, is_floating
+from cfi_jax.runner import JaxRunner, arrays, differentiate, is_floating, tell_missing_gradients
 from cfi_jax.watch import Watch
 
 _MODES = ("deterministic", "use_running_average")
@@ -65,6 +70,8 @@ class JaxAdapter(FrameworkAdapter):
         """
         if isinstance(model, Logits):
             return Logits(self.twin(model.model))
+        if isinstance(model, ByName):
+            return replace(model, model=self.twin(model.model))
         if is_nnx(model):
             nnx = sys.modules["flax.nnx"]
             twin = nnx.clone(model)
@@ -76,14 +83,25 @@ class JaxAdapter(FrameworkAdapter):
 
     def in_training_mode(self, model: Any) -> bool:
         """Whether an NNX module drops units or takes statistics of the batch; Linen models are told in each call."""
-        if not is_nnx(model):
+        if not is_nnx(model := body(model)):
             return False
         modules = [module for _, module in sys.modules["flax.nnx"].iter_modules(model)]
         return any(getattr(module, mode, None) is False for module in modules for mode in _MODES)
 
     def fingerprint(self, model: Any) -> str:
         """See `cfi_jax.content`."""
-        return content.fingerprint(body(model)) + ("-logits" if isinstance(model, Logits) else "")
+        named = uncut(model)
+        way = f"-{named.names}{sorted(named.constants.items())}" if isinstance(named, ByName) else ""
+        return content.fingerprint(body(model)) + way + ("-logits" if isinstance(model, Logits) else "")
+
+    def input_names(self, model: Any) -> tuple[str, ...] | None:
+        """Parameters of the function, or of the module's `__call__`."""
+        return _parameters(model).names or None
+
+    def by_name(self, model: Any, names: Sequence[str], constants: Mapping[str, Any]) -> ByName:
+        """The model, called by keyword."""
+        _parameters(model).check(names, constants, "the model")
+        return ByName(model, tuple(names), MappingProxyType(dict(constants)))
 
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis, as everywhere in Flax."""
@@ -125,8 +143,8 @@ class JaxAdapter(FrameworkAdapter):
 
     def layers(self, model: Any, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
         """Modules of an NNX model, modules with variables of a Linen model; with inputs: all Linen modules called."""
-        model = body(model)
         seen = None if inputs is None else observe(self.twin(model), inputs)
+        model = body(model)
         if is_nnx(model):
             kinds = {name: type(module).__name__ for name, module in nnx_layers(model).items()}
         elif seen is not None:
@@ -163,7 +181,7 @@ class JaxAdapter(FrameworkAdapter):
             if names is None or name in names:
                 found[name] = array
 
-        target, watch = program(body(model)), Watch(keep)
+        target, watch = program(uncut(model)), Watch(keep)
         target(inputs, watch)
         return {name: self.to_numpy(array) for name, array in found.items() if watch.is_single(name)}
 
@@ -245,7 +263,7 @@ def _pull_back(
     function: Any, values: Sequence[Any], cotangents: Sequence[np.ndarray | None]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The results, and gradients at the floating point values."""
-    with differentiating():
+    with tell_missing_gradients():
         outputs, back = differentiate(lambda *values: arrays(function(*values)), values)
         pairs = [pair for pair in zip(cotangents, outputs, strict=True) if is_floating(pair[1])]
         given = (jnp.zeros_like(a) if one is None else jnp.asarray(one, a.dtype) for one, a in pairs)
@@ -295,3 +313,8 @@ def _place(array: jax.Array, model: Any) -> jax.Array:
     """The array on the model's device, if that is one."""
     devices = next((weight.devices() for weight in weights(model)), array.devices())
     return jax.device_put(array, next(iter(devices))) if len(devices) == 1 and devices != array.devices() else array
+
+
+def _parameters(model: Any) -> Parameters:
+    function = without_jit(model)
+    return Parameters.of(function.__call__ if is_nnx(function) or is_linen(function) else function)

@@ -58,7 +58,7 @@ def _trace(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Cl
 def _without_softmax(closed: ClosedJaxpr, positions: frozenset[int] | None = None) -> ClosedJaxpr | None:
     """The operations with logits at those of the positions where a softmax made the result; None if there is none."""
     jaxpr = closed.jaxpr
-    made = _made(jaxpr)
+    made = _producers(jaxpr)
     used = {id(var) for equation in jaxpr.eqns for var in equation.invars}
     results = list(jaxpr.outvars)
     inner: dict[int, set[int]] = {}
@@ -101,7 +101,7 @@ def _same(reference: Any, theirs: Any, made: dict[Any, Any], ours: Any, logits: 
         return isinstance(ours, Literal) and bool(theirs.val == ours.val) and _type(ours) == _type(theirs)
     if isinstance(ours, Literal) or ours not in made:
         return False
-    a, b = _made(reference)[theirs], made[ours]
+    a, b = _producers(reference)[theirs], made[ours]
     return (
         a.primitive is b.primitive
         and a.outvars.index(theirs) == b.outvars.index(ours)
@@ -125,7 +125,7 @@ def _operations(shape: tuple[int, ...], dtype: Any) -> Iterator[Any]:
             yield jax.make_jaxpr(partial(function, axis=axis))(jax.ShapeDtypeStruct(shape, dtype)).jaxpr
 
 
-def _made(jaxpr: Any) -> dict[Any, Any]:
+def _producers(jaxpr: Any) -> dict[Any, Any]:
     return {var: equation for equation in jaxpr.eqns for var in equation.outvars}
 
 

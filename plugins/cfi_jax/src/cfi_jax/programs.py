@@ -24,8 +24,11 @@ NOT_TRACEABLE = (
 """What JAX raises where a model's Python code asks for values (`if x.sum() > 0`), which a compiled run has not."""
 
 
-Program = Callable[[Sequence[Any], Watch | None], Any]
-"""A model that keeps no state and can be traced: from the inputs, and a watch over the layers, to what it returns."""
+Program = Callable[[Sequence[Any] | Mapping[str, Any], Watch | None], Any]
+"""A model that keeps no state and can be traced.
+
+From the inputs (in order, or by name), and a watch over the layers, to what it returns.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,33 @@ class Sightings:
     traceable: bool
 
 
+@dataclass(frozen=True, eq=False)
+class ByName:
+    """A model that takes its inputs one by one, and is called by keyword.
+
+    Attributes:
+        model: The user's.
+        names: Of its inputs, in order.
+        constants: What it is given besides, by name.
+    """
+
+    model: Any
+    names: tuple[str, ...]
+    constants: Mapping[str, Any]
+
+    def __call__(self, *inputs: Any) -> Any:
+        """What the model gives."""
+        return self.model(**self.keywords(inputs))
+
+    def keywords(self, inputs: Sequence[Any]) -> dict[str, Any]:
+        """What the model is called with."""
+        return {**dict(zip(self.names, inputs, strict=True)), **self.constants}
+
+
 def program(model: Any) -> Program:
     """The model as a function without side effects."""
+    if isinstance(model, ByName):
+        return _by_keyword(model)
     if isinstance(model, Logits):
         return _of_logits(model)
     if is_nnx(model):
@@ -66,7 +94,14 @@ def weights(model: Any) -> list[jax.Array]:
 
 
 def body(model: Any) -> Any:
-    """The model with its softmax, if it is one that had it cut off: its layers are read there."""
+    """The user's model inside one that had its softmax cut off or is called by name: its layers are read there."""
+    while isinstance(model, Logits | ByName):
+        model = model.model
+    return model
+
+
+def uncut(model: Any) -> Any:
+    """The model with its softmax, if it is one that had it cut off."""
     return model.model if isinstance(model, Logits) else model
 
 
@@ -77,7 +112,7 @@ def observe(model: Any, inputs: Sequence[Any]) -> Sightings:
     def note(name: str, array: jax.Array) -> None:
         found.setdefault(name, jax.ShapeDtypeStruct(array.shape, array.dtype))
 
-    target = program(body(model))
+    target = program(uncut(model))
     watch = Watch(note)
     traceable = True
     try:
@@ -149,28 +184,41 @@ def _is(model: Any, module: str, name: str) -> bool:
     return isinstance(found, type) and isinstance(model, found)
 
 
+def _by_keyword(model: ByName) -> Program:
+    target = program(model.model)
+
+    def call(inputs: Sequence[Any] | Mapping[str, Any], watch: Watch | None) -> Any:
+        return target(inputs if isinstance(inputs, Mapping) else model.keywords(inputs), watch)
+
+    return call
+
+
+def _call(function: Callable[..., Any], inputs: Sequence[Any] | Mapping[str, Any]) -> Any:
+    return function(**inputs) if isinstance(inputs, Mapping) else function(*inputs)
+
+
 def _of_nnx(model: Any) -> Program:
     nnx = sys.modules["flax.nnx"]
     structure, state = nnx.split(model)
 
-    def call(inputs: Sequence[Any], watch: Watch | None) -> Any:
+    def call(inputs: Sequence[Any] | Mapping[str, Any], watch: Watch | None) -> Any:
         # With variables of its own, so that what the call writes into them is lost with the copy.
         copy = nnx.merge(structure, jax.tree.map(lambda array: array, state))
         with nullcontext() if watch is None else nnx_calls(nnx_layers(copy), watch):
-            return copy(*inputs)
+            return _call(copy, inputs)
 
     return call
 
 
 def _of_linen(model: Any) -> Program:
     module, variables = model.unbind()
-    return _of_function(lambda *inputs: module.apply(variables, *inputs))
+    return _of_function(lambda *inputs, **named: module.apply(variables, *inputs, **named))
 
 
 def _of_function(function: Callable[..., Any]) -> Program:
-    def call(inputs: Sequence[Any], watch: Watch | None) -> Any:
+    def call(inputs: Sequence[Any] | Mapping[str, Any], watch: Watch | None) -> Any:
         with nullcontext() if watch is None else linen_calls(watch):
-            return function(*inputs)
+            return _call(function, inputs)
 
     return call
 

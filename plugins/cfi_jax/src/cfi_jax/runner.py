@@ -49,7 +49,7 @@ class JaxRunner(Runner):
         Raises:
             NoGradientError: JAX cannot differentiate the model. Some operations only raise it in the function returned.
         """
-        with jax.enable_x64(self._wide), differentiating():
+        with jax.enable_x64(self._wide), tell_missing_gradients():
             made = self._stage(stage, values)
             results, back = _ready(made.linearize(tuple(values)))
         floating = [is_floating(value) for value in values]
@@ -60,7 +60,7 @@ class JaxRunner(Runner):
             given = tuple(c for c, result in zip(cotangents, results, strict=True) if is_floating(result))
             if not any(marks) or all(cotangent is None for cotangent in given):
                 return (None,) * len(floating)
-            with jax.enable_x64(self._wide), differentiating():  # some operations are found out only here
+            with jax.enable_x64(self._wide), tell_missing_gradients():  # some operations are found out only here
                 gradients = iter(_ready(made.pull(back, given, shapes, marks)))
             return tuple(
                 next(gradients) if wish and able else None for wish, able in zip(wanted, floating, strict=True)
@@ -165,7 +165,7 @@ class _LayerReached(BaseException):
 
 
 @contextmanager
-def differentiating() -> Iterator[None]:
+def tell_missing_gradients() -> Iterator[None]:
     """Tells operations without a derivative from other errors.
 
     Raises:

@@ -6,16 +6,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from threading import RLock
 from typing import Any
 
 import jax
 from jax.extend.core import get_opaque_trace_state
 
 from cfi_core.framework import LayerCalls
+from cfi_core.turns import Lock
 
 _HIDDEN = "runs inside a JAX transformation of the model's own (jit, remat, scan, vmap, grad), which hides its values"
-_classes = RLock()
+_classes = Lock()
 
 
 class Watch(LayerCalls):
@@ -84,7 +84,7 @@ def nnx_calls(layers: Mapping[str, Any], watch: Watch) -> Iterator[None]:
         own: dict[type, Any] = {}
         try:
             for kind in {type(module) for module in layers.values()}:
-                caught = _caught(kind.__call__, names, watch)
+                caught = _catch(kind.__call__, names, watch)
                 own[kind] = vars(kind).get("__call__")
                 kind.__call__ = caught
             yield
@@ -96,15 +96,15 @@ def nnx_calls(layers: Mapping[str, Any], watch: Watch) -> Iterator[None]:
                     kind.__call__ = former
 
 
-def _caught(call: Callable[..., Any], names: Mapping[int, str], watch: Watch) -> Callable[..., Any]:
+def _catch(call: Callable[..., Any], names: Mapping[int, str], watch: Watch) -> Callable[..., Any]:
     @wraps(call)
-    def caught(module: Any, *arguments: Any, **keywords: Any) -> Any:
+    def call_watched(module: Any, *arguments: Any, **keywords: Any) -> Any:
         name = names.get(id(module))
         if name is None:
             return call(module, *arguments, **keywords)
         return watch.around(name, type(module).__name__, lambda: call(module, *arguments, **keywords))
 
-    return caught
+    return call_watched
 
 
 def _current_trace() -> Any:

@@ -175,7 +175,7 @@ def _arrange(
     """Arranges one array of the attribution into panels; nothing is drawn yet."""
     values, dims = _with_sample_axis(attribution, part)
     count = len(values)
-    chosen = _chosen(samples, max_samples, count)
+    chosen = _choose_samples(samples, max_samples, count)
     notes = [f"the first {len(chosen)} of {count} samples are shown"] if samples is None and len(chosen) < count else []
     form, axes = _form(attribution, dims)
     stacked = tuple(name for name in dims[1:] if name not in axes)
@@ -242,7 +242,7 @@ def _form(
     return ("lines", others) if others else ("bars", ("channel",))
 
 
-def _chosen(samples: Sequence[int] | None, max_samples: int, count: int) -> list[int]:
+def _choose_samples(samples: Sequence[int] | None, max_samples: int, count: int) -> list[int]:
     if samples is None:
         return list(range(min(count, max_samples)))
     chosen = [int(sample) for sample in samples]

@@ -11,9 +11,10 @@ import onnx
 import xxhash
 
 from cfi_core.errors import LayerError
-from cfi_core.framework import FrameworkAdapter, Layer
+from cfi_core.framework import FrameworkAdapter, Layer, Parameters
 from cfi_onnx import files
 from cfi_onnx.runner import OnnxRunner, fixed_samples, real_inputs, session
+from cfi_onnx.scores import in_own_places, keep_scores
 from cfi_onnx.structure import check_in_memory, examine
 
 _FILE = "model.onnx"
@@ -30,15 +31,15 @@ class OnnxAdapter(FrameworkAdapter):
     # models
 
     def load(self, model: Any) -> onnx.ModelProto:
-        """Reads and checks the file, if a path is given.
+        """Reads and checks the file, if a path is given; of a classifier that gives labels too, the scores are left.
 
         Raises:
             InputError: It is no model, or larger in some way than a limit of `cfi_onnx.limits`.
         """
         if not isinstance(model, onnx.ModelProto):
-            return files.load(Path(model))
+            return keep_scores(files.load(Path(model)))
         check_in_memory(examine(model))
-        return model
+        return keep_scores(model)
 
     def twin(self, model: onnx.ModelProto, *, share_weights: bool = True) -> onnx.ModelProto:
         """A copy of the graph."""
@@ -71,12 +72,32 @@ class OnnxAdapter(FrameworkAdapter):
         shapes = [_shape(value) for value in real_inputs(model)]
         return tuple(shapes) if fixed_samples(model) is None else tuple((None, *shape[1:]) for shape in shapes)
 
-    def declared_integer(self, model: onnx.ModelProto, position: int) -> bool | None:
+    def declares_integer(self, model: onnx.ModelProto, position: int) -> bool | None:
         """Whether that input takes integers."""
         inputs = real_inputs(model)
         if position >= len(inputs):
             return None
         return bool(np.issubdtype(_dtype(inputs[position]), np.integer))
+
+    def input_names(self, model: onnx.ModelProto) -> tuple[str, ...]:
+        """Of the graph's inputs, weights apart."""
+        return tuple(value.name for value in real_inputs(model))
+
+    def by_name(self, model: onnx.ModelProto, names: Sequence[str], constants: Mapping[str, Any]) -> onnx.ModelProto:
+        """A copy of the graph that lists its inputs in that order; the model itself where it does already.
+
+        Raises:
+            InputError: It takes other names.
+        """
+        known = {value.name: value for value in real_inputs(model)}
+        Parameters(tuple(known), frozenset(known)).check(names, constants, "the ONNX model")
+        if tuple(names) == tuple(known):
+            return model
+        copy = self.twin(model)
+        weights = [value for value in model.graph.input if value.name not in known]
+        del copy.graph.input[:]
+        copy.graph.input.extend([*(known[name] for name in names), *weights])
+        return copy
 
     def channel_axis(
         self, model: onnx.ModelProto, shape: Sequence[int | None], *, layer: str | None = None
@@ -102,8 +123,7 @@ class OnnxAdapter(FrameworkAdapter):
 
     def outputs(self, model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> Any:
         """Forward pass by ONNX Runtime where it is installed, by ONNX's reference evaluator otherwise."""
-        results = _run(model, inputs)
-        return results[0] if len(results) == 1 else tuple(results)
+        return in_own_places(model, _run(model, inputs))
 
     # layers
 

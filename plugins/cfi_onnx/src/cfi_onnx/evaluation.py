@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,11 +10,12 @@ import numpy as np
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from cfi_core.errors import InputError
+from cfi_core.turns import Lock
 from cfi_onnx.files import hollow, large_weights
-from cfi_onnx.limits import GIB, MEMORY, MIB, memory_allowed, seconds_allowed
+from cfi_onnx.limits import GIB, MEMORY, MIB, allowed_memory, allowed_seconds
 from cfi_onnx.sizes import Sizes, most_samples, sizes
 from cfi_onnx.structure import tensor_bytes
-from cfi_onnx.watch import watched
+from cfi_onnx.watch import watch_run
 
 Feeds = Mapping[str, np.ndarray]
 Run = Callable[[Feeds, float, int], list[Any]]
@@ -26,7 +26,7 @@ _LARGEST_PROTO = 3 * GIB // 2
 """Weights from which on a model is handed over in parts: protobuf writes no message of two gigabytes."""
 
 _MOST_FOLDED = 16 * MIB
-_registering = threading.Lock()
+_registering = Lock()
 _registered = 0
 
 
@@ -52,7 +52,7 @@ class Evaluator:
             InputError: The pass takes more than a limit allows, or the model cannot be run on these inputs.
         """
         samples, given = most_samples(feeds), sum(np.asarray(value).nbytes for value in feeds.values())
-        memory = memory_allowed(self._weights, samples, given)
+        memory = allowed_memory(self._weights, samples, given)
         found = self._sizes(feeds)
         if found.peak > memory:
             raise MEMORY.error(
@@ -61,7 +61,7 @@ class Evaluator:
                 found.peak,
             )
         run = self._session(found, memory)
-        return run(feeds, seconds_allowed(self._weights, samples, given), memory)
+        return run(feeds, allowed_seconds(self._weights, samples, given), memory)
 
     def _sizes(self, feeds: Feeds) -> Sizes:
         shapes = {name: np.shape(value) for name, value in feeds.items()}
@@ -118,9 +118,9 @@ def _runtime(model: ModelProto, weights: int, arena: int, slow_constants: bool) 
         options.enable_mem_pattern = False  # it takes memory for a whole pass, before the limit is looked at
     has_texts = any(node.op_type == "StringConcat" for node in model.graph.node)
     stop = getattr(options, "set_load_cancellation_flag", lambda stopped: None)
-    content, kept = _handed_over(model, options)
+    content, kept = _hand_over(model, options)
     try:
-        with watched(lambda: stop(True), seconds_allowed(weights)):
+        with watch_run(lambda: stop(True), allowed_seconds(weights)):
             session = InferenceSession(
                 content, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
             )
@@ -138,7 +138,7 @@ def _runtime(model: ModelProto, weights: int, arena: int, slow_constants: bool) 
         end = partial(setattr, running, "terminate", True)
         try:
             # Numbers come from the arena; texts do not, and double before anyone looks.
-            with watched(end, seconds, None if not arena else memory // 2 if has_texts else memory):
+            with watch_run(end, seconds, None if not arena else memory // 2 if has_texts else memory):
                 return list(session.run(None, dict(feeds), running))
         except InputError:
             raise
@@ -154,7 +154,7 @@ def _runtime(model: ModelProto, weights: int, arena: int, slow_constants: bool) 
     return run
 
 
-def _handed_over(model: ModelProto, options: Any) -> tuple[bytes, list[Any]]:
+def _hand_over(model: ModelProto, options: Any) -> tuple[bytes, list[Any]]:
     """The model for ONNX Runtime; the large weights of one too large for a message come by themselves."""
     large = list(large_weights(model))
     if sum(map(tensor_bytes, large)) < _LARGEST_PROTO:

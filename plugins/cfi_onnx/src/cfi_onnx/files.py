@@ -117,7 +117,7 @@ def _parse(path: Path) -> tuple[ModelProto, int]:
                 f"It has {size:,} bytes, and no ONNX file can have more than {MOST_FILE:,}: larger models keep their "
                 f"weights in further files (onnx.save(…, save_as_external_data=True))."
             )
-        stored = _stored(file.fileno(), size)
+        stored = _stored_bytes(file.fileno(), size)
         check_stored(size, stored, "It has")
         if size:
             with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
@@ -128,7 +128,7 @@ def _parse(path: Path) -> tuple[ModelProto, int]:
         return ModelProto.FromString(file.read()), stored
 
 
-def _stored(file: int, size: int) -> int:
+def _stored_bytes(file: int, size: int) -> int:
     """Bytes of a file that are no hole, as far as the file system tells."""
     if not hasattr(os, "SEEK_HOLE"):
         return size
@@ -166,7 +166,7 @@ def _load_further_files(structure: Structure, folder: Path) -> int:
     for path in dict.fromkeys(one.path for one in places):
         size = path.stat().st_size
         with path.open("rb") as file:
-            stored += _stored(file.fileno(), size)
+            stored += _stored_bytes(file.fileno(), size)
         for one in places:
             if one.path == path and one.offset + one.length > size:
                 raise InputError(

@@ -63,12 +63,12 @@ SECONDS_PER_GIB = 100
 """A weight that is used for each of 500 tokens costs a thousand operations, which a core does in 10 nanoseconds."""
 
 
-def memory_allowed(weights: int, samples: int = 0, inputs: int = 0) -> int:
+def allowed_memory(weights: int, samples: int = 0, inputs: int = 0) -> int:
     """Bytes that a model may allocate in a pass over so many samples, which are so many bytes."""
     return MEMORY.value + PER_WEIGHT * weights + max(PER_SAMPLE * samples, PER_INPUT * inputs)
 
 
-def seconds_allowed(weights: int, samples: int = 0, inputs: int = 0) -> float:
+def allowed_seconds(weights: int, samples: int = 0, inputs: int = 0) -> float:
     """How long a pass over so many samples, which are so many bytes, may take."""
     of_inputs = SECONDS_PER_SAMPLE * samples + SECONDS_PER_MIB * inputs / MIB
     return SECONDS.value + of_inputs + SECONDS_PER_GIB * weights / GIB

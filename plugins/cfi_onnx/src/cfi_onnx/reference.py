@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from cfi_core.errors import InputError
 from cfi_onnx.limits import MEMORY
 from cfi_onnx.structure import element_bits
-from cfi_onnx.watch import resident, watched
+from cfi_onnx.watch import resident, watch_run
 
 _MOST_KNOWN = 64
 _PER_LETTER = 32  # bytes, measured at 27: texts of four bytes a letter are copied, joined, made objects and texts again
@@ -45,7 +45,7 @@ class BoundedEvaluator(ReferenceEvaluator):
     def _guard(self, node: Any) -> None:
         run, proto, opsets = node.run, node.onnx_node, dict(self.opsets_)
 
-        def guarded(*inputs: Any, **options: Any) -> Any:
+        def run_guarded(*inputs: Any, **options: Any) -> Any:
             if proto.op_type == "Loop" and len(inputs) > 1 and inputs[1] is None:
                 # Left out it is true; the evaluator takes it for false, and would leave the loop out.
                 inputs = (inputs[0], np.array(True), *inputs[2:])
@@ -54,7 +54,7 @@ class BoundedEvaluator(ReferenceEvaluator):
                 _check(proto, opsets, inputs, *budget)
             return run(*inputs, **options)
 
-        node.run = guarded
+        node.run = run_guarded
 
 
 def _check(node: NodeProto, opsets: dict[str, int], inputs: Sequence[Any], allowed: int, before: int) -> None:
@@ -133,7 +133,7 @@ def within(compute: Callable[[], Any], seconds: float, memory: int) -> Any:
         if thread.ident is not None and thread.is_alive():
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_Ended))
 
-    with watched(stop, seconds, memory) as run:
+    with watch_run(stop, seconds, memory) as run:
         thread.start()
         try:
             # A single call of numpy's cannot be ended, so it is not waited for.

@@ -10,6 +10,7 @@ import numpy as np
 from cfi_core.arrays import ArrayAdapter, ArrayModel
 from cfi_core.errors import InputError
 from cfi_core.framework import Portions, one_size
+from cfi_onnx.scores import scores_of
 
 _TYPES: Mapping[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -40,8 +41,8 @@ class SessionModel(ArrayModel):
     def _run(self, *arrays: np.ndarray) -> Any:
         if len(arrays) != len(self._names):
             raise InputError(f"The model takes {len(self._names)} inputs, but gets {len(arrays)}.")
-        fitting = map(_fitting, arrays, self.types)
-        results = self._portions(dict(zip(self._names, fitting, strict=True)))
+        fitting = map(_cast, arrays, self.types)
+        results = scores_of(self._portions(dict(zip(self._names, fitting, strict=True))))
         return results[0] if len(results) == 1 else tuple(results)
 
 
@@ -54,7 +55,7 @@ class SessionAdapter(ArrayAdapter):
         """The session with all its outputs."""
         return model if isinstance(model, SessionModel) else SessionModel(model)
 
-    def declared_integer(self, model: SessionModel, position: int) -> bool | None:
+    def declares_integer(self, model: SessionModel, position: int) -> bool | None:
         """Whether the session declares that input as one of integers."""
         dtype = model.types[position] if position < len(model.types) else None
         return None if dtype is None else bool(np.issubdtype(dtype, np.integer))
@@ -70,7 +71,7 @@ class SessionAdapter(ArrayAdapter):
         return array.astype(declared[0]) if declared and np.issubdtype(array.dtype, np.floating) else array
 
 
-def _fitting(array: np.ndarray, dtype: np.dtype[Any] | None) -> np.ndarray:
+def _cast(array: np.ndarray, dtype: np.dtype[Any] | None) -> np.ndarray:
     """The array in the declared type, where that holds the values (or both are floating point)."""
     if dtype is None:
         return array

@@ -90,14 +90,14 @@ def sizes(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Sizes:
     for value in outline.graph.output:  # what is declared may be anything
         value.type.tensor_type.ClearField("shape")
     del outline.graph.value_info[:]
-    found = _inferred(outline, constants)
+    found = _infer(outline, constants)
     if found.complete or found.longest > _LONG:
         return found
     # What is computed from sizes is followed too: by inference that writes every element out, so only for short lists.
-    return _inferred(outline, constants, data_prop=True)
+    return _infer(outline, constants, data_prop=True)
 
 
-def _inferred(outline: ModelProto, constants: set[str], *, data_prop: bool = False) -> Sizes:
+def _infer(outline: ModelProto, constants: set[str], *, data_prop: bool = False) -> Sizes:
     graph = onnx.shape_inference.infer_shapes(outline, data_prop=data_prop).graph
     values = (*graph.value_info, *graph.output)
     has_texts = any(one.type.tensor_type.elem_type == TensorProto.STRING for one in values)

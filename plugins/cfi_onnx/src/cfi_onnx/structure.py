@@ -9,7 +9,7 @@ import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from cfi_core.errors import InputError
-from cfi_onnx.limits import DEPTH, MEMORY, NODES, UNSTORED, memory_allowed
+from cfi_onnx.limits import DEPTH, MEMORY, NODES, UNSTORED, allowed_memory
 
 MOST_AXES = 32
 """That numpy had before version 2, and more than any operator knows what to do with."""
@@ -115,7 +115,7 @@ def _check_inputs(model: ModelProto) -> None:
                 f"broken."
             )
         size = math.prod(max(one.dim_value, 1) for one in dims)
-        if size > memory_allowed(0, 0):
+        if size > allowed_memory(0, 0):
             raise MEMORY.error(f"The input {_short(value.name)} is declared with {size:,} elements", size)
 
 
@@ -201,7 +201,7 @@ class _Walk:
         """A sparse tensor becomes a dense one wherever it is used."""
         self.tensors.extend((sparse.values, sparse.indices))
         size = tensor_bytes(TensorProto(name=sparse.values.name, dims=sparse.dims, data_type=sparse.values.data_type))
-        if size > memory_allowed(0, 0):
+        if size > allowed_memory(0, 0):
             raise MEMORY.error(f"The sparse tensor {_short(sparse.values.name)} would be {size:,} bytes", size)
 
 

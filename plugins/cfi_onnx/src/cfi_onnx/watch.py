@@ -41,11 +41,11 @@ class Watched:
     def look(self) -> None:
         """Ends it, if it passes a limit."""
         if self.error is None:
-            self.error = self._passed()
+            self.error = self._excess()
         if self.error is not None:
             self.stop()
 
-    def _passed(self) -> InputError | None:
+    def _excess(self) -> InputError | None:
         passed = time.monotonic() - self.begun
         if passed > self.seconds:
             computed = time.process_time() - self.computed
@@ -108,7 +108,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def watched(stop: Callable[[], None], seconds: float, memory: int | None = None) -> Iterator[Watched]:
+def watch_run(stop: Callable[[], None], seconds: float, memory: int | None = None) -> Iterator[Watched]:
     """Ends what runs inside when it takes too long, or the process grows too much.
 
     Args:

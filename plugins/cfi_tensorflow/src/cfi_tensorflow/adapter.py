@@ -100,9 +100,23 @@ class TensorFlowAdapter(FrameworkAdapter):
         """Shapes of Input layers or of a signature."""
         return _view(model).input_shapes()
 
-    def declared_integer(self, model: Any, position: int) -> bool | None:
+    def declares_integer(self, model: Any, position: int) -> bool | None:
         """Whether that Input layer, or the signature, takes integers."""
-        return _view(model).declared_integer(position)
+        return _view(model).declares_integer(position)
+
+    def input_names(self, model: Any) -> tuple[str, ...] | None:
+        """Of Input layers, a signature, or the parameters of a function."""
+        view = _view(model)
+        return None if isinstance(view, TracedLogits) else view.input_names()
+
+    def by_name(self, model: Any, names: Sequence[str], constants: Mapping[str, Any]) -> Any:
+        """The same graph of Keras layers with its inputs in another order; a function that calls any other model."""
+        view = _view(model)
+        return (
+            super().by_name(model, names, constants)
+            if isinstance(view, TracedLogits)
+            else self.load(view.by_name(names, constants))
+        )
 
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis."""
@@ -258,7 +272,7 @@ class TensorFlowAdapter(FrameworkAdapter):
 
     # process
 
-    def marked(self, model: Any) -> Sequence[Any]:
+    def shared_parts(self, model: Any) -> Sequence[Any]:
         """The layers of a Keras model, which its twins share."""
         return (model, *KerasView(model).parts()) if isinstance(model, keras.Model) else (model,)
 
@@ -285,7 +299,7 @@ class TensorFlowAdapter(FrameworkAdapter):
             generator.state.assign(np.frombuffer(of_generator[1], np.int64))
 
     @contextmanager
-    def unchanged(self) -> Iterator[None]:
+    def keep_settings(self) -> Iterator[None]:
         """Restores how many objects Keras has named."""
         names = global_state.get_global_attribute("object_name_uids")
         counts = None if names is None else dict(names)

@@ -12,12 +12,14 @@ import json
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import keras
+import tensorflow as tf
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MEMBERS = frozenset(("metadata.json", _CONFIG, _WEIGHTS))
@@ -26,6 +28,16 @@ _MOST_JSON, _MOST_LISTS = 2**25, 2**18
 
 _MOST_OBJECTS = 100_000
 """Groups and weights."""
+
+_MOST_MILLISECONDS = 8_000
+"""That making all layers may take: eight hundred convolutions, each with its normalization."""
+
+_MILLISECONDS = {"Bidirectional": 30, "GRU": 12, "LSTM": 12, "SimpleRNN": 12}
+_OF_A_LAYER, _OF_AN_OPERATION = 5, 0.4
+"""That Keras takes to make one, and its variables, as measured on one core of 2026."""
+
+_MORE_VARIABLES = 2
+"""Variables may hold so many times the numbers of the file: some layers make variables that they do not keep."""
 
 _VALUES = frozenset(("__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"))
 _CLASSES = {
@@ -69,14 +81,39 @@ def read(data: bytes) -> Any:
     Raises:
         Exception: Of any kind, where it is not what `write` makes.
     """
-    _check(data)
+    numbers = _check(data)
     with tempfile.TemporaryDirectory() as folder:  # of the user's alone
         path = Path(folder) / "model.keras"
         path.write_bytes(data)
-        return keras.models.load_model(path, compile=False, safe_mode=True)
+        with _variables_within(_MORE_VARIABLES * numbers):
+            return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
-def _check(data: bytes) -> None:
+@contextmanager
+def _variables_within(most: int) -> Iterator[None]:
+    """Refuses, in this thread, a variable before it takes memory if all together hold more numbers than `most`.
+
+    How large a variable is, the layers around it tell. It is made of zeros: the values of the archive take their place.
+    """
+    left, outlines = most, tf.Graph()
+
+    def create(make: Callable[..., Any], **options: Any) -> Any:
+        nonlocal left
+        value = options.pop("initial_value")
+        with outlines.as_default():  # computes nothing
+            outline = value() if callable(value) else tf.constant(value)
+            shape, dtype = outline.shape, outline.dtype
+        left -= shape.num_elements()
+        if left < 0:
+            raise ValueError("layers of more weights than the archive holds")
+        return make(initial_value=lambda: tf.zeros(shape, dtype), **options)
+
+    with tf.variable_creator_scope(create):
+        yield
+
+
+def _check(data: bytes) -> int:
+    """Refuses an archive before anything in it is made; gives how many numbers its weights are."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = archive.infolist()
         if len(members) != len(_MEMBERS) or {one.filename for one in members} != _MEMBERS:
@@ -90,10 +127,14 @@ def _check(data: bytes) -> None:
         weights = archive.read(_WEIGHTS)
     if text.count(b"[") + text.count(b"{") > _MOST_LISTS:
         raise ValueError("a configuration of too many parts")
+    milliseconds = 0.0
     for one in _objects(json.loads(text)):
         _check_object(one)
+        milliseconds += _check_calls(one)
+    if milliseconds > _MOST_MILLISECONDS:
+        raise ValueError("a model of too many layers")
     with h5py.File(io.BytesIO(weights), "r") as file:
-        _check_weights(file, len(weights))
+        return _check_weights(file, len(weights))
 
 
 def _objects(configuration: Any) -> Iterator[dict[str, Any]]:
@@ -126,9 +167,24 @@ def _is_operation(module: Any, name: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, keras.Operation) and kind.__module__ == module
 
 
-def _check_weights(file: h5py.File, most: int) -> None:
+def _check_calls(config: dict[str, Any]) -> float:
+    """How many milliseconds an object takes to be made.
+
+    Nothing of a graph may be computed meanwhile: what is called on no tensor of the graph gives its result at once, of
+    any size.
+    """
+    for call in config.get("inbound_nodes") or ():
+        if not any(one["class_name"] == "__keras_tensor__" for one in _objects(call)):
+            raise ValueError("a layer that is called on nothing")
+    module, name = config.get("module"), str(config.get("class_name"))
+    if module in _OPERATIONS or module == "keras.src.ops.core":
+        return _OF_AN_OPERATION
+    return _MILLISECONDS.get(name, _OF_A_LAYER) if module == "keras.layers" else 0
+
+
+def _check_weights(file: h5py.File, most: int) -> int:
     """Groups and numbers in the file itself, as many as there are bytes: no links, filters, or parts left out."""
-    held, number = [file["/"]], 0
+    held, number, numbers = [file["/"]], 0, 0
     while held:
         group = held.pop()
         for name in group:
@@ -143,9 +199,10 @@ def _check_weights(file: h5py.File, most: int) -> None:
             elif not isinstance(one, h5py.Dataset) or not _is_plain(one):
                 raise ValueError("something else than plain numbers")
             else:
-                most -= one.nbytes
+                most, numbers = most - one.nbytes, numbers + one.size
     if most < 0:
         raise ValueError("more numbers than the file has bytes")
+    return numbers
 
 
 def _is_plain(held: h5py.Dataset) -> bool:

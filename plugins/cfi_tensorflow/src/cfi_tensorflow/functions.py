@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework import Content, Layer, flatten, identity
+from cfi_core.framework import Content, Layer, Parameters, flatten, identity
 from cfi_tensorflow.graphs import Trace, open_batch, trace
 from cfi_tensorflow.logits import TracedLogits, open_graph, traced_logits
 from cfi_tensorflow.outputs import dense, order
@@ -81,6 +81,34 @@ class FunctionView:
         held.add(self.function)
         return held.hexdigest()
 
+    def input_names(self) -> tuple[str, ...] | None:
+        """Names in the signature, in the order in which `run` takes them; without one, of the parameters."""
+        if self.signature is None:
+            return self._parameters.names or None
+        positional, by_name = self.signature
+        names = [getattr(leaf, "name", None) for leaf in tf.nest.flatten(positional)] + sorted(by_name)
+        is_flat = len(names) == len(self._specs() or ()) and all(names)
+        return tuple(map(str, names)) if is_flat else None
+
+    def by_name(self, names: Sequence[str], constants: Mapping[str, Any]) -> Any:
+        """A function that calls it with inputs in that order.
+
+        Raises:
+            InputError: It takes other names, or its signature has none.
+        """
+        if self.signature is None:
+            self._parameters.check(names, constants, "the function")
+            function, given = self.function, dict(constants)
+            return lambda *values: function(**dict(zip(names, values, strict=True)), **given, **self._mode)
+        known = self.input_names()
+        if known is None:
+            raise InputError(
+                f"The signature of the model names no inputs: {self.signature}. Pass a tuple in its order."
+            )
+        Parameters(known, frozenset(known)).check(names, constants, "the signature of the model")
+        places = [list(names).index(name) for name in known]
+        return lambda *values: self.run([values[place] for place in places])
+
     def input_shapes(self) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes of the signature; None without one, or if it leaves the number of axes open."""
         specs = self._specs()
@@ -88,7 +116,7 @@ class FunctionView:
             return None
         return tuple(tuple(spec.shape) for spec in specs)
 
-    def declared_integer(self, position: int) -> bool | None:
+    def declares_integer(self, position: int) -> bool | None:
         """What the signature says."""
         specs = self._specs()
         return None if specs is None or position >= len(specs) else bool(specs[position].dtype.is_integer)
@@ -211,6 +239,10 @@ class FunctionView:
         if self.signature is None:
             return None
         return [leaf for leaf in tf.nest.flatten(self.signature) if isinstance(leaf, tf.TensorSpec)]
+
+    @functools.cached_property
+    def _parameters(self) -> Parameters:
+        return Parameters.of(_call_of(self.function), leave_out=_MODES)
 
     @functools.cached_property
     def _mode(self) -> dict[str, bool]:

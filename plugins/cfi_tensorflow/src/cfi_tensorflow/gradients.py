@@ -6,13 +6,14 @@ to the other (hundreds in a deep network, each as large as an activation) and ad
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
+
+from cfi_core.turns import Lock
 
 # Their gradients change the forward operation itself, so that a graph cannot be cut there afterwards.
 _CALLING = frozenset(
@@ -88,7 +89,7 @@ def split(function: Any, count: int) -> Split | None:
     feeds = [*inputs, *needed, *seeds]
     kept = {(True,) * count: _prune(function, feeds, gradients)}
 
-    lock = threading.RLock()  # the graph is shared by all that is pruned from it
+    lock = Lock()  # the graph is shared by all that is pruned from it
 
     def backward(wanted: tuple[bool, ...]) -> Callable[..., list[Any | None]]:
         with lock:

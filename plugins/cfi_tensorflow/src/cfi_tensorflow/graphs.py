@@ -82,7 +82,7 @@ class Trace:
 
     def activations(self, inputs: Sequence[Any], names: Sequence[str] | None = None) -> dict[str, Any]:
         """Values of the taps."""
-        chosen = self._chosen(names)
+        chosen = self._select(names)
         if not chosen:
             return {}
         return dict(zip(chosen, self.between(self.inputs, list(chosen.values()))(*inputs), strict=True))
@@ -91,14 +91,14 @@ class Trace:
         self, inputs: Sequence[Any], cotangents: Sequence[np.ndarray], names: Sequence[str] | None = None
     ) -> dict[str, Any]:
         """Gradients of `sum(output * cotangent)` at the taps of floating point type."""
-        chosen = {name: tap for name, tap in self._chosen(names).items() if tap.dtype.is_floating}
+        chosen = {name: tap for name, tap in self._select(names).items() if tap.dtype.is_floating}
         outputs, weights = seeds(flatten(self.outputs), cotangents)
         if not chosen or not outputs:
             return {}
         # In a copy, because gradients of loops change the loops.
         copy: Any = self.between(self.inputs, [*outputs, *chosen.values()])
 
-        def pulled_back(*values: Any) -> list[Any]:
+        def pull_back(*values: Any) -> list[Any]:
             given, weights = values[: len(self.inputs)], values[len(self.inputs) :]
             held = {inner.name: outer for outer, inner in copy.graph.captures}
             held.update((symbolic.name, value) for symbolic, value in zip(copy.inputs, given, strict=False))
@@ -108,7 +108,7 @@ class Trace:
             gradients = tf.gradients(ends, taps, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
             return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
-        return dict(zip(chosen, tf.function(pulled_back, autograph=False)(*inputs, *weights), strict=True))
+        return dict(zip(chosen, tf.function(pull_back, autograph=False)(*inputs, *weights), strict=True))
 
     def without_softmax(self) -> Trace | None:
         """The same graph with the input of each softmax that makes an output in its place; None if there is none.
@@ -130,7 +130,7 @@ class Trace:
             found = True
             result = tf.identity(tensor.op.inputs[0])
             for passed in [tensor, *reversed(chain)]:
-                result = _passed_on(passed, result)
+                result = _pass_on(passed, result)
                 for name, tap in self.taps.items():
                     if tap is passed:
                         moved[name] = result = tf.identity(result)
@@ -140,7 +140,7 @@ class Trace:
             outputs = map_structure(logits, self.outputs)
         return replace(self, outputs=outputs, taps={**self.taps, **moved}) if found else None
 
-    def _chosen(self, names: Sequence[str] | None) -> dict[str, Any]:
+    def _select(self, names: Sequence[str] | None) -> dict[str, Any]:
         return {name: tap for name, tap in self.taps.items() if names is None or name in names}
 
 
@@ -202,13 +202,13 @@ def open_batch(tensors: Sequence[Any]) -> list[tf.TensorSpec]:
 def _flat(concrete: Any, arguments: int, *, snapshot: bool) -> Any:
     """The function without calls of others, if it can be had so."""
     if snapshot or calls_functions(concrete.graph):
-        frozen = _frozen(concrete, arguments)
+        frozen = _freeze(concrete, arguments)
         if frozen is not None:
             return frozen
     return wrap_function.WrappedFunction(concrete.graph, variable_holder=wrap_function.VariableHolder())
 
 
-def _frozen(concrete: Any, arguments: int) -> Any:
+def _freeze(concrete: Any, arguments: int) -> Any:
     """The function with constants for its variables; None where it is too large or cannot be frozen."""
     size = sum(variable.dtype.size * (variable.shape.num_elements() or 0) for variable in concrete.graph.variables)
     if size <= MOST_FROZEN_BYTES:
@@ -334,7 +334,7 @@ def _short(taps: Mapping[str, Any]) -> dict[str, Any]:
     return {short[name] if counts[short[name]] == 1 else name: tensor for name, tensor in taps.items()}
 
 
-def _passed_on(tensor: Any, logits: Any) -> Any:
+def _pass_on(tensor: Any, logits: Any) -> Any:
     """The logits, with done to them what made `tensor` of the softmax's result."""
     if tensor.op.type in ("Reshape", "Squeeze", "ExpandDims"):
         logits = tf.reshape(logits, tf.shape(tensor))

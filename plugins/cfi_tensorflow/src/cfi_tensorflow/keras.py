@@ -24,8 +24,8 @@ from keras.src.models.functional import Functional
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.Variable names distributed ones, too
 
 from cfi_core.errors import InputError
-from cfi_core.framework import Content, Layer, LayerCalls, flatten, identity
-from cfi_core.turns import patching, restored_random
+from cfi_core.framework import Content, Layer, LayerCalls, Parameters, flatten, identity
+from cfi_core.turns import hold_alone, keep_random
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import traced_logits
 from cfi_tensorflow.outputs import dense, order, pull_back
@@ -64,7 +64,7 @@ class KerasView:
         if share_weights:
             return model
         if is_graph(model):
-            with restored_random():
+            with keep_random():
                 clone = keras.models.clone_model(model)
         else:
             try:
@@ -79,16 +79,37 @@ class KerasView:
         _finalize(clone)
         return clone
 
+    def input_names(self) -> tuple[str, ...] | None:
+        """Keys of the inputs, or names of the Input layers; of another model, the parameters of its `call`."""
+        if not is_graph(self.model):
+            return _parameters(self.model).names or None
+        return tuple(_named_inputs(self.model))
+
+    def by_name(self, names: Sequence[str], constants: Mapping[str, Any]) -> Any:
+        """The same graph of layers with its inputs in that order; of another model, a function that calls it.
+
+        Raises:
+            InputError: The model takes other names.
+        """
+        model = self.model
+        if not is_graph(model):
+            _parameters(model).check(names, constants, f"{type(model).__name__}.call")
+            given = dict(constants)
+            return lambda *values: model(**dict(zip(names, values, strict=True)), **given, training=False)
+        inputs = _named_inputs(model)
+        Parameters(tuple(inputs), frozenset(inputs)).check(names, constants, f"the Keras model {model.name!r}")
+        return keras.Model([inputs[name] for name in names], _structure(model), name=model.name)
+
     def in_double(self) -> keras.Model | None:
         """The same graph of layers, each computing in float64; None for another model, or layers that cannot."""
         model = self.model
-        if not is_graph(model) or {tf.as_dtype(one.dtype) for one in _floating(model.weights)} - {tf.float32}:
+        if not is_graph(model) or {tf.as_dtype(one.dtype) for one in _floats(model.weights)} - {tf.float32}:
             return None
         layers = [layer for _, layer in _named_layers(model) if not isinstance(layer, keras.layers.InputLayer)]
         if any("call" in vars(layer) for layer in layers):
             return None  # changed by hand: a copy from its configuration would not be
         try:
-            with restored_random():
+            with keep_random():
                 clone = keras.models.clone_model(model, clone_function=_layer_in_double, recursive=True)
             for twin, weight in zip(clone.weights, model.weights, strict=True):
                 twin.assign(tf.cast(weight.value, twin.dtype))
@@ -101,7 +122,7 @@ class KerasView:
             )
         except Exception:  # noqa: BLE001 - custom layers may refuse another type, or being copied, in any way
             return None
-        is_double = all(tf.as_dtype(one.dtype) == tf.float64 for one in (*_floating(clone.weights), *clone.outputs))
+        is_double = all(tf.as_dtype(one.dtype) == tf.float64 for one in (*_floats(clone.weights), *clone.outputs))
         return clone if is_same and is_double else None
 
     def fingerprint(self) -> str:
@@ -143,7 +164,7 @@ class KerasView:
         """Shapes of the model's Input layers; a subclassed model declares none."""
         return tuple(tuple(tensor.shape) for tensor in self.model.inputs) if is_graph(self.model) else None
 
-    def declared_integer(self, position: int) -> bool | None:
+    def declares_integer(self, position: int) -> bool | None:
         """Whether that Input layer takes integers."""
         if not is_graph(self.model) or position >= len(self.model.inputs):
             return None
@@ -229,13 +250,13 @@ class KerasView:
     ) -> Mapping[str, Any]:
         """Gradients at the outputs of those layers."""
 
-        def watched(_name: str, value: Any) -> Any:
+        def watch(_name: str, value: Any) -> Any:
             if value.dtype.is_floating and not tf.is_symbolic_tensor(value):
                 tape.watch(value)
             return value
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            reading = self._read(inputs, names=names, replace=watched)
+            reading = self._read(inputs, names=names, replace=watch)
         found = {name: value for name, value in reading.readable().items() if value.dtype.is_floating}
         gradients = pull_back(tape, flatten(reading.outputs), cotangents, list(found.values()))
         return dict(zip(found, gradients, strict=True))
@@ -360,7 +381,7 @@ def _visit(call: Callable[..., Any], name: str, visit: Visit) -> Callable[..., A
     watching = threading.get_ident()
 
     @functools.wraps(call)
-    def visited(*args: Any, **kwargs: Any) -> Any:
+    def call_visited(*args: Any, **kwargs: Any) -> Any:
         output = call(*args, **kwargs)
         if threading.get_ident() != watching:
             return output
@@ -374,7 +395,7 @@ def _visit(call: Callable[..., Any], name: str, visit: Visit) -> Callable[..., A
             backend.set_keras_mask(value, mask)
         return keras.tree.pack_sequence_as(output, [value if leaf is tensors[0] else leaf for leaf in leaves])
 
-    return visited
+    return call_visited
 
 
 @contextmanager
@@ -396,7 +417,7 @@ def _eager_functions(on: bool) -> Iterator[None]:
     if not on:
         yield
         return
-    with patching("tensorflow.function"):
+    with hold_alone("tensorflow.function"):
         former = tf.config.functions_run_eagerly()
         tf.config.run_functions_eagerly(True)
         try:
@@ -424,6 +445,16 @@ def _structure(model: keras.Model) -> Any:
 def _inputs_structure(model: keras.Model) -> Any:
     """The symbolic inputs in the structure that the model takes."""
     return _graph(model)._inputs_struct
+
+
+def _named_inputs(model: keras.Model) -> dict[str, Any]:
+    """The symbolic inputs by their keys, where the model takes a dict, or else by the names of their layers."""
+    structure = _inputs_structure(model)
+    return dict(structure) if isinstance(structure, Mapping) else {one.name: one for one in model.inputs}
+
+
+def _parameters(model: keras.Model) -> Parameters:
+    return Parameters.of(model.call, leave_out=_NOT_INPUTS)
 
 
 def _positional(call: Callable[..., Any]) -> int:
@@ -501,7 +532,7 @@ def _names_float32(value: Any) -> bool:
     return value == "float32" or (isinstance(value, dict) and value.get("config", {}).get("name") == "float32")
 
 
-def _floating(values: Any) -> list[Any]:
+def _floats(values: Any) -> list[Any]:
     return [value for value in values if tf.as_dtype(value.dtype).is_floating]
 
 
@@ -619,7 +650,7 @@ def _logits(output: Any) -> Any:
 
 def _with_linear_activation(layer: Any, input_shape: Any) -> Any:
     config = {**layer.get_config(), "activation": "linear"}
-    with restored_random():
+    with keep_random():
         head = type(layer).from_config(config)
         head.build(input_shape)
     head.set_weights(layer.get_weights())

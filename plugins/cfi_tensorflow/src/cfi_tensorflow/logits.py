@@ -46,9 +46,9 @@ class TracedLogits:
         """As the original."""
         return self._original.input_shapes()
 
-    def declared_integer(self, position: int) -> bool | None:
+    def declares_integer(self, position: int) -> bool | None:
         """As the original."""
-        return self._original.declared_integer(position)
+        return self._original.declares_integer(position)
 
     def floating_type(self) -> Any:
         """As the original."""

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from threading import Lock
 from typing import Any
 
 import keras
@@ -22,49 +21,81 @@ from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras.src.ops.function import Function
 
 from cfi_core.framework import Pass, Passes
+from cfi_core.turns import Lock
 
 Read = Callable[[Any], np.ndarray]
 
 _watching: ContextVar[_Watch | None] = ContextVar("cfi_tensorflow_watching", default=None)
 _lock = Lock()
 _watchers = 0
-_run_graph, _predict = Function._run_through_graph, TensorFlowTrainer.predict
 
 
 @contextmanager
 def watch_passes(model: keras.Model, passes: Passes, read: Read) -> Iterator[None]:
     """Watches the graph of a model."""
     token = _watching.set(_Watch(model, passes, read))
-    _stand_in(1)
+    _count(1)
     try:
         yield
     finally:
-        _stand_in(-1)
+        _count(-1)
         _watching.reset(token)
 
 
-def _stand_in(more: int) -> None:
-    """For the method of all models, as long as there is anybody who watches."""
+def _count(more: int) -> None:
     global _watchers
     with _lock:
+        if not _watchers:
+            _RUN.step_in()
+            _PREDICT.step_in()
         _watchers += more
-        Function._run_through_graph = _run_watched if _watchers else _run_graph
-        TensorFlowTrainer.predict = _predict_watched if _watchers else _predict
+        if not _watchers:
+            _RUN.step_out()
+            _PREDICT.step_out()
+
+
+class _StandIn:
+    """A function of ours in the place of a method, as long as there is anybody who watches.
+
+    Somebody else may have put one there before, or do so meanwhile: that one stays.
+    """
+
+    def __init__(self, owner: type, name: str, function: Callable[..., Any]) -> None:
+        self._owner, self._name, self._function = owner, name, function
+        self._is_below = False  # of a function that somebody has put in the place of ours
+        self.original: Callable[..., Any] = getattr(owner, name)
+
+    def step_in(self) -> None:
+        """Unless it is there already, or what is there calls it."""
+        present = getattr(self._owner, self._name)
+        if present is self.original or not self._is_below:
+            self.original, self._is_below = present, False
+            setattr(self._owner, self._name, self._function)
+
+    def step_out(self) -> None:
+        """What was there comes back; what came since stays, and goes on to call it through ours."""
+        self._is_below = getattr(self._owner, self._name) is not self._function
+        if not self._is_below:
+            setattr(self._owner, self._name, self.original)
 
 
 def _run_watched(function: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
     watch = _watching.get()
     if watch is None or not watch.knows(function):
-        return _run_graph(function, inputs, *args, **kwargs)
+        return _RUN.original(function, inputs, *args, **kwargs)
     return watch.run(function, keras.tree.flatten(inputs), *args, **kwargs)
 
 
 def _predict_watched(model: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-    outputs = _predict(model, x, *args, **kwargs)
+    outputs = _PREDICT.original(model, x, *args, **kwargs)
     watch = _watching.get()
     if watch is not None and isinstance(model, Function) and watch.knows(model):
         watch.see(model, *([*map(tf.convert_to_tensor, keras.tree.flatten(values))] for values in (x, outputs)))
     return outputs
+
+
+_RUN = _StandIn(Function, "_run_through_graph", _run_watched)
+_PREDICT = _StandIn(TensorFlowTrainer, "predict", _predict_watched)
 
 
 class _Watch:
@@ -82,10 +113,10 @@ class _Watch:
         """The same as the function itself."""
         # When a model is built or compiled, its graph runs too, on other things than values.
         if not all(isinstance(value, tf.Tensor) and not tf.is_symbolic_tensor(value) for value in inputs):
-            return _run_graph(function, inputs, *args, **kwargs)
+            return _RUN.original(function, inputs, *args, **kwargs)
         kept: list[Pass] = []
         taps = [_tap(value, partial(self._keep, kept, "gradients", i)) for i, value in enumerate(inputs)]
-        outputs = keras.tree.flatten(_run_graph(function, taps, *args, **kwargs))
+        outputs = keras.tree.flatten(_RUN.original(function, taps, *args, **kwargs))
         self.see(function, inputs, outputs, kept)
         for i, position in enumerate(map(self._position, function.outputs)):
             if position is not None:
@@ -123,14 +154,14 @@ def _tap(value: Any, keep: Callable[[Any], None]) -> Any:
         return value
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def tapped(x: Any) -> Any:
+    def tap(x: Any) -> Any:
         def back(gradient: Any) -> Any:
             keep(gradient)
             return gradient
 
         return tf.identity(x), back
 
-    made = tapped(value)
+    made = tap(value)
     mask = keras.src.backend.get_keras_mask(value)
     if mask is not None:
         keras.src.backend.set_keras_mask(made, mask)

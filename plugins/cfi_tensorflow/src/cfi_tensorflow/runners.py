@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import tensorflow as tf
 from tensorflow.python.eager import record  # stops all tapes; a public tape can only stop itself
 
 from cfi_core.framework import Pullback, Runner, flatten
+from cfi_core.turns import Lock
 from cfi_tensorflow.gradients import Split, call, split
 from cfi_tensorflow.graphs import Trace
 from cfi_tensorflow.outputs import same, seeds
@@ -58,7 +58,7 @@ class GraphRunner(TapedRunner):
         self._inputs = len(trace.inputs)
         self._variables = trace.function.graph.variables  # which a graph does not hold
         self._splits: dict[int, Split | None] = {}
-        self._lock = threading.RLock()  # splitting adds to the stage's graph
+        self._lock = Lock()  # splitting adds to the stage's graph
 
     def agrees(self, inputs: Sequence[Any], outputs: Sequence[Any], activations: Mapping[str, Any]) -> bool:
         """Whether the stages compute these outputs, and these activations of the layers."""

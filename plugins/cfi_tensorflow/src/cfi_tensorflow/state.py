@@ -29,7 +29,7 @@ class VariableState(State):
         self._objects = objects
         self._numbers = self.numbers(None)
 
-    def changed(self, model: Any) -> tuple[str, ...]:
+    def changes(self, model: Any) -> tuple[str, ...]:
         """Names of variables with other values; the states of generators of random numbers are no weights."""
         changed = [variable for variable, values in self._kept if not _is_equal(variable, values)]
         names = [getattr(variable, "path", None) or variable.name.removesuffix(":0") for variable in changed]

@@ -12,7 +12,7 @@ from keras.src.models.functional import Functional  # has no public name
 
 from cfi_core.contract import MethodRequest
 from cfi_core.errors import InputError, LayerError, MethodError, ModelWarning, TargetError, warn
-from cfi_core.turns import restored_random
+from cfi_core.turns import keep_random
 from cfi_tfkerasvis.describe import describe
 from cfi_tfkerasvis.workarounds import Conv, GuidedBackpropagation, ReplaceToLinear, find_layer, functional
 
@@ -301,7 +301,7 @@ def _output_of(model: Any, layer: Any) -> Any:
 def _copy(model: Any, probe: Sequence[Any]) -> Any:
     """A copy with its own layers and weights, compared with the original on the probe."""
     try:
-        with restored_random():
+        with keep_random():
             copied = keras.models.clone_model(model)
         copied.set_weights(model.get_weights())
     except Exception as error:  # whatever a layer's own get_config, from_config or build raises

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,9 +18,11 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.overrides import TorchFunctionMode
 
-from cfi_core.errors import InputError
-from cfi_core.framework import FrameworkAdapter, Layer, Passes, flatten, map_structure
-from cfi_torch import content
+from cfi_core.errors import InputError, LayerError
+from cfi_core.framework import Canonical, Embedded, Factories, FrameworkAdapter, Layer, Passes, flatten, map_structure
+from cfi_torch import content, naming
+from cfi_torch.canonical import rewrite
+from cfi_torch.embedding import find_embedding, from_embedding
 from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.passes import watch_passes
@@ -44,7 +47,9 @@ class TorchAdapter(FrameworkAdapter):
     # models
 
     def load(self, model: Any) -> nn.Module:
-        """The module, checked to have its weights; for a function, a module that calls it."""
+        """The module (of an exported program its own), checked to have its weights; one that calls a function."""
+        if isinstance(model, torch.export.ExportedProgram):
+            model = _module_of(model)
         if not isinstance(model, nn.Module):
             return function_model(model)
         # Compiled code has the hooks of its first run built in, so layers could not be read from it.
@@ -91,11 +96,12 @@ class TorchAdapter(FrameworkAdapter):
         for _, module in _parts(twin):
             if module._compiled_call_impl is not None:
                 module._compiled_call_impl = None  # `module.compile()` leaves code there that runs the original
-        return twin.eval()
+        # What is frozen has no mode, and no eval() that would not fail.
+        return twin if _is_frozen(twin) else twin.eval()
 
     def in_training_mode(self, model: nn.Module) -> bool:
         """Whether any module is in training mode."""
-        return any(module.training for _, module in _parts(model))
+        return any(getattr(module, "training", False) for _, module in _parts(model))  # frozen ones have no mode
 
     def fingerprint(self, model: nn.Module) -> str:
         """Hash of everything that the modules hold: parameters, buffers, tensors, settings, functions, hooks.
@@ -115,6 +121,27 @@ class TorchAdapter(FrameworkAdapter):
     def restore(self, held: Mapping[str, bytes]) -> nn.Module:
         """From such files, which hold no code."""
         return graphs.read(held)
+
+    def input_names(self, model: nn.Module) -> tuple[str, ...] | None:
+        """Parameters of the forward pass."""
+        return naming.parameters_of(model).names or None
+
+    def by_name(self, model: nn.Module, names: Sequence[str], constants: Mapping[str, Any]) -> nn.Module:
+        """The module itself in another class, whose forward pass calls the module's own by keyword."""
+        return naming.by_name(model, names, constants)
+
+    def class_names(self, model: nn.Module) -> tuple[str, ...] | None:
+        """Of the configuration that transformer libraries keep with a model (`config.id2label`)."""
+        labels = getattr(getattr(model, "config", None), "id2label", None)
+        is_complete = isinstance(labels, Mapping) and sorted(labels) == list(range(len(labels)))
+        return tuple(str(labels[place]) for place in range(len(labels))) if is_complete and labels else None
+
+    def embedded(self, model: nn.Module, inputs: Sequence[Any]) -> Embedded | None:
+        """From the output of the layer on that is given the tokens, of TorchScript none."""
+        if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+            return None
+        found = find_embedding(self.twin(model), inputs)
+        return None if found is None else Embedded(found[0], self.to_numpy(found[1]), from_embedding(model, found[0]))
 
     def channel_axis(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """Axis 1, but the last one where features lie there.
@@ -151,6 +178,19 @@ class TorchAdapter(FrameworkAdapter):
             model.set_submodule(name, nn.Identity())
         return model
 
+    def canonical(
+        self,
+        model: nn.Module,
+        inputs: Sequence[torch.Tensor],
+        modules: Factories,
+        *,
+        held: Sequence[Any] = (),
+        knows: Callable[[Any], bool] | None = None,
+    ) -> Canonical:
+        """By recording forward passes (`cfi_torch.canonical`)."""
+        with torch.inference_mode(False):
+            return rewrite(model, inputs, modules, held, knows)
+
     def in_double(self, model: nn.Module) -> nn.Module | None:
         """A copy with its weights in double precision; none of a function, whose weights cannot be seen."""
         if any(isinstance(module, TorchFunction | torch.jit.ScriptModule) for _, module in _parts(model)):
@@ -164,7 +204,7 @@ class TorchAdapter(FrameworkAdapter):
 
     def precision(self, model: nn.Module) -> frozenset[str]:
         """Types of all floating point parameters and buffers; single precision if there are none."""
-        held = [tensor for module in _modules(model) for tensor in _held(module) if tensor.is_floating_point()]
+        held = [tensor for module in _modules(model) for tensor in _own_tensors(module) if tensor.is_floating_point()]
         names = {str(tensor.dtype).removeprefix("torch.") for tensor in held} or {"float32"}
         is_quick = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
         return frozenset(names | {"tensorfloat32"} if torch.cuda.is_initialized() and is_quick else names)
@@ -196,16 +236,26 @@ class TorchAdapter(FrameworkAdapter):
     # layers
 
     def layers(self, model: nn.Module, inputs: Sequence[torch.Tensor] | None = None) -> tuple[Layer, ...]:
-        """Every named module except the model itself."""
+        """Every named module except the model itself and scripted ones, which show nothing."""
         shapes: dict[str, tuple[int | None, ...]] = {}
         if inputs is not None:
             shapes = {name: value.shape[1:] for name, value in self.activations(self.twin(model), inputs).items()}
         return tuple(
-            Layer(name, type(module).__name__, shapes.get(name)) for name, module in model.named_modules() if name
+            Layer(name, type(module).__name__, shapes.get(name))
+            for name, module in model.named_modules()
+            if name and not isinstance(module, torch.jit.ScriptModule)
         )
 
     def layer_name(self, model: nn.Module, reference: Any) -> str | None:
-        """Dotted name of a module of the model."""
+        """Dotted name of a module of the model.
+
+        Raises:
+            LayerError: The model is scripted, so none of its layers can be opened.
+        """
+        if isinstance(model, torch.jit.ScriptModule):
+            raise LayerError(
+                "TorchScript shows nothing of the layers inside a model. Pass the nn.Module that it was made from."
+            )
         for name, module in model.named_modules():
             if name and (module is reference or (isinstance(reference, str) and name == reference)):
                 return name
@@ -323,7 +373,7 @@ class TorchAdapter(FrameworkAdapter):
 
     # process
 
-    def marked(self, model: nn.Module) -> Sequence[Any]:
+    def shared_parts(self, model: nn.Module) -> Sequence[Any]:
         """Nothing of a module, whose twins have places for hooks of their own; a function cannot be copied."""
         return (model.function,) if isinstance(model, TorchFunction) else ()
 
@@ -344,7 +394,7 @@ class TorchAdapter(FrameworkAdapter):
             torch.cuda.set_rng_state_all(cuda)
 
     @contextmanager
-    def unchanged(self) -> Iterator[None]:
+    def keep_settings(self) -> Iterator[None]:
         """Restores whether gradients are recorded."""
         gradient = torch.is_grad_enabled()
         try:
@@ -436,7 +486,7 @@ def _gradients(
 def _example(model: Any) -> torch.Tensor | None:
     if not isinstance(model, nn.Module):
         return None
-    tensors = [tensor for module in _modules(model) for tensor in _held(module)]
+    tensors = [tensor for module in _modules(model) for tensor in _own_tensors(module)]
     return next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
 
 
@@ -444,7 +494,7 @@ def _has_no_values(tensor: torch.Tensor) -> bool:
     return tensor.is_meta or isinstance(tensor, torch._subclasses.FakeTensor)
 
 
-def _held(module: nn.Module) -> Iterator[torch.Tensor]:
+def _own_tensors(module: nn.Module) -> Iterator[torch.Tensor]:
     yield from module.parameters(recurse=False)
     yield from module.buffers(recurse=False)
 
@@ -454,6 +504,21 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(model, WithoutSoftmax):
         yield "", model._with_softmax
     yield from model.named_modules()
+
+
+_exported: WeakKeyDictionary[Any, nn.Module] = WeakKeyDictionary()
+"""The modules of exported programs, which would be others each time."""
+
+
+def _module_of(program: torch.export.ExportedProgram) -> nn.Module:
+    module: nn.Module = _exported.get(program) or program.module()
+    _exported[program] = module
+    return module
+
+
+def _is_frozen(model: nn.Module) -> bool:
+    """Whether TorchScript has built the mode, and all else, into the code."""
+    return isinstance(model, torch.jit.ScriptModule) and not hasattr(model, "training")
 
 
 def _modules(model: nn.Module) -> Iterator[nn.Module]:

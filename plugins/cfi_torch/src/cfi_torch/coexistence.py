@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from threading import Lock
 
 from cfi_core.adapters import is_importable
+from cfi_core.turns import Lock
 
 _TRITON_LIBRARY = "triton._C.libtriton"
 _lock = Lock()

@@ -14,8 +14,8 @@ def cfi_frameworks() -> Iterable[FrameworkSpec]:
     return [
         FrameworkSpec(
             name="torch",
-            models="a torch.nn.Module, a function of torch tensors",
-            model_types=(("torch.nn", "Module"),),
+            models="a torch.nn.Module, a torch.export.ExportedProgram, a function of torch tensors",
+            model_types=(("torch.nn", "Module"), ("torch.export", "ExportedProgram")),
             tensor_types=(("torch", "Tensor"),),
             adapter="cfi_torch.adapter:TorchAdapter",
             module="torch",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from threading import RLock
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from torch import nn
 
 from cfi_core.errors import InputError, LayerError, MethodError
 from cfi_core.framework import Pullback, Runner, flatten
+from cfi_core.turns import Lock
 from cfi_torch.watch import LayerWatch
 
 
@@ -34,7 +34,7 @@ class TorchRunner(Runner):
         """
         self._model = twin
         self._inputs = len(inputs)
-        self._one_pass = RLock()
+        self._one_pass = Lock()
         self.layers = self._in_order(inputs, tuple(dict.fromkeys(layers)))
 
     def run(self, stage: int, values: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

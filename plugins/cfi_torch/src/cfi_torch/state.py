@@ -47,7 +47,7 @@ class ModelState(State):
                 self._held[name] = _Held(slot, tensor, tensor.data, kept, tensor.requires_grad)
         self._numbers = list(_numbers(model))
 
-    def changed(self, model: nn.Module) -> tuple[str, ...]:
+    def changes(self, model: nn.Module) -> tuple[str, ...]:
         """Names of tensors with other values. One that has another shape, or is new, is taken for a cache."""
         now = {name: tensor for name, (_, tensor) in _tensors(model) if name in self._held}
         return tuple(name for name, tensor in now.items() if self._has_changed(name, tensor))

@@ -86,11 +86,11 @@ class Operators(Mapping[str, Converter]):
         converter = self._converters.get(name)
         if converter is None:
             raise self.refusal(op, "the operator is not supported")
-        with self.naming(op):
+        with self.name_refusals(op):
             return converter(op, to, *operands)
 
     @contextmanager
-    def naming(self, op: Any) -> Iterator[None]:
+    def name_refusals(self, op: Any) -> Iterator[None]:
         """Has whatever is refused inside name the operator.
 
         Raises:

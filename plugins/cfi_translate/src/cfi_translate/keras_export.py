@@ -13,7 +13,7 @@ from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
 from cfi_translate.failures import failure, name_failures
 from cfi_translate.tf_to_onnx import OPSET, finish, inference_call
-from cfi_translate.workarounds import converting_tensorflow, unmarked_layers
+from cfi_translate.workarounds import patch_tf2onnx, remove_marks
 
 NAME = "keras-onnx-export"
 
@@ -37,7 +37,7 @@ def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
 
     if not isinstance(model, keras.Model):
         raise failure(NAME, f"takes Keras models, not {type(model).__name__}")
-    with tempfile.TemporaryDirectory() as folder, unmarked_layers(model), converting_tensorflow() as names:
+    with tempfile.TemporaryDirectory() as folder, remove_marks(model), patch_tf2onnx() as names:
         path = Path(folder) / "model.onnx"
         # Keras exports only what was called before, and a fresh copy of a model was not.
         inference_call(model)(*(array[:1] for array in inputs))

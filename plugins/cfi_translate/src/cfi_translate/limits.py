@@ -36,7 +36,7 @@ def check_functions(model: ModelProto, translator: str) -> None:
 
     def count(graph: GraphProto | FunctionProto, depth: int) -> int:
         if depth > deepest:
-            raise DEPTH.passed(
+            raise DEPTH.error_of(
                 TranslationError,
                 f"{translator} reads functions and subgraphs inside of each other, and these go deeper",
             )
@@ -54,6 +54,6 @@ def check_functions(model: ModelProto, translator: str) -> None:
 
     nodes = count(model.graph, 0)
     if nodes > NODES.value:
-        raise NODES.passed(
+        raise NODES.error_of(
             TranslationError, f"{translator} was given a model of {nodes:,} nodes, functions written out"
         )

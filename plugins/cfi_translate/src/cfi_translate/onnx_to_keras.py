@@ -19,7 +19,7 @@ from cfi_translate.program import Operation, Program
 from cfi_translate.rewriting import rewrite
 from cfi_translate.rewriting.editor import ProgramEditor
 from cfi_translate.rewriting.padding import padding_into_window
-from cfi_translate.workarounds import converting_onnx_to_keras
+from cfi_translate.workarounds import patch_onnx2keras
 from cfi_translate.writing import write
 
 NAME = "onnx2keras"
@@ -62,7 +62,7 @@ def _convert(program: Program) -> Any:
 
     if keras.backend.backend() != "tensorflow":
         raise failure(NAME, f"needs Keras on tensorflow, and this process runs it on {keras.backend.backend()}")
-    with converting_onnx_to_keras():
+    with patch_onnx2keras():
         model = onnx2keras.onnx_to_keras(
             write(program),
             [value.name for value in program.inputs],

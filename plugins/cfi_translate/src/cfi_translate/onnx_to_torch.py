@@ -75,12 +75,12 @@ def _refuse_known_wrong(program: Program) -> None:
     users = program.users()
     for operation in program.operations:
         used = [one for one in operation.results[1:] if one in users or one in program.outputs]
-        reason = _known_wrong(operation, bool(used))
+        reason = _find_fault(operation, bool(used))
         if reason is not None:
             raise refusal(NAME, operation, reason)
 
 
-def _known_wrong(operation: Operation, has_second: bool) -> str | None:
+def _find_fault(operation: Operation, has_second: bool) -> str | None:
     kind, settings = operation.kind, operation.attributes
     if kind == "LayerNormalization" and has_second:
         return "onnx2torch computes its mean and deviation differently"

@@ -399,7 +399,7 @@ class _SizeWalk:
             shape, dtype = self.shape(name), self.dtype(name)
             if shape is not None and dtype is not None and math.prod(shape) * dtype.itemsize > self._largest:
                 size = math.prod(shape) * dtype.itemsize
-                raise RESULT.passed(TranslationError, f"{describe(node)} makes {size:,} bytes of a few samples")
+                raise RESULT.error_of(TranslationError, f"{describe(node)} makes {size:,} bytes of a few samples")
 
     def _is_small(self, node: NodeProto) -> bool:
         """Whether the reference evaluator computes it in a while, and more than a while is left."""

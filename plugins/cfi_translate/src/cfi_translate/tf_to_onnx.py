@@ -15,7 +15,7 @@ from cfi_core.contract import Converted
 from cfi_translate.failures import failure, name_failures, refusal
 from cfi_translate.graph import NHWC_TO_NCHW, inline_constants, remove_dead_nodes, remove_identities, rename_value
 from cfi_translate.names import from_keras, rename_nodes
-from cfi_translate.workarounds import converting_tensorflow
+from cfi_translate.workarounds import patch_tf2onnx
 
 NAME = "tf2onnx"
 OPSET = 13
@@ -45,7 +45,7 @@ def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
         for position, array in enumerate(inputs)
     ]
     images = [f"x{i}" for i, array in enumerate(inputs) if array.ndim == 4]
-    with converting_tensorflow() as names:
+    with patch_tf2onnx() as names:
         function = tf.function(inference_call(model), autograph=False)
         outputs = function.get_concrete_function(*signature).outputs
         maps = [tensor.name for tensor in outputs if tensor.shape.rank == 4]

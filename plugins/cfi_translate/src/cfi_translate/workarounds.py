@@ -21,19 +21,19 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
-from threading import RLock
 from typing import Any
 
 import numpy as np
 
 from cfi_core.silence import without_output, without_warnings
+from cfi_core.turns import Lock
 
 # What is changed here is global to the process, so conversions run one at a time.
-_converting = RLock()
+_converting = Lock()
 
 
 @contextlib.contextmanager
-def converting_onnx_to_keras() -> Iterator[None]:
+def patch_onnx2keras() -> Iterator[None]:
     """Runs onnx2keras with our converters; Keras's settings and all logging are as before afterwards."""
     import keras
     import onnx2keras.converter as library
@@ -60,7 +60,7 @@ def converting_onnx_to_keras() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def converting_tensorflow() -> Iterator[dict[str, str]]:
+def patch_tf2onnx() -> Iterator[dict[str, str]]:
     """Runs tf2onnx; numpy, logging and the environment are as before afterwards.
 
     Yields:
@@ -68,15 +68,15 @@ def converting_tensorflow() -> Iterator[dict[str, str]]:
     """
     names: dict[str, str] = {}
     had_object = "object" in vars(np)
-    with _converting, unchanged_environment(), _unchanged_loggers("", "absl", "tensorflow"):
+    with _converting, keep_environment(), _keep_loggers("", "absl", "tensorflow"):
         import tf2onnx.tf_loader as loader
         from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
         optimize = loader.tf_optimize_grappler
         multiply, add = TransposeOptimizer._mul_handler, TransposeOptimizer._add_handler
-        loader.tf_optimize_grappler = _keeping_convolutions(optimize)
-        TransposeOptimizer._mul_handler = _keeping_scales(multiply)
-        TransposeOptimizer._add_handler = _noting_names(add, names)
+        loader.tf_optimize_grappler = _keep_convolutions(optimize)
+        TransposeOptimizer._mul_handler = _keep_scales(multiply)
+        TransposeOptimizer._add_handler = _note_names(add, names)
         try:
             with quiet("tf2onnx"):
                 if not had_object:
@@ -92,7 +92,7 @@ def converting_tensorflow() -> Iterator[dict[str, str]]:
 _KEPT_OPERATIONS = {"Conv2D", "DepthwiseConv2dNative", "Conv3D", "MatMul", "BiasAdd"}
 
 
-def _keeping_convolutions(optimize: Callable[..., Any]) -> Callable[..., Any]:
+def _keep_convolutions(optimize: Callable[..., Any]) -> Callable[..., Any]:
     """Grappler does not touch what is fetched, so the results of the layers are declared as fetched."""
 
     def optimize_graph(input_names: list[str], output_names: list[str], graph_def: Any) -> Any:
@@ -102,7 +102,7 @@ def _keeping_convolutions(optimize: Callable[..., Any]) -> Callable[..., Any]:
     return optimize_graph
 
 
-def _keeping_scales(handler: Callable[..., bool]) -> Callable[..., bool]:
+def _keep_scales(handler: Callable[..., bool]) -> Callable[..., bool]:
     """tf2onnx folds a factor into a convolution that nothing else reads: let it find none."""
 
     def handle(optimizer: Any, transpose: Any, node: Any) -> bool:
@@ -118,7 +118,7 @@ def _keeping_scales(handler: Callable[..., bool]) -> Callable[..., bool]:
     return handle
 
 
-def _noting_names(handler: Callable[..., bool], names: dict[str, str]) -> Callable[..., bool]:
+def _note_names(handler: Callable[..., bool], names: dict[str, str]) -> Callable[..., bool]:
     """The convolution that takes over a bias gets a made-up name: note which operation it now ends with."""
 
     def handle(optimizer: Any, transpose: Any, node: Any) -> bool:
@@ -132,14 +132,14 @@ def _noting_names(handler: Callable[..., bool], names: dict[str, str]) -> Callab
 
 
 @contextlib.contextmanager
-def exporting_torch() -> Iterator[None]:
+def patch_torch_exporter() -> Iterator[None]:
     """Runs torch's exporter without warnings and prints."""
     import torch
 
     # The exporter asks for the truth of this function instead of calling it, and so always switches its log on.
     is_enabled = torch._C._jit_is_onnx_log_enabled
     enabled = is_enabled()
-    with quiet("torch.onnx"), without_output("stdout"), unchanged_environment():
+    with quiet("torch.onnx"), without_output("stdout"), keep_environment():
         torch._C._jit_is_onnx_log_enabled = False
         torch._C._jit_set_onnx_log_enabled(False)  # an earlier export by anyone has left it on
         try:
@@ -153,7 +153,7 @@ def exporting_torch() -> Iterator[None]:
 def quiet(library: str) -> Iterator[None]:
     """Silences this thread's warnings and one library's log, whose loggers have levels of their own."""
     names = {library, *(name for name in logging.root.manager.loggerDict if name.startswith(f"{library}."))}
-    with _unchanged_loggers(*names), without_warnings():
+    with _keep_loggers(*names), without_warnings():
         for name in names:
             logging.getLogger(name).disabled = True
         logging.getLogger(library).setLevel(logging.CRITICAL)  # for those that are made meanwhile
@@ -161,7 +161,7 @@ def quiet(library: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _unchanged_loggers(*names: str) -> Iterator[None]:
+def _keep_loggers(*names: str) -> Iterator[None]:
     """Restores them; the root logger bears no name."""
     loggers = [logging.getLogger(name) for name in names]
     former = [(one, one.level, one.disabled, one.propagate, list(one.handlers)) for one in loggers]
@@ -177,7 +177,7 @@ _OF_LIBRARIES = ("TF", "TORCH", "KERAS", "ONNX", "XLA", "TPU", "CUDA")
 
 
 @contextlib.contextmanager
-def unchanged_environment() -> Iterator[None]:
+def keep_environment() -> Iterator[None]:
     """Takes out of the environment again what a library puts there; other variables may be another thread's."""
     former = {name: value for name, value in os.environ.items() if name.startswith(_OF_LIBRARIES)}
     try:
@@ -189,7 +189,7 @@ def unchanged_environment() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unmarked_layers(model: Any) -> Iterator[None]:
+def remove_marks(model: Any) -> Iterator[None]:
     """Takes away what Keras's export leaves on every layer: places for functions that only a model has."""
     layers = model._flatten_layers(include_self=False)
     former = [(vars(layer), set(vars(layer))) for layer in layers]

@@ -1,11 +1,12 @@
-"""What this plugin offers. Importing it imports neither torch nor the library."""
+"""What this plugin offers. Importing it imports neither torch nor zennit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import ToolsetSpec
+from cfi_core.specs import MethodSpec, ToolsetSpec
+from cfi_zennit.table import METHODS, method_spec
 
 
 @hookimpl
@@ -17,5 +18,12 @@ def cfi_toolsets() -> Iterable[ToolsetSpec]:
             framework="torch",
             requirements=("zennit>=0.5.1", "torch>=2.13"),
             homepage="https://zennit.readthedocs.io",
+            patches=(),  # what it draws comes from a generator of its own (`cfi_zennit.draws`)
         )
     ]
+
+
+@hookimpl
+def cfi_methods() -> Iterable[MethodSpec]:
+    """Zennit's attributors and composites."""
+    return [method_spec(method) for method in METHODS.values()]

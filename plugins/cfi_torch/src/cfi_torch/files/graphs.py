@@ -13,6 +13,7 @@ from safetensors.torch import load, save
 from torch import fx, nn
 
 from cfi_torch.files.allowed import FUNCTIONS, METHODS, MODULES, NAMES, SETTINGS
+from cfi_torch.files.sizes import RECURRENT, shapes_of
 from cfi_torch.files.values import Json, UnwritableError, read_value, write_value
 
 GRAPH, WEIGHTS = "graph.json", "weights.safetensors"
@@ -21,6 +22,9 @@ MOST_JSON, MOST_PARTS = 2**21, 2**14
 
 FILE_SIZES = {GRAPH: MOST_JSON, WEIGHTS: 2**33}
 """The most bytes of each."""
+
+_SLOW = 8
+"""Modules that torch makes in the time in which it makes a recurrent one."""
 
 _FORM = 1
 _PATH = re.compile(r"\w+(\.\w+){0,31}")
@@ -47,14 +51,13 @@ def read(files: Mapping[str, bytes]) -> fx.GraphModule:
     Raises:
         Exception: Of any kind, where the files are not what `write` makes.
     """
-    form, data = json.loads(files[GRAPH]), files[WEIGHTS]
-    if form["form"] != _FORM or int.from_bytes(data[:8], "little") > MOST_JSON:
-        raise ValueError("another form of file")
-    if 4 * len(form["modules"]) > MOST_PARTS or len(form["nodes"]) > MOST_PARTS:
+    text, data = files[GRAPH], files[WEIGHTS]
+    header = int.from_bytes(data[:8], "little")
+    if len(text) > MOST_JSON or header > MOST_JSON:
         raise ValueError("a graph that is too large")
+    form = json.loads(text)
+    _check(form, json.loads(data[8 : 8 + header]))
     tensors = {name: tensor.clone() for name, tensor in load(data).items()}  # into memory as torch aligns it
-    if {one["of"] for one in form["tensors"]} != set(tensors):
-        raise ValueError("weights are missing, or nobody's")
     made = fx.GraphModule(nn.Module(), fx.Graph(), _identifier(form["name"]))
     for module in form["modules"]:
         _attach(made, module)
@@ -70,7 +73,7 @@ def _files(model: fx.GraphModule) -> dict[str, bytes]:
     modules = list(model.named_modules(remove_duplicate=False))
     if len({id(one) for _, one in modules}) < len(modules):
         raise UnwritableError("a module in two places")
-    held = list(_held(model))
+    held = list(_all_tensors(model))
     names = {id(tensor): path for path, _, tensor in reversed(held)}
     form = {
         "form": _FORM,
@@ -91,7 +94,7 @@ def _files(model: fx.GraphModule) -> dict[str, bytes]:
     return {GRAPH: text, WEIGHTS: save(weights)}
 
 
-def _held(model: nn.Module) -> Iterator[tuple[str, str, torch.Tensor]]:
+def _all_tensors(model: nn.Module) -> Iterator[tuple[str, str, torch.Tensor]]:
     """Path, kind and tensor of all weights and constants, as often as they are held."""
     for path, one in model.named_parameters(remove_duplicate=False):
         yield path, "parameter", one
@@ -127,7 +130,7 @@ def _node(node: fx.Node) -> Json:
 
 def _is_same(one: fx.GraphModule, other: fx.GraphModule) -> bool:
     """Whether two graphs consist of the same code, modules, settings and tensors."""
-    held, others = list(_held(one)), list(_held(other))
+    held, others = list(_all_tensors(one)), list(_all_tensors(other))
     return (
         one.code == other.code
         and _outline(one) == _outline(other)
@@ -171,6 +174,28 @@ def _place(model: nn.Module, path: str) -> tuple[nn.Module, str]:
     return model.get_submodule(around), name
 
 
+def _check(form: Json, header: Json) -> None:
+    """Refuses a graph of too many parts, or of modules whose weights are not those that the file holds.
+
+    Nothing is made before that: neither modules nor tensors.
+    """
+    if form["form"] != _FORM:
+        raise ValueError("another form of file")
+    recurrent = sum(one["kind"] in RECURRENT for one in form["modules"])
+    modules = len(form["modules"]) + _SLOW * recurrent
+    if 4 * modules > MOST_PARTS or len(form["nodes"]) > MOST_PARTS:
+        raise ValueError("a graph that is too large")
+    held = {name: tuple(one["shape"]) for name, one in header.items() if name != "__metadata__"}
+    places = {one["path"]: held[one["of"]] for one in form["tensors"]}
+    if {one["of"] for one in form["tensors"]} != set(held):
+        raise ValueError("weights are nobody's")
+    for module in form["modules"]:
+        settings = {key: read_value(value, {}) for key, value in module["settings"].items()}
+        for name, shape in shapes_of(module["kind"], settings).items():
+            if places.get(f"{module['path']}.{name}") != shape:
+                raise ValueError(f"the file does not hold the {name} of {module['path']!r:.80}")
+
+
 def _attach(model: nn.Module, form: Json) -> None:
     """Puts a module into its place, without weights."""
     around, name = _place(model, form["path"])
@@ -207,7 +232,7 @@ def _fill(model: nn.Module, forms: Sequence[Json], tensors: Mapping[str, torch.T
 def _graph(model: nn.Module, forms: Sequence[Json]) -> fx.Graph:
     graph, nodes = fx.Graph(), dict[str, fx.Node]()
     modules = {path for path, _ in model.named_modules() if path}
-    tensors = {path for path, *_ in _held(model)}
+    tensors = {path for path, *_ in _all_tensors(model)}
     for form in forms:
         does, target, name = form["does"], form["target"], _identifier(form["name"])
         arguments = tuple(read_value(one, nodes) for one in form["arguments"])

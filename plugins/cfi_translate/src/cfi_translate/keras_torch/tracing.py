@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from keras.src.backend.common import global_state
 from keras.src.backend.common.variables import Variable
 from keras.src.ops.function import Function
 
+from cfi_core.turns import Lock
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.keras_torch.laid import Laid
 
@@ -22,7 +22,7 @@ _BINARY = (
     *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"),
     *("ne", "lt", "le", "gt", "ge", "and", "or", "xor"),
 )
-_lock = threading.Lock()
+_lock = Lock()
 _tracing = 0
 _methods: dict[str, Any] = {}
 
@@ -115,7 +115,7 @@ def symbolic_arithmetic() -> Iterator[None]:
             methods = {f"__{one}__": vars(Variable)[f"__{one}__"] for one in _BINARY}
             _methods.update(methods)
             for name, method in methods.items():
-                setattr(Variable, name, _leaving_to_symbols(method))
+                setattr(Variable, name, _leave_to_symbols(method))
         _tracing += 1
     try:
         yield
@@ -127,7 +127,7 @@ def symbolic_arithmetic() -> Iterator[None]:
                     setattr(Variable, name, method)
 
 
-def _leaving_to_symbols(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _leave_to_symbols(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     @functools.wraps(method)
     def compute(variable: Any, other: Any) -> Any:
         return NotImplemented if isinstance(other, keras.KerasTensor) else method(variable, other)

@@ -52,7 +52,7 @@ class KerasWalk(LaidGraph):
         Raises:
             TranslationError: It names the layer or operation that cannot be converted.
         """
-        with operator.naming(LayerCall(model, "")):
+        with operator.name_refusals(LayerCall(model, "")):
             _check_types(model)
             function = graph_of(model)
             if function is not None:
@@ -138,7 +138,7 @@ class KerasWalk(LaidGraph):
             specs: What Keras says of its outputs; asked for if not given.
         """
         op = LayerCall(operation, path, specs)
-        with operator.naming(op):
+        with operator.name_refusals(op):
             require(not kwargs.get("training"), "it is called with training=True")
             if op.is_layer:
                 _check_types(operation)

@@ -281,7 +281,7 @@ class KerasBuilder:
         if wanted and all(one.known for one in wanted):
             return  # known; it is made where it is needed
         self._at = operation.name
-        with operator.naming(operation):
+        with operator.name_refusals(operation):
             for value in (*operation.operands, *operation.results):
                 require(value.dtype is None or str(value.dtype) in TYPES, f"it works on {value.dtype}")
             built = operator.convert(operation.kind, operation, self, *operation.inputs)

@@ -35,14 +35,14 @@ def call_with(
     """
     usual = getattr(layer, f"{what}_initializer")
 
-    def given(shape: Sequence[int], dtype: Any = None) -> Any:
+    def initialize(shape: Sequence[int], dtype: Any = None) -> Any:
         copy = _copy(kernel(), order)
         fits = tuple(shape) == copy.shape and dtype == str(copy.dtype)
         require(fits, f"its weights are {copy.dtype} {copy.shape} instead of {dtype} {tuple(shape)}")
         # The variable takes over the memory of the copy, which nobody else has.
         return tf.experimental.dlpack.from_dlpack(copy.__dlpack__()) if copy.size else copy
 
-    setattr(layer, f"{what}_initializer", given)
+    setattr(layer, f"{what}_initializer", initialize)
     try:
         made = layer(value)
     finally:

@@ -87,11 +87,11 @@ class TorchBuilder:
     def sizes(self, value: Value) -> list[Any]:
         """The shape of a value: numbers, and nodes for what follows the number of samples."""
 
-        def following(factor: int) -> fx.Node:
+        def multiply(factor: int) -> fx.Node:
             return self.samples() if factor == 1 else self.function(torch.mul, self.samples(), factor)
 
         sizes = enumerate(shape_of(value))
-        return [following(value.multiples.get(axis, 1)) if size is None else size for axis, size in sizes]
+        return [multiply(value.multiples.get(axis, 1)) if size is None else size for axis, size in sizes]
 
     # Calls
 

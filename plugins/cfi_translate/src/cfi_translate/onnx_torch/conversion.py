@@ -62,7 +62,7 @@ def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
 
 
 def _convert(operation: Operation, to: TorchBuilder) -> None:
-    with operator.naming(operation):
+    with operator.name_refusals(operation):
         _require_types(operation)
         originals = _give_signed_inputs(operation, to)
         result = operator.convert(operation.kind, operation, to, *operation.inputs)
@@ -74,7 +74,7 @@ def _convert(operation: Operation, to: TorchBuilder) -> None:
                 continue
             is_given = position < len(results) and results[position] is not None
             require(is_given, f"its output {position} is not supported")
-            to.put(made, _unsigned_again(operation, made, results[position], to))
+            to.put(made, _restore_unsigned(operation, made, results[position], to))
 
 
 def _require_types(operation: Operation) -> None:
@@ -98,7 +98,7 @@ def _give_signed_inputs(operation: Operation, to: TorchBuilder) -> dict[Value, f
     return originals
 
 
-def _unsigned_again(operation: Operation, value: Value, node: Any, to: TorchBuilder) -> fx.Node:
+def _restore_unsigned(operation: Operation, value: Value, node: Any, to: TorchBuilder) -> fx.Node:
     if operation.kind in _OWN_TYPES:
         return node
     if value.dtype in _WIDE:

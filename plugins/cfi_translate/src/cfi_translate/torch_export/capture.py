@@ -6,7 +6,6 @@ import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -20,15 +19,16 @@ from cfi_core.adapters import adapter_for
 from cfi_core.framework import flatten
 from cfi_core.registry import registry
 from cfi_core.silence import without_output
+from cfi_core.turns import Lock
 from cfi_translate.failures import failure
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.torch_export import attention_modules, normalization_modules
 from cfi_translate.translators import TORCH_EXPORT
-from cfi_translate.workarounds import quiet, unchanged_environment
+from cfi_translate.workarounds import keep_environment, quiet
 
 _WEIGHTS_LIMIT = 2**31
 # torch.export keeps its settings and its "exporting" mark in module globals.
-_exporting = RLock()
+_exporting = Lock()
 # It looks through all operators that there are.
 _rules_for_export = functools.cache(torch.export.default_decompositions)
 
@@ -196,7 +196,7 @@ def _isolate() -> Iterator[None]:
     with (
         quiet("torch"),
         without_output("stderr"),
-        unchanged_environment(),
+        keep_environment(),
         torch.random.fork_rng(devices=[]),
         torch.no_grad(),
     ):

@@ -134,7 +134,7 @@ class _GraphWalk:
         name = target.name().removeprefix("aten::")
         if name in operator:
             return _with_meta(operator.convert(name, op, self.to, *operands.values()), op.result)
-        with operator.naming(op):
+        with operator.name_refusals(op):
             parts = take_apart(node, target)
         known = dict(zip(parts.find_nodes(op="placeholder"), map(self.known.get, node.all_input_nodes), strict=True))
         return _with_meta(_GraphWalk(self.captured, parts, self.to, known, op).run(), op.result)

@@ -77,7 +77,7 @@ def binary(op: Operation, to: KerasBuilder, one: Value, other: Value) -> Tensor:
 
 
 @operator(*_MERGING)
-def merging(op: Operation, to: KerasBuilder, *given: Value) -> Tensor:
+def merge(op: Operation, to: KerasBuilder, *given: Value) -> Tensor:
     require_kinds("fiu", *given)
     layer, function = _MERGING[op.kind]
     operands, axes = to.align(given, rank_of(op.output))

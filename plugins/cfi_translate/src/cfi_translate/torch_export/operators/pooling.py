@@ -79,7 +79,7 @@ def adaptive_average_pooling(op: TorchOp, to: OnnxGraph, x: OnnxValue, size: Seq
     # Windows of different sizes: each result is a weighted sum of all pixels.
     matrix = np.ones((1, 1))
     for length, axis in zip(sizes, windows, strict=True):
-        matrix = np.kron(matrix, _averaging(length, axis))
+        matrix = np.kron(matrix, _mean_matrix(length, axis))
     mixed = to.node("MatMul", to.node("Reshape", x, [0, 0, -1]), torch.from_numpy(matrix).to(x.dtype))
     return to.node("Reshape", mixed, [0, 0, *size])
 
@@ -151,7 +151,7 @@ def _even(windows: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
     return (lengths.pop(), strides.pop()) if len(lengths) == len(strides) == 1 and 0 not in strides else None
 
 
-def _averaging(length: int, windows: Sequence[tuple[int, int]]) -> np.ndarray:
+def _mean_matrix(length: int, windows: Sequence[tuple[int, int]]) -> np.ndarray:
     matrix = np.zeros((length, len(windows)))
     for column, (start, end) in enumerate(windows):
         matrix[start:end, column] = 1 / (end - start)

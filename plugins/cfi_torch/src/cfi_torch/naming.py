@@ -1,0 +1,87 @@
+"""Modules whose inputs are given by name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from cfi_core.errors import InputError
+from cfi_core.framework import Parameters
+from cfi_torch.function import TorchFunction
+
+
+def parameters_of(model: nn.Module) -> Parameters:
+    """What the forward pass calls its inputs."""
+    if isinstance(model, torch.jit.ScriptModule):
+        names = tuple(one.name for one in model.forward.schema.arguments[1:])
+        return Parameters(names, frozenset())
+    return Parameters.of(model.function if isinstance(model, TorchFunction) else model.forward)
+
+
+def by_name(model: nn.Module, names: Sequence[str], constants: Mapping[str, Any]) -> nn.Module:
+    """The same module (parameters, submodules, buffers, hooks and mode are shared), called by keyword.
+
+    It is of a class derived from the module's own, whose forward pass takes one tensor for each name.
+
+    Raises:
+        InputError: Its forward pass takes other names, or cannot be called so.
+    """
+    known = parameters_of(model)
+    known.check(names, constants, f"{type(model).__name__}.forward")
+    if isinstance(model, TorchFunction):
+        return TorchFunction(_call_by_name(model.function, tuple(names), constants))
+    if isinstance(model, torch.jit.ScriptModule) or "forward" in vars(model):
+        what = "is scripted" if isinstance(model, torch.jit.ScriptModule) else "had its forward exchanged by hand"
+        order = ", ".join(known.names) or "one that you know"
+        raise InputError(
+            f"The {type(model).__name__} {what}, and cannot be called by name here. Pass a tuple; its order is {order}."
+        )
+    return view(model, _class_by_name(type(model), tuple(names), MappingProxyType(dict(constants))))
+
+
+def _class_by_name(kind: Any, names: tuple[str, ...], constants: Mapping[str, Any]) -> type[nn.Module]:
+    try:
+        return _known_class(kind, names, tuple(sorted(constants.items())))
+    except TypeError:  # a constant that cannot be hashed
+        return _new_class(kind, names, constants)
+
+
+@functools.lru_cache(maxsize=64)
+def _known_class(kind: Any, names: tuple[str, ...], constants: tuple[tuple[str, Any], ...]) -> type[nn.Module]:
+    """One class for the same names, so that a module is known again by its class."""
+    return _new_class(kind, names, dict(constants))
+
+
+def _new_class(kind: type[nn.Module], names: tuple[str, ...], constants: Mapping[str, Any]) -> type[nn.Module]:
+    def forward(self: nn.Module, *values: Any) -> Any:
+        return kind.forward(self, **dict(zip(names, values, strict=True)), **constants)
+
+    given = ", ".join([*names, *(f"{name}={value!r}" for name, value in constants.items())])
+    return derive(kind, forward, given)
+
+
+def derive(kind: type[nn.Module], forward: Callable[..., Any], how: str) -> type[nn.Module]:
+    """A class of modules with another forward pass; its name says how it is called, and it is known by its name."""
+    names = {"__module__": kind.__module__, "__qualname__": f"{kind.__qualname__}({how})", "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind,), {"forward": forward, **names})
+
+
+def view(model: nn.Module, kind: type[nn.Module]) -> nn.Module:
+    """The module as one of a class derived from its own: all that it holds is shared."""
+    seen: nn.Module = object.__new__(kind)
+    object.__setattr__(seen, "__dict__", model.__dict__)
+    return seen
+
+
+def _call_by_name(
+    function: Callable[..., Any], names: tuple[str, ...], constants: Mapping[str, Any]
+) -> Callable[..., Any]:
+    def call(*values: Any) -> Any:
+        return function(**dict(zip(names, values, strict=True)), **constants)
+
+    return call
