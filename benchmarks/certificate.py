@@ -1,8 +1,10 @@
-"""What certificates cost: python benchmarks/certificate.py [keras | torch] [pixels]
+"""What certificates cost: python benchmarks/certificate.py [keras | torch] [pixels] [calls]
 
 Integrated gradients of 20 steps on 4 images (96 pixels, if not told) over a conversion of ResNet-50: seconds of the run
 itself, of the certificate before it and of the comparison after it, in the first call and in later ones, whose inputs
-are new; as shares of the run. The best of three later calls.
+are new; as shares of the run. Besides, what else a call measures: the function check with the model's first pass, and
+the sum of the values. One line for each call, in seconds by the clock; the shares also in seconds of the processors,
+which other work on the machine changes less.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from time import perf_counter
+from collections.abc import Callable, Iterable
+from time import perf_counter, process_time
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+MEASURED = ("certificate", "layers", "comparison")
 PARTS = (
+    ("cfi_core.api", "check", "function"),
+    ("cfi_core.homecoming", "measure_completeness", "sum"),
     ("cfi_core.translation.conversion", "_certify", "certificate"),
     ("cfi_core.translation.conversion", "find_layers", "layers"),
     ("cfi_core.api", "confirm_run", "comparison"),
@@ -24,17 +29,21 @@ PARTS = (
 )
 
 
-def watch(spent: dict[str, float]) -> None:
+CLOCKS = (perf_counter, process_time)
+
+
+def watch(spent: dict[str, list[float]]) -> None:
     """Counts the seconds that the parts of a call take; those that the tree at hand does not have, not."""
     from importlib import import_module
 
     def timed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            start = perf_counter()
+            start = [clock() for clock in CLOCKS]
             try:
                 return function(*args, **kwargs)
             finally:
-                spent[name] = spent.get(name, 0.0) + perf_counter() - start
+                taken = [clock() - before for clock, before in zip(CLOCKS, start, strict=True)]
+                spent[name] = [one + more for one, more in zip(spent.get(name, (0.0, 0.0)), taken, strict=True)]
 
         return call
 
@@ -44,7 +53,13 @@ def watch(spent: dict[str, float]) -> None:
             setattr(found, name, timed(getattr(found, name), part))
 
 
-def main(side: str = "keras", size: str = "96") -> None:
+def share(spent: dict[str, list[float]], parts: Iterable[str]) -> str:
+    """Of the run, by either clock."""
+    both = [sum(spent[part][i] for part in parts if part in spent) / spent["run"][i] for i in range(len(CLOCKS))]
+    return " / ".join(format(one, ".2f") for one in both)
+
+
+def main(side: str = "keras", size: str = "96", count: str = "9") -> None:
     """Prints one line for each call."""
     from cfi_core.coexistence import load_safely
 
@@ -57,7 +72,7 @@ def main(side: str = "keras", size: str = "96") -> None:
     import cfi_core as cfi
 
     warnings.simplefilter("ignore")
-    pixels, spent = int(size), dict[str, float]()
+    pixels, spent = int(size), dict[str, list[float]]()
     watch(spent)
     generator = np.random.default_rng(0)
     if side == "keras":
@@ -69,18 +84,16 @@ def main(side: str = "keras", size: str = "96") -> None:
         model = torchvision.models.resnet50(weights=None).eval()
         shape, how = (4, 3, pixels, pixels), ("smooth_grad", "tf-keras-vis", {"exec_args": {"smooth_samples": 20}})
     method, toolset, arguments = how
-    calls = []
-    for _ in range(4):
+    for call in range(1, int(count) + 1):
         spent.clear()
-        images = generator.normal(size=shape).astype(np.float32)
-        cfi.attribute(model, method, toolset, inputs=images, target=1, translator="conversion", seed=0, **arguments)
-        calls.append(dict(spent))
-    later = min(calls[1:], key=lambda one: sum(one.values()))
-    for name, call in (("first call", calls[0]), ("later call", later)):
-        run = call["run"]
-        parts = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in sorted(call.items()))
-        checks = sum(seconds for part, seconds in call.items() if part != "run")
-        print(f"{name}: {parts}; certificate, layers and comparison {checks / run:.2f} of the run")
+        images, verdict = generator.normal(size=shape).astype(np.float32), ""
+        try:
+            cfi.attribute(model, method, toolset, inputs=images, target=1, translator="conversion", seed=0, **arguments)
+        except cfi.UnfaithfulTranslationError:
+            verdict = " (refused)"
+        parts = ", ".join(f"{part} {seconds:.2f} s" for part, (seconds, _) in sorted(spent.items()))
+        shares = f"certificate {share(spent, MEASURED)} of the run, all {share(spent, {*spent} - {'run'})}"
+        print(f"call {call}: {parts}; {shares}{verdict}", flush=True)
 
 
 if __name__ == "__main__":

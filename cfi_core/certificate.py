@@ -8,7 +8,7 @@ is a fault. `docs/certificates.md` tells the rule, the constants below are its n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
@@ -56,6 +56,9 @@ MOST_ROUNDING = Apart(outputs=1e-3, columns=np.inf, gradients=0.25)
 FLOOR_FACTOR = 5.0  # times the rounding that was measured: two models, each with rounding of its own, at other samples
 CONSTANTS = 0.02  # share of the original's own rounding that comes from constants which a translation keeps in float32
 DRAWS = 12  # at the most, of inputs next to the given ones, where rounding at these does not explain a difference
+IN_ROUNDS = (3, 3, DRAWS - 6)  # draws that go through the original together, where they may: one of each size first
+AT_EDGES = 8  # draws that show what units at their edges do, of the original alone
+ENOUGH_FEATURES = 10 * DRAWS  # of a sample, for moves of its gradient at so many draws to explain nothing by chance
 ROUNDING = 5e-6  # by so much inputs next to each other move the outputs: what rounding does in deep float32 networks
 TRIED_STEPS = 16.0  # by which they are moved to see how far that moves the outputs
 MOST_STEPS = 256.0  # units in the last place by which inputs are moved at the most to do so
@@ -189,10 +192,11 @@ class Certificate:
         return "\n".join([str(self), *table, self._resolution()])
 
     def _resolution(self) -> str:
-        seen = RESOLUTION.larger(self.floor.times(FLOOR_FACTOR))
+        seen, layers = RESOLUTION.larger(self.floor.times(FLOOR_FACTOR)), "" if self.layers_total else "layers; "
         return (
             f"not seen: differences of outputs up to {seen.outputs:.0e}, of one column of them up to "
-            f"{seen.columns:.0e}, of input gradients up to {seen.gradients:.0e}; and samples unlike those measured"
+            f"{seen.columns:.0e}, of input gradients up to {seen.gradients:.0e}; {layers}"
+            f"and samples unlike those measured"
         )
 
 
@@ -203,7 +207,13 @@ def _largest_of(measurements: Sequence[Measurement], verb: str) -> str:
 
 
 def certify(
-    original: Side, translated: Side, arrays: Arrays, seed: int = 0, outputs: Arrays | None = None
+    original: Side,
+    translated: Side,
+    arrays: Arrays,
+    seed: int = 0,
+    outputs: Arrays | None = None,
+    *,
+    by_sample: bool = False,
 ) -> Certificate:
     """Compares two models.
 
@@ -213,12 +223,13 @@ def certify(
         arrays: The user's inputs, sample axis first, in the user's axes.
         seed: Seeds the random inputs and the random combination of outputs.
         outputs: What the original gives for the inputs, if it is known.
+        by_sample: Whether the original is known to be a function of each sample alone.
 
     Returns:
         The certificate, with no counts of layers.
     """
     generator = np.random.default_rng(seed)
-    pair = Pair((original, translated), [array[:1] for array in arrays])
+    pair = Pair((original, translated), [array[:1] for array in arrays], by_sample=by_sample)
     if outputs is not None:
         pair.known.append((original, arrays, outputs))
     # A model may take a fixed number of samples.
@@ -227,15 +238,20 @@ def certify(
     sets = {_YOURS: arrays} | ({} if noise is None else {_RANDOM: noise})
     sizes = measure_sizes(pair, list(sets.values()))
     judged: list[Certificate] = []
-    for label, samples in sets.items():
-        compared = _compare(pair, samples, label, sizes, generator)
+    for compared in _compare_each(pair, sets, sizes, generator):
         judged.append(_judge(compared, judged[-1] if judged else Certificate(()), generator))
     note = "not compared on random inputs, which the original itself does not take"
     return replace(_join(judged, () if noise is not None else (note,)), sizes=sizes)
 
 
 def certify_again(
-    original: Side, translated: Side, arrays: Arrays, outputs: Arrays, earlier: Certificate
+    original: Side,
+    translated: Side,
+    arrays: Arrays,
+    outputs: Arrays,
+    earlier: Certificate,
+    *,
+    by_sample: bool = False,
 ) -> Certificate:
     """Compares the outputs of two models that were compared before, on other inputs.
 
@@ -247,11 +263,12 @@ def certify_again(
         arrays: The user's inputs, sample axis first, in the user's axes.
         outputs: What the original gives for them.
         earlier: Of the same two models on other inputs, faithful.
+        by_sample: Whether the original is known to be a function of each sample alone.
 
     Returns:
         The earlier certificate, with these measurements in the place of those on the user's inputs then.
     """
-    pair = Pair((original, translated), [array[:1] for array in arrays])
+    pair = Pair((original, translated), [array[:1] for array in arrays], by_sample=by_sample)
     results = (Results(outputs), pair.run(1, arrays))
     sizes = Sizes.measure([outputs], [outputs], arrays).larger(earlier.sizes)
     compared = _Comparison(pair, _YOURS, arrays, results, sizes)
@@ -453,6 +470,8 @@ def _judge(
         return replace(certificate, faults=_faults(compared, far, MOST, _own_rounding(compared)))
     if not compared.apart.beyond(_allowance(known.floor)):
         return certificate
+    if explained := _judge_at_edges(certificate, compared, generator):
+        return explained
     if in_run:
         return _judge_by_moving(certificate, compared, IN_SINGLE if known.in_single else RESOLUTION, MOST, generator)
     with suppress(Exception):  # models and devices may refuse another type in any way and at any point
@@ -483,12 +502,13 @@ def _judge_in_double(certificate: Certificate, compared: _Comparison) -> Certifi
         TypeError: A model has no copy in double precision, or one that is not the model: its outputs are others than
             rounding explains. What else the models raise passes.
     """
-    pair, (samples, cotangents) = compared.pair, compared.most_different
+    pair, places = compared.pair, compared.most_different
+    samples, cotangents = compared.samples_at(places)
     precise = pair.in_double
     exact, other = (precise.run(which, samples, cotangents, recorded_alone=True) for which in (0, 1))
     if any(output.dtype != np.float64 for output in (*exact.outputs, *other.outputs)):
         raise TypeError("a copy does not compute in double precision")
-    singles = (pair.run(which, samples, cotangents, recorded_alone=True) for which in (0, 1))
+    singles = (compared.recorded_at(which, places, samples, cotangents) for which in (0, 1))
     own, others = (apart(exact, single, compared.sizes) for single in singles)
     if own.beyond(MOST_ROUNDING) or others.beyond(MOST):
         raise TypeError("the copy in double precision computes something else")
@@ -501,6 +521,28 @@ def _judge_in_double(certificate: Certificate, compared: _Comparison) -> Certifi
         floor=certificate.floor.larger(own),
         gradient_floor=own.gradients if exact.gradients is not None else None,
     )
+
+
+def _judge_at_edges(
+    certificate: Certificate, compared: _Comparison, generator: np.random.Generator
+) -> Certificate | None:
+    """Faithful, where all that differs are gradients at a few samples with units at their edges; None if there is more.
+
+    That takes one pass of the original, where copies in double precision take the time of many.
+    """
+    places, others = compared.different, replace(compared.apart, gradients=0.0)
+    if not compared.pair.by_sample or others.beyond(RESOLUTION) or 2 * len(places) > len(compared.with_gradients):
+        return None
+    with suppress(Exception):  # it may take a certain number of samples only
+        nearby = _Neighbourhood(compared, places, in_double=False)
+        if nearby.look_for_edges(generator) <= RESOLUTION.gradients:
+            return _explained_nearby(certificate, compared)
+    return None
+
+
+def _explained_nearby(certificate: Certificate, compared: _Comparison) -> Certificate:
+    note = f"input gradients on {compared.label} are what yours are right next to them"
+    return replace(certificate, notes=(*certificate.notes, note))
 
 
 def _judge_by_moving(
@@ -517,12 +559,14 @@ def _judge_by_moving(
                 because = " in single precision, by your model's rounding"
                 return replace(certificate, faults=_faults(compared, always, _allowance(next_to.own), because))
             certificate = replace(certificate, floor=certificate.floor.larger(next_to.floor))
-            if compared.results[0].gradients is not None:
+            if compared.results[0].gradients is not None and certificate.floor.gradients > 0:
                 certificate = replace(certificate, gradient_floor=certificate.floor.gradients)
             allowed = allowed.larger(next_to.floor.times(FLOOR_FACTOR)).smaller(most)
             nearest = replace(compared.apart, gradients=min(compared.apart.gradients, next_to.nearest))
             if not nearest.beyond(allowed):
-                return certificate
+                if not compared.apart.beyond(allowed):
+                    return certificate
+                return _explained_nearby(certificate, compared)
     because = "" if certificate.gradient_floor is None else f", rounding floor {certificate.gradient_floor:.1e}"
     return replace(certificate, faults=_faults(compared, compared.apart.beyond(allowed), allowed, because))
 
@@ -539,7 +583,7 @@ def _faults(compared: _Comparison, names: Sequence[str], allowed: Apart, because
 def _own_rounding(compared: _Comparison) -> str:
     """What outputs that are far apart have to do with the original's own rounding."""
     with suppress(Exception):  # models and devices may refuse another type in any way
-        samples, _ = compared.most_different
+        samples, _ = compared.samples_at(compared.most_different)
         own = relative_difference(
             compared.pair.in_double.models[0].outputs(samples), compared.pair.models[0].outputs(samples)
         )
@@ -585,16 +629,14 @@ class _Comparison:
         )
 
     @property
-    def of_gradients(self) -> tuple[list[np.ndarray], list[np.ndarray | None] | None]:
-        """The samples that gradients were taken of (the first ones, if none were), with their cotangents."""
+    def with_gradients(self) -> range:
+        """Positions of the samples that gradients were taken of; of the first ones, if none were."""
         gradients = self.results[0].gradients
-        places = range(len(gradients[0]) if gradients else min(GRADIENT_SAMPLES, len(self.samples[0])))
-        cotangents = None if self.cotangents is None else take(self.cotangents, places)
-        return [array[places] for array in self.samples], cotangents
+        return range(len(gradients[0]) if gradients else min(GRADIENT_SAMPLES, len(self.samples[0])))
 
     @property
-    def most_different(self) -> tuple[list[np.ndarray], list[np.ndarray | None] | None]:
-        """The samples that differ most, by outputs and by gradients, as both precisions hold them; their cotangents."""
+    def most_different(self) -> list[int]:
+        """Positions of the samples that differ most, by outputs and by gradients."""
         chosen: set[int] = set()
         for given in ([one.outputs for one in self.results], [one.gradients for one in self.results]):
             if given[0] is None or given[1] is None:
@@ -604,9 +646,35 @@ class _Comparison:
                 for a, b in zip(*given, strict=True)
             ]
             chosen.update(np.argsort(np.max(distances, axis=0))[-CHOSEN:].tolist())  # NaN comes last
-        places = sorted(chosen)
+        return sorted(chosen)
+
+    @property
+    def different(self) -> Sequence[int]:
+        """Positions of the samples whose gradients differ; of all, where it is not gradients alone that do."""
+        theirs, sizes = self.results[1].gradients, self.sizes.inputs
+        gradients = self.results[0].gradients
+        if not gradients or not theirs or replace(self.apart, gradients=0.0).beyond(RESOLUTION):
+            return self.with_gradients
+        alone = (
+            [[one[place : place + 1] for one in each] for each in (gradients, theirs)] for place in self.with_gradients
+        )
+        apart = [gradient_difference(one, other, sizes) for one, other in alone]
+        return [place for place, one in enumerate(apart) if not one <= RESOLUTION.gradients] or self.with_gradients
+
+    def samples_at(self, places: Sequence[int]) -> tuple[list[np.ndarray], list[np.ndarray | None] | None]:
+        """Some samples, as both precisions hold them, with their cotangents."""
         cotangents = None if self.cotangents is None else take(self.cotangents, places)
         return to_double([array[places] for array in self.samples]), cotangents
+
+    def recorded_at(
+        self, which: int, places: Sequence[int], samples: Arrays, cotangents: Sequence[np.ndarray | None] | None
+    ) -> Results:
+        """What one of the models gives for some samples in passes that record gradients, run again if not known."""
+        results, is_known = self.results[which], all(place in self.with_gradients for place in places)
+        is_same = all(map(np.array_equal, samples, ([array[places] for array in self.samples])))
+        if results.recorded is None or not (is_known and is_same):
+            return self.pair.run(which, samples, cotangents, recorded_alone=True)
+        return replace(results, outputs=results.recorded).take(places)
 
 
 def _largest(one: np.ndarray, other: np.ndarray) -> float:
@@ -617,9 +685,9 @@ def _largest(one: np.ndarray, other: np.ndarray) -> float:
 
 def measure_sizes(pair: Pair, sets: Sequence[Arrays]) -> Sizes:
     """Of the original's outputs for several sets of samples together; of inputs those of the first set."""
-    outputs = [pair.outputs(pair.models[0], samples) for samples in sets]
+    outputs = pair.outputs_each(pair.models[0], sets)
     is_cut = pair.heads is not pair.models
-    recorded = [pair.outputs(pair.heads[0], samples) for samples in sets] if is_cut else outputs
+    recorded = pair.outputs_each(pair.heads[0], sets) if is_cut else outputs
     return Sizes.measure(outputs, recorded, sets[0])
 
 
@@ -633,28 +701,48 @@ def _compare(
     gradients: bool = True,
     all_gradients: bool = False,
 ) -> _Comparison:
-    first = list(arrays) if all_gradients else [array[:GRADIENT_SAMPLES] for array in arrays]
-    whole = [pair.run(which, arrays) for which in (0, 1)]
-    compared = _Comparison(pair, label, arrays, (whole[0], whole[1]), sizes)
-    if not gradients:
-        return replace(compared, notes=("input gradients not compared (the method needs none)",))
-    shapes, others = ([output.shape for output in one.outputs] for one in whole)
-    if shapes != others:
-        return replace(compared, notes=(f"outputs have shapes {others} instead of {shapes}",))
-    if compared.apart.beyond(MOST):
-        return compared
-    recorded = pair.outputs(pair.heads[0], arrays)
-    cotangents = sizes.draw(recorded, generator)
-    given = first, [one[: len(first[0])] for one in cotangents]
+    """On one set of samples; gradients of the first ones, if not of all."""
+    if gradients:
+        most = len(arrays[0]) if all_gradients else GRADIENT_SAMPLES
+        return _compare_each(pair, {label: arrays}, sizes, generator, most)[0]
+    note = "input gradients not compared (the method needs none)"
+    return replace(_compare_outputs(pair, arrays, label, sizes), notes=(note,))
+
+
+def _compare_each(
+    pair: Pair, sets: Mapping[str, Arrays], sizes: Sizes, generator: np.random.Generator, most: int = GRADIENT_SAMPLES
+) -> list[_Comparison]:
+    """On several sets of samples, with the gradients of the first of each, as far as their outputs are alike."""
+    compared = [_compare_outputs(pair, samples, label, sizes) for label, samples in sets.items()]
+    alike = [one for one in compared if not one.notes and not one.apart.beyond(MOST)]
+    samples = [one.samples for one in alike]
+    cotangents = [sizes.draw(pair.outputs(pair.heads[0], one), generator) for one in samples]
+    firsts, given = ([[array[:most] for array in each] for each in several] for several in (samples, cotangents))
     try:
-        found, other = (pair.heads[which].gradients(*given) for which in (0, 1))
+        passes = [pair.run_each(which, firsts, given) for which in (0, 1)]
     except NoGradientError as error:
-        return replace(compared, notes=(f"input gradients not compared ({error})",))
-    if not found[1] or len(found[1]) != len(other[1]):
+        note = f"input gradients not compared ({error})"
+        return [replace(one, notes=(note,)) if one in alike else one for one in compared]
+    known = {id(one): each for one, *each in zip(alike, *passes, cotangents, strict=True)}
+    return [_with_gradients(one, *known[id(one)]) if id(one) in known else one for one in compared]
+
+
+def _compare_outputs(pair: Pair, arrays: Arrays, label: str, sizes: Sizes) -> _Comparison:
+    results = (pair.run(0, arrays), pair.run(1, arrays))
+    shapes, others = ([output.shape for output in one.outputs] for one in results)
+    notes = (f"outputs have shapes {others} instead of {shapes}",) if shapes != others else ()
+    return _Comparison(pair, label, arrays, results, sizes, notes=notes)
+
+
+def _with_gradients(compared: _Comparison, found: Results, other: Results, cotangents: Arrays) -> _Comparison:
+    """The same with what passes that record gradients gave, if there are any gradients."""
+    if not found.gradients or len(found.gradients) != len(other.gradients or ()):
         return compared
-    results = (Results(whole[0].outputs, *found), Results(whole[1].outputs, *other))
-    vanish = () if any(part.any() for part in found[1]) else (f"the input gradient vanishes on {label}",)
-    return replace(compared, results=results, cotangents=cotangents, notes=vanish)
+    outputs = (one.outputs for one in compared.results)
+    one, two = (replace(passed, outputs=own) for passed, own in zip((found, other), outputs, strict=True))
+    is_zero = not any(part.any() for part in found.gradients)
+    notes = (f"the input gradient vanishes on {compared.label}",) if is_zero else ()
+    return replace(compared, results=(one, two), cotangents=cotangents, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -683,30 +771,138 @@ def _move_next_to(compared: _Comparison, generator: np.random.Generator, *, in_d
     where it is everywhere, the original moves next to the samples, and the models are apart there as well. A fault does
     neither; and what the translated model does everywhere and the original nowhere, which double precision tells, is
     one of single precision.
+
+    Of a function of each sample alone those samples are moved that differ, and several times in one pass.
     """
-    pair, (given, cotangents) = compared.pair, compared.of_gradients
-    samples = given if pair.models[0].unit < SINGLE_UNIT else [_as_single(one) for one in given]
-    steps, here = _steps(pair.models[0], samples, generator), pair.run(0, samples, cotangents, recorded_alone=True)
-    found = _NextTo(always=compared.apart if in_double else NO_ROUNDING)
-    theirs, best = compared.results[1].gradients, here.gradients
-    for draw in range(DRAWS):
-        # From one unit on: a single switch shows nearby, and farther away where all of them do.
-        near = move(samples, steps ** (draw % 3 / 2), generator)
-        near = to_double(near) if in_double else near
-        moved, other = (pair.run(which, near, cotangents, recorded_alone=True) for which in (0, 1))
-        least = apart(here, moved, compared.sizes).smaller(apart(moved, other, compared.sizes))
-        found = replace(found, floor=found.floor.larger(least))
-        if theirs is not None and best is not None and moved.gradients is not None:
-            best = _nearer(theirs, best, moved.gradients)
-            found = replace(found, nearest=gradient_difference(best, theirs, compared.sizes.inputs))
-        if in_double:
-            exact = pair.in_double.run(0, near, cotangents, recorded_alone=True)
-            mine, its = (apart(exact, single, compared.sizes) for single in (moved, other))
+    if compared.pair.by_sample:
+        with suppress(Exception):  # it may take a certain number of samples only
+            return _Neighbourhood(compared, compared.different, in_double).look(IN_ROUNDS, generator)
+    return _Neighbourhood(compared, compared.with_gradients, in_double).look((1,) * DRAWS, generator)
+
+
+@dataclass(frozen=True, eq=False)
+class _Neighbourhood:
+    """The samples that are moved, and what the models give for all of them."""
+
+    compared: _Comparison
+    places: Sequence[int]
+    in_double: bool
+
+    def look_for_edges(self, generator: np.random.Generator) -> float:
+        """How far the translated model's gradients are from what a few draws close to the samples explain."""
+        steps = self._steps(generator)
+        near = [move(self.samples, steps ** (draw % 2 / 2), generator) for draw in range(AT_EDGES)]
+        ours = self.compared.pair.run_each(0, near, [self.cotangents] * AT_EDGES)
+        return self._nearest([self.here.put(self.places, one).gradients or () for one in ours])
+
+    def look(self, rounds: Sequence[int], generator: np.random.Generator) -> _NextTo:
+        """Moves the samples, in rounds of so many draws, until that explains how far the models are apart."""
+        found, draw = _NextTo(always=self.compared.apart if self.in_double else NO_ROUNDING), 0
+        steps, moved = self._steps(generator), list[Arrays]()
+        for draws in rounds:
+            # From one unit on: a single switch shows nearby, and farther away where all of them do.
+            powers = [(draw + one) % 3 / 2 for one in range(draws)]
+            near = [move(self.samples, steps**power, generator) for power in powers]
+            near, draw = [*map(to_double, near)] if self.in_double else near, draw + draws
+            ours = self.compared.pair.run_each(0, near, [self.cotangents] * draws)
+            moved += [self.here.put(self.places, one).gradients or () for one in ours]
+            found = replace(found, nearest=self._nearest(moved))
+            # What the translated model does next to the samples counts where the original alone does not explain it.
+            found = self._compare(near, ours, found) if self.in_double or self._is_beyond(found) else found
+            if not self._is_beyond(found):
+                break
+        return found
+
+    def _is_beyond(self, found: _NextTo) -> bool:
+        yet = replace(self.compared.apart, gradients=min(self.compared.apart.gradients, found.nearest))
+        return bool(yet.beyond(_allowance(found.floor)) or found.always.beyond(_allowance(found.own)))
+
+    def _compare(self, near: Sequence[Arrays], ours: Sequence[Results], found: _NextTo) -> _NextTo:
+        """What both models say besides, of which the original's results are known."""
+        pair, sizes, cotangents = self.compared.pair, self.compared.sizes, [self.cotangents] * len(near)
+        theirs = pair.run_each(1, near, cotangents)
+        for moved, other in zip(ours, theirs, strict=True):
+            one, two = self.here.put(self.places, moved), self.there.put(self.places, other)
+            least = apart(self.here, one, sizes).smaller(apart(one, two, sizes))
+            found = replace(found, floor=found.floor.larger(least))
+        exact = pair.in_double.run_each(0, near, cotangents) if self.in_double else ()
+        for precise, moved, other in zip(exact, ours, theirs, strict=False):
+            mine, its = (apart(precise, single, sizes) for single in (moved, other))
             found = replace(found, own=found.own.larger(mine), always=found.always.smaller(its))
-        apart_yet = replace(compared.apart, gradients=min(compared.apart.gradients, found.nearest))
-        if not (apart_yet.beyond(_allowance(found.floor)) or found.always.beyond(_allowance(found.own))):
-            break
-    return found
+        return found
+
+    def _nearest(self, moved: Sequence[Arrays]) -> float:
+        """How far the translated model's gradients are from the nearest that the original's rounding explains."""
+        theirs, best = self.compared.results[1].gradients, self.here.gradients
+        if theirs is None or best is None:
+            return float("inf")
+        for one in (*moved, _combine(theirs, best, moved, self.places)):
+            best = _nearer(theirs, best, one)
+        return gradient_difference(best, theirs, self.compared.sizes.inputs)
+
+    def _steps(self, generator: np.random.Generator) -> float:
+        """By how many units in the last place inputs are moved to move the outputs by what rounding does.
+
+        Rounding happens in every layer, and moving the inputs stands for all of it.
+        """
+        outputs = self.compared.results[0].take(self.places).outputs
+        near = self.compared.pair.run(0, move(self.samples, TRIED_STEPS, generator)).outputs
+        moved = relative_difference(outputs, near)
+        return float(np.clip(TRIED_STEPS * ROUNDING / max(moved, np.finfo(float).tiny), 1.0, MOST_STEPS))
+
+    @cached_property
+    def samples(self) -> list[np.ndarray]:
+        """Those that are moved."""
+        samples = [array[self.places] for array in self.compared.samples]
+        return samples if self.compared.pair.models[0].unit < SINGLE_UNIT else [_as_single(one) for one in samples]
+
+    @cached_property
+    def cotangents(self) -> list[np.ndarray | None] | None:
+        """Of those that are moved."""
+        given = self.compared.cotangents
+        return None if given is None else take(given, self.places)
+
+    @cached_property
+    def here(self) -> Results:
+        """What the original gives for the samples, unmoved, in passes that record gradients."""
+        return self._recorded(0)
+
+    @cached_property
+    def there(self) -> Results:
+        """What the translated model gives for them."""
+        return self._recorded(1)
+
+    def _recorded(self, which: int) -> Results:
+        results, places = self.compared.results[which], self.compared.with_gradients
+        recorded = results.outputs if results.recorded is None else results.recorded
+        return replace(results, outputs=recorded).take(places)
+
+
+def _combine(theirs: Arrays, here: Arrays, moved: Sequence[Arrays], places: Sequence[int]) -> list[np.ndarray]:
+    """The original's gradients with that combination of their moves which is nearest to the translated model's.
+
+    Every unit at its edge adds what it does by itself, so what several do is a sum of moves of which each shows some.
+    For few features any difference would be one; and it is no sum of more than the factor that any floor has.
+    """
+    best = [np.array(one) for one in here]
+    norms = [np.linalg.norm(one) or 1.0 for one in here]
+    for place in places:
+        base, goal, *others = (
+            np.concatenate([one[place].ravel() / norm for one, norm in zip(each, norms, strict=True)]).astype(
+                np.float64
+            )
+            for each in (here, theirs, *moved)
+        )
+        if len(base) < ENOUGH_FEATURES or not np.isfinite([base, goal, *others]).all():
+            continue
+        moves = np.array(others) - base
+        slack = (RESOLUTION.gradients * np.linalg.norm(base)) ** 2 or 1.0
+        shares = np.linalg.solve(moves @ moves.T + slack * np.eye(len(moves)), moves @ (goal - base))
+        shares *= min(1.0, FLOOR_FACTOR / max(np.abs(shares).sum(), 1.0))
+        parts = np.split(base + shares @ moves, np.cumsum([one[place].size for one in here])[:-1])
+        for one, part, norm in zip(best, parts, norms, strict=True):
+            one[place] = (part * norm).reshape(one[place].shape)
+    return best
 
 
 def _nearer(gradients: Arrays, one: Arrays, other: Arrays) -> list[np.ndarray]:
@@ -720,16 +916,6 @@ def _nearer(gradients: Arrays, one: Arrays, other: Arrays) -> list[np.ndarray]:
     ]
     is_nearer = distances[1] < distances[0]
     return [np.where(is_nearer.reshape(-1, *(1,) * (a.ndim - 1)), b, a) for a, b in zip(one, other, strict=True)]
-
-
-def _steps(original: Side, samples: Arrays, generator: np.random.Generator) -> float:
-    """By how many units in the last place inputs are moved to move the outputs by what rounding does.
-
-    Rounding happens in every layer, and moving the inputs stands for all of it.
-    """
-    outputs = original.outputs(samples)
-    moved = relative_difference(outputs, original.outputs(move(samples, TRIED_STEPS, generator)))
-    return float(np.clip(TRIED_STEPS * ROUNDING / max(moved, np.finfo(float).tiny), 1.0, MOST_STEPS))
 
 
 def _as_single(array: np.ndarray) -> np.ndarray:

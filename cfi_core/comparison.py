@@ -8,6 +8,7 @@ feature has (what gradient times input shows), so that nothing large hides what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -28,17 +29,23 @@ class Side:
     model: Any
     input_axes: tuple[Permutation, ...] = ()
     output_axes: tuple[Permutation, ...] = ()
+    compiled: Any = None  # stands for the model in passes, where there is one
 
     def without_softmax(self, arrays: Arrays) -> Side | None:
         """The same without a final softmax; None if there is none."""
         model = self.adapter.without_softmax(self.adapter.twin(self.model), self.tensors(arrays))
-        return None if model is None else replace(self, model=model)
+        return None if model is None else replace(self, model=model, compiled=None)
 
     @cached_property
     def in_double(self) -> Side | None:
         """A copy in double precision, made when it is first asked for; None if there is no such model."""
         model = self.adapter.in_double(self.model)
-        return None if model is None else replace(self, model=model)
+        return None if model is None else replace(self, model=model, compiled=None)
+
+    @property
+    def runs(self) -> Any:
+        """What is run: the model, or what stands for it."""
+        return self.model if self.compiled is None else self.compiled
 
     @property
     def first(self) -> int:
@@ -56,7 +63,7 @@ class Side:
 
     def outputs(self, arrays: Arrays) -> list[np.ndarray]:
         """Outputs for inputs in the user's axes, in the user's axes."""
-        return self.at_home(flatten(self.adapter.outputs(self.model, self.tensors(arrays))))
+        return self.at_home(flatten(self.adapter.outputs(self.runs, self.tensors(arrays))))
 
     def gradients(
         self, arrays: Arrays, cotangents: Sequence[np.ndarray | None]
@@ -67,7 +74,7 @@ class Side:
         """
         pairs = enumerate(cotangents)
         turned = [None if one is None else permute(one, permutation_at(self.output_axes, i)) for i, one in pairs]
-        outputs, found = self.adapter.vjp(self.model, self.tensors(arrays), turned)
+        outputs, found = self.adapter.vjp(self.runs, self.tensors(arrays), turned)
         gradients = [
             unpermute(one, permutation_at(self.input_axes, i)) for i, one in enumerate(found) if one is not None
         ]
@@ -216,6 +223,40 @@ class Results:
     recorded: Arrays | None = None
     gradients: Arrays | None = None
 
+    def split(self, counts: Sequence[int]) -> list[Results]:
+        """The same for each set of samples, of which there are so many.
+
+        Raises:
+            ValueError: The model gives something else than a row for each sample.
+        """
+        ends = [0, *np.cumsum(counts)]
+        arrays = [*self.outputs, *(self.recorded or ()), *(self.gradients or ())]
+        if any(one.shape[:1] != (ends[-1],) for one in arrays):
+            raise ValueError("not a row for each sample")
+        return [self.take(range(*ends[i : i + 2])) for i in range(len(counts))]
+
+    def take(self, places: Sequence[int]) -> Results:
+        """Some rows."""
+        parts = (self.outputs, self.recorded, self.gradients)
+        outputs, recorded, gradients = (None if one is None else [each[places] for each in one] for one in parts)
+        assert outputs is not None
+        return Results(outputs, recorded, gradients)
+
+    def put(self, places: Sequence[int], rows: Results) -> Results:
+        """The same with other rows at these places."""
+
+        def mixed(ours: Arrays | None, theirs: Arrays | None) -> list[np.ndarray] | None:
+            if ours is None or theirs is None:
+                return None
+            made = [np.array(one) for one in ours]
+            for one, other in zip(made, theirs, strict=True):
+                one[places] = other
+            return made
+
+        outputs = mixed(self.outputs, rows.outputs)
+        assert outputs is not None
+        return Results(outputs, mixed(self.recorded, rows.recorded), mixed(self.gradients, rows.gradients))
+
 
 @dataclass(frozen=True)
 class Apart:
@@ -316,12 +357,15 @@ class Pair:
         example: One sample that they take; without it a softmax stays where it is.
         asked: Positions of the outputs that count; None for all.
         taken: Positions of the gradients that count, among all that the sides give; None for all.
+        by_sample: Whether the original is known to be a function of each sample alone: several sets of samples may go
+            through it in one pass.
     """
 
     models: tuple[Side, Side]
     example: Arrays = ()
     asked: tuple[int, ...] | None = None
     taken: tuple[int, ...] | None = None
+    by_sample: bool = False
     known: list[tuple[Side, Arrays, Arrays]] = field(default_factory=list)  # outputs of a model for some inputs
 
     @cached_property
@@ -378,12 +422,45 @@ class Pair:
         self.known.append((side, arrays, side.outputs(arrays)))
         return self.known[-1][2]
 
+    def run_each(
+        self, which: int, sets: Sequence[Arrays], cotangents: Sequence[Sequence[np.ndarray | None] | None]
+    ) -> list[Results]:
+        """Like `run` for several sets of samples, of the passes that record gradients; in one pass where it may be.
+
+        Raises:
+            NoGradientError: It has none.
+        """
+        if which == 0 and self.by_sample and len(sets) > 1:
+            # A model may take a certain number of samples only, or fail on more in any way.
+            with suppress(Exception):
+                given = [one for one in cotangents if one is not None]
+                joint = _concatenate(given) if given else None
+                whole = self.run(which, _concatenate(sets), joint, recorded_alone=True)
+                return whole.split([len(arrays[0]) for arrays in sets])
+        pairs = zip(sets, cotangents, strict=True)
+        return [self.run(which, arrays, given, recorded_alone=True) for arrays, given in pairs]
+
+    def outputs_each(self, side: Side, sets: Sequence[Arrays]) -> list[Arrays]:
+        """Like `outputs` of the original (or its head) for several sets of samples; in one pass where it may be."""
+        unknown = [arrays for arrays in sets if not any(of is side and one is arrays for of, one, _ in self.known)]
+        if self.by_sample and len(unknown) > 1:
+            with suppress(Exception):
+                whole = Results(side.outputs(_concatenate(unknown)))
+                parts = whole.split([len(arrays[0]) for arrays in unknown])
+                self.known.extend((side, arrays, part.outputs) for arrays, part in zip(unknown, parts, strict=True))
+        return [self.outputs(side, arrays) for arrays in sets]
+
     def computes(self, arrays: Arrays) -> bool:
         """Whether the original takes these inputs and gives finite outputs for them."""
         try:
             return all(bool(np.isfinite(output).all()) for output in self.outputs(self.models[0], arrays))
         except Exception:  # noqa: BLE001 - the user's model may refuse what it was not made for, in any way
             return False
+
+
+def _concatenate(sets: Sequence[Sequence[Any]]) -> list[Any]:
+    """Samples of several sets together; what is None in one of them is so in all."""
+    return [None if parts[0] is None else np.concatenate(parts) for parts in zip(*sets, strict=True)]
 
 
 def _pick(arrays: Arrays, places: tuple[int, ...] | None) -> Arrays:

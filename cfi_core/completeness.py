@@ -14,8 +14,8 @@ from cfi_core.adapters import as_array, as_arrays, is_number
 from cfi_core.contract import Axes, MethodResult, Target
 from cfi_core.errors import FOREIGN, CompletenessWarning, summary, warn
 from cfi_core.framework import Runner, flatten, items, map_structure
-from cfi_core.heads import at_head
 from cfi_core.records import Call, Carried, Prepared
+from cfi_core.reference import reference_of
 from cfi_core.registry import Registry
 from cfi_core.specs import Completeness, Kind, Total
 from cfi_core.turns import aside
@@ -112,12 +112,10 @@ class _Explained:
     @cached_property
     def model(self) -> Any:
         """The user's model, ending where the method explains it."""
-        if not self.carried.cut:
-            return self.twin
-        head = at_head(self.call, self.call.original.adapter, self.twin, self.call.inputs.passed)
-        if not head.cut:
+        found = reference_of(self.call, cut=self.carried.cut)
+        if found is None:
             raise _Unmeasured("the softmax that was left out is not found in your own model")
-        return head.model
+        return found.model
 
     @property
     def neuron(self) -> bool:

@@ -17,8 +17,8 @@ from cfi_core.comparison import Excerpt, Opened, Pair, Side, is_floating
 from cfi_core.errors import FOREIGN, UnfaithfulTranslationError, summary
 from cfi_core.framework import Pass, Passes
 from cfi_core.framework.axes import Permutation, permutation_at, unpermute
-from cfi_core.heads import at_head
 from cfi_core.records import Call, Carried, Prepared, Run
+from cfi_core.reference import reference_of
 from cfi_core.specs import Need
 
 MOST_SAMPLES, MOST_WITH_GRADIENTS = 32, 8  # that are compared
@@ -61,15 +61,13 @@ def _makers(prepared: Prepared) -> str:
 
 def _sides(call: Call, prepared: Prepared, carried: Carried) -> tuple[Side, Side] | None:
     """Both models, up to where the method explains the converted one; None if that place is not found in the user's."""
-    adapter, translation, model = call.original.adapter, prepared.translation, carried.request.model
-    original = adapter.twin(call.original.model)
-    if carried.cut:
-        head = at_head(call, adapter, original, call.inputs.passed)
-        if not head.cut:
-            return None
-        original = head.model
+    translation, model = prepared.translation, carried.request.model
+    reference = reference_of(call, cut=carried.cut, counts=True)
+    if reference is None:
+        return None
+    original = Side(call.original.adapter, reference.model, compiled=reference.compiled)
     axes = (translation.input_axes, translation.output_axes) if translation else ()
-    return Side(adapter, original), Side(prepared.adapter, model, *axes)
+    return original, Side(prepared.adapter, model, *axes)
 
 
 def _confirm(
@@ -82,7 +80,12 @@ def _confirm(
     found = [(name, prepared.layer_name(name)) for name in call.plan.layers]
     layers = [(name, prepared.layer_axes(user)) for user, name in found if name is not None]
     excerpts = [
-        _excerpt(_open(sides, group[0], call.plan.layers, layers), group, count, with_gradients=not rules)
+        _excerpt(
+            Pair(_open(sides, group[0], call.plan.layers, layers), by_sample=call.purity.by_sample),
+            group,
+            count,
+            with_gradients=not rules,
+        )
         for group in _alike(kept, with_gradients=not rules)
     ]
     certificate = earlier
@@ -160,9 +163,9 @@ def _open(
     )
 
 
-def _excerpt(sides: tuple[Side, Side], passes: Sequence[Pass], count: int, *, with_gradients: bool) -> Excerpt:
+def _excerpt(pair: Pair, passes: Sequence[Pass], count: int, *, with_gradients: bool) -> Excerpt:
     """Some samples of passes of the same kind, in the user's axes; of models with so many outputs."""
-    side, one = sides[1], passes[0]
+    side, one = pair.models[1], passes[0]
     taken = sorted(_gradients(one)) if with_gradients else []
     places = _choose(passes, MOST_WITH_GRADIENTS if taken else MOST_SAMPLES)
 
@@ -183,12 +186,12 @@ def _excerpt(sides: tuple[Side, Side], passes: Sequence[Pass], count: int, *, wi
     outputs = rows(lambda each: each.outputs, of_outputs)
     arrays = [*inputs, *replaced.values()]
     if not taken:
-        return Excerpt(Pair(sides, asked=(*outputs,)), arrays, [*outputs.values()])
+        return Excerpt(replace(pair, asked=(*outputs,)), arrays, [*outputs.values()])
     back = rows(_gradients, of_layers if replaced else of_inputs)
     cotangents = rows(lambda each: each.cotangents, of_outputs)
     positions = [*replaced] or range(len(inputs))
     found = [i for i, array in zip(positions, arrays[side.first :], strict=True) if is_floating(array)]
-    pair = Pair(sides, asked=(*outputs,), taken=tuple(found.index(i) for i in taken))
+    pair = replace(pair, asked=(*outputs,), taken=tuple(found.index(i) for i in taken))
     return Excerpt(pair, arrays, [*outputs.values()], [*map(cotangents.get, range(count))], [*back.values()])
 
 

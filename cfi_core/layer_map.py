@@ -87,6 +87,10 @@ class LayerMap:
         return "\n".join(f"{name:<{width}}  {names.get(name, '-')}" for name in self.compared)
 
 
+UNSOUGHT = LayerMap(MappingProxyType({}), ())
+"""Of a translation whose layers nobody has asked for yet."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """What was read at the layers of one model, by their names."""

@@ -230,6 +230,7 @@ class Purity:
     found: str  # in words, for the provenance
     warning: str = ""  # what the user is told of it in each call
     writes: bool = False  # its passes change what it holds, which is to be undone
+    by_sample: bool = False  # it is a function of each sample alone, whatever others are beside it
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,6 +249,7 @@ class Call:
     seed: int
     seconds: float  # that the steps so far have taken
     purity: Purity = Purity("not examined")
+    fingerprint: str = ""  # of the model, when it was examined
 
     @property
     def output_arrays(self) -> list[np.ndarray]:

@@ -163,7 +163,7 @@ def prepare_subject(
         choice = Choice(_as_method(needs, head, alters_model), framework, routes, (), "as the metric needs")
         call = check(current, arguments, original, choice)
         stack.enter_context(keep_model(original, call.purity))
-        prepared = prepare(current, call)
+        prepared = prepare(current, call, with_layers=True)  # any of them may be asked for
         with without_warnings("metric explains logits"):  # the metric tells what is measured
             carried = carry(current, call, prepared)
         stack.enter_context(generators(current, carried.request))

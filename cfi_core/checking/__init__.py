@@ -140,6 +140,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         seed=secrets.randbits(31) if arguments.seed is None else arguments.seed,
         seconds=perf_counter() - arguments.started,
         purity=purity,
+        fingerprint=examination.fingerprint,
     )
 
 

@@ -46,6 +46,8 @@ code that does something else in another precision looks the same.
 DRAWS = 8
 """Times that a pass is repeated which draws random numbers: a dropout may by chance drop nothing that counts."""
 
+ALONE = "a function of each sample"
+
 _AT_LEISURE = "tensorfloat32"
 _UNITS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, _AT_LEISURE: 2.0**-10, "bfloat16": 2.0**-8}
 _COARSEST = 2.0**-4  # of types of eight bits
@@ -67,13 +69,14 @@ class Examination:
 
     Attributes:
         twin: The model to run: one for all passes, so that what it keeps from one to the next is seen.
+        fingerprint: The model's, before them.
     """
 
     def __init__(self, original: Original, inputs: Inputs) -> None:
         self._adapter, self._model, self._inputs = original.adapter, original.model, inputs
         signature = tuple((array.shape[1:], array.dtype.str) for array in inputs.arrays)
-        fingerprint = self._adapter.fingerprint(self._model)
-        self._key = (original.framework, type(self._model), fingerprint, signature)
+        self.fingerprint = self._adapter.fingerprint(self._model)
+        self._key = (original.framework, type(self._model), self.fingerprint, signature)
         with _lock:
             self._known = _kept.get(self._key)
         # No copy of the weights of a model that is known to leave them alone.
@@ -116,7 +119,7 @@ class Examination:
             found, warning = f"{found}. {told}", warning or "The model is changed by being run."
             warning = f"{warning} {told}"
         # Generators of random numbers may be part of the model, too.
-        return Purity(found, warning, writes=bool(written) or passes.is_random)
+        return Purity(found, warning, writes=bool(written) or passes.is_random, by_sample=found == ALONE)
 
     def _keep(self, found: Purity) -> None:
         if self._state is not None and found.writes:
@@ -231,12 +234,11 @@ class _Passes:
         return ""
 
     def _describe(self, rows: Rows) -> str:
-        alone = "a function of each sample"
         if len(rows) == len(set(rows)):
             return "the same twice; whether samples influence each other was not tried, for want of another batch"
         if not any((_make_sample(array, self._other, BEYOND) != array[0]).any() for array in self._inputs.arrays):
-            return f"{alone}, as far as samples that are all alike tell"
-        return alone
+            return f"{ALONE}, as far as samples that are all alike tell"
+        return ALONE
 
 
 def _random(changed: float, place: str) -> tuple[str, str]:

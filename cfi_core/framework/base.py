@@ -276,6 +276,18 @@ class FrameworkAdapter(ABC):
         """
         _refuse_gradients(f"{self.name} models have")
 
+    def compiled(self, model: Any, inputs: Sequence[Any]) -> Any | None:
+        """What may stand for a model in `outputs` and `vjp`, faster after a first pass that takes the time of several.
+
+        For inputs of the same types and shapes, but any number of samples, as long as the model has the same
+        fingerprint. None, where that gains nothing or might be something else than the model.
+
+        Args:
+            model: A twin, which is known to be a function of each sample alone.
+            inputs: Some that it takes.
+        """
+        return None
+
     @contextmanager
     def watch_passes(self, model: Any, passes: Passes, layers: Sequence[Any] = ()) -> Iterator[None]:
         """Records, inside, what goes through the model and back, as `passes` asks; by default nothing.

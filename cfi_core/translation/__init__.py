@@ -10,13 +10,14 @@ from cfi_core.errors import TranslationError, TranslationWarning, UnfaithfulTran
 from cfi_core.records import Call, Prepared, Route, Translation
 from cfi_core.registry import Registry
 from cfi_core.routes import way_to_install
+from cfi_core.specs import Need
 from cfi_core.translation.bridging import bridge
 from cfi_core.translation.conversion import Job, convert
 from cfi_core.translation.guarding import guard
 from cfi_core.translation.telling import Failures, cause_of, tell
 
 
-def prepare(registry: Registry, call: Call) -> Prepared:
+def prepare(registry: Registry, call: Call, *, with_layers: bool = False) -> Prepared:
     """The model that the method runs on, by the first of the plan's routes that gives a faithful one.
 
     Raises:
@@ -33,13 +34,22 @@ def prepare(registry: Registry, call: Call) -> Prepared:
         return guard(registry, call, Prepared(original.adapter, original.model))
     adapter = adapter_for(registry, plan.toolset_framework)
     arrays = (*call.inputs.arrays, *call.inputs.held_arrays)
-    job = Job(registry, original, adapter, arrays, tuple(call.output_arrays))
+    outputs, by_sample = tuple(call.output_arrays), call.purity.by_sample
+    job = Job(registry, original, adapter, arrays, outputs, with_layers or _asks_for_layers(call), by_sample)
 
     def attempt(job: Job, route: Route) -> Translation:
         return bridge(job, call, route) if route.bridge else convert(job, route)
 
     translation = translate_model(job, plan.routes, attempt)
     return guard(registry, call, Prepared(adapter, translation.model, translation, perf_counter() - started))
+
+
+def _asks_for_layers(call: Call) -> bool:
+    """Whether a layer is named, or is yet to be chosen by the user or by the toolset."""
+    plan = call.plan
+    return bool(
+        plan.layers or plan.needs_layer or call.mentioned or {Need.LAYER, Need.LAYER_GRADIENT} & plan.method.needs
+    )
 
 
 def translate_model(job: Job, routes: Sequence[Route], attempt: Callable[[Job, Route], Translation]) -> Translation:

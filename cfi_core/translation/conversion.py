@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import starmap, zip_longest
 from time import perf_counter
 from typing import Any
@@ -18,7 +19,7 @@ from cfi_core.contract import Converted
 from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
 from cfi_core.framework.axes import Arrays, compose, permute_all
 from cfi_core.framework.base import FrameworkAdapter
-from cfi_core.layer_map import find_layers, first_divergence
+from cfi_core.layer_map import UNSOUGHT, find_layers, first_divergence
 from cfi_core.process import take_conversion_turn
 from cfi_core.records import Original, Route, Translation
 from cfi_core.registry import Registry, registry
@@ -36,6 +37,8 @@ class Job:
     adapter: FrameworkAdapter  # of the framework to reach
     arrays: tuple[np.ndarray, ...]  # inputs in the user's axes, sample axis first
     outputs: tuple[np.ndarray, ...]  # all tensors that the user's model gives for them
+    with_layers: bool = True  # whether it is asked which layer is which
+    by_sample: bool = False  # whether the user's model is known to be a function of each sample alone
 
     def twin(self) -> Any:
         """The user's model, to be marked."""
@@ -55,10 +58,14 @@ def convert(job: Job, route: Route) -> Translation:
 
     def measure_again(made: Translation) -> Translation:
         sides, earlier = job.sides(made), made.certificate
-        again = _certify(route, sides, job.arrays, lambda: certify_again(*sides, job.arrays, job.outputs, earlier))
-        return replace(made, certificate=again)
+        again = partial(certify_again, *sides, job.arrays, job.outputs, earlier, by_sample=job.by_sample)
+        return replace(made, certificate=_certify(route, sides, job.arrays, again))
 
-    return recall(job.original, route.names, job.arrays, job.outputs, lambda: convert_anew(job, route), measure_again)
+    def complete(made: Translation) -> Translation:
+        return _with_layers(job, made) if job.with_layers and made.layer_map is UNSOUGHT else made
+
+    make = partial(convert_anew, job, route)
+    return recall(job.original, route.names, job.arrays, job.outputs, make, measure_again, complete)
 
 
 def convert_anew(job: Job, route: Route) -> Translation:
@@ -90,9 +97,17 @@ def convert_thoroughly(job: Job, route: Route) -> Translation:
 
 
 def _measure(job: Job, route: Route, made: Converted) -> Translation:
-    """With certificate and layer map."""
+    """With its certificate, and with a layer map if one is asked for."""
     sides = job.sides(made)
-    certificate = _certify(route, sides, job.arrays, lambda: certify(*sides, job.arrays, SEED, job.outputs))
+    measure = partial(certify, *sides, job.arrays, SEED, job.outputs, by_sample=job.by_sample)
+    certificate = _certify(route, sides, job.arrays, measure)
+    translation = Translation(made.model, route, certificate, UNSOUGHT, made.input_axes, made.output_axes)
+    return _with_layers(job, translation, sides) if job.with_layers else translation
+
+
+def _with_layers(job: Job, made: Translation, sides: tuple[Side, Side] | None = None) -> Translation:
+    """The same with the layer map, and what it says in the certificate."""
+    sides, certificate = sides or job.sides(made), made.certificate
     noise = random_like(job.arrays, 1, np.random.default_rng(SEED))
     unlike = [np.concatenate([array[:1], more]) for array, more in zip(job.arrays, noise, strict=True)]
     alike = [np.repeat(array[:1], 2, axis=0) for array in job.arrays]
@@ -102,7 +117,7 @@ def _measure(job: Job, route: Route, made: Converted) -> Translation:
     certificate = replace(
         certificate, layers_found=len(layers), layers_total=len(layers.compared), layer_difference=layers.difference
     )
-    return Translation(made.model, route, certificate, layers, made.input_axes, made.output_axes)
+    return replace(made, certificate=certificate, layer_map=layers)
 
 
 def _certify(route: Route, sides: tuple[Side, Side], arrays: Arrays, measure: Callable[[], Certificate]) -> Certificate:

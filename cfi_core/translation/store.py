@@ -28,6 +28,7 @@ from cfi_core.errors import FOREIGN, ArgumentError, TranslationWarning, Unfaithf
 from cfi_core.framework.axes import Arrays, Permutation
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.records import Original, Route
+from cfi_core.reference import forget_references
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
 from cfi_core.translation.folder import enter
@@ -50,7 +51,8 @@ _lock = Lock()
 
 
 def forget_translations() -> None:
-    """Empties the cache of conversions and bridges."""
+    """Empties the cache of conversions and bridges, and of what was compiled to judge them."""
+    forget_references()
     with _lock:
         cache.clear()
 
@@ -62,10 +64,12 @@ def recall(
     outputs: Arrays,
     make: Callable[[], _Made],
     measure_again: Callable[[_Made], _Made],
+    complete: Callable[[_Made], _Made] = lambda made: made,
 ) -> _Made:
     """What an earlier call made of the same unchanged model in the same way (`names`); otherwise what `make` gives.
 
-    If that call had other inputs and outputs than these, what it made is measured again on these.
+    If that call had other inputs and outputs than these, what it made is measured again on these. What the calls
+    before had no need of, `complete` adds.
     """
     adapter, model = original.adapter, original.model
     signature = tuple((array.shape[1:], array.dtype.str) for array in arrays)
@@ -79,13 +83,16 @@ def recall(
         found, former = cache.get(key, (None, ""))
         if found is not None:
             cache.move_to_end(key)
+    made: _Made | None = None
     if former == digest:
-        return found
-    made = None
+        made = complete(found)
+        if made is not found:
+            _keep(key, model, (made, digest))
+        return made
     if found is not None:
         # Unfaithful: something about the model has changed that its fingerprint does not show, but its outputs do.
         with contextlib.suppress(UnfaithfulTranslationError):
-            made = measure_again(found)
+            made = complete(measure_again(found))
     is_new = made is None
     if made is None:
         made = make()

@@ -260,6 +260,49 @@ def test_a_unit_at_its_edge_is_rounding_and_excuses_nothing_else(pair, images, f
     assert certificate.faithful is faithful, str(certificate)
 
 
+class Edges(Imprecise):
+    """Several units of the first sample lie at the edges of their ReLUs, on this side or on that in single precision.
+
+    The fault is at that sample alone, and not next to it.
+    """
+
+    UNITS = 6
+
+    def __init__(self, edges, fault=0.0):
+        super().__init__(0.0)
+        self.edges, self.fault = edges, fault
+
+    def vjp(self, model, inputs, cotangents):
+        outputs, (gradient,) = super().vjp(model, inputs, cotangents)
+        if not getattr(model, "precise", False):
+            channels_first = inputs[0] if inputs[0].shape[1] == 3 else inputs[0].transpose(0, 3, 1, 2)
+            beyond = in_parts(channels_first) - self.edges
+            open_ = ((beyond > 0) & (np.abs(beyond).max(1, keepdims=True) < 1e-3)).astype(np.float64)
+            scale = np.abs(gradient).mean()
+            drawn = np.random.default_rng(4).normal(size=(self.UNITS + 1, *channels_first.shape[1:])) * 0.05 * scale
+            is_there = np.abs(beyond).max(1) < 1e-8
+            faults = drawn[-1] * (self.fault * is_there)[:, None, None, None]
+            more = np.einsum("nu,uchw->nchw", open_, drawn[:-1]) + faults
+            gradient = gradient + (more if inputs[0].shape[1] == 3 else more.transpose(0, 2, 3, 1))
+        return outputs, [gradient]
+
+
+def in_parts(images):
+    return images.astype(np.float64).reshape(len(images), Edges.UNITS, -1).sum(2)
+
+
+@pytest.mark.parametrize("by_sample", [False, True])
+@pytest.mark.parametrize(("fault", "faithful"), [(0.0, True), (0.02, False), (1.0, False)])
+def test_what_several_units_at_their_edges_do_adds_up(pair, fault, faithful, by_sample):
+    """All of them at once are not met next to the sample; that each does what it does there is."""
+    images = np.random.default_rng(3).normal(size=(2, 3, 6, 8)).astype(np.float32)
+    edges = in_parts(images)[0]
+    one = Side(Edges(edges + 1e-9), pair[0].model)
+    other = replace(pair[1], adapter=Edges(edges - 1e-9, fault))
+    certificate = certify(one, other, [images], by_sample=by_sample)
+    assert certificate.faithful is faithful, str(certificate)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_leaps_of_the_translation_alone_at_every_sample_are_none(pair, images, seed):
     one, other = Side(Leaping(1e9, seed), pair[0].model), replace(pair[1], adapter=Leaping(1, seed))
@@ -280,6 +323,39 @@ def test_a_layer_whose_gradient_rounding_hides_is_found_in_double_precision(pair
     assert not find_layers(exact, rounding, [images], certificate).missing
     without = replace(pair[0], adapter=NetworkAdapter())  # has no copy in double precision
     assert find_layers(without, rounding, [images], certificate).missing == ("pool",)
+
+
+class Counting(NetworkAdapter):
+    """Notes how many samples the passes had; it may take so many only."""
+
+    def __init__(self, takes=None):
+        self.takes, self.forward, self.backward = takes, [], []
+
+    def outputs(self, model, inputs):
+        if self.takes not in (None, len(inputs[0])):
+            raise ValueError(f"takes {self.takes} samples")
+        self.forward.append(len(inputs[0]))
+        return super().outputs(model, inputs)
+
+    def vjp(self, model, inputs, cotangents):
+        found = super().vjp(model, inputs, cotangents)
+        self.backward.append(len(inputs[0]))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("by_sample", "takes", "backward"),
+    [(False, None, [3, 2]), (True, None, [5]), (True, 3, [3, 3])],
+)
+def test_a_function_of_each_sample_runs_on_several_sets_at_once(pair, by_sample, takes, backward):
+    images, counting = np.random.default_rng(2).normal(size=(3, 3, 5, 7)), Counting(takes)
+    one, other = replace(pair[0], adapter=counting), pair[1]
+    certificate = certify(one, other, [images], by_sample=by_sample)
+    assert certificate.faithful and counting.backward == backward
+    expected = certify(*pair, [images]).measurements
+    for measured, own in zip(certificate.measurements, expected, strict=True):
+        assert measured.samples_of == own.samples_of
+        assert measured.gradient_difference == pytest.approx(own.gradient_difference, abs=1e-12)
 
 
 @pytest.fixture

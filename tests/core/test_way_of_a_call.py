@@ -168,6 +168,21 @@ def test_translate_gives_the_model_and_the_evidence(painting, images):
     assert translation.layer_map.missing == ()
 
 
+def test_which_layer_is_which_is_measured_when_it_is_asked_for(painting, images, monkeypatch):
+    conversions, convert = [], fake.to_print
+    monkeypatch.setattr(fake, "to_print", lambda model, inputs: conversions.append(model) or convert(model, inputs))
+    cfi.forget_translations()
+    without = cfi.attribute(painting, "press_gradient", inputs=images, target=2).certificate
+    assert without.layers_total == 0 and "layers" not in str(without) and "; layers; and" in without.report()
+    for samples in (images, 2 * images):
+        asked = cfi.attribute(painting, "press_layer", inputs=samples, layer="mix").certificate
+        assert asked.layers_found == asked.layers_total == 4 and "layers;" not in asked.report()
+    pending = cfi.attribute(Painting(2 * painting.mix, painting.head), "press_layer", inputs=images)
+    assert [layer.name for layer in pending.layers] == ["mix", "relu", "pool", "head"]
+    assert cfi.attribute(painting, "press_gradient", inputs=images, target=2).certificate.layers_total == 4
+    assert len(conversions) == 2, "one for each model"
+
+
 def test_layers_lists_names_and_shapes(painting, images):
     assert [layer.output_shape for layer in cfi.layers(painting, images)] == [(4, 5, 7), (4, 5, 7), (4,), (5,)]
     assert cfi.layers(painting)[0].output_shape is None

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
+from process_state import assert_same, keras_state, process_state
 from torch import nn
 
 import cfi_core as cfi
+from cfi_core import reference
+from cfi_core.reference import USES
 from cfi_core.translation import conversion
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 12, 12, 3)).astype(np.float32)
@@ -156,6 +159,26 @@ def test_a_fault_where_the_method_goes(keras_model, monkeypatch, fault, method, 
             keras_model, method, "captum", inputs=IMAGES, target=1, translator="keras-torch", seed=0, **arguments
         )
     assert not caught.value.certificate.faithful
+
+
+def test_a_fault_that_comes_after_the_model_was_compiled(keras_model, monkeypatch):
+    """The compiled model takes the place of the user's when it has been compared with often."""
+    faults: list[Callable[[Faulty, torch.Tensor], torch.Tensor]] = [nothing]
+    plant(monkeypatch, lambda model: Faulty(model, lambda faulty, x: faults[-1](faulty, x)).eval())
+    arguments = {"target": 1, "translator": "keras-torch", "seed": 0, **STEPS}
+    for factor in range(1, USES + 1):
+        before = [process_state(), keras_state(keras_model)]
+        inputs = factor * IMAGES
+        found = cfi.attribute(keras_model, "integrated_gradients", "captum", inputs=inputs, **arguments)
+        assert found.certificate.faithful
+        if factor > 1:  # when they are first used, libraries change the process
+            assert_same(before, [process_state(), keras_state(keras_model)])
+    (entry,) = reference._kept[id(keras_model)].values()
+    assert any(hasattr(one, "get_concrete_function") for one in entry.reference.compiled._functions.values())
+    for fault in (gradient_from_sample_9_on, in_large_batches):
+        faults.append(fault)
+        with pytest.raises(cfi.UnfaithfulTranslationError, match=IN_RUN.format(method="integrated_gradients")):
+            cfi.attribute(keras_model, "integrated_gradients", "captum", inputs=0.5 * IMAGES, **arguments)
 
 
 @pytest.mark.parametrize(

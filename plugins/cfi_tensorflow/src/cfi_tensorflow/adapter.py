@@ -18,8 +18,9 @@ from tensorflow.python.ops import stateful_random_ops
 from cfi_core.errors import InputError, UnknownFrameworkError
 from cfi_core.framework import FrameworkAdapter, Layer, Passes, Runner, State, flatten, map_structure
 from cfi_tensorflow import archive
+from cfi_tensorflow.compiled import CompiledModel
 from cfi_tensorflow.functions import COMPILED, FunctionView, TensorFlowFunction
-from cfi_tensorflow.keras import KerasView, is_graph
+from cfi_tensorflow.keras import KerasView, is_graph, is_of_keras_layers
 from cfi_tensorflow.logits import TracedLogits
 from cfi_tensorflow.outputs import pull_back
 from cfi_tensorflow.passes import watch_passes
@@ -148,12 +149,26 @@ class TensorFlowAdapter(FrameworkAdapter):
         self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray | None]
     ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
         """Gradient by `tf.GradientTape`."""
+        if isinstance(model, CompiledModel):
+            outputs, found = model.pull(inputs, cotangents)
+            return self._as_numpy(inputs, outputs, found)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([tensor for tensor in inputs if tensor.dtype.is_floating])
             outputs = flatten(_view(model).run(inputs))
-        pairs = zip(inputs, pull_back(tape, outputs, cotangents, inputs), strict=True)
+        return self._as_numpy(inputs, outputs, pull_back(tape, outputs, cotangents, inputs))
+
+    def _as_numpy(
+        self, inputs: Sequence[Any], outputs: Sequence[Any], found: Sequence[Any]
+    ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+        """Outputs, and gradients where the inputs have any."""
+        pairs = zip(inputs, found, strict=True)
         gradients = [self.to_numpy(gradient) if tensor.dtype.is_floating else None for tensor, gradient in pairs]
         return [*map(self.to_numpy, outputs)], gradients
+
+    def compiled(self, model: Any, inputs: Sequence[Any]) -> CompiledModel | None:
+        """Of graphs of Keras' own layers: any other may do something once only, when it is compiled."""
+        is_plain = isinstance(model, keras.Model) and is_of_keras_layers(model)
+        return CompiledModel(KerasView(model).run, inputs) if is_plain else None
 
     # layers
 
@@ -297,10 +312,10 @@ class TensorFlowAdapter(FrameworkAdapter):
                 names.update(counts or {})
 
 
-def _view(model: Any) -> KerasView | FunctionView | TracedLogits:
+def _view(model: Any) -> Any:
     if isinstance(model, keras.Model):
         return KerasView(model)
-    return model if isinstance(model, TracedLogits) else FunctionView(model)
+    return model if isinstance(model, TracedLogits | CompiledModel) else FunctionView(model)
 
 
 _function_models: WeakValueDictionary[int, TensorFlowFunction] = WeakValueDictionary()

@@ -564,6 +564,12 @@ def _is_own(layer: Any) -> bool:
     return type(layer).__module__.startswith("keras.")
 
 
+def is_of_keras_layers(model: Any) -> bool:
+    """Whether it is a graph of layers of Keras' own, none of them changed by hand."""
+    layers = [layer for _, layer in _named_layers(model)] if is_graph(model) else []
+    return bool(layers) and all(_is_own(layer) and not {"call", "__call__"} & set(vars(layer)) for layer in layers)
+
+
 def _is_of_keras(configuration: Any) -> bool:
     """Whether all that a configuration speaks of is Keras' own: of anything else it says little more than the name."""
     if isinstance(configuration, list):
