@@ -75,6 +75,7 @@ def test_integrated_gradients_are_captums_own_of_the_layer(baseline):
     found = cfi.attribute(
         model,
         "integrated_gradients",
+        "captum",
         inputs={"attention_mask": MASK, "input_ids": TOKENS},
         baselines=baseline,
         target=1,
@@ -103,15 +104,15 @@ def outputs_from(model: Text, vectors: torch.Tensor) -> torch.Tensor:
 
 def test_a_distribution_of_baselines_is_of_tokens():
     found = cfi.attribute(
-        make(), "gradient_shap", inputs={"input_ids": TOKENS}, baselines=[[3] * 5, [4] * 5], target=1, seed=0
+        make(), "gradient_shap", "captum", inputs={"input_ids": TOKENS}, baselines=[[3] * 5, [4] * 5], target=1, seed=0
     )
     assert found.values["input_ids"].shape == (3, 5, 6)
 
 
 def test_an_array_of_tokens_needs_no_name():
     model = make()
-    plain = cfi.attribute(model, "input_x_gradient", inputs=TOKENS, target=1)
-    named = cfi.attribute(model, "input_x_gradient", inputs={"input_ids": TOKENS}, target=1)
+    plain = cfi.attribute(model, "input_x_gradient", "captum", inputs=TOKENS, target=1)
+    named = cfi.attribute(model, "input_x_gradient", "captum", inputs={"input_ids": TOKENS}, target=1)
     np.testing.assert_array_equal(plain.values, named.values["input_ids"])
 
 
@@ -130,5 +131,5 @@ def test_without_an_embedding_there_is_a_way_out():
 
     with pytest.raises(cfi.InputError, match=r"have no gradient; an embedding .* was not found.*feature_ablation"):
         cfi.attribute(Counts().eval(), "saliency", "captum", inputs=TOKENS, target=1)
-    found = cfi.attribute(Counts().eval(), "feature_ablation", inputs=TOKENS, target=1)
+    found = cfi.attribute(Counts().eval(), "feature_ablation", "captum", inputs=TOKENS, target=1)
     np.testing.assert_array_equal(found.values[:, 1], TOKENS[:, 1])

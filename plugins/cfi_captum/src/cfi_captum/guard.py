@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from cfi_captum.checks import find_misses, find_modules
@@ -21,9 +23,15 @@ def check(request: GuardRequest) -> tuple[Miss, ...]:
     if method is None:
         return ()  # the run tells what the tunnel can wrap
     with torch.inference_mode(False), torch.enable_grad():
-        find_modules(method, request.model)
         # What a function of the user's computes behind the model is looked at in the run.
         output = request.target.output if request.target is not None else None
-        model = request.model if output is None else Explained(request.model, output)
+        model = Explained(request.model, output) if output is not None or _is_layer(request.model) else request.model
+        find_modules(method, model)
         _, misses = find_misses(method, model, request.inputs, request.held, request.layer)
     return misses
+
+
+def _is_layer(model: Any) -> bool:
+    """Whether the whole model is one module with weights of its own, which a rule can attach to."""
+    is_module = isinstance(model, torch.nn.Module) and next(model.children(), None) is None
+    return is_module and next(model.parameters(), None) is not None
