@@ -112,9 +112,54 @@ def in_keras_order(arguments: dict[str, Any]) -> dict[str, Any]:
     return turned
 
 
+ZENNIT: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(
+        (
+            "beta_smooth",
+            "deconvolution",
+            "excitation_backprop",
+            "guided_backprop",
+            "input_x_gradient",
+            "lrp_epsilon_alpha2_beta1",
+            "lrp_epsilon_alpha2_beta1_flat",
+            "lrp_epsilon_plus",
+            "lrp_epsilon_plus_flat",
+            "saliency",
+            "zennit_lrp",
+        ),
+        TARGETED,
+    ),
+    "integrated_gradients": {**TARGETED, "baselines": BASELINES[:1]},
+    "lrp_epsilon_gamma_box": {**TARGETED, "init_args": {"low": -5.0, "high": 5.0}},
+    "occlusion": {**TARGETED, "init_args": {"window": 4, "stride": 4}},
+    "smooth_grad": {**TARGETED, "init_args": {"n_iter": 4}},
+}
+
+TORCHRAY: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(
+        ("deconvolution", "guided_backprop", "linear_approx", "saliency"),
+        TARGETED,
+    ),
+    "contrastive_excitation_backprop": {**TARGETED, "layer": "relu1", "exec_args": {"contrast_layer": "pool1"}},
+    "excitation_backprop": {**TARGETED, "layer": "relu1"},  # the inputs are negative in part
+    "extremal_perturbation": {**TARGETED, "exec_args": {"max_iter": 10, "step": 2, "sigma": 3}},
+    "grad_cam": IN_LAYER,
+    "rise": {**TARGETED, "exec_args": {"num_masks": 20, "num_cells": 3}},
+}
+
+SHAP: dict[str, dict[str, Any]] = {
+    "deep_lift_shap": {**TARGETED, "baselines": BASELINES},
+    "gradient_shap": {**TARGETED, "baselines": BASELINES, "exec_args": {"nsamples": 5}},
+    "kernel_shap": {**TARGETED, "baselines": BASELINES[:1], "exec_args": {"nsamples": 2500}},  # of 840 features
+    "partition_shap": {**TARGETED, "exec_args": {"max_evals": 50}},
+}
+
 ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "captum": CAPTUM,
     "tf-keras-vis": TF_KERAS_VIS,
     "tf-explain": TF_EXPLAIN,
+    "zennit": ZENNIT,
+    "torchray": TORCHRAY,
+    "shap": SHAP,
 }
 """By toolset, then by method key."""

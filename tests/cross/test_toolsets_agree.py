@@ -15,6 +15,8 @@ from zennit.types import Linear  # isort: skip
 
 TARGET = [1, 3]
 
+pytestmark = pytest.mark.filterwarnings("ignore:TorchRay is licensed")
+
 
 def values(twins: Twins, side: str, key: str, toolset: str, **arguments: Any) -> np.ndarray:
     """Values in torch's order of axes, for the torch model or its Keras twin."""
@@ -81,3 +83,52 @@ def test_smooth_grad_within_sampling_error(twins: Twins, side: str) -> None:
     other = values(twins, side, "smooth_grad", "zennit", seed=5, init_args=level)
     sampling = np.abs(other - of_zennit).mean()
     assert sampling > 0 and np.abs(of_captum - of_zennit).mean() < 2 * sampling
+
+
+# what several of the others share
+
+
+@pytest.mark.parametrize("key", ["guided_backprop", "deconvolution"])
+def test_rectifiers_of_captum_and_torchray(twins: Twins, side: str, key: str) -> None:
+    assert apart(values(twins, side, key, "captum"), values(twins, side, key, "torchray")) <= WITHIN
+
+
+def test_guided_backprop_of_captum_and_tf_keras_vis(twins: Twins) -> None:
+    """In tf-keras-vis a modifier of the model, which finds activations that are settings of layers."""
+    from keras import Input, Sequential, layers
+    from tf_keras_vis.utils.model_modifiers import GuidedBackpropagation
+
+    model = Sequential([Input(twins.keras_model.input_shape[1:])])
+    model.add(layers.Conv2D(6, 3, padding="same", activation="relu", name="conv1"))
+    model.add(layers.MaxPooling2D(2))
+    model.add(layers.Conv2D(8, 3, activation="relu", name="conv2"))
+    model.add(layers.Flatten())
+    model.add(layers.Dense(5, name="fc"))
+    for name in ("conv1", "conv2", "fc"):
+        model.get_layer(name).set_weights(twins.keras_model.get_layer(name).get_weights())
+    guided = {"model_modifier": GuidedBackpropagation()}
+    found: Any = cfi.attribute(model, "saliency", "tf-keras-vis", inputs=twins.last, target=TARGET, init_args=guided)
+    assert apart(values(twins, "torch", "guided_backprop", "captum"), to_first(found.values)) <= WITHIN
+
+
+def test_excitation_backprop_of_zennit_and_torchray(twins: Twins, side: str) -> None:
+    """At a layer whose values are not negative; Zennit keeps back a little for its stabiliser."""
+    of_zennit, of_torchray = (
+        values(twins, side, "excitation_backprop", toolset, layer="relu1") for toolset in ("zennit", "torchray")
+    )
+    assert apart(of_torchray, of_zennit) <= WITHIN
+
+
+@pytest.mark.parametrize("toolset", ["tf-keras-vis", "tf-explain", "torchray"])
+def test_grad_cam_of_captum_and(twins: Twins, side: str, toolset: str) -> None:
+    def cam(toolset: str) -> np.ndarray:
+        model, images = (twins.torch_model, twins.first) if side == "torch" else (twins.keras_model, twins.last)
+        found: Any = cfi.attribute(model, "grad_cam", toolset, inputs=images, target=TARGET, layer="relu2")
+        return found.values
+
+    assert apart(cam("captum"), cam(toolset)) <= WITHIN
+
+
+@pytest.mark.parametrize("toolset", ["tf-keras-vis", "tf-explain", "torchray", "zennit"])
+def test_saliency_of_captum_and(twins: Twins, side: str, toolset: str) -> None:
+    assert apart(values(twins, side, "saliency", "captum"), values(twins, side, "saliency", toolset)) <= WITHIN
