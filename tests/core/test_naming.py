@@ -9,7 +9,10 @@ from sklearn.linear_model import LogisticRegression
 
 import cfi_core as cfi
 from cfi_core.adapters import adapter_for
-from cfi_core.framework import Parameters
+from cfi_core.checking.inputs import check_columns
+from cfi_core.checking.targets import resolve_target
+from cfi_core.contract import Target
+from cfi_core.framework import Parameters, flatten
 from cfi_core.naming import in_order, name_inputs, turn_named
 from cfi_core.records import Arguments, InputNames, Original
 from cfi_core.registry import registry
@@ -106,40 +109,40 @@ def test_parameters():
     Parameters.of(function).check(["anything"], [], "it")
 
 
+def loaded(model):
+    adapter = adapter_for(registry(), "numpy")
+    return Original("numpy", adapter, adapter.load(model))
+
+
 def test_columns_in_another_order_are_refused():
     """Read as an array, each would be taken for another."""
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=["age", "dose"])
-    model = LogisticRegression().fit(frame, frame["age"] > 0)
-    turned = frame[["dose", "age"]]
+    original = loaded(LogisticRegression().fit(frame, frame["age"] > 0))
+    check_columns(original, frame, "inputs")
+    check_columns(original, frame.to_numpy(), "inputs")
     with pytest.raises(
         cfi.InputError, match=r"columns dose, age.*fitted on age, dose.*pass inputs\[\['age', 'dose'\]\]"
     ):
-        cfi.attribute(model, "feature_ablation", inputs=turned, target=1)
+        check_columns(original, frame[["dose", "age"]], "inputs")
+    with pytest.raises(cfi.InputError, match="pass a table of these"):
+        check_columns(original, frame.rename(columns={"dose": "weight"}), "baselines")
 
 
-def test_a_class_by_its_name_and_the_predicted_one():
-    frame = np.random.default_rng(0).normal(size=(30, 2))
-    model = LogisticRegression().fit(frame, np.where(frame[:, 0] > 0, "ill", "well"))
-    named = cfi.attribute(model, "feature_ablation", inputs=frame[:3], target="well")
-    first = cfi.attribute(model, "feature_ablation", inputs=frame[:3], target=1)
-    np.testing.assert_array_equal(named.values, first.values)
-    predicted = cfi.attribute(model, "feature_ablation", inputs=frame[:3], target="predicted")
-    chosen = model.predict_proba(frame[:3]).argmax(1)
-    assert predicted.provenance["target"] == tuple((int(one),) for one in chosen)
-    with pytest.raises(cfi.TargetError, match=r"no class named .wel.. Near: .well."):
-        cfi.attribute(model, "feature_ablation", inputs=frame[:3], target="wel")
+def test_estimators_know_the_names_of_their_classes():
+    rows = np.random.default_rng(0).normal(size=(30, 2))
+    named, numbered = (
+        loaded(LogisticRegression().fit(rows, classes))
+        for classes in (np.where(rows[:, 0] > 0, "ill", "well"), rows[:, 0] > 0)
+    )
+    assert named.adapter.class_names(named.model) == ("ill", "well")
+    assert numbered.adapter.class_names(numbered.model) is None
 
 
 def test_what_is_no_array_in_an_output_is_left_out():
     """As the caches of language models are; positions stay."""
-
-    class Cache:
-        pass
-
-    def model(x):
-        return Cache(), "words", x @ np.eye(3)
-
-    found = cfi.attribute(model, "feature_ablation", inputs=FLOATS + 1, target=(2, 1))
-    np.testing.assert_allclose(found.values, np.eye(3)[[1, 1]], atol=1e-6)
-    with pytest.raises(cfi.InputError, match=r"gives nothing|no numbers to explain"):
-        cfi.attribute(lambda x: "words", "feature_ablation", inputs=FLOATS, target=0)
+    original = loaded(lambda x: (object(), "words", x @ np.eye(3)))
+    outputs = original.adapter.outputs(original.model, [FLOATS + 1])
+    assert outputs[:2] == (None, None) and len(flatten(outputs)) == 1
+    assert resolve_target(registry(), 1, outputs) == Target(output=2, index=(1,))
+    with pytest.raises(cfi.InputError, match="gives nothing"):
+        loaded(lambda x: "words").model(FLOATS)

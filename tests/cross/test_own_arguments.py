@@ -228,7 +228,7 @@ def test_coefficients_by_feature_cross_as_they_are(twins: Twins, translator: str
 
     def coefficients(model: Any, inputs: np.ndarray, mask: np.ndarray, **arguments: Any) -> cfi.Attribution:
         own = {"feature_mask": mask, "return_input_shape": False, "n_samples": 30}
-        return cfi.attribute(model, "kernel_shap", inputs=inputs, exec_args=own, **CALL, **arguments)
+        return cfi.attribute(model, "kernel_shap", "captum", inputs=inputs, exec_args=own, **CALL, **arguments)
 
     native = coefficients(twins.torch_model, twins.first, mask)
     crossed = coefficients(twins.keras_model, twins.last, to_last(mask), translator=translator)
