@@ -14,6 +14,7 @@ from cfi_core.boundary import observe
 from cfi_core.carrying import carry
 from cfi_core.checking import check, check_layer, check_names
 from cfi_core.checking.inputs import read_inputs, run_original
+from cfi_core.checking.purity import Examination
 from cfi_core.confirming import confirm_run
 from cfi_core.detection import detect_framework, find_original, load_original
 from cfi_core.errors import ArgumentError
@@ -257,6 +258,9 @@ def translate(
         ArgumentError: There is no such framework, or the model is of it already; `InputError`: the inputs do not fit.
         RouteError: No translator leads there.
         TranslationError: No translator could translate it faithfully.
+
+    Warns:
+        ModelWarning: The model is no function of each sample (see `cfi_core.checking.purity`).
     """
     current = registry()
     framework = detect_framework(current, model, inputs).name
@@ -267,10 +271,12 @@ def translate(
         original = load_original(current, model, inputs)
         use(current, original, routes, to)
         given = read_inputs(current, original, inputs)
-        with keep_model(original):
-            outputs = tuple(flatten(first_pass(current, lambda: run_original(original, given))))
-            arrays = (*given.arrays, *given.held_arrays)
-            job = Job(current, original, adapter_for(current, to), arrays, outputs)
+        with Examination(original, given) as examination:
+            outputs = first_pass(current, lambda: run_original(original, given, twin=examination.twin))
+            purity = examination.judge(outputs)
+        with keep_model(original, purity):
+            arrays, made_of = (*given.arrays, *given.held_arrays), tuple(flatten(outputs))
+            job = Job(current, original, adapter_for(current, to), arrays, made_of, by_sample=purity.by_sample)
             made = translate_model(job, routes, convert_thoroughly if thorough else convert_anew)
         return replace(made, input_names=original.names.every if original.names else ())
 

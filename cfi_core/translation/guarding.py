@@ -106,8 +106,8 @@ class _Sentry:
         arrays = (*given.arrays, *given.held_arrays)
 
         def measure_again(made: Repair) -> Repair:
-            sides, outputs = self._sides(made), tuple(call.output_arrays)
-            return self._judge(made, certify_again(*sides, arrays, outputs, made.certificate))
+            sides, outputs, by_sample = self._sides(made), tuple(call.output_arrays), call.purity.by_sample
+            return self._judge(made, certify_again(*sides, arrays, outputs, made.certificate, by_sample=by_sample))
 
         try:
             repair = recall(call.original, names, arrays, tuple(call.output_arrays), self._rewrite, measure_again)
@@ -139,7 +139,8 @@ class _Sentry:
             canonical = adapter.canonical(twin, inputs, factories, held=held, knows=knows)
         made = Repair(canonical, Certificate(()))
         arrays = (*self.call.inputs.arrays, *self.call.inputs.held_arrays)
-        return self._judge(made, certify(*self._sides(made), arrays, SEED, tuple(self.call.output_arrays)))
+        outputs, by_sample = tuple(self.call.output_arrays), self.call.purity.by_sample
+        return self._judge(made, certify(*self._sides(made), arrays, SEED, outputs, by_sample=by_sample))
 
     def _judge(self, made: Repair, certificate: Certificate) -> Repair:
         """With its certificate; refuses a copy that computes something else."""

@@ -65,17 +65,9 @@ class PluginConformance(ABC):
         current, _ = self.load()
         for spec in self._specs(current):
             reference, arguments = _entrance(current, spec)
-            if not reference:
-                continue
-            try:
-                implementation = resolve(reference)
-            except FOREIGN as error:
-                raise AssertionError(f"{reference!r} of {spec.title} cannot be imported: {summary(error)}") from error
-            try:
-                inspect.signature(implementation).bind(*[None] * arguments)
-            except TypeError as error:
-                what = f"{reference!r} of {spec.title} cannot be called with {arguments} arguments"
-                raise AssertionError(f"{what}: {error}") from error
+            if reference:
+                _check_callable(reference, spec.title, arguments)
+                _check_guard(spec)
 
     def test_importing_it_imports_no_framework(self) -> None:
         """Listing what is installed stays quick; implementations are named by strings."""
@@ -106,6 +98,31 @@ class PluginConformance(ABC):
     def _specs(self, current: Registry) -> list[Any]:
         owners, mine = current.origins.items(), current.plugins[-1].name
         return [getattr(current, table)[name] for (table, name), owner in owners if owner.name == mine]
+
+
+def _check_callable(reference: str, title: str, arguments: int | None) -> None:
+    """What a spec names can be imported, and called with so many arguments; None: with whatever it takes."""
+    try:
+        implementation = resolve(reference)
+    except FOREIGN as error:
+        raise AssertionError(f"{reference!r} of {title} cannot be imported: {summary(error)}") from error
+    try:
+        signature = inspect.signature(implementation)
+        if arguments is not None:
+            signature.bind(*[None] * arguments)
+    except TypeError as error:
+        what = f"{reference!r} of {title} cannot be called with {arguments} arguments"
+        raise AssertionError(f"{what}: {error}") from error
+
+
+def _check_guard(spec: Any) -> None:
+    guard = spec.guard if isinstance(spec, MethodSpec) else None
+    if guard is None:
+        return
+    for reference in filter(None, (guard.check, guard.knows)):
+        _check_callable(reference, f"the guard of {spec.title}", 1)
+    for reference in guard.modules.values():
+        _check_callable(reference, f"the guard of {spec.title}", None)
 
 
 def _entrance(current: Registry, spec: Any) -> tuple[str, int]:
