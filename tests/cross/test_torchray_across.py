@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from shared_cnn import Twins, apart, to_first
+import torch
+from shared_cnn import CHANNELS, HEIGHT, WIDTH, Twins, apart, to_first, to_last
 
 import cfi_core as cfi
 from cfi_core.specs import Need
@@ -92,3 +96,36 @@ def test_models_without_gradients_are_explained_by_rise() -> None:
     found = cfi.attribute(score, "rise", "torchray", inputs=images, target=0, seed=1, exec_args={"num_masks": 400})
     above, below = found.values[:, :3].mean(), found.values[:, 5:].mean()
     assert found.values.shape == (2, 8, 10) and above > below
+
+
+@pytest.fixture(scope="module")
+def slow() -> ModuleType:
+    """The independent implementation of the plugin's own tests."""
+    path = Path(__file__).parents[2] / "plugins" / "cfi_torchray" / "tests" / "excitation_reference.py"
+    spec = spec_from_file_location("excitation_reference", path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_excitation_backprop_on_a_converted_network_is_that_of_the_paper(twins: Twins, slow: ModuleType) -> None:
+    model, target = twins.torch_model, 3
+    images = np.abs(twins.first)  # what wins is among what is not negative
+    found: Any = cfi.attribute(
+        twins.keras_model, "excitation_backprop", "torchray", inputs=to_last(images), target=target
+    )
+    assert found.route == ("keras-torch",)
+    conv1, conv2, fc = (layer.weight.detach().double().numpy() for layer in (model.conv1, model.conv2, model.fc))
+    first, second = slow.convolution(conv1, (CHANNELS, HEIGHT, WIDTH), padding=1), slow.convolution(conv2, (6, 7, 10))
+    expected = []
+    for image in images:
+        with torch.no_grad():
+            relu1 = model.relu1(model.conv1(torch.tensor(image[None])))
+            pool1 = model.pool1(relu1)
+            relu2 = model.relu2(model.conv2(pool1))
+        relu1, pool1, relu2 = (one[0].double().numpy() for one in (relu1, pool1, relu2))
+        p = slow.to_children(relu2.ravel(), fc, np.eye(len(fc))[target])
+        p = slow.max_pool(relu1, 2, slow.to_children(pool1.ravel(), second, p))
+        expected.append(slow.to_children(image.ravel().astype(float), first, p.ravel()).reshape(image.shape))
+    assert apart(np.array(expected), to_first(found.values)) <= 1e-5
