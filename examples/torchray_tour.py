@@ -222,7 +222,9 @@ def every_layer(tour: Tour) -> None:
         if not isinstance(module, nn.ReLU):
             own = {"gradient_to_saliency": "max"}
             values = tour.ray(model, "guided_backprop", images, target, layer=f"features.{name}", exec_args=own)
-            cells.append((f"features.{name} {type(module).__name__}", values[0]))
+            # Before the global average pooling the gradient is the same everywhere, and no picture.
+            if np.ptp(values[0]) > 0:
+                cells.append((f"features.{name} {type(module).__name__}", values[0]))
     tour.draw("4-every-layer", [cells[i : i + 5] for i in range(0, len(cells), 5)])
 
 
