@@ -150,6 +150,19 @@ def test_flags_go_to_the_model_as_they_are() -> None:
     np.testing.assert_allclose(scaled.values["tokens"], 3 * plain.values["tokens"], rtol=1e-5)
 
 
+def test_flags_that_are_equal_and_of_other_types_are_told_apart() -> None:
+    class Typed(nn.Module):
+        def forward(self, x: torch.Tensor, k: Any) -> torch.Tensor:
+            return x * {int: 1.0, bool: 2.0, float: 3.0}[type(k)]
+
+    x = np.ones((2, 3), np.float32)
+    found = [
+        cfi.attribute(Typed().eval(), "saliency", "captum", inputs={"x": x, "k": k}, target=0).values["x"][0, 0]
+        for k in (1, True, 1.0)
+    ]
+    assert found == [1.0, 2.0, 3.0]
+
+
 def test_what_to_explain_can_be_said() -> None:
     model = TorchText().eval()
     found = cfi.attribute(

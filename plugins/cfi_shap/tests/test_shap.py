@@ -145,3 +145,11 @@ class Functional(nn.Sequential):
 def test_what_deep_explainer_would_get_wrong_is_an_error(model: nn.Module, match: str) -> None:
     with pytest.raises(cfi.MethodError, match=match):
         cfi.attribute(model.eval(), "deep_lift_shap", "shap", inputs=ROWS[:2], target=1, baselines=ROWS[5:9])
+
+
+@pytest.mark.parametrize("key", ["gradient_shap", "kernel_shap", "partition_shap"])
+def test_a_target_function_gives_one_value_for_each_sample(key):
+    model, inputs = TestShap().make_model(), TestShap().make_inputs()
+    more = {} if key == "partition_shap" else {"baselines": GIVEN["baselines"]}
+    with pytest.raises(cfi.TargetError, match="one value per sample"):
+        cfi.attribute(model, key, "shap", inputs=inputs, target=lambda outputs: outputs[:, :2], **more)

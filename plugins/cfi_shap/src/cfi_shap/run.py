@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cfi_core.contract import Axes, MethodRequest, MethodResult, Target
-from cfi_core.errors import ArgumentError, MethodError
+from cfi_core.errors import ArgumentError, MethodError, TargetError
 from cfi_core.silence import without_warnings
 
 
@@ -27,7 +27,14 @@ class Score(nn.Module):
         outputs = self.model(*(x.to(kind) for x, kind in zip(inputs, self.types, strict=True)))
         outputs = outputs if self.target.output is None else outputs[self.target.output]
         if self.target.function is not None:
-            return self.target.function(outputs).reshape(-1, 1)
+            values = self.target.function(outputs)
+            if not isinstance(values, Tensor) or values.numel() != len(inputs[0]):
+                found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+                raise TargetError(
+                    f"The target function must return one value per sample ({len(inputs[0])} samples), but returned "
+                    f"{found}. Reduce all axes but the first."
+                )
+            return values.reshape(-1, 1)
         return outputs[(slice(None), *(self.target.index or ()))].reshape(-1, 1)
 
 

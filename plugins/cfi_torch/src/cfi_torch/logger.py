@@ -79,6 +79,7 @@ class ExplanationLogger:
 
     def start(self) -> None:
         """Explains the model as it is before the training; time is measured from here."""
+        self._closed = False
         self.log.start(self.model)
 
     def step(self) -> None:
@@ -90,7 +91,7 @@ class ExplanationLogger:
         self.log.count_epoch(self.model)
 
     def close(self) -> None:
-        """Closes the event file and prints what the explanations took; once."""
+        """Closes the event file and prints what the explanations took; once for each training."""
         if self._closed:
             return
         self._closed = True

@@ -45,16 +45,19 @@ def by_name(model: nn.Module, names: Sequence[str], constants: Mapping[str, Any]
 
 
 def _class_by_name(kind: Any, names: tuple[str, ...], constants: Mapping[str, Any]) -> type[nn.Module]:
+    # With their types, as 1, 1.0 and True are equal.
+    told = tuple((name, type(value), value) for name, value in sorted(constants.items()))
     try:
-        return _known_class(kind, names, tuple(sorted(constants.items())))
-    except TypeError:  # a constant that cannot be hashed
+        hash(told)
+    except TypeError:
         return _new_class(kind, names, constants)
+    return _known_class(kind, names, told)
 
 
-@functools.lru_cache(maxsize=64)
-def _known_class(kind: Any, names: tuple[str, ...], constants: tuple[tuple[str, Any], ...]) -> type[nn.Module]:
+@functools.lru_cache(maxsize=64)  # models that are explained in turn
+def _known_class(kind: Any, names: tuple[str, ...], constants: tuple[tuple[str, type, Any], ...]) -> type[nn.Module]:
     """One class for the same names, so that a module is known again by its class."""
-    return _new_class(kind, names, dict(constants))
+    return _new_class(kind, names, {name: value for name, _, value in constants})
 
 
 def _new_class(kind: type[nn.Module], names: tuple[str, ...], constants: Mapping[str, Any]) -> type[nn.Module]:

@@ -23,8 +23,6 @@ from cfi_torchray.plugin import CONTEXT, REDUCTION, WORKAROUNDS
 from cfi_torchray.rules import Check, Rules, originals
 from cfi_torchray.workarounds import GuidedReLU, Probe
 
-_CHECKED = ("deconvolution", "guided_backprop", "excitation_backprop")
-
 
 def run(request: MethodRequest) -> MethodResult:
     """Runs `saliency`, `deconvolution`, `guided_backprop`, `linear_approx`, `grad_cam` or `excitation_backprop`.
