@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.adapters import as_array, is_number
-from cfi_core.checking.inputs import check_baselines
+from cfi_core.checking.inputs import check_baselines, run_original
 from cfi_core.comparison import relative_difference
 from cfi_core.errors import InputError
 from cfi_core.framework import flatten
@@ -36,6 +36,7 @@ def embed(registry: Registry, plan: Plan, original: Original, inputs: Inputs) ->
     method = plan.method
     place = next((name for name in method.exec_args if method.roles.get(name) is Role.HELD), None)
     adapter, tokens = original.adapter, inputs.arrays[0]
+    run_original(original, inputs)  # which says what is wrong with images in whole numbers
     found = adapter.split_embedding(original.model, inputs.passed) if len(inputs.arrays) == 1 and place else None
     if found is None or place is None:
         raise InputError(

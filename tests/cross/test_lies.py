@@ -154,3 +154,11 @@ def test_paths_of_models(path, message, tmp_path):
     with pytest.raises(cfi.InputError, match=message) as refused:
         cfi.attribute(path, "saliency", "captum", inputs=ROWS, target=0)
     assert len(str(refused.value)) < 1500
+
+
+@pytest.mark.parametrize("toolset", ["captum", "tf-keras-vis", "zennit", "torchray"])
+def test_images_in_whole_numbers_are_no_tokens(twins, toolset):
+    """A method that differentiates looks for an embedding, of which a network of images has none."""
+    images = (twins.first * 40 + 128).astype(np.uint8)
+    with pytest.raises(cfi.InputError, match="255"):
+        cfi.attribute(twins.torch_model, "saliency", toolset, inputs=images, target=0)

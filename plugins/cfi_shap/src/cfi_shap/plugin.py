@@ -10,6 +10,7 @@ from cfi_core.specs import (
     Completeness,
     Defaults,
     FrameworkSpec,
+    Head,
     Kind,
     MethodSpec,
     Need,
@@ -57,7 +58,7 @@ def cfi_methods() -> Iterable[MethodSpec]:
     drawn, halves, kernel = {"nsamples": 200}, {"max_evals": 500}, {"nsamples": "auto", "l1_reg": False}
     optional: Any = {"required": ("inputs",), "optional": ("target", "baselines")}
     trees: Any = {"toolset": "shap-trees", "implementation": "cfi_shap.trees:tree_shap", "citation": _TREES}
-    yield _method("deep_lift_shap", _MEAN, needs=_GRADIENT | {Need.MODULES})
+    yield _method("deep_lift_shap", _MEAN, needs=_GRADIENT | {Need.MODULES}, head=Head.LOGIT)  # as DeepLIFT is
     yield _method("gradient_shap", _DRAWN, drawn, drawn, needs=_GRADIENT)
     yield _method("kernel_shap", _MEAN, kernel, kernel | {"l1_reg": "num_features(10)"})
     yield _method("partition_shap", _OWEN, halves, halves, **optional)

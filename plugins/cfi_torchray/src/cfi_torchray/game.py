@@ -22,7 +22,6 @@ TOLERANCE = 15
 """Pixels; what the paper takes for photographs of about 500 pixels."""
 
 Explanation = Attribution | np.ndarray | str | Mapping[str, Any] | Callable[..., Any]
-Box = Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
