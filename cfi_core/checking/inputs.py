@@ -147,6 +147,12 @@ def run_original(original: Original, inputs: Inputs, *, native: bool = False, tw
         hint = _integers("inputs", integers[0]) if integers else _repair(adapter, model, inputs)
         said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '').rstrip('.')}"
         raise InputError(f"The model fails on inputs of shape {shapes}: {said}. {hint}") from error
+    if native and (changed := _changed(adapter, inputs)):
+        raise InputError(
+            f"The model changes {' and '.join(changed)} in place, so whatever runs it twice on the same tensor gives "
+            f"it something else the second time. Let its forward begin with a copy (x = x.clone()), or make its first "
+            f"operation one that is not in place."
+        )
     if not flatten(outputs):
         raise InputError(f"The model gives {type(outputs).__name__}, in which there are no numbers to explain.")
     if native and inputs.samples == 1:
@@ -270,6 +276,16 @@ def _repair(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> str:
             continue
         return f"{text} would fit the model: the sample axis is first, and axes are in the model's order."
     return "Check shape and axis order: the sample axis is first."
+
+
+def _changed(adapter: FrameworkAdapter, inputs: Inputs) -> list[str]:
+    """Names of the inputs whose tensors no longer hold what they held before the pass."""
+    pairs = zip(inputs.tensors, _name_arrays(inputs.arrays), strict=True)
+    return [name for tensor, (name, array) in pairs if not _is_same(np.asarray(adapter.to_numpy(tensor)), array)]
+
+
+def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
+    return np.array_equal(one, other, equal_nan=other.dtype.kind in "fc")
 
 
 def _check_parts(value: Any) -> None:

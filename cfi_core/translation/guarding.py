@@ -32,6 +32,8 @@ _FEW = 2  # samples that a guard looks at
 _OF_COPY = (
     "This is said of a canonical copy of the model, where what its forward methods call by functions are modules."
 )
+_NOT_MEASURED = "the copy could not be compared with the model, which failed"
+_OUT_OF_PLACE = "If it is for an operation in place, write that out of place."
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -107,7 +109,9 @@ class _Sentry:
 
         def measure_again(made: Repair) -> Repair:
             sides, outputs, by_sample = self._sides(made), tuple(call.output_arrays), call.purity.by_sample
-            return self._judge(made, certify_again(*sides, arrays, outputs, made.certificate, by_sample=by_sample))
+            with foreign(MethodError, _NOT_MEASURED, _OUT_OF_PLACE):
+                again = certify_again(*sides, arrays, outputs, made.certificate, by_sample=by_sample)
+            return self._judge(made, again)
 
         try:
             repair = recall(call.original, names, arrays, tuple(call.output_arrays), self._rewrite, measure_again)
@@ -140,7 +144,9 @@ class _Sentry:
         made = Repair(canonical, Certificate(()))
         arrays = (*self.call.inputs.arrays, *self.call.inputs.held_arrays)
         outputs, by_sample = tuple(self.call.output_arrays), self.call.purity.by_sample
-        return self._judge(made, certify(*self._sides(made), arrays, SEED, outputs, by_sample=by_sample))
+        with foreign(MethodError, _NOT_MEASURED, _OUT_OF_PLACE):
+            certificate = certify(*self._sides(made), arrays, SEED, outputs, by_sample=by_sample)
+        return self._judge(made, certificate)
 
     def _judge(self, made: Repair, certificate: Certificate) -> Repair:
         """With its certificate; refuses a copy that computes something else."""

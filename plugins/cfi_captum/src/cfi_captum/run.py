@@ -48,6 +48,7 @@ _NO_INFLUENCE = frozenset(
 )
 _LONGEST_MESSAGE = 300
 _ROUNDING = 1e-3
+_ABLATING_LAYERS = frozenset({"layer_feature_ablation", "layer_feature_permutation"})
 _UPSAMPLING = (None, "nearest", "bilinear")
 
 
@@ -276,7 +277,19 @@ def _one_use_of_each_layer(model: Callable[..., Any], request: MethodRequest) ->
         calls[module] += 1
         most[0] = max(most[0], calls[module])
 
+    given: list[tuple[Tensor, int]] = []
+
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        given[:] = [(one, one._version) for one in tensors(output)]
+
+    def compare(module: nn.Module, args: Any, output: Any) -> None:
+        changed[0] = changed[0] or any(one._version != version for one, version in given)
+
+    changed = [False]
     handles = [model.register_forward_pre_hook(begin)]
+    if request.method.key in _ABLATING_LAYERS:
+        _work_out_of_place(model)
+        handles += [model.register_forward_hook(compare), *(layer.register_forward_hook(keep) for layer in layers)]
     handles += [layer.register_forward_pre_hook(count) for layer in layers if layer is not model]
     try:
         yield
@@ -290,11 +303,23 @@ def _one_use_of_each_layer(model: Callable[..., Any], request: MethodRequest) ->
     finally:
         for handle in handles:
             handle.remove()
+    if changed[0]:
+        raise LayerError(
+            f"What follows the layer changes its output in place, and '{request.method.key}' would go on from the "
+            "changed values. Write it out of place (h = h + x instead of h += x), or choose another layer."
+        )
     if most[0] > 1:
         raise LayerError(
             f"The layer is called {most[0]} times in one pass of the model, so it has no one output. Choose a layer "
             "that is called once."
         )
+
+
+def _work_out_of_place(model: nn.Module) -> None:
+    """Tells the modules of a twin that can work in place not to: captum keeps the layer's output between its passes."""
+    for module in model.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False
 
 
 @contextmanager

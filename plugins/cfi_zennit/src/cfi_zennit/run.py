@@ -31,7 +31,7 @@ from cfi_zennit.coverage import Family, explain, hard_gaps, list_places, rules_b
 from cfi_zennit.draws import OwnGenerator
 from cfi_zennit.marks import without_marks
 from cfi_zennit.prepare import Ruled, is_function, prepare, refuse_function
-from cfi_zennit.scores import Column, Explained, Start, as_it_is, ones
+from cfi_zennit.scores import Column, Explained, Start, as_it_is, ones, rectifies
 from cfi_zennit.table import (
     ALL_PARAMETERS,
     ATTR_OUTPUT,
@@ -169,10 +169,10 @@ def _run_with_rules(method: ZennitMethod, request: MethodRequest) -> MethodResul
     ruled = prepare(model, request.inputs, method.composite or request.init_args[COMPOSITE], request.init_args)
     _check_layers(layers, ruled.seen)
     _judge(method, ruled, canonized=canonized)
-    _check_target(method, ruled, request)
     measured = ruled.family is Family.RELEVANCE and method.attributor == "Gradient"
     ledger = Ledger(len(request.inputs[0]), partial=bool(layers)) if measured else None
     explained = Explained(ruled.model, _target(request), request.inputs)
+    _check_target(method, ruled, request, explained)
     settings = _settings(method, request, explained)
     begin = _note_start(_start(request, as_it_is if request.init_args.get(START) else ones), ledger)
     if layers:
@@ -194,8 +194,15 @@ def _run_with_rules(method: ZennitMethod, request: MethodRequest) -> MethodResul
     )
 
 
-def _check_target(method: ZennitMethod, ruled: Ruled, request: MethodRequest) -> None:
-    if ruled.family is Family.RELEVANCE and request.target is not None and request.target.function is not None:
+def _check_target(method: ZennitMethod, ruled: Ruled, request: MethodRequest, explained: Explained) -> None:
+    if request.target is None or request.target.function is None:
+        return
+    if ruled.family is Family.RECTIFIER and rectifies(explained.model, request.target, request.inputs):
+        raise TargetError(
+            f"'{method.key}' changes the gradient of nn.ReLU modules, and the target function rectifies values itself, "
+            f"where no rule attaches. Let the function be linear, or make its rectifier a module of the model."
+        )
+    if ruled.family is Family.RELEVANCE:
         raise TargetError(
             f"'{method.key}' starts from the relevance of one output and cannot explain a function of several. Name "
             f"the output by its index, or give the relevance of all as exec_args={{'{ATTR_OUTPUT}': …}}."

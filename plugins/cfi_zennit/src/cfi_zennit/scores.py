@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from cfi_core.contract import Target
 from cfi_core.errors import TargetError
-from cfi_zennit.trace import is_real
+from cfi_zennit.trace import is_real, walk
+
+_BENDING = ("Relu", "Threshold", "Clamp", "LeakyRelu", "Elu", "Gelu", "Silu", "Hardtanh", "Maximum", "Minimum")
+"""How autograd's nodes of rectifiers, and of their like, begin."""
 
 
 class Explained(nn.Module):
@@ -69,6 +72,18 @@ def pick(target: Target, output: Any) -> Tensor:
     index = torch.tensor(target.indices(len(output)), device=output.device)
     chosen: Tensor = output[(torch.arange(len(output), device=output.device), *index.unbind(1))]
     return chosen
+
+
+def rectifies(model: nn.Module, target: Target, inputs: Sequence[Any]) -> bool:
+    """Whether a target function bends what it is given, such as by a relu: no rule attaches there."""
+    with torch.no_grad():
+        output = model(*(value.clone() if isinstance(value, Tensor) else value for value in inputs))
+    output = output if target.output is None else _choose(output, target.output)
+    if target.function is None or not isinstance(output, Tensor):
+        return False
+    value = target.function(output.detach().requires_grad_())
+    node = value.grad_fn if isinstance(value, Tensor) else None
+    return node is not None and any(one.name().startswith(_BENDING) for one in walk([node]))
 
 
 def _choose(output: Any, which: int | str) -> Any:
