@@ -396,11 +396,16 @@ def test_two_hundred_calls_grow_nothing(twins: Twins):
     calls = _calls(twins)
     for i in range(40):
         calls[i % 4]()
-    tensors, resident = _tensors(), _resident()
-    for i in range(200):
-        calls[i % 4]()
-    assert _tensors() <= tensors
-    assert _resident() - resident <= 5
+    grown = []
+    for _ in range(3):  # memory that is handed out in pieces may grow once; what is lost is lost each time
+        tensors, resident = _tensors(), _resident()
+        for i in range(200):
+            calls[i % 4]()
+        assert _tensors() <= tensors
+        grown.append(_resident() - resident)
+        if grown[-1] <= 5:
+            return
+    pytest.fail(f"memory grows with every two hundred calls, by {grown} MiB")
 
 
 def test_four_threads_give_the_serial_results(twins: Twins):
