@@ -28,7 +28,7 @@ from method_arguments import ARGUMENTS, in_keras_order
 from shared_cnn import Twins, make_twins, to_first
 
 import cfi_core as cfi
-from cfi_core.specs import Kind, MethodSpec
+from cfi_core.specs import MethodSpec
 
 SEED = 5
 HOMES = {"torch": "torch", "tensorflow": "Keras"}
@@ -142,11 +142,7 @@ def explain(form: Form, method: MethodSpec, arguments: Mapping[str, Any]) -> cfi
                 **own,
                 "contrast_layer": form.layers.get(own["contrast_layer"], own["contrast_layer"]),
             }
-    call = cfi.visualize_features if method.kind is Kind.FEATURE_VISUALIZATION else cfi.attribute
-    given = {"inputs": form.inputs[:1] if call is cfi.visualize_features else form.inputs, "seed": SEED, **written}
-    if form.channels_last and "inputs" in written:
-        given["inputs"] = np.moveaxis(written["inputs"], 1, -1)
-    found = call(form.model, method.key, method.toolset, **given)
+    found = cfi.attribute(form.model, method.key, method.toolset, inputs=form.inputs, seed=SEED, **written)
     if isinstance(found, cfi.PendingLayer):
         raise cfi.LayerError("a model without layers")
     return found

@@ -68,9 +68,9 @@ def attribute(
             tuple for a model with several inputs; or a mapping of the model's own input names (a dict, what a
             tokenizer gives), whose values then come home under these names. What is no array in it (flags, None) is
             passed to the model as it is.
-        explain: Names of the inputs in such a mapping to explain; the others are carried: part of every pass, never
+        explain: Names of the inputs in such a mapping to explain; the others are held: part of every pass, never
             changed or differentiated. Left out, floating point inputs are explained and whole numbers beside them
-            carried; of whole numbers alone, masks, positions and token types are carried.
+            held; of whole numbers alone, masks, positions and token types are held.
         target: What to explain: a class index (a negative one counts from the end; also as an array of one element),
             a list with one per sample, a tuple into the output (of a model with several outputs: beginning with the
             output's position or key), or a callable of the output. `"predicted"` is the class with the largest value of

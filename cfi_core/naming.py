@@ -1,4 +1,4 @@
-"""Inputs by name: which of them are explained, which are only carried, and the model that takes them so."""
+"""Inputs by name: which of them are explained, which are only held, and the model that takes them so."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cfi_core.records import Arguments, InputNames, Original
 from cfi_core.registry import Registry
 from cfi_core.specs import MethodSpec, Role
 
-_CARRIED = re.compile(
+_HELD = re.compile(
     r"(.*_)?(mask|masks|position_ids|positions|cache_position|token_type_ids|segment_ids|labels)"
     r"|decoder_(input_ids|attention_mask|position_ids)"
 )
@@ -27,8 +27,8 @@ _LIKE_INPUTS = (Role.LIKE_INPUTS, Role.WINDOW)
 def name_inputs(registry: Registry, original: Original, inputs: Any, explain: Sequence[str] | None) -> Original:
     """The user's model as one that takes what the user gave by name; the model as it is where nothing has a name.
 
-    Floating point inputs are explained, integers and truth values beside them carried; of integers alone, those are
-    carried whose names say that they go with others (masks, positions, token types).
+    Floating point inputs are explained, integers and truth values beside them held; of integers alone, those are
+    held whose names say that they go with others (masks, positions, token types).
 
     Raises:
         InputError: The model takes other names, or none.
@@ -48,17 +48,17 @@ def name_inputs(registry: Registry, original: Original, inputs: Any, explain: Se
 
 
 def in_order(names: InputNames | None, inputs: Any) -> tuple[Any, tuple[Any, ...]]:
-    """What is explained, and what is carried behind it, of inputs by name; other inputs as they are."""
+    """What is explained, and what is held behind it, of inputs by name; other inputs as they are."""
     if names is None or not isinstance(inputs, Mapping):
         return inputs, ()
     return tuple(inputs[name] for name in names.explained), tuple(inputs[name] for name in names.held)
 
 
 def turn_named(arguments: Arguments, method: MethodSpec, names: InputNames | None) -> Arguments:
-    """The arguments with baselines, masks and windows in the order of the inputs, and what is carried in its place.
+    """The arguments with baselines, masks and windows in the order of the inputs, and what is held in its place.
 
     Raises:
-        ArgumentError: A name is none of the explained inputs, or the method cannot hold what is carried.
+        ArgumentError: A name is none of the explained inputs, or the method cannot hold what is held.
     """
     if names is None:
         return arguments
@@ -70,7 +70,7 @@ def turn_named(arguments: Arguments, method: MethodSpec, names: InputNames | Non
             for name, value in given.items()
         }
     if names.held:
-        place = next((name for name in method.exec_args if method.roles.get(name) is Role.HELD), None)
+        place = method.argument_of(Role.HELD)
         listed = ", ".join(names.held)
         if place is None:
             raise ArgumentError(
@@ -105,7 +105,7 @@ def _is_nested(value: Any) -> bool:
 
 
 def _choose_by_type(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    own = [name for name in arrays if not _CARRIED.fullmatch(name)]
+    own = [name for name in arrays if not _HELD.fullmatch(name)]
     floating = [name for name in own if np.issubdtype(arrays[name].dtype, np.floating)]
     whole = [name for name in own if arrays[name].dtype.kind in "iu"]
     return tuple(floating or whole or own or arrays)

@@ -289,6 +289,10 @@ class MethodSpec(Checked):
     patches: tuple[Name, ...] = ()
     guard: Guard | None = None
 
+    def argument_of(self, role: Role) -> str | None:
+        """Name of the argument of the toolset's call that plays a role; None if there is none."""
+        return next((name for name in self.exec_args if self.roles.get(name) is role), None)
+
     def complete(
         self, defaults: str, init_args: Mapping[str, Any], exec_args: Mapping[str, Any]
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

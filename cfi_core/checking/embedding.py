@@ -16,7 +16,7 @@ from cfi_core.records import Inputs, Original, Plan
 from cfi_core.registry import Registry
 from cfi_core.specs import Need, Role
 
-_UNITS = 1e-5  # relative difference up to which the model from its embedding on gives what the whole model gives
+_SAME = 1e-5  # relative difference of two passes over the same weights that rounding explains
 
 
 def needs_embedding(plan: Plan, inputs: Inputs) -> bool:
@@ -34,7 +34,7 @@ def embed(registry: Registry, plan: Plan, original: Original, inputs: Inputs) ->
             them; or the embedding is not all that the tokens do.
     """
     method = plan.method
-    place = next((name for name in method.exec_args if method.roles.get(name) is Role.HELD), None)
+    place = method.argument_of(Role.HELD)
     adapter, tokens = original.adapter, inputs.arrays[0]
     run_original(original, inputs)  # which says what is wrong with images in whole numbers
     found = adapter.split_embedding(original.model, inputs.passed) if len(inputs.arrays) == 1 and place else None
@@ -62,7 +62,7 @@ def _check_same(original: Original, moved: Original, inputs: Inputs, whole: Inpu
         flatten(one.adapter.outputs(one.adapter.twin(one.model), each.passed))
         for one, each in ((original, inputs), (moved, whole))
     )
-    if not relative_difference(expected, given) <= _UNITS:
+    if not relative_difference(expected, given) <= _SAME:
         raise InputError(
             f"The model gives something else from the output of {moved.embedding!r} on than from its tokens, so it "
             f"does more with them than embed them. Explain that layer by a layer method instead."

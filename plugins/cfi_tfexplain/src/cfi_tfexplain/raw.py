@@ -37,7 +37,7 @@ def run_raw(request: MethodRequest, images: np.ndarray) -> MethodResult:
         raise ArgumentError(f"{drawing} are of tf-explain's picture; pass exec_args={{'picture': True}} with them")
     try:
         result = _RUNS[method.key](request, images)
-    except Exception:
+    except Exception:  # raised again, unless the score tells more of the cause
         if Need.INPUT_GRADIENT in method.needs:
             _gradients(request, images)  # a score without a gradient would explain the failure
         raise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cfi_core.contract import MethodRequest, Target
-from cfi_core.errors import InputError, TargetError
+from cfi_core.errors import CFIError, InputError, MethodError, TargetError
 
 
 class Explained(nn.Module):
@@ -163,3 +164,17 @@ def _one_per_sample(values: Any, samples: int) -> Tensor:
             "Reduce all axes but the first."
         )
     return values.reshape(-1, 1)
+
+
+@contextmanager
+def failures(key: str) -> Iterator[None]:
+    """Turns what TorchRay, the model and functions of the user's raise into one kind of error."""
+    try:
+        yield
+    except CFIError:
+        raise
+    # They raise anything; all of it is the cause.
+    except Exception as error:
+        raise MethodError(
+            f"'{key}' of TorchRay failed ({type(error).__name__}: {error}). Check its arguments."
+        ) from error

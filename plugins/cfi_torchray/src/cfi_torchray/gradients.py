@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from cfi_core.contract import Axes, MethodRequest, MethodResult
-from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, TargetError
+from cfi_core.errors import ArgumentError, LayerError, MethodError, TargetError
 from cfi_core.specs import resolve
 from cfi_core.turns import hold_alone
 from cfi_torchray.excitation import orient
-from cfi_torchray.explained import Explained, check_inputs, class_indices, with_own_parameters
+from cfi_torchray.explained import Explained, check_inputs, class_indices, failures, with_own_parameters
 from cfi_torchray.graph import owners, tensors
 from cfi_torchray.library import common, deconvnet, excitation_backprop, guided_backprop, private_copy
 from cfi_torchray.maps import finish
@@ -146,7 +146,7 @@ def _gradient(
     arguments = {"model": explained, "input": reference, "target": target, "get_backward_gradient": start}
     exchanged: dict[str, Any] = {"Probe": Probe} if mend else {}
     context = common.NullContext if rules is None else partial(_itself, rules)
-    try:
+    with failures(request.method.key):
         if request.method.key == "contrastive_excitation_backprop":
             exchanged["ExcitationBackpropContext"] = context
             exchanged["gradient_to_contrastive_excitation_backprop_saliency"] = catch
@@ -156,13 +156,6 @@ def _gradient(
             layer = request.layer[0] if request.layer else ""
             arguments |= {"saliency_layer": layer, "context_builder": context, "gradient_to_saliency": catch}
             private_copy("common", **exchanged).saliency(**arguments)
-    except CFIError:
-        raise
-    # TorchRay and the user's model and rules raise anything; all of it is the cause.
-    except Exception as error:
-        raise MethodError(
-            f"'{request.method.key}' of TorchRay failed ({type(error).__name__}: {error}). Check its arguments."
-        ) from error
     return caught[0]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from cfi_core.contract import Axes, MethodRequest, MethodResult, Target
-from cfi_core.errors import ArgumentError, CFIError, MethodError
+from cfi_core.errors import ArgumentError
 from cfi_core.silence import without_warnings
 from cfi_core.specs import resolve
-from cfi_torchray.explained import Explained, check_inputs, class_indices, with_own_parameters
+from cfi_torchray.explained import Explained, check_inputs, class_indices, failures, with_own_parameters
 from cfi_torchray.library import private_copy, utils
 from cfi_torchray.plugin import WORKAROUNDS
 from cfi_torchray.workarounds import contrastive_reward, mask_generator
@@ -64,7 +64,7 @@ def run_rise(request: MethodRequest) -> MethodResult:
     library = private_copy("rise", torch=_Torch(seed, sigmoid=bool(call["sigmoid"])))
     masks = call.get("filter_masks")
     number = len(masks) if masks is not None else call["num_masks"]
-    with torch.inference_mode(False), _failures("rise"):
+    with torch.inference_mode(False), failures("rise"):
         maps = library.rise(
             explained,
             explained.input_of(request),
@@ -201,7 +201,7 @@ def _mask(
     with ExitStack() as stack:
         for one in (torch.inference_mode(False), torch.enable_grad(), without_warnings("torch.meshgrid")):
             stack.enter_context(one)
-        stack.enter_context(_failures(request.method.key))
+        stack.enter_context(failures(request.method.key))
         masks, energy = library.extremal_perturbation(
             explained, explained.input_of(alone), target, areas=list(areas), reward_func=reward, **options
         )
@@ -255,17 +255,3 @@ def _reward(chosen: Any, library: ModuleType, mend: bool) -> Callable[..., Tenso
 def _numpy(tensor: Tensor) -> np.ndarray:
     found: np.ndarray = tensor.detach().cpu().numpy()
     return found
-
-
-@contextmanager
-def _failures(key: str) -> Iterator[None]:
-    """Turns what TorchRay, the model and functions of the user's raise into one kind of error."""
-    try:
-        yield
-    except CFIError:
-        raise
-    # They raise anything; all of it is the cause.
-    except Exception as error:
-        raise MethodError(
-            f"'{key}' of TorchRay failed ({type(error).__name__}: {error}). Check its arguments."
-        ) from error

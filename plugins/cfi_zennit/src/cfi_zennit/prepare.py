@@ -49,9 +49,7 @@ def prepare(model: nn.Module, inputs: Sequence[Any], chosen: Any, init_args: Map
     apply_canonizers([*composite.canonizers, *(init_args.get("canonizers") or ())], model)
     if not any(map(is_real, inputs)):
         for module in model.modules():
-            module.register_forward_hook(
-                lambda _, args, kwargs, out: of_whole_numbers(args, kwargs, out), with_kwargs=True
-            )
+            module.register_forward_hook(_stand_in, with_kwargs=True)
     canonized = bool(init_args.get(CANONIZE, True))
     if canonized:
         with torch.no_grad():
