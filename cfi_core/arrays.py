@@ -114,6 +114,14 @@ class ArrayAdapter(FrameworkAdapter):
         function, given = model.function, dict(constants)
         return ArrayModel(lambda *arrays: function(**dict(zip(names, arrays, strict=True)), **given))
 
+    def bind(self, model: ArrayModel, held: Sequence[Any]) -> ArrayModel:
+        """The function with these arguments behind the others."""
+
+        def call(*arrays: np.ndarray) -> Any:
+            return model.function(*arrays, *(_repeat(value, len(arrays[0])) for value in held))
+
+        return ArrayModel(call, None if model.shapes is None else model.shapes[: len(model.shapes) - len(held)])
+
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis where it is short enough for colours, axis 1 otherwise."""
         if len(shape) <= 2:
@@ -141,6 +149,11 @@ class ArrayRunner(Runner):
     def run(self, stage: int, values: Arrays) -> tuple[np.ndarray, ...]:
         """The outputs."""
         return tuple(flatten(self._model(*values)))
+
+
+def _repeat(value: Any, samples: int) -> Any:
+    """One sample as many."""
+    return np.repeat(value, samples, axis=0) if isinstance(value, np.ndarray) and value.shape[:1] == (1,) else value
 
 
 def _names(labels: Any) -> tuple[str, ...] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import isfunction
 from time import perf_counter
 from types import MappingProxyType
@@ -17,13 +18,14 @@ from cfi_core.errors import ArgumentError, LayerError, ModelWarning, warn
 from cfi_core.framework.axes import Permutation, inverse, permute
 from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.heads import at_head
-from cfi_core.records import Call, Carried, Prepared
+from cfi_core.holding import check_function, is_bound, split_samples, take_samples
+from cfi_core.records import Call, Carried, ModelAtHead, Portion, Prepared
 from cfi_core.registry import Registry
 from cfi_core.specs import Role
 
 
 def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
-    """Makes the request for one run of the method.
+    """Makes the request for one run of the method, or for one with each sample's held inputs.
 
     Raises:
         ArgumentError: Something does not fit the model that runs (`LayerError`: it has no such layer).
@@ -31,10 +33,38 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     Warns:
         ModelWarning: What is explained is not what the method's paper explains.
     """
-    started, plan, given = perf_counter(), call.plan, call.inputs
+    started = perf_counter()
+    request, head = _make_request(registry, call, prepared)
+    if head.warning:
+        warn(head.warning, ModelWarning)
+    portions = partial(_make_portions, registry, call, prepared) if is_bound(call) and request.inputs else None
+    return Carried(request, head.explained, head.cut, started, portions)
+
+
+def _make_portions(registry: Registry, call: Call, prepared: Prepared) -> Iterator[Portion]:
+    """Requests on a model of which the held inputs are part; each is made when its turn comes.
+
+    Raises:
+        TargetError: A target function tells samples by their places.
+    """
+    parts, adapter = split_samples(registry, call), prepared.adapter
+    if len(parts) > 1:
+        check_function(call, adapter, prepared.model)
+    for position, part in enumerate(parts):
+        held = Carrier(registry, take_samples(registry, part, [0]), prepared, prepared.model).held_tensors()
+        request, _ = _make_request(registry, part, prepared, held)
+        place = (position, len(parts)) if len(parts) > 1 else None
+        arrays = tuple(np.array(adapter.to_numpy(one)) for one in held if adapter.is_tensor(one))
+        yield Portion(part, replace(request, place=place), arrays)
+
+
+def _make_request(
+    registry: Registry, call: Call, prepared: Prepared, bound: tuple[Any, ...] = ()
+) -> tuple[MethodRequest, ModelAtHead]:
+    """The request, on a model that holds what is bound to it."""
+    plan, given = call.plan, call.inputs
     model = prepared.adapter.twin(prepared.model, share_weights=not plan.method.alters_model)
     carrier = Carrier(registry, call, prepared, model)
-    layer = tuple(map(carrier.layer_object, plan.layers))
     # The model's own tensors without a detour through numpy, if they can be used where the method runs.
     values = given.tensors if prepared.adapter.is_tensor(given.tensors[0]) else given.arrays
     inputs = carrier.like_inputs(values) if given.given else ()
@@ -42,8 +72,10 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     # A bridge was cut before it was built.
     cut = prepared.translation.head if prepared.translation else None
     head = replace(cut, model=model) if cut else at_head(call, prepared.adapter, model, passed)
-    if head.warning:
-        warn(head.warning, ModelWarning)
+    if bound:
+        head = replace(head, model=prepared.adapter.bind(head.model, bound))
+        carrier = replace(carrier, model=head.model)
+    layer = tuple(map(carrier.layer_object, plan.layers))
     request = MethodRequest(
         method=plan.method,
         model=head.model,
@@ -63,7 +95,7 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
         ),
         head=plan.head,
     )
-    return Carried(request, head.explained, head.cut, started)
+    return request, head
 
 
 @dataclass(frozen=True, eq=False)

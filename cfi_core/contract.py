@@ -84,6 +84,9 @@ class MethodRequest:
         layer_channel_axes: Position of the channel axis of each layer's output (None where it has none, or several
             outputs).
         head: Where a softmax head is explained in this run (the spec's choice, or the user's).
+        place: Where each sample has held inputs of its own, which are constants of the model: position of the one
+            sample of this run, and how many the call has. What the user gave in the toolset's own words for all
+            samples is as it was given.
     """
 
     method: MethodSpec
@@ -100,6 +103,7 @@ class MethodRequest:
     channel_axis: tuple[int | None, ...] = ()
     layer_channel_axes: tuple[int | None, ...] = ()
     head: Head = Head.OUTPUT
+    place: tuple[int, int] | None = None
 
     @property
     def layer_channel_axis(self) -> int | None:

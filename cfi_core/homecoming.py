@@ -19,6 +19,7 @@ from cfi_core.completeness import measure_completeness
 from cfi_core.contract import Axes, MethodResult
 from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, summary, warn
 from cfi_core.framework.axes import Permutation, unpermute
+from cfi_core.holding import tell_held
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
@@ -174,6 +175,7 @@ def _provenance(
         "explained": carried.explained,
         "target": _describe_target(call),
         "inputs": f"the output of layer {call.original.embedding!r}" if call.original.embedding else "as given",
+        "held": tell_held(call),
         "neuron": repr(arguments.neuron) if callable(arguments.neuron) else arguments.neuron,
         "defaults": arguments.defaults,
         "applied": dict(result.applied),

@@ -58,7 +58,7 @@ def turn_named(arguments: Arguments, method: MethodSpec, names: InputNames | Non
     """The arguments with baselines, masks and windows in the order of the inputs, and what is held in its place.
 
     Raises:
-        ArgumentError: A name is none of the explained inputs, or the method cannot hold what is held.
+        ArgumentError: A name is none of the explained inputs, or what is held is given once more.
     """
     if names is None:
         return arguments
@@ -69,16 +69,10 @@ def turn_named(arguments: Arguments, method: MethodSpec, names: InputNames | Non
             name: _parts(value, names, name, required=True) if method.roles.get(name) in _LIKE_INPUTS else value
             for name, value in given.items()
         }
-    if names.held:
-        place = method.argument_of(Role.HELD)
-        listed = ", ".join(names.held)
-        if place is None:
-            raise ArgumentError(
-                f"{method.key} of {method.toolset} hands nothing to the model besides what it explains, and {listed} "
-                f"would have to be held. Choose a toolset whose calls take further arguments of the model's forward "
-                f"pass (cfi.methods() lists others), or say with explain= that these are explained too."
-            )
+    place = method.argument_of(Role.HELD)  # without one, they become constants of the model (cfi_core.holding)
+    if names.held and place is not None:
         if own["exec_args"].get(place) is not None:
+            listed = ", ".join(names.held)
             raise ArgumentError(f"{listed} are held already: leave {place!r} out, and pass all inputs by name.")
         own["exec_args"][place] = tuple(arguments.inputs[name] for name in names.held)
     baselines = _parts(arguments.baselines, names, "baselines", required=False)

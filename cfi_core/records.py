@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -357,6 +357,15 @@ class Prepared:
 
 
 @dataclass(frozen=True, eq=False)
+class Portion:
+    """What the toolset is asked for some of the samples, whose held inputs are constants of the model."""
+
+    call: Call  # of these samples alone
+    request: MethodRequest
+    held: tuple[np.ndarray, ...]  # the constants, in the layout of the model that runs, each with one row
+
+
+@dataclass(frozen=True, eq=False)
 class Carried:
     """What the toolset is asked (after step 6)."""
 
@@ -364,6 +373,7 @@ class Carried:
     explained: str  # in words, for the provenance
     cut: bool  # whether a softmax at the end was left out
     started: float  # when carrying began, in the seconds of `time.perf_counter`
+    portions: Callable[[], Iterator[Portion]] | None = None  # to run instead of it, where inputs are bound to the model
 
 
 @dataclass(frozen=True, eq=False)

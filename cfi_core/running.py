@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from cfi_core.boundary import Shape, run_method
-from cfi_core.contract import MethodRequest
+from cfi_core.contract import MethodRequest, MethodResult
 from cfi_core.framework import Passes
 from cfi_core.framework.axes import Permutation
+from cfi_core.holding import join
 from cfi_core.process import generators
 from cfi_core.records import Call, Carried, Prepared, Run
 from cfi_core.registry import Registry
@@ -16,20 +19,41 @@ from cfi_core.turns import aside
 
 
 def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) -> Run:
-    """Runs the method, everything random in it seeded (see `cfi_core.boundary.run_method` for what can fail)."""
-    request, origin = carried.request, registry.origin_of(call.plan.method).label
+    """Runs the method, everything random in it seeded (see `cfi_core.boundary.run_method` for what can fail).
+
+    Where held inputs are constants of the model, it runs once with those of each sample.
+    """
+    translation = prepared.translation
+    is_converted = prepared.repair is not None or (translation is not None and not translation.route.bridge)
+    passes = Passes(carried.request.seed) if is_converted else None
+    if carried.portions is None:
+        return Run(_run_one(registry, call, prepared, carried.request, passes), passes)
+    parts, results = [], []
+    for portion in carried.portions():
+        if passes is not None:
+            passes.held = portion.held
+        results.append(_run_one(registry, portion.call, prepared, portion.request, passes))
+        parts.append(portion.call)
+    return Run(join(parts, results, partial(_as_numpy, prepared)), passes)
+
+
+def _run_one(
+    registry: Registry, call: Call, prepared: Prepared, request: MethodRequest, passes: Passes | None
+) -> MethodResult:
+    origin = registry.origin_of(call.plan.method).label
     layers = [_permute(call.layer_shapes.get(name), prepared.layer_axes(name)) for name in call.plan.layers]
     # Where the method makes the inputs, they are of any number of samples.
     shapes = [array.shape if call.inputs.given else (None, *array.shape[1:]) for array in call.inputs.arrays]
     inputs = [_permute(shape, prepared.input_axes(i)) or () for i, shape in enumerate(shapes)]
-    translation = prepared.translation
-    is_converted = prepared.repair is not None or (translation is not None and not translation.route.bridge)
-    passes = Passes(request.seed) if is_converted else None
     with generators(registry, request) as seeded, ExitStack() as stack:
         request = replace(_users_functions_aside(request), seeded=seeded)
         if passes is not None:
             stack.enter_context(prepared.adapter.watch_passes(request.model, passes, request.layer))
-        return Run(run_method(request, origin, inputs=inputs, layers=layers), passes)
+        return run_method(request, origin, inputs=inputs, layers=layers)
+
+
+def _as_numpy(prepared: Prepared, value: Any) -> Any:
+    return prepared.adapter.to_numpy(value) if prepared.adapter.is_tensor(value) else value
 
 
 def _users_functions_aside(request: MethodRequest) -> MethodRequest:

@@ -176,6 +176,22 @@ class FrameworkAdapter(ABC):
             raise InputError(f"The model takes its inputs in this order: {', '.join(known)}. Pass them so.")
         return model
 
+    def bind(self, model: Any, held: Sequence[Any]) -> Any:
+        """A model that takes its last inputs no longer: they are what is held. Layers go by the names that they have.
+
+        Args:
+            model: A twin.
+            held: Values of these inputs. A tensor whose first axis is 1 holds one sample, and is repeated for as many
+                as a pass has; anything else is part of every pass as it is.
+
+        Raises:
+            InputError: No such model can be made, which is so unless this is overridden.
+        """
+        raise InputError(
+            f"A {type(model).__name__} cannot hold inputs here, and the method has no argument for them. Choose a "
+            f"toolset whose calls take further arguments of the model's forward pass, such as captum."
+        )
+
     def split_embedding(self, model: Any, inputs: Sequence[Any]) -> Embedded | None:
         """The model from the output of its embedding on, where the first input, of tokens, goes into one layer alone.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class Pass:
         activations: What took the place of what layers had computed, by the position of the layer that is watched.
         at_layers: What came back at these activations, if anything was asked for there.
         changed: Whether something else than what can be seen was done to the pass: then it tells nothing.
+        held: Constants of the model that stand for further inputs, each with one row.
     """
 
     samples: int
@@ -36,6 +37,14 @@ class Pass:
     activations: dict[int, np.ndarray] = field(default_factory=dict)
     at_layers: dict[int, np.ndarray] = field(default_factory=dict)
     changed: bool = False
+    held: tuple[np.ndarray, ...] = ()
+
+    def complete(self) -> Pass:
+        """With what is held among the inputs, which it was in the place of."""
+        if not self.held:
+            return self
+        rows = (np.repeat(value, len(self.rows), axis=0) if value.shape[:1] == (1,) else value for value in self.held)
+        return replace(self, inputs=[*self.inputs, *rows], held=())
 
 
 class Passes:
@@ -47,6 +56,7 @@ class Passes:
     Attributes:
         count: Passes so far.
         samples: Samples of all of them.
+        held: Constants that stand for further inputs of the model in the passes to come, each with one row.
     """
 
     def __init__(self, seed: int) -> None:
@@ -56,6 +66,7 @@ class Passes:
         self._last: Pass | None = None
         self._drawn: list[Pass] = []
         self.count = self.samples = 0
+        self.held: tuple[np.ndarray, ...] = ()
 
     def open(self, samples: int, also: Sequence[int] = ()) -> Pass:
         """The record of the pass that begins, to be filled in.
@@ -67,7 +78,7 @@ class Passes:
         most = min(samples, OF_OTHERS if self.count else OF_FIRST)
         others = self._generator.choice(samples - 1, most - 1, replace=False)
         rows = dict.fromkeys((samples - 1, *also, *map(int, others)))
-        made = Pass(samples, np.array([*rows]))
+        made = Pass(samples, np.array([*rows]), held=self.held)
         self.count, self.samples = self.count + 1, self.samples + samples
         self._first, self._last = self._first or made, made
         if self._largest is None or samples > self._largest.samples:
@@ -79,4 +90,4 @@ class Passes:
     def records(self) -> list[Pass]:
         """Those that tell something, the first, largest and last in front."""
         found = dict.fromkeys(one for one in (self._first, self._largest, self._last, *self._drawn) if one is not None)
-        return [one for one in found if one.inputs and one.outputs and not one.changed]
+        return [one.complete() for one in found if one.inputs and one.outputs and not one.changed]

@@ -22,6 +22,7 @@ from cfi_core.contract import GuardRequest, Miss, Target
 from cfi_core.errors import FOREIGN, LayerError, MethodError, UnfaithfulTranslationError
 from cfi_core.framework.axes import permute_all
 from cfi_core.heads import at_head
+from cfi_core.holding import is_bound, take_samples
 from cfi_core.records import Call, Prepared, Repair
 from cfi_core.registry import Registry
 from cfi_core.specs import Guard, resolve
@@ -81,6 +82,12 @@ class _Sentry:
         inputs, held = self._few
         # A model may write into what it is given.
         head = at_head(call, adapter, model, (*(adapter.tensor(one, model) for one in inputs), *held))
+        if is_bound(call):
+            # As it will run: with the held inputs of one sample.
+            first = take_samples(self.registry, call, [0])
+            inputs, bound = replace(self, call=first)._tensors
+            head, held = replace(head, model=adapter.bind(head.model, bound)), ()
+            layers = tuple(adapter.layer_object(head.model, name) for name in names if name is not None)
         request = GuardRequest(
             method=plan.method,
             model=head.model,

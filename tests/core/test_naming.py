@@ -89,8 +89,8 @@ def test_baselines_and_masks_come_in_the_order_of_the_inputs():
     for wrong in ({"feature_mask": {"a": 7}}, {"feature_mask": {"a": 7, "b": 8, "mask": 9}}, {"more": 4}):
         with pytest.raises(cfi.ArgumentError, match=r"nothing for 'b'|'mask', which is not explained|leave 'more' out"):
             turn_named(Arguments(function, "m", inputs=given.inputs, exec_args=wrong), spec, names)
-    with pytest.raises(cfi.ArgumentError, match=r"mask would have to be held"):
-        turn_named(given, method(exec_args=("feature_mask",)), names)
+    without = turn_named(given, method(exec_args=("feature_mask",), roles={"feature_mask": Role.LIKE_INPUTS}), names)
+    assert without.exec_args == {"feature_mask": (7, 8)}  # what is held becomes part of the model
 
 
 def test_parameters():

@@ -214,17 +214,3 @@ def test_a_translation_says_what_its_inputs_are() -> None:
 
 def test_layers_by_name() -> None:
     assert [layer.name for layer in cfi.layers(TorchText().eval(), NAMED)] == ["embedding", "mix"]
-
-
-def test_a_toolset_that_holds_nothing_says_so() -> None:
-    image = GENERATOR.normal(size=(2, 6, 8, 3)).astype(np.float32)
-
-    class Masked(nn.Module):
-        def forward(self, pixels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            return (pixels * mask[:, None, None, None]).mean((1, 2))
-
-    given = {"pixels": image, "mask": np.array([1, 0])}
-    found = cfi.attribute(Masked().eval(), "saliency", "captum", inputs=given, target=0)
-    assert (found.values["pixels"][0] != 0).any() and (found.values["pixels"][1] == 0).all()
-    with pytest.raises(cfi.ArgumentError, match="mask would have to be held"):
-        cfi.attribute(Masked().eval(), "saliency", "tf-keras-vis", inputs=given, target=0)

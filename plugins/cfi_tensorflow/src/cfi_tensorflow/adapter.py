@@ -24,6 +24,7 @@ from cfi_tensorflow.keras import KerasView, is_graph, is_of_keras_layers
 from cfi_tensorflow.logits import TracedLogits
 from cfi_tensorflow.outputs import pull_back
 from cfi_tensorflow.passes import watch_passes
+from cfi_tensorflow.rewiring import repeat
 
 _FILE = "model.keras"
 _ALIGNMENT = 64
@@ -117,6 +118,13 @@ class TensorFlowAdapter(FrameworkAdapter):
             if isinstance(view, TracedLogits)
             else self.load(view.by_name(names, constants))
         )
+
+    def bind(self, model: Any, held: Sequence[Any]) -> Any:
+        """The same graph of Keras layers with constants for inputs; a function that calls any other model."""
+        view = _view(model)
+        if isinstance(model, keras.Model) and is_graph(model):
+            return view.bind(held)
+        return TensorFlowFunction(lambda *inputs: view.run([*inputs, *(repeat(one, inputs[0]) for one in held)]))
 
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis."""

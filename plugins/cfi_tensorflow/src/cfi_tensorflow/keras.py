@@ -29,6 +29,7 @@ from cfi_core.turns import hold_alone, keep_random
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import traced_logits
 from cfi_tensorflow.outputs import dense, order, pull_back
+from cfi_tensorflow.rewiring import bind_graph, stands_for
 from cfi_tensorflow.runners import EagerRunner, GraphRunner, TapedRunner
 from cfi_tensorflow.state import VariableState, own_variables
 
@@ -99,6 +100,10 @@ class KerasView:
         inputs = _named_inputs(model)
         Parameters(tuple(inputs), frozenset(inputs)).check(names, constants, f"the Keras model {model.name!r}")
         return keras.Model([inputs[name] for name in names], _structure(model), name=model.name)
+
+    def bind(self, held: Sequence[Any]) -> keras.Model:
+        """The same graph of layers with constants in the place of its last inputs."""
+        return bind_graph(_graph(self.model), held)
 
     def in_double(self) -> keras.Model | None:
         """The same graph of layers, each computing in float64; None for another model, or layers that cannot."""
@@ -235,7 +240,9 @@ class KerasView:
         own = [entry for _, entry in named if isinstance(reference, str) and entry.name == reference]
         if layer is None and len(own) == 1:
             layer = own[0]
-        return next((name for name, entry in named if entry is layer), None)
+        if not isinstance(layer, keras.Layer):
+            return None
+        return next((name for name, entry in named if stands_for(entry) is stands_for(layer)), None)
 
     def layer_object(self, name: str) -> Any:
         """The layer of that name."""

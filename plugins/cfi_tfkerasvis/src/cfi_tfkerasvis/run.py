@@ -214,7 +214,10 @@ def _scores(request: MethodRequest, own: Mapping[str, Any], samples: int, output
         return [target_score(request.target, samples)]
     if request.target is not None:
         raise TargetError("both `target` and `score` say what is explained; give one of them")
-    return own_scores(own["score"], samples, outputs)
+    if request.place is None:
+        return own_scores(own["score"], samples, outputs)
+    sample, all_samples = request.place  # which the user's scores are of
+    return [score.of_sample(sample) for score in own_scores(own["score"], all_samples, outputs)]
 
 
 # checks

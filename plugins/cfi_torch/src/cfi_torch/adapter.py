@@ -25,6 +25,7 @@ from cfi_torch.canonical import rewrite
 from cfi_torch.embedding import find_embedding, from_embedding
 from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
+from cfi_torch.holding import bind
 from cfi_torch.passes import watch_passes
 from cfi_torch.runner import TorchRunner, freeze, pull_back
 from cfi_torch.state import ModelState
@@ -129,6 +130,10 @@ class TorchAdapter(FrameworkAdapter):
     def by_name(self, model: nn.Module, names: Sequence[str], constants: Mapping[str, Any]) -> nn.Module:
         """The module itself in another class, whose forward pass calls the module's own by keyword."""
         return naming.by_name(model, names, constants)
+
+    def bind(self, model: nn.Module, held: Sequence[Any]) -> nn.Module:
+        """The module itself in another class, whose forward pass hands these to the module's own."""
+        return bind(model, held)
 
     def class_names(self, model: nn.Module) -> tuple[str, ...] | None:
         """Of the configuration that transformer libraries keep with a model (`config.id2label`)."""

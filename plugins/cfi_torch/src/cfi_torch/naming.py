@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -69,9 +70,17 @@ def _new_class(kind: type[nn.Module], names: tuple[str, ...], constants: Mapping
 
 
 def derive(kind: type[nn.Module], forward: Callable[..., Any], how: str) -> type[nn.Module]:
-    """A class of modules with another forward pass; its name says how it is called, and it is known by its name."""
+    """A class of modules with another forward pass; its name says how it is called, and it is known by its name.
+
+    A copy is made as the class itself makes it, and is of the new class again.
+    """
+
+    def __deepcopy__(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
+        memo[id(self)] = made = view(copy.deepcopy(view(self, kind), memo), type(self))
+        return made
+
     names = {"__module__": kind.__module__, "__qualname__": f"{kind.__qualname__}({how})", "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind,), {"forward": forward, **names})
+    return type(kind.__name__, (kind,), {"forward": forward, "__deepcopy__": __deepcopy__, **names})
 
 
 def view(model: nn.Module, kind: type[nn.Module]) -> nn.Module:

@@ -325,6 +325,8 @@ def _start(request: MethodRequest, usual: Start) -> Start:
 
     def start(values: Tensor) -> Tensor:
         relevance = own(values) if callable(own) and not isinstance(own, Tensor) else own
+        if request.place is not None and isinstance(relevance, Tensor) and len(relevance) == request.place[1]:
+            relevance = relevance[request.place[0] :][:1]  # the function is one of all samples
         if not isinstance(relevance, Tensor) or relevance.shape != values.shape:
             found = tuple(relevance.shape) if isinstance(relevance, Tensor) else type(relevance).__name__
             raise TargetError(

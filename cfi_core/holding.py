@@ -1,0 +1,227 @@
+"""Held inputs of toolsets whose calls take nothing besides what they explain: they become constants of the model.
+
+The held inputs of one sample are bound to the model that runs, repeated for as many rows as a pass has. So a method is
+run once for each sample, as its users would run it on a wrapper of one sample; or once for all, where all samples hold
+the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from cfi_core.adapters import as_array, is_array, is_number
+from cfi_core.contract import MethodResult, Target
+from cfi_core.errors import MethodError, TargetError
+from cfi_core.framework import FrameworkAdapter, map_structure
+from cfi_core.records import Arguments, Call, Inputs
+from cfi_core.registry import Registry
+from cfi_core.specs import Role, Total
+from cfi_core.turns import aside
+
+PICTURE = "picture"
+_SPLIT = (Role.LIKE_INPUTS, Role.LIKE_LAYER)  # own targets are told by `MethodRequest.place`
+_SAME = 1e-4  # relative difference of a target function of one sample, by itself and beside others
+
+
+def is_bound(call: Call) -> bool:
+    """Whether what is held has to be part of the model, because the method has no argument for it."""
+    return bool(call.inputs.held) and call.plan.method.argument_of(Role.HELD) is None
+
+
+def split_samples(registry: Registry, call: Call) -> list[Call]:
+    """The call for each sample by itself; the call as it is where all samples hold the same."""
+    samples = call.inputs.samples
+    if all((array == array[:1]).all() for array in _of_samples(call.inputs)):
+        return [call]
+    return [take_samples(registry, call, [row]) for row in range(samples)]
+
+
+def tell_held(call: Call) -> str:
+    """What was done with what is held, for the provenance."""
+    names = ", ".join(call.original.names.held) if call.original.names else ""
+    what = names or ("what stands behind the inputs" if call.inputs.held else "")
+    if not what:
+        return "nothing"
+    if not is_bound(call):
+        return f"{what}: part of every pass, as {call.plan.method.argument_of(Role.HELD)!r}"
+    alike = all((array == array[:1]).all() for array in _of_samples(call.inputs))
+    how = "one run, as all samples hold the same" if alike else "one run for each sample, each begun with the seed"
+    return f"{what}: constants of the model, {how}"
+
+
+def take_samples(registry: Registry, call: Call, rows: Sequence[int]) -> Call:
+    """The call for some of its samples, with all that belongs to them."""
+    samples, original, inputs = call.inputs.samples, call.original, call.inputs
+    rows = list(rows)
+
+    def some(array: np.ndarray) -> np.ndarray:
+        return array[rows] if array.shape[:1] == (samples,) else array
+
+    def held(value: Any) -> Any:
+        adapter = original.adapter
+        if not adapter.is_tensor(value) or tuple(value.shape[:1]) != (samples,):
+            return value
+        return adapter.tensor(adapter.to_numpy(value)[rows], original.model)
+
+    arrays = tuple(map(some, inputs.arrays))
+    taken = Inputs(
+        tuple(original.adapter.tensor(array, original.model) for array in arrays),
+        arrays,
+        inputs.given,
+        tuple(map(held, inputs.held)),
+        tuple(map(some, inputs.held_arrays)),
+    )
+    shapes = {name: _shape_of(shape, samples, len(rows)) for name, shape in call.layer_shapes.items()}
+    return replace(
+        call,
+        plan=replace(call.plan, arguments=_split_arguments(registry, call, rows)),
+        inputs=taken,
+        outputs=map_structure(some, call.outputs),
+        target=_split_target(call.target, rows),
+        layer_shapes=MappingProxyType({name: shape for name, shape in shapes.items() if shape is not None}),
+    )
+
+
+def check_function(call: Call, adapter: FrameworkAdapter, model: Any) -> None:
+    """Refuses a target function of the user's that tells samples by their places: here it sees one at a time.
+
+    Args:
+        call: The call.
+        adapter: Of the framework that the method runs in.
+        model: The model that runs.
+
+    Raises:
+        TargetError: It gives another value for a sample by itself than for the same sample beside the others.
+    """
+    function = None if call.target is None else call.target.function
+    if function is None or call.inputs.samples == 1:
+        return
+    chosen = call.outputs if call.target is None or call.target.output is None else call.output_arrays[call.output]
+    apply = aside(function)  # it may wait for other calls
+
+    def values(rows: Sequence[int]) -> np.ndarray:
+        found = apply(map_structure(lambda leaf: adapter.tensor(leaf[list(rows)], model), chosen))
+        array = adapter.to_numpy(found) if adapter.is_tensor(found) else np.asarray(found)
+        return array.astype(np.float64).reshape(-1)
+
+    every = range(call.inputs.samples)
+    whole = values(every)
+    try:
+        alone = np.concatenate([values([row]) for row in every])
+    except Exception as error:  # of the user's function, which may fail on one sample in any way
+        raise TargetError(f"{_ALONE} and fails on one ({type(error).__name__}: {error}). {_INSTEAD}") from error
+    scale = float(np.abs(whole).max(initial=0.0))
+    if alone.shape != whole.shape or not np.abs(alone - whole).max(initial=0.0) <= _SAME * scale:
+        raise TargetError(f"{_ALONE} and gives another value for one than beside the others. {_INSTEAD}")
+
+
+_ALONE = "The target function is given one sample at a time here, as each holds inputs of its own,"
+_INSTEAD = "Explain one sample at a time (inputs of one row), or pass one index for each sample as target."
+
+
+def join(parts: Sequence[Call], results: Sequence[MethodResult], to_numpy: Callable[[Any], Any]) -> MethodResult:
+    """The results of all samples as one.
+
+    Raises:
+        MethodError: They do not fit together.
+    """
+    first = results[0]
+    if len(results) == 1:
+        return first
+    key, toolset = parts[0].plan.method.key, parts[0].plan.method.toolset
+    if any((one.axes, one.layer, len(one.values)) != (first.axes, first.layer, len(first.values)) for one in results):
+        raise MethodError(f"{key} of {toolset} explains another place in one sample than in the others.")
+    try:
+        values = tuple(
+            np.concatenate([np.asarray(to_numpy(part)) for part in column])
+            for column in zip(*(one.values for one in results), strict=True)
+        )
+    except ValueError as error:
+        raise MethodError(f"{key} of {toolset} gives values of other shapes for other samples: {error}.") from error
+    absorbed = [one.absorbed for one in results if one.absorbed is not None]
+    return replace(
+        first,
+        values=values,
+        extras=_join_notes([one.extras for one in results]),
+        applied=_join_notes([one.applied for one in results]),
+        absorbed=tuple(map(np.concatenate, zip(*absorbed, strict=True))) if len(absorbed) == len(results) else None,
+    )
+
+
+def _of_samples(inputs: Inputs) -> list[np.ndarray]:
+    """The held arrays that have a row for each sample."""
+    return [array for array in inputs.held_arrays if array.shape[:1] == (inputs.samples,)]
+
+
+def _shape_of(shape: tuple[int, ...], samples: int, count: int) -> tuple[int, ...] | None:
+    """Of a layer's output, whose first axis may hold several rows of each sample; None if it is not known."""
+    if not shape or shape[0] % samples:
+        return None
+    return (shape[0] // samples * count, *shape[1:])
+
+
+def _split_target(target: Target | None, rows: Sequence[int]) -> Target | None:
+    if target is None or not target.per_sample or target.index is None:
+        return target
+    return replace(target, index=tuple(target.index[row] for row in rows))  # type: ignore[arg-type]
+
+
+def _split_arguments(registry: Registry, call: Call, rows: Sequence[int]) -> Arguments:
+    arguments, method, samples = call.plan.arguments, call.plan.method, call.inputs.samples
+
+    def split(value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return type(value)(map(split, value))
+        if is_number(value) or not is_array(registry, value) or tuple(value.shape[:1]) != (samples,):
+            return value
+        return as_array(registry, value, "an argument")[list(rows)]
+
+    promise = method.completeness
+    is_distribution = promise is not None and promise.total is Total.MEAN_DIFFERENCE
+    own = {
+        where: {
+            name: split(value) if method.roles.get(name) in _SPLIT else value
+            for name, value in (getattr(arguments, where) or {}).items()
+        }
+        for where in ("init_args", "exec_args")
+    }
+    baselines = arguments.baselines if is_distribution else split(arguments.baselines)
+    return replace(
+        arguments,
+        baselines=baselines,
+        init_args=MappingProxyType(own["init_args"]),
+        exec_args=MappingProxyType(own["exec_args"]),
+    )
+
+
+def _join_notes(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: _join_note(name, [part[name] for part in parts if name in part], len(parts)) for name in names}
+
+
+def _join_note(name: str, values: list[Any], samples: int) -> Any:
+    """Arrays of one sample as one array of all, pictures side by side; what differs otherwise, one for each sample."""
+    first = values[0]
+    if all(isinstance(value, Mapping) for value in values):
+        return _join_notes(values)
+    if all(isinstance(value, np.ndarray) for value in values) and len(values) == samples:
+        sizes = {value.shape[0:1] + value.shape[2:] if name == PICTURE else value.shape[1:] for value in values}
+        if len(sizes) == 1 and first.ndim and (name == PICTURE or all(len(value) == 1 for value in values)):
+            return np.concatenate(values, axis=1 if name == PICTURE else 0)
+        if all(np.array_equal(value, first) for value in values):
+            return first
+    elif not any(isinstance(value, np.ndarray) for value in values) and _all_equal(values):
+        return first
+    return tuple(values)
+
+
+def _all_equal(values: Sequence[Any]) -> bool:
+    try:
+        return all(bool(value == values[0]) for value in values)
+    except Exception:  # noqa: BLE001 - objects of a toolset may compare in any way
+        return all(repr(value) == repr(values[0]) for value in values)

@@ -1,0 +1,100 @@
+"""Graphs of Keras layers over other inputs, without a trace on the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.ops.node import Node  # has no public name
+
+_OF = "_cfi_stands_for"
+
+
+def rewire(model: keras.Model, inputs: Sequence[Any], values: Mapping[int, Any]) -> keras.Model:
+    """The graph of a functional model with other tensors in some places.
+
+    Layers are called anew, which would leave a mark on them. So stand-ins are called, which share with a layer all that
+    it holds (weights, settings, layers inside), have its name, and have marks of their own.
+
+    Args:
+        model: Functional.
+        inputs: Symbolic tensors that the new model takes.
+        values: For the inputs of the model, and for any other tensors of its graph, by their identities: the tensors
+            that take their places.
+    """
+    known, stand_ins = dict(values), dict[int, Any]()
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if not node.is_input:
+                _call(node, known, stand_ins)
+    outputs = keras.tree.map_structure(lambda tensor: known[id(tensor)], model._outputs_struct)
+    return keras.Model(one_or_all(inputs), outputs, name=model.name)
+
+
+def _call(node: Any, known: dict[int, Any], stand_ins: dict[int, Any]) -> None:
+    """The same call of a stand-in: what it gives is known to be of the same shapes and types."""
+    operation = node.operation
+    layer = stand_ins.setdefault(id(operation), stand_in(operation))
+    args, kwargs = node.arguments.fill_in(known)
+    made = [keras.KerasTensor(tensor.shape, dtype=tensor.dtype, name=tensor.name) for tensor in node.outputs]
+    Node(operation=layer, call_args=args, call_kwargs=kwargs, outputs=made)
+    for tensor, one in zip(node.outputs, made, strict=True):
+        known.setdefault(id(tensor), one)
+
+
+def stand_in(operation: Any) -> Any:
+    """An operation that computes the same with the same weights, and was never called."""
+    made = object.__new__(type(operation))
+    vars(made).update(vars(operation))
+    vars(made).update({"_inbound_nodes": [], "_outbound_nodes": [], _OF: stands_for(operation)})
+    return made
+
+
+def stands_for(operation: Any) -> Any:
+    """The operation of the user's that another one stands for; itself if it is none."""
+    return vars(operation).get(_OF, operation)
+
+
+def like(tensor: Any) -> Any:
+    """A symbolic input of the same shape, type and name."""
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+
+
+def one_or_all(values: Sequence[Any]) -> Any:
+    """As Keras takes one input, or several."""
+    return values[0] if len(values) == 1 else list(values)
+
+
+class Held(keras.layers.Layer):
+    """Gives one sample, as often as there are rows in what it is called with."""
+
+    def __init__(self, value: Any, name: str) -> None:
+        super().__init__(name=name, autocast=False, trainable=False)
+        self.value = value
+        self.built = True
+
+    def call(self, like: Any) -> Any:
+        """The value, repeated."""
+        return repeat(self.value, like)
+
+    def compute_output_spec(self, like: Any) -> Any:
+        """Of any number of samples."""
+        return keras.KerasTensor((None, *self.value.shape[1:]), dtype=self.value.dtype.name)
+
+
+def repeat(value: Any, like: Any) -> Any:
+    """A tensor of one sample for as many as another one has; anything else as it is."""
+    if not isinstance(value, tf.Tensor) or value.shape[:1] != (1,):
+        return value
+    return tf.repeat(value, tf.shape(like)[0], axis=0)
+
+
+def bind_graph(model: keras.Model, held: Sequence[Any]) -> keras.Model:
+    """The graph with constants in the place of its last inputs."""
+    count = len(model.inputs) - len(held)
+    inputs = [like(tensor) for tensor in model.inputs[:count]]
+    constants = [Held(value, f"held_{i}")(inputs[0]) for i, value in enumerate(held)]
+    pairs = zip(model.inputs, [*inputs, *constants], strict=True)
+    return rewire(model, inputs, {id(tensor): value for tensor, value in pairs})
