@@ -18,6 +18,7 @@ from cfi_core.boundary import observe
 from cfi_core.completeness import measure_completeness
 from cfi_core.contract import Axes, MethodResult
 from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, summary, warn
+from cfi_core.features import name_tokens, names_along
 from cfi_core.framework.axes import Permutation, unpermute
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
@@ -51,9 +52,14 @@ def bring_home(
     inputs = call.inputs.arrays if call.inputs.given else ()
     names = original.names.explained if original.names else ()
     is_named = result.axes in _OF_INPUTS and len(parts) == len(names)
+    known = [names_along(call, result.axes, i, named) for i, named in enumerate(dims)]
+
+    def arrange(each: Sequence[Any]) -> Any:
+        return dict(zip(names, each, strict=True)) if is_named else tuple(each) if len(parts) > 1 else each[0]
+
     attribution = Attribution(
-        values=dict(zip(names, values, strict=True)) if is_named else values if len(parts) > 1 else values[0],
-        dims=dict(zip(names, dims, strict=True)) if is_named else dims if len(parts) > 1 else dims[0],
+        values=arrange(values),
+        dims=arrange(dims),
         method_key=plan.method.key,
         toolset=plan.method.toolset,
         route=translation.route.names if translation else (),
@@ -65,6 +71,7 @@ def bring_home(
         provenance=_provenance(registry, call, prepared, carried, result) | {"completeness": completeness},
         inputs=inputs,
         input_dims=tuple(original.adapter.dims(original.model, array.shape) for array in inputs),
+        feature_names=arrange(known) if any(known) else None,
         outlets=Outlets(registry.plotters, registry.writers),
     )
     observe(registry, "cfi_after_run", plan=plan, attribution=attribution)
@@ -112,7 +119,8 @@ def _label(
             f"they cannot be brought home from the translated model. Leave out own arguments that change their shape."
         )
     values = np.array(unpermute(values, order))
-    return values, original.adapter.dims(original.model, values.shape, layer=layer)
+    dims = original.adapter.dims(original.model, values.shape, layer=layer)
+    return values, name_tokens(call, axes, layer, dims, values.shape)
 
 
 def _unmapped_shape(call: Call, layer: str | None, order: Permutation, position: int, rank: int) -> tuple[int, ...]:

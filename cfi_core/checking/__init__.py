@@ -29,6 +29,7 @@ from cfi_core.checking.inputs import (
 from cfi_core.checking.purity import Examination
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, brief, summary, warn
+from cfi_core.features import name_features
 from cfi_core.naming import turn_named
 from cfi_core.process import first_pass
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
@@ -108,6 +109,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         check_columns(original, arguments.inputs, "inputs")
         check_columns(original, arguments.baselines, "baselines")
         inputs = read_inputs(registry, original, arguments.inputs, held)
+        features = name_features(original, arguments.inputs, arguments.feature_names, inputs.arrays)
         if needs_embedding(plan, inputs):
             plan, original, inputs = embed(registry, plan, original, inputs)
             arguments = plan.arguments
@@ -119,6 +121,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
             )
     else:
         inputs = example_inputs(original, len(arguments.target) if isinstance(arguments.target, list) else 1)
+        features = name_features(original, None, arguments.feature_names, inputs.arrays)
     with Examination(original, inputs) as examination:
         outputs = first_pass(
             registry, lambda: run_original(original, inputs, native=plan.route.native, twin=examination.twin)
@@ -141,6 +144,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         seconds=perf_counter() - arguments.started,
         purity=purity,
         fingerprint=examination.fingerprint,
+        features=features,
     )
 
 
