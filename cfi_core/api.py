@@ -83,7 +83,8 @@ def attribute(
             `config.id2label` of a transformer).
         layer: A layer of the model: the object or its name.
         neuron: Index of a unit of the layer's output (axes after the first, in the model's order), or a callable.
-        baselines: Reference inputs: a number, or arrays with the axes of the inputs.
+        baselines: Reference inputs: a number, or arrays with the axes of the inputs. For tokens also one number for
+            each sample, the name of one (`"pad"`, `"mask"`, `"unk"`), or a `TokenBaseline`, which says what is kept.
         init_args: Arguments of the toolset's constructor, in the toolset's words.
         exec_args: Arguments of the toolset's call, in the toolset's words.
         translator: Name of a translator, a list of names (a whole route), `"conversion"` or `"bridge"`.

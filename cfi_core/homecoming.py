@@ -49,6 +49,7 @@ def bring_home(
     values, dims = zip(*parts, strict=True)
     _check_values(call, values)
     completeness = measure_completeness(registry, call, prepared, carried, result, values)
+    values = tuple(_without_kept(call, result.axes, i, value) for i, value in enumerate(values))
     inputs = call.inputs.arrays if call.inputs.given else ()
     names = original.names.explained if original.names else ()
     is_named = result.axes in _OF_INPUTS and len(parts) == len(names)
@@ -121,6 +122,12 @@ def _label(
     values = np.array(unpermute(values, order))
     dims = original.adapter.dims(original.model, values.shape, layer=layer)
     return values, name_tokens(call, axes, layer, dims, values.shape)
+
+
+def _without_kept(call: Call, axes: Axes, position: int, values: np.ndarray) -> np.ndarray:
+    """With 0 for tokens that the baselines keep: they are no features, whatever group or window they stand in."""
+    keep = call.kept[position] if axes is Axes.INPUT and position < len(call.kept) else None
+    return values if keep is None else np.where(keep.reshape(*keep.shape, *(1,) * (values.ndim - 2)), 0, values)
 
 
 def _unmapped_shape(call: Call, layer: str | None, order: Permutation, position: int, rank: int) -> tuple[int, ...]:

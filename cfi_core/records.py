@@ -261,6 +261,7 @@ class Call:
     purity: Purity = Purity("not examined")
     fingerprint: str = ""  # of the model, when it was examined
     features: tuple[Features, ...] = ()  # of each explained input
+    kept: tuple[np.ndarray | None, ...] = ()  # of each, which tokens the baselines keep
 
     @property
     def output_arrays(self) -> list[np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,66 +12,14 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import cfi_core as cfi
-from cfi_core.contract import Axes, MethodRequest, MethodResult
-from cfi_core.hookspec import hookimpl
-from cfi_core.specs import Kind, MethodSpec, Need, Role, ToolsetSpec
-from cfi_core.testing import use_plugins
 
-HERE = __name__
 ROWS = np.array([[1.0, 2.0, 3.0], [4.0, 0.0, 6.0]])
 TOKENS = np.array([[2, 1, 0], [1, 1, 2]])
 
 
-def omit(request: MethodRequest) -> MethodResult:
-    """What the outputs lose when one element is replaced by its baseline."""
-    indices = request.target.indices(len(request.inputs[0]))
-    held = request.exec_args.get("behind") or ()
-
-    def score(*inputs: np.ndarray) -> np.ndarray:
-        return np.array([row[index] for row, index in zip(request.model(*inputs, *held), indices, strict=True)])
-
-    values = []
-    for position, array in enumerate(request.inputs):
-        base = 0 if request.baselines is None else request.baselines[position]
-        lost = np.zeros(array.shape)
-        for place in np.ndindex(array.shape[1:]):
-            changed = list(request.inputs)
-            changed[position] = array.copy()
-            changed[position][(slice(None), *place)] = np.broadcast_to(base, array.shape)[(slice(None), *place)]
-            lost[(slice(None), *place)] = score(*request.inputs) - score(*changed)
-        values.append(lost)
-    return MethodResult(tuple(values), Axes.INPUT)
-
-
-class Omission:
-    """A toolset for functions of arrays."""
-
-    @staticmethod
-    @hookimpl
-    def cfi_toolsets() -> list[ToolsetSpec]:
-        return [ToolsetSpec(name="omission", framework="numpy")]
-
-    @staticmethod
-    @hookimpl
-    def cfi_methods() -> list[MethodSpec]:
-        return [
-            MethodSpec(
-                key="omit",
-                toolset="omission",
-                kind=Kind.ATTRIBUTION,
-                needs=frozenset({Need.FORWARD}),
-                implementation=f"{HERE}:omit",
-                optional=("target", "baselines"),
-                exec_args=("behind",),
-                roles={"behind": Role.HELD},
-            )
-        ]
-
-
 @pytest.fixture(autouse=True)
-def toolset() -> Iterator[None]:
-    with use_plugins(Omission):
-        yield
+def toolset(omission: None) -> None:
+    """Functions of arrays are explained."""
 
 
 class Tokenizer:
