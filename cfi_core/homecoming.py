@@ -188,6 +188,7 @@ def _provenance(
         "function": call.purity.found,
         "explained": carried.explained,
         "target": _describe_target(call),
+        "classes": _classes(call),
         "inputs": f"the output of layer {call.original.embedding!r}" if call.original.embedding else "as given",
         "neuron": repr(arguments.neuron) if callable(arguments.neuron) else arguments.neuron,
         "defaults": arguments.defaults,
@@ -208,6 +209,15 @@ def _describe_target(call: Call) -> Any:
         return None
     what = repr(target.function) if target.function is not None else target.index
     return what if target.output is None else (target.output, what)
+
+
+def _classes(call: Call) -> tuple[str, ...] | None:
+    """Names of the explained classes, one for all samples or one for each, where the model knows them."""
+    names, target = call.original.adapter.class_names(call.original.model), call.target
+    if names is None or target is None or not target.index or len(names) != call.output_arrays[call.output].shape[-1]:
+        return None
+    indices = target.index if target.per_sample else (target.index,)
+    return tuple(names[index[-1]] for index in indices)  # type: ignore[index]
 
 
 def _versions(registry: Registry, call: Call, prepared: Prepared) -> dict[str, str]:
