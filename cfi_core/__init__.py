@@ -37,6 +37,7 @@ from cfi_core.framework.base import Layer
 from cfi_core.layer_map import LayerMap, LayerMatch
 from cfi_core.listing import frameworks, methods, plugins, toolsets, translators
 from cfi_core.records import PendingLayer, Plan, Translation
+from cfi_core.tokens import TokenBaseline
 from cfi_core.translation.store import forget_translations, keep_translations
 
 __version__ = _version("cfi-core")
@@ -44,6 +45,7 @@ __version__ = _version("cfi-core")
 # By kind, as in docs/api.md.
 __all__ = ["attribute", "visualize_features", "finish_execution_with_layer", "plan", "translate", "layers"]
 __all__ += ["methods", "toolsets", "frameworks", "translators", "plugins"]
+__all__ += ["TokenBaseline"]
 __all__ += ["keep_translations", "forget_translations"]
 __all__ += ["Attribution", "PendingLayer", "Plan", "Translation", "Certificate", "LayerMap", "LayerMatch", "Layer"]
 __all__ += ["CFIError", "ArgumentError", "InputError", "TargetError", "LayerError", "MethodError", "NoGradientError"]

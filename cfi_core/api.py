@@ -43,6 +43,7 @@ def attribute(
     *,
     inputs: Any = None,
     explain: Sequence[str] | None = None,
+    feature_names: Any = None,
     target: Any = None,
     layer: Any = None,
     neuron: Any = None,
@@ -71,6 +72,10 @@ def attribute(
         explain: Names of the inputs in such a mapping to explain; the others are held: part of every pass, never
             changed or differentiated. Left out, floating point inputs are explained and whole numbers beside them
             held; of whole numbers alone, masks, positions and token types are held.
+        feature_names: What the elements along the last axis of the inputs are called: a list of strings, one list per
+            sample, the columns of a table, or a tokenizer, which turns tokens into their text; for several inputs a
+            tuple of these, or a dict by their names. Left out, the columns of a data frame, or of the one that an
+            estimator was fitted on.
         target: What to explain: a class index (a negative one counts from the end; also as an array of one element),
             a list with one per sample, a tuple into the output (of a model with several outputs: beginning with the
             output's position or key), or a callable of the output. `"predicted"` is the class with the largest value of
@@ -78,7 +83,8 @@ def attribute(
             `config.id2label` of a transformer).
         layer: A layer of the model: the object or its name.
         neuron: Index of a unit of the layer's output (axes after the first, in the model's order), or a callable.
-        baselines: Reference inputs: a number, or arrays with the axes of the inputs.
+        baselines: Reference inputs: a number, or arrays with the axes of the inputs. For tokens also one number for
+            each sample, the name of one (`"pad"`, `"mask"`, `"unk"`), or a `TokenBaseline`, which says what is kept.
         init_args: Arguments of the toolset's constructor, in the toolset's words.
         exec_args: Arguments of the toolset's call, in the toolset's words.
         translator: Name of a translator, a list of names (a whole route), `"conversion"` or `"bridge"`.
@@ -111,6 +117,7 @@ def visualize_features(
     *,
     inputs: Any = None,
     explain: Sequence[str] | None = None,
+    feature_names: Any = None,
     target: Any = None,
     layer: Any = None,
     neuron: Any = None,
@@ -146,6 +153,7 @@ def plan(
     *,
     inputs: Any = None,
     explain: Sequence[str] | None = None,
+    feature_names: Any = None,
     target: Any = None,
     layer: Any = None,
     neuron: Any = None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,16 @@ import numpy as np
 
 from cfi_core.catalogue import DISTRIBUTION_OF_PLOTTER, DISTRIBUTION_OF_WRITER
 from cfi_core.certificate import Certificate
-from cfi_core.errors import PlotError
+from cfi_core.errors import ArgumentError, PlotError
 from cfi_core.requirements import unmet
 from cfi_core.specs import PlotterSpec, WriterSpec, resolve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from xarray import DataArray, Dataset
+
+Names = tuple[str, ...] | tuple[tuple[str, ...], ...]
+"""Of features: the same for all samples, or those of each sample."""
 
 BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.builtin:write_npz")
 
@@ -66,6 +70,9 @@ class Attribution:
             logit or probability, what was applied to the raw values, seconds.
         inputs: The user's inputs as numpy arrays, one per model input; empty if there were none.
         input_dims: Name of each axis of each input.
+        feature_names: Names of the features or tokens along the axis `token`, or else the last one: a tuple for all
+            samples, or one for each sample; in a tuple or dict (None where there are none) where `values` is one.
+            None without names.
         outlets: The plotters and writers that were installed when it was made.
     """
 
@@ -81,6 +88,7 @@ class Attribution:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[np.ndarray, ...] = ()
     input_dims: tuple[tuple[str, ...], ...] = ()
+    feature_names: Any = None
     outlets: Outlets = field(default_factory=Outlets, repr=False)
 
     @property
@@ -91,6 +99,60 @@ class Attribution:
         if isinstance(self.values, tuple):
             return tuple(zip(self.values, self.dims, strict=True))  # type: ignore[arg-type]
         return ((self.values, self.dims),)  # type: ignore[return-value]
+
+    @property
+    def part_names(self) -> tuple[Names | None, ...]:
+        """The names of the features of each array."""
+        known = self.feature_names
+        if isinstance(known, Mapping):
+            return tuple(known.values())
+        if known is None:
+            return (None,) * len(self.parts)
+        return tuple(known) if isinstance(self.values, tuple) else (known,)
+
+    def sum(self, axis: str) -> Attribution:
+        """The values summed over an axis, such as `"embedding"`, which leaves one for each token.
+
+        Raises:
+            ArgumentError: There is no such axis, or it is that of the samples.
+        """
+        return self._reduce("sum", axis, lambda values, place: values.sum(place))
+
+    def mean(self, axis: str) -> Attribution:
+        """The mean of the values over an axis; errors as for `sum`."""
+        return self._reduce("mean", axis, lambda values, place: values.mean(place))
+
+    def norm(self, axis: str) -> Attribution:
+        """The Euclidean length of the values along an axis, which has no sign; errors as for `sum`."""
+        return self._reduce("norm", axis, lambda values, place: np.linalg.norm(values, axis=place))
+
+    def _reduce(self, how: str, axis: str, reduction: Callable[[np.ndarray, int], np.ndarray]) -> Attribution:
+        """With one axis less wherever it is, and that told in the provenance."""
+        named = list(dict.fromkeys(name for _, dims in self.parts for name in dims if name != "sample"))
+        if axis not in named:
+            raise ArgumentError(f"There is no axis {axis!r} to take the {how} over: there are {', '.join(named)}.")
+        values, dims, names = [], [], []
+        for (array, own), known in zip(self.parts, self.part_names, strict=True):
+            has = axis in own
+            values.append(reduction(array, own.index(axis)) if has else array)
+            dims.append(tuple(name for name in own if name != axis))
+            names.append(None if has and axis == axis_of_names(own) else known)
+        applied = dict(self.provenance.get("applied", {}))
+        applied["reduced"] = (*applied.get("reduced", ()), f"{how} over {axis}")
+        return replace(
+            self,
+            values=self._like_values(values),
+            dims=self._like_values(dims),
+            feature_names=self._like_values(names) if any(names) else None,
+            extras={name: value for name, value in self.extras.items() if name != "figure"},
+            provenance={**self.provenance, "applied": applied},
+        )
+
+    def _like_values(self, parts: Sequence[Any]) -> Any:
+        """One thing for each array, in the structure of `values`."""
+        if isinstance(self.values, Mapping):
+            return dict(zip(self.values, parts, strict=True))
+        return tuple(parts) if isinstance(self.values, tuple) else parts[0]
 
     def plot(self, plotter: str | None = None, **options: Any) -> Figure:
         """Draws the attribution.
@@ -136,18 +198,43 @@ class Attribution:
             import xarray
         except ImportError as error:
             raise ImportError("to_xarray needs xarray: pip install 'cfi-core[xarray]'") from error
-        arrays = [xarray.DataArray(values, dims=dims, name=self.method_key) for values, dims in self.parts]
+        arrays = [
+            xarray.DataArray(values, coords=_coordinates(dims, known), dims=dims, name=self.method_key)
+            for (values, dims), known in zip(self.parts, self.part_names, strict=True)
+        ]
         if len(arrays) == 1:
             return arrays[0]
         # Sizes differ from part to part, so every axis but the samples is named by its part.
         dataset = xarray.Dataset()
         names = self.values if isinstance(self.values, Mapping) else range(len(arrays))
         for name, array in zip(names, arrays, strict=True):
-            dims = {dim: f"{dim}_{name}" for dim in array.dims if dim != "sample"}
-            dataset[f"{self.method_key}_{name}"] = array.rename(dims)
+            renamed = {dim: f"{dim}_{name}" for dim in (*array.dims, *array.coords) if dim != "sample"}
+            dataset[f"{self.method_key}_{name}"] = array.rename(renamed)
         return dataset
 
     def __repr__(self) -> str:
         shapes = ", ".join(str(values.shape) for values, _ in self.parts)
         route = " → ".join(self.route) if self.route else "native"
-        return f"<Attribution {self.method_key} by {self.toolset}, {route}, shape {shapes}>"
+        names = "".join(_preview(known) for known in self.part_names if known is not None)
+        return f"<Attribution {self.method_key} by {self.toolset}, {route}, shape {shapes}{names}>"
+
+
+def axis_of_names(dims: Sequence[str]) -> str:
+    """The axis that the names of features go along."""
+    return "token" if "token" in dims else dims[-1]
+
+
+def _coordinates(dims: Sequence[str], names: Names | None) -> dict[str, Any]:
+    """The names along their axis; those of each sample as `<axis>_name`."""
+    if names is None:
+        return {}
+    axis = axis_of_names(dims)
+    if isinstance(names[0], str):
+        return {axis: list(names)}
+    return {f"{axis}_name": (("sample", axis), np.array(names, dtype=object))}
+
+
+def _preview(names: Names) -> str:
+    first, several = (names, False) if isinstance(names[0], str) else (names[0], len(names) > 1)
+    shown = textwrap.shorten(" ".join(map(str, first)), 60, placeholder=" …")
+    return f", of {shown}" + (" and other samples" if several else "")

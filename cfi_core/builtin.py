@@ -46,8 +46,9 @@ def write_npz(attribution: Attribution, path: Path) -> None:
 
     The arrays are `values` (or `values_0`, `values_1`, … where there are several, `values_<name>` where they have
     names) and `extra_<name>` for each numeric extra. `metadata` is a JSON text with everything else: `dims` in the
-    order of the arrays, `method_key`, `toolset`, `route`, `certificate`, `target`, `layer`, `extras` that are
-    no numbers, and `provenance`. What JSON cannot hold stands there as its `repr`. An existing file is replaced.
+    order of the arrays, `method_key`, `toolset`, `route`, `certificate`, `target`, `layer`, `feature_names`,
+    `extras` that are no numbers, and `provenance`. What JSON cannot hold stands there as its `repr`. An existing file
+    is replaced.
     """
     if isinstance(attribution.values, Mapping):
         arrays = {f"values_{name}": values for name, values in attribution.values.items()}
@@ -64,7 +65,7 @@ def write_npz(attribution: Attribution, path: Path) -> None:
             words[name] = _plain(value)
     certificate = None if attribution.certificate is None else str(attribution.certificate)
     metadata = {"dims": _plain([dims for _, dims in attribution.parts]), "certificate": certificate, "extras": words}
-    for name in ("method_key", "toolset", "route", "target", "layer", "provenance"):
+    for name in ("method_key", "toolset", "route", "target", "layer", "feature_names", "provenance"):
         metadata[name] = _plain(getattr(attribution, name))
     text = np.array(json.dumps(metadata, ensure_ascii=False))
     # An open file, since numpy appends ".npz" to a path that ends otherwise (".NPZ").

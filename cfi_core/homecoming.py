@@ -18,6 +18,7 @@ from cfi_core.boundary import observe
 from cfi_core.completeness import measure_completeness
 from cfi_core.contract import Axes, MethodResult
 from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, summary, warn
+from cfi_core.features import name_tokens, names_along
 from cfi_core.framework.axes import Permutation, unpermute
 from cfi_core.holding import tell_held
 from cfi_core.records import Call, Carried, Prepared
@@ -49,12 +50,18 @@ def bring_home(
     values, dims = zip(*parts, strict=True)
     _check_values(call, values)
     completeness = measure_completeness(registry, call, prepared, carried, result, values)
+    values = tuple(_without_kept(call, result.axes, i, value) for i, value in enumerate(values))
     inputs = call.inputs.arrays if call.inputs.given else ()
     names = original.names.explained if original.names else ()
     is_named = result.axes in _OF_INPUTS and len(parts) == len(names)
+    known = [names_along(call, result.axes, i, named) for i, named in enumerate(dims)]
+
+    def arrange(each: Sequence[Any]) -> Any:
+        return dict(zip(names, each, strict=True)) if is_named else tuple(each) if len(parts) > 1 else each[0]
+
     attribution = Attribution(
-        values=dict(zip(names, values, strict=True)) if is_named else values if len(parts) > 1 else values[0],
-        dims=dict(zip(names, dims, strict=True)) if is_named else dims if len(parts) > 1 else dims[0],
+        values=arrange(values),
+        dims=arrange(dims),
         method_key=plan.method.key,
         toolset=plan.method.toolset,
         route=translation.route.names if translation else (),
@@ -66,6 +73,7 @@ def bring_home(
         provenance=_provenance(registry, call, prepared, carried, result) | {"completeness": completeness},
         inputs=inputs,
         input_dims=tuple(original.adapter.dims(original.model, array.shape) for array in inputs),
+        feature_names=arrange(known) if any(known) else None,
         outlets=Outlets(registry.plotters, registry.writers),
     )
     observe(registry, "cfi_after_run", plan=plan, attribution=attribution)
@@ -113,7 +121,14 @@ def _label(
             f"they cannot be brought home from the translated model. Leave out own arguments that change their shape."
         )
     values = np.array(unpermute(values, order))
-    return values, original.adapter.dims(original.model, values.shape, layer=layer)
+    dims = original.adapter.dims(original.model, values.shape, layer=layer)
+    return values, name_tokens(call, axes, layer, dims, values.shape)
+
+
+def _without_kept(call: Call, axes: Axes, position: int, values: np.ndarray) -> np.ndarray:
+    """With 0 for tokens that the baselines keep: they are no features, whatever group or window they stand in."""
+    keep = call.kept[position] if axes is Axes.INPUT and position < len(call.kept) else None
+    return values if keep is None else np.where(keep.reshape(*keep.shape, *(1,) * (values.ndim - 2)), 0, values)
 
 
 def _unmapped_shape(call: Call, layer: str | None, order: Permutation, position: int, rank: int) -> tuple[int, ...]:
@@ -174,6 +189,7 @@ def _provenance(
         "function": call.purity.found,
         "explained": carried.explained,
         "target": _describe_target(call),
+        "classes": _classes(call),
         "inputs": f"the output of layer {call.original.embedding!r}" if call.original.embedding else "as given",
         "held": tell_held(call),
         "neuron": repr(arguments.neuron) if callable(arguments.neuron) else arguments.neuron,
@@ -195,6 +211,15 @@ def _describe_target(call: Call) -> Any:
         return None
     what = repr(target.function) if target.function is not None else target.index
     return what if target.output is None else (target.output, what)
+
+
+def _classes(call: Call) -> tuple[str, ...] | None:
+    """Names of the explained classes, one for all samples or one for each, where the model knows them."""
+    names, target = call.original.adapter.class_names(call.original.model), call.target
+    if names is None or target is None or not target.index or len(names) != call.output_arrays[call.output].shape[-1]:
+        return None
+    indices = target.index if target.per_sample else (target.index,)
+    return tuple(names[index[-1]] for index in indices)  # type: ignore[index]
 
 
 def _versions(registry: Registry, call: Call, prepared: Prepared) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.attribution import Names
 from cfi_core.certificate import Certificate
 from cfi_core.contract import MethodRequest, MethodResult, Target
 from cfi_core.errors import ArgumentError
@@ -33,6 +34,7 @@ class Arguments:
     toolset: str | None = None
     inputs: Any = None
     explain: Sequence[str] | None = None
+    feature_names: Any = None
     target: Any = None
     layer: Any = None
     neuron: Any = None
@@ -79,6 +81,14 @@ class InputNames:
     def every(self) -> tuple[str, ...]:
         """In the order in which the model takes them in this call."""
         return (*self.explained, *self.held)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is known of the elements along the last axis of an input."""
+
+    names: Names | None = None
+    tokens: bool = False  # they are tokens, known by whole numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,6 +260,8 @@ class Call:
     seconds: float  # that the steps so far have taken
     purity: Purity = Purity("not examined")
     fingerprint: str = ""  # of the model, when it was examined
+    features: tuple[Features, ...] = ()  # of each explained input
+    kept: tuple[np.ndarray | None, ...] = ()  # of each, which tokens the baselines keep
 
     @property
     def output_arrays(self) -> list[np.ndarray]:

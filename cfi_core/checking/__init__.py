@@ -29,11 +29,13 @@ from cfi_core.checking.inputs import (
 from cfi_core.checking.purity import Examination
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, brief, summary, warn
+from cfi_core.features import name_features
 from cfi_core.naming import turn_named
 from cfi_core.process import first_pass
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
 from cfi_core.specs import UNIFORM_ARGUMENTS, Head, Kind, MethodSpec, Need, Role
+from cfi_core.tokens import as_inputs, place_baselines
 
 _HINTS = {
     "inputs": "with the samples to explain, sample axis first",
@@ -108,6 +110,10 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         check_columns(original, arguments.inputs, "inputs")
         check_columns(original, arguments.baselines, "baselines")
         inputs = read_inputs(registry, original, arguments.inputs, held)
+        features = name_features(original, arguments.inputs, arguments.feature_names, inputs.arrays)
+        plan, kept = place_baselines(registry, plan, original, inputs)
+        arguments = plan.arguments
+        _try_baselines(plan, original, inputs)
         if needs_embedding(plan, inputs):
             plan, original, inputs = embed(registry, plan, original, inputs)
             arguments = plan.arguments
@@ -119,6 +125,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
             )
     else:
         inputs = example_inputs(original, len(arguments.target) if isinstance(arguments.target, list) else 1)
+        features, kept = name_features(original, None, arguments.feature_names, inputs.arrays), ()
     with Examination(original, inputs) as examination:
         outputs = first_pass(
             registry, lambda: run_original(original, inputs, native=plan.route.native, twin=examination.twin)
@@ -141,7 +148,19 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         seconds=perf_counter() - arguments.started,
         purity=purity,
         fingerprint=examination.fingerprint,
+        features=features,
+        kept=kept,
     )
+
+
+def _try_baselines(plan: Plan, original: Original, inputs: Inputs) -> None:
+    """Whether the model takes the tokens of the baselines, where it does not say how many it knows."""
+    if (trial := as_inputs(plan, original, inputs)) is None:
+        return
+    try:
+        run_original(original, trial)
+    except InputError as error:
+        raise InputError(f"The baselines are no tokens of the model: {error}") from error
 
 
 def _warn_of_training(original: Original) -> None:

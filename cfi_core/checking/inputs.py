@@ -145,6 +145,9 @@ def run_original(original: Original, inputs: Inputs, *, native: bool = False, tw
         shapes = ", ".join(f"{array.shape} {array.dtype}" for array in inputs.arrays)
         integers = [array for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
         hint = _integers("inputs", integers[0]) if integers else _repair(adapter, model, inputs)
+        if integers and integers[0].ndim == 2 and isinstance(error, IndexError):
+            low, high = integers[0].min(), integers[0].max()
+            hint = f"inputs hold whole numbers from {low} to {high}: if they are tokens, one is not in the vocabulary."
         said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '').rstrip('.')}"
         raise InputError(f"The model fails on inputs of shape {shapes}: {said}. {hint}") from error
     if native and (changed := _changed(adapter, inputs)):

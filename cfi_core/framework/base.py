@@ -153,6 +153,19 @@ class FrameworkAdapter(ABC):
         """Names of the columns of the table that the model takes, in its order; None if it knows none."""
         return None
 
+    def special_tokens(self, model: Any) -> Mapping[str, int]:
+        """Numbers of the special tokens that the model knows, by the names "pad", "mask", "cls" and their like.
+
+        By default those of the configuration that transformer libraries keep with a model (`config.pad_token_id`).
+        """
+        names, config = ("pad", "mask", "unk", "cls", "sep", "bos", "eos"), getattr(model, "config", None)
+        found = {name: getattr(config, f"{name}_token_id", None) for name in names}
+        return {name: int(number) for name, number in found.items() if isinstance(number, int)}
+
+    def vocabulary(self, model: Any) -> int | None:
+        """How many tokens the model knows; None where it does not say, or takes none."""
+        return None
+
     def by_name(self, model: Any, names: Sequence[str], constants: Mapping[str, Any]) -> Any:
         """A model that takes its inputs one by one in the order of these names.
 
@@ -189,7 +202,7 @@ class FrameworkAdapter(ABC):
         """
         raise InputError(
             f"A {type(model).__name__} cannot hold inputs here, and the method has no argument for them. Choose a "
-            f"toolset whose calls take further arguments of the model's forward pass, such as captum."
+            f"toolset whose calls take further arguments of the model's forward pass (cfi.methods() lists them)."
         )
 
     def split_embedding(self, model: Any, inputs: Sequence[Any]) -> Embedded | None:

@@ -51,6 +51,7 @@ def test_npz_keeps_values_axes_and_provenance(tmp_path):
         "certificate": None,
         "target": [1, 2],
         "layer": "conv",
+        "feature_names": None,
         "extras": {"made by": "<class 'object'>", "note": "µ"},
         "provenance": {"seed": 7, "kind": "layer", "seconds": 0.5, "shape": [1, 2], "nested": {"on": True}},
     }

@@ -122,7 +122,7 @@ def inputs_for(model: Any) -> dict[str, Any]:
 def test_tokens_are_explained_and_the_mask_is_held(model: Any, wrap: Any) -> None:
     given = wrap(inputs_for(model))
     found = cfi.attribute(model, "feature_ablation", "captum", inputs=given, target=0, baselines={"tokens": 2})
-    assert list(found.values) == ["tokens"] and found.dims == {"tokens": ("sample", "feature")}
+    assert list(found.values) == ["tokens"] and found.dims == {"tokens": ("sample", "token")}
     assert apart(found.values["tokens"], by_hand(TOKENS, 2)) < 1e-5
     assert (found.values["tokens"][MASK == 0] == 0).all()  # a padded token has no effect
 

@@ -133,3 +133,27 @@ def test_without_an_embedding_there_is_a_way_out():
         cfi.attribute(Counts().eval(), "saliency", "captum", inputs=TOKENS, target=1)
     found = cfi.attribute(Counts().eval(), "feature_ablation", "captum", inputs=TOKENS, target=1)
     np.testing.assert_array_equal(found.values[:, 1], TOKENS[:, 1])
+
+
+class Words:
+    def id_to_token(self, number: int) -> str:
+        return f"word{number}"
+
+
+def test_one_value_for_each_named_token():
+    """At the embedding, at any layer with one vector for each token, and of the tokens themselves."""
+    model, inputs = make(), {"input_ids": TOKENS, "attention_mask": MASK}
+
+    def explain(method, **arguments):
+        return cfi.attribute(model, method, "captum", inputs=inputs, target=1, feature_names=Words(), **arguments)
+
+    found = explain("integrated_gradients")
+    assert found.dims == {"input_ids": ("sample", "token", "embedding")}
+    of_tokens = found.sum("embedding")
+    np.testing.assert_allclose(of_tokens.values["input_ids"], found.values["input_ids"].sum(2), rtol=1e-12)
+    assert of_tokens.feature_names["input_ids"][1] == ("word5", "word3", "word8", "word0", "word0")
+    assert explain("feature_ablation").dims == {"input_ids": ("sample", "token")}
+    at_layer = explain("layer_integrated_gradients", layer="tokens")
+    assert at_layer.dims == ("sample", "token", "embedding") and at_layer.feature_names[0][0] == "word4"
+    # In transformers a layer gives one vector for each token, in whatever words the axes are told.
+    assert explain("layer_gradient_x_activation", layer="score").feature_names is None

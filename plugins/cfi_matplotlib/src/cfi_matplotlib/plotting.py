@@ -27,6 +27,7 @@ from matplotlib.ticker import MaxNLocator
 from cfi_core import Attribution
 from cfi_core.errors import PlotError
 from cfi_core.specs import Kind
+from cfi_matplotlib.text import draw_text, is_text
 
 _IMAGE = ("height", "width")
 _POSITIVE, _NEGATIVE, _WARNING = "#b2182b", "#2166ac", "#b00020"
@@ -55,7 +56,8 @@ def plot(
     Values with the axes `height` and `width` become heat maps, over the input in grey where there is
     an input image; a map of another resolution is stretched over the whole input. Results of a feature
     visualization are shown as the images they are. Values with one axis besides sample and channel
-    become lines (with a channel axis) or bars (without). Any other two axes become a plain map.
+    become lines (with a channel axis) or bars (without). Any other two axes become a plain map. Tokens with names
+    become text on the colours of their values (`cfi_matplotlib.text.draw_text`, the plotter "text", has its options).
 
     Args:
         attribution: What to draw.
@@ -84,6 +86,8 @@ def plot(
             or an option does not fit.
     """
     _check_options(channels, max_panels, max_samples, clip_percentile, alpha, panel_size, colormap)
+    if is_text(attribution):
+        return draw_text(attribution, samples=samples, max_samples=max_samples, colormap=colormap, title=title)
     blocks = [
         _arrange(attribution, part, samples, max_samples, channels, max_panels, overlay or show_input)
         for part in range(len(attribution.parts))

@@ -8,8 +8,11 @@ from cfi_core.specs import PlotterSpec, WriterSpec
 
 @hookimpl
 def cfi_plotters() -> list[PlotterSpec]:
-    """Images, series and feature vectors."""
-    return [PlotterSpec(name="matplotlib", implementation="cfi_matplotlib.plotting:plot")]
+    """Images, series and feature vectors; and text, which the first one draws too, with options of its own."""
+    return [
+        PlotterSpec(name="matplotlib", implementation="cfi_matplotlib.plotting:plot"),
+        PlotterSpec(name="text", implementation="cfi_matplotlib.text:draw_text", accepts=("token",)),
+    ]
 
 
 @hookimpl

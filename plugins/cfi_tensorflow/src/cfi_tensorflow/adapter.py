@@ -110,6 +110,11 @@ class TensorFlowAdapter(FrameworkAdapter):
         view = _view(model)
         return None if isinstance(view, TracedLogits) else view.input_names()
 
+    def vocabulary(self, model: Any) -> int | None:
+        """Of the embedding of a Keras model."""
+        view = _view(model)
+        return view.vocabulary() if isinstance(view, KerasView) else None
+
     def by_name(self, model: Any, names: Sequence[str], constants: Mapping[str, Any]) -> Any:
         """The same graph of Keras layers with its inputs in another order; a function that calls any other model."""
         view = _view(model)

@@ -86,6 +86,18 @@ class KerasView:
             return _parameters(self.model).names or None
         return tuple(_named_inputs(self.model))
 
+    def vocabulary(self) -> int | None:
+        """The rows of the embedding that is given an input of the model, where there is one such layer alone."""
+        if not is_graph(self.model):
+            return None
+        given = {id(one) for one in self.model.inputs}
+        sizes = [
+            int(layer.input_dim)
+            for layer in self.model.layers
+            if isinstance(layer, keras.layers.Embedding) and {id(one) for one in tf.nest.flatten(layer.input)} & given
+        ]
+        return sizes[0] if len(sizes) == 1 else None
+
     def by_name(self, names: Sequence[str], constants: Mapping[str, Any]) -> Any:
         """The same graph of layers with its inputs in that order; of another model, a function that calls it.
 

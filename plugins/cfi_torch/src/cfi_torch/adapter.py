@@ -22,7 +22,7 @@ from cfi_core.errors import InputError, LayerError
 from cfi_core.framework import Canonical, Embedded, Factories, FrameworkAdapter, Layer, Passes, flatten, map_structure
 from cfi_torch import content, naming
 from cfi_torch.canonical import rewrite
-from cfi_torch.embedding import find_embedding, from_embedding
+from cfi_torch.embedding import find_embedding, from_embedding, own_embedding
 from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.holding import bind
@@ -140,6 +140,10 @@ class TorchAdapter(FrameworkAdapter):
         labels = getattr(getattr(model, "config", None), "id2label", None)
         is_complete = isinstance(labels, Mapping) and sorted(labels) == list(range(len(labels)))
         return tuple(str(labels[place]) for place in range(len(labels))) if is_complete and labels else None
+
+    def vocabulary(self, model: nn.Module) -> int | None:
+        """The rows of the table that the model names itself as its embedding of the inputs."""
+        return getattr(own_embedding(model), "num_embeddings", None)
 
     def split_embedding(self, model: nn.Module, inputs: Sequence[Any]) -> Embedded | None:
         """From the output of the layer on that is given the tokens, of TorchScript none."""

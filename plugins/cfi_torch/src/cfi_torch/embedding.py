@@ -34,7 +34,7 @@ def find_embedding(model: nn.Module, inputs: Sequence[Any]) -> tuple[str, Tensor
     }
     with torch.no_grad(), _watch(named, note):
         model(*inputs)
-    own = _own_embedding(model)
+    own = own_embedding(model)
     name = next((name for name in found if named[name] is own), None if len(found) != 1 else next(iter(found)))
     return None if name is None else (name, found[name])
 
@@ -68,7 +68,8 @@ def _class_from(kind: Any, layer: str) -> type[nn.Module]:
     return derive(kind, forward, f"from {layer}")
 
 
-def _own_embedding(model: nn.Module) -> nn.Module | None:
+def own_embedding(model: nn.Module) -> nn.Module | None:
+    """The layer that the model names itself as its embedding."""
     try:
         own = model.get_input_embeddings()
     except (AttributeError, NotImplementedError, TypeError):
