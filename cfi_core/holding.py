@@ -43,10 +43,11 @@ def split_samples(registry: Registry, call: Call) -> list[Call]:
 
 def tell_held(call: Call) -> str:
     """What was done with what is held, for the provenance."""
-    names = ", ".join(call.original.names.held) if call.original.names else ""
-    what = names or ("what stands behind the inputs" if call.inputs.held else "")
-    if not what:
+    if not call.inputs.held:
         return "nothing"
+    names = call.original.names.held if call.original.names else ()
+    known = [*(["the tokens"] if call.original.embedding else []), *names]
+    what = ", ".join(known) or "what stands behind the inputs"
     if not is_bound(call):
         return f"{what}: part of every pass, as {call.plan.method.argument_of(Role.HELD)!r}"
     alike = all((array == array[:1]).all() for array in _of_samples(call.inputs))

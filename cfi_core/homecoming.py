@@ -29,6 +29,7 @@ from cfi_core.specs import Role, Spec
 _MAPS = {Axes.INPUT_MAP, Axes.LAYER_MAP, Axes.INPUT_SIZED_MAP}
 _OF_LAYERS = {Axes.LAYER, Axes.LAYER_MAP}
 _OF_INPUTS = {Axes.INPUT, Axes.INPUT_MAP}
+_TOKENS = ("sample", "token", "embedding")
 
 
 def bring_home(
@@ -72,7 +73,7 @@ def bring_home(
         extras={name: _as_numpy(prepared, value) for name, value in result.extras.items()},
         provenance=_provenance(registry, call, prepared, carried, result) | {"completeness": completeness},
         inputs=inputs,
-        input_dims=tuple(original.adapter.dims(original.model, array.shape) for array in inputs),
+        input_dims=tuple(_dims(call, array.shape, None) for array in inputs),
         feature_names=arrange(known) if any(known) else None,
         outlets=Outlets(registry.plotters, registry.writers),
     )
@@ -113,16 +114,25 @@ def _label(
         for name in layers if axes is Axes.INPUT_SIZED_MAP else ():
             along = prepared.layer_axes(name)
             _unmapped_shape(call, name, along, position, len(along or ()))
-        full = original.adapter.dims(original.model, shape, layer=layer)
-        return values, tuple(name for name in full if name != "channel")
+        full = _dims(call, shape, layer)
+        return values, tuple(name for name in full if name not in ("channel", _TOKENS[-1]))
     if order is not None and len(order) != values.ndim:
         raise MethodError(
             f"{call.plan.method.key} gave values of shape {values.shape} where {len(order)} axes were expected; "
             f"they cannot be brought home from the translated model. Leave out own arguments that change their shape."
         )
     values = np.array(unpermute(values, order))
-    dims = original.adapter.dims(original.model, values.shape, layer=layer)
+    dims = _dims(call, values.shape, layer)
     return values, name_tokens(call, axes, layer, dims, values.shape)
+
+
+def _dims(call: Call, shape: tuple[int, ...], layer: str | None) -> tuple[str, ...]:
+    """Names of the axes of an input or of a layer's output; of embedded tokens in their own words."""
+    original, plan = call.original, call.plan
+    is_embedded = bool(original.embedding) if layer is None else plan.embeddings and plan.layers == (layer,)
+    if is_embedded and len(shape) == len(_TOKENS):
+        return _TOKENS
+    return original.adapter.dims(original.model, shape, layer=layer)
 
 
 def _without_kept(call: Call, axes: Axes, position: int, values: np.ndarray) -> np.ndarray:

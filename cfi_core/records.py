@@ -166,6 +166,7 @@ class Plan(Choice):
         head: Where a softmax head is explained.
         layers: Names of the layers in the user's model; empty for methods without one, and while none is chosen.
         needs_layer: The method needs a layer and none was given: the call will end in a `PendingLayer`.
+        embeddings: The user asks for the output of the embedding, whichever layer that is.
         arguments: The arguments, those in the toolset's own words sorted into the uniform ones that they mean.
     """
 
@@ -174,6 +175,7 @@ class Plan(Choice):
     layers: tuple[str, ...]
     needs_layer: bool
     arguments: Arguments
+    embeddings: bool = False
 
     @property
     def route(self) -> Route:
@@ -206,8 +208,9 @@ class Plan(Choice):
         ]
         if len(self.routes) > 1:
             lines.insert(4, f"          if that fails: {'; '.join(str(route) for route in self.routes[1:])}")
-        if self.layers or self.needs_layer:
-            lines.append(f"layer     {', '.join(self.layers) or 'to be chosen (the call returns a PendingLayer)'}")
+        if self.layers or self.needs_layer or self.embeddings:
+            open_ = "the embedding" if self.embeddings else "to be chosen (the call returns a PendingLayer)"
+            lines.append(f"layer     {', '.join(self.layers) or open_}")
         lines.append(f"citation  {self.method.citation}")
         return "\n".join(lines)
 

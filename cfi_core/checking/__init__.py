@@ -15,7 +15,7 @@ import numpy as np
 
 from cfi_core.adapters import as_arrays, framework_of_tensor, is_array
 from cfi_core.attribution import Outlets
-from cfi_core.checking.embedding import embed, needs_embedding
+from cfi_core.checking.embedding import embed, layer_of_embedding, means_embeddings, needs_embedding
 from cfi_core.checking.inputs import (
     check_baselines,
     check_columns,
@@ -60,6 +60,7 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
     method = choice.method
     arguments = turn_named(arguments, method, original.names)
     arguments = _with_sample_axes(registry, arguments, original, method)
+    arguments, embeddings = _take_embeddings(arguments, original, method)
     arguments = replace(_sort_arguments(arguments, method), model=original.model)
     for name in method.native_only:
         if arguments.own.get(name) and not choice.routes[0].native:
@@ -75,9 +76,25 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
         framework=original.framework,
         head=head if arguments.head is None else Head(arguments.head),
         layers=layers,
-        needs_layer="layer" in method.required and not layers,
+        needs_layer="layer" in method.required and not layers and not embeddings,
         arguments=arguments,
+        embeddings=embeddings,
     )
+
+
+def _take_embeddings(arguments: Arguments, original: Original, method: MethodSpec) -> tuple[Arguments, bool]:
+    """Without the layer, where that stands for the output of the embedding; and whether it does."""
+    words = [name for name, role in method.roles.items() if role is Role.LAYER]
+    own = {where: dict(getattr(arguments, where) or {}) for where in ("init_args", "exec_args")}
+    given = [arguments.layer, *(own[where].get(name) for where in own for name in (*words, "layer"))]
+    if not any(means_embeddings(original, layer) for layer in given):
+        return arguments, False
+    if sum(layer is not None for layer in given) > 1:
+        raise ArgumentError("The layer is given twice. Keep one of them.")
+    for where in own.values():
+        for name in (*words, "layer"):
+            where.pop(name, None)
+    return replace(arguments, layer=None, init_args=own["init_args"], exec_args=own["exec_args"]), True
 
 
 def _check_place(path: Path) -> None:
@@ -117,6 +134,8 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         if needs_embedding(plan, inputs):
             plan, original, inputs = embed(registry, plan, original, inputs)
             arguments = plan.arguments
+        elif plan.embeddings:
+            plan = replace(plan, layers=(layer_of_embedding(original, inputs),))
         fits = [array.shape[:1] == (inputs.samples,) for array in inputs.held_arrays]
         if not plan.route.native and (len(fits) < len(inputs.held) or not all(fits)):
             raise InputError(
@@ -182,12 +201,13 @@ def _warn_of_training(original: Original) -> None:
 def check_layer(pending: PendingLayer, layer: Any) -> Call:
     """The call that was waiting for a layer, with the layer (see `cfi_core.finish_execution_with_layer` for errors)."""
     call, original = pending.call, pending.call.original
-    names = _layer_names(original, layer)
+    embeddings = means_embeddings(original, layer)
+    names = (layer_of_embedding(original, call.inputs),) if embeddings else _layer_names(original, layer)
     if not names:
         raise LayerError(f"Pass a layer: one of {', '.join(entry.name for entry in pending.layers)}.")
     if original.adapter.fingerprint(original.model) != pending.fingerprint:
         raise ArgumentError("The model has changed since the call was prepared. Call cfi.attribute again, with layer=.")
-    plan = replace(call.plan, layers=names, needs_layer=False)
+    plan = replace(call.plan, layers=names, needs_layer=False, embeddings=embeddings)
     return replace(call, plan=plan, **_at_layers(plan, original, call.inputs))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,18 +11,50 @@ import numpy as np
 from cfi_core.adapters import as_array, is_number
 from cfi_core.checking.inputs import check_baselines, run_original
 from cfi_core.comparison import relative_difference
-from cfi_core.errors import InputError
-from cfi_core.framework import flatten
+from cfi_core.errors import InputError, LayerError
+from cfi_core.framework import Embedded, flatten
 from cfi_core.records import Inputs, Original, Plan
 from cfi_core.registry import Registry
-from cfi_core.specs import Need, Role
+from cfi_core.specs import Kind, Need, Role
+
+EMBEDDINGS = "embeddings"
+"""As a layer: the one that turns tokens into vectors, if no layer of the model's own is called so."""
 
 _SAME = 1e-5  # relative difference of two passes over the same weights that rounding explains
+_HOW = (
+    "Let one layer of the model (an Embedding), or one look-up (jnp.take, tf.gather, Gather), turn the tokens, the first "
+    "input, into vectors; or name a layer whose output is floating point"
+)
+
+
+def means_embeddings(original: Original, layer: Any) -> bool:
+    """Whether a user who names this layer asks for the output of the embedding."""
+    if not isinstance(layer, str) or layer != EMBEDDINGS:
+        return False
+    return all(one.name != EMBEDDINGS for one in original.adapter.layers(original.model))
 
 
 def needs_embedding(plan: Plan, inputs: Inputs) -> bool:
-    """Whether the method differentiates inputs that are whole numbers."""
-    return Need.INPUT_GRADIENT in plan.method.needs and any(array.dtype.kind in "iub" for array in inputs.arrays)
+    """Whether the call is to start at the embedding: the user says so, or it differentiates whole numbers."""
+    method = plan.method
+    if plan.embeddings:
+        return method.kind is Kind.ATTRIBUTION
+    if not any(array.dtype.kind in "iub" for array in inputs.arrays) or (method.kind is Kind.ATTRIBUTION and plan.layers):
+        return False
+    # Rules on modules end at the inputs, too, but for those of layers.
+    return Need.INPUT_GRADIENT in method.needs or (Need.MODULES in method.needs and method.kind is Kind.ATTRIBUTION)
+
+
+def layer_of_embedding(original: Original, inputs: Inputs) -> str:
+    """Name of the layer that embeds the tokens.
+
+    Raises:
+        LayerError: There is none.
+    """
+    found = _split(original, inputs)
+    if found is None:
+        raise LayerError(f"layer={EMBEDDINGS!r}: no embedding was found in the model. {_HOW}.")
+    return found.layer
 
 
 def embed(registry: Registry, plan: Plan, original: Original, inputs: Inputs) -> tuple[Plan, Original, Inputs]:
@@ -30,19 +63,19 @@ def embed(registry: Registry, plan: Plan, original: Original, inputs: Inputs) ->
     Baselines of tokens are embedded too.
 
     Raises:
-        InputError: There are several inputs to explain, no layer that embeds the tokens, or a toolset that cannot hold
-            them; or the embedding is not all that the tokens do.
+        InputError: There are several inputs to explain, or no layer that embeds the tokens; or the embedding is not all
+            that the tokens do.
     """
     method = plan.method
     place = method.argument_of(Role.HELD)
     adapter, tokens = original.adapter, inputs.arrays[0]
     run_original(original, inputs)  # which says what is wrong with images in whole numbers
-    found = adapter.split_embedding(original.model, inputs.passed) if len(inputs.arrays) == 1 and place else None
-    if found is None or place is None:
+    found = _split(original, inputs)
+    if found is None:
+        asked = f"layer={EMBEDDINGS!r}" if plan.embeddings else f"{tokens.dtype} inputs have no gradient"
         raise InputError(
-            f"{method.key} differentiates with respect to the inputs, and {tokens.dtype} inputs have no gradient; an "
-            f"embedding that it could start from instead was not found. Explain a layer (for example "
-            f"layer_integrated_gradients at the embedding), or use a perturbation method (feature_ablation)."
+            f"{method.key} differentiates with respect to the inputs, {asked}, and an embedding that it could start "
+            f"from was not found. {_HOW}, use a layer method there, or a perturbation method (feature_ablation)."
         )
     moved = replace(original, model=found.model, embedding=found.layer)
     whole = Inputs(
@@ -52,9 +85,17 @@ def embed(registry: Registry, plan: Plan, original: Original, inputs: Inputs) ->
         held_arrays=(tokens, *inputs.held_arrays),
     )
     _check_same(original, moved, inputs, whole)
-    baselines = _embed_baselines(registry, original, inputs, plan.arguments.baselines)
-    own = {**(plan.arguments.exec_args or {}), place: whole.held}
+    baselines = _embed_baselines(registry, original, inputs, plan.arguments.baselines, found.layer)
+    own: Mapping[str, Any] = plan.arguments.exec_args or {}
+    if place is not None:
+        own = {**own, place: whole.held}
     return replace(plan, arguments=replace(plan.arguments, baselines=baselines, exec_args=own)), moved, whole
+
+
+def _split(original: Original, inputs: Inputs) -> Embedded | None:
+    if len(inputs.arrays) != 1 or inputs.arrays[0].dtype.kind not in "iu":
+        return None
+    return original.adapter.split_embedding(original.model, inputs.passed)
 
 
 def _check_same(original: Original, moved: Original, inputs: Inputs, whole: Inputs) -> None:
@@ -69,7 +110,7 @@ def _check_same(original: Original, moved: Original, inputs: Inputs, whole: Inpu
         )
 
 
-def _embed_baselines(registry: Registry, original: Original, inputs: Inputs, given: Any) -> Any:
+def _embed_baselines(registry: Registry, original: Original, inputs: Inputs, given: Any, layer: str) -> Any:
     """Vectors of the tokens that are baselines; what is no whole number is a vector, or one number for all, already."""
     parts = given if isinstance(given, tuple) else (given,)
     if given is None or len(parts) != 1:
@@ -83,6 +124,8 @@ def _embed_baselines(registry: Registry, original: Original, inputs: Inputs, giv
     filled = np.broadcast_to(array.astype(tokens.dtype), (samples, *tokens.shape[1:]))
     adapter, model = original.adapter, original.model
     held = [np.resize(one, (samples, *one.shape[1:])) for one in inputs.held_arrays]
-    found = adapter.split_embedding(model, [adapter.tensor(np.array(one), model) for one in (filled, *held)])
-    assert found is not None  # as for the inputs
+    passed = [adapter.tensor(np.array(one), model) for one in (filled, *held)]
+    found = adapter.split_embedding(model, passed, layer)
+    if found is None:
+        raise InputError(f"The model does not give the baselines to {layer!r} as it does the tokens. Pass vectors.")
     return found.activation

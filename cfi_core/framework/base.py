@@ -202,13 +202,19 @@ class FrameworkAdapter(ABC):
         """
         raise InputError(
             f"A {type(model).__name__} cannot hold inputs here, and the method has no argument for them. Choose a "
-            f"toolset whose calls take further arguments of the model's forward pass (cfi.methods() lists them)."
+            f"toolset whose calls take further arguments of the model's forward pass (cfi.methods() lists all)."
         )
 
-    def split_embedding(self, model: Any, inputs: Sequence[Any]) -> Embedded | None:
+    def split_embedding(self, model: Any, inputs: Sequence[Any], layer: str | None = None) -> Embedded | None:
         """The model from the output of its embedding on, where the first input, of tokens, goes into one layer alone.
 
-        Of a layer that is called several times the call that takes the tokens counts. None if there is no such layer.
+        Of a layer that is called several times the call that takes the tokens counts; positions and token types, which
+        have embeddings of their own, stay what they are. None if there is no such layer.
+
+        Args:
+            model: The user's model.
+            inputs: All that a forward pass takes, the tokens first.
+            layer: The layer that it is, where that is known.
         """
         return None
 

@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfi_core.errors import InputError
-from cfi_core.framework import FrameworkAdapter, Layer, Parameters, map_structure
+from cfi_core.framework import Embedded, FrameworkAdapter, Layer, Parameters, map_structure
 from cfi_jax import content
 from cfi_jax.logits import Logits, ends_in_softmax
+from cfi_jax.lookup import FromLookup, find_lookup
 from cfi_jax.programs import (
     NOT_TRACEABLE,
     ByName,
+    Program,
     body,
     is_equinox,
     is_linen,
@@ -26,8 +28,8 @@ from cfi_jax.programs import (
     linen_names,
     nnx_layers,
     observe,
+    passed_through,
     program,
-    uncut,
     weights,
     without_jit,
 )
@@ -70,7 +72,7 @@ class JaxAdapter(FrameworkAdapter):
         """
         if isinstance(model, Logits):
             return Logits(self.twin(model.model))
-        if isinstance(model, ByName):
+        if isinstance(model, ByName | FromLookup):
             return replace(model, model=self.twin(model.model))
         if is_nnx(model):
             nnx = sys.modules["flax.nnx"]
@@ -90,9 +92,12 @@ class JaxAdapter(FrameworkAdapter):
 
     def fingerprint(self, model: Any) -> str:
         """See `cfi_jax.content`."""
-        named = uncut(model)
-        way = f"-{named.names}{sorted(named.constants.items())}" if isinstance(named, ByName) else ""
-        return content.fingerprint(body(model)) + way + ("-logits" if isinstance(model, Logits) else "")
+        ways, inner = [], model
+        while inner is not body(model):
+            way = f"{inner.names}{sorted(inner.constants.items())}" if isinstance(inner, ByName) else "logits"
+            ways.append(f"from {inner.layer}" if isinstance(inner, FromLookup) else way)
+            inner = inner.model
+        return "-".join([content.fingerprint(inner), *ways])
 
     def input_names(self, model: Any) -> tuple[str, ...] | None:
         """Parameters of the function, or of the module's `__call__`."""
@@ -102,6 +107,33 @@ class JaxAdapter(FrameworkAdapter):
         """The model, called by keyword."""
         _parameters(model).check(names, constants, "the model")
         return ByName(model, tuple(names), MappingProxyType(dict(constants)))
+
+    def split_embedding(self, model: Any, inputs: Sequence[Any], layer: str | None = None) -> Embedded | None:
+        """From what the one gather by the tokens gives, of a model that can be traced; by the layer that gives it."""
+        target = program(self.twin(model))
+        try:
+            vectors = find_lookup(lambda *given: target(given, None), inputs)
+        except NOT_TRACEABLE:
+            return None
+        if vectors is None:
+            return None
+        activation = self.to_numpy(vectors)
+        same = (
+            name
+            for name, array in ({} if layer else self.activations(self.twin(model), inputs)).items()
+            if array.shape == activation.shape and np.array_equal(array, activation)
+        )
+        name = layer or next(same, "gather")
+        return Embedded(name, activation, FromLookup(model, name))
+
+    def bind(self, model: Any, held: Sequence[Any]) -> Any:
+        """A function that calls the model."""
+        target = program(model)
+
+        def call(*inputs: Any) -> Any:
+            return target((*inputs, *(_repeat(value, len(inputs[0])) for value in held)), None)
+
+        return call
 
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis, as everywhere in Flax."""
@@ -175,15 +207,19 @@ class JaxAdapter(FrameworkAdapter):
         self, model: Any, inputs: Sequence[Any], names: Sequence[str] | None = None
     ) -> Mapping[str, np.ndarray]:
         """Outputs of the layers that are called once."""
-        found: dict[str, jax.Array] = {}
 
-        def keep(name: str, array: jax.Array) -> None:
-            if names is None or name in names:
-                found[name] = array
+        def read(target: Program, inputs: Sequence[Any]) -> dict[str, Any]:
+            found: dict[str, jax.Array] = {}
 
-        target, watch = program(uncut(model)), Watch(keep)
-        target(inputs, watch)
-        return {name: self.to_numpy(array) for name, array in found.items() if watch.is_single(name)}
+            def keep(name: str, array: jax.Array) -> None:
+                if names is None or name in names:
+                    found[name] = array
+
+            watch = Watch(keep)
+            target(inputs, watch)
+            return {name: array for name, array in found.items() if watch.is_single(name)}
+
+        return {name: self.to_numpy(array) for name, array in passed_through(model, inputs, read).items()}
 
     def layer_gradients(
         self,
@@ -257,6 +293,11 @@ class JaxAdapter(FrameworkAdapter):
     def permute(self, tensor: Any, axes: Sequence[int]) -> jax.Array:
         """The array with its axes in another order."""
         return jnp.transpose(tensor, axes)
+
+
+def _repeat(value: Any, samples: int) -> Any:
+    """One sample as many."""
+    return jnp.repeat(value, samples, axis=0) if value.shape[:1] == (1,) else value
 
 
 def _pull_back(

@@ -23,7 +23,7 @@ class Logits:
 
 def ends_in_softmax(function: Callable[..., Any], *arguments: Any) -> bool:
     """Whether an output of the function is what `jax.nn.softmax` or `jax.nn.log_softmax` makes."""
-    return _without_softmax(_trace(function, arguments)[0]) is not None
+    return _without_softmax(trace(function, arguments)[0]) is not None
 
 
 def cut(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -32,7 +32,7 @@ def cut(function: Callable[..., Any], *arguments: Any) -> Any:
     Raises:
         InputError: There is none.
     """
-    traced, structure = _trace(function, arguments)
+    traced, structure = trace(function, arguments)
     shortened = _without_softmax(traced)
     if shortened is None:
         raise InputError(
@@ -43,7 +43,7 @@ def cut(function: Callable[..., Any], *arguments: Any) -> Any:
     return map_structure(lambda _: next(values), structure)
 
 
-def _trace(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[ClosedJaxpr, Any]:
+def trace(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[ClosedJaxpr, Any]:
     """The function as a list of operations, and the structure that it returns."""
     structure: list[Any] = []
 

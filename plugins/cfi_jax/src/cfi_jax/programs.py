@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from cfi_jax.logits import Logits, cut
+from cfi_jax.lookup import FromLookup, from_lookup
 from cfi_jax.watch import Watch, linen_calls, nnx_calls
 
 JITTED = type(jax.jit(lambda value: value))
@@ -75,6 +76,8 @@ def program(model: Any) -> Program:
         return _by_keyword(model)
     if isinstance(model, Logits):
         return _of_logits(model)
+    if isinstance(model, FromLookup):
+        return _of_lookup(model)
     if is_nnx(model):
         return _of_nnx(model)
     return _of_linen(model) if is_linen(model) else _of_function(without_jit(model))
@@ -95,7 +98,7 @@ def weights(model: Any) -> list[jax.Array]:
 
 def body(model: Any) -> Any:
     """The user's model inside one that had its softmax cut off or is called by name: its layers are read there."""
-    while isinstance(model, Logits | ByName):
+    while isinstance(model, Logits | ByName | FromLookup):
         model = model.model
     return model
 
@@ -103,6 +106,19 @@ def body(model: Any) -> Any:
 def uncut(model: Any) -> Any:
     """The model with its softmax, if it is one that had it cut off."""
     return model.model if isinstance(model, Logits) else model
+
+
+def passed_through(model: Any, inputs: Sequence[Any], use: Callable[[Program, Sequence[Any]], Any]) -> Any:
+    """What `use` returns (arrays in a structure) of the model with its softmax, which is run on these inputs.
+
+    Where the model takes the vectors of its tokens, that is the model which takes the tokens, and what comes out is as
+    if these vectors were those that it looks up.
+    """
+    model = uncut(model)
+    if not isinstance(model, FromLookup):
+        return use(program(model), inputs)
+    inner = program(model.model)
+    return from_lookup(lambda *given: use(inner, given), inputs[0], inputs[1:])
 
 
 def observe(model: Any, inputs: Sequence[Any]) -> Sightings:
@@ -226,6 +242,11 @@ def _of_function(function: Callable[..., Any]) -> Program:
 def _of_logits(model: Logits) -> Program:
     whole = program(model.model)
     return lambda inputs, watch: cut(lambda *given: whole(given, watch), *inputs)
+
+
+def _of_lookup(model: FromLookup) -> Program:
+    whole = program(model.model)
+    return lambda inputs, watch: from_lookup(lambda *given: whole(given, watch), inputs[0], inputs[1:])
 
 
 def _nothing(_outputs: Any) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from cfi_core.errors import NoGradientError
 from cfi_core.framework import Pullback, Runner, flatten
-from cfi_jax.programs import Program, Sightings, body, observe, program
+from cfi_jax.programs import Program, Sightings, observe, passed_through, program
 from cfi_jax.watch import Watch
 
 _Results = tuple[jax.Array, ...]
@@ -32,7 +32,7 @@ class JaxRunner(Runner):
         self.layers = _in_order(seen, layers)
         self._wide = bool(jax.config.jax_enable_x64)
         make = _compile if seen.traceable else _leave_uncompiled
-        run = partial(_results, program(model), program(body(model)), self.layers, len(inputs))
+        run = partial(_results, model, self.layers, len(inputs))
         # By stage, so that a model opened at many layers does not push its own stages out.
         self._stages = [
             lru_cache(_SHAPES_KEPT)(partial(make, partial(run, stage))) for stage in range(len(self.layers) + 1)
@@ -72,28 +72,32 @@ class JaxRunner(Runner):
         return self._stages[stage](*(jax.ShapeDtypeStruct(value.shape, value.dtype) for value in values))
 
 
-def _results(whole: Program, inner: Program, layers: Sequence[str], count: int, stage: int, *values: Any) -> _Results:
-    """What a stage gives; of the model, or (for a layer) of its body, with that many inputs."""
+def _results(model: Any, layers: Sequence[str], count: int, stage: int, *values: Any) -> _Results:
+    """What a stage of a model with that many inputs gives."""
     inputs, given = values[:count], dict(zip(layers, values[count:], strict=False))
     if stage == len(layers):
         watch = Watch(lambda name, _: given.get(name))
-        outputs = whole(inputs, watch if given else None)
+        outputs = program(model)(inputs, watch if given else None)
         for name in given:
             watch.check(name)
         return arrays(outputs)
-    reached: list[jax.Array] = []
 
-    def replace(name: str, array: jax.Array) -> Any | None:
-        if name == layers[stage]:
-            reached.append(array)
-            raise _LayerReached
-        return given.get(name)
+    def reach(whole: Program, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        reached: list[jax.Array] = []
 
-    watch = Watch(replace)
-    with suppress(_LayerReached):
-        inner(inputs, watch)
-    watch.check(layers[stage])
-    return tuple(reached)
+        def replace(name: str, array: jax.Array) -> Any | None:
+            if name == layers[stage]:
+                reached.append(array)
+                raise _LayerReached
+            return given.get(name)
+
+        watch = Watch(replace)
+        with suppress(_LayerReached):
+            whole(inputs, watch)
+        watch.check(layers[stage])
+        return tuple(reached)
+
+    return tuple(passed_through(model, inputs, reach))
 
 
 @dataclass(frozen=True, eq=False)

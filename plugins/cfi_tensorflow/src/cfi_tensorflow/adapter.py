@@ -16,7 +16,7 @@ from tensorflow.python.eager import context  # the only place where the eager ra
 from tensorflow.python.ops import stateful_random_ops
 
 from cfi_core.errors import InputError, UnknownFrameworkError
-from cfi_core.framework import FrameworkAdapter, Layer, Passes, Runner, State, flatten, map_structure
+from cfi_core.framework import Embedded, FrameworkAdapter, Layer, Passes, Runner, State, flatten, map_structure
 from cfi_tensorflow import archive
 from cfi_tensorflow.compiled import CompiledModel
 from cfi_tensorflow.functions import COMPILED, FunctionView, TensorFlowFunction
@@ -123,6 +123,11 @@ class TensorFlowAdapter(FrameworkAdapter):
             if isinstance(view, TracedLogits)
             else self.load(view.by_name(names, constants))
         )
+
+    def split_embedding(self, model: Any, inputs: Sequence[Any], layer: str | None = None) -> Embedded | None:
+        """From the output of the layer of a Keras model on that is given the tokens, or of that `tf.gather`."""
+        found = None if isinstance(model, CompiledModel) else _view(model).split_embedding(inputs, layer)
+        return None if found is None else Embedded(found[0], self.to_numpy(found[1]), found[2])
 
     def bind(self, model: Any, held: Sequence[Any]) -> Any:
         """The same graph of Keras layers with constants for inputs; a function that calls any other model."""

@@ -22,6 +22,7 @@ from cfi_core.errors import InputError, LayerError
 from cfi_core.framework import Content, Layer, Parameters, flatten, identity
 from cfi_tensorflow.graphs import Trace, open_batch, trace
 from cfi_tensorflow.logits import TracedLogits, open_graph, traced_logits
+from cfi_tensorflow.lookup import TracedLookup, split_lookup
 from cfi_tensorflow.outputs import dense, order
 from cfi_tensorflow.runners import EagerRunner, TapedRunner
 from cfi_tensorflow.state import VariableState
@@ -153,6 +154,10 @@ class FunctionView:
     def without_softmax(self, inputs: Sequence[Any]) -> TracedLogits | None:
         """The traced graph without the softmax; None if there is none, or no graph."""
         return traced_logits(self, inputs, self._trace(inputs or None))
+
+    def split_embedding(self, inputs: Sequence[Any], layer: str | None) -> tuple[str, Any, TracedLookup] | None:
+        """The `tf.gather` that looks up the tokens, its result, and the traced graph from there on."""
+        return split_lookup(self, self._trace(inputs), inputs, layer)
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """Calls the function, with its inputs in the order of its signature: positional ones first, then by name."""

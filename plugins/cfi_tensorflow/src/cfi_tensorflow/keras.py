@@ -26,10 +26,11 @@ from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.V
 from cfi_core.errors import InputError
 from cfi_core.framework import Content, Layer, LayerCalls, Parameters, flatten, identity
 from cfi_core.turns import hold_alone, keep_random
+from cfi_tensorflow.embedding import find_embedding, from_embedding
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import traced_logits
 from cfi_tensorflow.outputs import dense, order, pull_back
-from cfi_tensorflow.rewiring import bind_graph, stands_for
+from cfi_tensorflow.rewiring import bind_graph, stands_for, view
 from cfi_tensorflow.runners import EagerRunner, GraphRunner, TapedRunner
 from cfi_tensorflow.state import VariableState, own_variables
 
@@ -99,7 +100,7 @@ class KerasView:
         return sizes[0] if len(sizes) == 1 else None
 
     def by_name(self, names: Sequence[str], constants: Mapping[str, Any]) -> Any:
-        """The same graph of layers with its inputs in that order; of another model, a function that calls it.
+        """The same graph of layers with its inputs in that order; another model is called by keyword.
 
         Raises:
             InputError: The model takes other names.
@@ -107,8 +108,12 @@ class KerasView:
         model = self.model
         if not is_graph(model):
             _parameters(model).check(names, constants, f"{type(model).__name__}.call")
-            given = dict(constants)
-            return lambda *values: model(**dict(zip(names, values, strict=True)), **given, training=False)
+            kind, given = type(model), dict(constants)
+
+            def call(self: Any, *values: Any, **kwargs: Any) -> Any:
+                return kind.call(self, **dict(zip(names, values, strict=True)), **given, **kwargs)
+
+            return view(model, call)
         inputs = _named_inputs(model)
         Parameters(tuple(inputs), frozenset(inputs)).check(names, constants, f"the Keras model {model.name!r}")
         return keras.Model([inputs[name] for name in names], _structure(model), name=model.name)
@@ -116,6 +121,18 @@ class KerasView:
     def bind(self, held: Sequence[Any]) -> keras.Model:
         """The same graph of layers with constants in the place of its last inputs."""
         return bind_graph(_graph(self.model), held)
+
+    def split_embedding(self, inputs: Sequence[Any], layer: str | None) -> tuple[str, Any, Any] | None:
+        """The layer that embeds the first input, its output, and the model from there on."""
+        model, named = self.model, _named_layers(self.model)
+        call = find_embedding(self.run, named, inputs, layer)
+        if call is None:
+            return None
+        embeds, outer = dict(named)[call.name], _with_aliases(model)[call.name.partition("/")[0]]
+        graph = _graph(model) if is_graph(model) else None
+        shape = call.output.shape
+        made = from_embedding(model, graph, embeds, outer, call.number, shape.rank, int(shape[-1]))
+        return None if made is None else (call.name, call.output, made)
 
     def in_double(self) -> keras.Model | None:
         """The same graph of layers, each computing in float64; None for another model, or layers that cannot."""
@@ -223,7 +240,7 @@ class KerasView:
         arguments: Sequence[Any] = (inputs[0] if len(inputs) == 1 else list(inputs),)
         if is_graph(model) and len(inputs) == len(model.inputs):
             arguments = (keras.tree.pack_sequence_as(_inputs_structure(model), list(inputs)),)
-        elif len(inputs) > 1 and not is_graph(model) and _positional(model.call) == len(inputs):
+        elif len(inputs) > 1 and not is_graph(model) and _positional(model.call) in (len(inputs), None):
             arguments = inputs
         with _without_marks(model):
             return order(model(*arguments, training=False))
@@ -476,9 +493,11 @@ def _parameters(model: keras.Model) -> Parameters:
     return Parameters.of(model.call, leave_out=_NOT_INPUTS)
 
 
-def _positional(call: Callable[..., Any]) -> int:
-    """How many inputs `call` takes one by one."""
+def _positional(call: Callable[..., Any]) -> int | None:
+    """How many inputs `call` takes one by one; None: any number."""
     parameters = inspect.signature(call).parameters.values()
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return None
     return sum(
         parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         and parameter.default is parameter.empty

@@ -94,6 +94,9 @@ class TracedLogits:
         """By the graph."""
         return self._trace.gradients(inputs, cotangents, names)
 
+    def split_embedding(self, inputs: Sequence[Any], layer: str | None) -> None:
+        """A graph that was cut already is not cut again."""
+
     def runner(self, inputs: Sequence[Any], layers: Sequence[str]) -> TapedRunner:
         """By the graph."""
         return open_graph(self._trace, layers)

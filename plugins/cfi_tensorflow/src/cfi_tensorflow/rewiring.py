@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras.src.ops.node import Node  # has no public name
 
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
 _OF = "_cfi_stands_for"
 
 
-def rewire(model: keras.Model, inputs: Sequence[Any], values: Mapping[int, Any]) -> keras.Model:
+Exchange = tuple[Any, Mapping[str, Any]]
+"""A layer to call in the place of another one, and further arguments by name."""
+
+
+def rewire(
+    model: keras.Model, inputs: Sequence[Any], values: Mapping[int, Any], exchange: Mapping[int, Exchange] = NOTHING
+) -> keras.Model:
     """The graph of a functional model with other tensors in some places.
 
     Layers are called anew, which would leave a mark on them. So stand-ins are called, which share with a layer all that
@@ -23,23 +32,24 @@ def rewire(model: keras.Model, inputs: Sequence[Any], values: Mapping[int, Any])
         inputs: Symbolic tensors that the new model takes.
         values: For the inputs of the model, and for any other tensors of its graph, by their identities: the tensors
             that take their places.
+        exchange: For calls of the graph, by their identities, what is called instead.
     """
     known, stand_ins = dict(values), dict[int, Any]()
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             if not node.is_input:
-                _call(node, known, stand_ins)
+                _call(node, known, stand_ins, exchange.get(id(node)))
     outputs = keras.tree.map_structure(lambda tensor: known[id(tensor)], model._outputs_struct)
     return keras.Model(one_or_all(inputs), outputs, name=model.name)
 
 
-def _call(node: Any, known: dict[int, Any], stand_ins: dict[int, Any]) -> None:
+def _call(node: Any, known: dict[int, Any], stand_ins: dict[int, Any], exchange: Exchange | None) -> None:
     """The same call of a stand-in: what it gives is known to be of the same shapes and types."""
     operation = node.operation
-    layer = stand_ins.setdefault(id(operation), stand_in(operation))
+    layer, more = exchange or (stand_ins.setdefault(id(operation), stand_in(operation)), NOTHING)
     args, kwargs = node.arguments.fill_in(known)
     made = [keras.KerasTensor(tensor.shape, dtype=tensor.dtype, name=tensor.name) for tensor in node.outputs]
-    Node(operation=layer, call_args=args, call_kwargs=kwargs, outputs=made)
+    Node(operation=layer, call_args=args, call_kwargs={**kwargs, **more}, outputs=made)
     for tensor, one in zip(node.outputs, made, strict=True):
         known.setdefault(id(tensor), one)
 
@@ -49,6 +59,24 @@ def stand_in(operation: Any) -> Any:
     made = object.__new__(type(operation))
     vars(made).update(vars(operation))
     vars(made).update({"_inbound_nodes": [], "_outbound_nodes": [], _OF: stands_for(operation)})
+    return made
+
+
+def view(layer: Any, call: Any, signature: inspect.Signature | None = None) -> Any:
+    """The layer in a class derived from its own, which calls it in another way: all that it holds is shared.
+
+    Args:
+        layer: A layer or a subclassed model.
+        call: Its `call`, as a function of the layer and its arguments.
+        signature: What Keras is to think that it takes; its own otherwise.
+    """
+    kind = type(layer)
+    derived = type(kind.__name__, (kind,), {"call": call, "__module__": kind.__module__})
+    made = stand_in(layer)
+    made.__class__ = derived
+    signature = signature or inspect.signature(made.call)
+    vars(made)["_call_signature"] = signature
+    vars(made)["call_signature_parameters"] = [*signature.parameters]
     return made
 
 

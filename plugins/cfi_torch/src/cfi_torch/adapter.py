@@ -22,7 +22,7 @@ from cfi_core.errors import InputError, LayerError
 from cfi_core.framework import Canonical, Embedded, Factories, FrameworkAdapter, Layer, Passes, flatten, map_structure
 from cfi_torch import content, naming
 from cfi_torch.canonical import rewrite
-from cfi_torch.embedding import find_embedding, from_embedding, own_embedding
+from cfi_torch.embedding import find_embedding, from_embedding, own_embedding, starts_at_embedding
 from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.holding import bind
@@ -145,11 +145,11 @@ class TorchAdapter(FrameworkAdapter):
         """The rows of the table that the model names itself as its embedding of the inputs."""
         return getattr(own_embedding(model), "num_embeddings", None)
 
-    def split_embedding(self, model: nn.Module, inputs: Sequence[Any]) -> Embedded | None:
-        """From the output of the layer on that is given the tokens, of TorchScript none."""
-        if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+    def split_embedding(self, model: nn.Module, inputs: Sequence[Any], layer: str | None = None) -> Embedded | None:
+        """From the output of the layer on that is given the tokens; of TorchScript, and an exchanged forward, none."""
+        if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()) or "forward" in vars(model):
             return None
-        found = find_embedding(self.twin(model), inputs)
+        found = find_embedding(self.twin(model), inputs, layer)
         return None if found is None else Embedded(found[0], self.to_numpy(found[1]), from_embedding(model, found[0]))
 
     def channel_axis(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
@@ -162,6 +162,8 @@ class TorchAdapter(FrameworkAdapter):
         rank = len(shape)
         if rank <= 2:
             return None
+        if layer is None and starts_at_embedding(model):
+            return rank - 1
         if rank == 3:
             return 1 if any(isinstance(module, _ONE_DIMENSIONAL) for module in _modules(model)) else 2
         return rank - 1 if layer is not None and _is_channels_last(model, shape, layer) else 1

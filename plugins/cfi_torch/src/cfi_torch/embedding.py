@@ -14,7 +14,10 @@ from cfi_core.errors import InputError
 from cfi_torch.naming import derive, view
 
 
-def find_embedding(model: nn.Module, inputs: Sequence[Any]) -> tuple[str, Tensor] | None:
+_MARK = "_cfi_starts_at_embedding"
+
+
+def find_embedding(model: nn.Module, inputs: Sequence[Any], layer: str | None = None) -> tuple[str, Tensor] | None:
     """The one layer that turns the tokens (the first input) into vectors, and its output; None if there is none.
 
     The layer that a model names itself (`get_input_embeddings`, as transformer libraries have it) comes first.
@@ -22,7 +25,23 @@ def find_embedding(model: nn.Module, inputs: Sequence[Any]) -> tuple[str, Tensor
     Args:
         model: A twin.
         inputs: All that a forward pass takes.
+        layer: The one it is, where that is known.
     """
+    found = _layers_on(model, inputs)
+    own = own_embedding(model)
+    name = layer or next((name for name in found if model.get_submodule(name) is own), None)
+    if name is None and len(found) > 1:
+        # Something else may hold the same numbers as the tokens, such as positions; of other tokens it does not.
+        tokens = inputs[0]
+        again = _layers_on(model, [tokens.max() + tokens.min() - tokens, *inputs[1:]])
+        found = {name: output for name, output in found.items() if name in again}
+    if name is None and len(found) == 1:
+        (name,) = found
+    return (name, found[name]) if name in found else None
+
+
+def _layers_on(model: nn.Module, inputs: Sequence[Any]) -> dict[str, Tensor]:
+    """What the layers without others inside give that make vectors of the first input."""
     tokens, found = inputs[0], dict[str, Tensor]()
 
     def note(name: str, given: Any, output: Any) -> None:
@@ -34,9 +53,12 @@ def find_embedding(model: nn.Module, inputs: Sequence[Any]) -> tuple[str, Tensor
     }
     with torch.no_grad(), _watch(named, note):
         model(*inputs)
-    own = own_embedding(model)
-    name = next((name for name in found if named[name] is own), None if len(found) != 1 else next(iter(found)))
-    return None if name is None else (name, found[name])
+    return found
+
+
+def starts_at_embedding(model: nn.Module) -> bool:
+    """Whether the model takes the output of its embedding, also without its softmax."""
+    return bool(getattr(model, _MARK, False) or getattr(vars(model).get("_with_softmax"), _MARK, False))
 
 
 def from_embedding(model: nn.Module, layer: str) -> nn.Module:
@@ -48,24 +70,28 @@ def from_embedding(model: nn.Module, layer: str) -> nn.Module:
 @functools.lru_cache(maxsize=64)
 def _class_from(kind: Any, layer: str) -> type[nn.Module]:
     def forward(self: nn.Module, activation: Tensor, *inputs: Any) -> Any:
-        used: list[bool] = []
+        used, embedding = [], self.get_submodule(layer)
 
-        def give(_module: nn.Module, given: Any, _output: Any) -> Tensor | None:
+        def call(*given: Any, **named: Any) -> Any:
             if not _is(given, inputs[0]):
-                return None
+                return embedding._call_impl(*given, **named)
             used.append(True)
             return activation
 
-        handle = self.get_submodule(layer).register_forward_hook(give)
+        # In the place of the whole call, so that rules and hooks of others see nothing of the layer.
+        former = embedding._compiled_call_impl
+        embedding._compiled_call_impl = call
         try:
             outputs = kind.forward(self, *inputs)
         finally:
-            handle.remove()
+            embedding._compiled_call_impl = former
         if not used:
             raise InputError(f"The model does not give its tokens to {layer!r} in this pass. Explain a layer instead.")
         return outputs
 
-    return derive(kind, forward, f"from {layer}")
+    derived = derive(kind, forward, f"from {layer}")
+    setattr(derived, _MARK, True)
+    return derived
 
 
 def own_embedding(model: nn.Module) -> nn.Module | None:
