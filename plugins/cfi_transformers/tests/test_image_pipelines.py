@@ -18,7 +18,7 @@ HWC = ("sample", "height", "width", "channel")
 
 
 def prepared(pipe):
-    return torch.cat([pipe.preprocess(image)["pixel_values"] for image in IMAGES])
+    return torch.cat([pipe.preprocess(Image.fromarray(image))["pixel_values"] for image in IMAGES])
 
 
 def test_a_crop_is_brought_home_to_the_bit(image_pipeline):

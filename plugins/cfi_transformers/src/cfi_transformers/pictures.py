@@ -150,6 +150,11 @@ def _as_picture(one: Any) -> np.ndarray:
     return array
 
 
+def as_pil(image: np.ndarray) -> Image.Image:
+    """An array as every version of the pipelines takes it."""
+    return Image.fromarray(image if _axes(image)[-1] == "channel" else np.ascontiguousarray(image.transpose(1, 2, 0)))
+
+
 def find_frame(image: np.ndarray, prepare: Callable[[np.ndarray], np.ndarray]) -> tuple[Span, Span] | None:
     """What of a picture of that shape a processor gives on; None where it does more than resize and crop."""
     axes = _axes(image)

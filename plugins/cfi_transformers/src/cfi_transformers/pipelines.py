@@ -12,7 +12,7 @@ from transformers.pipelines.base import pad_collate_fn
 
 from cfi_core.contract import Unpacked
 from cfi_core.errors import InputError
-from cfi_transformers.pictures import Pictures, as_pictures
+from cfi_transformers.pictures import Pictures, as_pictures, as_pil
 
 _SCORES = "the scores that are explained are the model's own, before the pipeline applies a function to them"
 
@@ -113,7 +113,7 @@ def _of_pictures(pipeline: Pipeline, inputs: Any) -> Unpacked:
     images = as_pictures(inputs)
 
     def prepare(image: Any) -> dict[str, torch.Tensor]:
-        return dict(pipeline.preprocess(image, **pipeline._preprocess_params))
+        return dict(pipeline.preprocess(as_pil(image), **pipeline._preprocess_params))
 
     made = [prepare(image) for image in images]
     shapes = {one["pixel_values"].shape for one in made}

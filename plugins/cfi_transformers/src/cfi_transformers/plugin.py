@@ -15,5 +15,5 @@ def cfi_preparations() -> Iterable[PreparationSpec]:
         name="transformers",
         model_types=(("transformers.pipelines.base", "Pipeline"),),
         implementation="cfi_transformers.pipelines:unpack",
-        requirements=("transformers>=5.20", "torch>=2.13"),
+        requirements=("transformers>=5.12", "torch>=2.13"),
     )
