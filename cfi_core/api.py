@@ -21,6 +21,7 @@ from cfi_core.errors import ArgumentError
 from cfi_core.finding import find_methods
 from cfi_core.framework import Layer, flatten
 from cfi_core.homecoming import bring_home
+from cfi_core.preparation import unpack, unpack_model
 from cfi_core.process import first_pass, keep_process, use
 from cfi_core.records import Arguments, Call, PendingLayer, Plan, Prepared, Translation
 from cfi_core.registry import Registry, registry
@@ -61,7 +62,8 @@ def attribute(
     Args:
         model: A `torch.nn.Module`, a Keras 3 model, a `tf.Module`, `tf.function` or signature of a SavedModel, an
             `onnx.ModelProto` or the path of an `.onnx` file, an ONNX Runtime session, a scikit-learn estimator, or any
-            function of arrays or of one framework's tensors (the framework that `inputs` are of). It is left as it is:
+            function of arrays or of one framework's tensors (the framework that `inputs` are of); or one that brings
+            its own preparation, such as a pipeline of texts or pictures, or an estimator of texts. It is left as it is:
             weights, mode, hooks, gradients and global random state are the same afterwards.
         method_key: For example `"grad_cam"`; `cfi.methods()` lists all.
         toolset: For example `"captum"`; None chooses one and warns if there are several.
@@ -178,6 +180,7 @@ def plan(
     arguments, current = Arguments(**locals()), registry()
     with keep_process(current):
         methods = find_methods(current, arguments, ATTRIBUTION_KINDS | VISUALIZATION_KINDS)
+        arguments = unpack(current, arguments, methods)
         original = find_original(current, arguments, methods)
         choice = choose(current, methods, original, arguments.translator)
         return check_names(current, arguments, original, choice)
@@ -212,6 +215,7 @@ def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | Pend
     current = registry()
     with keep_process(current), ExitStack() as stack:
         methods = find_methods(current, arguments, kinds)  # 1
+        arguments = unpack(current, arguments, methods)  # where the model brings its own preparation
         original = find_original(current, arguments, methods)  # 2
         choice = choose(current, methods, original, arguments.translator)  # 3
         use(current, original, choice.routes, choice.toolset_framework)
@@ -271,6 +275,7 @@ def translate(
         ModelWarning: The model is no function of each sample (see `cfi_core.checking.purity`).
     """
     current = registry()
+    model, inputs = unpack_model(current, model, inputs)
     framework = detect_framework(current, model, inputs).name
     if framework == find_framework(current, to).name:
         raise ArgumentError(f"The model already is a {to} model; there is nothing to translate.")
@@ -297,6 +302,7 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
         inputs: With them, output shapes are known for models of every kind.
     """
     current = registry()
+    model, inputs = unpack_model(current, model, inputs)
     with keep_process(current):
         original = load_original(current, model, inputs)
         given = None if inputs is None else read_inputs(current, original, inputs)

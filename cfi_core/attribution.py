@@ -141,14 +141,14 @@ class Attribution:
         applied["reduced"] = (*applied.get("reduced", ()), f"{how} over {axis}")
         return replace(
             self,
-            values=self._like_values(values),
-            dims=self._like_values(dims),
-            feature_names=self._like_values(names) if any(names) else None,
+            values=self.like_values(values),
+            dims=self.like_values(dims),
+            feature_names=self.like_values(names) if any(names) else None,
             extras={name: value for name, value in self.extras.items() if name != "figure"},
             provenance={**self.provenance, "applied": applied},
         )
 
-    def _like_values(self, parts: Sequence[Any]) -> Any:
+    def like_values(self, parts: Sequence[Any]) -> Any:
         """One thing for each array, in the structure of `values`."""
         if isinstance(self.values, Mapping):
             return dict(zip(self.values, parts, strict=True))

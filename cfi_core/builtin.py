@@ -12,7 +12,7 @@ import numpy as np
 
 from cfi_core.attribution import BUILTIN_WRITER, Attribution
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import FrameworkSpec, Need, WriterSpec
+from cfi_core.specs import FrameworkSpec, Need, PreparationSpec, WriterSpec
 
 
 @hookimpl
@@ -33,6 +33,12 @@ def cfi_frameworks() -> list[FrameworkSpec]:
         "framework's tensors is known by its inputs: pass tensors of that framework.",
     )
     return [numpy]
+
+
+@hookimpl
+def cfi_preparations() -> list[PreparationSpec]:
+    """Texts, for functions and estimators: their features are words."""
+    return [PreparationSpec(name="words", implementation="cfi_core.words:unpack_texts")]
 
 
 @hookimpl

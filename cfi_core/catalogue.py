@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from typing import Any
 
 from cfi_core.specs import FrameworkSpec
 
@@ -20,4 +21,5 @@ DISTRIBUTION_OF_PLOTTER: Mapping[str, str] = _TABLES["plotters"]
 DISTRIBUTION_OF_WRITER: Mapping[str, str] = _TABLES["writers"]
 DISTRIBUTIONS_OF_METRIC: Mapping[str, Sequence[str]] = _TABLES["metrics"]
 TOOLSETS_OF_METHOD: Mapping[str, Sequence[str]] = _TABLES["methods"]
+PREPARATIONS: Sequence[Mapping[str, Any]] = _TABLES["preparations"]
 FRAMEWORKS: Mapping[str, FrameworkSpec] = {fields["name"]: FrameworkSpec(**fields) for fields in _TABLES["known"]}

@@ -8,6 +8,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cfi_core.specs import Head, MethodSpec
 from cfi_core.validation import Checked, Name, Notes, Permuted
 
@@ -177,6 +179,33 @@ class MethodResult(Checked):
     applied: Notes = field(default_factory=dict)
     layer: Name | None = None
     absorbed: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Unpacked:
+    """A model without the preparation that it brings, and what the preparation makes of the user's inputs.
+
+    Attributes:
+        model: What the preparation feeds.
+        inputs: What it takes, in one of the forms of `inputs=`.
+        did: What the preparation did, in words, for the provenance.
+        feature_names: What the features are called, in one of the forms of `feature_names=`, unless the user says.
+        baselines: What a method takes that understands baselines, unless the user says; None leaves it to the method.
+        home: From values, the names of their axes and what these are of, to values and axes of what the user gave;
+            None where they stay on what the model takes.
+        stays: Why they do, in words.
+        shown: The user's inputs as arrays, one for each explained input, and the names of their axes: what is drawn
+            behind values that came home.
+    """
+
+    model: Any
+    inputs: Any
+    did: str
+    feature_names: Any = None
+    baselines: Any = None
+    home: Callable[[np.ndarray, tuple[str, ...], Axes], tuple[np.ndarray, tuple[str, ...]] | None] | None = None
+    stays: str = ""
+    shown: tuple[tuple[np.ndarray, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,10 +21,11 @@ from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, s
 from cfi_core.features import name_tokens, names_along
 from cfi_core.framework.axes import Permutation, unpermute
 from cfi_core.holding import tell_held
+from cfi_core.preparation import come_home
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
-from cfi_core.specs import Role, Spec
+from cfi_core.specs import Kind, Role, Spec
 
 _MAPS = {Axes.INPUT_MAP, Axes.LAYER_MAP, Axes.INPUT_SIZED_MAP}
 _OF_LAYERS = {Axes.LAYER, Axes.LAYER_MAP}
@@ -77,6 +78,8 @@ def bring_home(
         feature_names=arrange(known) if any(known) else None,
         outlets=Outlets(registry.plotters, registry.writers),
     )
+    if plan.arguments.unpacked is not None and plan.method.kind is not Kind.FEATURE_VISUALIZATION:
+        attribution = come_home(plan.arguments.unpacked, attribution, result.axes)
     observe(registry, "cfi_after_run", plan=plan, attribution=attribution)
     if plan.arguments.plot:
         _draw(attribution, plan.arguments.plot)

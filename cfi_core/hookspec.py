@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         MethodSpec,
         MetricSpec,
         PlotterSpec,
+        PreparationSpec,
         ToolsetSpec,
         TranslatorSpec,
         WriterSpec,
@@ -87,6 +88,19 @@ def cfi_translators() -> Iterable[TranslatorSpec]:  # type: ignore[empty-body]
         return [TranslatorSpec(
             name="onnx2torch", source="onnx", target="torch", preserves=frozenset(Need),
             cost=10, implementation="cfi_translate.onnx_to_torch:convert",
+        )]
+    """
+
+
+@hookspec
+def cfi_preparations() -> Iterable[PreparationSpec]:  # type: ignore[empty-body]
+    """Kinds of models that bring their own preparation, such as a pipeline that begins with a tokenizer.
+
+    @hookimpl
+    def cfi_preparations():
+        return [PreparationSpec(
+            name="transformers", model_types=(("transformers.pipelines.base", "Pipeline"),),
+            implementation="cfi_transformers.pipelines:unpack",
         )]
     """
 

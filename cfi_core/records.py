@@ -12,7 +12,7 @@ import numpy as np
 
 from cfi_core.attribution import Names
 from cfi_core.certificate import Certificate
-from cfi_core.contract import MethodRequest, MethodResult, Target
+from cfi_core.contract import MethodRequest, MethodResult, Target, Unpacked
 from cfi_core.errors import ArgumentError
 from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, flatten
 from cfi_core.framework.axes import Permutation, permutation_at
@@ -47,6 +47,7 @@ class Arguments:
     plot: bool | str | Path = False
     seed: int | None = None
     started: float = field(default_factory=perf_counter, kw_only=True)  # when the call began
+    unpacked: Unpacked | None = field(default=None, kw_only=True)  # of a model that brings its own preparation
 
     def __post_init__(self) -> None:
         if self.head is not None and self.head not in tuple(Head):

@@ -25,6 +25,7 @@ from cfi_core.specs import (
     MethodSpec,
     MetricSpec,
     PlotterSpec,
+    PreparationSpec,
     Spec,
     ToolsetSpec,
     TranslatorSpec,
@@ -105,6 +106,7 @@ _SLOTS = (
     _Slot("toolsets", ToolsetSpec, "toolset"),
     _Slot("methods", MethodSpec, "method", lambda spec: ((spec.key, spec.toolset),)),
     _Slot("translators", TranslatorSpec, "translator"),
+    _Slot("preparations", PreparationSpec, "preparation"),
     _Slot("plotters", PlotterSpec, "plotter"),
     _Slot("writers", WriterSpec, "file suffix", lambda spec: spec.suffixes),
     _Slot("metrics", MetricSpec, "metric", lambda spec: ((spec.name, spec.library),)),
@@ -130,6 +132,7 @@ class Registry:
     toolsets: Names[str, ToolsetSpec]
     methods: Names[tuple[str, str], MethodSpec]
     translators: Names[str, TranslatorSpec]
+    preparations: Names[str, PreparationSpec]
     plotters: Names[str, PlotterSpec]
     writers: Names[str, WriterSpec]
     metrics: Names[tuple[str, str], MetricSpec]

@@ -364,6 +364,25 @@ class TranslatorSpec(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreparationSpec(Checked):
+    """Models that bring their own preparation: what users give them is text or pictures, and not what the model takes.
+
+    Attributes:
+        name: For messages and listings.
+        model_types: `("module", "Class")` pairs, looked up in `sys.modules`, never imported; empty for any model, which
+            is asked after all others.
+        implementation: `"module:function"`, called with the model and the inputs, as the user gave them; returns
+            `Unpacked`, or None where the model takes these inputs as they are.
+        requirements: PEP 508 requirements.
+    """
+
+    name: Name
+    model_types: tuple[tuple[Module, Identifier], ...] = ()
+    implementation: Reference
+    requirements: tuple[Requires, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlotterSpec(Checked):
     """Draws attributions.
 
@@ -431,7 +450,9 @@ class MetricSpec(Checked):
         return f"{self.name:<34} {self.library:<9} {self.category:<14} {self.better} is better, needs {needs}{again}"
 
 
-Spec = FrameworkSpec | ToolsetSpec | MethodSpec | TranslatorSpec | PlotterSpec | WriterSpec | MetricSpec
+Spec = (
+    FrameworkSpec | ToolsetSpec | MethodSpec | TranslatorSpec | PreparationSpec | PlotterSpec | WriterSpec | MetricSpec
+)
 
 
 def resolve(implementation: str) -> Any:

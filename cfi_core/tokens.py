@@ -61,7 +61,7 @@ def place_baselines(
     if len(parts) != len(inputs.arrays):
         return plan, ()  # which is refused elsewhere
     makers = [TokenBaseline(part) if isinstance(part, str) else part for part in parts]
-    words = Words(find_tokenizer(plan.arguments.feature_names), original, inputs)
+    words = Words(_tokenizer_in(plan.arguments.feature_names), original, inputs)
     placed, kept = [], list[np.ndarray | None]()
     for position, (maker, tokens) in enumerate(zip(makers, inputs.arrays, strict=True)):
         of_tokens = tokens.dtype.kind in "iu" and tokens.ndim == 2
@@ -182,6 +182,12 @@ class Words:
             )
         marked = np.zeros(tokens.shape, bool) if pad is None else tokens == pad
         return np.logical_or.reduce([marked, *masks])
+
+
+def _tokenizer_in(given: Any) -> Any | None:
+    """The tokenizer among what was given for several inputs."""
+    each = given.values() if isinstance(given, Mapping) else given if isinstance(given, tuple) else (given,)
+    return next((found for one in each if (found := find_tokenizer(one)) is not None), None)
 
 
 def _number_in(tokenizer: Any, text: str) -> int | None:

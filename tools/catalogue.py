@@ -40,6 +40,7 @@ def text() -> str:
     toolsets: dict[str, list[str]] = defaultdict(list)
     metrics: dict[str, list[str]] = defaultdict(list)
     known: list[dict[str, Any]] = []
+    prepared: list[dict[str, Any]] = []
     for distribution, plugin in plugins():
         for kind in ("frameworks", "toolsets", "translators", "plotters"):
             owners[kind] |= dict.fromkeys(sorted(spec.name for spec in _offered(plugin, kind)), distribution)
@@ -49,8 +50,15 @@ def text() -> str:
             toolsets[spec.key].append(spec.toolset)
         for spec in sorted(_offered(plugin, "metrics"), key=lambda spec: spec.name):
             metrics[spec.name].append(distribution)
+        types = [(spec.name, spec.model_types) for spec in _offered(plugin, "preparations")]
+        prepared += [{"name": name, "model_types": own, "distribution": distribution} for name, own in types]
         known += [{name: getattr(spec, name) for name in _FIELDS} for spec in _offered(plugin, "frameworks")]
-    return json.dumps({**owners, "methods": toolsets, "metrics": metrics, "known": known}, indent=2) + "\n"
+    return (
+        json.dumps(
+            {**owners, "methods": toolsets, "metrics": metrics, "preparations": prepared, "known": known}, indent=2
+        )
+        + "\n"
+    )
 
 
 def _offered(plugin: Any, kind: str) -> Any:

@@ -78,6 +78,12 @@ class Omission:
 
 
 @pytest.fixture
+def omission_plugin() -> type[Omission]:
+    """A toolset that explains functions of arrays, to be used beside others."""
+    return Omission
+
+
+@pytest.fixture
 def omission() -> Iterator[None]:
     """A toolset that explains functions of arrays."""
     with use_plugins(Omission):
