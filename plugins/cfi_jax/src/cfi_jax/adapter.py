@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from cfi_jax.logits import Logits, ends_in_softmax
 from cfi_jax.programs import (
     NOT_TRACEABLE,
     ByName,
+    Ended,
     body,
     is_equinox,
     is_linen,
@@ -46,6 +47,7 @@ class JaxAdapter(FrameworkAdapter):
     """
 
     name = "jax"
+    arithmetic: ClassVar[Any] = jnp
 
     # models
 
@@ -70,7 +72,7 @@ class JaxAdapter(FrameworkAdapter):
         """
         if isinstance(model, Logits):
             return Logits(self.twin(model.model))
-        if isinstance(model, ByName):
+        if isinstance(model, ByName | Ended):
             return replace(model, model=self.twin(model.model))
         if is_nnx(model):
             nnx = sys.modules["flax.nnx"]
@@ -90,9 +92,14 @@ class JaxAdapter(FrameworkAdapter):
 
     def fingerprint(self, model: Any) -> str:
         """See `cfi_jax.content`."""
-        named = uncut(model)
-        way = f"-{named.names}{sorted(named.constants.items())}" if isinstance(named, ByName) else ""
-        return content.fingerprint(body(model)) + way + ("-logits" if isinstance(model, Logits) else "")
+        way, inner = "", model
+        while isinstance(inner, Logits | ByName | Ended):
+            if isinstance(inner, ByName):
+                way += f"-{inner.names}{sorted(inner.constants.items())}"
+            else:
+                way += f"-{inner.end}" if isinstance(inner, Ended) else "-logits"
+            inner = inner.model
+        return content.fingerprint(inner) + way
 
     def input_names(self, model: Any) -> tuple[str, ...] | None:
         """Parameters of the function, or of the module's `__call__`."""
@@ -102,6 +109,10 @@ class JaxAdapter(FrameworkAdapter):
         """The model, called by keyword."""
         _parameters(model).check(names, constants, "the model")
         return ByName(model, tuple(names), MappingProxyType(dict(constants)))
+
+    def ended_by(self, model: Any, end: Callable[[Any], Any]) -> Ended:
+        """The model, followed by that."""
+        return Ended(model, end)
 
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis, as everywhere in Flax."""
