@@ -97,7 +97,7 @@ def check_function(registry: Registry, call: Call) -> None:
     function = original.function or (None if call.target is None else call.target.function)
     if function is None or call.inputs.samples == 1:
         return
-    if original.function is None and isinstance(function, NamedTarget):
+    if original.function is None and isinstance(function, NamedTarget) and function.is_told:
         return  # it is split like everything else of the samples
     model = original.model if original.function is not None else adapter.ended_by(original.model, Values.of(function))
     if model is None:
