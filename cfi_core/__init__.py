@@ -8,6 +8,7 @@ attribution.plot()
 
 from importlib.metadata import version as _version
 
+from cfi_core import targets
 from cfi_core.api import attribute, finish_execution_with_layer, layers, plan, translate, visualize_features
 from cfi_core.attribution import Attribution
 from cfi_core.certificate import Certificate
@@ -44,6 +45,7 @@ __version__ = _version("cfi-core")
 
 # By kind, as in docs/api.md.
 __all__ = ["attribute", "visualize_features", "finish_execution_with_layer", "plan", "translate", "layers"]
+__all__ += ["targets"]
 __all__ += ["methods", "toolsets", "frameworks", "translators", "plugins"]
 __all__ += ["TokenBaseline"]
 __all__ += ["keep_translations", "forget_translations"]

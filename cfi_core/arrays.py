@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -121,6 +122,12 @@ class ArrayAdapter(FrameworkAdapter):
             return model.function(*arrays, *(_repeat(value, len(arrays[0])) for value in held))
 
         return ArrayModel(call, None if model.shapes is None else model.shapes[: len(model.shapes) - len(held)])
+
+    def ended_by(self, model: ArrayModel, end: Callable[[Any], Any]) -> ArrayModel:
+        """The function, followed by that; what is known of it stays."""
+        ended, function = copy.copy(model), model.function
+        ended.function = lambda *arrays: end(function(*arrays))
+        return ended
 
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis where it is short enough for colours, axis 1 otherwise."""

@@ -17,11 +17,13 @@ from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import ArgumentError, LayerError, ModelWarning, warn
 from cfi_core.framework.axes import Permutation, inverse, permute
 from cfi_core.framework.structure import flatten, map_structure
+from cfi_core.functions import bridge_function
 from cfi_core.heads import at_head
 from cfi_core.holding import check_function, is_bound, split_samples, take_samples
 from cfi_core.records import Call, Carried, ModelAtHead, Portion, Prepared
 from cfi_core.registry import Registry
 from cfi_core.specs import Role
+from cfi_core.targets import NamedTarget
 
 
 def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
@@ -49,7 +51,7 @@ def _make_portions(registry: Registry, call: Call, prepared: Prepared) -> Iterat
     """
     parts, adapter = split_samples(registry, call), prepared.adapter
     if len(parts) > 1:
-        check_function(call, adapter, prepared.model)
+        check_function(registry, call)
     for position, part in enumerate(parts):
         held = Carrier(registry, take_samples(registry, part, [0]), prepared, prepared.model).held_tensors()
         request, _ = _make_request(registry, part, prepared, held)
@@ -119,15 +121,35 @@ class Carrier:
         target = self.call.target
         if target is None or self.prepared.translation is None:
             return target
-        if target.function is not None and target.output is None:
-            return replace(target, function=self._of_original_outputs(target.function))
+        if target.function is not None:
+            return self._function(target, target.function)
         axes, index = self.prepared.output_axes(self.call.output), target.index
         carried = replace(target, output=self.call.output if len(self.call.output_arrays) > 1 else None)
-        if target.function is not None:
-            return replace(carried, function=self._of_original_axes(target.function, axes))
         if index is not None:
             index = tuple(carry_index(one, axes) for one in index) if target.per_sample else carry_index(index, axes)  # type: ignore[arg-type]
         return replace(carried, index=index)
+
+    def _function(self, target: Target, function: Callable[[Any], Any]) -> Target:
+        """The user's function, given what the user's model gives; a target with a name takes tensors of any framework.
+
+        Of a model that a bridge leads to, it is part; here stand those of converted models.
+        """
+        chosen, outputs, count = None, self.call.outputs, len(self.call.output_arrays)
+        if target.output is not None:
+            chosen = self.call.output if count > 1 else None
+            outputs = self.call.output_arrays[self.call.output]
+        if not isinstance(function, NamedTarget):
+            function = self._bridge(function, outputs) or function
+        if target.output is None:
+            return Target(function=self._of_original_outputs(function))
+        return Target(chosen, function=self._of_original_axes(function, self.prepared.output_axes(self.call.output)))
+
+    def _bridge(self, function: Callable[[Any], Any], outputs: Any) -> Callable[[Any], Any] | None:
+        """The function as one of the tensors of the framework that the method runs in; None where it is one already."""
+        original, adapter = self.call.original, self.prepared.adapter
+        if original.adapter.name == adapter.name or original.adapter.ended_by(original.model, function) is None:
+            return None
+        return bridge_function(self.registry, original, self.call.plan.toolset_framework, adapter, function, outputs)
 
     def _of_original_outputs(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """The user's function, given the translated model's outputs in the user's axes and structure."""

@@ -18,6 +18,7 @@ from cfi_core.records import Call, Carried, Prepared
 from cfi_core.reference import reference_of
 from cfi_core.registry import Registry
 from cfi_core.specs import Completeness, Kind, Total
+from cfi_core.targets import Values
 from cfi_core.turns import aside
 
 SHARE = 0.25
@@ -115,7 +116,22 @@ class _Explained:
         found = reference_of(self.call, cut=self.carried.cut)
         if found is None:
             raise _Unmeasured("the softmax that was left out is not found in your own model")
-        return found.model
+        return found.model if self.end is None else self._end(found.model, self.end)
+
+    @cached_property
+    def end(self) -> Values | None:
+        """The values of a target function, where that runs on the tensors of the user's model."""
+        target, adapter = self.call.target, self.call.original.adapter
+        if target is None or target.function is None or target.output is not None or self.neuron:
+            return None
+        end = Values.of(target.function)
+        return end if adapter.ended_by(self.call.original.model, end) is not None else None
+
+    def _end(self, model: Any, end: Values) -> Any:
+        found = self.call.original.adapter.ended_by(model, end)
+        if found is None:
+            raise _Unmeasured("your own model cannot be made to end in the target function")
+        return found
 
     @property
     def neuron(self) -> bool:
@@ -125,7 +141,7 @@ class _Explained:
     @cached_property
     def at_inputs(self) -> np.ndarray:
         """Of each sample."""
-        known = not self.neuron and not self.carried.cut
+        known = not self.neuron and not self.carried.cut and self.end is None
         outputs = self.call.outputs if known else self.run(self.call.inputs.passed)
         return self.pick(outputs, np.arange(self.samples)[:, None])[:, 0]
 
@@ -147,6 +163,8 @@ class _Explained:
         rows, arrays = self.rows_of_baselines, self.baselines
         declared = adapter.input_shapes(model)
         fixed = declared is not None and declared[0][:1] not in ((), (None,))
+        # A function may want as many samples as there are.
+        fixed = fixed or self.end is not None or self.call.original.function is not None
         if fixed or self.call.inputs.held_arrays:
             arrays = [array[rows.ravel()] for array in arrays]
             rows = np.arange(rows.size).reshape(rows.shape)
@@ -204,6 +222,8 @@ class _Explained:
             return np.asarray(outputs, np.float64)[(slice(None), *neuron)].reshape(len(outputs), -1).sum(1)[rows]
         if target is None:
             raise _Unmeasured("there is no target")
+        if self.end is not None:
+            return np.asarray(outputs, np.float64).reshape(-1)[rows]
         if target.function is not None:
             return self._apply(target, outputs, rows)
         chosen = np.asarray(flatten(outputs)[self.call.output], np.float64)
@@ -241,7 +261,7 @@ class _Explained:
             values.extend(runner.run(stage, values))
         values[: len(inputs)] = inputs
         leaves = iter([adapter.to_numpy(leaf) for leaf in runner.run(len(runner.layers), values)])
-        outputs = map_structure(lambda _: next(leaves), self.call.outputs)
+        outputs = next(leaves) if self.end is not None else map_structure(lambda _: next(leaves), self.call.outputs)
         return self.pick(outputs, np.arange(self.samples)[:, None])[:, 0]
 
 

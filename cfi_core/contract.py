@@ -41,7 +41,8 @@ class Target:
     Exactly one of `index` and `function` is set, unless the chosen output has one value per sample.
 
     Attributes:
-        output: Position or key of the chosen output of a structured output; None for a single tensor.
+        output: Position or key of the chosen output of a structured output; None for a single tensor, and
+            where the model was made to end in that output (`FrameworkAdapter.ended_by`).
         index: One tuple of indices (all axes after the first) for all samples, or one per sample.
         function: Maps the model's (chosen) output to one value per sample.
     """

@@ -21,6 +21,8 @@ _UNCUT = {
 def place_of(call: Call) -> str:
     """Where the head is to be, as far as the call tells: two calls with the same place get the same head."""
     plan, target = call.plan, call.target
+    if call.original.function is not None:
+        return "function"  # and what it is a function of was cut before
     if target is None and not plan.own_target:
         return "nowhere"
     if plan.head is Head.OUTPUT:
@@ -38,6 +40,8 @@ def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[
     """
     place, position, outputs = place_of(call), call.output, call.output_arrays
     rows = [output for output in outputs if output.ndim == 2 and output.shape[1] > 1]
+    if call.original.function is not None:
+        return ModelAtHead(model, f"your function of {call.original.function_of}")
     if place in _UNCUT:
         return ModelAtHead(model, _UNCUT[place])
     several = len(outputs) > 1 and call.target is not None and bool(inputs)

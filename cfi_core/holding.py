@@ -17,11 +17,11 @@ import numpy as np
 from cfi_core.adapters import as_array, is_array, is_number
 from cfi_core.contract import MethodResult, Target
 from cfi_core.errors import MethodError, TargetError
-from cfi_core.framework import FrameworkAdapter, map_structure
+from cfi_core.framework import map_structure
 from cfi_core.records import Arguments, Call, Inputs
 from cfi_core.registry import Registry
 from cfi_core.specs import Role, Total
-from cfi_core.turns import aside
+from cfi_core.targets import NamedTarget, Values
 
 PICTURE = "picture"
 _SPLIT = (Role.LIKE_INPUTS, Role.LIKE_LAYER)  # own targets are told by `MethodRequest.place`
@@ -88,27 +88,25 @@ def take_samples(registry: Registry, call: Call, rows: Sequence[int]) -> Call:
     )
 
 
-def check_function(call: Call, adapter: FrameworkAdapter, model: Any) -> None:
-    """Refuses a target function of the user's that tells samples by their places: here it sees one at a time.
-
-    Args:
-        call: The call.
-        adapter: Of the framework that the method runs in.
-        model: The model that runs.
+def check_function(registry: Registry, call: Call) -> None:
+    """Refuses a target function that tells samples by their places: here it sees one at a time.
 
     Raises:
         TargetError: It gives another value for a sample by itself than for the same sample beside the others.
     """
-    function = None if call.target is None else call.target.function
+    original, adapter = call.original, call.original.adapter
+    function = original.function or (None if call.target is None else call.target.function)
     if function is None or call.inputs.samples == 1:
         return
-    chosen = call.outputs if call.target is None or call.target.output is None else call.output_arrays[call.output]
-    apply = aside(function)  # it may wait for other calls
+    if original.function is None and isinstance(function, NamedTarget) and function.is_told:
+        return  # it is split like everything else of the samples
+    model = original.model if original.function is not None else adapter.ended_by(original.model, Values.of(function))
+    if model is None:
+        raise TargetError(f"{_ALONE} which cannot be tried with a model of {original.framework}. {_INSTEAD}")
 
     def values(rows: Sequence[int]) -> np.ndarray:
-        found = apply(map_structure(lambda leaf: adapter.tensor(leaf[list(rows)], model), chosen))
-        array = adapter.to_numpy(found) if adapter.is_tensor(found) else np.asarray(found)
-        return array.astype(np.float64).reshape(-1)
+        taken = take_samples(registry, call, rows).inputs
+        return np.asarray(adapter.outputs(adapter.twin(model), taken.passed), np.float64).reshape(-1)
 
     every = range(call.inputs.samples)
     whole = values(every)
@@ -167,6 +165,8 @@ def _shape_of(shape: tuple[int, ...], samples: int, count: int) -> tuple[int, ..
 
 
 def _split_target(target: Target | None, rows: Sequence[int]) -> Target | None:
+    if target is not None and isinstance(target.function, NamedTarget):
+        return replace(target, function=target.function.take(rows))
     if target is None or not target.per_sample or target.index is None:
         return target
     return replace(target, index=tuple(target.index[row] for row in rows))  # type: ignore[arg-type]

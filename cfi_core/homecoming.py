@@ -203,6 +203,7 @@ def _provenance(
         "explained": carried.explained,
         "target": _describe_target(call),
         "classes": _classes(call),
+        "target_in_words": call.words,
         "inputs": f"the output of layer {call.original.embedding!r}" if call.original.embedding else "as given",
         "held": tell_held(call),
         "neuron": repr(arguments.neuron) if callable(arguments.neuron) else arguments.neuron,
@@ -219,11 +220,11 @@ def _provenance(
 
 def _describe_target(call: Call) -> Any:
     """What was explained, as indices of the output in the user's axes; a function by its name."""
-    target = call.target
-    if target is None:
+    if call.named is None:
         return None
+    *path, target = call.named
     what = repr(target.function) if target.function is not None else target.index
-    return what if target.output is None else (target.output, what)
+    return (*path, what) if path else what
 
 
 def _classes(call: Call) -> tuple[str, ...] | None:

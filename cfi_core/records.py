@@ -101,6 +101,8 @@ class Original:
     model: Any
     names: InputNames | None = None  # of the inputs, where they were given by name: `model` takes them so
     embedding: str = ""  # the layer whose output `model` takes in the place of tokens
+    function: Any = None  # the target function whose values `model` gives in the place of outputs
+    function_of: str = ""  # what that is a function of, in words
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,8 @@ class Call:
     fingerprint: str = ""  # of the model, when it was examined
     features: tuple[Features, ...] = ()  # of each explained input
     kept: tuple[np.ndarray | None, ...] = ()  # of each, which tokens the baselines keep
+    named: tuple[Any, ...] | None = None  # path to the output of the user's own model, and the target in it
+    words: str = ""  # the same in the words of the user, and of the model
 
     @property
     def output_arrays(self) -> list[np.ndarray]:

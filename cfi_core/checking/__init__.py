@@ -16,6 +16,7 @@ import numpy as np
 from cfi_core.adapters import as_arrays, framework_of_tensor, is_array
 from cfi_core.attribution import Outlets
 from cfi_core.checking.embedding import embed, layer_of_embedding, means_embeddings, needs_embedding
+from cfi_core.checking.ends import end_at_target
 from cfi_core.checking.inputs import (
     check_baselines,
     check_columns,
@@ -24,6 +25,7 @@ from cfi_core.checking.inputs import (
     check_window,
     example_inputs,
     read_inputs,
+    run_as_it_is,
     run_original,
 )
 from cfi_core.checking.purity import Examination
@@ -146,21 +148,27 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         inputs = example_inputs(original, len(arguments.target) if isinstance(arguments.target, list) else 1)
         features, kept = name_features(original, None, arguments.feature_names, inputs.arrays), ()
     with Examination(original, inputs) as examination:
-        outputs = first_pass(
-            registry, lambda: run_original(original, inputs, native=plan.route.native, twin=examination.twin)
+        given = first_pass(
+            registry, lambda: run_as_it_is(original, inputs, native=plan.route.native, twin=examination.twin)
         )
-        classes = original.adapter.class_names(original.model)
-        target = resolve_target(registry, arguments.target, outputs, classes) if plan.explains_target else None
+        found = (
+            resolve_target(registry, original, arguments.target, given, inputs.samples)
+            if plan.explains_target
+            else None
+        )
+        ended = end_at_target(plan, original, inputs, given, found)
         _check_like_inputs(registry, plan, inputs)
         at_layers = _at_layers(plan, original, inputs)
-        purity = examination.judge(outputs)
+        purity = examination.judge(ended.examined, ended.end, by_sample=ended.by_sample)
     return Call(
         plan=plan,
-        original=original,
+        original=ended.original,
         inputs=inputs,
-        outputs=outputs,
-        target=target,
-        output=position_of(target, outputs),
+        outputs=ended.outputs,
+        target=ended.target,
+        named=None if found is None else (*found.path, found.target),
+        words=found.words if found else "",
+        output=position_of(ended.target, ended.outputs),
         **at_layers,
         mentioned=tuple(dict.fromkeys(_layers_in(arguments.own, registry, original))),
         seed=secrets.randbits(31) if arguments.seed is None else arguments.seed,

@@ -131,10 +131,22 @@ def example_inputs(original: Original, samples: int) -> Inputs:
 def run_original(original: Original, inputs: Inputs, *, native: bool = False, twin: Any = None) -> Any:
     """What the user's model (by a twin of it) gives for the inputs: so what does not fit is found before it costs much.
 
+    Raises:
+        InputError: The model fails on them, gives no numbers, or mixes the samples.
+    """
+    outputs = run_as_it_is(original, inputs, native=native, twin=twin)
+    for output in flatten(outputs):
+        check_output(output, inputs)
+    return outputs
+
+
+def run_as_it_is(original: Original, inputs: Inputs, *, native: bool = False, twin: Any = None) -> Any:
+    """The same, whatever it gives.
+
     Run natively, it may give a single number for a single sample, which is returned as an array of one.
 
     Raises:
-        InputError: The model fails on them, gives no numbers, or mixes the samples.
+        InputError: The model fails on them, or gives no numbers.
     """
     adapter, model = original.adapter, original.adapter.twin(original.model) if twin is None else twin
     try:
@@ -158,24 +170,31 @@ def run_original(original: Original, inputs: Inputs, *, native: bool = False, tw
         )
     if not flatten(outputs):
         raise InputError(f"The model gives {type(outputs).__name__}, in which there are no numbers to explain.")
-    if native and inputs.samples == 1:
+    if native and inputs.samples == 1 and len(flatten(outputs)) == 1:
         outputs = map_structure(lambda output: output.reshape(output.shape or 1), outputs)
-    for output in flatten(outputs):
-        if not np.issubdtype(output.dtype, np.floating):
-            raise InputError(
-                f"The model gives {output.dtype} values, which cannot be explained. Explain its scores, not its labels."
-            )
-        if output.ndim == 0 or output.shape[0] != inputs.samples:
-            raise InputError(
-                f"The model gives an output of shape {output.shape} for {inputs.samples} samples. "
-                f"Inputs and outputs need the sample axis first; a single sample needs one too (x[None]), and a value "
-                f"of all samples together belongs to none of them."
-            )
-        if not np.isfinite(output).all():
-            odd = [name for name, array in _name_arrays(inputs.arrays) if not _is_finite(array)]
-            hint = f"{' and '.join(odd)} holds some itself: replace them" if odd else "Check the inputs and weights"
-            raise InputError(f"The model gives NaN or infinite outputs for these inputs. {hint}.")
     return outputs
+
+
+def check_output(output: np.ndarray, inputs: Inputs) -> None:
+    """Refuses an output that cannot be explained.
+
+    Raises:
+        InputError: It is no floating point number, or mixes the samples, or is not finite.
+    """
+    if not np.issubdtype(output.dtype, np.floating):
+        raise InputError(
+            f"The model gives {output.dtype} values, which cannot be explained. Explain its scores, not its labels."
+        )
+    if output.ndim == 0 or output.shape[0] != inputs.samples:
+        raise InputError(
+            f"The model gives an output of shape {output.shape} for {inputs.samples} samples. "
+            f"Inputs and outputs need the sample axis first; a single sample needs one too (x[None]), and a value "
+            f"of all samples together belongs to none of them."
+        )
+    if not np.isfinite(output).all():
+        odd = [name for name, array in _name_arrays(inputs.arrays) if not _is_finite(array)]
+        hint = f"{' and '.join(odd)} holds some itself: replace them" if odd else "Check the inputs and weights"
+        raise InputError(f"The model gives NaN or infinite outputs for these inputs. {hint}.")
 
 
 def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import combinations
 from typing import Any
@@ -76,7 +76,7 @@ class Examination:
         self._adapter, self._model, self._inputs = original.adapter, original.model, inputs
         signature = tuple((array.shape[1:], array.dtype.str) for array in inputs.arrays)
         self.fingerprint = self._adapter.fingerprint(self._model)
-        self._key = (original.framework, type(self._model), self.fingerprint, signature)
+        self._key: tuple[Any, ...] = (original.framework, type(self._model), self.fingerprint, signature)
         with _lock:
             self._known = _kept.get(self._key)
         # No copy of the weights of a model that is known to leave them alone.
@@ -90,12 +90,20 @@ class Examination:
         if self._state is not None:
             self._state.restore()
 
-    def judge(self, outputs: Any) -> Purity:
+    def judge(self, outputs: Any, end: Callable[[Any], Any] | None = None, *, by_sample: bool = True) -> Purity:
         """What the model is found to be, which gave these outputs for the inputs.
+
+        Args:
+            outputs: What it gives; where it has another end than the user's, what it gives there.
+            end: That end; two equal ones print alike.
+            by_sample: Whether other samples may be tried beside these.
 
         Warns:
             ModelWarning: It is random, keeps a state, mixes its samples or writes to itself.
         """
+        if end is not None:
+            self._change_end(end)
+        self._by_sample = by_sample
         if self._known is None:
             self._known = self._find([np.asarray(output) for output in flatten(outputs)])
             self._keep(self._known)
@@ -105,10 +113,20 @@ class Examination:
             warn(self._known.warning, ModelWarning)
         return self._known
 
+    def _change_end(self, end: Callable[[Any], Any]) -> None:
+        """Examines the model as it ends elsewhere: the twin that has been run, so that what it keeps is seen."""
+        self.twin = self._adapter.ended_by(self.twin, end)
+        self.fingerprint = f"{self._key[2]}:{end!r}"
+        self._key = (*self._key, repr(end))
+        with _lock:
+            self._known = _kept.get(self._key)
+        if self._known is None and self._state is None:
+            self._state = self._adapter.state(self._model)
+
     def _find(self, probe: Arrays) -> Purity:
         assert self._state is not None
         numbers = self._state.numbers(self.twin)
-        passes = _Passes(self._adapter, self.twin, self._inputs, probe)
+        passes = _Passes(self._adapter, self.twin, self._inputs, probe, by_sample=self._by_sample)
         found, warning = passes.compare()
         after = self._state.numbers(self.twin).items()
         counted = [name for name, value in after if value == value and numbers.get(name, value) != value]
@@ -135,8 +153,10 @@ class Examination:
 class _Passes:
     """The passes that are compared, of one model."""
 
-    def __init__(self, adapter: FrameworkAdapter, model: Any, inputs: Inputs, probe: Arrays) -> None:
-        self.is_random = False
+    def __init__(
+        self, adapter: FrameworkAdapter, model: Any, inputs: Inputs, probe: Arrays, *, by_sample: bool = True
+    ) -> None:
+        self.is_random, self._by_sample = False, by_sample
         self._adapter, self._model, self._inputs, self._probe = adapter, model, inputs, probe
         names = {*adapter.precision(model), *(output.dtype.name for output in probe)}
         units = {name: _UNITS.get(name, _COARSEST) for name in names if "float" in name}
@@ -179,7 +199,7 @@ class _Passes:
         """What is tried, until the model takes it."""
         count, held = self._inputs.samples, self._inputs.held_arrays
         # What is held may tell of the whole batch, such as where each of its samples begins.
-        if all(array.shape[:1] == (count,) or array.size == 1 for array in held):
+        if self._by_sample and all(array.shape[:1] == (count,) or array.size == 1 for array in held):
             yield (0, BEYOND, 0)
             yield (0, BETWEEN, 0)
             yield (0, 0, BETWEEN)  # some models want their longest sample first

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,45 +12,149 @@ import numpy as np
 from cfi_core.adapters import as_array, framework_of_tensor, is_masked
 from cfi_core.contract import Target
 from cfi_core.errors import ArgumentError, TargetError
-from cfi_core.framework.structure import flatten, is_structure, items
+from cfi_core.framework import entry_of, is_structure, items
+from cfi_core.records import Original
 from cfi_core.registry import Registry
+from cfi_core.targets import Context, NamedTarget, Selected, is_detection, leaves_of, main_path
 
 PREDICTED = "predicted"
 """As a target: the class with the largest value, of each sample."""
 
 
-def resolve_target(registry: Registry, target: Any, outputs: Any, classes: Sequence[str] | None = None) -> Target:
-    """The user's target (see `cfi_core.attribute`), which must name something in the output.
+@dataclass(frozen=True)
+class Resolved:
+    """What a target is found to name.
+
+    Attributes:
+        path: Leads to the output that is meant; empty for a single tensor, and for a function of all outputs.
+        target: In that output.
+        words: Both in the words of the user, and of the model where it has names for its classes.
+    """
+
+    path: tuple[Any, ...]
+    target: Target
+    words: str = ""
+
+
+def resolve_target(registry: Registry, original: Original, target: Any, outputs: Any, samples: int) -> Resolved:
+    """The user's target (see `cfi_core.attribute`) in what the user's model gives for so many samples."""
+    adapter, model = original.adapter, original.model
+    classes = adapter.class_names(model)
+
+    def channel_axis(shape: Sequence[int]) -> int | None:
+        return adapter.channel_axis(model, shape)
+
+    found = find_target(registry, target, outputs, classes, samples=samples, channel_axis=channel_axis)
+    return replace(found, words=in_words(target, found, classes))
+
+
+def find_target(
+    registry: Registry,
+    target: Any,
+    outputs: Any,
+    classes: Sequence[str] | None = None,
+    *,
+    samples: int | None = None,
+    channel_axis: Callable[[Sequence[int]], int | None] = lambda shape: None,
+) -> Resolved:
+    """The target, which must name something in the outputs.
 
     None does where the output has one value per sample; a string is the name of one of the classes, or "predicted".
+    Where there are several outputs and none is named, `logits` is meant, or the only one that holds scores.
+
+    Raises:
+        TargetError: It names nothing there.
     """
-    target = _by_index(_plain(registry, target), outputs, classes)
-    if not is_structure(outputs):
-        return _in_tensor(target, outputs)
-    entries = {key: entry for key, entry in items(outputs) if entry is not None}
-    if callable(target):
-        return Target(function=target)  # of the whole structure
-    if len(entries) == 1:
-        key, output = next(iter(entries.items()))
-        # A tuple may name the one output first, or leave it out.
-        if not is_structure(output) and not (isinstance(target, tuple) and len(target) == output.ndim):
-            return replace(_in_tensor(target, output), output=key)
-    if not isinstance(target, tuple) or not target or target[0] not in entries:
-        raise TargetError(
-            f"The model has {len(entries)} outputs: {', '.join(map(repr, entries))}. Pass a tuple that begins with one "
-            f"of them, for example target=({next(iter(entries))!r}, 0); got {target!r}."
-        )
-    key, rest = target[0], target[1:]
-    if is_structure(entries[key]):
-        raise TargetError(f"Output {key!r} holds several tensors itself. Pass a callable that picks the value instead.")
+    target = _plain(registry, target)
+    path, chosen, rest = _choose_output(target, outputs, samples)
+    if isinstance(rest, NamedTarget):
+        shape = chosen.shape if hasattr(chosen, "shape") else ()
+        rows = samples or (shape[0] if shape else len(leaves_of(outputs)[0][1]))
+        rest = rest.resolve(Context(chosen, rows, lambda name: _class_index(name, classes), channel_axis))
+        place = rest.index(shape)
+        return Resolved(path, Target(function=rest) if place is None else _in_tensor(place, chosen))
+    found = Target(function=rest) if callable(rest) else _in_tensor(_by_index(rest, classes), chosen)
+    return Resolved(path, found)
+
+
+def in_words(given: Any, found: Resolved, classes: Sequence[str] | None) -> str:
+    """What a target names: the user's word for it where that is none of the model's indices, and what it stands for."""
+    target = found.target
+    named = [one for one in (given if isinstance(given, tuple) else (given,)) if isinstance(one, NamedTarget)]
+    if named or target.function is not None:
+        what = str(named[0] if named else target.function)
+    elif target.index is None:
+        what = "the only value"
+    else:
+        rows: Sequence[Any] = target.index if target.per_sample else (target.index,)
+        what = ", ".join(_name_place(row, classes) for row in rows)
+    if _says(given, PREDICTED):
+        what = f"{PREDICTED}: {what}"
+    return f"{what} of output {'.'.join(map(str, found.path))}" if found.path else what
+
+
+def _name_place(row: tuple[int, ...], classes: Sequence[str] | None) -> str:
+    if len(row) != 1:
+        return str(row)
+    return f"{row[0]} ({classes[row[0]]})" if classes is not None and row[0] < len(classes) else str(row[0])
+
+
+def _says(given: Any, word: str) -> bool:
+    if isinstance(given, list | tuple):
+        return any(_says(entry, word) for entry in given)
+    if isinstance(given, np.ndarray):
+        return given.dtype.kind in "UO" and word in given
+    return isinstance(given, str) and given == word
+
+
+def _choose_output(target: Any, outputs: Any, samples: int | None) -> tuple[tuple[Any, ...], Any, Any]:
+    """The path to the output that is meant, what stands there, and the target in it."""
+    path, chosen, rest = _follow(target, outputs)
     single = rest[0] if len(rest) == 1 else rest or None
-    return replace(_in_tensor(single, entries[key]), output=key)
+    if is_structure(chosen) and not (callable(single) and getattr(single, "takes_all", True)):
+        more = main_path(chosen, samples)
+        if more is None:
+            raise TargetError(_several(path, chosen, target))
+        path, chosen = (*path, *more), dict(leaves_of(chosen))[more]
+    return path, chosen, single
+
+
+def _follow(target: Any, outputs: Any) -> tuple[tuple[Any, ...], Any, tuple[Any, ...]]:
+    """As far as a tuple names outputs: the path, what stands there, and what is left of the target."""
+    if not isinstance(target, tuple):
+        return (), outputs, () if target is None else (target,)
+    leaves = leaves_of(outputs)
+    if len(leaves) == 1 and len(target) == len(leaves[0][1].shape) - 1 and not isinstance(target[0], str):
+        return (), outputs, target  # the one output may be left out
+    path: tuple[Any, ...] = ()
+    while len(path) < len(target) and is_structure(outputs):
+        try:
+            entry = entry_of(outputs, target[len(path)])
+        except KeyError:
+            break
+        if not leaves_of(entry):
+            break
+        path, outputs = (*path, target[len(path)]), entry
+    return path, outputs, target[len(path) :]
+
+
+def _several(path: tuple[Any, ...], outputs: Any, target: Any) -> str:
+    keys = [key for key, entry in items(outputs) if leaves_of(entry)]
+    if is_detection(outputs):
+        return (
+            f"The model gives the boxes that it finds in each image, and {target!r} names no value of them. Pass "
+            f"cfi.targets.box(iou_with=(left, top, right, bottom), label=…), or a function of the outputs."
+        )
+    what = f"Output {'.'.join(map(str, path))} of the model" if path else "The model"
+    example = (*path, *(keys[:1] or ["…"]), 0)
+    return (
+        f"{what} has {len(keys)} outputs: {', '.join(map(repr, keys))}. Pass a tuple that begins with one of them, for "
+        f"example target={example!r}; got {target!r}."
+    )
 
 
 def _in_tensor(target: Any, output: np.ndarray) -> Target:
     shape = output.shape
-    if callable(target):
-        return Target(function=target)
     if target is None:
         if int(np.prod(shape[1:])) != 1:
             raise TargetError(
@@ -59,53 +163,77 @@ def _in_tensor(target: Any, output: np.ndarray) -> Target:
                 else f"The model gives an output of shape {shape}. Pass target= with {_describe_index(shape)}."
             )
         return Target(index=(0,) * (len(shape) - 1) or None)
-    if target == PREDICTED:
-        return _predict(output)
-    if isinstance(target, str | bytes | bool | np.bool_):
-        raise TargetError(f"The target {target!r} is no index. Pass {_describe_index(shape)}, or {PREDICTED!r}.")
     if not isinstance(target, list):
-        return Target(index=_check_index(target if isinstance(target, tuple) else (target,), shape))
+        if isinstance(target, str) and target == PREDICTED:
+            target = [PREDICTED] * shape[0]
+        else:
+            place = _place(target, output)
+            return Target(function=Selected((place,))) if _sums(place) else Target(index=place)
     if len(target) != shape[0]:
         raise TargetError(
             f"{len(target)} targets for {shape[0]} samples. Pass one per sample, or a single index for all of them."
         )
-    per_sample = [tuple(value) if isinstance(value, list | tuple) else (value,) for value in target]
-    return Target(index=tuple(_check_index(value, shape) for value in per_sample))
+    if len(shape) == 1 and all(isinstance(one, str) and one == PREDICTED for one in target):
+        return Target()
+    rows = tuple(_place(one, output, row) for row, one in enumerate(target))
+    return Target(function=Selected(rows)) if any(map(_sums, rows)) else Target(index=rows)
 
 
-def _predict(output: np.ndarray) -> Target:
+def _place(target: Any, output: np.ndarray, row: int = 0) -> tuple[Any, ...]:
+    """The place in the output that a target names for one sample."""
+    if isinstance(target, NamedTarget):
+        raise TargetError(f"{target} is one target for all samples: pass it alone, or an index for each sample.")
+    if isinstance(target, str) and target == PREDICTED:
+        return _predict(output, row)
+    if isinstance(target, str | bytes | bool | np.bool_):
+        raise TargetError(f"The target {target!r} is no index. Pass {_describe_index(output.shape)}, or {PREDICTED!r}.")
+    return _check_index(tuple(target) if isinstance(target, list | tuple) else (target,), output.shape)
+
+
+def _sums(place: tuple[Any, ...]) -> bool:
+    """Whether a place has a slice, which stands for the sum over what it selects."""
+    return any(isinstance(entry, slice) for entry in place)
+
+
+def _predict(output: np.ndarray, row: int) -> tuple[int, ...]:
     if output.ndim != 2:
         raise TargetError(
             f"The target {PREDICTED!r} is the largest of several classes, and the model gives an output of shape "
-            f"{output.shape}. Pass {_describe_index(output.shape)}."
+            f"{output.shape}. Pass {_describe_index(output.shape)}; of a segmentation "
+            f"cfi.targets.mask('predicted', class), the sum over the pixels where that class is predicted."
         )
-    return Target(index=tuple((int(place),) for place in output.argmax(axis=1)))
+    # A single column is the only score there is, whichever side of it is predicted.
+    return (int(output[row].argmax()),)
 
 
-def _by_index(target: Any, outputs: Any, classes: Sequence[str] | None) -> Any:
-    """The target with the positions of classes in place of their names; what names an output stays."""
-    if isinstance(target, list):
-        return [_by_index(entry, None, classes) for entry in target]
-    if isinstance(target, tuple):
-        of_output = is_structure(outputs) and target[:1] and target[0] in dict(items(outputs))
-        return tuple(
-            entry if i == 0 and of_output else _by_index(entry, None, classes) for i, entry in enumerate(target)
-        )
+def _by_index(target: Any, classes: Sequence[str] | None) -> Any:
+    """The target with the positions of classes in place of their names."""
+    if isinstance(target, list | tuple):
+        return type(target)(_by_index(entry, classes) for entry in target)
     if not isinstance(target, str) or target == PREDICTED or classes is None:
         return target
-    found = [position for position, name in enumerate(classes) if name == target]
+    return _class_index(target, classes)
+
+
+def _class_index(name: Any, classes: Sequence[str] | None) -> int:
+    """The position of a class by its name; an index as it is."""
+    if not isinstance(name, str):
+        return int(name)
+    if classes is None:
+        raise TargetError(f"The model knows no names of classes, so none named {name!r}. Pass an index.")
+    found = [position for position, known in enumerate(classes) if known == name]
     if len(found) == 1:
         return found[0]
     what = "no class" if not found else f"{len(found)} classes"
-    near = get_close_matches(target, classes, n=3, cutoff=0.4) or classes[:12]
-    raise TargetError(f"The model has {what} named {target!r}. Near: {', '.join(map(repr, near))}. Or pass an index.")
+    near = get_close_matches(name, classes, n=3, cutoff=0.4) or classes[:12]
+    raise TargetError(f"The model has {what} named {name!r}. Near: {', '.join(map(repr, near))}. Or pass an index.")
 
 
 def position_of(target: Target | None, outputs: Any) -> int:
     """Position of the output that a target chooses among all tensors that the model gives."""
     if target is None or target.output is None:
         return 0
-    return [key for key, entry in items(outputs) for _ in flatten(entry)].index(target.output)
+    return next(i for i, (path, _) in enumerate(leaves_of(outputs)) if path[0] == target.output)
 
 
 def _plain(registry: Registry, target: Any) -> Any:
@@ -113,7 +241,7 @@ def _plain(registry: Registry, target: Any) -> Any:
     if isinstance(target, list | tuple) and not is_masked(target):
         plain = [_plain(registry, entry) for entry in target]
         return tuple(plain) if isinstance(target, tuple) else plain
-    if target is None or isinstance(target, str | bytes | bool | np.bool_):
+    if target is None or isinstance(target, str | bytes | bool | np.bool_ | slice):
         return target
     if is_masked(target):
         raise TargetError("The target is a masked array, and its mask would be lost. Pass one index for each sample.")
@@ -123,12 +251,14 @@ def _plain(registry: Registry, target: Any) -> Any:
     if callable(target) and not is_tensor:
         return target
     array = as_array(registry, target, "target") if is_tensor else np.asarray(target)
+    if array.dtype.kind in "UO" and all(isinstance(one, str | int) for one in array.flat):
+        return array.item() if array.size == 1 else array.tolist()
     if array.dtype.kind not in "iu":
         raise TargetError(f"The target {target!r} holds no indices. Pass integers, or a callable of the output.")
     return array.item() if array.size == 1 else array.tolist()
 
 
-def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
     shown, sizes = index if len(index) != 1 else index[0], shape[1:]
     if len(index) != len(sizes):
         hint = " One class per sample is a list." if len(index) == shape[0] else ""
@@ -136,14 +266,16 @@ def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, .
             f"The target {shown} has {len(index)} indices for an output of shape {shape}. "
             f"Pass {_describe_index(shape)}.{hint}"
         )
-    exceeded = [size for value, size in zip(index, sizes, strict=True) if not _is_index(value, size)]
+    exceeded = [size for value, size in zip(index, sizes, strict=True) if not _selects(value, size)]
     if exceeded:
-        none = [f"{value!r} is no index, and " for value in index if not _is_whole(value)]
+        none = [f"{value!r} is no index, and " for value in index if not isinstance(value, slice | int | np.integer)]
         raise TargetError(
             f"The target {shown} is out of range: {''.join(none[:1])}the model gives {sizes} values per sample, so an "
             f"index lies between 0 and {exceeded[0] - 1}."
         )
-    return tuple(value % size for value, size in zip(index, sizes, strict=True))
+    return tuple(
+        value if isinstance(value, slice) else int(value) % size for value, size in zip(index, sizes, strict=True)
+    )
 
 
 def _is_whole(value: Any) -> bool:

@@ -1,10 +1,10 @@
 """What an adapter of a framework is made of: public, for plugins that bring one.
 
 `FrameworkAdapter`, `Runner` and `State` are what it implements. The rest helps: structures of tensors (`flatten`,
-`items`, `map_structure`), axes (`named_axes`, `Permutation`, `inverse`), calls of layers (`LayerCalls`), hashes of what
-models hold (`Content`), models with a fixed number of samples (`Portions`), passes of a run (`Passes`),
-bounds that the environment raises (`Limit`), what a function calls its inputs (`Parameters`), what an adapter makes for
-rules to attach to (`Canonical`).
+`items`, `entry_of`, `map_structure`), axes (`named_axes`, `Permutation`, `inverse`), calls of layers (`LayerCalls`),
+hashes of what models hold (`Content`), models with a fixed number of samples (`Portions`), passes of a run (`Passes`),
+bounds that the environment raises (`Limit`), what a function calls its inputs (`Parameters`), ends of models (`Pick`,
+`Several`), what an adapter makes for rules to attach to (`Canonical`).
 `cfi_core.arrays` has the adapter of functions of numpy arrays, to inherit from.
 """
 
@@ -13,14 +13,26 @@ from cfi_core.framework.base import Embedded, FrameworkAdapter, Layer, Pullback,
 from cfi_core.framework.calls import LayerCalls
 from cfi_core.framework.canonical import Canonical, Factories
 from cfi_core.framework.content import Content, UnseenError, always_new, identity, refuse
+from cfi_core.framework.ends import Pick, Several
 from cfi_core.framework.limits import Limit
 from cfi_core.framework.parameters import Parameters
 from cfi_core.framework.passes import Pass, Passes
 from cfi_core.framework.portions import Portions, one_size
 from cfi_core.framework.state import State
-from cfi_core.framework.structure import flatten, is_structure, items, map_structure
+from cfi_core.framework.structure import entry_of, flatten, is_structure, items, map_structure
 
 __all__ = ["FrameworkAdapter", "Runner", "Pullback", "Layer", "Embedded", "State", "hand_over"]
-__all__ += ["flatten", "items", "map_structure", "is_structure", "named_axes", "Permutation", "inverse", "LayerCalls"]
-__all__ += ["Content", "UnseenError", "always_new", "identity", "refuse", "Portions", "one_size", "Pass", "Passes"]
-__all__ += ["Limit", "Parameters", "Canonical", "Factories"]
+__all__ += ["flatten", "items", "entry_of", "map_structure", "is_structure", "named_axes", "Permutation", "inverse"]
+__all__ += [
+    "LayerCalls",
+    "Content",
+    "UnseenError",
+    "always_new",
+    "identity",
+    "refuse",
+    "Portions",
+    "one_size",
+    "Pass",
+    "Passes",
+]
+__all__ += ["Limit", "Parameters", "Canonical", "Factories", "Pick", "Several"]

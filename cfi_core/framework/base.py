@@ -91,10 +91,13 @@ class FrameworkAdapter(ABC):
     Attributes:
         name: The framework's name, for messages.
         file_sizes: How many bytes at most the files have that a model is kept in, by their names; none if it is not.
+        arithmetic: Functions of tensors by numpy's names (`sum`, `where`, `argmax`, `stack`, …, with `axis`), which
+            keep gradients where tensors have some.
     """
 
     name: ClassVar[str]
     file_sizes: ClassVar[Mapping[str, int]] = {}
+    arithmetic: ClassVar[Any] = np
 
     # models
 
@@ -205,6 +208,18 @@ class FrameworkAdapter(ABC):
             f"toolset whose calls take further arguments of the model's forward pass (cfi.methods() lists all)."
         )
 
+    def ended_by(self, model: Any, end: Callable[[Any], Any]) -> Any | None:
+        """A model that gives `end(outputs)`, of what the model gives as it gives it; None if there can be none.
+
+        It holds what the user's model holds, and can be used in its place. By default there is none.
+
+        Args:
+            model: The user's model.
+            end: Takes the outputs in the structure and as the tensors that the model returns, and gives one tensor or a
+                tuple of some. Two that are equal make models of the same content.
+        """
+        return None
+
     def split_embedding(self, model: Any, inputs: Sequence[Any], layer: str | None = None) -> Embedded | None:
         """The model from the output of its embedding on, where the first input, of tokens, goes into one layer alone.
 
@@ -293,6 +308,10 @@ class FrameworkAdapter(ABC):
         raise NotImplementedError(f"models of {self.name} are not kept in files")
 
     # running
+
+    def call(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """What a native model returns for its inputs, with whatever records gradients at the time."""
+        return model(*inputs)
 
     @abstractmethod
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
@@ -413,6 +432,10 @@ class FrameworkAdapter(ABC):
         A floating point value takes the model's floating point type; integers stay what they are.
         """
         return np.array(value)
+
+    def constant(self, array: np.ndarray, like: Any) -> Any:
+        """The array as a tensor without gradient, of the type and on the device of another."""
+        return np.asarray(array, like.dtype)
 
     def permute(self, tensor: Any, axes: Sequence[int]) -> Any:
         """The tensor with its axes in another order: axis `i` of the result is axis `axes[i]`."""

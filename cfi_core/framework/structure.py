@@ -5,8 +5,9 @@ What else stands in them (the cache of a language model, words, settings) is lef
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 
@@ -27,7 +28,10 @@ def map_structure(function: Callable[[Any], Any], outputs: Any) -> Any:
         return type(outputs)(**mapped) if hasattr(outputs, "to_tuple") else mapped
     if isinstance(outputs, list | tuple):
         return type(outputs)(*mapped.values()) if hasattr(outputs, "_fields") else type(outputs)(mapped.values())
-    return replace(outputs, **mapped)
+    changed = copy.copy(outputs)  # past a frozen class, and a constructor that takes something else
+    for name, entry in mapped.items():
+        object.__setattr__(changed, name, entry)
+    return changed
 
 
 def is_structure(outputs: Any) -> bool:
@@ -42,6 +46,21 @@ def items(outputs: Any) -> list[tuple[Any, Any]]:
     if isinstance(outputs, list | tuple):
         return list(enumerate(outputs))
     return [(f.name, getattr(outputs, f.name)) for f in fields(outputs)]
+
+
+def entry_of(outputs: Any, key: Any) -> Any:
+    """The entry of a structure at a key, a position or a name.
+
+    Raises:
+        KeyError: There is none; a tensor has none.
+    """
+    if is_structure(outputs):
+        names = getattr(outputs, "_fields", ()) if isinstance(outputs, tuple) else ()
+        place = names.index(key) if isinstance(key, str) and key in names else key
+        for own, entry in items(outputs):
+            if type(own) is type(place) and own == place:
+                return entry
+    raise KeyError(key)
 
 
 def _holds(value: Any) -> bool:

@@ -32,7 +32,9 @@ def bridge(job: Job, call: Call, route: Route) -> Translation:
     """The model of a job, bridged for its call, or by an earlier one on the same unchanged model."""
     layers = tuple(dict.fromkeys((*call.plan.layers, *call.mentioned)))
     gradients = bool({Need.INPUT_GRADIENT, Need.LAYER_GRADIENT} & call.plan.method.needs)
-    span = _Span(job, call, route, [array[:2] for array in job.arrays], layers, gradients)
+    # A target function may want as many samples as there are.
+    arrays = job.arrays if job.original.function is not None else [array[:2] for array in job.arrays]
+    span = _Span(job, call, route, arrays, layers, gradients)
     names = (*route.names, place_of(call), str(gradients), *layers)
     return recall(job.original, names, job.arrays, job.outputs, span.build, span.measure_again)
 
@@ -51,7 +53,8 @@ class _Span:
     def build(self) -> Translation:
         """A new bridge, measured."""
         original, step, head = self.job.original, self.route.translators[0], self._cut()
-        examples = tuple(original.adapter.tensor(array, original.model) for array in two_samples(self.arrays))
+        arrays = self.arrays if original.function is not None else two_samples(self.arrays)
+        examples = tuple(original.adapter.tensor(array, original.model) for array in arrays)
         request = BridgeRequest(original.adapter, head.model, examples, self.layers)
         origin = self.job.registry.origin_of(step).label
         return self._measure(build_bridge(step, request, origin, layers=self.call.layer_shapes), head)

@@ -33,10 +33,12 @@ def images() -> np.ndarray:
 
 def omit(request: MethodRequest) -> MethodResult:
     """What the outputs lose when one element is replaced by its baseline."""
-    indices = request.target.indices(len(request.inputs[0]))
-    held = request.exec_args.get("behind") or ()
+    function, held = request.target.function, request.exec_args.get("behind") or ()
+    indices = request.target.indices(len(request.inputs[0])) if function is None else ()
 
     def score(*inputs: np.ndarray) -> np.ndarray:
+        if function is not None:
+            return np.asarray(function(request.model(*inputs, *held)))
         return np.array([row[index] for row, index in zip(request.model(*inputs, *held), indices, strict=True)])
 
     values = []

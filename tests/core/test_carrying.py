@@ -17,7 +17,8 @@ import pytest
 
 import cfi_core as cfi
 from cfi_core.arrays import ArrayAdapter, ArrayModel
-from cfi_core.contract import Axes, Converted, MethodRequest, MethodResult
+from cfi_core.contract import Axes, Converted, MethodRequest, MethodResult, Target
+from cfi_core.framework import flatten
 from cfi_core.hookspec import hookimpl
 from cfi_core.specs import FrameworkSpec, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
 from cfi_core.testing import fake, use_plugins
@@ -78,11 +79,18 @@ class TurnedAdapter(ArrayAdapter):
 
 
 def turn(model: ArrayModel, inputs: tuple[np.ndarray, ...]) -> Converted:
-    def turned(x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, ...]:
-        outputs = model(x.transpose(0, 3, 1, 2), z)
-        return outputs["grid"].transpose(0, 2, 1), outputs["total"]
+    """With the two outputs, or that one in which the model was made to end; grids are turned."""
 
-    return Converted(ArrayModel(turned), ((0, 2, 3, 1), None), ((0, 2, 1), None))
+    def turned(x: np.ndarray, z: np.ndarray) -> Any:
+        leaves = [leaf.transpose(0, 2, 1) if leaf.ndim == 3 else leaf for leaf in outputs(x, z)]
+        return tuple(leaves) if len(leaves) > 1 else leaves[0]
+
+    def outputs(x: np.ndarray, z: np.ndarray) -> list[np.ndarray]:
+        return flatten(model(x.transpose(0, 3, 1, 2), z))
+
+    given = outputs(inputs[0].transpose(0, 2, 3, 1), inputs[1])
+    axes = tuple((0, 2, 1) if leaf.ndim == 3 else None for leaf in given)
+    return Converted(ArrayModel(turned), ((0, 2, 3, 1), None), axes)
 
 
 ASKED: list[MethodRequest] = []
@@ -286,14 +294,14 @@ def test_a_target_per_sample_is_turned_with_the_output():
     found = explain(target=("grid", [(0, 3), (1, 2)]))
     expected = [by_hand(*at(*place)) for place in ((0, 3), (1, 2))]
     assert_values(found, [np.stack([one[i][n] for n, one in enumerate(expected)]) for i in range(2)])
-    assert ASKED[0].target.index == ((3, 0), (2, 1)) and ASKED[0].target.output == 0
+    assert ASKED[0].target == Target(index=((3, 0), (2, 1)))  # the model ends in the grid
 
 
 def test_an_output_of_one_value_per_sample():
     weights_z = np.zeros((1, 5))
     weights_z[0, 0] = -1
     assert_values(explain(target=("total",)), by_hand(np.ones((1, 3, 2, 4)), weights_z))
-    assert ASKED[0].target.output == 1
+    assert ASKED[0].target == Target()  # the model ends in the total
 
 
 def test_a_function_of_all_outputs_sees_them_as_the_model_gives_them():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
+from cfi_core.checking.targets import find_target, position_of, resolve_neuron
 from cfi_core.contract import Target
 from cfi_core.errors import ArgumentError, TargetError
 
@@ -26,6 +26,12 @@ class Detection:
 
 def first(output: Any) -> Any:
     return output
+
+
+def resolve_target(registry: Any, target: Any, outputs: Any, classes: Any = None) -> Target:
+    """With the key of the output that is meant, where that leads there."""
+    found = find_target(registry, target, outputs, classes)
+    return replace(found.target, output=found.path[0]) if len(found.path) == 1 else found.target
 
 
 # one tensor
@@ -65,7 +71,8 @@ def test_words_for_an_index(registry, target, output, index):
         (-6, SCORES, "out of range"),
         ("cat", SCORES, "'cat' is no index. Pass a class index"),
         (True, SCORES, "True is no index"),
-        ((True,), SCORES, "out of range"),
+        ((True,), SCORES, "True is no index"),
+        ((0, True), BOXES, "out of range"),
         (1.0, SCORES, "holds no indices. Pass integers, or a callable"),
         (np.array([0.5, 1]), SCORES, "holds no indices"),
         ([1, 2, 3], SCORES, "3 targets for 2 samples"),
@@ -136,7 +143,7 @@ def test_an_output_of_several_is_named_first(registry, outputs, target, resolved
         (NAMED, ("scores",), "gives 5 values per sample"),
         (NAMED, ("scores", 5), "out of range"),
         (NAMED, ("boxes", 1), r"has 1 indices for an output of shape \(2, 3, 4\)"),
-        (((SCORES, SCORES), ALONE), (0, 0), "Output 0 holds several tensors itself. Pass a callable"),
+        (((SCORES, SCORES), ALONE), (0, 2), r"Output 0 of the model has 2 outputs: 0, 1.*target=\(0, 0, 0\)"),
     ],
 )
 def test_an_output_that_is_not_there_is_refused(registry, outputs, target, message):

@@ -63,7 +63,8 @@ def test_another_content_another_head_and_other_shapes_are_other_models(painting
 
 
 def test_a_model_that_is_no_function_is_not_compiled(images, compiled, painting, monkeypatch):
-    monkeypatch.setattr(Examination, "judge", lambda self, outputs: Purity("samples influence each other"))
+    found = Purity("samples influence each other")
+    monkeypatch.setattr(Examination, "judge", lambda self, outputs, end=None, by_sample=True: found)
     explain(painting, images, USES + 1)
     assert not compiled
 

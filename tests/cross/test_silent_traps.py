@@ -127,10 +127,12 @@ def test_a_callable_of_several_outputs_sees_the_users_axes_and_structure(twins: 
     for target in ((0, 4, 3, 7), (0, lambda output: output[:, 4, 3, 7])):
         result = cfi.attribute(model, "saliency", "tf-keras-vis", inputs=twins.first, target=target)
         assert apart(expected, result.values) < 1e-4
-    with pytest.raises(cfi.TargetError, match="must name one of them"):  # tf-keras-vis scores each output by itself
-        cfi.attribute(
-            model, "saliency", "tf-keras-vis", inputs=twins.first, target=lambda outputs: outputs[0][:, 0, 0, 0]
+    both = lambda outputs: outputs[0][:, 4, 3, 7] * outputs[1][:, 1].log()  # noqa: E731 - of torch tensors
+    for way in ("bridge", "conversion"):
+        result = cfi.attribute(
+            model, "saliency", "tf-keras-vis", inputs=twins.first, target=both, translator=way
         )
+        assert apart(gradient(model, twins.first, both), result.values) < 1e-4
 
     inputs = keras.Input((14, 20, 3))
     features = keras.layers.Conv2D(6, 3, name="conv")(inputs)

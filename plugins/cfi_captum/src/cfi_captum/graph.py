@@ -18,6 +18,8 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from cfi_core.framework import flatten
+
 Edge = tuple[Node, int]
 
 # Operations that only move values (or repeat, drop or zero-pad them).
@@ -255,15 +257,8 @@ def operation(node: Node) -> str:
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors(item)
+    """All tensors in nested tuples, lists, dicts and dataclasses."""
+    yield from (leaf for leaf in flatten(value) if isinstance(leaf, Tensor))
 
 
 def _watch(graph: Graph, owner: Owner, of_held: _OfHeld) -> list[RemovableHandle]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from cfi_jax.lookup import FromLookup, find_lookup
 from cfi_jax.programs import (
     NOT_TRACEABLE,
     ByName,
+    Ended,
     Program,
     body,
     is_equinox,
@@ -48,6 +49,7 @@ class JaxAdapter(FrameworkAdapter):
     """
 
     name = "jax"
+    arithmetic: ClassVar[Any] = jnp
 
     # models
 
@@ -72,7 +74,7 @@ class JaxAdapter(FrameworkAdapter):
         """
         if isinstance(model, Logits):
             return Logits(self.twin(model.model))
-        if isinstance(model, ByName | FromLookup):
+        if isinstance(model, ByName | Ended | FromLookup):
             return replace(model, model=self.twin(model.model))
         if is_nnx(model):
             nnx = sys.modules["flax.nnx"]
@@ -94,8 +96,7 @@ class JaxAdapter(FrameworkAdapter):
         """See `cfi_jax.content`."""
         ways, inner = [], model
         while inner is not body(model):
-            way = f"{inner.names}{sorted(inner.constants.items())}" if isinstance(inner, ByName) else "logits"
-            ways.append(f"from {inner.layer}" if isinstance(inner, FromLookup) else way)
+            ways.append(_way(inner))
             inner = inner.model
         return "-".join([content.fingerprint(inner), *ways])
 
@@ -134,6 +135,10 @@ class JaxAdapter(FrameworkAdapter):
             return target((*inputs, *(_repeat(value, len(inputs[0])) for value in held)), None)
 
         return call
+
+    def ended_by(self, model: Any, end: Callable[[Any], Any]) -> Ended:
+        """The model, followed by that."""
+        return Ended(model, end)
 
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis, as everywhere in Flax."""
@@ -359,3 +364,12 @@ def _place(array: jax.Array, model: Any) -> jax.Array:
 def _parameters(model: Any) -> Parameters:
     function = without_jit(model)
     return Parameters.of(function.__call__ if is_nnx(function) or is_linen(function) else function)
+
+
+def _way(model: Any) -> str:
+    """In what way a model is used that holds another."""
+    if isinstance(model, ByName):
+        return f"{model.names}{sorted(model.constants.items())}"
+    if isinstance(model, FromLookup):
+        return f"from {model.layer}"
+    return f"{model.end}" if isinstance(model, Ended) else "logits"

@@ -70,8 +70,27 @@ class ByName:
         return {**dict(zip(self.names, inputs, strict=True)), **self.constants}
 
 
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """A model with another end.
+
+    Attributes:
+        model: The user's.
+        end: What its outputs go through.
+    """
+
+    model: Any
+    end: Callable[[Any], Any]
+
+    def __call__(self, *inputs: Any) -> Any:
+        """What the end makes of them."""
+        return self.end(self.model(*inputs))
+
+
 def program(model: Any) -> Program:
     """The model as a function without side effects."""
+    if isinstance(model, Ended):
+        return _with_end(model)
     if isinstance(model, ByName):
         return _by_keyword(model)
     if isinstance(model, Logits):
@@ -97,8 +116,11 @@ def weights(model: Any) -> list[jax.Array]:
 
 
 def body(model: Any) -> Any:
-    """The user's model inside one that had its softmax cut off or is called by name: its layers are read there."""
-    while isinstance(model, Logits | ByName | FromLookup):
+    """The user's model inside one that had its softmax cut off, or has another end, or is called otherwise.
+
+    Its layers are read there.
+    """
+    while isinstance(model, Logits | ByName | Ended | FromLookup):
         model = model.model
     return model
 
@@ -198,6 +220,11 @@ def is_equinox(model: Any) -> bool:
 def _is(model: Any, module: str, name: str) -> bool:
     found = getattr(sys.modules.get(module), name, None)
     return isinstance(found, type) and isinstance(model, found)
+
+
+def _with_end(model: Ended) -> Program:
+    whole = program(model.model)
+    return lambda inputs, watch: model.end(whole(inputs, watch))
 
 
 def _by_keyword(model: ByName) -> Program:

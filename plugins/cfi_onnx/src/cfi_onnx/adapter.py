@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,10 +11,10 @@ import onnx
 import xxhash
 
 from cfi_core.errors import LayerError
-from cfi_core.framework import FrameworkAdapter, Layer, Parameters
+from cfi_core.framework import FrameworkAdapter, Layer, Parameters, Pick
 from cfi_onnx import files
 from cfi_onnx.runner import OnnxRunner, fixed_samples, real_inputs, session
-from cfi_onnx.scores import in_own_places, keep_scores
+from cfi_onnx.scores import forget_places, in_own_places, keep_scores
 from cfi_onnx.structure import check_in_memory, examine
 
 _FILE = "model.onnx"
@@ -97,6 +97,20 @@ class OnnxAdapter(FrameworkAdapter):
         weights = [value for value in model.graph.input if value.name not in known]
         del copy.graph.input[:]
         copy.graph.input.extend([*(known[name] for name in names), *weights])
+        return copy
+
+    def ended_by(self, model: onnx.ModelProto, end: Callable[[Any], Any]) -> onnx.ModelProto | None:
+        """The graph with that one of its outputs alone; it runs no functions of Python."""
+        if not isinstance(end, Pick):
+            return None
+        if end.path == ():
+            return model
+        names = in_own_places(model, [value.name for value in model.graph.output])
+        copy = self.twin(model)
+        kept = [value for value in copy.graph.output if value.name == names[end.path[0]]]
+        del copy.graph.output[:]
+        copy.graph.output.extend(kept)
+        forget_places(copy)
         return copy
 
     def channel_axis(

@@ -44,6 +44,13 @@ def in_own_places(model: onnx.ModelProto, results: Sequence[Any]) -> Any:
     return tuple(given.get(place) for place in range(count))
 
 
+def forget_places(model: onnx.ModelProto) -> None:
+    """Lets a model with one output give it alone, whatever others the graph once had."""
+    kept = [one for one in model.metadata_props if one.key != _PLACES]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+
+
 def scores_of(results: Sequence[Any]) -> list[Any]:
     """What a session gives: scores as arrays, and None in the place of labels beside them."""
     arrays = [_unzip(one) for one in results]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow.experimental.numpy as tnp
 from keras.src.backend.common import global_state
 from tensorflow.python.eager import context  # the only place where the eager random state can be read
 from tensorflow.python.ops import stateful_random_ops
@@ -19,6 +20,7 @@ from cfi_core.errors import InputError, UnknownFrameworkError
 from cfi_core.framework import Embedded, FrameworkAdapter, Layer, Passes, Runner, State, flatten, map_structure
 from cfi_tensorflow import archive
 from cfi_tensorflow.compiled import CompiledModel
+from cfi_tensorflow.ending import ended_by
 from cfi_tensorflow.functions import COMPILED, FunctionView, TensorFlowFunction
 from cfi_tensorflow.keras import KerasView, is_graph, is_of_keras_layers
 from cfi_tensorflow.logits import TracedLogits
@@ -42,6 +44,7 @@ class TensorFlowAdapter(FrameworkAdapter):
     """
 
     name = "tensorflow"
+    arithmetic = tnp
     file_sizes: ClassVar[Mapping[str, int]] = {_FILE: 2**33}
 
     # models
@@ -136,6 +139,13 @@ class TensorFlowAdapter(FrameworkAdapter):
             return view.bind(held)
         return TensorFlowFunction(lambda *inputs: view.run([*inputs, *(repeat(one, inputs[0]) for one in held)]))
 
+    def ended_by(self, model: Any, end: Callable[[Any], Any]) -> Any | None:
+        """A graph of Keras layers that ends there; a function that goes on with the outputs of any other model."""
+        view = _view(model)
+        if isinstance(view, TracedLogits | CompiledModel):
+            return None
+        return ended_by(model, end) if isinstance(view, KerasView) else self.load(view.ended_by(end))
+
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis."""
         return len(shape) - 1 if len(shape) > 2 else None
@@ -158,6 +168,10 @@ class TensorFlowAdapter(FrameworkAdapter):
         return _view(model).precision() | ({"tensorfloat32"} if is_quick else set())
 
     # running
+
+    def call(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """In inference mode."""
+        return _view(model).run(inputs)
 
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
         """Forward pass in inference mode."""
@@ -283,6 +297,10 @@ class TensorFlowAdapter(FrameworkAdapter):
         value = tf.identity(value) if self.is_tensor(value) else tf.constant(np.array(value))
         dtype = None if model is None else _view(model).floating_type()
         return tf.cast(value, dtype) if dtype is not None and value.dtype.is_floating else value
+
+    def constant(self, array: np.ndarray, like: Any) -> tf.Tensor:
+        """A tensor of that type."""
+        return tf.constant(np.asarray(array), like.dtype)
 
     def permute(self, tensor: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
         """The tensor with its axes in another order."""

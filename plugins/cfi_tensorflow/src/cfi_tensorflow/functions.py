@@ -9,7 +9,7 @@ import functools
 import inspect
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -109,6 +109,10 @@ class FunctionView:
         Parameters(known, frozenset(known)).check(names, constants, "the signature of the model")
         places = [list(names).index(name) for name in known]
         return lambda *values: self.run([values[place] for place in places])
+
+    def ended_by(self, end: Callable[[Any], Any]) -> Any:
+        """A function that goes on with what it gives."""
+        return lambda *values: end(self.run(values))
 
     def input_shapes(self) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes of the signature; None without one, or if it leaves the number of axes open."""

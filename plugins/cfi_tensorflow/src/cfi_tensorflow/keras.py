@@ -62,7 +62,7 @@ class KerasView:
         """A functional model around the same layers (Keras models carry no hooks), or a copy with its own weights."""
         model = self.model
         if is_graph(model) and share_weights:
-            return keras.Model(_inputs_structure(model), _structure(model), name=model.name)
+            return keras.Model(inputs_structure(model), structure_of(model), name=model.name)
         if share_weights:
             return model
         if is_graph(model):
@@ -116,7 +116,7 @@ class KerasView:
             return view(model, call)
         inputs = _named_inputs(model)
         Parameters(tuple(inputs), frozenset(inputs)).check(names, constants, f"the Keras model {model.name!r}")
-        return keras.Model([inputs[name] for name in names], _structure(model), name=model.name)
+        return keras.Model([inputs[name] for name in names], structure_of(model), name=model.name)
 
     def bind(self, held: Sequence[Any]) -> keras.Model:
         """The same graph of layers with constants in the place of its last inputs."""
@@ -231,15 +231,15 @@ class KerasView:
         if all(logit is None for logit in found):
             return None
         outputs = [output if logit is None else logit for output, logit in zip(model.outputs, found, strict=True)]
-        structure = keras.tree.pack_sequence_as(_structure(model), outputs)
-        return keras.Model(_inputs_structure(model), structure, name=model.name)
+        structure = keras.tree.pack_sequence_as(structure_of(model), outputs)
+        return keras.Model(inputs_structure(model), structure, name=model.name)
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """Forward pass in inference mode."""
         model = self.model
         arguments: Sequence[Any] = (inputs[0] if len(inputs) == 1 else list(inputs),)
         if is_graph(model) and len(inputs) == len(model.inputs):
-            arguments = (keras.tree.pack_sequence_as(_inputs_structure(model), list(inputs)),)
+            arguments = (keras.tree.pack_sequence_as(inputs_structure(model), list(inputs)),)
         elif len(inputs) > 1 and not is_graph(model) and _positional(model.call) in (len(inputs), None):
             arguments = inputs
         with _without_marks(model):
@@ -473,19 +473,19 @@ def _graph(model: keras.Model) -> Any:
     return model._functional if isinstance(model, keras.Sequential) else model
 
 
-def _structure(model: keras.Model) -> Any:
+def structure_of(model: keras.Model) -> Any:
     """The symbolic outputs in the structure that the model returns."""
     return _graph(model)._outputs_struct
 
 
-def _inputs_structure(model: keras.Model) -> Any:
+def inputs_structure(model: keras.Model) -> Any:
     """The symbolic inputs in the structure that the model takes."""
     return _graph(model)._inputs_struct
 
 
 def _named_inputs(model: keras.Model) -> dict[str, Any]:
     """The symbolic inputs by their keys, where the model takes a dict, or else by the names of their layers."""
-    structure = _inputs_structure(model)
+    structure = inputs_structure(model)
     return dict(structure) if isinstance(structure, Mapping) else {one.name: one for one in model.inputs}
 
 
@@ -654,6 +654,18 @@ def _parts(value: Any) -> list[str] | None:
     if isinstance(value, keras.KerasTensor):
         return [f"tensor {value.dtype}{value.shape}"]
     return [identity(value)] if isinstance(value, _ELSEWHERE) else None
+
+
+@contextmanager
+def without_marks_of(structure: Any) -> Iterator[None]:
+    """Leaves no mark on the layers that make these symbolic tensors, whatever is called on them inside."""
+    producers = [tensor._keras_history.operation for tensor in keras.tree.flatten(structure)]
+    before = [list(producer._outbound_nodes) for producer in producers]
+    try:
+        yield
+    finally:
+        for producer, nodes in zip(producers, before, strict=True):
+            producer._outbound_nodes[:] = nodes
 
 
 def _operations(model: Any) -> Iterator[tuple[Any, Any]]:

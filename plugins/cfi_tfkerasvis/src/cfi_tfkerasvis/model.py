@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 import numpy as np
 from keras.src.models.functional import Functional  # has no public name
 
-from cfi_core.contract import MethodRequest
+from cfi_core.adapters import adapter_for
+from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import InputError, LayerError, MethodError, ModelWarning, TargetError, warn
+from cfi_core.registry import registry
 from cfi_core.turns import keep_random
 from cfi_tfkerasvis.describe import describe
 from cfi_tfkerasvis.workarounds import Conv, GuidedBackpropagation, ReplaceToLinear, find_layer, functional
@@ -89,6 +91,15 @@ def prepare(
         chosen = None if chosen is None else view.get_layer(chosen.name)
         activation = None if chosen is None else _output_of(view, chosen)
     return PreparedModel(view, chosen, activation, modifiers, applied, sought)
+
+
+def with_joined_outputs(request: MethodRequest) -> MethodRequest:
+    """A target function of several outputs as the end of the model: tf-keras-vis has a score for each output alone."""
+    target = request.target
+    if target is None or target.function is None or target.output is not None or len(_graph(request.model).outputs) < 2:
+        return request
+    joined = adapter_for(registry(), "tensorflow").ended_by(request.model, target.function)
+    return replace(request, model=joined, target=Target())
 
 
 def declared_inputs(model: Any) -> list[Any]:

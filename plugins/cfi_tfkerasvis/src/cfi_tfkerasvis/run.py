@@ -23,6 +23,7 @@ from cfi_tfkerasvis.model import (
     flat,
     gives_probabilities,
     prepare,
+    with_joined_outputs,
 )
 from cfi_tfkerasvis.plugin import WORKAROUNDS
 from cfi_tfkerasvis.scores import NO_WAY, SampleScore, check_dependence, own_scores, target_score
@@ -102,6 +103,7 @@ def run(request: MethodRequest) -> MethodResult:
     """
     refuse_limited_steps()
     try:
+        request = with_joined_outputs(request)
         if request.method.key == "activation_maximization":
             result = maximize(request)
         else:

@@ -23,6 +23,7 @@ from cfi_core.framework import Canonical, Embedded, Factories, FrameworkAdapter,
 from cfi_torch import content, naming
 from cfi_torch.canonical import rewrite
 from cfi_torch.embedding import find_embedding, from_embedding, own_embedding, starts_at_embedding
+from cfi_torch.ending import ended_by
 from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.holding import bind
@@ -43,6 +44,7 @@ class TorchAdapter(FrameworkAdapter):
     """Layers go by their dotted module names."""
 
     name = "torch"
+    arithmetic = torch
     file_sizes = graphs.FILE_SIZES
 
     # models
@@ -135,11 +137,18 @@ class TorchAdapter(FrameworkAdapter):
         """The module itself in another class, whose forward pass hands these to the module's own."""
         return bind(model, held)
 
+    def ended_by(self, model: nn.Module, end: Callable[[Any], Any]) -> nn.Module:
+        """The module itself in another class, whose forward pass goes on with `end`."""
+        return ended_by(model, end)
+
     def class_names(self, model: nn.Module) -> tuple[str, ...] | None:
         """Of the configuration that transformer libraries keep with a model (`config.id2label`)."""
         labels = getattr(getattr(model, "config", None), "id2label", None)
-        is_complete = isinstance(labels, Mapping) and sorted(labels) == list(range(len(labels)))
-        return tuple(str(labels[place]) for place in range(len(labels))) if is_complete and labels else None
+        if not isinstance(labels, Mapping) or not labels:
+            return None
+        named = {str(place): str(name) for place, name in labels.items()}  # files of settings have keys of text alone
+        places = [str(place) for place in range(len(labels))]
+        return tuple(named[place] for place in places) if set(places) == set(named) else None
 
     def vocabulary(self, model: nn.Module) -> int | None:
         """The rows of the table that the model names itself as its embedding of the inputs."""
@@ -377,6 +386,10 @@ class TorchAdapter(FrameworkAdapter):
         if like is None:
             return fresh
         return fresh.to(device=like.device, dtype=like.dtype if fresh.is_floating_point() else None)
+
+    def constant(self, array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+        """On the device of the other."""
+        return torch.as_tensor(array, dtype=like.dtype, device=like.device)
 
     def permute(self, tensor: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
         """A view with its axes in another order."""

@@ -20,19 +20,23 @@ class TorchFunction(nn.Module):
 
     Attributes:
         function: Takes one tensor per input.
+        ends: What its outputs go through, one after the other.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], ends: tuple[Callable[[Any], Any], ...] = ()) -> None:
         super().__init__()
-        self.function = function
+        self.function, self.ends = function, ends
         self.eval()
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """What the function gives."""
-        return self.function(*inputs)
+        outputs = self.function(*inputs)
+        for end in self.ends:
+            outputs = end(outputs)
+        return outputs
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TorchFunction:
-        memo[id(self)] = copy = TorchFunction(self.function)
+        memo[id(self)] = copy = TorchFunction(self.function, self.ends)
         return copy
 
 

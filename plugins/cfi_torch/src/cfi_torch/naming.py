@@ -69,7 +69,7 @@ def _new_class(kind: type[nn.Module], names: tuple[str, ...], constants: Mapping
     return derive(kind, forward, given)
 
 
-def derive(kind: type[nn.Module], forward: Callable[..., Any], how: str) -> type[nn.Module]:
+def derive(kind: type[nn.Module], forward: Callable[..., Any], how: str, name: str = "forward") -> type[nn.Module]:
     """A class of modules with another forward pass; its name says how it is called, and it is known by its name.
 
     A copy is made as the class itself makes it, and is of the new class again.
@@ -80,7 +80,7 @@ def derive(kind: type[nn.Module], forward: Callable[..., Any], how: str) -> type
         return made
 
     names = {"__module__": kind.__module__, "__qualname__": f"{kind.__qualname__}({how})", "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind,), {"forward": forward, "__deepcopy__": __deepcopy__, **names})
+    return type(kind.__name__, (kind,), {name: forward, "__deepcopy__": __deepcopy__, **names})
 
 
 def view(model: nn.Module, kind: type[nn.Module]) -> nn.Module:

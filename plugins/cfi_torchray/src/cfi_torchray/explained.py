@@ -46,7 +46,9 @@ class Explained(nn.Module):
             inputs = inputs.clone()  # what the model changes in place may be no leaf
         if self.channel not in (None, 1):
             inputs = inputs.movedim(1, self.channel)
-        outputs = choose(self.model(inputs.to(self.dtype)), self.chosen)
+        outputs = self.model(inputs.to(self.dtype))
+        if self.chosen is not None or self.target is None or self.target.function is None:
+            outputs = choose(outputs, self.chosen)
         self.outputs = outputs
         if self.columns is not None:
             outputs = outputs[:, list(self.columns)]
