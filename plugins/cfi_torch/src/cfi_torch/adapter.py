@@ -26,6 +26,7 @@ from cfi_torch.embedding import find_embedding, from_embedding, own_embedding
 from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.holding import bind
+from cfi_torch.gradients import missing_gradient
 from cfi_torch.passes import watch_passes
 from cfi_torch.runner import TorchRunner, freeze, pull_back
 from cfi_torch.state import ModelState
@@ -242,6 +243,10 @@ class TorchAdapter(FrameworkAdapter):
         gradients = [self.to_numpy(next(found)) if leaf.requires_grad else None for leaf in leaves]
         return [*map(self.to_numpy, outputs)], gradients
 
+    def missing_gradient(self, model: nn.Module, inputs: Sequence[torch.Tensor], layers: Sequence[str] = ()) -> str:
+        """The first module at which it is lost, such as a quantised one."""
+        return missing_gradient(model, inputs, layers)
+
     # layers
 
     def layers(self, model: nn.Module, inputs: Sequence[torch.Tensor] | None = None) -> tuple[Layer, ...]:
@@ -358,9 +363,11 @@ class TorchAdapter(FrameworkAdapter):
         return ""
 
     def to_numpy(self, tensor: torch.Tensor | float) -> np.ndarray:
-        """The values; shares memory on the CPU. Of a number, an array without axes."""
+        """The values; shares memory on the CPU. Of a number, an array without axes; of quantised values what they mean."""
         if not isinstance(tensor, torch.Tensor):
             return np.asarray(tensor)
+        if tensor.is_quantized:
+            tensor = tensor.dequantize()
         tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
         if tensor.dtype is torch.bfloat16:
             tensor = tensor.float()  # numpy has no bfloat16; every bfloat16 is a float32
