@@ -166,3 +166,103 @@ def test_a_number_of_samples_that_is_built_in_is_told(cnn: nn.Sequential, images
 
     with pytest.raises(cfi.InputError, match="It would take 3 samples"):
         cfi.layers(Fixed(), images[:2])
+
+
+# exported programs
+
+
+class Blocks(nn.Module):
+    """Layers inside layers, one that is called twice, a residual path, an operation between layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+        self.twice = nn.Tanh()
+        self.head = nn.Linear(4 * 36, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.twice(self.stem(image))
+        x = self.twice(x + self.block(x))
+        return self.head(x.flatten(1))
+
+
+@pytest.fixture
+def blocks() -> Blocks:
+    torch.manual_seed(0)
+    return Blocks().eval()
+
+
+@pytest.mark.parametrize("free", [True, False], ids=["any number of samples", "three samples"])
+@pytest.mark.parametrize("of_module", [True, False], ids=["module", "program"])
+def test_exported_programs_keep_their_layers(
+    blocks: Blocks, images: torch.Tensor, free: bool, of_module: bool
+) -> None:
+    shapes = ({0: torch.export.Dim.DYNAMIC},) if free else None
+    program: Any = torch.export.export(blocks, (images,), dynamic_shapes=shapes)
+    program = program.module() if of_module else program
+    model = ADAPTER.load(program)
+    assert [layer.name for layer in ADAPTER.layers(model)] == ["stem", "twice", "block", "block.0", "block.1", "head"]
+    assert ADAPTER.load(program) is model
+    expected = ADAPTER.activations(ADAPTER.twin(blocks), [images])
+    given = ADAPTER.activations(ADAPTER.twin(model), [images])
+    assert set(given) == set(expected) == {"stem", "block", "block.0", "block.1", "head"}
+    for name, value in expected.items():
+        np.testing.assert_array_equal(given[name], value)
+    for batch in (images, images[:1], torch.cat([images, images[:2]])):
+        np.testing.assert_allclose(ADAPTER.outputs(ADAPTER.twin(model), [batch]), blocks(batch).detach(), rtol=1e-5)
+    assert not ADAPTER.in_training_mode(model)
+    assert ADAPTER.input_names(model) == ("image",)
+
+
+class Baked(nn.Module):
+    """Has its number of samples built in when it is exported."""
+
+    def __init__(self, net: nn.Module, mixes: bool = False) -> None:
+        super().__init__()
+        self.net, self.mixes = net, mixes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs = self.net(x).reshape(3, 5)
+        return outputs - outputs.mean(0) if self.mixes else outputs
+
+
+def test_a_program_for_a_number_of_samples_runs_in_portions(cnn: nn.Sequential, images: torch.Tensor) -> None:
+    model = ADAPTER.load(torch.export.export(Baked(cnn), (images,)))
+    batch = torch.rand(7, 3, 8, 8)
+    cotangent = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+    outputs, (gradient,) = ADAPTER.vjp(ADAPTER.twin(model), [batch], [cotangent])
+    expected, (wanted,) = ADAPTER.vjp(ADAPTER.twin(cnn), [batch], [cotangent])
+    np.testing.assert_allclose(outputs[0], expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_samples_that_influence_each_other_have_no_portions(cnn: nn.Sequential, images: torch.Tensor) -> None:
+    model = ADAPTER.load(torch.export.export(Baked(cnn, mixes=True), (images,)))
+    with pytest.raises(cfi.InputError, match="one sample changes the result of another"):
+        ADAPTER.outputs(ADAPTER.twin(model), [images[:2]])
+    np.testing.assert_array_equal(ADAPTER.outputs(model, [images]), Baked(cnn, mixes=True)(images).detach())
+
+
+def test_a_program_takes_samples_of_its_own_shape_only(images: torch.Tensor) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    model = ADAPTER.load(torch.export.export(net, (images,)))
+    with pytest.raises(cfi.InputError, match="exported for samples of shape"):
+        ADAPTER.outputs(model, [torch.rand(2, 3, 9, 9)])
+
+
+def test_an_exported_sequence_model_keeps_its_axis_of_channels() -> None:
+    net = nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)).eval()
+    model = ADAPTER.load(torch.export.export(net, (torch.rand(2, 3, 8),)))
+    assert ADAPTER.channel_axis(model, (2, 3, 8)) == ADAPTER.channel_axis(net, (2, 3, 8)) == 1
+
+
+def test_a_program_whose_weights_were_changed_is_opened_anew(cnn: nn.Sequential, images: torch.Tensor) -> None:
+    module: Any = torch.export.export(cnn, (images,)).module()
+    before = ADAPTER.outputs(ADAPTER.load(module), [images])
+    with torch.no_grad():
+        module.get_submodule("5").bias += 1
+    np.testing.assert_allclose(ADAPTER.outputs(ADAPTER.load(module), [images]), before + 1, rtol=1e-5)
+    module.get_submodule("5").bias = nn.Parameter(torch.full((5,), 7.0))
+    changed = ADAPTER.outputs(ADAPTER.load(module), [images])
+    np.testing.assert_array_equal(changed, module(images).detach())

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from cfi_core.framework import Canonical, Embedded, Factories, FrameworkAdapter,
 from cfi_torch import content, naming
 from cfi_torch.canonical import rewrite
 from cfi_torch.embedding import find_embedding, from_embedding, own_embedding
+from cfi_torch.exported import ExportedModel, kind_of, open_exported
 from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.holding import bind
@@ -50,8 +50,7 @@ class TorchAdapter(FrameworkAdapter):
 
     def load(self, model: Any) -> nn.Module:
         """The module (of an exported program its own), checked to have its weights; one that calls a function."""
-        if isinstance(model, torch.export.ExportedProgram):
-            model = _module_of(model)
+        model = open_exported(model) or model
         if not isinstance(model, nn.Module):
             return function_model(model)
         # Compiled code has the hooks of its first run built in, so layers could not be read from it.
@@ -164,7 +163,7 @@ class TorchAdapter(FrameworkAdapter):
         if rank <= 2:
             return None
         if rank == 3:
-            return 1 if any(isinstance(module, _ONE_DIMENSIONAL) for module in _modules(model)) else 2
+            return 1 if any(isinstance(kind_of(module), _ONE_DIMENSIONAL) for module in _modules(model)) else 2
         return rank - 1 if layer is not None and _is_channels_last(model, shape, layer) else 1
 
     def without_softmax(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> nn.Module | None:
@@ -519,17 +518,9 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """All modules by name, and a model that stands beside its layers."""
     if isinstance(model, WithoutSoftmax):
         yield "", model._with_softmax
+    if isinstance(model, ExportedModel):
+        yield "", model._graph
     yield from model.named_modules()
-
-
-_exported: WeakKeyDictionary[Any, nn.Module] = WeakKeyDictionary()
-"""The modules of exported programs, which would be others each time."""
-
-
-def _module_of(program: torch.export.ExportedProgram) -> nn.Module:
-    module: nn.Module = _exported.get(program) or program.module()
-    _exported[program] = module
-    return module
 
 
 def _is_frozen(model: nn.Module) -> bool:
@@ -548,14 +539,15 @@ def _modules(model: nn.Module) -> Iterator[nn.Module]:
 
 def _is_channels_last(model: nn.Module, shape: Sequence[int | None], layer: str) -> bool:
     try:
-        own = model.get_submodule(layer)
+        own = kind_of(model.get_submodule(layer))
     except AttributeError:
         own = None
+    kinds = [kind_of(module) for module in model.modules()]
     if type(own) in _FEATURES_LAST:
         return True
-    if isinstance(own, _CHANNELS_FIRST) or any(shape[1] in _channels_of(module) for module in model.modules()):
+    if isinstance(own, _CHANNELS_FIRST) or any(shape[1] in _channels_of(module) for module in kinds):
         return False
-    return any(shape[-1] in (*_features_of(module), *_channels_of(module)) for module in model.modules())
+    return any(shape[-1] in (*_features_of(module), *_channels_of(module)) for module in kinds)
 
 
 def _channels_of(module: nn.Module) -> tuple[int, ...]:

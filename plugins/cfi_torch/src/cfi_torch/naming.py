@@ -13,6 +13,7 @@ from torch import nn
 
 from cfi_core.errors import InputError
 from cfi_core.framework import Parameters
+from cfi_torch.exported import ExportedModel
 from cfi_torch.function import TorchFunction
 
 
@@ -21,6 +22,8 @@ def parameters_of(model: nn.Module) -> Parameters:
     if isinstance(model, torch.jit.ScriptModule):
         names = tuple(one.name for one in model.forward.schema.arguments[1:])
         return Parameters(names, frozenset())
+    if isinstance(model, ExportedModel):
+        return Parameters(model.input_names, frozenset(model.input_names))
     return Parameters.of(model.function if isinstance(model, TorchFunction) else model.forward)
 
 
