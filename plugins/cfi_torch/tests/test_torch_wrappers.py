@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -195,9 +198,7 @@ def blocks() -> Blocks:
 
 @pytest.mark.parametrize("free", [True, False], ids=["any number of samples", "three samples"])
 @pytest.mark.parametrize("of_module", [True, False], ids=["module", "program"])
-def test_exported_programs_keep_their_layers(
-    blocks: Blocks, images: torch.Tensor, free: bool, of_module: bool
-) -> None:
+def test_exported_programs_keep_their_layers(blocks: Blocks, images: torch.Tensor, free: bool, of_module: bool) -> None:
     shapes = ({0: torch.export.Dim.DYNAMIC},) if free else None
     program: Any = torch.export.export(blocks, (images,), dynamic_shapes=shapes)
     program = program.module() if of_module else program
@@ -266,3 +267,112 @@ def test_a_program_whose_weights_were_changed_is_opened_anew(cnn: nn.Sequential,
     module.get_submodule("5").bias = nn.Parameter(torch.full((5,), 7.0))
     changed = ADAPTER.outputs(ADAPTER.load(module), [images])
     np.testing.assert_array_equal(changed, module(images).detach())
+
+
+# methods, partial calls, copies on several devices, compilation
+
+
+class Encoder(nn.Module):
+    """Has more than one way to be run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = make_cnn()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -self.net(x)
+
+    def encode(self, image: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        """The scaled scores."""
+        return scale * self.net(image)
+
+
+@pytest.mark.parametrize(
+    ("make", "factor"),
+    [
+        (lambda model: model.encode, 1),
+        (lambda model: partial(model.encode, scale=2.0), 2),
+        (lambda model: partial(partial(model.encode, scale=2.0), scale=3.0), 3),
+        (lambda model: partial(Encoder.encode, model), 1),
+        (lambda model: partial(model), -1),
+        (lambda model: model.forward, -1),
+    ],
+)
+def test_methods_of_modules_are_modules_with_layers(
+    make: Callable[[Encoder], Any], factor: float, images: torch.Tensor
+) -> None:
+    encoder = Encoder().eval()
+    model = ADAPTER.load(make(encoder))
+    assert ADAPTER.layer_name(model, encoder.net[2]) == "net.2"
+    np.testing.assert_array_equal(ADAPTER.outputs(ADAPTER.twin(model), [images]), factor * encoder.net(images).detach())
+    assert ADAPTER.fingerprint(ADAPTER.load(make(encoder))) == ADAPTER.fingerprint(model)
+
+
+def test_a_method_keeps_the_names_of_its_inputs_and_the_mode_of_its_module() -> None:
+    encoder = Encoder()
+    assert ADAPTER.input_names(ADAPTER.load(encoder.encode)) == ("image", "scale")
+    assert ADAPTER.input_names(ADAPTER.load(partial(encoder.encode, scale=2.0))) == ("image",)
+    assert ADAPTER.in_training_mode(ADAPTER.load(encoder.encode))
+    assert not ADAPTER.in_training_mode(ADAPTER.twin(ADAPTER.load(encoder.encode)))
+
+
+def test_a_method_of_a_module_that_was_changed_by_hand_stays_a_function(images: torch.Tensor) -> None:
+    encoder = Encoder().eval()
+    encoder.register_forward_hook(lambda module, given, output: output + 1)
+    model = ADAPTER.load(encoder.encode)
+    assert ADAPTER.layers(model) == ()
+    np.testing.assert_array_equal(ADAPTER.outputs(model, [images]), encoder.encode(images).detach())
+
+
+@pytest.fixture
+def alone(tmp_path: Any) -> Iterator[None]:
+    """A group of one process."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("wrap", [nn.DataParallel, nn.parallel.DistributedDataParallel])
+@pytest.mark.parametrize("inner", [False, True])
+def test_what_runs_copies_in_parallel_runs_one(
+    wrap: Callable[[nn.Module], nn.Module], inner: bool, cnn: nn.Sequential, images: torch.Tensor
+) -> None:
+    wrapped = wrap(copy.deepcopy(cnn))
+    name, users = ("0.module.2", nn.Sequential(wrapped)) if inner else ("module.2", wrapped)
+    model = ADAPTER.load(users.eval())
+    twin = ADAPTER.twin(model)
+    parallel = nn.DataParallel | nn.parallel.DistributedDataParallel
+    assert not any(isinstance(module, parallel) for module in twin.modules())
+    assert ADAPTER.layer_name(model, users.get_submodule(name)) == name
+    np.testing.assert_array_equal(ADAPTER.outputs(twin, [images]), cnn(images).detach())
+    assert next(twin.parameters()) is next(users.parameters())
+
+
+def test_layers_of_a_compiled_model_go_by_either_name(cnn: nn.Sequential) -> None:
+    model = ADAPTER.load(torch.compile(cnn, backend="eager"))
+    assert ADAPTER.layer_name(model, "_orig_mod.2") == ADAPTER.layer_name(model, "2") == "2"
+    cnn[2] = torch.compile(cnn[2], backend="eager")  # type: ignore[assignment]
+    assert ADAPTER.layer_name(cnn, cnn[2]) == ADAPTER.layer_name(cnn, cnn[2]._orig_mod) == "2"
+
+
+def test_an_offloaded_model_brings_its_weights(
+    cnn: nn.Sequential, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, kept = cnn(images).detach().numpy(), cnn[5].weight
+
+    def remove_hook_from_module(module: Any, recurse: bool) -> None:
+        """As accelerate has it: the weights come back to where the hook was."""
+        assert recurse
+        module[5].weight = kept
+        del module[5]._hf_hook
+
+    hooks = SimpleNamespace(remove_hook_from_module=remove_hook_from_module)
+    monkeypatch.setitem(sys.modules, "accelerate.hooks", hooks)
+    cnn[5]._hf_hook = SimpleNamespace(hooks=[SimpleNamespace(offload=True)])  # type: ignore[assignment]
+    cnn[5].weight = nn.Parameter(kept.to("meta"))
+    model = ADAPTER.load(cnn)
+    np.testing.assert_array_equal(ADAPTER.outputs(ADAPTER.twin(model), [ADAPTER.tensor(images, model)]), expected)
+    assert cnn[5].weight.is_meta
+    assert ADAPTER.fingerprint(model) != ADAPTER.fingerprint(model)

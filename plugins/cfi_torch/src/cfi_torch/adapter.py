@@ -31,6 +31,7 @@ from cfi_torch.passes import watch_passes
 from cfi_torch.runner import TorchRunner, freeze, pull_back
 from cfi_torch.state import ModelState
 from cfi_torch.watch import LayerWatch
+from cfi_torch.wrapped import is_offloaded, parallel_parts, unwrapped, with_weights
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
 _CONVOLUTIONS = {"conv1d": 3, "conv2d": 4, "conv3d": 5}
@@ -50,18 +51,17 @@ class TorchAdapter(FrameworkAdapter):
 
     def load(self, model: Any) -> nn.Module:
         """The module (of an exported program its own), checked to have its weights; one that calls a function."""
-        model = open_exported(model) or model
+        model = open_exported(model) or unwrapped(model)
         if not isinstance(model, nn.Module):
             return function_model(model)
-        # Compiled code has the hooks of its first run built in, so layers could not be read from it.
-        model = getattr(model, "_orig_mod", model)
+        offloaded = is_offloaded(model)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if nn.parameter.is_lazy(tensor):
                 raise InputError(
                     f"{name!r} of the {type(model).__name__} has no values yet (a lazy module): run the model once "
                     f"before explaining it."
                 )
-            if _has_no_values(tensor):
+            if _has_no_values(tensor) and not offloaded:
                 raise InputError(
                     f"{name!r} of the {type(model).__name__} has no values (it lies on the meta device, or is a "
                     f"FakeTensor): load its weights before explaining it (model.to_empty(device='cpu'), then "
@@ -87,7 +87,8 @@ class TorchAdapter(FrameworkAdapter):
         if share_weights:
             memo.update((id(parameter), parameter) for parameter in model.parameters())
         try:
-            twin: nn.Module = copy.deepcopy(model, memo)
+            parallel_parts(model, memo)
+            twin: nn.Module = with_weights(copy.deepcopy(model, memo))
         except Exception as error:  # an attribute of the user's model may refuse in any way
             raise InputError(
                 f"The {type(model).__name__} cannot be copied, and explaining it must not leave marks on it: "
@@ -109,11 +110,12 @@ class TorchAdapter(FrameworkAdapter):
 
         Of a function another one each time, because a change of what it holds could not be seen.
         """
-        return uuid4().hex if isinstance(model, TorchFunction) else content.fingerprint(_parts(model))
+        unseen = isinstance(model, TorchFunction) or is_offloaded(model)
+        return uuid4().hex if unseen else content.fingerprint(_parts(model))
 
     def content(self, model: nn.Module) -> str | None:
         """Hash of the same and of the code of the modules' classes; None for functions and models that hold some."""
-        return None if isinstance(model, TorchFunction) else content.content(_parts(model))
+        return None if isinstance(model, TorchFunction) or is_offloaded(model) else content.content(_parts(model))
 
     def save(self, model: nn.Module) -> dict[str, bytes] | None:
         """The graph as JSON and its weights as safetensors, if all that it consists of is torch's own."""
@@ -269,8 +271,10 @@ class TorchAdapter(FrameworkAdapter):
             raise LayerError(
                 "TorchScript shows nothing of the layers inside a model. Pass the nn.Module that it was made from."
             )
+        reference = getattr(reference, "_orig_mod", reference)
+        names = (reference, reference.removeprefix("_orig_mod.")) if isinstance(reference, str) else ()
         for name, module in model.named_modules():
-            if name and (module is reference or (isinstance(reference, str) and name == reference)):
+            if name and (getattr(module, "_orig_mod", module) is reference or name in names):
                 return name
         return None
 
@@ -502,7 +506,8 @@ def _example(model: Any) -> torch.Tensor | None:
     if not isinstance(model, nn.Module):
         return None
     tensors = [tensor for module in _modules(model) for tensor in _own_tensors(module)]
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
+    like = next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
+    return torch.empty(0, dtype=like.dtype) if like is not None and like.is_meta else like  # of an offloaded model
 
 
 def _has_no_values(tensor: torch.Tensor) -> bool:
