@@ -17,6 +17,7 @@ from cfi_core.checking.inputs import read_inputs, run_original
 from cfi_core.checking.purity import Examination
 from cfi_core.confirming import confirm_run
 from cfi_core.detection import detect_framework, find_original, load_original
+from cfi_core.diagnosis import tell_what_is_missing
 from cfi_core.errors import ArgumentError
 from cfi_core.finding import find_methods
 from cfi_core.framework import Layer, flatten
@@ -206,8 +207,9 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
         use(current, original, pending.plan.routes, pending.plan.toolset_framework)
         with keep_model(original, pending.call.purity):
             call = first_pass(current, lambda: check_layer(pending, layer))
-            prepared = guard(current, call, pending.prepared) if pending.prepared else prepare(current, call)
-            return _finish(current, call, prepared)
+            with tell_what_is_missing(call):
+                prepared = guard(current, call, pending.prepared) if pending.prepared else prepare(current, call)
+                return _finish(current, call, prepared)
 
 
 def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | PendingLayer:
@@ -222,9 +224,10 @@ def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | Pend
         call = check(current, arguments, original, choice)  # 4
         stack.enter_context(keep_model(original, call.purity))
         observe(current, "cfi_before_run", plan=call.plan)
-        if call.plan.needs_layer:
-            return _wait_for_layer(current, call)
-        return _finish(current, call, prepare(current, call))  # 5
+        with tell_what_is_missing(call):
+            if call.plan.needs_layer:
+                return _wait_for_layer(current, call)
+            return _finish(current, call, prepare(current, call))  # 5
 
 
 def _finish(current: Registry, call: Call, prepared: Prepared) -> Attribution:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from cfi_core.framework import FrameworkAdapter, flatten, map_structure
 from cfi_core.naming import in_order
 from cfi_core.records import Inputs, Original
 from cfi_core.registry import Registry
+
+_USUAL_BATCHES = (1, 2, 3, 4, 5, 6, 8, 10, 16, 32, 64)
 
 
 def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[Any, ...] = ()) -> Inputs:
@@ -160,7 +163,7 @@ def run_as_it_is(original: Original, inputs: Inputs, *, native: bool = False, tw
         if integers and integers[0].ndim == 2 and isinstance(error, IndexError):
             low, high = integers[0].min(), integers[0].max()
             hint = f"inputs hold whole numbers from {low} to {high}: if they are tokens, one is not in the vocabulary."
-        said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '').rstrip('.')}"
+        said = f"{type(error).__name__}: {_reason_in(str(error))}"
         raise InputError(f"The model fails on inputs of shape {shapes}: {said}. {hint}") from error
     if native and (changed := _changed(adapter, inputs)):
         raise InputError(
@@ -280,8 +283,19 @@ def check_window(inputs: Inputs, value: Any, name: str) -> None:
             )
 
 
+def _reason_in(text: str) -> str:
+    """The line of an error that says what failed: the first, or the last one where a traceback stands between."""
+    lines = text.strip().splitlines() or [""]
+    return lines[-1 if "Traceback" in text else 0].rstrip(".")
+
+
 def _repair(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> str:
-    """What would have worked: a sample axis in front, or the channels on the other side."""
+    """What would have worked: a sample axis in front, the channels on the other side, or another number of samples."""
+    if (count := _number_taken(adapter, model, inputs)) is not None:
+        return (
+            f"It would take {count} samples: something in it was built for that number, by tracing or exporting it. "
+            f"Pass as many, or make the model anew with a free number of samples."
+        )
     if inputs.held:
         return "Check their shapes, and what the forward pass takes behind them."
     if len(inputs.arrays) > 1:
@@ -298,6 +312,17 @@ def _repair(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> str:
             continue
         return f"{text} would fit the model: the sample axis is first, and axes are in the model's order."
     return "Check shape and axis order: the sample axis is first."
+
+
+def _number_taken(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> int | None:
+    """The one number of samples, of those that are usual, that the model takes instead of the given one."""
+    taken = []
+    for count in _USUAL_BATCHES if not inputs.held else ():
+        rows = (np.resize(array, (count, *array.shape[1:])) for array in inputs.arrays)
+        with suppress(Exception):  # the user's model may raise anything, and this is only a try
+            adapter.outputs(model, [adapter.tensor(array, model) for array in rows])
+            taken.append(count)
+    return taken[0] if len(taken) == 1 else None
 
 
 def _changed(adapter: FrameworkAdapter, inputs: Inputs) -> list[str]:

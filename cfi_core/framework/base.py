@@ -330,6 +330,16 @@ class FrameworkAdapter(ABC):
         """
         _refuse_gradients(f"{self.name} models have")
 
+    def missing_gradient(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> str:
+        """Why no gradient leads from the outputs to the inputs (or to these layers); empty if one does, or none knows.
+
+        Args:
+            model: A twin.
+            inputs: All that a forward pass takes.
+            layers: Names of layers to look at in the place of the inputs.
+        """
+        return ""
+
     def compiled(self, model: Any, inputs: Sequence[Any]) -> Any | None:
         """What may stand for a model in `outputs` and `vjp`, faster after a first pass that takes the time of several.
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -24,13 +23,16 @@ from cfi_torch import content, naming
 from cfi_torch.canonical import rewrite
 from cfi_torch.embedding import find_embedding, from_embedding, own_embedding, starts_at_embedding
 from cfi_torch.ending import ended_by
+from cfi_torch.exported import ExportedModel, kind_of, open_exported
 from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.holding import bind
+from cfi_torch.gradients import missing_gradient
 from cfi_torch.passes import watch_passes
 from cfi_torch.runner import TorchRunner, freeze, pull_back
 from cfi_torch.state import ModelState
 from cfi_torch.watch import LayerWatch
+from cfi_torch.wrapped import is_offloaded, parallel_parts, unwrapped, with_weights
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
 _CONVOLUTIONS = {"conv1d": 3, "conv2d": 4, "conv3d": 5}
@@ -51,19 +53,17 @@ class TorchAdapter(FrameworkAdapter):
 
     def load(self, model: Any) -> nn.Module:
         """The module (of an exported program its own), checked to have its weights; one that calls a function."""
-        if isinstance(model, torch.export.ExportedProgram):
-            model = _module_of(model)
+        model = open_exported(model) or unwrapped(model)
         if not isinstance(model, nn.Module):
             return function_model(model)
-        # Compiled code has the hooks of its first run built in, so layers could not be read from it.
-        model = getattr(model, "_orig_mod", model)
+        offloaded = is_offloaded(model)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if nn.parameter.is_lazy(tensor):
                 raise InputError(
                     f"{name!r} of the {type(model).__name__} has no values yet (a lazy module): run the model once "
                     f"before explaining it."
                 )
-            if _has_no_values(tensor):
+            if _has_no_values(tensor) and not offloaded:
                 raise InputError(
                     f"{name!r} of the {type(model).__name__} has no values (it lies on the meta device, or is a "
                     f"FakeTensor): load its weights before explaining it (model.to_empty(device='cpu'), then "
@@ -89,7 +89,8 @@ class TorchAdapter(FrameworkAdapter):
         if share_weights:
             memo.update((id(parameter), parameter) for parameter in model.parameters())
         try:
-            twin: nn.Module = copy.deepcopy(model, memo)
+            parallel_parts(model, memo)
+            twin: nn.Module = with_weights(copy.deepcopy(model, memo))
         except Exception as error:  # an attribute of the user's model may refuse in any way
             raise InputError(
                 f"The {type(model).__name__} cannot be copied, and explaining it must not leave marks on it: "
@@ -111,11 +112,12 @@ class TorchAdapter(FrameworkAdapter):
 
         Of a function another one each time, because a change of what it holds could not be seen.
         """
-        return uuid4().hex if isinstance(model, TorchFunction) else content.fingerprint(_parts(model))
+        unseen = isinstance(model, TorchFunction) or is_offloaded(model)
+        return uuid4().hex if unseen else content.fingerprint(_parts(model))
 
     def content(self, model: nn.Module) -> str | None:
         """Hash of the same and of the code of the modules' classes; None for functions and models that hold some."""
-        return None if isinstance(model, TorchFunction) else content.content(_parts(model))
+        return None if isinstance(model, TorchFunction) or is_offloaded(model) else content.content(_parts(model))
 
     def save(self, model: nn.Module) -> dict[str, bytes] | None:
         """The graph as JSON and its weights as safetensors, if all that it consists of is torch's own."""
@@ -174,7 +176,7 @@ class TorchAdapter(FrameworkAdapter):
         if layer is None and starts_at_embedding(model):
             return rank - 1
         if rank == 3:
-            return 1 if any(isinstance(module, _ONE_DIMENSIONAL) for module in _modules(model)) else 2
+            return 1 if any(isinstance(kind_of(module), _ONE_DIMENSIONAL) for module in _modules(model)) else 2
         return rank - 1 if layer is not None and _is_channels_last(model, shape, layer) else 1
 
     def without_softmax(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> nn.Module | None:
@@ -253,6 +255,10 @@ class TorchAdapter(FrameworkAdapter):
         gradients = [self.to_numpy(next(found)) if leaf.requires_grad else None for leaf in leaves]
         return [*map(self.to_numpy, outputs)], gradients
 
+    def missing_gradient(self, model: nn.Module, inputs: Sequence[torch.Tensor], layers: Sequence[str] = ()) -> str:
+        """The first module at which it is lost, such as a quantised one."""
+        return missing_gradient(model, inputs, layers)
+
     # layers
 
     def layers(self, model: nn.Module, inputs: Sequence[torch.Tensor] | None = None) -> tuple[Layer, ...]:
@@ -276,8 +282,10 @@ class TorchAdapter(FrameworkAdapter):
             raise LayerError(
                 "TorchScript shows nothing of the layers inside a model. Pass the nn.Module that it was made from."
             )
+        reference = getattr(reference, "_orig_mod", reference)
+        names = (reference, reference.removeprefix("_orig_mod.")) if isinstance(reference, str) else ()
         for name, module in model.named_modules():
-            if name and (module is reference or (isinstance(reference, str) and name == reference)):
+            if name and (getattr(module, "_orig_mod", module) is reference or name in names):
                 return name
         return None
 
@@ -369,9 +377,11 @@ class TorchAdapter(FrameworkAdapter):
         return ""
 
     def to_numpy(self, tensor: torch.Tensor | float) -> np.ndarray:
-        """The values; shares memory on the CPU. Of a number, an array without axes."""
+        """The values; shares memory on the CPU. Of a number, an array without axes; of quantised values what they mean."""
         if not isinstance(tensor, torch.Tensor):
             return np.asarray(tensor)
+        if tensor.is_quantized:
+            tensor = tensor.dequantize()
         tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
         if tensor.dtype is torch.bfloat16:
             tensor = tensor.float()  # numpy has no bfloat16; every bfloat16 is a float32
@@ -511,7 +521,8 @@ def _example(model: Any) -> torch.Tensor | None:
     if not isinstance(model, nn.Module):
         return None
     tensors = [tensor for module in _modules(model) for tensor in _own_tensors(module)]
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
+    like = next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
+    return torch.empty(0, dtype=like.dtype) if like is not None and like.is_meta else like  # of an offloaded model
 
 
 def _has_no_values(tensor: torch.Tensor) -> bool:
@@ -527,17 +538,9 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """All modules by name, and a model that stands beside its layers."""
     if isinstance(model, WithoutSoftmax):
         yield "", model._with_softmax
+    if isinstance(model, ExportedModel):
+        yield "", model._graph
     yield from model.named_modules()
-
-
-_exported: WeakKeyDictionary[Any, nn.Module] = WeakKeyDictionary()
-"""The modules of exported programs, which would be others each time."""
-
-
-def _module_of(program: torch.export.ExportedProgram) -> nn.Module:
-    module: nn.Module = _exported.get(program) or program.module()
-    _exported[program] = module
-    return module
 
 
 def _is_frozen(model: nn.Module) -> bool:
@@ -556,14 +559,15 @@ def _modules(model: nn.Module) -> Iterator[nn.Module]:
 
 def _is_channels_last(model: nn.Module, shape: Sequence[int | None], layer: str) -> bool:
     try:
-        own = model.get_submodule(layer)
+        own = kind_of(model.get_submodule(layer))
     except AttributeError:
         own = None
+    kinds = [kind_of(module) for module in model.modules()]
     if type(own) in _FEATURES_LAST:
         return True
-    if isinstance(own, _CHANNELS_FIRST) or any(shape[1] in _channels_of(module) for module in model.modules()):
+    if isinstance(own, _CHANNELS_FIRST) or any(shape[1] in _channels_of(module) for module in kinds):
         return False
-    return any(shape[-1] in (*_features_of(module), *_channels_of(module)) for module in model.modules())
+    return any(shape[-1] in (*_features_of(module), *_channels_of(module)) for module in kinds)
 
 
 def _channels_of(module: nn.Module) -> tuple[int, ...]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from cfi_core.framework import Content, UnseenError, identity, refuse
 
@@ -18,7 +21,13 @@ Modules = Iterable[tuple[str, nn.Module]]
 
 
 def fingerprint(modules: Modules) -> str:
-    """Of parameters, buffers, tensors, settings, functions and hooks."""
+    """Of parameters, buffers, tensors, settings, functions and hooks; another one each time where some cannot be read."""
+    with suppress(UnseenError):
+        return _fingerprint(modules)
+    return uuid4().hex
+
+
+def _fingerprint(modules: Modules) -> str:
     # A hook may collect things in what it holds, and so would look another one after each run.
     held = Content(identity, follow=False, parts=_parts)
     for name, module in modules:
@@ -63,5 +72,12 @@ def _parts(value: Any) -> list[Any] | None:
         return [str(value)]
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided or value.is_meta:
         return None
-    flat = value.detach().cpu().resolve_conj().contiguous().flatten().view(torch.uint8).numpy()
-    return [str((value.dtype, value.device, tuple(value.shape))), flat]
+    said = str((type(value).__qualname__, value.dtype, value.device, tuple(value.shape)))
+    if is_traceable_wrapper_subclass(value):  # such as the quantised weights of torchao
+        names, context = value.__tensor_flatten__()
+        return [said, context, *(getattr(value, name) for name in names)]
+    try:
+        flat = value.detach().cpu().resolve_conj().contiguous().flatten().view(torch.uint8).numpy()
+    except Exception as error:  # subclasses of tensors refuse in any way
+        raise UnseenError(said) from error
+    return [said, flat]

@@ -13,14 +13,36 @@ from torch import nn
 
 from cfi_core.errors import InputError
 from cfi_core.framework import Parameters
+from cfi_torch.exported import ExportedModel
 from cfi_torch.function import TorchFunction
+
+
+class Parallel(nn.Module):
+    """Stands for a module that runs copies of another on several devices: runs it on one.
+
+    The other one goes by the name that it has there.
+    """
+
+    module: nn.Module
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._modules, self.training = model._modules, model.training
+
+    def forward(self, *args: Any, **keywords: Any) -> Any:
+        """What the module gives."""
+        return self.module(*args, **keywords)
 
 
 def parameters_of(model: nn.Module) -> Parameters:
     """What the forward pass calls its inputs."""
+    while isinstance(model, Parallel):
+        model = model.module
     if isinstance(model, torch.jit.ScriptModule):
         names = tuple(one.name for one in model.forward.schema.arguments[1:])
         return Parameters(names, frozenset())
+    if isinstance(model, ExportedModel):
+        return Parameters(model.input_names, frozenset(model.input_names))
     return Parameters.of(model.function if isinstance(model, TorchFunction) else model.forward)
 
 

@@ -1,0 +1,77 @@
+"""Why a step failed that had no reason to: what can be asked of the user's model once something has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+
+from cfi_core.errors import CFIError, MethodError, NoGradientError, TargetError, TranslationError
+from cfi_core.records import Call
+from cfi_core.specs import Need
+
+_GRADIENTS = frozenset({Need.INPUT_GRADIENT, Need.LAYER_GRADIENT, Need.MODULES})
+
+
+@contextmanager
+def tell_what_is_missing(call: Call) -> Iterator[None]:
+    """Replaces the error of a step by one that says what the model lacks, where that is why the step failed.
+
+    Raises:
+        NoGradientError: The method differentiates, and the model has no gradient there.
+        MethodError: The model takes exactly the number of samples that it was given.
+    """
+    try:
+        yield
+    except (MethodError, TargetError, TranslationError) as error:
+        found = None
+        with suppress(Exception):  # of the user's model: then its first error stands
+            found = _missing_gradient(call) or _one_number_of_samples(call)
+        if found is None:
+            raise
+        raise found from error
+
+
+def _missing_gradient(call: Call) -> CFIError | None:
+    adapter, method = call.original.adapter, call.plan.method
+    if not _GRADIENTS & method.needs:
+        return None
+    twin = adapter.twin(call.original.model)
+    layers = call.plan.layers if Need.INPUT_GRADIENT not in method.needs else ()
+    lost = adapter.missing_gradient(twin, call.inputs.passed, layers)
+    if not lost:
+        return None
+    where = f"layer {', '.join(map(repr, layers))}" if layers else "its inputs"
+    return NoGradientError(
+        f"No gradient leads from the model's outputs to {where}, and {method.key} needs one: {lost}. Use a method that "
+        f"only runs the model, such as feature_ablation, occlusion, lime, kernel_shap or shapley_value_sampling."
+    )
+
+
+def _one_number_of_samples(call: Call) -> CFIError | None:
+    count = call.inputs.samples
+    if not call.inputs.given or not (_takes(call, count) and not _takes(call, count + 1)):
+        return None
+    return MethodError(
+        f"The model takes exactly {count} samples, as something in it was built for that number (by tracing or "
+        f"exporting it, or in its code), and {call.plan.method.key} runs it on others. Make the model anew with a free "
+        f"number of samples (torch.export: dynamic_shapes; jit.trace: sizes taken from the input, as in "
+        f"x.flatten(1)), or choose a method that runs it on these samples alone, such as saliency or occlusion."
+    )
+
+
+def _takes(call: Call, count: int) -> bool:
+    """Whether the model gives something for that many samples."""
+    adapter, model = call.original.adapter, call.original.model
+    tensors: list[Any] = []
+    for array in (*call.inputs.arrays, *call.inputs.held_arrays):
+        has_samples = array.shape[:1] == (call.inputs.samples,)
+        rows = np.resize(array, (count, *array.shape[1:])) if has_samples else array
+        tensors.append(adapter.tensor(rows, model))
+    try:
+        adapter.outputs(adapter.twin(model), tensors)
+    except Exception:  # noqa: BLE001 - the user's model may refuse in any way
+        return False
+    return True
