@@ -30,7 +30,7 @@ def plugins() -> Iterator[tuple[str, Any]]:
     sys.modules.setdefault("cfi_core.catalogue", _EMPTY)  # core is imported, and the file may be what is broken
     for path in sorted(ROOT.glob("plugins/*/pyproject.toml")):
         project = tomllib.loads(path.read_text())["project"]
-        for module in project["entry-points"]["cfi_core.plugins"].values():
+        for module in project.get("entry-points", {}).get("cfi_core.plugins", {}).values():
             yield project["name"], import_module(module)
 
 

@@ -3,7 +3,8 @@
 1. No circle: neither among the modules of a distribution, nor among the parts (modules and packages) of a package.
 2. The core's modules stand in layers (`[tool.check-imports]` in pyproject.toml), and import only what stands below.
 3. The core imports the standard library and what it requires, no framework, and no plugin.
-4. A plugin imports the core and itself, and no other plugin.
+4. A plugin imports the core and itself, and of the other distributions those that it requires and that are libraries,
+   which have no entry point. A library imports no plugin.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ def check(found: Distribution, known: Mapping[str, Distribution], settings: Mapp
         required = {split(text)[0].replace("-", "_") for text in found.requirements(found.extras)}
         yield from foreign(found.package, outside, required | set(settings["optional"]))
     else:
-        others = {other.package for other in known.values()} - {found.package, "cfi_core"}
+        required = {split(text)[0] for text in found.requirements(found.extras)}
+        libraries = {other.package for name, other in known.items() if other.is_library and name in required}
+        others = {other.package for other in known.values()} - {found.package, "cfi_core"} - libraries
         yield from (f"{found.package} imports {name}" for name in sorted(outside & others))
 
 

@@ -1,4 +1,4 @@
-"""The distributions of this repository: the core, and one in each folder under plugins/."""
+"""The distributions of this repository: the core, and one in each folder under plugins/, a plugin or a library."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+ENTRY_POINT = "cfi_core.plugins"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Distribution:
     def package(self) -> str:
         """What Python calls it."""
         return self.name.replace("-", "_")
+
+    @property
+    def is_library(self) -> bool:
+        """Whether it is no plugin: it offers nothing by an entry point, and plugins may import it."""
+        return self.name != "cfi-core" and ENTRY_POINT not in self.project.get("entry-points", {})
 
     @property
     def sources(self) -> Path:

@@ -10,12 +10,14 @@ import pytest
 from check_imports import between, circles, foreign, rising
 from distributions import Distribution
 
-PYPROJECT = '[project]\nname = "{name}"\ndependencies = ["numpy>=2"]\n'
+PYPROJECT = '[project]\nname = "{name}"\ndependencies = ["numpy>=2", "cfi-lib"]\n'
+ENTRY = '[project.entry-points."cfi_core.plugins"]\nit = "it.plugin"\n'
 
 
 def make(folder: Path, name: str, modules: dict[str, str]) -> Distribution:
-    """A distribution of these modules, by their paths within the package."""
-    (folder / "pyproject.toml").write_text(PYPROJECT.format(name=name))
+    """A distribution of these modules, by their paths within the package; a plugin, unless it is called a library."""
+    text = PYPROJECT.format(name=name) + ("" if "lib" in name else ENTRY)
+    (folder / "pyproject.toml").write_text(text)
     found = Distribution(folder)
     for path, text in {"__init__.py": "", **modules}.items():
         file = folder / found.package / path
@@ -77,6 +79,15 @@ def test_two_packages_are_a_circle_though_their_modules_are_none(faults):
 def test_a_plugin_imports_no_other_plugin(faults):
     modules = {"plugin.py": "import cfi_core, numpy, torch\ndef run():\n    from cfi_b import deep"}
     assert faults("cfi-a", modules, beside=("cfi-b", "cfi-core")) == ["cfi_a imports cfi_b"]
+
+
+def test_a_plugin_imports_the_libraries_that_it_requires(faults):
+    modules = {"plugin.py": "import cfi_lib, cfi_lib_other"}
+    assert faults("cfi-a", modules, beside=("cfi-lib", "cfi-lib-other")) == ["cfi_a imports cfi_lib_other"]
+
+
+def test_a_library_imports_no_plugin(faults):
+    assert faults("cfi-lib", {"low.py": "import cfi_core, cfi_b"}, beside=("cfi-b",)) == ["cfi_lib imports cfi_b"]
 
 
 def test_the_core_imports_what_it_requires_and_nothing_else():

@@ -32,7 +32,7 @@ def folders(given: list[str]) -> set[str]:
 
 def test_what_lives_here_comes_with_what_requires_it(given: list[str]) -> None:
     assert install.main(["cfi-captum", "--quiet"]) == 0
-    names = ("cfi-captum", "cfi-torch", "cfi-matplotlib", "cfi-core")
+    names = ("cfi-captum", "cfi-torch", "cfi-torchgraph", "cfi-matplotlib", "cfi-core")
     assert folders(given) == {str(DISTRIBUTIONS[name].folder) for name in names}
     assert given[0] == "--quiet"
 

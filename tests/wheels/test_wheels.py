@@ -17,12 +17,12 @@ from distributions import distributions
 from packaging.requirements import Requirement
 
 DISTRIBUTIONS = distributions()
-PLUGINS = [name for name in DISTRIBUTIONS if name != "cfi-core"]
+PLUGINS = [name for name, found in DISTRIBUTIONS.items() if name != "cfi-core" and not found.is_library]
 FOLDER = Path(os.environ["CFI_WHEELS"])
 
 # What a user asks for, and which distributions of this project that brings.
 WANTED = ("cfi-core", "cfi-captum")
-BROUGHT = {"cfi-core", "cfi-captum", "cfi-torch", "cfi-matplotlib"}
+BROUGHT = {"cfi-core", "cfi-captum", "cfi-torch", "cfi-torchgraph", "cfi-matplotlib"}
 STAYS_AWAY = {"tensorflow", "keras", "tf-keras-vis", "onnx", "onnxruntime", "jax", "torchvision", "tf2onnx"}
 
 SCRIPT = """
@@ -118,6 +118,12 @@ def test_a_plugin_is_found_by_its_entry_point_and_needs_the_core(name):
     major, minor = version.split(".")[:2]
     assert core.specifier.contains(version)
     assert not core.specifier.contains(f"{major}.{int(minor) + 1}.0")
+
+
+@pytest.mark.parametrize("name", [name for name, found in DISTRIBUTIONS.items() if found.is_library])
+def test_a_library_is_found_as_no_plugin(name):
+    with ZipFile(wheel(name)) as archive:
+        assert not any(entry.endswith("entry_points.txt") for entry in archive.namelist())
 
 
 def run(python: Path, *arguments: object, folder: Path | None = None) -> str:

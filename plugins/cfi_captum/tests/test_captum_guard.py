@@ -21,10 +21,10 @@ from torch import Tensor, nn
 import cfi_captum.guard
 import cfi_captum.run
 import cfi_core as cfi
-from cfi_captum.modules import Rectifier
 from cfi_captum.table import METHODS, Rule
 from cfi_core.translation.store import cache
 from cfi_torch.adapter import TorchAdapter
+from cfi_torchgraph.rectifiers import Rectifier
 
 RECTIFIED = ("guided_backprop", "deconvolution")
 DIFFERENCES = ("deep_lift", "deep_lift_shap")

@@ -16,26 +16,20 @@ from captum.attr._core.lrp import SUPPORTED_NON_LINEAR_LAYERS
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from cfi_captum.graph import LAYOUT, MAX_POOL, PRODUCTS, Graph, base_name, is_linear, operation, trace, walk
+from cfi_captum.graph import Graph, trace
 from cfi_captum.lrp import explain_unruled, without_rule
 from cfi_captum.table import GRAD_CAM, CaptumMethod, Rule
 from cfi_core.contract import MethodRequest, Miss
 from cfi_core.errors import ArgumentError, InputError, LayerError, MethodError, TargetError
 from cfi_core.specs import Need
+from cfi_torchgraph.nodes import base_name, operation, walk
+from cfi_torchgraph.operations import NOT_RECTIFYING, head_of
 
 MOST_SHAPLEY_FEATURES = 9
 """Exact Shapley values take `n!` orders of `n` features; one more would be over 3.6 million of them."""
 
 _BETWEEN_INPUTS = frozenset(("internal_influence", "layer_conductance", "layer_gradient_shap"))
 
-# Not rectifiers: guided backpropagation and deconvolution leave them to the gradient by definition.
-_NOT_RECTIFYING = (
-    MAX_POOL
-    | PRODUCTS.keys()
-    | frozenset(
-        {"Div", "Softmax", "LogSoftmax", "NativeLayerNorm", "NativeGroupNorm", "NativeBatchNorm", "CudnnBatchNorm"}
-    )
-)
 _CHANNELS_SECOND = (1, None)
 
 
@@ -237,7 +231,14 @@ def find_misses(
     neuron = "neuron" in method.required
     at_layer = "layer" in method.required and not neuron and method.rule is Rule.DIFFERENCE
     try:
-        graph = trace(model, inputs, held, start=layer if at_layer else None, end=layer if neuron else None)
+        graph = trace(
+            model,
+            inputs,
+            held,
+            start=layer if at_layer else None,
+            end=layer if neuron else None,
+            values=method.rule is Rule.RECTIFIER,
+        )
     # Whatever the model raises on its inputs is the cause; there is no list of such errors.
     except Exception as error:
         raise MethodError(f"'{method.key}': the model failed on the inputs ({error}). Check the inputs.") from error
@@ -251,20 +252,25 @@ def find_misses(
 
 
 def _check_rectifiers(method: CaptumMethod, model: nn.Module, graph: Graph) -> Iterator[Miss]:
-    head = _head(graph)
-    rectifiers = 0
+    head = head_of(graph.nodes)
+    ruled = {node for node, owner in graph.owners.items() if isinstance(owner.module, nn.ReLU)}
     for node in graph.nodes:
-        owner = graph.owners.get(node)
-        if owner is not None and isinstance(owner.module, nn.ReLU):
-            rectifiers += 1
-        elif not (is_linear(node) or base_name(node) in _NOT_RECTIFYING or node in head):
+        known = graph.is_affine(node) or (base_name(node) in NOT_RECTIFYING and node not in graph.watch.veiled)
+        if not (node in ruled or known or node in head):
             yield Miss(
                 operation(node),
                 f"'{method.key}' changes the gradient of nn.ReLU modules only, but the model computes "
                 f"{graph.where(node)}, whose gradient would stay as it is. Use nn.ReLU modules there, or another "
                 "method, such as 'saliency'.",
             )
-    if not rectifiers and "neuron" not in method.required:
+    for node in graph.watch.hidden_rectifiers(graph.nodes, ruled):
+        yield Miss(
+            operation(node),
+            f"'{method.key}' changes the gradient of nn.ReLU modules only, but the model rectifies values, or "
+            f"multiplies them by a mask that it computes from the inputs, by {graph.where(node)}, whose gradient would "
+            "stay as it is. Use nn.ReLU modules there, or another method, such as 'saliency'.",
+        )
+    if ruled.isdisjoint(graph.nodes) and "neuron" not in method.required:
         yield Miss(
             "the model",
             f"'{method.key}' changes the gradient of nn.ReLU modules, but no nn.ReLU takes part in this model: the "
@@ -300,10 +306,12 @@ def _check_differences(method: CaptumMethod, model: nn.Module, graph: Graph) -> 
                     f"{graph.calls[owner.name]} times, but the rule keeps one activation per module. Give each use a "
                     "module of its own.",
                 )
-        elif not is_linear(node):
+        elif not graph.is_affine(node) or node in graph.watch.hidden:
+            beside = ", with an operand that it computes from the inputs without a gradient"
+            where = graph.where(node) + (beside if graph.is_affine(node) else "")
             yield Miss(
                 operation(node),
-                f"'{method.key}' has no rule for {graph.where(node)}: the result would mix DeepLIFT with the plain "
+                f"'{method.key}' has no rule for {where}: the result would mix DeepLIFT with the plain "
                 f"gradient. Use modules that it knows ({_names(SUPPORTED_NON_LINEAR)}), or 'integrated_gradients'.",
             )
 
@@ -317,7 +325,7 @@ def _check_relevance(method: CaptumMethod, model: nn.Module, graph: Graph) -> It
                 "module. Give each use a module of its own.",
             )
     for node in graph.nodes:
-        if node not in graph.owners and base_name(node) not in LAYOUT:
+        if node not in graph.owners and not graph.moves(node):
             yield Miss(
                 operation(node),
                 f"'{method.key}' has no rule for {graph.where(node)}. Use a module for it (nn.ReLU for relu, "
@@ -339,17 +347,6 @@ def _check_relevance(method: CaptumMethod, model: nn.Module, graph: Graph) -> It
 def _has_rule(graph: Graph, node: Node) -> bool:
     owner = graph.owners.get(node)
     return owner is not None and type(owner.module) not in SUPPORTED_NON_LINEAR_LAYERS
-
-
-def _head(graph: Graph) -> set[Node]:
-    """A sigmoid or tanh that nothing but a change of layout follows: not an activation between layers."""
-    head: set[Node] = set()
-    node = graph.nodes[0] if graph.nodes else None
-    while node is not None and (base_name(node) in LAYOUT or operation(node) in ("sigmoid", "tanh")):
-        head.add(node)
-        sources = [before for before, _ in node.next_functions if before is not None]
-        node = sources[0] if len(sources) == 1 else None
-    return head
 
 
 def _names(types: Any) -> str:

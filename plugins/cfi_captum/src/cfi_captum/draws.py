@@ -6,19 +6,17 @@ The global ones belong to the user's other threads, too. The numbers are those t
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from inspect import isfunction, signature
 from types import ModuleType
 from typing import Any
 
 import captum.attr
 import numpy as np
-import torch
-from torch import nn
-from torch.overrides import TorchFunctionMode
+
+from cfi_torchgraph.draws import OwnGenerators
 
 DRAWING = frozenset(
     {
@@ -28,14 +26,6 @@ DRAWING = frozenset(
 )
 """Keys of the methods that draw."""
 
-_TAKE_GENERATOR = frozenset(
-    {
-        *(torch.normal, torch.randperm, torch.bernoulli, torch.multinomial, torch.rand, torch.randn, torch.randint),
-        # Lime and Kernel SHAP train a linear module, with batches of a DataLoader, which draws a seed.
-        *(torch.Tensor.random_, torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.bernoulli_),
-        *(init for init in vars(nn.init).values() if isfunction(init) and "generator" in signature(init).parameters),
-    }
-)
 # Captum's modules that draw from numpy, each after those that it takes classes and functions from.
 _MODULES = {
     "captum._utils.common": {},
@@ -52,7 +42,7 @@ def own_generators(seed: int) -> Iterator[None]:
     """What this thread draws inside comes from generators of its own, as the classes of `captum_class` do it."""
     token = _numpys_of_run.set(np.random.RandomState(seed % 2**32))
     try:
-        with _OwnGenerators(seed):
+        with OwnGenerators(seed):
             yield
     finally:
         _numpys_of_run.reset(token)
@@ -96,26 +86,3 @@ class _Numpy:
 
     def __getattr__(self, name: str) -> Any:
         return _numpys_of_run.get(np.random) if name == "random" else getattr(np, name)
-
-
-class _OwnGenerators(TorchFunctionMode):
-    """Hands torch's functions a generator for the device that they draw on; a mode is its thread's alone."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self._seed = seed
-        self._generators: dict[torch.device, torch.Generator] = {}
-
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _TAKE_GENERATOR and kwargs.get("generator") is None:
-            tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
-            like = next(tensors, None)
-            device = torch.device(kwargs.get("device") or "cpu") if like is None else like.device
-            kwargs = {**kwargs, "generator": self._generator(device)}
-        return func(*args, **kwargs)
-
-    def _generator(self, device: torch.device) -> torch.Generator:
-        if device not in self._generators:
-            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
-        return self._generators[device]

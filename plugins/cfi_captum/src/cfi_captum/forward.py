@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cfi_core.contract import Target
-from cfi_core.errors import TargetError
+from cfi_torchgraph.scores import choose, one_per_sample, select
 
 CaptumTarget = int | tuple[int, ...] | list[int] | list[tuple[int, ...]] | None
 
@@ -38,12 +38,11 @@ class Explained(nn.Module):
 
     def forward(self, *args: Any) -> Any:
         """The chosen output, or the function's value of it, for the model's own arguments."""
-        output = self.model(*args)
-        if self.output is not None:
-            output = _choose(output, self.output)
+        output = choose(self.model(*args), self.output)
         if self.function is None:
             return output
-        return _one_per_sample(self.function(output), args)
+        samples = next((len(arg) for arg in args if isinstance(arg, Tensor) and arg.dim() > 0), None)
+        return one_per_sample(self.function(output), samples)
 
 
 def make_forward(
@@ -65,7 +64,7 @@ def make_forward(
     function = target.function
     index: CaptumTarget = captum_target(target)
     if inside and function is None:
-        function, index = (_selection(target) if target.index else _as_it_is), None
+        function, index = (partial(select, target=target) if target.index else _as_it_is), None
     if target.output is None and function is None and not as_child:
         return model, index
     return Explained(model, target.output, function), index
@@ -84,45 +83,5 @@ def captum_target(target: Target) -> CaptumTarget:
     return index[0] if len(index) == 1 else index
 
 
-def _selection(target: Target) -> Callable[[Tensor], Tensor]:
-    """Selects the target from an output whose batch may be a whole number of repetitions of the samples."""
-    indices = torch.tensor(target.index if target.per_sample else (target.index,))
-
-    def select(output: Tensor) -> Tensor:
-        rows = torch.arange(len(output), device=output.device)
-        of_each = indices.to(output.device)[rows % len(indices)]
-        return output[(rows, *of_each.unbind(1))]
-
-    return select
-
-
 def _as_it_is(output: Any) -> Any:
     return output
-
-
-def _choose(output: Any, which: int | str) -> Any:
-    if isinstance(output, Mapping):
-        return output[which]
-    if isinstance(which, int) and isinstance(output, Sequence):
-        return output[which]
-    if isinstance(which, str) and hasattr(output, which):
-        return getattr(output, which)
-    raise TargetError(
-        f"The model returned {type(output).__name__}, which has no output {which!r}. "
-        "Name a position of a tuple, a key of a dict or an attribute."
-    )
-
-
-def _one_per_sample(values: Any, args: tuple[Any, ...]) -> Tensor:
-    samples = next((len(arg) for arg in args if isinstance(arg, Tensor) and arg.dim() > 0), None)
-    if samples == 1 and isinstance(values, float):
-        values = torch.tensor([values], dtype=torch.float64)  # as exact as a number of Python
-    elif samples == 1 and isinstance(values, Tensor) and values.dim() == 0:
-        values = values[None]
-    if not isinstance(values, Tensor) or values.dim() == 0 or values.numel() != len(values) or len(values) != samples:
-        found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise TargetError(
-            f"The target function must return one value per sample ({samples} samples), but returned {found}. "
-            "Reduce all axes but the first."
-        )
-    return values.reshape(-1)

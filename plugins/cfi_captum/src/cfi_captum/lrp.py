@@ -12,7 +12,7 @@ from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LIN
 from captum.attr._utils.lrp_rules import EpsilonRule, IdentityRule, PropagationRule
 from torch import Tensor, nn
 
-from cfi_captum.graph import Graph, is_linear
+from cfi_captum.graph import Graph
 from cfi_core.errors import MethodError
 
 
@@ -50,7 +50,7 @@ def attach_rules(model: nn.Module, graph: Graph, method_key: str) -> None:
 
 def without_rule(model: nn.Module, graph: Graph) -> Iterator[tuple[str, nn.Module]]:
     """Modules for which neither captum nor the user nor this plugin has a rule."""
-    curved = {owner.name for node, owner in graph.owners.items() if not is_linear(node)}
+    curved = {owner.name for node, owner in graph.owners.items() if not graph.is_affine(node)}
     for name, module in model.named_modules():
         # Modules that never run are linear in this sense, too; captum wants a rule of them as well.
         is_linear_here = name not in curved or getattr(module, "cfi_layout_only", False)

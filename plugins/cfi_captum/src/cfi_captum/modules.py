@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR, nonlinear
 from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS
@@ -37,22 +36,6 @@ class Passing(Function):
     """
 
 
-class Rectifier(nn.ReLU):
-    """A rectifier that ends at a highest value, such as ReLU6.
-
-    Captum's guided backpropagation takes its gradient and then the positive part, as of ReLU; deconvolution takes the
-    positive part alone.
-    """
-
-    def __init__(self, most: float) -> None:
-        super().__init__()
-        self.most = most
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Values up to the highest one."""
-        return torch.clamp(input, 0, self.most)
-
-
 class Copy(nn.Module):
     """A use of a value by an activation, where other modules use it too: LRP gives it a rule."""
 
@@ -64,12 +47,6 @@ class Copy(nn.Module):
 # Tables that captum looks exact types up in: another type changes nothing for those that are there.
 SUPPORTED_NON_LINEAR[Elementwise] = nonlinear
 SUPPORTED_NON_LINEAR_LAYERS.append(Passing)
-
-
-def rectifier(**settings: Any) -> nn.Module:
-    """For ReLU6, and a hardtanh that begins at zero."""
-    low, high = settings.get("min_val", 0), settings.get("max_val", 6)
-    return Rectifier(high) if low == 0 < high else nn.Hardtanh(low, high)
 
 
 def addition() -> nn.Module:
@@ -96,11 +73,6 @@ gelu, silu, mish, hardswish = (
     _make_passing(F.mish),
     _make_passing(F.hardswish),
 )
-
-
-def knows_rectifier(module: nn.Module) -> bool:
-    """Whether captum changes its gradient in guided backpropagation and deconvolution."""
-    return isinstance(module, nn.ReLU)
 
 
 def knows_difference(module: nn.Module) -> bool:

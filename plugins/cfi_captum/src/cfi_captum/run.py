@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from cfi_captum.checks import check_arguments, check_modules, check_tunnel
 from cfi_captum.draws import DRAWING, captum_class, make_explainer, own_generators
 from cfi_captum.forward import make_forward
-from cfi_captum.graph import tensors
 from cfi_captum.lrp import Absorption, attach_rules
-from cfi_captum.marks import without_marks
 from cfi_captum.table import GRAD_CAM, METHODS, NOISE_TUNNEL, TUNNELLED, WORKAROUNDS, CaptumMethod, Rule
 from cfi_captum.workarounds import (
     COLUMN_FLATTENED,
@@ -34,6 +32,9 @@ from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, ModelWarning, warn
 from cfi_core.silence import without_warnings
 from cfi_core.specs import Kind
+from cfi_torchgraph.calls import one_call_of_each
+from cfi_torchgraph.marks import without_marks
+from cfi_torchgraph.nodes import tensors
 
 # What captum says about its own workings, and what nobody can act on.
 _NOT_FOR_USERS = (
@@ -70,7 +71,7 @@ def run(request: MethodRequest) -> MethodResult:
     if tunnel is not None:
         check_tunnel(method, request, call, tunnel)
     _check_upsampling(upsample, call, request)
-    with torch.inference_mode(False), torch.enable_grad(), without_marks(request.model, request.layer):
+    with torch.inference_mode(False), torch.enable_grad(), without_marks(request.model, *request.layer):
         if method.rule is Rule.RELEVANCE and not request.method.alters_model:
             request = _with_own_weights(request)
             if request.layer:
@@ -88,12 +89,13 @@ def run(request: MethodRequest) -> MethodResult:
         absorption = Absorption(len(request.inputs[0])) if method.rule is Rule.RELEVANCE and tunnel is None else None
         with ExitStack() as stack:
             if isinstance(model, nn.Module):
-                stack.enter_context(without_marks(model, ()))
+                stack.enter_context(without_marks(model))
                 if graph is not None and method.rule is Rule.RELEVANCE:
                     attach_rules(model, graph, method.key)
                 if absorption is not None:
                     stack.enter_context(absorption.watch(model))
-            stack.enter_context(_one_use_of_each_layer(model, request))
+            stack.enter_context(one_call_of_each(model, request.layer))
+            stack.enter_context(_unchanged_layers(model, request))
             stack.enter_context(_only_warnings_for_users())
             draws = partial(_draws, request, method)
             call_captum = partial(_call_captum, method, model, init_args, call, tunnel, draws)
@@ -259,59 +261,32 @@ def _call_captum(
 
 
 @contextmanager
-def _one_use_of_each_layer(model: Callable[..., Any], request: MethodRequest) -> Iterator[None]:
-    """Refuses a layer that the model never calls, or several times: captum would keep the last call without a word."""
-    layers = [layer for layer in request.layer if isinstance(layer, nn.Module)]
-    if not isinstance(model, nn.Module) or not layers:
+def _unchanged_layers(model: Callable[..., Any], request: MethodRequest) -> Iterator[None]:
+    """Refuses a layer whose output is changed in place by what follows, where captum goes on from the output."""
+    if not isinstance(model, nn.Module) or request.method.key not in _ABLATING_LAYERS:
         yield
         return
-    passes = [0]
-    most = [0]
-    calls = dict.fromkeys(layers, 0)
-
-    def begin(module: nn.Module, args: Any) -> None:
-        passes[0] += 1
-        calls.update(dict.fromkeys(layers, 0))
-
-    def count(module: nn.Module, args: Any) -> None:
-        calls[module] += 1
-        most[0] = max(most[0], calls[module])
-
+    _work_out_of_place(model)
     given: list[tuple[Tensor, int]] = []
+    changed = False
 
     def keep(module: nn.Module, args: Any, output: Any) -> None:
         given[:] = [(one, one._version) for one in tensors(output)]
 
     def compare(module: nn.Module, args: Any, output: Any) -> None:
-        changed[0] = changed[0] or any(one._version != version for one, version in given)
+        nonlocal changed
+        changed = changed or any(one._version != version for one, version in given)
 
-    changed = [False]
-    handles = [model.register_forward_pre_hook(begin)]
-    if request.method.key in _ABLATING_LAYERS:
-        _work_out_of_place(model)
-        handles += [model.register_forward_hook(compare), *(layer.register_forward_hook(keep) for layer in layers)]
-    handles += [layer.register_forward_pre_hook(count) for layer in layers if layer is not model]
+    handles = [model.register_forward_hook(compare), *(layer.register_forward_hook(keep) for layer in request.layer)]
     try:
         yield
-    except MethodError as error:
-        if passes[0] and not all(calls.values()):
-            raise LayerError(
-                "The model does not call the layer in this forward pass, so there is nothing to explain. Choose a "
-                "layer that takes part."
-            ) from error
-        raise
     finally:
         for handle in handles:
             handle.remove()
-    if changed[0]:
+    if changed:
         raise LayerError(
             f"What follows the layer changes its output in place, and '{request.method.key}' would go on from the "
             "changed values. Write it out of place (h = h + x instead of h += x), or choose another layer."
-        )
-    if most[0] > 1:
-        raise LayerError(
-            f"The layer is called {most[0]} times in one pass of the model, so it has no one output. Choose a layer "
-            "that is called once."
         )
 
 

@@ -709,8 +709,8 @@ _PASSING = (
 _GUARDS = {
     Rule.RECTIFIER: Guard(
         check="cfi_captum.guard:check",
-        modules=dict.fromkeys(("relu6", "hardtanh"), "cfi_captum.modules:rectifier"),
-        knows="cfi_captum.modules:knows_rectifier",
+        modules=dict.fromkeys(("relu6", "hardtanh"), "cfi_torchgraph.rectifiers:rectifier"),
+        knows="cfi_torchgraph.rectifiers:knows_rectifier",
     ),
     Rule.DIFFERENCE: Guard(
         check="cfi_captum.guard:check",

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from cfi_core.contract import Axes, MethodRequest, MethodResult, Target
-from cfi_core.errors import ArgumentError, MethodError, TargetError
+from cfi_core.errors import ArgumentError, MethodError
 from cfi_core.silence import without_warnings
+from cfi_torchgraph.scores import choose, one_per_sample
 
 
 class Score(nn.Module):
@@ -25,16 +26,9 @@ class Score(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Of shape (samples, 1); GradientExplainer draws in single precision, whatever the model computes in."""
         outputs = self.model(*(x.to(kind) for x, kind in zip(inputs, self.types, strict=True)))
-        outputs = outputs if self.target.output is None else outputs[self.target.output]
+        outputs = choose(outputs, self.target.output)
         if self.target.function is not None:
-            values = self.target.function(outputs)
-            if not isinstance(values, Tensor) or values.numel() != len(inputs[0]):
-                found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-                raise TargetError(
-                    f"The target function must return one value per sample ({len(inputs[0])} samples), but returned "
-                    f"{found}. Reduce all axes but the first."
-                )
-            return values.reshape(-1, 1)
+            return one_per_sample(self.target.function(outputs), len(inputs[0]))[:, None]
         return outputs[(slice(None), *(self.target.index or ()))].reshape(-1, 1)
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cfi_torchray.graph import walk
+from cfi_torchgraph.nodes import walk
 
 _BATCH_NORM = F.batch_norm
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import CFIError, InputError, MethodError, TargetError
+from cfi_torchgraph import scores
+from cfi_torchgraph.scores import one_per_sample, select
+
+_WITHOUT_TARGET = "Without a target, the model"
 
 
 class Explained(nn.Module):
@@ -131,12 +135,7 @@ def choose(outputs: Any, which: int | str | None) -> Any:
     Raises:
         TargetError: There is none of that name, or it is no tensor.
     """
-    found = outputs
-    if which is not None:
-        if isinstance(outputs, Mapping) or (isinstance(which, int) and isinstance(outputs, Sequence)):
-            found = outputs[which]  # type: ignore[index]
-        else:
-            found = getattr(outputs, str(which), None)
+    found = scores.choose(outputs, which)
     if not isinstance(found, Tensor):
         raise TargetError(
             f"The model returned {type(outputs).__name__}, of which {which!r} is no tensor. Name an output by its "
@@ -148,24 +147,10 @@ def choose(outputs: Any, which: int | str | None) -> Any:
 def column(outputs: Tensor, target: Target, samples: int) -> Tensor:
     """What is explained of each sample, as one column."""
     if target.function is not None:
-        return _one_per_sample(target.function(outputs), samples)
-    if not target.index:
-        return _one_per_sample(outputs, samples)
-    indices = torch.tensor(target.index if target.per_sample else (target.index,), device=outputs.device)
-    rows = torch.arange(len(outputs), device=outputs.device)
-    return outputs[(rows, *indices[rows % len(indices)].unbind(1))][:, None]
-
-
-def _one_per_sample(values: Any, samples: int) -> Tensor:
-    if samples == 1 and isinstance(values, Tensor) and values.dim() == 0:
-        values = values[None]
-    if not isinstance(values, Tensor) or values.dim() == 0 or values.numel() != len(values) or len(values) != samples:
-        found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise TargetError(
-            f"The target function must return one value per sample ({samples} samples), but returned {found}. "
-            "Reduce all axes but the first."
-        )
-    return values.reshape(-1, 1)
+        values = one_per_sample(target.function(outputs), samples)
+    else:
+        values = select(outputs, target) if target.index else one_per_sample(outputs, samples, _WITHOUT_TARGET)
+    return values[:, None]
 
 
 @contextmanager

@@ -14,9 +14,11 @@ from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import ArgumentError, LayerError, MethodError, TargetError
 from cfi_core.specs import resolve
 from cfi_core.turns import hold_alone
+from cfi_torchgraph.calls import one_call_of_each
+from cfi_torchgraph.nodes import tensors
 from cfi_torchray.excitation import orient
 from cfi_torchray.explained import Explained, check_inputs, class_indices, failures, with_own_parameters
-from cfi_torchray.graph import owners, tensors
+from cfi_torchray.graph import owners
 from cfi_torchray.library import common, deconvnet, excitation_backprop, guided_backprop, private_copy
 from cfi_torchray.maps import finish
 from cfi_torchray.plugin import CONTEXT, REDUCTION, WORKAROUNDS
@@ -70,7 +72,7 @@ def _run(request: MethodRequest, builder: Callable[[], Any] | None) -> MethodRes
         if rules is not None:
             check = Check(request.method.key, rules, stack.enter_context(owners(explained.model)))
             stack.enter_context(_stops_at(request.layer, check))
-        stack.enter_context(_one_call_of_each_layer(explained, request.layer))
+        stack.enter_context(one_call_of_each(explained, request.layer))
         x = _gradient(request, explained, reference, rules, check, mend)
     values, axes = finish(request, x, reference, _channel(request))
     if axes is Axes.INPUT and explained.channel not in (None, 1):
@@ -247,37 +249,6 @@ def _stops_at(layers: tuple[Any, ...], check: Check) -> Iterator[None]:
             check.stops.append(value.grad_fn)
 
     handles = [layer.register_forward_hook(note) for layer in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _one_call_of_each_layer(explained: Explained, layers: tuple[Any, ...]) -> Iterator[None]:
-    """Refuses a layer that one pass calls several times (TorchRay would keep the last call), or never."""
-    calls = 0
-
-    def begin(module: nn.Module, args: Any) -> None:
-        nonlocal calls
-        calls = 0
-
-    def count(module: nn.Module, args: Any, output: Any) -> None:
-        nonlocal calls
-        calls += 1
-        if calls > 1:
-            raise LayerError(
-                "The layer is called several times in one pass of the model, so it has no one output. Choose a layer "
-                "that is called once."
-            )
-
-    def end(module: nn.Module, args: Any, output: Any) -> None:
-        if layers and not calls:
-            raise LayerError("The model does not call the layer in this pass. Choose a layer that takes part.")
-
-    handles = [explained.register_forward_pre_hook(begin), explained.register_forward_hook(end)]
-    handles += [layer.register_forward_hook(count) for layer in layers]
     try:
         yield
     finally:

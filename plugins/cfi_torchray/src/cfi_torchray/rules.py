@@ -20,21 +20,11 @@ from torch.overrides import TorchFunctionMode
 
 from cfi_core.errors import MethodError
 from cfi_core.silence import without_warnings
+from cfi_torchgraph.nodes import base_name, sources, walk
+from cfi_torchgraph.operations import LAYOUT, MAX_POOL, NOT_RECTIFYING, head_of
+from cfi_torchgraph.watch import Watch
 from cfi_torchray.excitation import average, normalise, saturate, share
-from cfi_torchray.graph import (
-    LAYOUT,
-    LINEAR,
-    MAX_POOL,
-    NORMALIZATION,
-    PRODUCTS,
-    Owners,
-    base_name,
-    is_rule,
-    leading_to,
-    operation,
-    sources,
-    walk,
-)
+from cfi_torchray.graph import Owners, is_rule, leading_to
 from cfi_torchray.library import common, excitation_backprop
 from cfi_torchray.workarounds import positional
 
@@ -68,8 +58,7 @@ class Rules(TorchFunctionMode):
         context: TorchRay's, or the user's own.
         mend: Whether what the rules would overlook is handed to them; otherwise it is refused.
         repaired: Names of the operations that were handed to a rule.
-        compared: Names of the comparisons of values that depend on the input: what is multiplied by their results looks
-            like a linear map to autograd, whatever it is.
+        watch: What autograd's graph does not show of the others.
     """
 
     def __init__(self, builder: Callable[[], Any], *, mend: bool) -> None:
@@ -78,7 +67,7 @@ class Rules(TorchFunctionMode):
             self.context = builder()
         self.mend = mend
         self.repaired: set[str] = set()
-        self.compared: set[str] = set()
+        self.watch = Watch(values=not self.excitation)
         self._stack = ExitStack()
         self._exchanged: dict[Function, Function] = {}
 
@@ -119,17 +108,21 @@ class Rules(TorchFunctionMode):
         kwargs = kwargs or {}
         # A function of torch's looks itself up by its name, where a rule stands now.
         func = self._exchanged.get(func, func)
-        # What depends on no input needs no rule, nor do passes that record no gradients.
-        if not (args and isinstance(args[0], Tensor) and args[0].requires_grad and torch.is_grad_enabled()):
-            return func(*args, **kwargs)
-        if func in _COMPARISONS and args[0].dim():
-            self.compared.add(_name(func))
+        repaired = self._repair(func, args, kwargs)
+        if repaired is not None:
+            self.repaired.add(_name(func))
+            self.watch.see(_COPY, args, kwargs, repaired)
+            return repaired
+        result = func(*args, **kwargs)
+        self.watch.see(func, args, kwargs, result)
+        return result
+
+    def _repair(self, func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result by way of a rule; None where there is none."""
         repair = (_EXCITATION if self.excitation else _RECTIFIER).get(func) if self.mend else None
-        repaired = None if repair is None else repair(*args, **kwargs)
-        if repaired is None:
-            return func(*args, **kwargs)
-        self.repaired.add(_name(func))
-        return repaired
+        # What depends on no input needs no rule, nor do passes that record no gradients.
+        depends = args and isinstance(args[0], Tensor) and args[0].requires_grad and torch.is_grad_enabled()
+        return repair(*args, **kwargs) if repair is not None and depends else None
 
 
 def _name(func: Function) -> str:
@@ -145,12 +138,6 @@ def _in_place(rule: Function) -> Function:
 
     return changed
 
-
-_COMPARISONS = frozenset(
-    getattr(place, name)
-    for place in (torch, Tensor)
-    for name in ("gt", "ge", "lt", "le", "greater", "less", "greater_equal", "less_equal", "sign", "sgn", "heaviside")
-)
 
 # What stands for a rectifier: looked up when it is called, so that it is the rule that is in place then.
 
@@ -288,12 +275,6 @@ class Check:
         nodes = list(walk([outputs.grad_fn], self.stops))
         if any(stop is not None for stop in self.stops):
             nodes = leading_to(self.stops, nodes)
-        if self.rules.compared:
-            raise MethodError(
-                f"'{self.key}' of TorchRay has no rule for what a model decides by comparing values "
-                f"({', '.join(sorted(self.rules.compared))}): a rectifier that is written so stays as it is. Use "
-                "torch.relu, or a method that needs gradients only."
-            )
         if self.rules.excitation:
             _check_excitation(self, nodes)
         elif torch.relu is not _RELU:
@@ -313,21 +294,30 @@ class Check:
         )
 
 
-_NO_RECTIFIERS = LINEAR | PRODUCTS | MAX_POOL | NORMALIZATION | {"ClampMax"}
-
-
 def _check_rectifiers(check: Check, nodes: list[Node]) -> None:
-    context, head = check.rules.context, _head(nodes)
+    context, head = check.rules.context, head_of(nodes)
     known = context.relu_func.__name__ if isinstance(context, common.ReLUContext) else None
     ruled = {node for node in nodes if is_rule(node) and known in (None, base_name(node))}
     for node in nodes:
-        if not (base_name(node) in _NO_RECTIFIERS or node in head or node in ruled):
+        smooth = base_name(node) in NOT_RECTIFYING or _is_upper_bound(node, ruled)
+        if not ((smooth and node not in check.rules.watch.veiled) or node in head or node in ruled):
             check.refuse(node, "changes the gradient of ReLUs only, which would stay as it is in")
+    for node in check.rules.watch.hidden_rectifiers(nodes, ruled):
+        check.refuse(
+            node,
+            "changes the gradient of ReLUs only, which would stay as it is where a model rectifies values by other "
+            "means, or multiplies them by a mask that it computes from the input (use torch.relu there):",
+        )
     if not ruled:
         raise MethodError(
             f"'{check.key}' changes the gradient of ReLUs, but none lies between what is explained and the output: the "
             "result would be the plain gradient. Use 'saliency', which says so, or an earlier layer."
         )
+
+
+def _is_upper_bound(node: Node, ruled: set[Node]) -> bool:
+    """Whether it ends what a rectifier gives at a highest value, as of ReLU6."""
+    return base_name(node) == "ClampMax" and ruled.issuperset(sources(node))
 
 
 _EXCITABLE = LAYOUT | MAX_POOL | {"Relu", "Add"}
@@ -336,9 +326,10 @@ _EXCITABLE = LAYOUT | MAX_POOL | {"Relu", "Add"}
 def _check_excitation(check: Check, nodes: list[Node]) -> None:
     for node in nodes:
         name = base_name(node)
-        if name == "Add" and sources(node) > 1:
+        if name == "Add" and len(sources(node)) > 1:
             check.refuse(node, "shares out the sum of a residual connection by its parts, and does not know the sum in")
-        if not (is_rule(node) and name.startswith("EBP")) and name not in _EXCITABLE:
+        known = (is_rule(node) and name.startswith("EBP")) or name in _EXCITABLE
+        if not known or node in check.rules.watch.veiled:
             check.refuse(node, "has no rule of excitation backprop for")
     for node in nodes:
         if is_rule(node):
@@ -369,14 +360,3 @@ def _check_excited(check: Check, node: Node, name: str) -> None:
             "divides by what the positive weights make of activations that are not negative, and some are negative "
             "(pass layer=, one behind the first rectifier, if it is the input that is negative) before",
         )
-
-
-def _head(nodes: list[Node]) -> set[Node]:
-    """A sigmoid or tanh that nothing but a change of layout follows: not an activation between layers."""
-    head: set[Node] = set()
-    node = nodes[0] if nodes else None
-    while node is not None and (base_name(node) in LAYOUT or operation(node) in ("sigmoid", "tanh")):
-        head.add(node)
-        before = [one for one, _ in node.next_functions if one is not None]
-        node = before[0] if len(before) == 1 else None
-    return head

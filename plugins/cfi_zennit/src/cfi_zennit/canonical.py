@@ -21,7 +21,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from zennit.types import Convolution, Linear
 
-from cfi_zennit.operations import BATCH_NORM, WEIGHTED, base_name
+from cfi_torchgraph.nodes import base_name
+from cfi_torchgraph.operations import BATCH_NORM, WEIGHTED
 from cfi_zennit.reductions import AsModules
 from cfi_zennit.trace import Call, Trace
 

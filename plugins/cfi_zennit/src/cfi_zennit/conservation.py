@@ -21,10 +21,10 @@ from torch.autograd.graph import Node
 from zennit.core import BasicHook, Hook, ParamMod
 from zennit.rules import Pass
 
-from cfi_zennit.operations import LAYOUT, base_name, operation
+from cfi_torchgraph.nodes import base_name, operation, tensors
+from cfi_zennit.operations import MOVING
 from cfi_zennit.pooling import SmoothMaxPool
 from cfi_zennit.rules import Place
-from cfi_zennit.trace import tensors
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 _COARSE = 5e-2
@@ -191,7 +191,7 @@ class Ledger:
         self.start = relevance.detach().double().reshape(len(relevance), -1).sum(1).cpu().numpy()
         self.tolerance = _TOLERANCE.get(values.dtype, _COARSE)
         for node in self._outside(values):
-            if base_name(node) not in LAYOUT:
+            if base_name(node) not in MOVING:
                 self._watch_function(node)
 
     def _outside(self, values: Tensor) -> Iterator[Node]:

@@ -12,10 +12,12 @@ from zennit.composites import BetaSmooth, DeconvNet, GuidedBackprop
 from zennit.core import BasicHook, Composite, Hook
 from zennit.rules import Pass, ReLUBetaSmooth
 
+from cfi_torchgraph.nodes import base_name, sources, walk
+from cfi_torchgraph.operations import NOT_RECTIFYING, head_of
 from cfi_zennit.canonical import Changes, has_computed_weights
-from cfi_zennit.operations import CHOOSING, LAYOUT, RULED_AS_MODULES, SMOOTH_OR_LINEAR, base_name, operation
+from cfi_zennit.operations import CHOOSING, MOVING, RULED_AS_MODULES
 from cfi_zennit.rules import RECTIFIER_RULES, Placed, parts_of, rules_of
-from cfi_zennit.trace import Call, Trace, walk
+from cfi_zennit.trace import Call, Trace
 
 _RECTIFYING = (BetaSmooth, DeconvNet, GuidedBackprop)
 _OF_ONE_INPUT = (BasicHook.backward, Pass.backward)
@@ -111,7 +113,8 @@ def list_places(gaps: Sequence[Gap]) -> str:
 def _find_gaps(seen: Trace, ruled: list[Call], made: frozenset[Node]) -> Iterator[Gap]:
     for node in seen.nodes:
         name = base_name(node)
-        if name in LAYOUT or name in CHOOSING or node in made or any(call.holds(node) for call in ruled):
+        moves = name in MOVING and node not in seen.watch.veiled
+        if moves or name in CHOOSING or node in made or any(call.holds(node) for call in ruled):
             continue
         if name in ("Add", "Sub") and not _joins(node):
             continue  # a constant is added: all relevance goes on
@@ -122,7 +125,7 @@ def _find_gaps(seen: Trace, ruled: list[Call], made: frozenset[Node]) -> Iterato
 
 def _joins(node: Node) -> bool:
     """Whether an operation joins several values that depend on the inputs."""
-    return sum(before is not None for before, _ in node.next_functions) > 1
+    return len(sources(node)) > 1
 
 
 def _find_confusions(seen: Trace, rules: Mapping[str, Hook], changes: Changes) -> Iterator[Gap]:
@@ -158,23 +161,16 @@ def _is_fit_for_several(rule: Hook, calls: list[Call]) -> bool:
 
 
 def _unchanged_rectifiers(seen: Trace, ruled: list[Call], made: frozenset[Node]) -> Iterator[Gap]:
-    head = _head(seen)
+    head = head_of(seen.nodes)
+    within = {node for node in seen.nodes if any(call.holds(node) for call in ruled)}
+    hidden = set(seen.watch.hidden_rectifiers(seen.nodes, within))
     for node in seen.nodes:
-        if base_name(node) in SMOOTH_OR_LINEAR or node in head or any(call.holds(node) for call in ruled):
+        smooth = base_name(node) in NOT_RECTIFYING and node not in seen.watch.veiled and node not in hidden
+        if smooth or node in head or node in within:
             continue
         kind = Kind.FUNCTION if seen.is_function(node) else Kind.UNKNOWN
-        yield Gap(seen.where(node), "its gradient would stay as it is", kind)
-
-
-def _head(seen: Trace) -> set[Node]:
-    """A sigmoid or tanh that nothing but a change of layout follows: no activation between layers."""
-    head: set[Node] = set()
-    node = seen.nodes[0] if seen.nodes else None
-    while node is not None and (base_name(node) in LAYOUT or operation(node) in ("sigmoid", "tanh")):
-        head.add(node)
-        before = [one for one, _ in node.next_functions if one is not None]
-        node = before[0] if len(before) == 1 else None
-    return head
+        what = "it rectifies values, or multiplies them by a mask that is computed from the inputs, and "
+        yield Gap(seen.where(node), f"{what if node in hidden else ''}its gradient would stay as it is", kind)
 
 
 def rules_by_gradient(placed: Placed, seen: Trace) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,34 +10,12 @@ from zennit.layer import Sum
 
 from cfi_core.contract import GuardRequest, Miss
 from cfi_core.errors import MethodError
+from cfi_torchgraph.rectifiers import Rectifier
 from cfi_zennit.canonical import plan
 from cfi_zennit.coverage import Gap, Kind, explain, family_of, find_gaps, hard_gaps
 from cfi_zennit.prepare import apply_canonizers, is_function, refuse_function, trace_model
 from cfi_zennit.rules import Placed, composite_of, place
 from cfi_zennit.table import ALL_PARAMETERS, CANONIZE, COMPOSITE, METHODS, NAME_MAP
-
-
-class Rectifier(nn.ReLU):
-    """A rectifier that ends at a highest value, such as ReLU6: Zennit's rules of rectifiers are those of ReLU."""
-
-    def __init__(self, most: float) -> None:
-        super().__init__()
-        self.most = most
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Values up to the highest one."""
-        return torch.clamp(input, 0, self.most)
-
-
-def rectifier(**settings: Any) -> nn.Module:
-    """For ReLU6, and a hardtanh that begins at zero."""
-    low, high = settings.get("min_val", 0), settings.get("max_val", 6)
-    return Rectifier(high) if low == 0 < high else nn.Hardtanh(low, high)
-
-
-def knows_rectifier(module: nn.Module) -> bool:
-    """Whether rules of rectifiers attach to it."""
-    return isinstance(module, nn.ReLU)
 
 
 def knows_relevance(module: nn.Module) -> bool:

@@ -18,7 +18,7 @@ def cfi_toolsets() -> Iterable[ToolsetSpec]:
             framework="torch",
             requirements=("zennit>=0.5.1", "torch>=2.13"),
             homepage="https://zennit.readthedocs.io",
-            patches=(),  # what it draws comes from a generator of its own (`cfi_zennit.draws`)
+            patches=(),  # what it draws comes from a generator of its own (`cfi_torchgraph.draws`)
         )
     ]
 

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from cfi_core.errors import ArgumentError, CFIError, MethodError, RouteError, summary
+from cfi_torchgraph.nodes import is_real
 from cfi_zennit.canonical import Canonical, Changes, canonize, fix_weights
 from cfi_zennit.coverage import Family, Gap, family_of, find_computed_weights, find_gaps
 from cfi_zennit.rules import Place, Placed, composite_of, place
 from cfi_zennit.table import ALL_PARAMETERS, CANONIZE, NAME_MAP
-from cfi_zennit.trace import Trace, is_real, of_whole_numbers, trace
+from cfi_zennit.trace import Trace, of_whole_numbers, trace
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,18 +18,19 @@ from cfi_core.errors import (
     ArgumentError,
     CFIError,
     InputError,
-    LayerError,
     MethodError,
     ModelWarning,
     TargetError,
     summary,
     warn,
 )
+from cfi_torchgraph.calls import check_calls
+from cfi_torchgraph.draws import OwnGenerators
+from cfi_torchgraph.marks import without_marks
+from cfi_torchgraph.nodes import is_real, tensors
 from cfi_zennit.attributors import AtLayers, ScoreDrop
 from cfi_zennit.conservation import Ledger
 from cfi_zennit.coverage import Family, explain, hard_gaps, list_places, rules_by_gradient
-from cfi_zennit.draws import OwnGenerator
-from cfi_zennit.marks import without_marks
 from cfi_zennit.prepare import Ruled, is_function, prepare, refuse_function
 from cfi_zennit.scores import Column, Explained, Start, as_it_is, ones, rectifies
 from cfi_zennit.table import (
@@ -43,7 +44,7 @@ from cfi_zennit.table import (
     START,
     ZennitMethod,
 )
-from cfi_zennit.trace import Trace, is_real, tensors
+from cfi_zennit.trace import Trace
 
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 _COARSE = 5e-2
@@ -269,14 +270,7 @@ def _tell(method: ZennitMethod, ruled: Ruled, ledger: Ledger | None, canonized: 
 
 def _check_layers(layers: Sequence[nn.Module], seen: Trace) -> None:
     for layer in layers:
-        times = len(seen.calls_of.get(layer, ()))
-        if times == 0:
-            raise LayerError("The model does not call the layer in this forward pass. Choose one that takes part.")
-        if times > 1:
-            raise LayerError(
-                f"The layer is called {times} times in one pass of the model, so it has no one output. Choose a layer "
-                "that is called once."
-            )
+        check_calls(len(seen.calls_of.get(layer, ())))
 
 
 def _absorption(ledger: Ledger | None, layers: Sequence[nn.Module], seen: Trace) -> tuple[Any, ...] | None:
@@ -351,7 +345,7 @@ def _pack(explained: Explained) -> Tensor | None:
 
 
 def _call(method: ZennitMethod, attributor: Any, packed: Any, request: MethodRequest) -> Any:
-    draws = nullcontext() if request.seeded or method.attributor != "SmoothGrad" else OwnGenerator(request.seed)
+    draws = nullcontext() if request.seeded or method.attributor != "SmoothGrad" else OwnGenerators(request.seed)
     try:
         with draws:
             return attributor(packed)

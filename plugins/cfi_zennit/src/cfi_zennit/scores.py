@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cfi_core.contract import Target
-from cfi_core.errors import TargetError
-from cfi_zennit.trace import is_real, walk
+from cfi_torchgraph.nodes import is_real, walk
+from cfi_torchgraph.scores import choose, one_per_sample, select
 
 _BENDING = ("Relu", "Threshold", "Clamp", "LeakyRelu", "Elu", "Gelu", "Silu", "Hardtanh", "Maximum", "Minimum")
 """How autograd's nodes of rectifiers, and of their like, begin."""
@@ -54,53 +54,31 @@ class Explained(nn.Module):
             for place, value in zip(self.places, self.unpack(packed), strict=True):
                 inputs[place] = value.clone()  # the model may change its inputs in place
         output = self.model(*inputs)
-        return output if self.target is None else pick(self.target, output)
+        return output if self.target is None else pick(self.target, output, len(self.inputs[0]))
 
 
-def pick(target: Target, output: Any) -> Tensor:
+def pick(target: Target, output: Any, samples: int) -> Tensor:
     """What is explained of each sample, shape (samples,).
 
     Raises:
         TargetError: The output has no such part, or the function gives something else.
     """
-    if target.output is not None:
-        output = _choose(output, target.output)
+    output = choose(output, target.output)
     if target.function is not None:
-        return _one_per_sample(target.function(output))
-    if not target.index:
-        return _one_per_sample(output)
-    index = torch.tensor(target.indices(len(output)), device=output.device)
-    chosen: Tensor = output[(torch.arange(len(output), device=output.device), *index.unbind(1))]
-    return chosen
+        return one_per_sample(target.function(output), samples)
+    return select(output, target) if target.index else one_per_sample(output, samples, "Without a target, the model")
 
 
 def rectifies(model: nn.Module, target: Target, inputs: Sequence[Any]) -> bool:
     """Whether a target function bends what it is given, such as by a relu: no rule attaches there."""
     with torch.no_grad():
         output = model(*(value.clone() if isinstance(value, Tensor) else value for value in inputs))
-    output = output if target.output is None else _choose(output, target.output)
+    output = choose(output, target.output)
     if target.function is None or not isinstance(output, Tensor):
         return False
     value = target.function(output.detach().requires_grad_())
     node = value.grad_fn if isinstance(value, Tensor) else None
     return node is not None and any(one.name().startswith(_BENDING) for one in walk([node]))
-
-
-def _choose(output: Any, which: int | str) -> Any:
-    if isinstance(output, Mapping) or (isinstance(which, int) and isinstance(output, Sequence)):
-        return output[which]  # type: ignore[index]
-    if isinstance(which, str) and hasattr(output, which):
-        return getattr(output, which)
-    raise TargetError(f"The model returned {type(output).__name__}, which has no output {which!r}.")
-
-
-def _one_per_sample(values: Any) -> Tensor:
-    if not isinstance(values, Tensor) or values.dim() == 0 or values.numel() != len(values):
-        found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise TargetError(
-            f"One value for each sample is explained, but there is {found}. Reduce all axes but the first."
-        )
-    return values.reshape(-1)
 
 
 class Column(nn.Module):

@@ -197,8 +197,8 @@ _RECTIFYING = frozenset({"deconvnet", "guided_backprop", "beta_smooth"})
 _CHECK = "cfi_zennit.guard:check"
 _GUARD_OF_RECTIFIERS = Guard(
     check=_CHECK,
-    modules=dict.fromkeys(("relu6", "hardtanh"), "cfi_zennit.guard:rectifier"),
-    knows="cfi_zennit.guard:knows_rectifier",
+    modules=dict.fromkeys(("relu6", "hardtanh"), "cfi_torchgraph.rectifiers:rectifier"),
+    knows="cfi_torchgraph.rectifiers:knows_rectifier",
 )
 _GUARD_OF_RELEVANCE = Guard(check=_CHECK, knows="cfi_zennit.guard:knows_relevance")
 

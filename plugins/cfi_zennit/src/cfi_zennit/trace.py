@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from cfi_zennit.operations import WEIGHTED, base_name, operation
+from cfi_torchgraph.nodes import Edge, base_name, is_of_whole_numbers, is_real, operation, tensors, walk
+from cfi_torchgraph.operations import WEIGHTED
+from cfi_torchgraph.watch import Watch
 from cfi_zennit.reductions import ReductionWatch
 
-Edge = tuple[Node, int]
 _NOT_COUNTED = 2**63  # nodes that gather the gradients of leaves have the largest number of all
 
 
@@ -59,6 +60,7 @@ class Trace:
         reductions: Sums of two values that both depend on the inputs, and sums and means over axes, in their order.
         modules: A module for each of these.
         outputs: What the model returned.
+        watch: What the operations do not show.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -66,6 +68,7 @@ class Trace:
     reductions: tuple[Node, ...] = ()
     modules: tuple[nn.Module, ...] = ()
     outputs: Any = None
+    watch: Watch = field(default_factory=lambda: Watch(values=True))
 
     @cached_property
     def consumers(self) -> dict[Edge, set[Node]]:
@@ -158,6 +161,7 @@ def trace(model: nn.Module, inputs: Sequence[Any]) -> Trace:
                 module.register_forward_hook(leave, with_kwargs=True),
             ):
                 stack.callback(handle.remove)
+        stack.enter_context(found.watch)
         watch = stack.enter_context(ReductionWatch())
         # Copies, because the model may change its inputs in place.
         copies = tuple(value.clone() if is_real(value) else value for value in arguments)
@@ -167,42 +171,9 @@ def trace(model: nn.Module, inputs: Sequence[Any]) -> Trace:
     return found
 
 
-def walk(roots: Iterable[Node], stops: frozenset[Node] = frozenset()) -> Iterator[Node]:
-    """All operations from the roots towards the inputs; neither the stops nor what only they lead to."""
-    seen: set[Node] = set(stops)
-    waiting = list(roots)
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        yield node
-        waiting.extend(before for before, _ in node.next_functions if before is not None)
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors(item)
-
-
-def is_real(value: Any) -> bool:
-    """Whether it is a tensor that a gradient can be had of."""
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
 def of_whole_numbers(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Tensor | None:
     """What stands for the output of a module that makes real numbers of whole numbers alone; None for any other."""
-    given = list(tensors((args, kwargs)))
-    if not is_real(output) or output.requires_grad or not given or any(map(is_real, given)):
-        return None
-    return output.detach().requires_grad_().clone()
+    return output.detach().requires_grad_().clone() if is_of_whole_numbers(args, kwargs, output) else None
 
 
 def _edges(value: Any) -> tuple[Edge, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,12 +12,15 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 
 
 @contextmanager
-def without_marks(model: Callable[..., Any], layers: tuple[Any, ...]) -> Iterator[None]:
-    """Removes on leaving what captum put on the modules: hooks, and attributes such as `rule` and `activations`.
+def without_marks(*roots: Any) -> Iterator[None]:
+    """Removes on leaving what was put on modules inside: hooks, and attributes such as captum's `rule`.
 
-    Captum removes most of it by itself, but not all of it after a failure.
+    Libraries remove most of it by themselves, but not all of it after a failure.
+
+    Args:
+        roots: Models and layers; what is no module has no marks.
     """
-    modules = [module for root in (model, *layers) if isinstance(root, nn.Module) for module in root.modules()]
+    modules = [module for root in roots if isinstance(root, nn.Module) for module in root.modules()]
     before = [(module, set(vars(module)), {name: set(getattr(module, name)) for name in _HOOKS}) for module in modules]
     try:
         yield

@@ -1,0 +1,1 @@
+"""What a torch model computes, for the toolsets whose rules attach to it. No plugin: toolsets on torch import it."""
