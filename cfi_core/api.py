@@ -15,6 +15,7 @@ from cfi_core.carrying import carry
 from cfi_core.checking import check, check_layer, check_names
 from cfi_core.checking.inputs import read_inputs, run_original
 from cfi_core.checking.purity import Examination
+from cfi_core.columns import cells_of
 from cfi_core.confirming import confirm_run
 from cfi_core.detection import detect_framework, find_original, load_original
 from cfi_core.diagnosis import tell_what_is_missing
@@ -71,10 +72,12 @@ def attribute(
         inputs: Array or tensor of any known framework, sample axis first, in the axis order of the model; a
             tuple for a model with several inputs; or a mapping of the model's own input names (a dict, what a
             tokenizer gives), whose values then come home under these names. What is no array in it (flags, None) is
-            passed to the model as it is.
+            passed to the model as it is. A data frame (or, for an estimator, a dict of its columns) is explained column
+            by column, whatever its cells are: they are exchanged whole with those of `baselines`.
         explain: Names of the inputs in such a mapping to explain; the others are held: part of every pass, never
             changed or differentiated. Left out, floating point inputs are explained and whole numbers beside them
-            held; of whole numbers alone, masks, positions and token types are held.
+            held; of whole numbers alone, masks, positions and token types are held. Of a data frame: names of columns,
+            all of them if left out.
         feature_names: What the elements along the last axis of the inputs are called: a list of strings, one list per
             sample, the columns of a table, or a tokenizer, which turns tokens into their text; for several inputs a
             tuple of these, or a dict by their names. Left out, the columns of a data frame, or of the one that an
@@ -88,6 +91,8 @@ def attribute(
         neuron: Index of a unit of the layer's output (axes after the first, in the model's order), or a callable.
         baselines: Reference inputs: a number, or arrays with the axes of the inputs. For tokens also one number for
             each sample, the name of one (`"pad"`, `"mask"`, `"unk"`), or a `TokenBaseline`, which says what is kept.
+            For a table a row by names of columns (a dict, a Series), or a data frame of one, of one for each sample, or
+            of a background.
         init_args: Arguments of the toolset's constructor, in the toolset's words.
         exec_args: Arguments of the toolset's call, in the toolset's words.
         translator: Name of a translator, a list of names (a whole route), `"conversion"` or `"bridge"`.
@@ -286,7 +291,7 @@ def translate(
     with keep_process(current):
         original = load_original(current, model, inputs)
         use(current, original, routes, to)
-        given = read_inputs(current, original, inputs)
+        given = read_inputs(current, original, cells_of(original.table, inputs))
         with Examination(original, given) as examination:
             outputs = first_pass(current, lambda: run_original(original, given, twin=examination.twin))
             purity = examination.judge(outputs)
@@ -308,7 +313,7 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
     model, inputs = unpack_model(current, model, inputs)
     with keep_process(current):
         original = load_original(current, model, inputs)
-        given = None if inputs is None else read_inputs(current, original, inputs)
+        given = None if inputs is None else read_inputs(current, original, cells_of(original.table, inputs))
         use(current, original, (), original.framework)
         if given is None:
             return list(first_pass(current, lambda: original.adapter.layers(original.model)))

@@ -30,6 +30,7 @@ class ArrayModel:
         shapes: Of its inputs, sample axis first; None where nothing declares them.
         columns: Names of the columns of the table that it takes; None where it knows none.
         classes: Names of the classes that it scores; None where it knows none.
+        on_frames: The function that takes a data frame in the place of the array.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class ArrayModel:
         shapes: tuple[tuple[int | None, ...], ...] | None = None,
         columns: tuple[str, ...] | None = None,
         classes: tuple[str, ...] | None = None,
+        on_frames: Callable[[Any], Any] | None = None,
     ) -> None:
         self.function = function
         self.shapes = shapes
         self.columns = columns
         self.classes = classes
+        self.on_frames = on_frames
 
     def __call__(self, *inputs: np.ndarray) -> Any:
         """Runs the function on copies, and copies what it gives: it may write to the ones and reuse the others.
@@ -88,8 +91,8 @@ class ArrayAdapter(FrameworkAdapter):
             )
         features = getattr(owner, "n_features_in_", None)
         shapes = ((None, int(features)),) if isinstance(features, int | np.integer) else None
-        columns, classes = (_names(getattr(owner, name, None)) for name in ("feature_names_in_", "classes_"))
-        return ArrayModel(_on_frames(scores, owner), shapes, columns, classes)
+        columns, classes = _columns(owner), _names(getattr(owner, "classes_", None))
+        return ArrayModel(_on_frames(scores, owner), shapes, columns, classes, scores)
 
     def input_shapes(self, model: ArrayModel) -> tuple[tuple[int | None, ...], ...] | None:
         """The shape that an estimator was fitted on."""
@@ -102,6 +105,14 @@ class ArrayAdapter(FrameworkAdapter):
     def columns(self, model: ArrayModel) -> tuple[str, ...] | None:
         """Those of the data frame that an estimator was fitted on."""
         return model.columns
+
+    def takes_one_table(self, model: ArrayModel) -> bool:
+        """Whether it is an estimator."""
+        return model.shapes is not None or model.columns is not None
+
+    def on_frames(self, model: ArrayModel, columns: Sequence[Any]) -> Callable[[Any], Any] | None:
+        """The function, or the estimator's scores, which may pick columns by their names."""
+        return model.on_frames
 
     def input_names(self, model: ArrayModel) -> tuple[str, ...] | None:
         """Parameters of the function; an estimator takes one table."""
@@ -165,8 +176,14 @@ def _repeat(value: Any, samples: int) -> Any:
 
 def _names(labels: Any) -> tuple[str, ...] | None:
     """Labels that are all words."""
-    is_words = isinstance(labels, np.ndarray) and labels.ndim == 1 and all(isinstance(one, str) for one in labels)
+    is_words = isinstance(labels, list | np.ndarray) and all(isinstance(one, str) for one in labels)
     return tuple(map(str, labels)) if is_words else None
+
+
+def _columns(owner: Any) -> tuple[str, ...] | None:
+    """Of the data frame that an estimator was fitted on; CatBoost numbers those of an array."""
+    named = _names(getattr(owner, "feature_names_in_", None)) or _names(getattr(owner, "feature_names_", None))
+    return None if named is None or all(map(str.isdigit, named)) else named
 
 
 def _as_array(value: Any) -> np.ndarray:

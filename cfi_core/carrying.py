@@ -96,6 +96,7 @@ def _make_request(
             carrier.channel_axis(call.layer_shapes.get(name), prepared.layer_axes(name), name) for name in plan.layers
         ),
         head=plan.head,
+        codes=call.original.table is not None and call.original.table.coded,
     )
     return request, head
 

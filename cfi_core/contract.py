@@ -90,6 +90,8 @@ class MethodRequest:
         place: Where each sample has held inputs of its own, which are constants of the model: position of the one
             sample of this run, and how many the call has. What the user gave in the toolset's own words for all
             samples is as it was given.
+        codes: Whether the inputs are codes that stand for the cells of a table: to be exchanged with those of the
+            baselines, while their sizes and distances mean nothing.
     """
 
     method: MethodSpec
@@ -107,6 +109,7 @@ class MethodRequest:
     layer_channel_axes: tuple[int | None, ...] = ()
     head: Head = Head.OUTPUT
     place: tuple[int, int] | None = None
+    codes: bool = False
 
     @property
     def layer_channel_axis(self) -> int | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cfi_core.adapters import adapter_for, check_installed, find_type, framework_of_tensor, known_frameworks
+from cfi_core.columns import take_table
 from cfi_core.errors import UnknownFrameworkError, brief
 from cfi_core.naming import name_inputs
 from cfi_core.records import Arguments, Original
@@ -19,17 +20,33 @@ def find_original(registry: Registry, arguments: Arguments, methods: Sequence[Me
     roles = (Role.INPUTS, Role.ONE_OR_SEVERAL)
     own = (value for method in methods for role in roles for value in arguments.of_role(role, method))
     inputs = next(own, None) if arguments.inputs is None else arguments.inputs
-    return load_original(registry, arguments.model, inputs, arguments.explain)
+    baselines = arguments.baselines
+    if baselines is None:  # in the toolset's own words, then
+        own = (arguments.own.get(name) for name in ("baselines", *_names_of(Role.BASELINES, methods)))
+        baselines = next((value for value in own if value is not None), None)
+    return load_original(registry, arguments.model, inputs, arguments.explain, baselines)
 
 
-def load_original(registry: Registry, model: Any, inputs: Any = None, explain: Sequence[str] | None = None) -> Original:
+def _names_of(role: Role, methods: Sequence[MethodSpec]) -> list[str]:
+    return [name for method in methods for name, one in method.roles.items() if one is role]
+
+
+def load_original(
+    registry: Registry,
+    model: Any,
+    inputs: Any = None,
+    explain: Sequence[str] | None = None,
+    baselines: Any = None,
+) -> Original:
     """A model, loaded, with its framework (see `detect_framework`) and the framework's adapter.
 
-    Where inputs are given by name, it takes them so (see `cfi_core.naming.name_inputs`).
+    Where inputs are given by name or as a table, it takes them so (see `cfi_core.naming.name_inputs` and
+    `cfi_core.columns.take_table`).
     """
     framework = detect_framework(registry, model, inputs).name
     adapter = adapter_for(registry, framework)
-    return name_inputs(registry, Original(framework, adapter, adapter.load(model)), inputs, explain)
+    original = take_table(registry, Original(framework, adapter, adapter.load(model)), inputs, explain, baselines)
+    return original if original.table else name_inputs(registry, original, inputs, explain)
 
 
 def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> FrameworkSpec:

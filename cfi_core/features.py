@@ -128,7 +128,7 @@ def _token(tokenizer: Any, number: int) -> str:
 
 def _of_table(given: Any, original: Original, array: np.ndarray) -> Names | None:
     """The columns of a table that was given, or of the one that the model was fitted on, where they have names."""
-    columns = getattr(given, "columns", None)
+    columns = original.table.names if original.table else getattr(given, "columns", None)
     names = tuple(map(str, columns)) if columns is not None and not callable(columns) else ()
     if not names or names == tuple(map(str, range(len(names)))):
         names = original.adapter.columns(original.model) or ()

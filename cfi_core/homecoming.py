@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 from cfi_core.attribution import Attribution, Outlets
 from cfi_core.boundary import observe
+from cfi_core.columns import describe_table
 from cfi_core.completeness import measure_completeness
 from cfi_core.contract import Axes, MethodResult
 from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, summary, warn
@@ -54,7 +55,9 @@ def bring_home(
     completeness = measure_completeness(registry, call, prepared, carried, result, values)
     values = tuple(_without_kept(call, result.axes, i, value) for i, value in enumerate(values))
     inputs = call.inputs.arrays if call.inputs.given else ()
-    names = original.names.explained if original.names else ()
+    if original.table is not None:
+        inputs = (original.table.shown,)
+    names = original.names.explained if original.names and not original.table else ()
     is_named = result.axes in _OF_INPUTS and len(parts) == len(names)
     known = [names_along(call, result.axes, i, named) for i, named in enumerate(dims)]
 
@@ -206,6 +209,7 @@ def _provenance(
         "target_in_words": call.words,
         "inputs": f"the output of layer {call.original.embedding!r}" if call.original.embedding else "as given",
         "held": tell_held(call),
+        **describe_table(call.original.table, plan.arguments.baselines),
         "neuron": repr(arguments.neuron) if callable(arguments.neuron) else arguments.neuron,
         "defaults": arguments.defaults,
         "applied": dict(result.applied),

@@ -18,6 +18,7 @@ from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, flatt
 from cfi_core.framework.axes import Permutation, permutation_at
 from cfi_core.layer_map import LayerMap
 from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Role, Translator, TranslatorSpec
+from cfi_core.tables import Table
 from cfi_core.views import kind_of
 
 
@@ -100,6 +101,7 @@ class Original:
     adapter: FrameworkAdapter
     model: Any
     names: InputNames | None = None  # of the inputs, where they were given by name: `model` takes them so
+    table: Table | None = None  # what the inputs stand for: `model` takes its cells
     embedding: str = ""  # the layer whose output `model` takes in the place of tokens
     function: Any = None  # the target function whose values `model` gives in the place of outputs
     function_of: str = ""  # what that is a function of, in words
@@ -227,6 +229,7 @@ class Inputs:
     given: bool = True  # by the user, not made up where the method needs none
     held: tuple[Any, ...] = ()  # what every pass takes behind them: tensors too, or what else a native model takes
     held_arrays: tuple[np.ndarray, ...] = ()  # the same in numpy, without what is no tensor
+    other: np.ndarray | None = None  # of the one input, a sample besides, where none can be made up of those given
 
     @property
     def passed(self) -> tuple[Any, ...]:

@@ -19,7 +19,6 @@ from cfi_core.checking.embedding import embed, layer_of_embedding, means_embeddi
 from cfi_core.checking.ends import end_at_target
 from cfi_core.checking.inputs import (
     check_baselines,
-    check_columns,
     check_like_inputs,
     check_straight,
     check_window,
@@ -30,6 +29,7 @@ from cfi_core.checking.inputs import (
 )
 from cfi_core.checking.purity import Examination
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
+from cfi_core.columns import check_columns, other_cells, turn_table
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, brief, summary, warn
 from cfi_core.features import name_features
 from cfi_core.naming import turn_named
@@ -60,6 +60,7 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
         Outlets(registry.plotters, registry.writers).writer_for(path)
         _check_place(path)
     method = choice.method
+    arguments = turn_table(arguments, method, original.table)
     arguments = turn_named(arguments, method, original.names)
     arguments = _with_sample_axes(registry, arguments, original, method)
     arguments, embeddings = _take_embeddings(arguments, original, method)
@@ -128,7 +129,10 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         held = tuple(part for value in behind for part in (value if type(value) is tuple else (value,)))
         check_columns(original, arguments.inputs, "inputs")
         check_columns(original, arguments.baselines, "baselines")
-        inputs = read_inputs(registry, original, arguments.inputs, held)
+        inputs = replace(
+            read_inputs(registry, original, arguments.inputs, held),
+            other=other_cells(original.table, arguments.baselines),
+        )
         features = name_features(original, arguments.inputs, arguments.feature_names, inputs.arrays)
         plan, kept = place_baselines(registry, plan, original, inputs)
         arguments = plan.arguments

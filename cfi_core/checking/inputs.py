@@ -70,22 +70,6 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
     return Inputs(tuple(tensors[:count]), tuple(arrays[:count]), held=held, held_arrays=tuple(arrays[count:]))
 
 
-def check_columns(original: Original, value: Any, name: str) -> None:
-    """Refuses a data frame whose columns are not those that the model was fitted on, in their order.
-
-    Raises:
-        InputError: Read as an array, each column would be taken for another.
-    """
-    known, given = original.adapter.columns(original.model), getattr(value, "columns", None)
-    if known is None or given is None or tuple(map(str, given)) == known:
-        return
-    advice = f"pass {name}[{list(known)}]" if set(known) <= set(map(str, given)) else "pass a table of these"
-    raise InputError(
-        f"{name} has the columns {', '.join(map(str, given))}, and the model was fitted on {', '.join(known)}, in this "
-        f"order: {advice}."
-    )
-
-
 def _name_of(original: Original, position: int, count: int) -> str:
     """What messages call the input of that position, of so many."""
     if original.names is not None:

@@ -212,7 +212,10 @@ class _Passes:
         count, held, adapter = self._inputs.samples, self._inputs.held, self._adapter
         if model is self._model and rows == tuple(range(count)):
             return list(self._inputs.passed)
+        made_up = self._inputs.other
         batches = [_take(one, rows, self._other) if one.shape[:1] == (count,) else one for one in self._arrays]
+        if made_up is not None:
+            batches[0] = np.stack([self._arrays[0][row] if row >= 0 else made_up for row in rows])
         tensors = iter([adapter.tensor(batch, model) for batch in batches])
         explained = [next(tensors) for _ in self._inputs.tensors]
         is_read = [adapter.is_tensor(value) and not adapter.unreadable(value) for value in held]
@@ -256,7 +259,10 @@ class _Passes:
     def _describe(self, rows: Rows) -> str:
         if len(rows) == len(set(rows)):
             return "the same twice; whether samples influence each other was not tried, for want of another batch"
-        if not any((_make_sample(array, self._other, BEYOND) != array[0]).any() for array in self._inputs.arrays):
+        other = self._inputs.other
+        made_up = [_make_sample(array, self._other, BEYOND) for array in self._inputs.arrays]
+        others = made_up if other is None else [other, *made_up[1:]]
+        if not any((one != array[0]).any() for one, array in zip(others, self._inputs.arrays, strict=True)):
             return f"{ALONE}, as far as samples that are all alike tell"
         return ALONE
 

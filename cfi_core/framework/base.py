@@ -156,6 +156,14 @@ class FrameworkAdapter(ABC):
         """Names of the columns of the table that the model takes, in its order; None if it knows none."""
         return None
 
+    def takes_one_table(self, model: Any) -> bool:
+        """Whether the model takes a table, whose columns a mapping of names may give too."""
+        return False
+
+    def on_frames(self, model: Any, columns: Sequence[Any]) -> Callable[[Any], Any] | None:
+        """What the model gives for a data frame with these columns, as arrays; None if it takes none."""
+        return None
+
     def special_tokens(self, model: Any) -> Mapping[str, int]:
         """Numbers of the special tokens that the model knows, by the names "pad", "mask", "cls" and their like.
 

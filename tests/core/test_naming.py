@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 
 import cfi_core as cfi
 from cfi_core.adapters import adapter_for
-from cfi_core.checking.inputs import check_columns
 from cfi_core.checking.targets import resolve_target
+from cfi_core.columns import check_columns
 from cfi_core.contract import Target
 from cfi_core.framework import Parameters, flatten
 from cfi_core.naming import in_order, name_inputs, turn_named

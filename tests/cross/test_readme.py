@@ -28,3 +28,11 @@ def test_example(example, tmp_path, monkeypatch, capsys):
 def test_no_page_has_an_empty_place():
     pages = [README, *(README.parent / "docs").glob("*.md")]
     assert not [page.name for page in pages if re.search(r"\b[A-Z]+_(TABLE|COUNT)\b", page.read_text())]
+
+
+def test_the_page_of_tables(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", (README.parent / "docs" / "tables.md").read_text(), re.S)
+    exec(compile(example, "tables.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == re.findall(r"print\(.*?\)  # (.*)", example)

@@ -15,6 +15,7 @@ import torch
 from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
+from cfi_captum.cells import with_similarity
 from cfi_captum.checks import check_arguments, check_modules, check_tunnel
 from cfi_captum.draws import DRAWING, captum_class, make_explainer, own_generators
 from cfi_captum.forward import make_forward
@@ -65,6 +66,7 @@ def run(request: MethodRequest) -> MethodResult:
     """
     method = _method(request)
     init_args, call, tunnel = _arguments(method, request)
+    init_args = with_similarity(request, method.key, init_args)
     workarounds = bool(init_args.pop(WORKAROUNDS)) if WORKAROUNDS in method.own_init_args else None
     upsample = call.pop("upsample") if method.key == GRAD_CAM else None
     check_arguments(method, request, call)

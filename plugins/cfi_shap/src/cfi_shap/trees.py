@@ -18,7 +18,7 @@ class TreeModel(ArrayModel):
     """Trees by the scores that they give, or by the log odds that they add up to (`margins`)."""
 
     def __init__(self, scores: ArrayModel, trees: Any, *, margins: bool = False) -> None:
-        super().__init__(scores.function, scores.shapes)
+        super().__init__(scores.function, scores.shapes, scores.columns, scores.classes, scores.on_frames)
         self.trees, self.margins = trees, margins
 
 
@@ -33,16 +33,24 @@ class TreeAdapter(ArrayAdapter):
 
     def without_softmax(self, model: TreeModel, inputs: Sequence[Any]) -> TreeModel | None:
         """Log odds, of boosted classifiers."""
+        if not isinstance(model, TreeModel):  # on the cells of a table
+            return None
         function = _margins(model.trees)
         if function is None:
             return None
-        scores = ArrayModel(lambda rows: _by_class(np.asarray(function(rows)), 1), model.shapes)
-        return TreeModel(scores, model.trees, margins=True)
+        margins = ArrayModel(lambda rows: _by_class(np.asarray(function(rows)), 1), model.shapes)
+        margins.columns, margins.classes = model.columns, model.classes
+        return TreeModel(margins, model.trees, margins=True)
 
 
 def tree_shap(request: MethodRequest) -> MethodResult:
     """TreeExplainer, with the baselines as background."""
     model, x, target = request.model, request.inputs[0], request.target
+    if not isinstance(model, TreeModel):
+        raise MethodError(
+            "'tree_shap' compares numbers with a background of numbers, which categories, missing values and columns "
+            "that are held are not. Use 'kernel_shap' or 'shapley_value_sampling', which exchange whole cells."
+        )
     if _margins(model.trees) and not model.margins:
         raise MethodError(
             "Boosted trees add up to log odds: pass head='logit' to explain these. What TreeExplainer gives for "
