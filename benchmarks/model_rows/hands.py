@@ -127,3 +127,46 @@ def integrate(gradient: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray, 
         for node, weight in zip(nodes, weights, strict=True)
     )
     return total * (inputs - start)
+
+
+def keras_layer(score: Callable[[], Any], layer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """What a Keras layer gives where it is called first, and the derivative of the score with respect to it."""
+    import tensorflow as tf
+
+    kept: list[Any] = []
+    call = layer.call
+
+    def keep(*given: Any, **named: Any) -> Any:
+        kept.append(call(*given, **named))
+        return kept[-1]
+
+    layer.call = keep
+    try:
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(score())
+    finally:
+        layer.call = call
+    return kept[0].numpy(), tape.gradient(total, kept[0]).numpy()
+
+
+def keras_from(layer: Any, score: Callable[[], Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """Of vectors in place of what a Keras layer gives where it is called first: the derivative of the score there."""
+    import tensorflow as tf
+
+    def gradient(vectors: np.ndarray) -> np.ndarray:
+        tensor, calls, call = tf.convert_to_tensor(vectors), [], layer.call
+
+        def replace(*given: Any, **named: Any) -> Any:
+            calls.append(1)
+            return tensor if len(calls) == 1 else call(*given, **named)
+
+        layer.call = replace
+        try:
+            with tf.GradientTape() as tape:
+                tape.watch(tensor)
+                total = tf.reduce_sum(score())
+        finally:
+            layer.call = call
+        return tape.gradient(total, tensor).numpy()
+
+    return gradient
