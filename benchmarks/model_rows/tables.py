@@ -13,6 +13,7 @@ from model_rows.hands import Predict, ablation, shapley, torch_gradient
 
 import cfi_core as cfi
 
+BACKGROUND = np.random.default_rng(9).normal(size=(5, 5)).astype(np.float32)
 SMOOTH = "trees are steps: their derivative is zero wherever it exists"
 OUTPUTS = "it hands out its outputs alone"
 
@@ -44,12 +45,13 @@ def no_gradient(model: Any, rows: np.ndarray, target: Any = 1, law: str = SMOOTH
     return refusal(lambda: cfi.attribute(model, "saliency", "captum", inputs=rows, target=target), cfi.RouteError, law)
 
 
-def tree_values(booster: Any, rows: np.ndarray, target: int | None) -> np.ndarray:
-    """By SHAP's own explainer of trees."""
-    from shap import TreeExplainer
-
-    values = TreeExplainer(booster, feature_perturbation="tree_path_dependent").shap_values(rows)
-    return values if target is None else values[..., target]
+def tree_call(model: Any, rows: np.ndarray, predict: Predict, head: str | None = "logit") -> Call:
+    """SHAP's explainer of trees: what they add up to, against the mean over a background."""
+    some = BACKGROUND
+    return answer(
+        lambda: cfi.attribute(model, "tree_shap", inputs=rows, target=1, baselines=some, head=head),
+        lambda: np.mean([shapley(predict, rows, one[None]) for one in some], 0),
+    )
 
 
 @row("XGBoost: XGBClassifier", "xgboost")
@@ -61,10 +63,7 @@ def xgb_classifier() -> Iterable[Call]:
     some = rows[:3]
     return [
         *outputs_calls(model, some, lambda x: model.predict_proba(x)[:, 1]),
-        answer(
-            lambda: cfi.attribute(model, "tree_shap", inputs=some, target=1),
-            lambda: tree_values(model, some, 1),
-        ),
+        tree_call(model, some, lambda x: model.predict(x, output_margin=True)[:, 1]),
         no_gradient(model, some),
     ]
 
@@ -79,10 +78,7 @@ def xgb_booster() -> Iterable[Call]:
     some = rows[:3]
     return [
         *outputs_calls(model, some, lambda x: model.inplace_predict(x)[:, 1]),
-        answer(
-            lambda: cfi.attribute(model, "tree_shap", inputs=some, target=1),
-            lambda: tree_values(model, some, 1),
-        ),
+        tree_call(model, some, lambda x: model.inplace_predict(x, predict_type="margin")[:, 1]),
         no_gradient(model, some),
     ]
 
@@ -96,10 +92,7 @@ def lgbm_classifier() -> Iterable[Call]:
     some = rows[:3]
     return [
         *outputs_calls(model, some, lambda x: model.predict_proba(x)[:, 1]),
-        answer(
-            lambda: cfi.attribute(model, "tree_shap", inputs=some, target=1),
-            lambda: tree_values(model, some, 1),
-        ),
+        tree_call(model, some, lambda x: model.predict(x, raw_score=True)[:, 1]),
         no_gradient(model, some),
     ]
 
@@ -114,10 +107,7 @@ def lgbm_booster() -> Iterable[Call]:
     some = rows[:3]
     return [
         *outputs_calls(model, some, lambda x: model.predict(x)[:, 1]),
-        answer(
-            lambda: cfi.attribute(model, "tree_shap", inputs=some, target=1),
-            lambda: tree_values(model, some, 1),
-        ),
+        tree_call(model, some, lambda x: model.predict(x, raw_score=True)[:, 1]),
         no_gradient(model, some),
     ]
 
@@ -280,10 +270,7 @@ def forest() -> Iterable[Call]:
     some = rows[:3]
     return [
         *outputs_calls(model, some, lambda x: model.predict_proba(x)[:, 1]),
-        answer(
-            lambda: cfi.attribute(model, "tree_shap", inputs=some, target=1),
-            lambda: tree_values(model, some, 1),
-        ),
+        tree_call(model, some, lambda x: model.predict_proba(x)[:, 1], head=None),
     ]
 
 

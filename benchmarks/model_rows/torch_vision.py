@@ -327,7 +327,7 @@ def efficientnet_lite() -> Iterable[Call]:
         ),
         answer(
             lambda: cfi.attribute(
-                model, "occlusion", "tf-explain", inputs=images, target=285, exec_args={"patch_size": [112, 112]}
+                model, "occlusion", "tf-explain", inputs=images, target=285, exec_args={"patch_size": 112}
             ),
             lambda: group_ablation(torch_output(lambda x: model(x)[:, 285]), images, quadrants(images))[:, 0],
         ),

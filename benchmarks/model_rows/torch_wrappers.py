@@ -259,10 +259,8 @@ def quantised_calls(model: Any) -> list[Call]:
             lambda: group_ablation(predict, image, QUADRANTS),
         ),
         answer(
-            lambda: cfi.attribute(
-                model, "occlusion", "tf-explain", inputs=image, target=1, exec_args={"patch_size": [6, 8]}
-            ),
-            lambda: patches(predict, image),
+            lambda: cfi.attribute(model, "occlusion", "tf-explain", inputs=image, target=1, exec_args={"patch_size": 6}),
+            lambda: group_ablation(predict, image, squares(image, 6))[:, 0],
         ),
         refusal(
             lambda: cfi.attribute(model, "saliency", "captum", inputs=image, target=1),
@@ -277,10 +275,10 @@ def quantised_calls(model: Any) -> list[Call]:
     ]
 
 
-def patches(predict: Any, image: np.ndarray) -> np.ndarray:
-    """The score with each quadrant set to zero, as tf-explain's occlusion writes it to the quadrants."""
-    drops = group_ablation(predict, image, QUADRANTS)[:, 0]
-    return drops
+def squares(image: np.ndarray, size: int) -> np.ndarray:
+    """A feature mask of squares, the last ones cut off at the edges."""
+    rows, columns = np.arange(image.shape[2]) // size, np.arange(image.shape[3]) // size
+    return np.broadcast_to(rows[:, None] * 100 + columns, image[:1].shape)
 
 
 @row("torch.ao: dynamically quantised", quick=True)
