@@ -259,7 +259,15 @@ def quantised_calls(model: Any) -> list[Call]:
             lambda: group_ablation(predict, image, QUADRANTS),
         ),
         answer(
-            lambda: cfi.attribute(model, "occlusion", "tf-explain", inputs=image, target=1, exec_args={"patch_size": 6}),
+            lambda: cfi.attribute(
+                model,
+                "occlusion",
+                "tf-explain",
+                inputs=image,
+                target=1,
+                init_args={"batch_size": 1},
+                exec_args={"patch_size": 6},
+            ),
             lambda: group_ablation(predict, image, squares(image, 6))[:, 0],
         ),
         refusal(
