@@ -306,7 +306,8 @@ def _make_sample(array: np.ndarray, other: int | None, how: int) -> np.ndarray:
         return last if other is not None or array.dtype == bool else first - first // 2
     is_whole = (first == np.round(first)) & (last == np.round(last)) | (how == BETWEEN)
     drawn = np.random.default_rng(0).uniform(size=first.shape)
-    share = np.where(is_whole, 0.1 + 0.8 * drawn, 2 * drawn - 0.5)
+    # Far beyond them: where a batch sets the range of what is rounded, a sample within the first one's changes nothing.
+    share = np.where(is_whole, 0.1 + 0.8 * drawn, 6 * drawn - 2.5)
     with np.errstate(all="ignore"):
         mixed = np.asarray(first * (1 - share) + last * share).astype(array.dtype)
     return np.where(np.isfinite(mixed), mixed, first) if first.any() or last.any() else share.astype(array.dtype)

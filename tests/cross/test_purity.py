@@ -115,6 +115,26 @@ def test_a_torch_model_that_mixes_its_samples(kind):
     assert result.provenance["function"].startswith(MIXED)
 
 
+class Rounded(nn.Module):
+    """In the middle, rounded to 127 steps of the largest value of all samples, as dynamic quantisation does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(60, 40), nn.Linear(40, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).relu()
+        return self.last(torch.round(x / x.max() * 127) * (x.max() / 127))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_range_that_is_taken_from_the_batch(seed):
+    """A sample within the range of the first one would change nothing, so the other one lies far beyond."""
+    rows = np.random.default_rng(seed).normal(size=(1, 60)).astype(np.float32)
+    told(MIXED, Rounded().eval(), rows, method="feature_ablation")
+
+
 def test_a_normalisation_that_stays_in_training_mode():
     class Stubborn(nn.BatchNorm1d):
         def train(self, mode: bool = True) -> Stubborn:
