@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import FrameworkSpec
+from cfi_core.specs import FrameworkSpec, PreparationSpec
 
 
 @hookimpl
@@ -27,5 +27,17 @@ def cfi_frameworks() -> Iterable[FrameworkSpec]:
             module="tensorflow",
             aliases=("keras", "tf"),
             takes_functions=True,
+        )
+    ]
+
+
+@hookimpl
+def cfi_preparations() -> Iterable[PreparationSpec]:
+    """Tasks of KerasHub, which are given texts."""
+    return [
+        PreparationSpec(
+            name="keras-hub",
+            model_types=(("keras_hub.models", "Task"),),
+            implementation="cfi_tensorflow.preparation:unpack_task",
         )
     ]
