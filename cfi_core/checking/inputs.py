@@ -146,7 +146,10 @@ def run_as_it_is(original: Original, inputs: Inputs, *, native: bool = False, tw
         hint = _integers("inputs", integers[0]) if integers else _repair(adapter, model, inputs)
         if integers and integers[0].ndim == 2 and isinstance(error, IndexError):
             low, high = integers[0].min(), integers[0].max()
-            hint = f"inputs hold whole numbers from {low} to {high}: if they are tokens, one is not in the vocabulary."
+            hint = (
+                f"inputs hold whole numbers from {low} to {high}: if they are tokens, one is not in the vocabulary, or "
+                f"there are more of them ({integers[0].shape[1]}) than the model has places for."
+            )
         said = f"{type(error).__name__}: {_reason_in(str(error))}"
         raise InputError(f"The model fails on inputs of shape {shapes}: {said}. {hint}") from error
     if native and (changed := _changed(adapter, inputs)):
