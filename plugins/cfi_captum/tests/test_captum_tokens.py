@@ -129,7 +129,7 @@ def test_without_an_embedding_there_is_a_way_out():
         def forward(self, numbers: torch.Tensor) -> torch.Tensor:
             return numbers.float()
 
-    with pytest.raises(cfi.InputError, match=r"have no gradient; an embedding .* was not found.*feature_ablation"):
+    with pytest.raises(cfi.InputError, match=r"have no gradient, and an embedding .* was not found.*feature_ablation"):
         cfi.attribute(Counts().eval(), "saliency", "captum", inputs=TOKENS, target=1)
     found = cfi.attribute(Counts().eval(), "feature_ablation", "captum", inputs=TOKENS, target=1)
     np.testing.assert_array_equal(found.values[:, 1], TOKENS[:, 1])
