@@ -74,7 +74,8 @@ def place_baselines(
                     f"{position} holds {tokens.dtype} of shape {tokens.shape}. Pass a number or an array."
                 )
             array, keep = words.place(maker, tokens)
-            placed.append(_for_all(array, plan) if "baselines" in plan.method.required else array)
+            is_distribution = "baselines" in plan.method.required
+            placed.append(_for_all(array, plan) if is_distribution else int(array[0, 0]) if keep is None else array)
             kept.append(keep)
         else:
             placed.append(_spread(registry, maker, tokens) if of_tokens and maker is not None else maker)
