@@ -42,6 +42,7 @@ def test_padding_without_values_is_written_once():
     assert written(tokens, [1, 0, 0, 0, 0, 0]) == "good [PAD] ×5"
     assert written(tokens, [1, 0, 0, 0, 0, 2]) == "good [PAD] ×4 [PAD]"
     assert written(["a", "a", "a", "a"], [0, 0, 0, 0]) == "a a a a"
+    assert written(["a", "", ""], [1, 0, 0]) == "a" and written(["a", ""], [1, 1]).startswith("a ")
 
 
 def test_a_letter_in_two_tokens_of_bytes_is_marked():

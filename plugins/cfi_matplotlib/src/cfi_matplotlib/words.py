@@ -30,12 +30,18 @@ class Piece:
 
 
 def read_tokens(tokens: Sequence[str], weights: Sequence[float]) -> list[Piece]:
-    """The tokens as pieces of text; many equal special ones without weight in a row become one (`[PAD] ×12`)."""
+    """The tokens as pieces of text; many equal special ones without weight in a row become one (`[PAD] ×12`).
+
+    What has neither text nor weight is left out.
+    """
     marks = _marks(tokens)
     pieces: list[Piece] = []
     place = 0
     while place < len(tokens):
         token, special = tokens[place], _is_special(tokens[place])
+        if not token and not weights[place]:
+            place += 1
+            continue
         end = place + 1
         while special and end < len(tokens) and tokens[end] == token and not weights[end] and not weights[place]:
             end += 1
