@@ -109,7 +109,7 @@ def _label(
     call: Call, prepared: Prepared, layers: tuple[str, ...], axes: Axes, position: int, value: Any
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Values in the user's axes, and the names of these."""
-    values, original = np.asarray(_as_numpy(prepared, value)), call.original
+    values = np.asarray(_as_numpy(prepared, value))
     if axes is Axes.FEATURE:
         return values, ("sample", "feature")
     layer = layers[min(position, len(layers) - 1)] if axes in _OF_LAYERS and layers else None
