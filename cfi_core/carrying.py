@@ -14,7 +14,7 @@ import numpy as np
 
 from cfi_core.adapters import as_array, as_arrays, framework_of_tensor, is_array, is_number
 from cfi_core.contract import MethodRequest, Target
-from cfi_core.errors import ArgumentError, LayerError, ModelWarning, warn
+from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, warn
 from cfi_core.framework.axes import Permutation, inverse, permute
 from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.functions import bridge_function
@@ -24,6 +24,9 @@ from cfi_core.records import Call, Carried, ModelAtHead, Portion, Prepared
 from cfi_core.registry import Registry
 from cfi_core.specs import Role
 from cfi_core.targets import NamedTarget
+
+_EXACT = 2**24
+"""Up to here single precision holds all whole numbers."""
 
 
 def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
@@ -40,7 +43,7 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     if head.warning:
         warn(head.warning, ModelWarning)
     portions = partial(_make_portions, registry, call, prepared) if is_bound(call) and request.inputs else None
-    return Carried(request, head.explained, head.cut, started, portions)
+    return Carried(request, head.explained, head.cut, started, portions, _whole_types(call) if request.inputs else {})
 
 
 def _make_portions(registry: Registry, call: Call, prepared: Prepared) -> Iterator[Portion]:
@@ -77,6 +80,12 @@ def _make_request(
     if bound:
         head = replace(head, model=prepared.adapter.bind(head.model, bound))
         carrier = replace(carrier, model=head.model)
+    types = _whole_types(call) if inputs else {}
+    if types:
+        names = [name for name in map(prepared.layer_name, plan.layers) if name is not None]
+        head = replace(head, model=prepared.adapter.with_real_inputs(head.model, names))
+        carrier = replace(carrier, model=head.model)
+        inputs = tuple(carrier.real(value) if i in types else value for i, value in enumerate(inputs))
     layer = tuple(map(carrier.layer_object, plan.layers))
     request = MethodRequest(
         method=plan.method,
@@ -99,6 +108,23 @@ def _make_request(
         codes=call.original.table is not None and call.original.table.coded,
     )
     return request, head
+
+
+def _whole_types(call: Call) -> dict[int, np.dtype[Any]]:
+    """Types of the inputs of whole numbers that the toolset's code would not take, by position.
+
+    Raises:
+        InputError: A number is larger than single precision holds.
+    """
+    if call.plan.method.takes_integers:
+        return {}
+    arrays = call.inputs.arrays
+    if any(array.dtype.kind in "iu" and np.abs(array.astype(np.float64)).max() > _EXACT for array in arrays):
+        raise InputError(
+            f"{call.plan.method.toolset} takes floating point inputs only, and whole numbers beyond {_EXACT} would be "
+            f"others there. Choose another toolset, such as one for models of another framework."
+        )
+    return {i: array.dtype for i, array in enumerate(arrays) if array.dtype.kind in "iub"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,6 +265,10 @@ class Carrier:
         if role is Role.OWN_TARGET:
             return self._own_target(value)
         return self._by_value(value)
+
+    def real(self, tensor: Any) -> Any:
+        """Whole numbers as floating point ones."""
+        return self.prepared.adapter.tensor(self.prepared.adapter.to_numpy(tensor).astype(np.float32), None)
 
     def like_inputs(self, value: Any) -> tuple[Any, ...]:
         """Arrays (or numbers) with the axes of the inputs, one for each of them."""

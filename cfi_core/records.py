@@ -397,6 +397,7 @@ class Carried:
     cut: bool  # whether a softmax at the end was left out
     started: float  # when carrying began, in the seconds of `time.perf_counter`
     portions: Callable[[], Iterator[Portion]] | None = None  # to run instead of it, where inputs are bound to the model
+    types: Mapping[int, np.dtype[Any]] = field(default_factory=dict)  # of whole numbers that the toolset gets as others
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,8 @@ def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) ->
     translation = prepared.translation
     is_converted = prepared.repair is not None or (translation is not None and not translation.route.bridge)
     passes = Passes(carried.request.seed) if is_converted else None
+    if passes is not None:
+        passes.types = carried.types
     if carried.portions is None:
         return Run(_run_one(registry, call, prepared, carried.request, passes), passes)
     parts, results = [], []

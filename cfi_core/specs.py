@@ -266,6 +266,8 @@ class MethodSpec(Checked):
         completeness: What the values promise to add up to; None if nothing.
         patches: What it changes for the whole process besides what all methods of its toolset change.
         guard: Where its rules attach; None for a method without rules of its own.
+        takes_integers: Whether its toolset's code takes inputs of whole numbers. If not, and the method needs no
+            gradient of them, they are given as floating point numbers, of which the model makes whole ones again.
     """
 
     key: Key
@@ -288,6 +290,7 @@ class MethodSpec(Checked):
     completeness: Completeness | None = None
     patches: tuple[Name, ...] = ()
     guard: Guard | None = None
+    takes_integers: bool = True
 
     def argument_of(self, role: Role) -> str | None:
         """Name of the argument of the toolset's call that plays a role; None if there is none."""

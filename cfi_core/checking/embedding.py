@@ -51,9 +51,19 @@ def layer_of_embedding(original: Original, inputs: Inputs) -> str:
     Raises:
         LayerError: There is none.
     """
-    found = _split(original, inputs)
+    found, adapter = _split(original, inputs), original.adapter
     if found is None:
         raise LayerError(f"layer={EMBEDDINGS!r}: no embedding was found in the model. {_HOW}.")
+    try:
+        opened = adapter.activations(adapter.twin(original.model), inputs.passed, [found.layer])
+    except LayerError:
+        opened = {}
+    if found.layer not in opened:
+        raise LayerError(
+            f"layer={EMBEDDINGS!r} is {found.layer!r} here, which cannot be opened as a layer: the model calls it "
+            f"several times, or looks tokens up by a function. Use a method of inputs, such as integrated_gradients, "
+            f"which starts there."
+        )
     return found.layer
 
 
@@ -71,6 +81,12 @@ def embed(registry: Registry, plan: Plan, original: Original, inputs: Inputs) ->
     adapter, tokens = original.adapter, inputs.arrays[0]
     run_original(original, inputs)  # which says what is wrong with images in whole numbers
     found = _split(original, inputs)
+    if found is None and len(inputs.arrays) > 1:
+        named = f" ({', '.join(original.names.explained)})" if original.names else ""
+        raise InputError(
+            f"{method.key} differentiates with respect to the inputs, and of the {len(inputs.arrays)} that are "
+            f"explained{named} some are whole numbers. Pass them by name, with explain= the one that holds the tokens."
+        )
     if found is None:
         asked = f"layer={EMBEDDINGS!r}" if plan.embeddings else f"{tokens.dtype} inputs have no gradient"
         raise InputError(

@@ -228,6 +228,16 @@ class FrameworkAdapter(ABC):
         """
         return None
 
+    def with_real_inputs(self, model: Any, layers: Sequence[str]) -> Any:
+        """A model that takes whole numbers as floating point ones, for a toolset whose code takes no others.
+
+        Gradients at the layers are those of the model.
+
+        Raises:
+            InputError: No such model can be made, which is so unless this is overridden.
+        """
+        raise InputError(f"A {type(model).__name__} cannot be given its whole numbers as floating point ones.")
+
     def split_embedding(self, model: Any, inputs: Sequence[Any], layer: str | None = None) -> Embedded | None:
         """The model from the output of its embedding on, where the first input, of tokens, goes into one layer alone.
 

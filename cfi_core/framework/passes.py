@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class Pass:
         at_layers: What came back at these activations, if anything was asked for there.
         changed: Whether something else than what can be seen was done to the pass: then it tells nothing.
         held: Constants of the model that stand for further inputs, each with one row.
+        types: Of the inputs that the user's model takes as whole numbers, by position.
     """
 
     samples: int
@@ -38,13 +40,16 @@ class Pass:
     at_layers: dict[int, np.ndarray] = field(default_factory=dict)
     changed: bool = False
     held: tuple[np.ndarray, ...] = ()
+    types: Mapping[int, np.dtype[Any]] = field(default_factory=dict)
 
     def complete(self) -> Pass:
-        """With what is held among the inputs, which it was in the place of."""
-        if not self.held:
+        """As the user's model would be asked: with what is held among the inputs, whole numbers as such."""
+        if not self.held and not self.types:
             return self
+        own = [one.astype(self.types[i]) if i in self.types else one for i, one in enumerate(self.inputs)]
         rows = (np.repeat(value, len(self.rows), axis=0) if value.shape[:1] == (1,) else value for value in self.held)
-        return replace(self, inputs=[*self.inputs, *rows], held=())
+        gradients = {i: one for i, one in self.gradients.items() if i not in self.types}
+        return replace(self, inputs=[*own, *rows], gradients=gradients, held=(), types={})
 
 
 class Passes:
@@ -57,6 +62,7 @@ class Passes:
         count: Passes so far.
         samples: Samples of all of them.
         held: Constants that stand for further inputs of the model in the passes to come, each with one row.
+        types: Of inputs that are floating point numbers there, and whole ones to the user's model, by position.
     """
 
     def __init__(self, seed: int) -> None:
@@ -67,6 +73,7 @@ class Passes:
         self._drawn: list[Pass] = []
         self.count = self.samples = 0
         self.held: tuple[np.ndarray, ...] = ()
+        self.types: Mapping[int, np.dtype[Any]] = {}
 
     def open(self, samples: int, also: Sequence[int] = ()) -> Pass:
         """The record of the pass that begins, to be filled in.
@@ -78,7 +85,7 @@ class Passes:
         most = min(samples, OF_OTHERS if self.count else OF_FIRST)
         others = self._generator.choice(samples - 1, most - 1, replace=False)
         rows = dict.fromkeys((samples - 1, *also, *map(int, others)))
-        made = Pass(samples, np.array([*rows]), held=self.held)
+        made = Pass(samples, np.array([*rows]), held=self.held, types=self.types)
         self.count, self.samples = self.count + 1, self.samples + samples
         self._first, self._last = self._first or made, made
         if self._largest is None or samples > self._largest.samples:

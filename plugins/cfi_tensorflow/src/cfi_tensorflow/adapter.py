@@ -146,6 +146,12 @@ class TensorFlowAdapter(FrameworkAdapter):
             return None
         return ended_by(model, end) if isinstance(view, KerasView) else self.load(view.ended_by(end))
 
+    def with_real_inputs(self, model: Any, layers: Sequence[str]) -> Any:
+        """The same graph of Keras layers with floating point inputs."""
+        if isinstance(model, keras.Model) and is_graph(model):
+            return KerasView(model).with_real_inputs(layers)
+        return super().with_real_inputs(model, layers)
+
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis."""
         return len(shape) - 1 if len(shape) > 2 else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.errors import InputError
-from cfi_tensorflow.rewiring import like, rewire, view
+from cfi_tensorflow.rewiring import extend, like, rewire, view
 
 _CALL = "call"
 _GIVEN = "cfi_activation"
@@ -129,25 +128,12 @@ def _node(graph: Any, outer: Any, number: int, rank: int) -> Any | None:
 
 def _part_from(outer: Any, layer: Any, number: int) -> Any:
     """A layer of a graph as one that takes the output of a layer inside as a further argument."""
-    kind: Any = type(outer)
 
-    def convert(value: Any) -> Any:
-        return made.dtype_policy.convert_input(value, made.autocast, made.input_dtype)
-
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        activation = kwargs.pop(_GIVEN)
-        if outer._convert_input_args:
-            args, kwargs = keras.tree.map_structure(convert, (args, kwargs))
+    def call(plain: Callable[[], Any], activation: Any) -> Any:
         with _in_its_place(layer, number, activation):
-            return kind.call(self, *args, **kwargs)
+            return plain()
 
-    signature = inspect.signature(outer.call)
-    extra = inspect.Parameter(_GIVEN, inspect.Parameter.KEYWORD_ONLY, default=None)
-    named = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-    open_end = [one for one in signature.parameters.values() if one.kind is one.VAR_KEYWORD]
-    made = view(outer, call, signature.replace(parameters=[*named, extra, *open_end]))
-    vars(made)["_convert_input_args"] = False  # by Keras, the vectors would take the type of the tokens
-    return made
+    return extend(outer, _GIVEN, call)
 
 
 def _view_from(model: keras.Model, layer: Any, number: int) -> Any:

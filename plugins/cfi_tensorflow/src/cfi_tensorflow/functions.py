@@ -49,6 +49,10 @@ class TensorFlowFunction:
     def __init__(self, function: Any) -> None:
         self.function = function
 
+    def __call__(self, *inputs: Any) -> Any:
+        """What the function gives."""
+        return self.function(*inputs)
+
 
 class FunctionView:
     """What the adapter does with a model that is called with tensors and is no Keras model."""

@@ -30,7 +30,7 @@ from cfi_tensorflow.embedding import find_embedding, from_embedding
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import traced_logits
 from cfi_tensorflow.outputs import dense, order, pull_back
-from cfi_tensorflow.rewiring import bind_graph, stands_for, view
+from cfi_tensorflow.rewiring import bind_graph, stands_for, view, with_real_inputs
 from cfi_tensorflow.runners import EagerRunner, GraphRunner, TapedRunner
 from cfi_tensorflow.state import VariableState, own_variables
 
@@ -121,6 +121,10 @@ class KerasView:
     def bind(self, held: Sequence[Any]) -> keras.Model:
         """The same graph of layers with constants in the place of its last inputs."""
         return bind_graph(_graph(self.model), held)
+
+    def with_real_inputs(self, layers: Sequence[str]) -> keras.Model:
+        """The same graph of layers with floating point inputs, at which gradients of these layers exist."""
+        return with_real_inputs(_graph(self.model), layers)
 
     def split_embedding(self, inputs: Sequence[Any], layer: str | None) -> tuple[str, Any, Any] | None:
         """The layer that embeds the first input, its output, and the model from there on."""

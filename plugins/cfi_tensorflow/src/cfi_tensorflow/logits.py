@@ -22,6 +22,10 @@ class TracedLogits:
         self._original, self._trace = original, trace
         self._fingerprint = f"{original.fingerprint()}:logits"
 
+    def __call__(self, *inputs: Any) -> Any:
+        """The logits."""
+        return self.run(inputs)
+
     def twin(self, *, share_weights: bool) -> TracedLogits:
         """The model itself: nothing can be marked on it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +13,7 @@ from keras.src.ops.node import Node  # has no public name
 
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 _OF = "_cfi_stands_for"
+_REAL = "cfi_real"
 
 
 Exchange = tuple[Any, Mapping[str, Any]]
@@ -80,6 +81,33 @@ def view(layer: Any, call: Any, signature: inspect.Signature | None = None) -> A
     return made
 
 
+def extend(layer: Any, name: str, call: Callable[[Callable[[], Any], Any], Any]) -> Any:
+    """A layer of a graph as one that takes a further argument by name.
+
+    Args:
+        layer: The layer.
+        name: Of the argument.
+        call: From what makes the layer's own call, and the argument, to what the layer gives.
+    """
+    kind: Any = type(layer)
+
+    def convert(value: Any) -> Any:
+        return made.dtype_policy.convert_input(value, made.autocast, made.input_dtype)
+
+    def call_both(self: Any, *args: Any, **kwargs: Any) -> Any:
+        further = kwargs.pop(name)
+        if layer._convert_input_args:
+            args, kwargs = keras.tree.map_structure(convert, (args, kwargs))
+        return call(lambda: kind.call(self, *args, **kwargs), further)
+
+    own = [*inspect.signature(layer.call).parameters.values()]
+    extra = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+    place = len(own) - any(one.kind is one.VAR_KEYWORD for one in own)
+    made = view(layer, call_both, inspect.Signature([*own[:place], extra, *own[place:]]))
+    vars(made)["_convert_input_args"] = False  # by Keras, the argument would take the type of the others
+    return made
+
+
 def stands_for(operation: Any) -> Any:
     """The operation of the user's that another one stands for; itself if it is none."""
     return vars(operation).get(_OF, operation)
@@ -126,3 +154,55 @@ def bind_graph(model: keras.Model, held: Sequence[Any]) -> keras.Model:
     constants = [Held(value, f"held_{i}")(inputs[0]) for i, value in enumerate(held)]
     pairs = zip(model.inputs, [*inputs, *constants], strict=True)
     return rewire(model, inputs, {id(tensor): value for tensor, value in pairs})
+
+
+class Whole(keras.layers.Layer):
+    """Makes whole numbers of floating point ones that hold such."""
+
+    def __init__(self, dtype: str, name: str) -> None:
+        super().__init__(name=name, autocast=False, trainable=False)
+        self.whole = dtype
+        self.built = True
+
+    def call(self, values: Any) -> Any:
+        """The same numbers in their own type."""
+        return tf.cast(values, self.whole)
+
+    def compute_output_spec(self, values: Any) -> Any:
+        """Of the same shape."""
+        return keras.KerasTensor(values.shape, dtype=self.whole)
+
+
+def with_real_inputs(model: keras.Model, layers: Sequence[str]) -> keras.Model:
+    """The graph with floating point inputs in the place of those of whole numbers, which become such inside.
+
+    Gradients at these layers exist whatever lies before them: what they give is known to depend on the inputs, to
+    whoever records only what does, with a gradient of zero.
+    """
+    whole = {i for i, tensor in enumerate(model.inputs) if not tf.as_dtype(tensor.dtype).is_floating}
+    inputs = [
+        keras.Input(batch_shape=tensor.shape, dtype="float32" if i in whole else tensor.dtype, name=tensor.name)
+        for i, tensor in enumerate(model.inputs)
+    ]
+    values = {
+        id(tensor): Whole(tensor.dtype, f"whole_{i}")(inputs[i]) if i in whole else inputs[i]
+        for i, tensor in enumerate(model.inputs)
+    }
+    further = {_REAL: inputs[min(whole)]} if whole else {}
+    nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes if whole and not node.is_input]
+    chosen = [node for node in nodes if node.operation.name in layers and isinstance(node.operation, keras.Layer)]
+    views = {id(node.operation): extend(node.operation, _REAL, _tie) for node in chosen}
+    return rewire(model, inputs, values, {id(node): (views[id(node.operation)], further) for node in chosen})
+
+
+def _tie(plain: Callable[[], Any], real: Any) -> Any:
+    """What a layer gives, as if it depended on the real input."""
+    output = plain()
+    if not isinstance(output, tf.Tensor) or not output.dtype.is_floating:
+        return output
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def tied(value: Any, like: Any) -> Any:
+        return tf.identity(value), lambda gradient: (gradient, tf.zeros_like(like))
+
+    return tied(output, real)

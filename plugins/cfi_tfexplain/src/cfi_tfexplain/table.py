@@ -90,6 +90,7 @@ class ExplainMethod:
             head=self.head,
             defaults=Defaults(raw={PICTURE: False, **self.raw}, toolset={PICTURE: True, **self.toolset}),
             completeness=self.completeness,
+            takes_integers=Need.LAYER_GRADIENT not in self.needs,
         )
 
 

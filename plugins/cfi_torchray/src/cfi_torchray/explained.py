@@ -104,7 +104,8 @@ def check_inputs(request: MethodRequest, *, images: bool) -> None:
             "toolset (cfi.methods() lists them), or make the others part of the model."
         )
     value = request.inputs[0]
-    if not value.is_floating_point():
+    # At a layer it is neither changed nor differentiated; but excitation asks what goes around the layer.
+    if not value.is_floating_point() and (not request.layer or "excitation" in key):
         raise InputError(f"'{key}' changes or differentiates the input, which has type {value.dtype}. Explain a layer.")
     if images and (value.dim() != 4 or request.channel_axis[0] is None):
         raise InputError(

@@ -126,7 +126,7 @@ def cfi_methods() -> Iterable[MethodSpec]:
         MethodSpec(
             key="contrastive_excitation_backprop",
             kind=Kind.LAYER,
-            needs=_RULES | _LAYER_GRADIENT,
+            needs=_LAYER_GRADIENT | {Need.MODULES},
             citation=_ZHANG,
             required=("inputs", "layer"),
             optional=("target",),

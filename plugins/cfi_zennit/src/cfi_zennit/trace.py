@@ -129,13 +129,14 @@ def trace(model: nn.Module, inputs: Sequence[Any]) -> Trace:
     """Runs the model once.
 
     Parameters take part detached, so that the graph holds exactly what depends on the inputs; their `requires_grad` is
-    left alone. What a module makes of whole numbers alone (an embedding of tokens) stands for these.
+    left alone. Where there are no real inputs, what a module makes of whole numbers alone (an embedding of tokens)
+    stands for these.
 
     Args:
         model: Module to run.
         inputs: Its arguments.
     """
-    found, open_calls = Trace(), list[Call]()
+    found, open_calls, without = Trace(), list[Call](), not any(map(is_real, inputs))
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         depends = bool(args) and isinstance(args[0], Tensor) and args[0].requires_grad
@@ -145,7 +146,7 @@ def trace(model: nn.Module, inputs: Sequence[Any]) -> Trace:
 
     def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         call = open_calls.pop()
-        replaced = of_whole_numbers(args, kwargs, output)
+        replaced = of_whole_numbers(args, kwargs, output) if without else None
         made = output if replaced is None else replaced
         call.end, call.outputs = _count(), _edges(made)
         call.ranks = tuple(value.dim() for value in tensors(made))
