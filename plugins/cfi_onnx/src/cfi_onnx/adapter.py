@@ -11,8 +11,9 @@ import onnx
 import xxhash
 
 from cfi_core.errors import LayerError
-from cfi_core.framework import FrameworkAdapter, Layer, Parameters, Pick
+from cfi_core.framework import Embedded, FrameworkAdapter, Layer, Parameters, Pick
 from cfi_onnx import files
+from cfi_onnx.lookup import find_lookup, from_lookup
 from cfi_onnx.runner import OnnxRunner, fixed_samples, real_inputs, session
 from cfi_onnx.scores import forget_places, in_own_places, keep_scores
 from cfi_onnx.structure import check_in_memory, examine
@@ -112,6 +113,20 @@ class OnnxAdapter(FrameworkAdapter):
         copy.graph.output.extend(kept)
         forget_places(copy)
         return copy
+
+    def split_embedding(
+        self, model: onnx.ModelProto, inputs: Sequence[np.ndarray], layer: str | None = None
+    ) -> Embedded | None:
+        """From what the one Gather by the tokens gives."""
+        node = find_lookup(model)
+        names = {} if node is None else {node.output[0]: name for name, one in _named_nodes(model) if one == node}
+        for tensor, name in names.items():
+            activation = self.activations(model, inputs, [name]).get(name)
+            if activation is None or activation.dtype.kind != "f" or activation.shape[:-1] != inputs[0].shape:
+                return None
+            kind = onnx.helper.np_dtype_to_tensor_dtype(activation.dtype)
+            return Embedded(name, activation, from_lookup(model, tensor, kind, activation.shape[-1]))
+        return None
 
     def channel_axis(
         self, model: onnx.ModelProto, shape: Sequence[int | None], *, layer: str | None = None
