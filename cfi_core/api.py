@@ -87,7 +87,8 @@ def attribute(
             output's position or key), or a callable of the output. `"predicted"` is the class with the largest value of
             each sample; a class may go by its name where the model knows it (`classes_` of an estimator,
             `config.id2label` of a transformer).
-        layer: A layer of the model: the object or its name.
+        layer: A layer of the model: the object or its name; `"embeddings"` is the one that turns tokens into vectors,
+            also for methods of inputs, which then start there.
         neuron: Index of a unit of the layer's output (axes after the first, in the model's order), or a callable.
         baselines: Reference inputs: a number, or arrays with the axes of the inputs. For tokens also one number for
             each sample, the name of one (`"pad"`, `"mask"`, `"unk"`), or a `TokenBaseline`, which says what is kept.

@@ -273,7 +273,12 @@ def _of_logits(model: Logits) -> Program:
 
 def _of_lookup(model: FromLookup) -> Program:
     whole = program(model.model)
-    return lambda inputs, watch: from_lookup(lambda *given: whole(given, watch), inputs[0], inputs[1:])
+
+    def call(inputs: Sequence[Any] | Mapping[str, Any], watch: Watch | None) -> Any:
+        vectors, *others = [*inputs.values()] if isinstance(inputs, Mapping) else inputs
+        return from_lookup(lambda *given: whole(given, watch), vectors, others)
+
+    return call
 
 
 def _nothing(_outputs: Any) -> None:

@@ -119,14 +119,14 @@ class OnnxAdapter(FrameworkAdapter):
     ) -> Embedded | None:
         """From what the one Gather by the tokens gives."""
         node = find_lookup(model)
-        names = {} if node is None else {node.output[0]: name for name, one in _named_nodes(model) if one == node}
-        for tensor, name in names.items():
-            activation = self.activations(model, inputs, [name]).get(name)
-            if activation is None or activation.dtype.kind != "f" or activation.shape[:-1] != inputs[0].shape:
-                return None
-            kind = onnx.helper.np_dtype_to_tensor_dtype(activation.dtype)
-            return Embedded(name, activation, from_lookup(model, tensor, kind, activation.shape[-1]))
-        return None
+        if node is None:
+            return None
+        name = next(name for name, one in _named_nodes(model) if one == node)
+        activation = self.activations(model, inputs, [name]).get(name)
+        if activation is None or activation.dtype.kind != "f" or activation.shape[:-1] != inputs[0].shape:
+            return None
+        kind = onnx.helper.np_dtype_to_tensor_dtype(activation.dtype)
+        return Embedded(name, activation, from_lookup(model, node.output[0], kind, activation.shape[-1]))
 
     def channel_axis(
         self, model: onnx.ModelProto, shape: Sequence[int | None], *, layer: str | None = None

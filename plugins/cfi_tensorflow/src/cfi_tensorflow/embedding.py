@@ -181,7 +181,7 @@ def _around(layers: Layers, see: Callable[[str, Callable[[], Any], Any], Any]) -
     undo: list[tuple[dict[str, Any], Mapping[str, Any]]] = []
     try:
         for name, layer in layers:
-            own = vars(layer)
+            own: dict[str, Any] = layer.__dict__
             undo.append((own, {_CALL: own[_CALL]} if _CALL in own else {}))
             own[_CALL] = _seen(layer.call, name, see)  # past the layer's __setattr__, which would track it
         yield
@@ -215,7 +215,9 @@ def _takes_whole_numbers(args: Any) -> bool:
 
 def _is(args: Any, tokens: np.ndarray) -> bool:
     first = _first(args)
-    if first is None or not first.dtype.is_integer or tuple(first.shape) != tokens.shape:
+    if first is None or tf.is_symbolic_tensor(first) or not first.dtype.is_integer:
+        return False
+    if tuple(first.shape) != tokens.shape:
         return False
     return bool(np.array_equal(np.asarray(first), tokens))
 
