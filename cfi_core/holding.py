@@ -36,7 +36,7 @@ def is_bound(call: Call) -> bool:
 def split_samples(registry: Registry, call: Call) -> list[Call]:
     """The call for each sample by itself; the call as it is where all samples hold the same."""
     samples = call.inputs.samples
-    if all((array == array[:1]).all() for array in _of_samples(call.inputs)):
+    if hold_the_same(_of_samples(call.inputs)):
         return [call]
     return [take_samples(registry, call, [row]) for row in range(samples)]
 
@@ -45,14 +45,24 @@ def tell_held(call: Call) -> str:
     """What was done with what is held, for the provenance."""
     if not call.inputs.held:
         return "nothing"
-    names = call.original.names.held if call.original.names else ()
-    known = [*(["the tokens"] if call.original.embedding else []), *names]
-    what = ", ".join(known) or "what stands behind the inputs"
+    what = held_names(call)
     if not is_bound(call):
         return f"{what}: part of every pass, as {call.plan.method.argument_of(Role.HELD)!r}"
-    alike = all((array == array[:1]).all() for array in _of_samples(call.inputs))
+    alike = hold_the_same(_of_samples(call.inputs))
     how = "one run, as all samples hold the same" if alike else "one run for each sample, each begun with the seed"
     return f"{what}: constants of the model, {how}"
+
+
+def held_names(call: Call) -> str:
+    """What is held, by its names."""
+    names = call.original.names.held if call.original.names else ()
+    known = [*(["the tokens"] if call.original.embedding else []), *names]
+    return ", ".join(known) or "what stands behind the inputs"
+
+
+def hold_the_same(arrays: Sequence[np.ndarray]) -> bool:
+    """Whether all rows of each of these are the same."""
+    return all(bool((array == array[:1]).all()) for array in arrays)
 
 
 def take_samples(registry: Registry, call: Call, rows: Sequence[int]) -> Call:

@@ -14,9 +14,10 @@ from cfi_core.checking import check
 from cfi_core.confirming import confirm_run
 from cfi_core.contract import Axes, MethodResult, Target
 from cfi_core.detection import load_original
-from cfi_core.errors import ArgumentError, LayerError
+from cfi_core.errors import ArgumentError, InputError, LayerError
 from cfi_core.framework import Passes
 from cfi_core.framework.axes import Permutation
+from cfi_core.holding import held_names
 from cfi_core.process import generators, keep_process, reseed, use
 from cfi_core.records import Arguments, Call, Carried, Choice, Prepared, Run
 from cfi_core.registry import Registry, registry
@@ -76,6 +77,17 @@ class Subject:
         """An array in the user's axes as a tensor of the user's framework: what a plain function's is told by."""
         original = self._call.original
         return original.adapter.tensor(array, original.model)
+
+    def users_inputs(self, array: np.ndarray) -> Any:
+        """An array in the place of what is explained, as `cfi.attribute` takes all inputs of the user's model."""
+        tensor, names = self.users_tensor(array), self._call.original.names
+        if names is None:
+            return tensor
+        given: Mapping[str, Any] = self._call.plan.arguments.inputs
+        held = dict(zip(names.held, self._call.inputs.held_arrays, strict=True))
+        rows = {name: np.repeat(values[:1], len(array), axis=0) for name, values in held.items()}
+        constants = {name: value for name, value in given.items() if name not in names.every}
+        return {names.explained[0]: tensor, **rows, **constants}
 
     def layer_names(self, layers: Sequence[Any]) -> list[str]:
         """Names, in `model`, of layers of the user's model, which are given by name or object.
@@ -152,6 +164,7 @@ def prepare_subject(
 
     Raises:
         CFIError: As `cfi.attribute` up to the run.
+        InputError: Each sample holds inputs of its own; a metric runs them together.
         UnfaithfulTranslationError: On leaving: in the run the converted model gave something else than the user's.
     """
     current = registry()
@@ -167,12 +180,19 @@ def prepare_subject(
         with without_warnings("metric explains logits"):  # the metric tells what is measured
             carried = carry(current, call, prepared)
         stack.enter_context(generators(current, carried.request))
-        passes = _passes(call, prepared)
+        passes, runs = _passes(call, prepared), carried
+        if carried.portions is not None:
+            portion = next(carried.portions())
+            if portion.request.place is not None:
+                raise InputError(f"Each sample has its own {held_names(call)}: measure one sample at a time.")
+            runs = replace(carried, request=portion.request)
+            if passes is not None:
+                passes.held = portion.held
         if passes is None:
-            yield _subject(current, call, prepared, carried)
+            yield _subject(current, call, prepared, runs)
             return
-        with prepared.adapter.watch_passes(carried.request.model, passes):
-            yield _subject(current, call, prepared, carried)
+        with prepared.adapter.watch_passes(runs.request.model, passes):
+            yield _subject(current, call, prepared, runs)
         confirm_run(call, prepared, carried, Run(MethodResult((), Axes.INPUT), passes))
 
 

@@ -18,6 +18,8 @@ import shap
 import torch
 from torch import nn
 
+import cfi_quantus
+
 with without_warnings():
     import tf_keras_vis.gradcam
     import tf_keras_vis.saliency
@@ -319,3 +321,25 @@ def test_the_layers_are_left_as_they_are() -> None:
     given = {"pixels": np.moveaxis(IMAGES, 1, -1), "mask": MASK}
     cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=given, target=TARGETS, layer=model.get_layer("relu"))
     assert {x.name: (len(x._inbound_nodes), len(x._outbound_nodes)) for x in model.layers} == before
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_quantus_measures_each_sample_with_its_mask(framework: str) -> None:
+    """As on the wrapper of that sample."""
+    model = TorchMasked().eval() if framework == "torch" else keras_masked()
+    images = IMAGES if framework == "torch" else np.moveaxis(IMAGES, 1, -1)
+    given = {"pixels": images, "mask": MASK}
+    found = cfi.attribute(model, "saliency", inputs=given, target=TARGETS, toolset="zennit")
+    metrics = {
+        "faithfulness": ("Faithfulness Correlation", {"nr_runs": 8, "subset_size": 12}),
+        "stability": ("Avg-Sensitivity", {"nr_samples": 2}),
+    }
+    scores = cfi_quantus.evaluate(model, found, metrics, inputs=given, target=TARGETS, seed=3)
+    for i, target in enumerate(TARGETS):
+        wrapper, x = Wrapper(MASK[i : i + 1]).eval(), IMAGES[i : i + 1]
+        alone = cfi.attribute(wrapper, "saliency", "zennit", inputs=x, target=[target])
+        by_hand = cfi_quantus.evaluate(wrapper, alone, metrics, inputs=x, target=[target], seed=3)
+        for name in metrics:
+            np.testing.assert_allclose(scores[name].values[:, i], by_hand[name].values[:, 0], rtol=1e-3, atol=1e-4)
+    with pytest.raises(cfi.ArgumentError, match=r"measures samples together|one score for all samples"):
+        cfi_quantus.evaluate(model, found, ["Random Logit", "Non-Sensitivity", "ROAD"], inputs=given, target=TARGETS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,11 @@ def _read(label: str, given: Any, dims: tuple[str, ...], shape: tuple[int, ...])
     if isinstance(given, Attribution):
         if isinstance(given.values, tuple):
             raise InputError(f"The attributions {label!r} are of several inputs or layers; Quantus takes those of one.")
-        array, names = np.asarray(given.values), tuple(given.dims)
+        values, names = given.values, given.dims
+        if isinstance(values, Mapping) and isinstance(names, Mapping) and len(values) == 1:  # of one input by its name
+            ((name, values),) = values.items()
+            names = names[name]
+        array, names = np.asarray(values), tuple(names)
         is_map = has_channels and names == tuple(name for name in dims if name != CHANNEL)
         fits = names == dims and array.shape == shape
         if not (fits or is_map):

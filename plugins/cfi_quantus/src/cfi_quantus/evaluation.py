@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,11 @@ import xarray as xr
 
 import cfi_core as cfi
 from cfi_core import Attribution
+from cfi_core.detection import load_original
 from cfi_core.errors import ArgumentError, InputError
+from cfi_core.holding import hold_the_same
+from cfi_core.process import keep_process
+from cfi_core.registry import registry
 from cfi_core.specs import Head, Need
 from cfi_core.subject import Subject, prepare_subject
 from cfi_quantus.alignment import Alignment
@@ -179,6 +183,9 @@ class Question:
 
     def answer(self, explanations: Mapping[str, Explanation | None]) -> xr.Dataset:
         """The scores of all metrics for all methods."""
+        count = self._samples_apart()
+        if count > 1:
+            return self._join([replace(self, **self._of_sample(i, count)).answer(explanations) for i in range(count)])
         measured: dict[str, dict[str, Measured]] = {}
         attrs: dict[str, Any] = {}
         for changing in (False, True):
@@ -189,6 +196,48 @@ class Question:
                 measured |= found
                 attrs |= told
         return gather(self.settings, measured, {**attrs, **self._provenance()})
+
+    def _samples_apart(self) -> int:
+        """How many samples have to be measured one by one, as each has held inputs of its own."""
+        if not isinstance(self.inputs, Mapping):
+            return 1
+        current = registry()
+        with keep_process(current):
+            names = load_original(current, self.model, self.inputs).names
+        arrays = [np.asarray(self.inputs[name]) for name in (names.held if names else ())]
+        count = len(self.inputs[names.explained[0]]) if names else 1
+        if hold_the_same([array for array in arrays if array.shape[:1] == (count,)]):
+            return 1
+        if together := [one.label for one in self.settings if one.metric.compares_samples or one.aggregate]:
+            raise ArgumentError(
+                f"{together[0]} measures samples together, and each holds inputs of its own. Leave it out, or evaluate "
+                f"samples that hold the same."
+            )
+        return count
+
+    def _of_sample(self, i: int, count: int) -> dict[str, Any]:
+        """What belongs to one sample."""
+
+        def row(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {name: row(one) for name, one in value.items()}
+            if isinstance(value, Attribution):
+                return replace(value, values=row(value.values), inputs=tuple(map(row, value.inputs)))
+            if isinstance(value, list) or getattr(value, "shape", ())[:1] == (count,):
+                return value[i : i + 1]
+            return value
+
+        return {name: row(getattr(self, name)) for name in ("inputs", "attributions", "target", "masks")}
+
+    def _join(self, parts: list[xr.Dataset]) -> xr.Dataset:
+        """The scores of all samples."""
+        for name, variable in parts[0].data_vars.items():
+            if "sample" not in variable.dims:
+                raise ArgumentError(
+                    f"{name} gives one score for all samples, and each holds inputs of its own. Leave it out."
+                )
+        joined = xr.concat(parts, dim="sample", combine_attrs="override")
+        return joined.assign_coords(sample=np.arange(joined.sizes["sample"]))
 
     def _subject(self, settings: list[Setting], changing: bool) -> Any:
         needs = frozenset[Need]().union(*(one.metric.needs for one in settings))

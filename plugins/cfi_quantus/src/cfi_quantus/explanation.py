@@ -176,8 +176,8 @@ class Explainer:
     def of_users_model(self, shown: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Attributions of the user's own model, in the way in which the given ones were made."""
         arrays = np.ascontiguousarray(self.layout.bring_home(shown))
-        tensor = self.subject.users_tensor(arrays)
-        found = self.required().explain(self.model, tensor, self._target(targets, self.subject.users_target))
+        inputs = self.subject.users_inputs(arrays)
+        found = self.required().explain(self.model, inputs, self._target(targets, self.subject.users_target))
         return self.alignment.align(self.metric, found, arrays.shape).show(self.layout)
 
     def check(self, given: np.ndarray, targets: np.ndarray) -> None:
