@@ -89,11 +89,11 @@ def _read(label: str, given: Any, dims: tuple[str, ...], shape: tuple[int, ...])
     if isinstance(given, Attribution):
         if isinstance(given.values, tuple):
             raise InputError(f"The attributions {label!r} are of several inputs or layers; Quantus takes those of one.")
-        values, names = given.values, given.dims
-        if isinstance(values, Mapping) and isinstance(names, Mapping) and len(values) == 1:  # of one input by its name
+        values, axes = given.values, given.dims
+        if isinstance(values, Mapping) and isinstance(axes, Mapping) and len(values) == 1:  # of one input by its name
             ((name, values),) = values.items()
-            names = names[name]
-        array, names = np.asarray(values), tuple(names)
+            axes = axes[name]
+        array, names = np.asarray(values), tuple(axes)
         is_map = has_channels and names == tuple(name for name in dims if name != CHANNEL)
         fits = names == dims and array.shape == shape
         if not (fits or is_map):
