@@ -152,7 +152,13 @@ def name_tokens(
     if axes is Axes.INPUT:
         return ("sample", "token", "embedding")[: len(dims)]
     length = call.inputs.arrays[0].shape[1]
-    if axes is not Axes.LAYER or layer is None or len(dims) != 3 or shape[dims.index("position")] != length:
+    if (
+        axes is not Axes.LAYER
+        or layer is None
+        or "position" not in dims
+        or len(dims) != 3
+        or shape[dims.index("position")] != length
+    ):
         return dims
     of_layer = "embedding" if _embeds(call, layer) else "channel"
     return tuple({"position": "token", "channel": of_layer}.get(name, name) for name in dims)
