@@ -82,11 +82,12 @@ def attribute(
             sample, the columns of a table, or a tokenizer, which turns tokens into their text; for several inputs a
             tuple of these, or a dict by their names. Left out, the columns of a data frame, or of the one that an
             estimator was fitted on.
-        target: What to explain: a class index (a negative one counts from the end; also as an array of one element),
-            a list with one per sample, a tuple into the output (of a model with several outputs: beginning with the
-            output's position or key), or a callable of the output. `"predicted"` is the class with the largest value of
-            each sample; a class may go by its name where the model knows it (`classes_` of an estimator,
-            `config.id2label` of a transformer).
+        target: What to explain: a class index (a negative one counts from the end; also as an array of one element) or
+            a class's name where the model knows it (`classes_` of an estimator, `config.id2label` of a transformer),
+            `"predicted"` (the class with the largest value), a list with one of these per sample, a tuple into the
+            output (of a model with several outputs it may begin with the path to one: keys, positions, attributes), in
+            which a slice stands for a sum; one of `cfi.targets`; or a callable that gets the outputs as the model gives
+            them, and gives one value per sample. Of several outputs `logits` is meant where none is named.
         layer: A layer of the model: the object or its name; `"embeddings"` is the one that turns tokens into vectors,
             also for methods of inputs, which then start there.
         neuron: Index of a unit of the layer's output (axes after the first, in the model's order), or a callable.

@@ -174,7 +174,10 @@ class Carrier:
     def _bridge(self, function: Callable[[Any], Any], outputs: Any) -> Callable[[Any], Any] | None:
         """The function as one of the tensors of the framework that the method runs in; None where it is one already."""
         original, adapter = self.call.original, self.prepared.adapter
-        if original.adapter.name == adapter.name or original.adapter.ended_by(original.model, function) is None:
+        if (
+            adapter.is_tensor(self.call.inputs.tensors[0])
+            or original.adapter.ended_by(original.model, function) is None
+        ):
             return None
         return bridge_function(self.registry, original, self.call.plan.toolset_framework, adapter, function, outputs)
 

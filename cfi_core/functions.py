@@ -53,7 +53,7 @@ def bridge_function(
 
     own = original.adapter
     model = own.load(of_leaves)
-    examples = tuple(own.tensor(np.array(leaf), None) for leaf in flatten(outputs))
+    examples = tuple(own.tensor(np.array(leaf), original.model) for leaf in flatten(outputs))
     try:
         made = build_bridge(bridges[0], BridgeRequest(own, model, examples), registry.origin_of(bridges[0]).label)
     except TranslationError as error:

@@ -21,6 +21,8 @@ from cfi_core.framework import FrameworkAdapter, is_structure, items, map_struct
 from cfi_core.registry import registry
 from cfi_core.turns import aside
 
+__all__ = ["class_", "mean", "difference", "token", "mask", "box"]
+
 Path = tuple[Any, ...]
 """Keys and positions that lead from a model's outputs to one of them."""
 

@@ -131,17 +131,21 @@ def _at_function(plan: Plan, original: Original, inputs: Inputs, outputs: Any, t
         _check_all(outputs, inputs)
         return Ended(original, outputs, target, None, outputs)
     values = _run(original, model, inputs)
+    is_whole = len(fine) == len(leaves)
+    made = Ended(original, outputs, target, None, outputs) if is_whole else _examined(original, outputs, target, fine)
     # Nobody but the user can tell which sample a value belongs to that a function makes of all of them.
-    several = Several(fine)
-    made = Ended(original, outputs, target, several, several(outputs)) if fine else None
     made = made or Ended(original, outputs, target, end, values, by_sample=False)
-    if len(fine) == len(leaves):
-        made = replace(made, end=None, examined=outputs)
     if plan.route.bridge:
         place = "the model's output as it is" if cut is None else "the logit: the model's final softmax was left out"
         ended = replace(original, model=model, function=function, function_of=place)
         return replace(made, original=ended, outputs=values, target=Target())
-    return made if plan.route.native or len(fine) == len(leaves) else _for_conversion(made, inputs, several)
+    return made if plan.route.native or is_whole else _for_conversion(made, inputs, Several(fine))
+
+
+def _examined(original: Original, outputs: Any, target: Target, fine: tuple[Any, ...]) -> Ended | None:
+    """What is examined of a model whose outputs are not all scores of samples: those that are, if there are any."""
+    end = Several(fine)
+    return Ended(original, outputs, target, end, end(outputs)) if fine else None
 
 
 def _for_conversion(made: Ended, inputs: Inputs, several: Several) -> Ended:

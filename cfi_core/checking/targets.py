@@ -109,7 +109,7 @@ def _says(given: Any, word: str) -> bool:
 
 def _choose_output(target: Any, outputs: Any, samples: int | None) -> tuple[tuple[Any, ...], Any, Any]:
     """The path to the output that is meant, what stands there, and the target in it."""
-    path, chosen, rest = _follow(target, outputs)
+    path, chosen, rest = _follow_all(target, outputs) if isinstance(target, list) else _follow(target, outputs)
     single = rest[0] if len(rest) == 1 else rest or None
     if is_structure(chosen) and not (callable(single) and getattr(single, "takes_all", True)):
         more = main_path(chosen, samples)
@@ -117,6 +117,21 @@ def _choose_output(target: Any, outputs: Any, samples: int | None) -> tuple[tupl
             raise TargetError(_several(path, chosen, target))
         path, chosen = (*path, *more), dict(leaves_of(chosen))[more]
     return path, chosen, single
+
+
+def _follow_all(targets: list[Any], outputs: Any) -> tuple[tuple[Any, ...], Any, tuple[Any, ...]]:
+    """The same of one target for each sample, which all name the same output or none."""
+    followed = [_follow(one, outputs) for one in targets]
+    paths = {path for path, _, _ in followed}
+    if len(paths) > 1:
+        raise TargetError(
+            f"The targets of the samples name several outputs: {', '.join(map(repr, paths))}. Pass a function of the "
+            f"outputs that gives one value for each sample."
+        )
+    if paths <= {()}:
+        return (), outputs, (targets,)
+    path, chosen, _ = followed[0]
+    return path, chosen, ([rest[0] if len(rest) == 1 else rest for _, _, rest in followed],)
 
 
 def _follow(target: Any, outputs: Any) -> tuple[tuple[Any, ...], Any, tuple[Any, ...]]:

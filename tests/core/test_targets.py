@@ -255,12 +255,20 @@ def test_words_for_what_is_explained(registry, target, outputs, expected):
         (targets.class_("dog"), ("logits",), (1,)),
         (("logits", 3), ("logits",), (3,)),
         (("cache", "keys", 1, 2, 3), ("cache", "keys", 1), (2, 3)),
+        ([("logits", 3), ("logits", "dog")], ("logits",), ((3,), (1,))),
+        ([("cache", "keys", 1, 2, 3), ("cache", "keys", 1, 0, 0)], ("cache", "keys", 1), ((2, 3), (0, 0))),
+        (("logits", [3, 4]), ("logits",), ((3,), (4,))),
     ],
 )
 def test_a_path_leads_to_an_output_and_logits_are_meant_without_one(registry, target, path, index):
     outputs = Result(np.float64(0.3), SCORES, {"keys": [SCORES, WORDS], "flag": None})
     found = find_target(registry, target, outputs, CLASSES)
     assert (found.path, found.target) == (path, Target(index=index))
+
+
+def test_samples_that_name_several_outputs(registry):
+    with pytest.raises(cfi.TargetError, match="name several outputs"):
+        find(registry, [("a", 3), ("b", 3)], {"a": SCORES, "b": SCORES})
 
 
 @pytest.mark.parametrize(

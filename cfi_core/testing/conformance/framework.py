@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 import cfi_core as cfi
+from cfi_core import targets
 from cfi_core.adapters import adapter_for
 from cfi_core.detection import detect_framework
 from cfi_core.framework import FrameworkAdapter, flatten
 from cfi_core.registry import registry
 from cfi_core.specs import FrameworkSpec, Need
+from cfi_core.targets import Values
 from cfi_core.testing.conformance.answers import CLASSES, SAMPLES, Question
 from cfi_core.testing.conformance.samples import SampleConformance, assert_close, in_threads, raises
 from cfi_core.testing.conformance.toolset import CALLS
@@ -106,6 +108,29 @@ class FrameworkConformance(SampleConformance):
             found, expected = self._outputs(adapter, twin, inputs), self._outputs(adapter, loaded, inputs)
         for one, other in zip(found, expected, strict=True):
             assert_close(one, other, "the output of the twin")
+
+    def test_a_model_ends_where_a_target_does(self) -> None:
+        """In what a function makes of its outputs, with its gradients and its layers; or there are no such models."""
+        if not self.linear:
+            return
+        adapter, (made, inputs, question) = self._adapter(), self._linear()
+        model = self._load(made)
+        difference = Values.of(targets.difference(1, 0))
+        ended = adapter.ended_by(model, difference)
+        if ended is None:
+            return
+        expected = question.inputs @ (question.weights[1] - question.weights[0]) + question.bias[1] - question.bias[0]
+        tensors = [adapter.tensor(inputs, ended)]
+        self._close(np.asarray(adapter.outputs(adapter.twin(ended), tensors)), expected)
+        self._close(np.asarray(adapter.to_numpy(adapter.call(adapter.twin(ended), tensors))), expected)
+        assert adapter.fingerprint(ended) != adapter.fingerprint(model)
+        names = [[layer.name for layer in adapter.layers(one)] for one in (model, ended)]
+        assert set(names[0]) <= set(names[1]), "layers of the model are gone where it ends elsewhere"
+        if self._offers(Need.INPUT_GRADIENT):
+            _, (gradient,) = adapter.vjp(adapter.twin(ended), tensors, [np.ones(SAMPLES, inputs.dtype)])
+            assert gradient is not None
+            both = np.broadcast_to(question.weights[1] - question.weights[0], question.inputs.shape)
+            self._close(gradient.reshape(SAMPLES, -1), both)
 
     def test_other_weights_have_another_fingerprint(self) -> None:
         """What was made of a model must not be taken for another one's."""

@@ -19,8 +19,13 @@ _known: WeakKeyDictionary[keras.Model, dict[Pick, keras.Model]] = WeakKeyDiction
 """Models that end in one output: the same again for the same model, so that what is kept for it is found."""
 
 
-def ended_by(model: keras.Model, end: End) -> keras.Model:
-    """A graph of the same layers that ends there; the model in another class, where it is no graph."""
+def ended_by(model: keras.Model, end: End) -> keras.Model | None:
+    """A graph of the same layers that ends there; the model in another class, where it is no graph.
+
+    None for a model whose `call` was exchanged by hand, which another class would not reach.
+    """
+    if not is_graph(model) and "call" in vars(model):
+        return None
     if isinstance(end, Pick) and end in (known := _known.setdefault(model, {})):
         return known[end]
     made = _graph(model, end) if is_graph(model) else _view(model, end)
@@ -29,7 +34,7 @@ def ended_by(model: keras.Model, end: End) -> keras.Model:
     return made
 
 
-class End_(keras.layers.Layer):
+class Ending(keras.layers.Layer):
     """The last layer of a model: what a function makes of its outputs.
 
     Attributes:
@@ -37,7 +42,7 @@ class End_(keras.layers.Layer):
     """
 
     def __init__(self, end: End) -> None:
-        super().__init__(name="end", autocast=False, trainable=False)
+        super().__init__(name="cfi_end", autocast=False, trainable=False)
         self.end = end
         self.supports_jit, self.built = False, True
 
@@ -47,8 +52,9 @@ class End_(keras.layers.Layer):
 
     def compute_output_spec(self, outputs: Any) -> Any:
         """One value for each sample."""
-        first = keras.tree.flatten(outputs)[0]
-        return keras.KerasTensor(first.shape[:1], dtype=first.dtype)
+        tensors = keras.tree.flatten(outputs)
+        like = next((one for one in tensors if "float" in one.dtype), tensors[0])
+        return keras.KerasTensor(like.shape[:1], dtype=like.dtype)
 
 
 def _graph(model: keras.Model, end: End) -> keras.Model:
@@ -57,7 +63,7 @@ def _graph(model: keras.Model, end: End) -> keras.Model:
         picked = end(structure)
         return keras.Model(inputs_structure(model), picked, name=model.name)
     with keep_random(), without_marks_of(structure):
-        values = End_(end)(structure)
+        values = Ending(end)(structure)
     return keras.Model(inputs_structure(model), values, name=model.name)
 
 

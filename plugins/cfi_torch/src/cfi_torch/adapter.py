@@ -26,8 +26,8 @@ from cfi_torch.ending import ended_by
 from cfi_torch.exported import ExportedModel, kind_of, open_exported
 from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
-from cfi_torch.holding import bind
 from cfi_torch.gradients import missing_gradient
+from cfi_torch.holding import bind
 from cfi_torch.passes import watch_passes
 from cfi_torch.runner import TorchRunner, freeze, pull_back
 from cfi_torch.state import ModelState

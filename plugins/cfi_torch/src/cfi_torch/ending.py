@@ -15,7 +15,7 @@ from cfi_torch.naming import derive, view
 
 End = Callable[[Any], Any]
 
-_known: WeakKeyDictionary[nn.Module, dict[Pick, nn.Module]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[nn.Module, dict[tuple[Pick, str], nn.Module]] = WeakKeyDictionary()
 """Modules that end in one output: the same again for the same module, so that what is kept for it is found."""
 
 
@@ -24,22 +24,22 @@ def ended_by(model: nn.Module, end: End) -> nn.Module:
 
     It is of a class derived from the module's own, whose forward pass goes on with `end`.
     """
-    if isinstance(end, Pick) and end in (known := _known.setdefault(model, {})):
-        return known[end]
-    made = _make(model, end)
-    if isinstance(end, Pick) and not isinstance(model, torch.jit.ScriptModule):  # which would hold on to it
-        _known[model][end] = made
-    return made
-
-
-def _make(model: nn.Module, end: End) -> nn.Module:
     if isinstance(model, TorchFunction):
         return TorchFunction(model.function, (*model.ends, end))
     if isinstance(model, torch.jit.ScriptModule):
         return Ended(model, end)
-    kind: Any = type(model)
     # Hooks on the module itself, and a forward exchanged by hand, come before the end.
     name = "__call__" if model._forward_hooks or "forward" in vars(model) else "forward"
+    if not isinstance(end, Pick):
+        return _derived(model, end, name)
+    known = _known.setdefault(model, {})
+    if (end, name) not in known:
+        known[end, name] = _derived(model, end, name)
+    return known[end, name]
+
+
+def _derived(model: nn.Module, end: End, name: str) -> nn.Module:
+    kind: Any = type(model)
     inner = getattr(kind, name)
 
     def forward(self: nn.Module, *inputs: Any) -> Any:
