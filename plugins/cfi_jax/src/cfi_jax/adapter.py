@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar
+from uuid import uuid4
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import numpy as np
 from cfi_core.errors import InputError
 from cfi_core.framework import Embedded, FrameworkAdapter, Layer, Parameters, map_structure
 from cfi_jax import content
+from cfi_jax.keras import check_built, is_keras, keras_layer_name, keras_layers, keras_parameters
 from cfi_jax.logits import Logits, ends_in_softmax
 from cfi_jax.lookup import FromLookup, find_lookup
 from cfi_jax.programs import (
@@ -56,6 +58,8 @@ class JaxAdapter(FrameworkAdapter):
     def load(self, model: Any) -> Any:
         """Checks that the model can be called and has its weights."""
         kind = type(model).__name__
+        if is_keras(model):
+            check_built(model)
         if is_linen(model) and model.scope is None:
             raise InputError(
                 f"The Linen module {kind} holds no variables: pass model.bind(variables), or a function such as "
@@ -94,6 +98,8 @@ class JaxAdapter(FrameworkAdapter):
 
     def fingerprint(self, model: Any) -> str:
         """See `cfi_jax.content`."""
+        if is_keras(body(model)):  # whose settings and graph do not show
+            return uuid4().hex
         ways, inner = [], model
         while inner is not body(model):
             ways.append(_way(inner))
@@ -142,7 +148,10 @@ class JaxAdapter(FrameworkAdapter):
 
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """The last axis, as everywhere in Flax."""
-        return len(shape) - 1 if len(shape) > 2 else None
+        if len(shape) <= 2:
+            return None
+        named = dict(keras_layers(body(model))) if is_keras(body(model)) and layer is not None else {}
+        return 1 if getattr(named.get(layer or ""), "data_format", None) == "channels_first" else len(shape) - 1
 
     def without_softmax(self, model: Any, inputs: Sequence[Any]) -> Any | None:
         """Recognises `jax.nn.softmax` and `jax.nn.log_softmax` (Flax has the same) in what the model computes last."""
@@ -182,7 +191,9 @@ class JaxAdapter(FrameworkAdapter):
         """Modules of an NNX model, modules with variables of a Linen model; with inputs: all Linen modules called."""
         seen = None if inputs is None else observe(self.twin(model), inputs)
         model = body(model)
-        if is_nnx(model):
+        if is_keras(model):
+            kinds = {name: type(layer).__name__ for name, layer in keras_layers(model)}
+        elif is_nnx(model):
             kinds = {name: type(module).__name__ for name, module in nnx_layers(model).items()}
         elif seen is not None:
             kinds = seen.watch.kinds
@@ -194,6 +205,8 @@ class JaxAdapter(FrameworkAdapter):
     def layer_name(self, model: Any, reference: Any) -> str | None:
         """Path of a module; a name of a Linen module is taken as it is, since only a forward pass can tell them all."""
         model = body(model)
+        if is_keras(model):
+            return keras_layer_name(model, reference)
         if is_nnx(model):
             named = nnx_layers(model)
             if isinstance(reference, str):
@@ -206,6 +219,8 @@ class JaxAdapter(FrameworkAdapter):
 
     def layer_object(self, model: Any, name: str) -> Any:
         """The NNX module of that path; a Linen module exists only while the model runs, so its path stands for it."""
+        if is_keras(body(model)):
+            return dict(keras_layers(body(model)))[name]
         return nnx_layers(body(model))[name] if is_nnx(body(model)) else name
 
     def activations(
@@ -363,6 +378,8 @@ def _place(array: jax.Array, model: Any) -> jax.Array:
 
 def _parameters(model: Any) -> Parameters:
     function = without_jit(model)
+    if is_keras(function):
+        return keras_parameters(function)
     return Parameters.of(function.__call__ if is_nnx(function) or is_linen(function) else function)
 
 

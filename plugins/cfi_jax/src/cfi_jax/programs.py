@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from cfi_jax.keras import call_keras, is_keras, keras_weights
 from cfi_jax.logits import Logits, cut
 from cfi_jax.lookup import FromLookup, from_lookup
 from cfi_jax.watch import Watch, linen_calls, nnx_calls
@@ -97,6 +98,8 @@ def program(model: Any) -> Program:
         return _of_logits(model)
     if isinstance(model, FromLookup):
         return _of_lookup(model)
+    if is_keras(model):
+        return lambda inputs, watch: call_keras(model, inputs, watch)
     if is_nnx(model):
         return _of_nnx(model)
     return _of_linen(model) if is_linen(model) else _of_function(without_jit(model))
@@ -106,7 +109,9 @@ def weights(model: Any) -> list[jax.Array]:
     """All arrays that the model is seen to hold; those that a function refers to are not."""
     model = body(model)
     held: Any = []
-    if is_nnx(model):
+    if is_keras(model):
+        held = keras_weights(model)
+    elif is_nnx(model):
         held = sys.modules["flax.nnx"].state(model)
     elif is_linen(model):
         held = model.variables

@@ -11,7 +11,6 @@ import copy
 import functools
 import inspect
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +23,7 @@ from keras.src.models.functional import Functional
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.Variable names distributed ones, too
 
 from cfi_core.errors import InputError
-from cfi_core.framework import Content, Layer, LayerCalls, Parameters, flatten, identity
+from cfi_core.framework import Content, Layer, LayerCalls, Parameters, flatten, identity, stand_in
 from cfi_core.turns import hold_alone, keep_random
 from cfi_tensorflow.embedding import find_embedding, from_embedding
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
@@ -394,44 +393,22 @@ class KerasReading(LayerCalls):
 
 @contextmanager
 def _watch(layers: Sequence[tuple[str, Any]], visit: Visit) -> Iterator[None]:
-    """Shows `visit` the tensors that each call of these layers gives; of a single one it returns the substitute.
-
-    Calls in other threads, where somebody may use the same model, go on as if nothing were watched.
-    """
-    undo: list[tuple[dict[str, Any], str, dict[str, Any]]] = []
-    try:
-        for name, layer in layers:
-            for method in _CALLS:
-                own = vars(layer)
-                undo.append((own, method, {method: own[method]} if method in own else {}))
-                # Past the layer's __setattr__, which would track it.
-                own[method] = _visit(getattr(layer, method), name, visit)
+    """Shows `visit` the tensors that each call of these layers gives; of a single one it returns the substitute."""
+    with stand_in(layers, _CALLS, functools.partial(_visit, visit)):
         yield
-    finally:
-        for own, method, former in reversed(undo):
-            own.pop(method, None)
-            own.update(former)
 
 
-def _visit(call: Callable[..., Any], name: str, visit: Visit) -> Callable[..., Any]:
-    watching = threading.get_ident()
-
-    @functools.wraps(call)
-    def call_visited(*args: Any, **kwargs: Any) -> Any:
-        output = call(*args, **kwargs)
-        if threading.get_ident() != watching:
-            return output
-        leaves = keras.tree.flatten(output)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, tf.Tensor)]
-        value = visit(name, tensors)
-        if len(tensors) != 1:
-            return output
-        mask = backend.get_keras_mask(tensors[0])
-        if mask is not None and value is not tensors[0]:
-            backend.set_keras_mask(value, mask)
-        return keras.tree.pack_sequence_as(output, [value if leaf is tensors[0] else leaf for leaf in leaves])
-
-    return call_visited
+def _visit(visit: Visit, name: str, call: Callable[[], Any]) -> Any:
+    output = call()
+    leaves = keras.tree.flatten(output)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, tf.Tensor)]
+    value = visit(name, tensors)
+    if len(tensors) != 1:
+        return output
+    mask = backend.get_keras_mask(tensors[0])
+    if mask is not None and value is not tensors[0]:
+        backend.set_keras_mask(value, mask)
+    return keras.tree.pack_sequence_as(output, [value if leaf is tensors[0] else leaf for leaf in leaves])
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.holding import bind
 from cfi_torch.gradients import missing_gradient
+from cfi_torch.keras import KerasModel, channel_axis, is_keras, keras_model
 from cfi_torch.passes import watch_passes
 from cfi_torch.runner import TorchRunner, freeze, pull_back
 from cfi_torch.state import ModelState
@@ -53,6 +54,8 @@ class TorchAdapter(FrameworkAdapter):
 
     def load(self, model: Any) -> nn.Module:
         """The module (of an exported program its own), checked to have its weights; one that calls a function."""
+        if is_keras(model):
+            return keras_model(model)
         model = open_exported(model) or unwrapped(model)
         if not isinstance(model, nn.Module):
             return function_model(model)
@@ -73,6 +76,8 @@ class TorchAdapter(FrameworkAdapter):
 
     def twin(self, model: nn.Module, *, share_weights: bool = True) -> nn.Module:
         """A structural copy in inference mode: parameters are shared, buffers and hook places are not."""
+        if not share_weights and isinstance(model, TorchFunction):
+            return super().twin(model, share_weights=False)  # refuses
         memo: dict[int, Any] = {}
         own = {id(module) for _, module in _parts(model)}
         for _, module in _parts(model):
@@ -171,6 +176,8 @@ class TorchAdapter(FrameworkAdapter):
         where axis 1 has no size that it has channels of.
         """
         rank = len(shape)
+        if isinstance(model, KerasModel):
+            return channel_axis(model, rank, layer)
         if rank <= 2:
             return None
         if layer is None and starts_at_embedding(model):
@@ -282,6 +289,8 @@ class TorchAdapter(FrameworkAdapter):
             raise LayerError(
                 "TorchScript shows nothing of the layers inside a model. Pass the nn.Module that it was made from."
             )
+        if isinstance(model, KerasModel):
+            return model.layer_name(reference)
         reference = getattr(reference, "_orig_mod", reference)
         names = (reference, reference.removeprefix("_orig_mod.")) if isinstance(reference, str) else ()
         for name, module in model.named_modules():
