@@ -9,7 +9,7 @@ import numpy as np
 
 from cfi_core.arrays import ArrayAdapter, ArrayModel
 from cfi_core.errors import InputError
-from cfi_core.framework import Portions, one_size
+from cfi_core.framework import Parameters, Portions, one_size
 from cfi_onnx.scores import scores_of
 
 _TYPES: Mapping[str, np.dtype[Any]] = {
@@ -24,25 +24,30 @@ class SessionModel(ArrayModel):
     """A session with all its outputs.
 
     Attributes:
+        session: The session.
+        names: Of its inputs, in the order in which they are given.
         types: Of its inputs; None where numpy has none.
     """
 
-    def __init__(self, session: Any) -> None:
-        inputs = session.get_inputs()
+    def __init__(self, session: Any, names: Sequence[str] = ()) -> None:
+        """Takes a session, and the names of its inputs in the order in which they are given; none: in its own."""
+        declared = {entry.name: entry for entry in session.get_inputs()}
+        inputs = [declared[name] for name in names or declared]
+        self.session = session
         shapes = [tuple(size if isinstance(size, int) else None for size in entry.shape) for entry in inputs]
         samples = one_size(shape[0] if shape else None for shape in shapes)
         if samples is not None:
             shapes = [(None, *shape[1:]) for shape in shapes]
         super().__init__(self._run, tuple(shapes))
         self.types = tuple(_TYPES.get(entry.type) for entry in inputs)
-        self._names = [entry.name for entry in inputs]
+        self.names = tuple(entry.name for entry in inputs)
         self._portions = Portions(lambda feeds: list(session.run(None, dict(feeds))), samples)
 
     def _run(self, *arrays: np.ndarray) -> Any:
-        if len(arrays) != len(self._names):
-            raise InputError(f"The model takes {len(self._names)} inputs, but gets {len(arrays)}.")
+        if len(arrays) != len(self.names):
+            raise InputError(f"The model takes {len(self.names)} inputs, but gets {len(arrays)}.")
         fitting = map(_cast, arrays, self.types)
-        results = scores_of(self._portions(dict(zip(self._names, fitting, strict=True))))
+        results = scores_of(self._portions(dict(zip(self.names, fitting, strict=True))))
         return results[0] if len(results) == 1 else tuple(results)
 
 
@@ -59,6 +64,15 @@ class SessionAdapter(ArrayAdapter):
         """Whether the session declares that input as one of integers."""
         dtype = model.types[position] if position < len(model.types) else None
         return None if dtype is None else bool(np.issubdtype(dtype, np.integer))
+
+    def input_names(self, model: SessionModel) -> tuple[str, ...]:
+        """What the session calls its inputs."""
+        return model.names
+
+    def by_name(self, model: SessionModel, names: Sequence[str], constants: Mapping[str, Any]) -> SessionModel:
+        """The session with its inputs in that order."""
+        Parameters(model.names, frozenset(model.names)).check(names, constants, "the session")
+        return model if tuple(names) == model.names else SessionModel(model.session, names)
 
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """Axis 1, as ONNX's convolutions have it."""

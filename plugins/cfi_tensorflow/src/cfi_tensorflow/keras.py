@@ -45,11 +45,162 @@ Replace = Callable[[str, Any], Any]
 Visit = Callable[[str, list[Any]], Any]
 
 
-class KerasView:
+class LayerView:
+    """What the adapter does with the layers of a model, whose calls can be stood in for.
+
+    Attributes:
+        model: The model.
+    """
+
+    model: Any
+
+    def named_layers(self) -> list[tuple[str, Any]]:
+        """Every layer once, under the name of the first place where it lies."""
+        raise NotImplementedError
+
+    def aliases(self) -> Mapping[str, Any]:
+        """Every layer under every name that it has."""
+        return dict(self.named_layers())
+
+    def run(self, inputs: Sequence[Any]) -> Any:
+        """Forward pass in inference mode."""
+        raise NotImplementedError
+
+    # layers
+
+    def layers(self, inputs: Sequence[Any] | None) -> tuple[Layer, ...]:
+        """Every layer but the Input layers, those inside a layer after it."""
+        if inputs is None:
+            shapes = dict(_symbolic_shapes(self.model))
+        else:
+            shapes = {name: tuple(value.shape[1:]) for name, value in self.activations(inputs, None).items()}
+        return tuple(
+            Layer(name, type(layer).__name__, shapes.get(name))
+            for name, layer in self.named_layers()
+            if type(layer).__name__ != "InputLayer"
+        )
+
+    def layer_name(self, reference: Any) -> str | None:
+        """Name of a layer, which may be called by its position, an inner one by its own name where it is unique."""
+        named = self.named_layers()
+        if isinstance(reference, int) and not isinstance(reference, bool):
+            own_layers = self.model.layers
+            reference = own_layers[reference] if -len(own_layers) <= reference < len(own_layers) else None
+        layer = self.aliases().get(reference) if isinstance(reference, str) else reference
+        own = [entry for _, entry in named if isinstance(reference, str) and entry.name == reference]
+        if layer is None and len(own) == 1:
+            layer = own[0]
+        if not isinstance(layer, keras.Layer | tf.Module):
+            return None
+        return next((name for name, entry in named if stands_for(entry) is stands_for(layer)), None)
+
+    def layer_object(self, name: str) -> Any:
+        """The layer of that name."""
+        return self.aliases()[name]
+
+    def activations(self, inputs: Sequence[Any], names: Sequence[str] | None) -> Mapping[str, Any]:
+        """Outputs of the layers that are called once and give one tensor."""
+        return self._read(inputs, names=names).readable()
+
+    def gradients(
+        self, inputs: Sequence[Any], cotangents: Sequence[np.ndarray], names: Sequence[str] | None
+    ) -> Mapping[str, Any]:
+        """Gradients at the outputs of those layers."""
+
+        def watch(_name: str, value: Any) -> Any:
+            if value.dtype.is_floating and not tf.is_symbolic_tensor(value):
+                tape.watch(value)
+            return value
+
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            reading = self._read(inputs, names=names, replace=watch)
+        found = {name: value for name, value in reading.readable().items() if value.dtype.is_floating}
+        gradients = pull_back(tape, flatten(reading.outputs), cotangents, list(found.values()))
+        return dict(zip(found, gradients, strict=True))
+
+    def runner(self, inputs: Sequence[Any], layers: Sequence[str]) -> TapedRunner:
+        """The model's traced graph where it computes the same as the model; the model itself otherwise."""
+        reading = self._read(inputs, names=layers)
+        for name in layers:
+            reading.check(name)
+        order, outputs = list(reading.tensors), flatten(dense(reading.outputs))
+        traced = self._trace(inputs, order, snapshot=False)
+        # Layers inside a loop, a branch or a compiled function, and the user's own gradients: the model has them.
+        if traced is not None and traced.differentiable and set(order) <= set(traced.taps):
+            runner = GraphRunner(traced, order)
+            # Side effects and choices by value are traced once only.
+            if runner.agrees(inputs, outputs, reading.tensors):
+                return runner
+        return EagerRunner(functools.partial(self._pass, order), len(inputs), order)
+
+    # reading and replacing
+
+    def _pass(
+        self, names: Sequence[str], inputs: Sequence[Any], given: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        reading = self._read(inputs, names=names, replace=lambda name, value: given.get(name, value))
+        for name in names:
+            reading.check(name)
+        return tuple(flatten(dense(reading.outputs))), reading.tensors
+
+    def _read(
+        self, inputs: Sequence[Any], *, names: Sequence[str] | None, replace: Replace = lambda name, value: value
+    ) -> KerasReading:
+        """Runs the model once, and keeps (or replaces) what the layers give."""
+        reading = self._read_once(inputs, names, replace, eager_functions=False)
+        # Functions that TensorFlow compiled hide the layers that they call, but for those that Keras has inside: run
+        # eagerly, some of these have no gradient on the CPU (grouped convolutions).
+        if reading.compiled or any(not reading.counts[name] for name in names or ()):
+            return self._read_once(inputs, names, replace, eager_functions=True)
+        return reading
+
+    def _read_once(
+        self, inputs: Sequence[Any], names: Sequence[str] | None, replace: Replace, *, eager_functions: bool
+    ) -> KerasReading:
+        chosen = [(name, layer) for name, layer in self.named_layers() if names is None or name in names]
+        reading = KerasReading({name: type(layer).__name__ for name, layer in chosen}, replace)
+
+        def visit(name: str, tensors: list[Any]) -> Any:
+            if tf.executing_eagerly():
+                return next(iter(reading.see(name, tensors)), None)
+            reading.compiled = True  # what is done to its tensors would stay in the compiled function
+            return None
+
+        # Nobody else marks the layers between the two, so the turn comes first.
+        with _eager_functions(eager_functions and bool(chosen)), _watch(chosen, visit):
+            reading.outputs = self.run(inputs)
+        return reading
+
+    def _trace(self, inputs: Sequence[Any], names: Sequence[str], *, snapshot: bool) -> Trace | None:
+        """The model as a graph; None if it needs values to run."""
+        chosen = [(name, layer) for name, layer in self.named_layers() if name in names]
+        order: list[str] = []
+
+        def visit(name: str, tensors: list[Any]) -> Any:
+            if name not in order:
+                order.append(name)
+            return tap(tensors[0], order.index(name)) if len(tensors) == 1 else None
+
+        try:
+            with _watch(chosen, visit):
+                return trace(self.run, open_batch(inputs), lambda: order, snapshot=snapshot)
+        except Exception:  # noqa: BLE001 - the user's code may fail on symbolic values in any way; then it runs eagerly
+            return None
+
+
+class KerasView(LayerView):
     """What the adapter does with a Keras model."""
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
+
+    def named_layers(self) -> list[tuple[str, Any]]:
+        """Every layer once, under the name of the first place where it lies."""
+        return _named_layers(self.model)
+
+    def aliases(self) -> Mapping[str, Any]:
+        """Every layer under every name that it has."""
+        return _with_aliases(self.model)
 
     # the model
 
@@ -243,127 +394,6 @@ class KerasView:
             arguments = inputs
         with _without_marks(model):
             return order(model(*arguments, training=False))
-
-    # layers
-
-    def layers(self, inputs: Sequence[Any] | None) -> tuple[Layer, ...]:
-        """Every layer but the Input layers, those inside a layer after it."""
-        if inputs is None:
-            shapes = dict(_symbolic_shapes(self.model))
-        else:
-            shapes = {name: tuple(value.shape[1:]) for name, value in self.activations(inputs, None).items()}
-        return tuple(
-            Layer(name, type(layer).__name__, shapes.get(name))
-            for name, layer in _named_layers(self.model)
-            if not isinstance(layer, keras.layers.InputLayer)
-        )
-
-    def layer_name(self, reference: Any) -> str | None:
-        """Name of a layer, which may be called by its position, an inner one by its own name where it is unique."""
-        named = _named_layers(self.model)
-        if isinstance(reference, int) and not isinstance(reference, bool):
-            own_layers = self.model.layers
-            reference = own_layers[reference] if -len(own_layers) <= reference < len(own_layers) else None
-        layer = _with_aliases(self.model).get(reference) if isinstance(reference, str) else reference
-        own = [entry for _, entry in named if isinstance(reference, str) and entry.name == reference]
-        if layer is None and len(own) == 1:
-            layer = own[0]
-        if not isinstance(layer, keras.Layer):
-            return None
-        return next((name for name, entry in named if stands_for(entry) is stands_for(layer)), None)
-
-    def layer_object(self, name: str) -> Any:
-        """The layer of that name."""
-        return _with_aliases(self.model)[name]
-
-    def activations(self, inputs: Sequence[Any], names: Sequence[str] | None) -> Mapping[str, Any]:
-        """Outputs of the layers that are called once and give one tensor."""
-        return self._read(inputs, names=names).readable()
-
-    def gradients(
-        self, inputs: Sequence[Any], cotangents: Sequence[np.ndarray], names: Sequence[str] | None
-    ) -> Mapping[str, Any]:
-        """Gradients at the outputs of those layers."""
-
-        def watch(_name: str, value: Any) -> Any:
-            if value.dtype.is_floating and not tf.is_symbolic_tensor(value):
-                tape.watch(value)
-            return value
-
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            reading = self._read(inputs, names=names, replace=watch)
-        found = {name: value for name, value in reading.readable().items() if value.dtype.is_floating}
-        gradients = pull_back(tape, flatten(reading.outputs), cotangents, list(found.values()))
-        return dict(zip(found, gradients, strict=True))
-
-    def runner(self, inputs: Sequence[Any], layers: Sequence[str]) -> TapedRunner:
-        """The model's traced graph where it computes the same as the model; the model itself otherwise."""
-        reading = self._read(inputs, names=layers)
-        for name in layers:
-            reading.check(name)
-        order, outputs = list(reading.tensors), flatten(dense(reading.outputs))
-        traced = self._trace(inputs, order, snapshot=False)
-        # Layers inside a loop, a branch or a compiled function, and the user's own gradients: the model has them.
-        if traced is not None and traced.differentiable and set(order) <= set(traced.taps):
-            runner = GraphRunner(traced, order)
-            # Side effects and choices by value are traced once only.
-            if runner.agrees(inputs, outputs, reading.tensors):
-                return runner
-        return EagerRunner(functools.partial(self._pass, order), len(inputs), order)
-
-    # reading and replacing
-
-    def _pass(
-        self, names: Sequence[str], inputs: Sequence[Any], given: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        reading = self._read(inputs, names=names, replace=lambda name, value: given.get(name, value))
-        for name in names:
-            reading.check(name)
-        return tuple(flatten(dense(reading.outputs))), reading.tensors
-
-    def _read(
-        self, inputs: Sequence[Any], *, names: Sequence[str] | None, replace: Replace = lambda name, value: value
-    ) -> KerasReading:
-        """Runs the model once, and keeps (or replaces) what the layers give."""
-        reading = self._read_once(inputs, names, replace, eager_functions=False)
-        # Functions that TensorFlow compiled hide the layers that they call, but for those that Keras has inside: run
-        # eagerly, some of these have no gradient on the CPU (grouped convolutions).
-        if reading.compiled or any(not reading.counts[name] for name in names or ()):
-            return self._read_once(inputs, names, replace, eager_functions=True)
-        return reading
-
-    def _read_once(
-        self, inputs: Sequence[Any], names: Sequence[str] | None, replace: Replace, *, eager_functions: bool
-    ) -> KerasReading:
-        chosen = [(name, layer) for name, layer in _named_layers(self.model) if names is None or name in names]
-        reading = KerasReading({name: type(layer).__name__ for name, layer in chosen}, replace)
-
-        def visit(name: str, tensors: list[Any]) -> Any:
-            if tf.executing_eagerly():
-                return next(iter(reading.see(name, tensors)), None)
-            reading.compiled = True  # what is done to its tensors would stay in the compiled function
-            return None
-
-        # Nobody else marks the layers between the two, so the turn comes first.
-        with _eager_functions(eager_functions and bool(chosen)), _watch(chosen, visit):
-            reading.outputs = self.run(inputs)
-        return reading
-
-    def _trace(self, inputs: Sequence[Any], names: Sequence[str], *, snapshot: bool) -> Trace | None:
-        """The model as a graph; None if it needs values to run."""
-        chosen = [(name, layer) for name, layer in _named_layers(self.model) if name in names]
-        order: list[str] = []
-
-        def visit(name: str, tensors: list[Any]) -> Any:
-            if name not in order:
-                order.append(name)
-            return tap(tensors[0], order.index(name)) if len(tensors) == 1 else None
-
-        try:
-            with _watch(chosen, visit):
-                return trace(self.run, open_batch(inputs), lambda: order, snapshot=snapshot)
-        except Exception:  # noqa: BLE001 - the user's code may fail on symbolic values in any way; then it runs eagerly
-            return None
 
 
 class KerasReading(LayerCalls):
