@@ -28,8 +28,8 @@ from cfi_jax.programs import (
     is_equinox,
     is_linen,
     is_nnx,
+    layers_of,
     linen_names,
-    nnx_layers,
     observe,
     passed_through,
     program,
@@ -58,6 +58,11 @@ class JaxAdapter(FrameworkAdapter):
     def load(self, model: Any) -> Any:
         """Checks that the model can be called and has its weights."""
         kind = type(model).__name__
+        if isinstance(model, jax.stages.Compiled):
+            raise InputError(
+                "This function was compiled ahead of time for arrays of certain shapes, and JAX cannot transform it any "
+                "more. Pass the function that it was made of."
+            )
         if is_keras(model):
             check_built(model)
         if is_linen(model) and model.scope is None:
@@ -147,11 +152,14 @@ class JaxAdapter(FrameworkAdapter):
         return Ended(model, end)
 
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
-        """The last axis, as everywhere in Flax."""
+        """The last axis, as everywhere in Flax; axis 1 of Equinox's convolutions, and where a Keras layer says so."""
         if len(shape) <= 2:
             return None
-        named = dict(keras_layers(body(model))) if is_keras(body(model)) and layer is not None else {}
-        return 1 if getattr(named.get(layer or ""), "data_format", None) == "channels_first" else len(shape) - 1
+        inner = body(model)
+        if is_keras(inner):
+            named = dict(keras_layers(inner)) if layer is not None else {}
+            return 1 if getattr(named.get(layer or ""), "data_format", None) == "channels_first" else len(shape) - 1
+        return _axis_by_convolutions(layers_of(inner), shape, layer)
 
     def without_softmax(self, model: Any, inputs: Sequence[Any]) -> Any | None:
         """Recognises `jax.nn.softmax` and `jax.nn.log_softmax` (Flax has the same) in what the model computes last."""
@@ -193,8 +201,8 @@ class JaxAdapter(FrameworkAdapter):
         model = body(model)
         if is_keras(model):
             kinds = {name: type(layer).__name__ for name, layer in keras_layers(model)}
-        elif is_nnx(model):
-            kinds = {name: type(module).__name__ for name, module in nnx_layers(model).items()}
+        elif named := layers_of(model):
+            kinds = {name: type(module).__name__ for name, module in named.items()}
         elif seen is not None:
             kinds = seen.watch.kinds
         else:
@@ -207,8 +215,7 @@ class JaxAdapter(FrameworkAdapter):
         model = body(model)
         if is_keras(model):
             return keras_layer_name(model, reference)
-        if is_nnx(model):
-            named = nnx_layers(model)
+        if named := layers_of(model):
             if isinstance(reference, str):
                 return reference if reference in named else None
             # A module may stand in several places; the first one names it.
@@ -221,7 +228,7 @@ class JaxAdapter(FrameworkAdapter):
         """The NNX module of that path; a Linen module exists only while the model runs, so its path stands for it."""
         if is_keras(body(model)):
             return dict(keras_layers(body(model)))[name]
-        return nnx_layers(body(model))[name] if is_nnx(body(model)) else name
+        return layers_of(body(model)).get(name, name)
 
     def activations(
         self, model: Any, inputs: Sequence[Any], names: Sequence[str] | None = None
@@ -329,6 +336,19 @@ def _pull_back(
         pairs = [pair for pair in zip(cotangents, outputs, strict=True) if is_floating(pair[1])]
         given = (jnp.zeros_like(a) if one is None else jnp.asarray(one, a.dtype) for one, a in pairs)
         return outputs, back(tuple(given))
+
+
+def _axis_by_convolutions(layers: Mapping[str, Any], shape: Sequence[int | None], layer: str | None) -> int:
+    """The last axis, as everywhere in Flax; where Equinox's convolutions take that many channels on axis 1, that one."""
+    convolutions = {name: one for name, one in layers.items() if hasattr(one, "num_spatial_dims")}
+    of_rank = [one for one in convolutions.values() if getattr(one, "num_spatial_dims", 0) + 2 == len(shape)]
+    if layer in convolutions:
+        return 1
+    sizes = {getattr(one, name, None) for one in of_rank for name in ("in_channels", "out_channels")}
+    if layer is None:
+        sizes = {getattr(one, "in_channels", None) for one in of_rank[:1]}
+    is_first = bool(of_rank) and (shape[1] in sizes or shape[-1] not in sizes)
+    return 1 if is_first else len(shape) - 1
 
 
 def _linen_path(model: Any, reference: Any) -> str | None:
