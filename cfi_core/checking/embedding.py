@@ -39,7 +39,9 @@ def needs_embedding(plan: Plan, inputs: Inputs) -> bool:
     method = plan.method
     if plan.embeddings:
         return method.kind is Kind.ATTRIBUTION
-    if not any(array.dtype.kind in "iub" for array in inputs.arrays) or (method.kind is Kind.ATTRIBUTION and plan.layers):
+    if not any(array.dtype.kind in "iub" for array in inputs.arrays) or (
+        method.kind is Kind.ATTRIBUTION and plan.layers
+    ):
         return False
     # Rules on modules end at the inputs, too, but for those of layers.
     return Need.INPUT_GRADIENT in method.needs or (Need.MODULES in method.needs and method.kind is Kind.ATTRIBUTION)

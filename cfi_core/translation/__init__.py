@@ -78,10 +78,7 @@ def translate_model(job: Job, routes: Sequence[Route], attempt: Callable[[Job, R
 def _refusal(failures: Failures, hint: str) -> TranslationError:
     """The error for a model that no route could translate."""
     cause = cause_of(failures)
-    if len(failures) == 1:
-        report = f"{cause} {hint}".rstrip()
-    else:
-        report = f"{tell(failures)} {hint}".rstrip()
+    report = f"{cause if len(failures) == 1 else tell(failures)} {hint}".rstrip()
     if isinstance(cause, UnfaithfulTranslationError):
         return UnfaithfulTranslationError(report, cause.certificate)
     return TranslationError(report)

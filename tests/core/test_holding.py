@@ -123,7 +123,9 @@ def test_functions_see_one_sample_at_a_time() -> None:
 
 
 def test_models_that_cannot_hold_say_so() -> None:
-    with pytest.raises(cfi.InputError, match=r"cannot hold inputs here, and the method has no argument .* forward pass"):
+    with pytest.raises(
+        cfi.InputError, match=r"cannot hold inputs here, and the method has no argument .* forward pass"
+    ):
         fake.NetworkAdapter().bind(object(), (X,))
 
 

@@ -1,4 +1,4 @@
-"""Keras models on its torch and JAX backends, with their layers: the backend belongs to the process, so each has its own."""
+"""Keras models on its torch and JAX backends, with their layers; each backend has a process of its own."""
 
 from __future__ import annotations
 

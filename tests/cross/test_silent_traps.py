@@ -129,9 +129,7 @@ def test_a_callable_of_several_outputs_sees_the_users_axes_and_structure(twins: 
         assert apart(expected, result.values) < 1e-4
     both = lambda outputs: outputs[0][:, 4, 3, 7] * outputs[1][:, 1].log()  # noqa: E731 - of torch tensors
     for way in ("bridge", "conversion"):
-        result = cfi.attribute(
-            model, "saliency", "tf-keras-vis", inputs=twins.first, target=both, translator=way
-        )
+        result = cfi.attribute(model, "saliency", "tf-keras-vis", inputs=twins.first, target=both, translator=way)
         assert apart(gradient(model, twins.first, both), result.values) < 1e-4
 
     inputs = keras.Input((14, 20, 3))

@@ -78,7 +78,9 @@ def test_layers_go_by_their_own_names(model: Model, rows: tf.Tensor) -> None:
 
 
 def test_activations_and_gradients_are_those_of_the_layers(model: Model, rows: tf.Tensor) -> None:
-    first, second, last = (layer.kernel.numpy() for layer in (model.layers[0], model.layers[1].layers[0], model.layers[2]))
+    first, second, last = (
+        layer.kernel.numpy() for layer in (model.layers[0], model.layers[1].layers[0], model.layers[2])
+    )
     hidden = np.maximum(rows.numpy() @ first, 0)
     inner = np.maximum(hidden @ second, 0)
     outputs = np.maximum(inner @ last, 0)

@@ -43,7 +43,7 @@ def bridge(request: BridgeRequest) -> Converted:
     """
     if keras.config.backend() != "tensorflow":
         raise RouteError(
-            f"The toolset needs Keras on TensorFlow, and this process runs it on {keras.config.backend()}, once for all: "
+            f"The toolset needs Keras on TensorFlow, and this process runs it on {keras.config.backend()}, for all: "
             f"set KERAS_BACKEND=tensorflow before Keras is imported, or choose a toolset that needs no Keras."
         )
     spanned, examples = span(request, adapter_for(registry(), "tensorflow"), channels_last=True)

@@ -60,8 +60,8 @@ class JaxAdapter(FrameworkAdapter):
         kind = type(model).__name__
         if isinstance(model, jax.stages.Compiled):
             raise InputError(
-                "This function was compiled ahead of time for arrays of certain shapes, and JAX cannot transform it any "
-                "more. Pass the function that it was made of."
+                "This function was compiled ahead of time for arrays of certain shapes, so JAX cannot transform it. "
+                "Pass the function that it was made of."
             )
         if is_keras(model):
             check_built(model)
@@ -339,7 +339,7 @@ def _pull_back(
 
 
 def _axis_by_convolutions(layers: Mapping[str, Any], shape: Sequence[int | None], layer: str | None) -> int:
-    """The last axis, as everywhere in Flax; where Equinox's convolutions take that many channels on axis 1, that one."""
+    """The last axis, as in Flax; where Equinox's convolutions take that many channels on axis 1, that one."""
     convolutions = {name: one for name, one in layers.items() if hasattr(one, "num_spatial_dims")}
     of_rank = [one for one in convolutions.values() if getattr(one, "num_spatial_dims", 0) + 2 == len(shape)]
     if layer in convolutions:

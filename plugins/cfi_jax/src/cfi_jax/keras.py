@@ -1,4 +1,4 @@
-"""Keras models on their JAX backend: functions of JAX arrays, whose layers are watched by standing in for their calls."""
+"""Keras models on their JAX backend: functions of JAX arrays, whose layers are watched by stand-ins."""
 
 from __future__ import annotations
 

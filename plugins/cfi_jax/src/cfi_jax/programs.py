@@ -326,7 +326,11 @@ def _takes(function: Callable[..., Any], inputs: Sequence[Any] | Mapping[str, An
     values = list(inputs.values() if isinstance(inputs, Mapping) else inputs)
     shapes = [jax.ShapeDtypeStruct((_UNLIKELY, *value.shape[1:]), value.dtype) for value in values]
     try:
-        given = jax.eval_shape(function, **dict(zip(inputs, shapes, strict=True))) if named else jax.eval_shape(function, *shapes)
+        given = (
+            jax.eval_shape(function, **dict(zip(inputs, shapes, strict=True)))
+            if named
+            else jax.eval_shape(function, *shapes)
+        )
     except Exception:  # noqa: BLE001 - the user's model may refuse shapes in any way
         return False
     return all(one.shape[:1] == (_UNLIKELY,) for one in jax.tree.leaves(given))

@@ -57,15 +57,9 @@ class Watch(LayerCalls):
             self._open.discard(name)
         return self.see(name, output)
 
-
     def _see_batch(self, name: str, kind: str, sample: Any) -> Any:
         """What goes on from a layer inside `vmap`, whose rule for this step is given the samples of all."""
 
-        @jax.custom_batching.custom_vmap
-        def tap(value: Any) -> Any:
-            return value
-
-        @tap.def_vmap
         def see(_size: int, _batched: Any, batch: Any) -> tuple[Any, bool]:
             if _is_in_batch(batch):  # one vmap inside another
                 return self._see_batch(name, kind, batch), True
@@ -75,6 +69,8 @@ class Watch(LayerCalls):
             self.kinds.setdefault(name, kind)
             return self.see(name, batch), True
 
+        tap = jax.custom_batching.custom_vmap(lambda value: value)
+        tap.def_vmap(see)
         return tap(sample)
 
 

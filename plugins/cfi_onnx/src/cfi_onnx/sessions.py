@@ -65,11 +65,11 @@ class SessionAdapter(ArrayAdapter):
         dtype = model.types[position] if position < len(model.types) else None
         return None if dtype is None else bool(np.issubdtype(dtype, np.integer))
 
-    def input_names(self, model: SessionModel) -> tuple[str, ...]:
+    def input_names(self, model: Any) -> tuple[str, ...]:
         """What the session calls its inputs."""
         return model.names
 
-    def by_name(self, model: SessionModel, names: Sequence[str], constants: Mapping[str, Any]) -> SessionModel:
+    def by_name(self, model: Any, names: Sequence[str], constants: Mapping[str, Any]) -> SessionModel:
         """The session with its inputs in that order."""
         Parameters(model.names, frozenset(model.names)).check(names, constants, "the session")
         return model if tuple(names) == model.names else SessionModel(model.session, names)

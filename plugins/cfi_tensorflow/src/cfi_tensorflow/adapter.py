@@ -159,6 +159,10 @@ class TensorFlowAdapter(FrameworkAdapter):
         """A copy of a graph of Keras layers whose layers compute in double precision."""
         return _view(model).in_double()
 
+    def in_single(self, model: Any) -> Any | None:
+        """A copy of a graph of Keras layers that computed in half precision; None of any other model."""
+        return KerasView(model).in_single() if isinstance(model, keras.Model) else None
+
     def state(self, model: Any) -> State:
         """Of all variables that the model can reach, and of plain numbers in its layers or modules."""
         return _view(model).state()

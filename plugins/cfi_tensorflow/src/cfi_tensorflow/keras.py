@@ -40,6 +40,7 @@ _LIBRARIES = ("keras", "tensorflow")
 _PLAIN = frozenset((int, float, bool, str, type(None)))
 _OF_EVERY_LAYER = frozenset(("build", "call_signature_parameters"))  # Keras puts them there
 _NOT_INPUTS = frozenset({"training", "mask"})
+_HALF = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 
 Replace = Callable[[str, Any], Any]
 Visit = Callable[[str, list[Any]], Any]
@@ -286,15 +287,23 @@ class KerasView(LayerView):
 
     def in_double(self) -> keras.Model | None:
         """The same graph of layers, each computing in float64; None for another model, or layers that cannot."""
-        model = self.model
-        if not is_graph(model) or {tf.as_dtype(one.dtype) for one in _floats(model.weights)} - {tf.float32}:
+        if not is_graph(self.model) or {tf.as_dtype(one.dtype) for one in _floats(self.model.weights)} - {tf.float32}:
             return None
+        return self._in_type(("float32",), "float64")
+
+    def in_single(self) -> keras.Model | None:
+        """The same graph of layers, each computing in float32 where it did in half precision or in mixed."""
+        return self._in_type(_HALF, "float32") if is_graph(self.model) else None
+
+    def _in_type(self, former: Sequence[str], name: str) -> keras.Model | None:
+        model = self.model
         layers = [layer for _, layer in _named_layers(model) if not isinstance(layer, keras.layers.InputLayer)]
         if any("call" in vars(layer) for layer in layers):
             return None  # changed by hand: a copy from its configuration would not be
         try:
             with keep_random():
-                clone = keras.models.clone_model(model, clone_function=_layer_in_double, recursive=True)
+                anew = functools.partial(_layer_in_type, former, name)
+                clone = keras.models.clone_model(model, clone_function=anew, recursive=True)
             for twin, weight in zip(clone.weights, model.weights, strict=True):
                 twin.assign(tf.cast(weight.value, twin.dtype))
             _finalize(clone)
@@ -306,8 +315,8 @@ class KerasView(LayerView):
             )
         except Exception:  # noqa: BLE001 - custom layers may refuse another type, or being copied, in any way
             return None
-        is_double = all(tf.as_dtype(one.dtype) == tf.float64 for one in (*_floats(clone.weights), *clone.outputs))
-        return clone if is_same and is_double else None
+        is_so = all(tf.as_dtype(one.dtype).name == name for one in (*_floats(clone.weights), *clone.outputs))
+        return clone if is_same and is_so else None
 
     def fingerprint(self) -> str:
         """Hash of weights, layers, operations, their settings and functions."""
@@ -558,23 +567,24 @@ def _symbolic_shapes(model: keras.Model, prefix: str = "") -> Iterator[tuple[str
                 yield from _symbolic_shapes(layer, f"{prefix}{layer.name}/")
 
 
-def _layer_in_double(layer: Any) -> Any:
+def _layer_in_type(former: Sequence[str], name: str, layer: Any) -> Any:
     config = layer.get_config()
-    return type(layer).from_config(_in_float64(config) if isinstance(layer, keras.Layer) else config)
+    return type(layer).from_config(_with_type(config, former, name) if isinstance(layer, keras.Layer) else config)
 
 
-def _in_float64(config: Any) -> Any:
-    """A configuration in which every type, also of layers inside, is float64 where it was float32."""
+def _with_type(config: Any, former: Sequence[str], name: str) -> Any:
+    """A configuration in which every type, also of layers inside, is of that name where it was one of the former."""
     if isinstance(config, dict):
         return {
-            key: "float64" if key == "dtype" and _names_float32(value) else _in_float64(value)
+            key: name if key == "dtype" and _type_in(value) in former else _with_type(value, former, name)
             for key, value in config.items()
         }
-    return [_in_float64(one) for one in config] if isinstance(config, list) else config
+    return [_with_type(one, former, name) for one in config] if isinstance(config, list) else config
 
 
-def _names_float32(value: Any) -> bool:
-    return value == "float32" or (isinstance(value, dict) and value.get("config", {}).get("name") == "float32")
+def _type_in(value: Any) -> Any:
+    """The name of a type, or of a policy of types."""
+    return value.get("config", {}).get("name") if isinstance(value, dict) else value
 
 
 def _floats(values: Any) -> list[Any]:

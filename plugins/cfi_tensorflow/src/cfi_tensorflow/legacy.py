@@ -12,8 +12,17 @@ from cfi_tensorflow.logits import TracedLogits, traced_logits
 from cfi_tensorflow.outputs import order
 
 
-class LegacyView(LayerView, FunctionView):
-    """What the adapter does with such a model: a function whose layers go by their names, inner ones as `outer/inner`."""
+class LegacyView(LayerView):
+    """What the adapter does with such a model: a function whose layers have names, inner ones `outer/inner`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self._function = model, FunctionView(model)
+
+    def __getattr__(self, name: str) -> Any:
+        """All that has nothing to do with its layers."""
+        if name == "_function":
+            raise AttributeError(name)
+        return getattr(self._function, name)
 
     def named_layers(self) -> list[tuple[str, Any]]:
         """Every layer once, under the name of the first place where it lies."""

@@ -77,4 +77,3 @@ def _sources(tensor: Any, places: Mapping[str, int]) -> set[int]:
         else:
             waiting.extend(one.op.inputs)
     return sources
-

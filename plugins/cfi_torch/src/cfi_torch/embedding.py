@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from cfi_core.errors import InputError
 from cfi_torch.naming import derive, view
 
-
 _MARK = "_cfi_starts_at_embedding"
 
 

@@ -47,11 +47,12 @@ class KerasModel(TorchFunction):
             self._modules[name] = type(type(layer).__name__, (KerasLayer,), {})()
         self.eval()
 
+    function: Any
     keras_layers: dict[str, Any]
 
     def forward(self, *inputs: Tensor) -> Any:
         """The outputs in inference mode."""
-        with stand_in(list(self.keras_layers.items()), _CALLS, lambda name, call: self._modules[name](call())):  # type: ignore[misc]
+        with stand_in(list(self.keras_layers.items()), _CALLS, lambda name, call: self._modules[name](call())):
             return self._call(inputs)
 
     def _call(self, inputs: Sequence[Tensor]) -> Any:
