@@ -64,12 +64,9 @@ def _of_method(function: Any) -> Any:
         inner, args, keywords = inner.func, (*inner.args, *args), {**inner.keywords, **keywords}
     if isinstance(inner, nn.Module):
         inner = inner.forward
-    if (
-        args
-        and isinstance(args[0], nn.Module)
-        and getattr(type(args[0]), getattr(inner, "__name__", ""), None) is inner
-    ):
-        inner, args = args[0].__getattribute__(inner.__name__), args[1:]
+    name = getattr(inner, "__name__", "")
+    if args and isinstance(args[0], nn.Module) and getattr(type(args[0]), name, None) is inner:
+        inner, args = getattr(args[0], name), args[1:]
     module = getattr(inner, "__self__", None)
     if not inspect.ismethod(inner) or not isinstance(module, nn.Module) or _is_changed(module):
         return function
