@@ -42,7 +42,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", nargs="+", default=[], help="parts of names of rows, or groups")
     parser.add_argument("--quick", action="store_true", help="the rows of `make test`")
     parser.add_argument("--markdown", action="store_true", help="as docs/models.md")
-    parser.add_argument("--json", action="store_true", help="rows of just these names, in this process, one line of JSON for each call")
+    parser.add_argument(
+        "--json", action="store_true", help="rows of just these names, in this process, one line of JSON for each call"
+    )
     given = parser.parse_args(arguments)
     if given.json:
         for one in ROWS:
@@ -69,7 +71,11 @@ def print_table(rows: list[Row], *, markdown: bool) -> int:
     print(HEAD if markdown else "", end="")
     for group, members in groupby(rows, key=lambda one: one.group):
         if markdown:
-            print(f"\n## {group.replace('_', ' ').capitalize()}\n\n| model | call | route | difference |\n" + "| --- " * 4 + "|")
+            print(
+                f"\n## {group.replace('_', ' ').capitalize()}\n\n| model | call | route | difference |\n"
+                + "| --- " * 4
+                + "|"
+            )
         for line in run_apart(list(members)):
             failures += line.failed
             print(as_markdown(line) if markdown else as_text(line), flush=True)
@@ -103,7 +109,9 @@ def run_process(names: list[str], environment: dict[str, str]) -> Iterator[Line]
 def as_text(line: Line) -> str:
     """For a terminal."""
     warned = "".join(f"\n      warned: {text[:200]}" for text in line.warned)
-    return f"{'FAIL' if line.failed else 'ok  '} {line.model}: {line.written}\n      {line.route}  {line.outcome}{warned}"
+    return (
+        f"{'FAIL' if line.failed else 'ok  '} {line.model}: {line.written}\n      {line.route}  {line.outcome}{warned}"
+    )
 
 
 def as_markdown(line: Line) -> str:

@@ -23,6 +23,7 @@ from cfi_core.errors import ArgumentError
 from cfi_core.finding import find_methods
 from cfi_core.framework import Layer, flatten
 from cfi_core.homecoming import bring_home
+from cfi_core.precision import in_single
 from cfi_core.preparation import unpack, unpack_model
 from cfi_core.process import first_pass, keep_process, use
 from cfi_core.records import Arguments, Call, PendingLayer, Plan, Prepared, Translation
@@ -232,6 +233,7 @@ def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | Pend
         stack.enter_context(keep_model(original, call.purity))
         observe(current, "cfi_before_run", plan=call.plan)
         with tell_what_is_missing(call):
+            call = in_single(call)
             if call.plan.needs_layer:
                 return _wait_for_layer(current, call)
             return _finish(current, call, prepare(current, call))  # 5
@@ -248,7 +250,8 @@ def _finish(current: Registry, call: Call, prepared: Prepared) -> Attribution:
 def _wait_for_layer(current: Registry, call: Call) -> PendingLayer:
     """The call with its translated model, and the layers that its method could use."""
     adapter, model = call.original.adapter, call.original.model
-    listed, fingerprint = adapter.layers(model, call.inputs.passed), adapter.fingerprint(model)
+    users = call.users or call.original
+    listed, fingerprint = adapter.layers(model, call.inputs.passed), adapter.fingerprint(users.model)
     if call.plan.route.bridge:
         # A bridge is built at the layers of the call, so it waits for them; it can open what is read in one piece.
         prepared, choosable = None, [layer for layer in listed if layer.output_shape is not None]

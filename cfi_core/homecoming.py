@@ -203,6 +203,7 @@ def _provenance(
         "certificate": str(prepared.certificate or "native: nothing to certify"),
         "repaired": prepared.repair.canonical.repairs if prepared.repair else (),
         "function": call.purity.found,
+        **({"precision": call.precision} if call.precision else {}),
         "explained": carried.explained,
         "target": _describe_target(call),
         "classes": _classes(call),

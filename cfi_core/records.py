@@ -269,6 +269,8 @@ class Call:
     seconds: float  # that the steps so far have taken
     purity: Purity = Purity("not examined")
     fingerprint: str = ""  # of the model, when it was examined
+    precision: str = ""  # in words, where a copy in another one takes the model's place
+    users: Original | None = None  # the user's own model then
     features: tuple[Features, ...] = ()  # of each explained input
     kept: tuple[np.ndarray | None, ...] = ()  # of each, which tokens the baselines keep
     named: tuple[Any, ...] | None = None  # path to the output of the user's own model, and the target in it

@@ -153,6 +153,8 @@ def _way_out(registry: Registry, source: str, needs: frozenset[Need], known: Seq
     if source not in DISTRIBUTION_OF_FRAMEWORK:  # what converts its models is not known
         return "Choose another method."
     conversions = [name for name in DISTRIBUTION_OF_TRANSLATOR if not name.startswith("bridge")]
+    if set(conversions) <= set(registry.translators):  # all are here, and none leads from these models
+        return "No conversion leads from there. Choose a method that needs gradients and layers only."
     return f"A conversion might: pip install {_distributions(conversions)}. Or choose another method."
 
 

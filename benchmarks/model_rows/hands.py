@@ -118,7 +118,9 @@ def shapley(predict: Predict, samples: np.ndarray, baseline: np.ndarray) -> np.n
     return values
 
 
-def integrate(gradient: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray, baseline: Any, steps: int) -> np.ndarray:
+def integrate(
+    gradient: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray, baseline: Any, steps: int
+) -> np.ndarray:
     """Integrated gradients (Sundararajan et al. 2017) by the Gauss–Legendre rule, as captum sums them."""
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     start = np.broadcast_to(np.asarray(baseline, inputs.dtype), inputs.shape)

@@ -83,9 +83,13 @@ def calls_on(model: Any, images: np.ndarray, layer: str, module: Any, within: fl
             within,
         ),
         answer(
-            lambda: cfi.attribute(model, "grad_cam", "tf-explain", inputs=images, target=1, layer=layer), by_layer, within
+            lambda: cfi.attribute(model, "grad_cam", "tf-explain", inputs=images, target=1, layer=layer),
+            by_layer,
+            within,
         ),
-        answer(lambda: cfi.attribute(model, "grad_cam", "captum", inputs=images, target=1, layer=layer), by_layer, within),
+        answer(
+            lambda: cfi.attribute(model, "grad_cam", "captum", inputs=images, target=1, layer=layer), by_layer, within
+        ),
     ]
 
 
@@ -157,12 +161,19 @@ def int8() -> Iterable[Call]:
     return [
         answer(
             lambda: cfi.attribute(
-                model, "feature_ablation", "captum", inputs=images, target=1, exec_args={"feature_mask": quadrants(images)}
+                model,
+                "feature_ablation",
+                "captum",
+                inputs=images,
+                target=1,
+                exec_args={"feature_mask": quadrants(images)},
             ),
             lambda: group_ablation(predict, images, quadrants(images)),
         ),
         answer(
-            lambda: cfi.attribute(model, "occlusion", "tf-explain", inputs=images, target=1, exec_args={"patch_size": 6}),
+            lambda: cfi.attribute(
+                model, "occlusion", "tf-explain", inputs=images, target=1, exec_args={"patch_size": 6}
+            ),
             lambda: group_ablation(predict, images, squares(images, 6))[..., 0],
         ),
         answer(
@@ -187,7 +198,9 @@ def two_inputs() -> Iterable[Call]:
     keras = load()
     image, table = keras.Input((12, 16, 3), name="image"), keras.Input((4,), name="table")
     features = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, activation="relu")(image))
-    model = keras.Model({"image": image, "table": table}, keras.layers.Dense(3)(keras.ops.concatenate([features, table], 1)))
+    model = keras.Model(
+        {"image": image, "table": table}, keras.layers.Dense(3)(keras.ops.concatenate([features, table], 1))
+    )
     given = {"table": np.random.default_rng(2).normal(size=(2, 4)).astype(np.float32), "image": IMAGES}
     tensors = {name: keras.ops.convert_to_tensor(value) for name, value in given.items()}
 
@@ -210,7 +223,9 @@ def two_inputs() -> Iterable[Call]:
     ]
 
 
-def text_calls(model: Any, tokens: Any, embedding: Any, score: Callable[[Any], Any], target: Any, name: str = "") -> list[Call]:
+def text_calls(
+    model: Any, tokens: Any, embedding: Any, score: Callable[[Any], Any], target: Any, name: str = ""
+) -> list[Call]:
     """A model of tokens, natively and across: gradients begin at its embedding."""
     ids = tokens[name] if name else tokens
     given = lambda x: {**tokens, name: x} if name else x  # noqa: E731
@@ -226,7 +241,8 @@ def text_calls(model: Any, tokens: Any, embedding: Any, score: Callable[[Any], A
 
     return [
         answer(
-            lambda: cfi.attribute(model, "saliency", "tf-keras-vis", inputs=tokens, target=target), lambda: by_hand(False)
+            lambda: cfi.attribute(model, "saliency", "tf-keras-vis", inputs=tokens, target=target),
+            lambda: by_hand(False),
         ),
         answer(
             lambda: cfi.attribute(model, "input_x_gradient", "zennit", inputs=tokens, target=target),

@@ -385,9 +385,7 @@ def onnx_file() -> Iterable[Call]:
             lambda: by_gradient(original),
         ),
         answer(
-            lambda: cfi.attribute(
-                session, "feature_ablation", "captum", inputs=images, target=[1, 3], exec_args=mask
-            ),
+            lambda: cfi.attribute(session, "feature_ablation", "captum", inputs=images, target=[1, 3], exec_args=mask),
             lambda: by_ablation(original),
         ),
         refusal(

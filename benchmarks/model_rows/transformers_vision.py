@@ -90,9 +90,7 @@ def cams(model: Any, given: Any, target: Any, layer: Any, by_hand: Callable[[], 
     """Grad-CAM natively and across."""
     images = given
     return [
-        answer(
-            lambda: cfi.attribute(model, "grad_cam", "captum", inputs=images, target=target, layer=layer), by_hand
-        ),
+        answer(lambda: cfi.attribute(model, "grad_cam", "captum", inputs=images, target=target, layer=layer), by_hand),
         answer(
             lambda: cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=images, target=target, layer=layer),
             by_hand,
@@ -105,16 +103,16 @@ def vit() -> Iterable[Call]:
     from transformers import ViTConfig, ViTForImageClassification
 
     seed()
-    model = ViTForImageClassification(
-        ViTConfig(image_size=(HEIGHT, WIDTH), patch_size=8, num_labels=5, **SMALL)
-    ).eval()
+    model = ViTForImageClassification(ViTConfig(image_size=(HEIGHT, WIDTH), patch_size=8, num_labels=5, **SMALL)).eval()
     images = process()
     hand, layer = Pixels(model, images, logit(2)), last_norm(model)
     return [
         *two_calls(model, images, 2, hand),
         *cams(model, images, 2, layer, lambda: hand.token_cam(layer, 1, (4, 6))),
         answer(
-            lambda: cfi.attribute(model, "integrated_gradients", "zennit", inputs=images, target=2, init_args={"n_iter": 8}),
+            lambda: cfi.attribute(
+                model, "integrated_gradients", "zennit", inputs=images, target=2, init_args={"n_iter": 8}
+            ),
             lambda: zennit_integrated(hand),
         ),
     ]
@@ -177,7 +175,13 @@ def swin() -> Iterable[Call]:
 
     seed()
     config = SwinConfig(
-        image_size=(HEIGHT, WIDTH), patch_size=4, embed_dim=8, depths=[2, 2], num_heads=[1, 2], window_size=2, num_labels=5
+        image_size=(HEIGHT, WIDTH),
+        patch_size=4,
+        embed_dim=8,
+        depths=[2, 2],
+        num_heads=[1, 2],
+        window_size=2,
+        num_labels=5,
     )
     model = SwinForImageClassification(config).eval()
     images = process()
@@ -281,7 +285,9 @@ def detr() -> Iterable[Call]:
     from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
     seed()
-    backbone = ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic", out_features=["stage2"])
+    backbone = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic", out_features=["stage2"]
+    )
     config = DetrConfig(
         backbone_config=backbone, use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, d_model=16,
         encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=24,
@@ -291,7 +297,9 @@ def detr() -> Iterable[Call]:
     images = {name: value for name, value in process().items()}
     return [
         *two_calls(model, images, (2, 1), Pixels(model, images, lambda outputs: outputs.logits[:, 2, 1])),
-        *two_calls(model, images, ("pred_boxes", 2, 0), Pixels(model, images, lambda outputs: outputs.pred_boxes[:, 2, 0])),
+        *two_calls(
+            model, images, ("pred_boxes", 2, 0), Pixels(model, images, lambda outputs: outputs.pred_boxes[:, 2, 0])
+        ),
     ]
 
 
@@ -347,7 +355,9 @@ def spectrogram() -> Iterable[Call]:
     from transformers import ASTConfig, ASTForAudioClassification
 
     seed()
-    config = ASTConfig(patch_size=4, frequency_stride=4, time_stride=4, max_length=16, num_mel_bins=12, num_labels=4, **SMALL)
+    config = ASTConfig(
+        patch_size=4, frequency_stride=4, time_stride=4, max_length=16, num_mel_bins=12, num_labels=4, **SMALL
+    )
     model = ASTForAudioClassification(config).eval()
     sounds = {"input_values": torch.randn(2, 16, 12)}
     return two_calls(model, sounds, 1, Pixels(model, sounds, logit(1), "input_values"))

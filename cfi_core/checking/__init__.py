@@ -217,7 +217,7 @@ def check_layer(pending: PendingLayer, layer: Any) -> Call:
     names = (layer_of_embedding(original, call.inputs),) if embeddings else _layer_names(original, layer)
     if not names:
         raise LayerError(f"Pass a layer: one of {', '.join(entry.name for entry in pending.layers)}.")
-    if original.adapter.fingerprint(original.model) != pending.fingerprint:
+    if original.adapter.fingerprint((call.users or original).model) != pending.fingerprint:
         raise ArgumentError("The model has changed since the call was prepared. Call cfi.attribute again, with layer=.")
     plan = replace(call.plan, layers=names, needs_layer=False, embeddings=embeddings)
     return replace(call, plan=plan, **_at_layers(plan, original, call.inputs))

@@ -267,6 +267,10 @@ class FrameworkAdapter(ABC):
         """A copy of its own that computes in double precision; None if it does already, or cannot be made to."""
         return None
 
+    def in_single(self, model: Any) -> Any | None:
+        """A copy of its own, of a model that computes in half precision, in single; None if there can be none."""
+        return None
+
     def canonical(
         self,
         model: Any,

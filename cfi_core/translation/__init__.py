@@ -9,12 +9,12 @@ from cfi_core.adapters import adapter_for
 from cfi_core.errors import TranslationError, TranslationWarning, UnfaithfulTranslationError, warn
 from cfi_core.records import Call, Prepared, Route, Translation
 from cfi_core.registry import Registry
-from cfi_core.routes import way_to_install
+from cfi_core.routes import all_routes, way_to_install
 from cfi_core.specs import Need
 from cfi_core.translation.bridging import bridge
 from cfi_core.translation.conversion import Job, convert
 from cfi_core.translation.guarding import guard
-from cfi_core.translation.telling import Failures, cause_of, tell
+from cfi_core.translation.telling import Failures, cause_of, tell, without_advice
 
 
 def prepare(registry: Registry, call: Call, *, with_layers: bool = False) -> Prepared:
@@ -66,18 +66,19 @@ def translate_model(job: Job, routes: Sequence[Route], attempt: Callable[[Job, R
         return result
     hint = way_to_install(job.registry, routes[0])
     cause = cause_of(failures)
+    every = all_routes(job.registry, job.original.framework, routes[0].translators[-1].target)
+    if len(failures) == 1 and all(route.bridge for route in every):
+        raise without_advice(cause) from cause
     if len(failures) == 1 and not hint:
         raise cause
-    raise _refusal(failures, hint) from cause
+    own = [one for one in job.registry.toolsets.values() if one.framework == job.original.framework]
+    raise _refusal(failures, f"Use a toolset of the model's own framework. {hint}" if own else hint) from cause
 
 
 def _refusal(failures: Failures, hint: str) -> TranslationError:
     """The error for a model that no route could translate."""
     cause = cause_of(failures)
-    if len(failures) == 1:
-        report = f"{cause} {hint}".rstrip()
-    else:
-        report = f"{tell(failures)} Use a toolset of the model's own framework. {hint}".rstrip()
+    report = f"{cause if len(failures) == 1 else tell(failures)} {hint}".rstrip()
     if isinstance(cause, UnfaithfulTranslationError):
         return UnfaithfulTranslationError(report, cause.certificate)
     return TranslationError(report)

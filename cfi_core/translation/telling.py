@@ -34,6 +34,14 @@ def tell(failures: Failures) -> str:
     return f"{_shorten(cause)}. Also tried: {also}." if also else f"{_shorten(cause)}."
 
 
+def without_advice(failure: TranslationError) -> TranslationError:
+    """The same failure, without what to do next where nobody could."""
+    text = f"{_shorten(failure)}."
+    if isinstance(failure, UnfaithfulTranslationError):
+        return UnfaithfulTranslationError(text, failure.certificate)
+    return TranslationError(text)
+
+
 def _shorten(failure: TranslationError) -> str:
     """On one line, without what to do next and the full stop."""
     return _ADVICE.sub("", " ".join(str(failure).split())).rstrip(".")

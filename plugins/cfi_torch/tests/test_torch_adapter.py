@@ -91,7 +91,7 @@ def test_arrays_for_a_function_take_the_type_of_the_module_that_it_calls() -> No
 
 def test_modules_in_training_mode_behind_a_function_are_refused() -> None:
     net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    for function in (lambda x: net(x), net.forward, functools.partial(net.forward)):
+    for function in (lambda x: net(x), functools.partial(lambda module, x: module(x), net)):
         with pytest.raises(InputError, match=r"Sequential in training mode: its '1'.*\.eval\(\)"):
             ADAPTER.load(function)
     net.eval()

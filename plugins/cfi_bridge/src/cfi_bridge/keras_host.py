@@ -15,6 +15,7 @@ import tensorflow as tf
 from cfi_bridge.span import Span, refuse_second_derivatives, refuse_to_save, run_all, span
 from cfi_core.adapters import adapter_for
 from cfi_core.contract import BridgeRequest, Converted
+from cfi_core.errors import RouteError
 from cfi_core.registry import registry
 
 try:
@@ -37,8 +38,14 @@ def bridge(request: BridgeRequest) -> Converted:
     `layer_0`, `layer_1`, … in the order in which the model computes them.
 
     Raises:
+        RouteError: Keras runs on another backend.
         LayerError: A layer cannot be opened.
     """
+    if keras.config.backend() != "tensorflow":
+        raise RouteError(
+            f"The toolset needs Keras on TensorFlow, and this process runs it on {keras.config.backend()}, for all: "
+            f"set KERAS_BACKEND=tensorflow before Keras is imported, or choose a toolset that needs no Keras."
+        )
     spanned, examples = span(request, adapter_for(registry(), "tensorflow"), channels_last=True)
     more = examples
     with suppress(Exception):  # of a model that takes no other number of samples: then only that axis is open

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar
+from uuid import uuid4
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import numpy as np
 from cfi_core.errors import InputError
 from cfi_core.framework import Embedded, FrameworkAdapter, Layer, Parameters, map_structure
 from cfi_jax import content
+from cfi_jax.keras import check_built, is_keras, keras_layer_name, keras_layers, keras_parameters
 from cfi_jax.logits import Logits, ends_in_softmax
 from cfi_jax.lookup import FromLookup, find_lookup
 from cfi_jax.programs import (
@@ -26,8 +28,8 @@ from cfi_jax.programs import (
     is_equinox,
     is_linen,
     is_nnx,
+    layers_of,
     linen_names,
-    nnx_layers,
     observe,
     passed_through,
     program,
@@ -56,6 +58,13 @@ class JaxAdapter(FrameworkAdapter):
     def load(self, model: Any) -> Any:
         """Checks that the model can be called and has its weights."""
         kind = type(model).__name__
+        if isinstance(model, jax.stages.Compiled):
+            raise InputError(
+                "This function was compiled ahead of time for arrays of certain shapes, so JAX cannot transform it. "
+                "Pass the function that it was made of."
+            )
+        if is_keras(model):
+            check_built(model)
         if is_linen(model) and model.scope is None:
             raise InputError(
                 f"The Linen module {kind} holds no variables: pass model.bind(variables), or a function such as "
@@ -94,6 +103,8 @@ class JaxAdapter(FrameworkAdapter):
 
     def fingerprint(self, model: Any) -> str:
         """See `cfi_jax.content`."""
+        if is_keras(body(model)):  # whose settings and graph do not show
+            return uuid4().hex
         ways, inner = [], model
         while inner is not body(model):
             ways.append(_way(inner))
@@ -141,8 +152,14 @@ class JaxAdapter(FrameworkAdapter):
         return Ended(model, end)
 
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
-        """The last axis, as everywhere in Flax."""
-        return len(shape) - 1 if len(shape) > 2 else None
+        """The last axis, as everywhere in Flax; axis 1 of Equinox's convolutions, and where a Keras layer says so."""
+        if len(shape) <= 2:
+            return None
+        inner = body(model)
+        if is_keras(inner):
+            named = dict(keras_layers(inner)) if layer is not None else {}
+            return 1 if getattr(named.get(layer or ""), "data_format", None) == "channels_first" else len(shape) - 1
+        return _axis_by_convolutions(layers_of(inner), shape, layer)
 
     def without_softmax(self, model: Any, inputs: Sequence[Any]) -> Any | None:
         """Recognises `jax.nn.softmax` and `jax.nn.log_softmax` (Flax has the same) in what the model computes last."""
@@ -182,8 +199,10 @@ class JaxAdapter(FrameworkAdapter):
         """Modules of an NNX model, modules with variables of a Linen model; with inputs: all Linen modules called."""
         seen = None if inputs is None else observe(self.twin(model), inputs)
         model = body(model)
-        if is_nnx(model):
-            kinds = {name: type(module).__name__ for name, module in nnx_layers(model).items()}
+        if is_keras(model):
+            kinds = {name: type(layer).__name__ for name, layer in keras_layers(model)}
+        elif named := layers_of(model):
+            kinds = {name: type(module).__name__ for name, module in named.items()}
         elif seen is not None:
             kinds = seen.watch.kinds
         else:
@@ -194,8 +213,9 @@ class JaxAdapter(FrameworkAdapter):
     def layer_name(self, model: Any, reference: Any) -> str | None:
         """Path of a module; a name of a Linen module is taken as it is, since only a forward pass can tell them all."""
         model = body(model)
-        if is_nnx(model):
-            named = nnx_layers(model)
+        if is_keras(model):
+            return keras_layer_name(model, reference)
+        if named := layers_of(model):
             if isinstance(reference, str):
                 return reference if reference in named else None
             # A module may stand in several places; the first one names it.
@@ -206,7 +226,9 @@ class JaxAdapter(FrameworkAdapter):
 
     def layer_object(self, model: Any, name: str) -> Any:
         """The NNX module of that path; a Linen module exists only while the model runs, so its path stands for it."""
-        return nnx_layers(body(model))[name] if is_nnx(body(model)) else name
+        if is_keras(body(model)):
+            return dict(keras_layers(body(model)))[name]
+        return layers_of(body(model)).get(name, name)
 
     def activations(
         self, model: Any, inputs: Sequence[Any], names: Sequence[str] | None = None
@@ -316,6 +338,19 @@ def _pull_back(
         return outputs, back(tuple(given))
 
 
+def _axis_by_convolutions(layers: Mapping[str, Any], shape: Sequence[int | None], layer: str | None) -> int:
+    """The last axis, as in Flax; where Equinox's convolutions take that many channels on axis 1, that one."""
+    convolutions = {name: one for name, one in layers.items() if hasattr(one, "num_spatial_dims")}
+    of_rank = [one for one in convolutions.values() if getattr(one, "num_spatial_dims", 0) + 2 == len(shape)]
+    if layer in convolutions:
+        return 1
+    sizes = {getattr(one, name, None) for one in of_rank for name in ("in_channels", "out_channels")}
+    if layer is None:
+        sizes = {getattr(one, "in_channels", None) for one in of_rank[:1]}
+    is_first = bool(of_rank) and (shape[1] in sizes or shape[-1] not in sizes)
+    return 1 if is_first else len(shape) - 1
+
+
 def _linen_path(model: Any, reference: Any) -> str | None:
     """Path, from `model` on, of a module that is bound to the same variables."""
     depth = len(model.path)
@@ -363,6 +398,8 @@ def _place(array: jax.Array, model: Any) -> jax.Array:
 
 def _parameters(model: Any) -> Parameters:
     function = without_jit(model)
+    if is_keras(function):
+        return keras_parameters(function)
     return Parameters.of(function.__call__ if is_nnx(function) or is_linen(function) else function)
 
 

@@ -14,12 +14,13 @@ def cfi_frameworks() -> Iterable[FrameworkSpec]:
     return [
         FrameworkSpec(
             name="jax",
-            models="a function of JAX arrays, a Flax or Equinox module",
+            models="a function of JAX arrays, a Flax or Equinox module, a Keras 3 model on JAX",
             model_types=(
                 ("jaxlib._jax", "PjitFunction"),
                 ("flax.nnx", "Module"),
                 ("flax.linen", "Module"),
                 ("equinox", "Module"),
+                ("keras.src.backend.jax.layer", "JaxLayer"),
             ),
             tensor_types=(("jax", "Array"),),
             adapter="cfi_jax.adapter:JaxAdapter",

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import jax
 
+from cfi_jax.keras import call_keras, is_keras, keras_weights
 from cfi_jax.logits import Logits, cut
 from cfi_jax.lookup import FromLookup, from_lookup
-from cfi_jax.watch import Watch, linen_calls, nnx_calls
+from cfi_jax.watch import Watch, linen_calls, module_calls
+
+_UNLIKELY = 7919
+"""A number of samples that no axis of a model has."""
 
 JITTED = type(jax.jit(lambda value: value))
 
@@ -97,8 +103,12 @@ def program(model: Any) -> Program:
         return _of_logits(model)
     if isinstance(model, FromLookup):
         return _of_lookup(model)
+    if is_keras(model):
+        return lambda inputs, watch: call_keras(model, inputs, watch)
     if is_nnx(model):
         return _of_nnx(model)
+    if is_equinox(model):
+        return _of_equinox(model)
     return _of_linen(model) if is_linen(model) else _of_function(without_jit(model))
 
 
@@ -106,7 +116,9 @@ def weights(model: Any) -> list[jax.Array]:
     """All arrays that the model is seen to hold; those that a function refers to are not."""
     model = body(model)
     held: Any = []
-    if is_nnx(model):
+    if is_keras(model):
+        held = keras_weights(model)
+    elif is_nnx(model):
         held = sys.modules["flax.nnx"].state(model)
     elif is_linen(model):
         held = model.variables
@@ -175,6 +187,50 @@ def nnx_layers(model: Any) -> dict[str, Any]:
         for path in sorted(modules, key=place)
         if path and any("__call__" in vars(kind) for kind in type(modules[path]).__mro__)
     }
+
+
+def layers_of(model: Any) -> dict[str, Any]:
+    """The modules inside an NNX or Equinox module that can be called, or inside the one that a function calls."""
+    held = _module_behind(model)
+    if held is None:
+        return {}
+    return nnx_layers(held) if is_nnx(held) else dict(_equinox_layers(held))
+
+
+def _module_behind(model: Any) -> Any:
+    """The one NNX or Equinox module that a function names: its own object, an argument, or in its closure."""
+    model = without_jit(model)
+    if is_nnx(model) or is_equinox(model):
+        return model
+    if isinstance(model, partial):
+        values = [model.func, *model.args, *model.keywords.values()]
+    elif inspect.ismethod(model):
+        values = [model.__self__]
+    elif hasattr(model, "__wrapped__"):  # what jax.vmap was given
+        values = [model.__wrapped__]
+    elif inspect.isfunction(model):
+        values = list(inspect.getclosurevars(model).nonlocals.values())
+        values += [one for one in inspect.getclosurevars(model).globals.values() if is_nnx(one) or is_equinox(one)]
+    else:
+        return None
+    found = {id(one): one for one in map(_module_behind, values) if one is not None}
+    return next(iter(found.values())) if len(found) == 1 else None
+
+
+def _equinox_layers(outer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """By the paths of attributes and places in lists, in the order of definition."""
+    entries: Any = ()
+    if is_equinox(outer):
+        entries = ((one.name, getattr(outer, one.name, None)) for one in fields(outer))
+    elif isinstance(outer, Mapping):
+        entries = outer.items()
+    elif isinstance(outer, list | tuple):
+        entries = enumerate(outer)
+    for key, value in entries:
+        if is_equinox(value) and callable(value):
+            yield f"{prefix}{key}", value
+        if is_equinox(value) or isinstance(value, Mapping | list | tuple):
+            yield from _equinox_layers(value, f"{prefix}{key}.")
 
 
 def linen_names(model: Any) -> tuple[str, ...]:
@@ -247,10 +303,37 @@ def _of_nnx(model: Any) -> Program:
     def call(inputs: Sequence[Any] | Mapping[str, Any], watch: Watch | None) -> Any:
         # With variables of its own, so that what the call writes into them is lost with the copy.
         copy = nnx.merge(structure, jax.tree.map(lambda array: array, state))
-        with nullcontext() if watch is None else nnx_calls(nnx_layers(copy), watch):
+        with nullcontext() if watch is None else module_calls(nnx_layers(copy), watch):
             return _call(copy, inputs)
 
     return call
+
+
+def _of_equinox(model: Any) -> Program:
+    """Equinox's own modules take one sample, without a sample axis: then the batch goes through `jax.vmap`."""
+
+    def call(inputs: Sequence[Any] | Mapping[str, Any], watch: Watch | None) -> Any:
+        function = model if _takes(model, inputs) or not _takes(jax.vmap(model), inputs) else jax.vmap(model)
+        with nullcontext() if watch is None else module_calls(layers_of(model), watch):
+            return _call(function, inputs)
+
+    return call
+
+
+def _takes(function: Callable[..., Any], inputs: Sequence[Any] | Mapping[str, Any]) -> bool:
+    """Whether it takes a batch, of a size that is no size of anything else, and gives something for each sample."""
+    named = isinstance(inputs, Mapping)
+    values = list(inputs.values() if isinstance(inputs, Mapping) else inputs)
+    shapes = [jax.ShapeDtypeStruct((_UNLIKELY, *value.shape[1:]), value.dtype) for value in values]
+    try:
+        given = (
+            jax.eval_shape(function, **dict(zip(inputs, shapes, strict=True)))
+            if named
+            else jax.eval_shape(function, *shapes)
+        )
+    except Exception:  # noqa: BLE001 - the user's model may refuse shapes in any way
+        return False
+    return all(one.shape[:1] == (_UNLIKELY,) for one in jax.tree.leaves(given))
 
 
 def _of_linen(model: Any) -> Program:
@@ -260,7 +343,9 @@ def _of_linen(model: Any) -> Program:
 
 def _of_function(function: Callable[..., Any]) -> Program:
     def call(inputs: Sequence[Any] | Mapping[str, Any], watch: Watch | None) -> Any:
-        with nullcontext() if watch is None else linen_calls(watch):
+        if watch is None:
+            return _call(function, inputs)
+        with linen_calls(watch), module_calls(layers_of(function), watch):
             return _call(function, inputs)
 
     return call

@@ -11,18 +11,19 @@ from typing import Any
 import jax
 from jax.extend.core import get_opaque_trace_state
 
-from cfi_core.framework import LayerCalls
+from cfi_core.framework import LayerCalls, flatten, map_structure
 from cfi_core.turns import Lock
 
-_HIDDEN = "runs inside a JAX transformation of the model's own (jit, remat, scan, vmap, grad), which hides its values"
+_HIDDEN = "runs inside a JAX transformation of the model's own (jit, remat, scan, grad), which hides its values"
 _classes = Lock()
 
 
 class Watch(LayerCalls):
     """Calls a function on the one array that each layer gives; what it returns, if anything, goes on instead.
 
-    Layers that run inside a JAX transformation of the model's own (jit, remat, scan, vmap) are passed by: their values
-    belong to that transformation, and must neither leave it nor be exchanged from outside.
+    Layers that run inside a JAX transformation of the model's own (jit, remat, scan) are passed by: their values belong
+    to that transformation, and must neither leave it nor be exchanged from outside. Of layers inside `vmap` the whole
+    batch is seen.
 
     Its `kinds` are those of the layers that were called, in the order in which their calls began.
     """
@@ -41,8 +42,13 @@ class Watch(LayerCalls):
         if name in self._open:  # super().__call__, which is part of the same call
             return call()
         if _current_trace() != self._trace:
-            self.hidden[name] = _HIDDEN
-            return call()
+            self.hidden.setdefault(name, _HIDDEN)
+            output = call()
+            leaves = flatten(output)
+            if len(leaves) != 1 or not _is_in_batch(leaves[0]):
+                return output
+            seen = self._see_batch(name, kind, leaves[0])
+            return map_structure(lambda _: seen, output)
         self.kinds.setdefault(name, kind)
         self._open.add(name)
         try:
@@ -50,6 +56,22 @@ class Watch(LayerCalls):
         finally:
             self._open.discard(name)
         return self.see(name, output)
+
+    def _see_batch(self, name: str, kind: str, sample: Any) -> Any:
+        """What goes on from a layer inside `vmap`, whose rule for this step is given the samples of all."""
+
+        def see(_size: int, _batched: Any, batch: Any) -> tuple[Any, bool]:
+            if _is_in_batch(batch):  # one vmap inside another
+                return self._see_batch(name, kind, batch), True
+            if _current_trace() != self._trace:
+                return batch, True
+            self.hidden.pop(name, None)
+            self.kinds.setdefault(name, kind)
+            return self.see(name, batch), True
+
+        tap = jax.custom_batching.custom_vmap(lambda value: value)
+        tap.def_vmap(see)
+        return tap(sample)
 
 
 @contextmanager
@@ -73,8 +95,8 @@ def linen_calls(watch: Watch) -> Iterator[None]:
 
 
 @contextmanager
-def nnx_calls(layers: Mapping[str, Any], watch: Watch) -> Iterator[None]:
-    """Inside, `watch` sees the calls of these NNX modules.
+def module_calls(layers: Mapping[str, Any], watch: Watch) -> Iterator[None]:
+    """Inside, `watch` sees the calls of these NNX or Equinox modules.
 
     Python looks `__call__` up in the class, so that is where it has to be caught; other instances are not concerned.
     """
@@ -105,6 +127,11 @@ def _catch(call: Callable[..., Any], names: Mapping[int, str], watch: Watch) -> 
         return watch.around(name, type(module).__name__, lambda: call(module, *arguments, **keywords))
 
     return call_watched
+
+
+def _is_in_batch(value: Any) -> bool:
+    """Whether this is one sample inside `vmap`, which JAX shows by the class of what stands for it alone."""
+    return isinstance(value, jax.core.Tracer) and type(value).__name__ == "BatchTracer"
 
 
 def _current_trace() -> Any:

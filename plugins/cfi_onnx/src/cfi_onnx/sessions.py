@@ -30,8 +30,9 @@ class SessionModel(ArrayModel):
     """
 
     def __init__(self, session: Any, names: Sequence[str] = ()) -> None:
-        known = {entry.name: entry for entry in session.get_inputs()}
-        inputs = [known[name] for name in names or known]
+        """Takes a session, and the names of its inputs in the order in which they are given; none: in its own."""
+        declared = {entry.name: entry for entry in session.get_inputs()}
+        inputs = [declared[name] for name in names or declared]
         shapes = [tuple(size if isinstance(size, int) else None for size in entry.shape) for entry in inputs]
         samples = one_size(shape[0] if shape else None for shape in shapes)
         if samples is not None:
@@ -72,7 +73,7 @@ class SessionAdapter(ArrayAdapter):
         if not isinstance(model, SessionModel):
             return super().by_name(model, names, constants)
         Parameters(model.names, frozenset(model.names)).check(names, constants, "the session")
-        return SessionModel(model.session, names)
+        return model if tuple(names) == model.names else SessionModel(model.session, names)
 
     def declares_integer(self, model: SessionModel, position: int) -> bool | None:
         """Whether the session declares that input as one of integers."""

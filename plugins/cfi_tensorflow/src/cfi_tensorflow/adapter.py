@@ -23,6 +23,7 @@ from cfi_tensorflow.compiled import CompiledModel
 from cfi_tensorflow.ending import ended_by
 from cfi_tensorflow.functions import COMPILED, FunctionView, TensorFlowFunction
 from cfi_tensorflow.keras import KerasView, is_graph, is_of_keras_layers
+from cfi_tensorflow.legacy import LegacyView, is_legacy
 from cfi_tensorflow.logits import TracedLogits
 from cfi_tensorflow.outputs import pull_back
 from cfi_tensorflow.passes import watch_passes
@@ -163,6 +164,10 @@ class TensorFlowAdapter(FrameworkAdapter):
     def in_double(self, model: Any) -> Any | None:
         """A copy of a graph of Keras layers whose layers compute in double precision."""
         return _view(model).in_double()
+
+    def in_single(self, model: Any) -> Any | None:
+        """A copy of a graph of Keras layers that computed in half precision; None of any other model."""
+        return KerasView(model).in_single() if isinstance(model, keras.Model) else None
 
     def state(self, model: Any) -> State:
         """Of all variables that the model can reach, and of plain numbers in its layers or modules."""
@@ -316,7 +321,9 @@ class TensorFlowAdapter(FrameworkAdapter):
 
     def shared_parts(self, model: Any) -> Sequence[Any]:
         """The layers of a Keras model, which its twins share."""
-        return (model, *KerasView(model).parts()) if isinstance(model, keras.Model) else (model,)
+        if isinstance(model, keras.Model):
+            return (model, *KerasView(model).parts())
+        return (model, *(layer for _, layer in LegacyView(model).named_layers())) if is_legacy(model) else (model,)
 
     def seed(self, seed: int) -> None:
         """Seeds TensorFlow's operations."""
@@ -357,6 +364,8 @@ class TensorFlowAdapter(FrameworkAdapter):
 def _view(model: Any) -> Any:
     if isinstance(model, keras.Model):
         return KerasView(model)
+    if is_legacy(model):
+        return LegacyView(model)
     return model if isinstance(model, TracedLogits | CompiledModel) else FunctionView(model)
 
 

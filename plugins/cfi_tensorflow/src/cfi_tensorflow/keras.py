@@ -11,7 +11,6 @@ import copy
 import functools
 import inspect
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +23,7 @@ from keras.src.models.functional import Functional
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.Variable names distributed ones, too
 
 from cfi_core.errors import InputError
-from cfi_core.framework import Content, Layer, LayerCalls, Parameters, flatten, identity
+from cfi_core.framework import Content, Layer, LayerCalls, Parameters, flatten, identity, stand_in
 from cfi_core.turns import hold_alone, keep_random
 from cfi_tensorflow.embedding import find_embedding, from_embedding
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
@@ -41,16 +40,168 @@ _LIBRARIES = ("keras", "tensorflow")
 _PLAIN = frozenset((int, float, bool, str, type(None)))
 _OF_EVERY_LAYER = frozenset(("build", "call_signature_parameters"))  # Keras puts them there
 _NOT_INPUTS = frozenset({"training", "mask"})
+_HALF = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 
 Replace = Callable[[str, Any], Any]
 Visit = Callable[[str, list[Any]], Any]
 
 
-class KerasView:
+class LayerView:
+    """What the adapter does with the layers of a model, whose calls can be stood in for.
+
+    Attributes:
+        model: The model.
+    """
+
+    model: Any
+
+    def named_layers(self) -> list[tuple[str, Any]]:
+        """Every layer once, under the name of the first place where it lies."""
+        raise NotImplementedError
+
+    def aliases(self) -> Mapping[str, Any]:
+        """Every layer under every name that it has."""
+        return dict(self.named_layers())
+
+    def run(self, inputs: Sequence[Any]) -> Any:
+        """Forward pass in inference mode."""
+        raise NotImplementedError
+
+    # layers
+
+    def layers(self, inputs: Sequence[Any] | None) -> tuple[Layer, ...]:
+        """Every layer but the Input layers, those inside a layer after it."""
+        if inputs is None:
+            shapes = dict(_symbolic_shapes(self.model))
+        else:
+            shapes = {name: tuple(value.shape[1:]) for name, value in self.activations(inputs, None).items()}
+        return tuple(
+            Layer(name, type(layer).__name__, shapes.get(name))
+            for name, layer in self.named_layers()
+            if type(layer).__name__ != "InputLayer"
+        )
+
+    def layer_name(self, reference: Any) -> str | None:
+        """Name of a layer, which may be called by its position, an inner one by its own name where it is unique."""
+        named = self.named_layers()
+        if isinstance(reference, int) and not isinstance(reference, bool):
+            own_layers = self.model.layers
+            reference = own_layers[reference] if -len(own_layers) <= reference < len(own_layers) else None
+        layer = self.aliases().get(reference) if isinstance(reference, str) else reference
+        own = [entry for _, entry in named if isinstance(reference, str) and entry.name == reference]
+        if layer is None and len(own) == 1:
+            layer = own[0]
+        if not isinstance(layer, keras.Layer | tf.Module):
+            return None
+        return next((name for name, entry in named if stands_for(entry) is stands_for(layer)), None)
+
+    def layer_object(self, name: str) -> Any:
+        """The layer of that name."""
+        return self.aliases()[name]
+
+    def activations(self, inputs: Sequence[Any], names: Sequence[str] | None) -> Mapping[str, Any]:
+        """Outputs of the layers that are called once and give one tensor."""
+        return self._read(inputs, names=names).readable()
+
+    def gradients(
+        self, inputs: Sequence[Any], cotangents: Sequence[np.ndarray], names: Sequence[str] | None
+    ) -> Mapping[str, Any]:
+        """Gradients at the outputs of those layers."""
+
+        def watch(_name: str, value: Any) -> Any:
+            if value.dtype.is_floating and not tf.is_symbolic_tensor(value):
+                tape.watch(value)
+            return value
+
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            reading = self._read(inputs, names=names, replace=watch)
+        found = {name: value for name, value in reading.readable().items() if value.dtype.is_floating}
+        gradients = pull_back(tape, flatten(reading.outputs), cotangents, list(found.values()))
+        return dict(zip(found, gradients, strict=True))
+
+    def runner(self, inputs: Sequence[Any], layers: Sequence[str]) -> TapedRunner:
+        """The model's traced graph where it computes the same as the model; the model itself otherwise."""
+        reading = self._read(inputs, names=layers)
+        for name in layers:
+            reading.check(name)
+        order, outputs = list(reading.tensors), flatten(dense(reading.outputs))
+        traced = self._trace(inputs, order, snapshot=False)
+        # Layers inside a loop, a branch or a compiled function, and the user's own gradients: the model has them.
+        if traced is not None and traced.differentiable and set(order) <= set(traced.taps):
+            runner = GraphRunner(traced, order)
+            # Side effects and choices by value are traced once only.
+            if runner.agrees(inputs, outputs, reading.tensors):
+                return runner
+        return EagerRunner(functools.partial(self._pass, order), len(inputs), order)
+
+    # reading and replacing
+
+    def _pass(
+        self, names: Sequence[str], inputs: Sequence[Any], given: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        reading = self._read(inputs, names=names, replace=lambda name, value: given.get(name, value))
+        for name in names:
+            reading.check(name)
+        return tuple(flatten(dense(reading.outputs))), reading.tensors
+
+    def _read(
+        self, inputs: Sequence[Any], *, names: Sequence[str] | None, replace: Replace = lambda name, value: value
+    ) -> KerasReading:
+        """Runs the model once, and keeps (or replaces) what the layers give."""
+        reading = self._read_once(inputs, names, replace, eager_functions=False)
+        # Functions that TensorFlow compiled hide the layers that they call, but for those that Keras has inside: run
+        # eagerly, some of these have no gradient on the CPU (grouped convolutions).
+        if reading.compiled or any(not reading.counts[name] for name in names or ()):
+            return self._read_once(inputs, names, replace, eager_functions=True)
+        return reading
+
+    def _read_once(
+        self, inputs: Sequence[Any], names: Sequence[str] | None, replace: Replace, *, eager_functions: bool
+    ) -> KerasReading:
+        chosen = [(name, layer) for name, layer in self.named_layers() if names is None or name in names]
+        reading = KerasReading({name: type(layer).__name__ for name, layer in chosen}, replace)
+
+        def visit(name: str, tensors: list[Any]) -> Any:
+            if tf.executing_eagerly():
+                return next(iter(reading.see(name, tensors)), None)
+            reading.compiled = True  # what is done to its tensors would stay in the compiled function
+            return None
+
+        # Nobody else marks the layers between the two, so the turn comes first.
+        with _eager_functions(eager_functions and bool(chosen)), _watch(chosen, visit):
+            reading.outputs = self.run(inputs)
+        return reading
+
+    def _trace(self, inputs: Sequence[Any], names: Sequence[str], *, snapshot: bool) -> Trace | None:
+        """The model as a graph; None if it needs values to run."""
+        chosen = [(name, layer) for name, layer in self.named_layers() if name in names]
+        order: list[str] = []
+
+        def visit(name: str, tensors: list[Any]) -> Any:
+            if name not in order:
+                order.append(name)
+            return tap(tensors[0], order.index(name)) if len(tensors) == 1 else None
+
+        try:
+            with _watch(chosen, visit):
+                return trace(self.run, open_batch(inputs), lambda: order, snapshot=snapshot)
+        except Exception:  # noqa: BLE001 - the user's code may fail on symbolic values in any way; then it runs eagerly
+            return None
+
+
+class KerasView(LayerView):
     """What the adapter does with a Keras model."""
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
+
+    def named_layers(self) -> list[tuple[str, Any]]:
+        """Every layer once, under the name of the first place where it lies."""
+        return _named_layers(self.model)
+
+    def aliases(self) -> Mapping[str, Any]:
+        """Every layer under every name that it has."""
+        return _with_aliases(self.model)
 
     # the model
 
@@ -140,15 +291,23 @@ class KerasView:
 
     def in_double(self) -> keras.Model | None:
         """The same graph of layers, each computing in float64; None for another model, or layers that cannot."""
-        model = self.model
-        if not is_graph(model) or {tf.as_dtype(one.dtype) for one in _floats(model.weights)} - {tf.float32}:
+        if not is_graph(self.model) or {tf.as_dtype(one.dtype) for one in _floats(self.model.weights)} - {tf.float32}:
             return None
+        return self._in_type(("float32",), "float64")
+
+    def in_single(self) -> keras.Model | None:
+        """The same graph of layers, each computing in float32 where it did in half precision or in mixed."""
+        return self._in_type(_HALF, "float32") if is_graph(self.model) else None
+
+    def _in_type(self, former: Sequence[str], name: str) -> keras.Model | None:
+        model = self.model
         layers = [layer for _, layer in _named_layers(model) if not isinstance(layer, keras.layers.InputLayer)]
         if any("call" in vars(layer) for layer in layers):
             return None  # changed by hand: a copy from its configuration would not be
         try:
             with keep_random():
-                clone = keras.models.clone_model(model, clone_function=_layer_in_double, recursive=True)
+                anew = functools.partial(_layer_in_type, former, name)
+                clone = keras.models.clone_model(model, clone_function=anew, recursive=True)
             for twin, weight in zip(clone.weights, model.weights, strict=True):
                 twin.assign(tf.cast(weight.value, twin.dtype))
             _finalize(clone)
@@ -160,8 +319,8 @@ class KerasView:
             )
         except Exception:  # noqa: BLE001 - custom layers may refuse another type, or being copied, in any way
             return None
-        is_double = all(tf.as_dtype(one.dtype) == tf.float64 for one in (*_floats(clone.weights), *clone.outputs))
-        return clone if is_same and is_double else None
+        is_so = all(tf.as_dtype(one.dtype).name == name for one in (*_floats(clone.weights), *clone.outputs))
+        return clone if is_same and is_so else None
 
     def fingerprint(self) -> str:
         """Hash of weights, layers, operations, their settings and functions."""
@@ -249,127 +408,6 @@ class KerasView:
         with _without_marks(model):
             return order(model(*arguments, training=False))
 
-    # layers
-
-    def layers(self, inputs: Sequence[Any] | None) -> tuple[Layer, ...]:
-        """Every layer but the Input layers, those inside a layer after it."""
-        if inputs is None:
-            shapes = dict(_symbolic_shapes(self.model))
-        else:
-            shapes = {name: tuple(value.shape[1:]) for name, value in self.activations(inputs, None).items()}
-        return tuple(
-            Layer(name, type(layer).__name__, shapes.get(name))
-            for name, layer in _named_layers(self.model)
-            if not isinstance(layer, keras.layers.InputLayer)
-        )
-
-    def layer_name(self, reference: Any) -> str | None:
-        """Name of a layer, which may be called by its position, an inner one by its own name where it is unique."""
-        named = _named_layers(self.model)
-        if isinstance(reference, int) and not isinstance(reference, bool):
-            own_layers = self.model.layers
-            reference = own_layers[reference] if -len(own_layers) <= reference < len(own_layers) else None
-        layer = _with_aliases(self.model).get(reference) if isinstance(reference, str) else reference
-        own = [entry for _, entry in named if isinstance(reference, str) and entry.name == reference]
-        if layer is None and len(own) == 1:
-            layer = own[0]
-        if not isinstance(layer, keras.Layer):
-            return None
-        return next((name for name, entry in named if stands_for(entry) is stands_for(layer)), None)
-
-    def layer_object(self, name: str) -> Any:
-        """The layer of that name."""
-        return _with_aliases(self.model)[name]
-
-    def activations(self, inputs: Sequence[Any], names: Sequence[str] | None) -> Mapping[str, Any]:
-        """Outputs of the layers that are called once and give one tensor."""
-        return self._read(inputs, names=names).readable()
-
-    def gradients(
-        self, inputs: Sequence[Any], cotangents: Sequence[np.ndarray], names: Sequence[str] | None
-    ) -> Mapping[str, Any]:
-        """Gradients at the outputs of those layers."""
-
-        def watch(_name: str, value: Any) -> Any:
-            if value.dtype.is_floating and not tf.is_symbolic_tensor(value):
-                tape.watch(value)
-            return value
-
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            reading = self._read(inputs, names=names, replace=watch)
-        found = {name: value for name, value in reading.readable().items() if value.dtype.is_floating}
-        gradients = pull_back(tape, flatten(reading.outputs), cotangents, list(found.values()))
-        return dict(zip(found, gradients, strict=True))
-
-    def runner(self, inputs: Sequence[Any], layers: Sequence[str]) -> TapedRunner:
-        """The model's traced graph where it computes the same as the model; the model itself otherwise."""
-        reading = self._read(inputs, names=layers)
-        for name in layers:
-            reading.check(name)
-        order, outputs = list(reading.tensors), flatten(dense(reading.outputs))
-        traced = self._trace(inputs, order, snapshot=False)
-        # Layers inside a loop, a branch or a compiled function, and the user's own gradients: the model has them.
-        if traced is not None and traced.differentiable and set(order) <= set(traced.taps):
-            runner = GraphRunner(traced, order)
-            # Side effects and choices by value are traced once only.
-            if runner.agrees(inputs, outputs, reading.tensors):
-                return runner
-        return EagerRunner(functools.partial(self._pass, order), len(inputs), order)
-
-    # reading and replacing
-
-    def _pass(
-        self, names: Sequence[str], inputs: Sequence[Any], given: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        reading = self._read(inputs, names=names, replace=lambda name, value: given.get(name, value))
-        for name in names:
-            reading.check(name)
-        return tuple(flatten(dense(reading.outputs))), reading.tensors
-
-    def _read(
-        self, inputs: Sequence[Any], *, names: Sequence[str] | None, replace: Replace = lambda name, value: value
-    ) -> KerasReading:
-        """Runs the model once, and keeps (or replaces) what the layers give."""
-        reading = self._read_once(inputs, names, replace, eager_functions=False)
-        # Functions that TensorFlow compiled hide the layers that they call, but for those that Keras has inside: run
-        # eagerly, some of these have no gradient on the CPU (grouped convolutions).
-        if reading.compiled or any(not reading.counts[name] for name in names or ()):
-            return self._read_once(inputs, names, replace, eager_functions=True)
-        return reading
-
-    def _read_once(
-        self, inputs: Sequence[Any], names: Sequence[str] | None, replace: Replace, *, eager_functions: bool
-    ) -> KerasReading:
-        chosen = [(name, layer) for name, layer in _named_layers(self.model) if names is None or name in names]
-        reading = KerasReading({name: type(layer).__name__ for name, layer in chosen}, replace)
-
-        def visit(name: str, tensors: list[Any]) -> Any:
-            if tf.executing_eagerly():
-                return next(iter(reading.see(name, tensors)), None)
-            reading.compiled = True  # what is done to its tensors would stay in the compiled function
-            return None
-
-        # Nobody else marks the layers between the two, so the turn comes first.
-        with _eager_functions(eager_functions and bool(chosen)), _watch(chosen, visit):
-            reading.outputs = self.run(inputs)
-        return reading
-
-    def _trace(self, inputs: Sequence[Any], names: Sequence[str], *, snapshot: bool) -> Trace | None:
-        """The model as a graph; None if it needs values to run."""
-        chosen = [(name, layer) for name, layer in _named_layers(self.model) if name in names]
-        order: list[str] = []
-
-        def visit(name: str, tensors: list[Any]) -> Any:
-            if name not in order:
-                order.append(name)
-            return tap(tensors[0], order.index(name)) if len(tensors) == 1 else None
-
-        try:
-            with _watch(chosen, visit):
-                return trace(self.run, open_batch(inputs), lambda: order, snapshot=snapshot)
-        except Exception:  # noqa: BLE001 - the user's code may fail on symbolic values in any way; then it runs eagerly
-            return None
-
 
 class KerasReading(LayerCalls):
     """What one pass showed: outputs, the calls of layers, and the tensors that they gave.
@@ -398,44 +436,22 @@ class KerasReading(LayerCalls):
 
 @contextmanager
 def _watch(layers: Sequence[tuple[str, Any]], visit: Visit) -> Iterator[None]:
-    """Shows `visit` the tensors that each call of these layers gives; of a single one it returns the substitute.
-
-    Calls in other threads, where somebody may use the same model, go on as if nothing were watched.
-    """
-    undo: list[tuple[dict[str, Any], str, dict[str, Any]]] = []
-    try:
-        for name, layer in layers:
-            for method in _CALLS:
-                own = vars(layer)
-                undo.append((own, method, {method: own[method]} if method in own else {}))
-                # Past the layer's __setattr__, which would track it.
-                own[method] = _visit(getattr(layer, method), name, visit)
+    """Shows `visit` the tensors that each call of these layers gives; of a single one it returns the substitute."""
+    with stand_in(layers, _CALLS, functools.partial(_visit, visit)):
         yield
-    finally:
-        for own, method, former in reversed(undo):
-            own.pop(method, None)
-            own.update(former)
 
 
-def _visit(call: Callable[..., Any], name: str, visit: Visit) -> Callable[..., Any]:
-    watching = threading.get_ident()
-
-    @functools.wraps(call)
-    def call_visited(*args: Any, **kwargs: Any) -> Any:
-        output = call(*args, **kwargs)
-        if threading.get_ident() != watching:
-            return output
-        leaves = keras.tree.flatten(output)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, tf.Tensor)]
-        value = visit(name, tensors)
-        if len(tensors) != 1:
-            return output
-        mask = backend.get_keras_mask(tensors[0])
-        if mask is not None and value is not tensors[0]:
-            backend.set_keras_mask(value, mask)
-        return keras.tree.pack_sequence_as(output, [value if leaf is tensors[0] else leaf for leaf in leaves])
-
-    return call_visited
+def _visit(visit: Visit, name: str, call: Callable[[], Any]) -> Any:
+    output = call()
+    leaves = keras.tree.flatten(output)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, tf.Tensor)]
+    value = visit(name, tensors)
+    if len(tensors) != 1:
+        return output
+    mask = backend.get_keras_mask(tensors[0])
+    if mask is not None and value is not tensors[0]:
+        backend.set_keras_mask(value, mask)
+    return keras.tree.pack_sequence_as(output, [value if leaf is tensors[0] else leaf for leaf in leaves])
 
 
 @contextmanager
@@ -555,23 +571,24 @@ def _symbolic_shapes(model: keras.Model, prefix: str = "") -> Iterator[tuple[str
                 yield from _symbolic_shapes(layer, f"{prefix}{layer.name}/")
 
 
-def _layer_in_double(layer: Any) -> Any:
+def _layer_in_type(former: Sequence[str], name: str, layer: Any) -> Any:
     config = layer.get_config()
-    return type(layer).from_config(_in_float64(config) if isinstance(layer, keras.Layer) else config)
+    return type(layer).from_config(_with_type(config, former, name) if isinstance(layer, keras.Layer) else config)
 
 
-def _in_float64(config: Any) -> Any:
-    """A configuration in which every type, also of layers inside, is float64 where it was float32."""
+def _with_type(config: Any, former: Sequence[str], name: str) -> Any:
+    """A configuration in which every type, also of layers inside, is of that name where it was one of the former."""
     if isinstance(config, dict):
         return {
-            key: "float64" if key == "dtype" and _names_float32(value) else _in_float64(value)
+            key: name if key == "dtype" and _type_in(value) in former else _with_type(value, former, name)
             for key, value in config.items()
         }
-    return [_in_float64(one) for one in config] if isinstance(config, list) else config
+    return [_with_type(one, former, name) for one in config] if isinstance(config, list) else config
 
 
-def _names_float32(value: Any) -> bool:
-    return value == "float32" or (isinstance(value, dict) and value.get("config", {}).get("name") == "float32")
+def _type_in(value: Any) -> Any:
+    """The name of a type, or of a policy of types."""
+    return value.get("config", {}).get("name") if isinstance(value, dict) else value
 
 
 def _floats(values: Any) -> list[Any]:

@@ -16,7 +16,8 @@ def cfi_frameworks() -> Iterable[FrameworkSpec]:
             name="tensorflow",
             models="a Keras 3 model, a tf.Module, a tf.function, a signature of a SavedModel, a function of tf tensors",
             model_types=(
-                ("keras.src.models.model", "Model"),
+                # Of Keras on this backend: on others its models are modules of torch, or functions of JAX arrays.
+                ("keras.src.backend.tensorflow.layer", "TFLayer"),
                 ("tensorflow.python.module.module", "Module"),
                 ("tensorflow.python.eager.polymorphic_function.polymorphic_function", "Function"),
                 ("tensorflow.python.eager.polymorphic_function.concrete_function", "ConcreteFunction"),

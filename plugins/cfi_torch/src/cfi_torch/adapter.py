@@ -28,6 +28,7 @@ from cfi_torch.files import graphs
 from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.gradients import missing_gradient
 from cfi_torch.holding import bind
+from cfi_torch.keras import KerasModel, channel_axis, is_keras, keras_model
 from cfi_torch.passes import watch_passes
 from cfi_torch.runner import TorchRunner, freeze, pull_back
 from cfi_torch.state import ModelState
@@ -53,6 +54,8 @@ class TorchAdapter(FrameworkAdapter):
 
     def load(self, model: Any) -> nn.Module:
         """The module (of an exported program its own), checked to have its weights; one that calls a function."""
+        if is_keras(model):
+            return keras_model(model)
         model = open_exported(model) or unwrapped(model)
         if not isinstance(model, nn.Module):
             return function_model(model)
@@ -73,6 +76,8 @@ class TorchAdapter(FrameworkAdapter):
 
     def twin(self, model: nn.Module, *, share_weights: bool = True) -> nn.Module:
         """A structural copy in inference mode: parameters are shared, buffers and hook places are not."""
+        if not share_weights and isinstance(model, TorchFunction):
+            return super().twin(model, share_weights=False)  # refuses
         memo: dict[int, Any] = {}
         own = {id(module) for _, module in _parts(model)}
         for _, module in _parts(model):
@@ -171,6 +176,8 @@ class TorchAdapter(FrameworkAdapter):
         where axis 1 has no size that it has channels of.
         """
         rank = len(shape)
+        if isinstance(model, KerasModel):
+            return channel_axis(model, rank, layer)
         if rank <= 2:
             return None
         if layer is None and starts_at_embedding(model):
@@ -215,10 +222,13 @@ class TorchAdapter(FrameworkAdapter):
 
     def in_double(self, model: nn.Module) -> nn.Module | None:
         """A copy with its weights in double precision; none of a function, whose weights cannot be seen."""
-        if any(isinstance(module, TorchFunction | torch.jit.ScriptModule) for _, module in _parts(model)):
-            return None
-        kinds = {tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()}
-        return self.twin(model, share_weights=False).double() if kinds == {torch.float32} else None
+        is_plain = _floating_types(model) == {torch.float32}
+        return self.twin(model, share_weights=False).double() if is_plain and not _has_fixed_types(model) else None
+
+    def in_single(self, model: nn.Module) -> nn.Module | None:
+        """A copy with its weights in single precision; none of a function or a graph, which have theirs built in."""
+        is_half = _floating_types(model) <= {torch.float16, torch.bfloat16, torch.float32}
+        return self.twin(model, share_weights=False).float() if is_half and not _has_fixed_types(model) else None
 
     def state(self, model: nn.Module) -> ModelState:
         """Of parameters, buffers and plain numbers, also of modules that can be seen behind a function."""
@@ -282,6 +292,8 @@ class TorchAdapter(FrameworkAdapter):
             raise LayerError(
                 "TorchScript shows nothing of the layers inside a model. Pass the nn.Module that it was made from."
             )
+        if isinstance(model, KerasModel):
+            return model.layer_name(reference)
         reference = getattr(reference, "_orig_mod", reference)
         names = (reference, reference.removeprefix("_orig_mod.")) if isinstance(reference, str) else ()
         for name, module in model.named_modules():
@@ -377,7 +389,7 @@ class TorchAdapter(FrameworkAdapter):
         return ""
 
     def to_numpy(self, tensor: torch.Tensor | float) -> np.ndarray:
-        """The values; shares memory on the CPU. Of a number, an array without axes; of quantised values what they mean."""
+        """The values; shares memory on the CPU. Of a number, an array without axes; quantised ones as numbers."""
         if not isinstance(tensor, torch.Tensor):
             return np.asarray(tensor)
         if tensor.is_quantized:
@@ -527,6 +539,15 @@ def _example(model: Any) -> torch.Tensor | None:
 
 def _has_no_values(tensor: torch.Tensor) -> bool:
     return tensor.is_meta or isinstance(tensor, torch._subclasses.FakeTensor)
+
+
+def _floating_types(model: nn.Module) -> set[torch.dtype]:
+    return {tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()}
+
+
+def _has_fixed_types(model: nn.Module) -> bool:
+    fixed = TorchFunction | torch.jit.ScriptModule | ExportedModel
+    return any(isinstance(module, fixed) for _, module in _parts(model))
 
 
 def _own_tensors(module: nn.Module) -> Iterator[torch.Tensor]:

@@ -21,7 +21,7 @@ Modules = Iterable[tuple[str, nn.Module]]
 
 
 def fingerprint(modules: Modules) -> str:
-    """Of parameters, buffers, tensors, settings, functions and hooks; another one each time where some cannot be read."""
+    """Of parameters, buffers, tensors, settings, functions and hooks; another one each time if some cannot be read."""
     with suppress(UnseenError):
         return _fingerprint(modules)
     return uuid4().hex

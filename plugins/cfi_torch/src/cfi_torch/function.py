@@ -61,7 +61,9 @@ def function_model(function: Any) -> TorchFunction:
 
 def modules_behind(function: Any) -> Iterator[nn.Module]:
     """The modules that a function plainly names: as its own object, an argument, in its closure or as a global."""
-    if isinstance(function, partial):
+    if isinstance(function, nn.Module):
+        values = [function]
+    elif isinstance(function, partial):
         values = [*function.args, *function.keywords.values()]
         yield from modules_behind(function.func)
     elif inspect.ismethod(function):

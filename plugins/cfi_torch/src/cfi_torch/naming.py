@@ -15,6 +15,7 @@ from cfi_core.errors import InputError
 from cfi_core.framework import Parameters
 from cfi_torch.exported import ExportedModel
 from cfi_torch.function import TorchFunction
+from cfi_torch.keras import KerasModel
 
 
 class Parallel(nn.Module):
@@ -43,6 +44,9 @@ def parameters_of(model: nn.Module) -> Parameters:
         return Parameters(names, frozenset())
     if isinstance(model, ExportedModel):
         return Parameters(model.input_names, frozenset(model.input_names))
+    if isinstance(model, KerasModel):
+        own = model.input_names()
+        return Parameters(own, frozenset(own)) if own else Parameters.of(model.function.call, ("training", "mask"))
     return Parameters.of(model.function if isinstance(model, TorchFunction) else model.forward)
 
 
@@ -56,6 +60,8 @@ def by_name(model: nn.Module, names: Sequence[str], constants: Mapping[str, Any]
     """
     known = parameters_of(model)
     known.check(names, constants, f"{type(model).__name__}.forward")
+    if isinstance(model, KerasModel):
+        return KerasModel(model.function, names, constants)
     if isinstance(model, TorchFunction):
         return TorchFunction(_call_by_name(model.function, tuple(names), constants))
     if isinstance(model, torch.jit.ScriptModule) or "forward" in vars(model):

@@ -1,4 +1,4 @@
-"""What people put around a module, taken off: methods and partial calls of it, parallel copies, compilation, offloading."""
+"""What people put around a module, taken off: methods and partial calls, parallel copies, compilation, offloading."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from types import MethodType
 from typing import Any
 
 from torch import nn
@@ -59,17 +58,15 @@ def _offloads(hook: Any) -> bool:
 def _of_method(function: Any) -> Any:
     """A method of a module, or a partial call of one, as the module with that forward pass; otherwise the function."""
     args: tuple[Any, ...] = ()
-    inner, keywords = function, dict[str, Any]()
+    inner: Any = function
+    keywords: dict[str, Any] = {}
     while isinstance(inner, functools.partial):
         inner, args, keywords = inner.func, (*inner.args, *args), {**inner.keywords, **keywords}
     if isinstance(inner, nn.Module):
         inner = inner.forward
-    if (
-        args
-        and isinstance(args[0], nn.Module)
-        and getattr(type(args[0]), getattr(inner, "__name__", ""), None) is inner
-    ):
-        inner, args = MethodType(inner, args[0]), args[1:]
+    name = getattr(inner, "__name__", "")
+    if args and isinstance(args[0], nn.Module) and getattr(type(args[0]), name, None) is inner:
+        inner, args = getattr(args[0], name), args[1:]
     module = getattr(inner, "__self__", None)
     if not inspect.ismethod(inner) or not isinstance(module, nn.Module) or _is_changed(module):
         return function
@@ -85,7 +82,7 @@ def _is_changed(module: nn.Module) -> bool:
 
 
 def _class_of_method(
-    kind: type[nn.Module], method: Callable[..., Any], args: tuple[Any, ...], keywords: Mapping[str, Any]
+    kind: Any, method: Callable[..., Any], args: tuple[Any, ...], keywords: Mapping[str, Any]
 ) -> type[nn.Module]:
     told = tuple((name, type(value), value) for name, value in sorted(keywords.items()))
     try:
@@ -96,7 +93,7 @@ def _class_of_method(
 
 @functools.lru_cache(maxsize=64)
 def _known_class(
-    kind: type[nn.Module], method: Callable[..., Any], args: tuple[Any, ...], told: tuple[tuple[str, type, Any], ...]
+    kind: Any, method: Callable[..., Any], args: tuple[Any, ...], told: tuple[tuple[str, type, Any], ...]
 ) -> type[nn.Module]:
     """One class for the same method, so that a module is known again by its class."""
     return _new_class(kind, method, args, {name: value for name, _, value in told})
