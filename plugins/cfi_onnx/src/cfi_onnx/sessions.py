@@ -9,7 +9,7 @@ import numpy as np
 
 from cfi_core.arrays import ArrayAdapter, ArrayModel
 from cfi_core.errors import InputError
-from cfi_core.framework import Portions, one_size
+from cfi_core.framework import Parameters, Portions, one_size
 from cfi_onnx.scores import scores_of
 
 _TYPES: Mapping[str, np.dtype[Any]] = {
@@ -24,25 +24,29 @@ class SessionModel(ArrayModel):
     """A session with all its outputs.
 
     Attributes:
+        names: Of its inputs.
         types: Of its inputs; None where numpy has none.
     """
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, order: Sequence[str] = ()) -> None:
         inputs = session.get_inputs()
+        if order:
+            inputs = sorted(inputs, key=lambda entry: list(order).index(entry.name))
+        self.session = session
         shapes = [tuple(size if isinstance(size, int) else None for size in entry.shape) for entry in inputs]
         samples = one_size(shape[0] if shape else None for shape in shapes)
         if samples is not None:
             shapes = [(None, *shape[1:]) for shape in shapes]
         super().__init__(self._run, tuple(shapes))
         self.types = tuple(_TYPES.get(entry.type) for entry in inputs)
-        self._names = [entry.name for entry in inputs]
+        self.names = tuple(entry.name for entry in inputs)
         self._portions = Portions(lambda feeds: list(session.run(None, dict(feeds))), samples)
 
     def _run(self, *arrays: np.ndarray) -> Any:
-        if len(arrays) != len(self._names):
-            raise InputError(f"The model takes {len(self._names)} inputs, but gets {len(arrays)}.")
+        if len(arrays) != len(self.names):
+            raise InputError(f"The model takes {len(self.names)} inputs, but gets {len(arrays)}.")
         fitting = map(_cast, arrays, self.types)
-        results = scores_of(self._portions(dict(zip(self._names, fitting, strict=True))))
+        results = scores_of(self._portions(dict(zip(self.names, fitting, strict=True))))
         return results[0] if len(results) == 1 else tuple(results)
 
 
@@ -54,6 +58,20 @@ class SessionAdapter(ArrayAdapter):
     def load(self, model: Any) -> SessionModel:
         """The session with all its outputs."""
         return model if isinstance(model, SessionModel) else SessionModel(model)
+
+    def takes_one_table(self, model: ArrayModel) -> bool:
+        """No: a mapping names its inputs."""
+        return False
+
+    def input_names(self, model: ArrayModel) -> tuple[str, ...] | None:
+        """As the session declares them."""
+        return model.names if isinstance(model, SessionModel) else None
+
+    def by_name(self, model: ArrayModel, names: Sequence[str], constants: Mapping[str, Any]) -> ArrayModel:
+        """The same session, its inputs in that order."""
+        assert isinstance(model, SessionModel)
+        Parameters(model.names, frozenset(model.names)).check(names, constants, "the session")
+        return SessionModel(model.session, names)
 
     def declares_integer(self, model: SessionModel, position: int) -> bool | None:
         """Whether the session declares that input as one of integers."""
