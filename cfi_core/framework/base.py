@@ -167,8 +167,8 @@ class FrameworkAdapter(ABC):
             InputError: The framework cannot look them up, which is so unless this is overridden.
         """
         raise InputError(
-            f"Inputs of strings cannot be held while a {self.name} model is differentiated. Take a method that exchanges "
-            f"values, such as 'shapley_value_sampling', 'kernel_shap' or 'feature_ablation'."
+            f"Strings cannot be held while a {self.name} model is differentiated. Take a method that exchanges values, "
+            f"such as 'shapley_value_sampling', 'kernel_shap' or 'feature_ablation'."
         )
 
     def takes_one_table(self, model: Any) -> bool:
