@@ -132,7 +132,7 @@ def test_columns_of_an_onnx_model() -> None:
     number, age = np.array([3.0, 1.0]), np.array([2.0, 5.0])
     of_job, of_age = (number - 2) * (age + 1) / 2, (age - 1) * (number + 2) / 2
     np.testing.assert_allclose(found.values, np.stack([of_job, of_age], 1), atol=1e-6)
-    with pytest.raises(cfi.CFIError, match="Strings cannot be held while a .* model is differentiated"):
+    with pytest.raises(cfi.CFIError, match=r"Strings cannot be held while a .* model is differentiated"):
         cfi.attribute(make_onnx(), "saliency", "captum", inputs=inputs, target=0)
 
 
