@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +15,7 @@ from cfi_core.errors import ArgumentError, CFIError, InputError
 from cfi_core.records import Arguments, InputNames, Original
 from cfi_core.registry import Registry
 from cfi_core.specs import MethodSpec, Role
+from cfi_core.strings import as_strings, holds_strings
 from cfi_core.tables import ADVICE, Table, is_frame, is_plain, make_table
 
 _CELLS, _ROWS = "cells", "rows"
@@ -29,28 +30,24 @@ def take_table(
         InputError: The columns are not those that the model was fitted on, or nothing that it takes.
         ArgumentError: `explain` names none of them.
     """
-    frame, adapter, model = _as_frame(original, inputs), original.adapter, original.model
-    if frame is None:
+    source, adapter, model = _find_source(registry, original, inputs), original.adapter, original.model
+    if source is None:
         return original
+    frame, run = source.frame, source.run
+    if source.of_array and np.ndim(baselines) == 2 and not is_frame(baselines):
+        baselines = import_module("pandas").DataFrame(np.asarray(baselines, object), columns=frame.columns)
     check_columns(original, frame, "inputs")
-    run = adapter.on_frames(model, tuple(frame.columns))
-    if run is None:
-        if is_plain(frame) and explain is None:
-            return original  # an array to it
-        raise InputError(
-            f"This {original.framework} model takes arrays, and inputs is a data frame of {_kinds(frame)}. Pass "
-            f"arrays, or a function of the data frame that makes them and runs the model."
-        )
     table = make_table(frame, explain, baselines)
     if table.coded and baselines is None and not _words(table):
         table = make_table(frame, explain, 0)  # as for arrays of numbers
-    of_arrays = adapter.columns(model) is None and is_plain(frame)
-    if (of_arrays or original.framework != _HOME) and not table.coded and not table.held:
+    takes_frames = isinstance(adapter, ArrayAdapter) and adapter.on_frames(model, ()) is not None
+    of_arrays = takes_frames and adapter.columns(model) is None and is_plain(frame)
+    if takes_frames and (of_arrays or original.framework != _HOME) and not table.coded and not table.held:
         return replace(original, table=table)  # whatever looks into the model finds it as it is
     if of_arrays:
         run = _on_arrays(original)
     # Trees stay trees, so that their own method can say what it does not take.
-    home = original if isinstance(adapter, ArrayAdapter) else Original(_HOME, adapter_for(registry, _HOME), None)
+    home = original if takes_frames else Original(_HOME, adapter_for(registry, _HOME), None)
     shapes = ((None, len(table.columns)),) + (((None,),) if table.holds_rows else ())
     made = ArrayModel(_on_cells(run, table), shapes, classes=adapter.class_names(model))
     names = InputNames((_CELLS,), (_ROWS,)) if table.holds_rows else None
@@ -129,22 +126,95 @@ def describe_table(table: Table | None, baselines: Any) -> dict[str, Any]:
     return {"columns": table.names, "baselines": against, **held}
 
 
-def _as_frame(original: Original, inputs: Any) -> Any | None:
-    """The inputs as a data frame; None where they are none."""
-    if is_frame(inputs):
-        return inputs
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """Inputs as a data frame, and what the model gives for such a frame."""
+
+    frame: Any
+    run: Callable[[Any], Any]
+    of_array: bool = False  # of cells by their positions
+
+
+def _find_source(registry: Registry, original: Original, inputs: Any) -> _Source | None:
+    """The data frame that the inputs are, or can be read as; None where they are arrays, or tensors, of numbers.
+
+    Raises:
+        InputError: They are a table that the model does not take.
+    """
     adapter, model = original.adapter, original.model
-    is_table = isinstance(inputs, Mapping) and adapter.takes_one_table(model)
-    if not is_table:
-        return None
-    pandas, known = import_module("pandas"), adapter.columns(model)
-    lengths = {len(column) for column in inputs.values() if hasattr(column, "__len__") and not isinstance(column, str)}
+    if is_frame(inputs):
+        run = adapter.on_frames(model, tuple(inputs.columns)) or _by_names(original, inputs, {})
+        if run is None and not is_plain(inputs):
+            raise InputError(
+                f"This {original.framework} model takes arrays, and inputs is a data frame of {_kinds(inputs)}. Pass "
+                f"arrays, or a function of the data frame that makes them and runs the model."
+            )
+        return None if run is None else _Source(inputs, run)
+    if isinstance(inputs, Mapping):
+        if adapter.takes_one_table(model):
+            return _Source(frame := _as_frame(inputs, adapter.columns(model)), adapter.on_frames(model, tuple(frame)))  # type: ignore[arg-type]
+        if any(holds_strings(registry, value) for value in inputs.values()):
+            return _of_named(original, inputs)
+    if holds_strings(registry, inputs) and np.ndim(inputs) == 2:
+        array = np.asarray(inputs)
+        names = adapter.columns(model) or range(array.shape[1])
+        frame = import_module("pandas").DataFrame(array.astype(object), columns=list(names)).infer_objects()
+        return _Source(frame, lambda rows: adapter.outputs(model, [rows.to_numpy(object).astype(array.dtype)]), True)
+    return None
+
+
+def _as_frame(columns: Mapping[str, Any], known: Sequence[str] | None) -> Any:
+    """A dict of columns as a data frame, in the order of the fit."""
+    lengths = {len(column) for column in columns.values() if hasattr(column, "__len__") and not isinstance(column, str)}
     if len(lengths) != 1:
         raise InputError("inputs is a dict, and no table: pass a list or array of the same length for each column.")
-    names = [name for name in known or inputs if name in inputs] + [
-        name for name in inputs if name not in (known or inputs)
-    ]
-    return pandas.DataFrame({name: inputs[name] for name in names})
+    ordered = [name for name in known or () if name in columns]
+    names = [*ordered, *(name for name in columns if name not in ordered)]
+    return import_module("pandas").DataFrame({name: columns[name] for name in names})
+
+
+def _of_named(original: Original, inputs: Mapping[str, Any]) -> _Source:
+    """Inputs by name, of which some hold words: each is a column."""
+    pandas, columns, constants = import_module("pandas"), {}, {}
+    for name, value in inputs.items():
+        if np.ndim(value) == 0:
+            constants[name] = value
+            continue
+        array = as_strings(original, value)
+        if array.ndim > 2 or array.shape[1:] not in ((), (1,)):
+            raise InputError(
+                f"inputs[{name!r}] has shape {array.shape}. Where inputs hold words, each has to be a column, of shape "
+                f"(samples, 1) or (samples,): pass a function that takes the columns apart and runs the model."
+            )
+        columns[name] = pandas.Series(
+            array.ravel().tolist(), dtype=object if array.dtype.kind in "OSU" else array.dtype
+        )
+    if len({len(column) for column in columns.values()}) != 1:
+        raise InputError("All inputs need the same number of samples along their first axis.")
+    frame = pandas.DataFrame(columns)
+    run = _by_names(original, frame, constants, {name: np.ndim(inputs[name]) for name in columns})
+    if run is None:
+        raise InputError(f"The inputs of this {original.framework} model have no names. Pass a tuple of arrays.")
+    return _Source(frame, run)
+
+
+def _by_names(
+    original: Original, frame: Any, constants: Mapping[str, Any], ranks: Mapping[str, int] | None = None
+) -> Callable[[Any], Any] | None:
+    """What a model with an input for each column gives; None where it has others (ranks tell that these are meant)."""
+    adapter, names = original.adapter, tuple(map(str, frame.columns))
+    known = adapter.input_names(original.model)
+    if known is None or (ranks is None and (len(known) < 2 or set(known) != set(names))):
+        return None
+    named = adapter.by_name(original.model, names, constants)
+    model, shapes = adapter.twin(named), adapter.input_shapes(named) or ((None, 1),) * len(names)
+    axes = [len(shape) if ranks is None else ranks[name] for name, shape in zip(names, shapes, strict=True)]
+
+    def run(rows: Any) -> Any:
+        arrays = [rows[name].to_numpy().reshape((-1, 1)[:rank]) for name, rank in zip(rows.columns, axes, strict=True)]
+        return adapter.outputs(model, [adapter.tensor(array, model) for array in arrays])
+
+    return run
 
 
 def _on_arrays(original: Original) -> Callable[[Any], Any]:

@@ -12,7 +12,8 @@ from cfi_core.errors import UnknownFrameworkError, brief
 from cfi_core.naming import name_inputs
 from cfi_core.records import Arguments, Original
 from cfi_core.registry import Registry
-from cfi_core.specs import FrameworkSpec, MethodSpec, Role
+from cfi_core.specs import FrameworkSpec, MethodSpec, Need, Role
+from cfi_core.strings import hold_strings
 
 
 def find_original(registry: Registry, arguments: Arguments, methods: Sequence[MethodSpec]) -> Original:
@@ -24,7 +25,8 @@ def find_original(registry: Registry, arguments: Arguments, methods: Sequence[Me
     if baselines is None:  # in the toolset's own words, then
         own = (arguments.own.get(name) for name in ("baselines", *_names_of(Role.BASELINES, methods)))
         baselines = next((value for value in own if value is not None), None)
-    return load_original(registry, arguments.model, inputs, arguments.explain, baselines)
+    gradients = any(Need.INPUT_GRADIENT in method.needs for method in methods)
+    return load_original(registry, arguments.model, inputs, arguments.explain, baselines, gradients=gradients)
 
 
 def _names_of(role: Role, methods: Sequence[MethodSpec]) -> list[str]:
@@ -37,15 +39,20 @@ def load_original(
     inputs: Any = None,
     explain: Sequence[str] | None = None,
     baselines: Any = None,
+    *,
+    gradients: bool = False,
 ) -> Original:
     """A model, loaded, with its framework (see `detect_framework`) and the framework's adapter.
 
     Where inputs are given by name or as a table, it takes them so (see `cfi_core.naming.name_inputs` and
-    `cfi_core.columns.take_table`).
+    `cfi_core.columns.take_table`; where words are to be held beside what is differentiated, `cfi_core.strings`).
     """
     framework = detect_framework(registry, model, inputs).name
     adapter = adapter_for(registry, framework)
-    original = take_table(registry, Original(framework, adapter, adapter.load(model)), inputs, explain, baselines)
+    original = Original(framework, adapter, adapter.load(model))
+    if gradients and (held := hold_strings(registry, original, inputs, explain)).numbered:
+        return held
+    original = take_table(registry, original, inputs, explain, baselines)
     return original if original.table else name_inputs(registry, original, inputs, explain)
 
 

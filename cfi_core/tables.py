@@ -246,7 +246,10 @@ def _rows(baselines: Any, frame: Any, chosen: Sequence[Any]) -> Any | None:
     if is_row(baselines):
         pandas, row = import_module("pandas"), dict(baselines.items())
         several = bool(row) and all(isinstance(cell, list | np.ndarray) for cell in row.values())
-        columns = {name: pandas.Series(cell if several else [cell], dtype=object) for name, cell in row.items()}
+        columns = {
+            name: pandas.Series(np.ravel(np.array(cell, object)) if several else [cell], dtype=object)
+            for name, cell in row.items()
+        }
         rows = pandas.DataFrame(columns)
     elif is_frame(baselines):
         rows = baselines

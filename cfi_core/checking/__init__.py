@@ -37,6 +37,7 @@ from cfi_core.process import first_pass
 from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
 from cfi_core.specs import UNIFORM_ARGUMENTS, Head, Kind, MethodSpec, Need, Role
+from cfi_core.strings import turn_strings
 from cfi_core.tokens import as_inputs, place_baselines
 
 _HINTS = {
@@ -60,7 +61,7 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
         Outlets(registry.plotters, registry.writers).writer_for(path)
         _check_place(path)
     method = choice.method
-    arguments = turn_table(arguments, method, original.table)
+    arguments = turn_strings(turn_table(arguments, method, original.table), original)
     arguments = turn_named(arguments, method, original.names)
     arguments = _with_sample_axes(registry, arguments, original, method)
     arguments, embeddings = _take_embeddings(arguments, original, method)

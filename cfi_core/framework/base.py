@@ -156,6 +156,21 @@ class FrameworkAdapter(ABC):
         """Names of the columns of the table that the model takes, in its order; None if it knows none."""
         return None
 
+    def with_strings(self, model: Any, strings: Sequence[np.ndarray | None]) -> Any:
+        """A model that takes, for those of its inputs that strings are given for, their places among these.
+
+        Args:
+            model: The user's model.
+            strings: For each input its strings, in an order; None for one that stays as it is.
+
+        Raises:
+            InputError: The framework cannot look them up, which is so unless this is overridden.
+        """
+        raise InputError(
+            f"Strings cannot be held while a {self.name} model is differentiated. Take a method that exchanges values, "
+            f"such as 'shapley_value_sampling', 'kernel_shap' or 'feature_ablation'."
+        )
+
     def takes_one_table(self, model: Any) -> bool:
         """Whether the model takes a table, whose columns a mapping of names may give too."""
         return False

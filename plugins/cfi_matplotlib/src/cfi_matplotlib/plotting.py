@@ -27,6 +27,8 @@ from matplotlib.ticker import MaxNLocator
 from cfi_core import Attribution
 from cfi_core.errors import PlotError
 from cfi_core.specs import Kind
+from cfi_matplotlib.heading import wrap
+from cfi_matplotlib.table import draw_table, is_table
 from cfi_matplotlib.text import draw_text, is_text
 
 _IMAGE = ("height", "width")
@@ -57,7 +59,8 @@ def plot(
     an input image; a map of another resolution is stretched over the whole input. Results of a feature
     visualization are shown as the images they are. Values with one axis besides sample and channel
     become lines (with a channel axis) or bars (without). Any other two axes become a plain map. Tokens with names
-    become text on the colours of their values (`cfi_matplotlib.text.draw_text`, the plotter "text", has its options).
+    become text on the colours of their values (`cfi_matplotlib.text.draw_text`, the plotter "text", has its options),
+    features with names bars, sorted, by their names and cells (`cfi_matplotlib.table.draw_table`, the plotter "table").
 
     Args:
         attribution: What to draw.
@@ -88,6 +91,8 @@ def plot(
     _check_options(channels, max_panels, max_samples, clip_percentile, alpha, panel_size, colormap)
     if is_text(attribution):
         return draw_text(attribution, samples=samples, max_samples=max_samples, colormap=colormap, title=title)
+    if is_table(attribution):
+        return draw_table(attribution, samples=samples, max_samples=max_samples, title=title)
     blocks = [
         _arrange(attribution, part, samples, max_samples, channels, max_panels, overlay or show_input)
         for part in range(len(attribution.parts))
@@ -98,8 +103,8 @@ def plot(
     widths = [layout.width for layout in layouts]
     rows = max(len(block.samples) for block in blocks)
     width = max(sum(widths), 2.2 * panel_size)
-    heading = _wrap(_heading(attribution) if title is None else title, width, points=10)
-    notes = _wrap("; ".join(dict.fromkeys(note for block in blocks for note in block.notes)), width, points=8)
+    heading = wrap(_heading(attribution) if title is None else title, width, points=10)
+    notes = wrap("; ".join(dict.fromkeys(note for block in blocks for note in block.notes)), width, points=8)
     height = rows * max(layout.height for layout in layouts) + 0.2 * (heading.count("\n") + 2) + (0.3 if notes else 0)
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -331,12 +336,6 @@ def _row_label(attribution: Attribution, part: int, sample: int, count: int) -> 
 
 def _panel_label(stacked: tuple[str, ...], index: tuple[int, ...]) -> str:
     return ", ".join(f"{name} {position}" for name, position in zip(stacked, index, strict=True))
-
-
-def _wrap(text: str, width: float, *, points: int) -> str:
-    """The text broken into lines that fit into `width` inches (a letter is about 0.6 of its height wide)."""
-    letters = max(int(width * 72 / (0.6 * points)), 20)
-    return "\n".join("\n".join(textwrap.wrap(line, letters)) for line in text.splitlines())
 
 
 # Checks.

@@ -8,10 +8,11 @@ from cfi_core.specs import PlotterSpec, WriterSpec
 
 @hookimpl
 def cfi_plotters() -> list[PlotterSpec]:
-    """Images, series and feature vectors; and text, which the first one draws too, with options of its own."""
+    """Images, series, feature vectors; text and tables, which the first one draws too, with options of their own."""
     return [
         PlotterSpec(name="matplotlib", implementation="cfi_matplotlib.plotting:plot"),
         PlotterSpec(name="text", implementation="cfi_matplotlib.text:draw_text", accepts=("token",)),
+        PlotterSpec(name="table", implementation="cfi_matplotlib.table:draw_table", accepts=("sample", "feature")),
     ]
 
 

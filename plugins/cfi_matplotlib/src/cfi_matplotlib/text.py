@@ -19,6 +19,7 @@ from matplotlib.patches import Rectangle
 
 from cfi_core import Attribution
 from cfi_core.errors import PlotError
+from cfi_matplotlib.heading import heading_of, label_of_sample
 from cfi_matplotlib.words import Piece, is_right_to_left, read_tokens
 
 _COLORS, _NOT_FINITE = "RdBu_r", "#ff00ff"
@@ -74,7 +75,7 @@ def draw_text(
     FigureCanvasAgg(figure)
     page = _Page(figure, width, font_size)
     rows = [page.lay_out(row) for row in _rows(attribution, samples, max_samples)]
-    heading = page.wrap(title if title is not None else _heading(attribution))
+    heading = page.wrap(title if title is not None else heading_of(attribution))
     notes = _notes(attribution, samples, max_samples)
     _draw(page, heading, rows, notes, matplotlib.colormaps[colormap or _COLORS].with_extremes(bad=_NOT_FINITE))
     return figure
@@ -122,7 +123,7 @@ def _rows(attribution: Attribution, samples: Sequence[int] | None, max_samples: 
             raise PlotError(f"samples={samples!r} must name at least one of the {len(values)} samples, counted from 0.")
         for sample in chosen:
             tokens = names if isinstance(names[0], str) else names[sample]  # type: ignore[index]
-            label = _label(attribution, sample, len(values)) + (f" · {which}" if several else "")
+            label = label_of_sample(attribution, sample, len(values)) + (f" · {which}" if several else "")
             rows.append(_Row(label, read_tokens(tokens, values[sample]), values[sample]))  # type: ignore[arg-type]
     return rows
 
@@ -247,43 +248,6 @@ def _draw_scale(page: _Page, limit: float, colors: Colormap, top: float, height:
     bar.set_ticks([-limit, 0, limit], labels=[f"{-limit:.2g}", "0", f"{limit:.2g}"])
     bar.ax.tick_params(labelsize=0.65 * page.font_size, pad=1, length=2)
     bar.outline.set_linewidth(0.4)
-
-
-def _heading(attribution: Attribution) -> str:
-    facts = []
-    targets = _targets(attribution, 1)
-    if targets and _same_for_all(attribution):
-        facts.append(f"target {targets[0]}")
-    if isinstance(attribution.layer, str):
-        facts.append(f"layer {attribution.layer}")
-    facts.append(f"route {' → '.join(attribution.route)}" if attribution.route else "native")
-    return f"{attribution.method_key} · {attribution.toolset}\n{' · '.join(facts)}"
-
-
-def _label(attribution: Attribution, sample: int, count: int) -> str:
-    facts = [f"sample {sample}"] if count > 1 else []
-    targets = _targets(attribution, count)
-    if targets and not _same_for_all(attribution) and sample < len(targets):
-        facts.append(f"target {targets[sample]}")
-    return " · ".join(facts)
-
-
-def _same_for_all(attribution: Attribution) -> bool:
-    return len(set(_targets(attribution, 0))) == 1
-
-
-def _targets(attribution: Attribution, count: int) -> list[str]:
-    """The target of each sample (of one alone, where it is that of all), with the name of the class."""
-    index = attribution.provenance.get("target", attribution.target)
-    names = attribution.provenance.get("classes")
-    if index is None:
-        return []
-    each = list(index) if isinstance(index, tuple | list) and index and isinstance(index[0], tuple) else [index]
-    shown = [one[0] if isinstance(one, tuple) and len(one) == 1 else one for one in each]
-    words = [str(one) for one in shown]
-    if names:
-        words = [f"{one} {name!r}" for one, name in zip(words, names, strict=False)]
-    return words * count if len(words) == 1 and count > 1 else words
 
 
 def _notes(attribution: Attribution, samples: Sequence[int] | None, max_samples: int) -> str:

@@ -60,6 +60,10 @@ class SessionAdapter(ArrayAdapter):
         """The session with all its outputs."""
         return model if isinstance(model, SessionModel) else SessionModel(model)
 
+    def takes_one_table(self, model: ArrayModel) -> bool:
+        """No: a mapping names its inputs."""
+        return False
+
     def input_names(self, model: ArrayModel) -> tuple[str, ...] | None:
         """Of the session's inputs."""
         return model.names if isinstance(model, SessionModel) else super().input_names(model)

@@ -26,7 +26,10 @@ def draw_image(attribution: Attribution, **options: Any) -> Any:
 def _draw_features(kind: str, attribution: Attribution, sample: int | None = None, **options: Any) -> Any:
     """All samples, or one of them."""
     values, data = attribution.parts[0][0], next(iter(attribution.inputs), None)
-    names = [f"feature {i}" for i in range(values.shape[1])]
+    known = attribution.part_names[0] or ()
+    of_all = known and isinstance(known[0], str)
+    of_sample = () if of_all or sample is None or not known else known[sample]
+    names = list(known if of_all else of_sample) or [f"feature {i}" for i in range(values.shape[1])]
     found = shap.Explanation(values, np.zeros(len(values)), data, feature_names=names)  # values of a difference
     return _draw(kind, found if sample is None else found[sample], **options)
 

@@ -128,6 +128,16 @@ class TensorFlowAdapter(FrameworkAdapter):
             else self.load(view.by_name(names, constants))
         )
 
+    def with_strings(self, model: Any, strings: Sequence[np.ndarray | None]) -> Any:
+        """A function that gathers them."""
+        view, known = _view(model), [None if one is None else tf.constant(one.astype(object)) for one in strings]
+
+        def run(*inputs: tf.Tensor) -> Any:
+            pairs = zip(inputs, known, strict=True)
+            return view.run([one if table is None else tf.gather(table, one) for one, table in pairs])
+
+        return TensorFlowFunction(run)
+
     def split_embedding(self, model: Any, inputs: Sequence[Any], layer: str | None = None) -> Embedded | None:
         """From the output of the layer of a Keras model on that is given the tokens, or of that `tf.gather`."""
         found = None if isinstance(model, CompiledModel) else _view(model).split_embedding(inputs, layer)
