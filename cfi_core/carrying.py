@@ -263,6 +263,8 @@ class Carrier:
             return parts if isinstance(value, tuple) else parts[0]
         if role is Role.LIKE_LAYER and value is not None:
             return self._like_layer(value, self.call.plan.layers)
+        if role is Role.OTHER_LAYER and value is not None:
+            return self._other_layer(value)
         if role is Role.WINDOW:
             return self._window(value)
         if role is Role.OWN_TARGET:
@@ -298,6 +300,10 @@ class Carrier:
         if axes is not None and len(np.shape(value)) != len(axes):
             raise ArgumentError(f"An array for layer {layers[0]!r} needs {len(axes)} axes, as its output has.")
         return self._tensor(value, axes)
+
+    def _other_layer(self, value: Any) -> Any:
+        name = self.call.original.adapter.layer_name(self.call.original.model, value)
+        return value if name is None else self.layer_object(name)
 
     def _window(self, value: Any) -> Any:
         if isinstance(value, tuple) and value and all(isinstance(entry, tuple | list) for entry in value):

@@ -17,6 +17,7 @@ _TABLES = json.loads(files("cfi_core").joinpath("catalogue.json").read_text("utf
 DISTRIBUTION_OF_FRAMEWORK: Mapping[str, str] = _TABLES["frameworks"]
 DISTRIBUTION_OF_TOOLSET: Mapping[str, str] = _TABLES["toolsets"]
 DISTRIBUTION_OF_TRANSLATOR: Mapping[str, str] = _TABLES["translators"]
+TARGET_OF_TRANSLATOR: Mapping[str, str] = _TABLES["reached"]
 DISTRIBUTION_OF_PLOTTER: Mapping[str, str] = _TABLES["plotters"]
 DISTRIBUTION_OF_WRITER: Mapping[str, str] = _TABLES["writers"]
 DISTRIBUTIONS_OF_METRIC: Mapping[str, Sequence[str]] = _TABLES["metrics"]

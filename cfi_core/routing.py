@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cfi_core.boundary import ask
-from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, DISTRIBUTION_OF_TRANSLATOR
+from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, DISTRIBUTION_OF_TRANSLATOR, TARGET_OF_TRANSLATOR
 from cfi_core.errors import ChoiceWarning, PluginWarning, RouteError, warn
 from cfi_core.records import Choice, Original, Route
 from cfi_core.registry import Registry
@@ -116,7 +116,7 @@ def find_routes(
             f"{_way_out(registry, source, needs, known)}",
             missing,
         )
-    raise RouteError(start + _what_to_install(registry, translator, fitting, known))
+    raise RouteError(start + _what_to_install(registry, translator, target, fitting, known))
 
 
 def _filter_routes(registry: Registry, routes: list[Route], translator: Translator) -> list[Route]:
@@ -158,7 +158,9 @@ def _way_out(registry: Registry, source: str, needs: frozenset[Need], known: Seq
     return f"A conversion might: pip install {_distributions(conversions)}. Or choose another method."
 
 
-def _what_to_install(registry: Registry, translator: Translator, fitting: list[Route], known: list[Route]) -> str:
+def _what_to_install(
+    registry: Registry, translator: Translator, target: str, fitting: list[Route], known: list[Route]
+) -> str:
     """Ends the sentence about a route that there is not, where none of those that fit the wish can be used."""
     if fitting:
         nearest = nearest_route(registry, fitting)
@@ -167,6 +169,8 @@ def _what_to_install(registry: Registry, translator: Translator, fitting: list[R
         named = [name for name in DISTRIBUTION_OF_TRANSLATOR if name.startswith(str(translator))]
         hint = f" pip install {_distributions(named)} brings one." if named else ""
         return f". There are: {'; '.join(map(str, known))}.{hint}"
+    if target in DISTRIBUTION_OF_FRAMEWORK and target not in TARGET_OF_TRANSLATOR.values():
+        return f": no model is translated into one of {target}. Pass such a model, or choose another method or toolset."
     install = f"pip install {_distributions(DISTRIBUTION_OF_TRANSLATOR)} brings one."
     return f": no installed translator leads there. {install}"
 

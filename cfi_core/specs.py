@@ -58,6 +58,8 @@ class Role(StrEnum):
     """An array (or one per input) with the axes of the inputs, such as a feature mask."""
     LIKE_LAYER = "like layer"
     """An array with the axes of the layer's output, such as a layer mask."""
+    OTHER_LAYER = "other layer"
+    """A further layer of the user's model, by object or name: the one of the model that runs is passed on."""
     WINDOW = "window"
     """A tuple of ints (or one per input), one for each axis of the inputs but the first."""
     HELD = "held"

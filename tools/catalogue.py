@@ -44,6 +44,7 @@ def text() -> str:
     for distribution, plugin in plugins():
         for kind in ("frameworks", "toolsets", "translators", "plotters"):
             owners[kind] |= dict.fromkeys(sorted(spec.name for spec in _offered(plugin, kind)), distribution)
+        owners["reached"] |= {spec.name: spec.target for spec in _offered(plugin, "translators")}
         suffixes = sorted(suffix for spec in _offered(plugin, "writers") for suffix in spec.suffixes)
         owners["writers"] |= dict.fromkeys(suffixes, distribution)
         for spec in sorted(_offered(plugin, "methods"), key=lambda spec: spec.key):

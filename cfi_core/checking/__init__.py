@@ -163,6 +163,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         )
         ended = end_at_target(plan, original, inputs, given, found)
         _check_like_inputs(registry, plan, inputs)
+        others = _layer_names(original, list(filter(None, arguments.of_role(Role.OTHER_LAYER, plan.method))))
         at_layers = _at_layers(plan, original, inputs)
         purity = examination.judge(ended.examined, ended.end, by_sample=ended.by_sample)
     return Call(
@@ -175,7 +176,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         words=found.words if found else "",
         output=position_of(ended.target, ended.outputs),
         **at_layers,
-        mentioned=tuple(dict.fromkeys(_layers_in(arguments.own, registry, original))),
+        mentioned=tuple(dict.fromkeys((*_layers_in(arguments.own, registry, original), *others))),
         seed=secrets.randbits(31) if arguments.seed is None else arguments.seed,
         seconds=perf_counter() - arguments.started,
         purity=purity,

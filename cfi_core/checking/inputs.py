@@ -32,7 +32,7 @@ def read_inputs(registry: Registry, original: Original, value: Any, held: tuple[
     declared, parts, count = adapter.input_shapes(model), (*explained, *held), len(explained)
     if declared is not None and len(declared) != len(parts):
         raise InputError(
-            f"The model has {len(declared)} inputs, but {len(parts)} were given. "
+            f"The model has {len(declared)} input{'s' * (len(declared) > 1)}, but {len(parts)} were given. "
             f"Pass {'one array' if len(declared) == 1 else f'a tuple of {len(declared)} arrays'} as inputs."
         )
     tensors: list[Any] = []
@@ -290,8 +290,10 @@ def _repair(adapter: FrameworkAdapter, model: Any, inputs: Inputs) -> str:
     array = inputs.arrays[0]
     changes = {"x[None]": array[None]}
     if array.ndim == 4:
-        changes["x.transpose(0, 3, 1, 2)"] = array.transpose(0, 3, 1, 2)
-        changes["x.transpose(0, 2, 3, 1)"] = array.transpose(0, 2, 3, 1)
+        for axes in ((0, 3, 1, 2), (0, 2, 3, 1)):
+            permuted = f"x.permute{axes} (of a numpy array, x.transpose{axes})"  # of tensors, that exchanges two axes
+            has_permute = hasattr(inputs.tensors[0], "permute")
+            changes[permuted if has_permute else f"x.transpose{axes}"] = array.transpose(axes)
     for text, changed in changes.items():
         try:
             adapter.outputs(model, [adapter.tensor(changed, model)])
@@ -328,7 +330,10 @@ def _check_parts(value: Any) -> None:
         raise InputError("inputs is empty. Pass the samples to explain, sample axis first.")
     for position, part in enumerate(value) if isinstance(value, list | tuple) else ():
         if part is None:
-            raise InputError(f"inputs[{position}] is None. Pass an array for each input of the model, or leave it out.")
+            raise InputError(
+                f"inputs[{position}] is None. Pass an array for each input of the model and nothing else, such as "
+                "labels; a single input alone, in no tuple."
+            )
 
 
 def _check_array(name: str, array: np.ndarray) -> None:

@@ -103,7 +103,7 @@ def test_one_number_in_an_array_is_like_any_input(registry, name):
 def test_another_number_of_inputs_is_refused(registry):
     with pytest.raises(InputError, match=r"has 2 inputs, but 1 were given. Pass a tuple of 2 arrays"):
         read_inputs(registry, original(shapes=[(None, 4), (None, 4)]), TABLE)
-    with pytest.raises(InputError, match=r"has 1 inputs, but 2 were given. Pass one array"):
+    with pytest.raises(InputError, match=r"has 1 input, but 2 were given. Pass one array"):
         read_inputs(registry, original(shapes=[(None, 4)]), (TABLE, TABLE))
 
 

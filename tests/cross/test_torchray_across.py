@@ -129,3 +129,20 @@ def test_excitation_backprop_on_a_converted_network_is_that_of_the_paper(twins: 
         p = slow.max_pool(relu1, 2, slow.to_children(pool1.ravel(), second, p))
         expected.append(slow.to_children(image.ravel().astype(float), first, p.ravel()).reshape(image.shape))
     assert apart(np.array(expected), to_first(found.values)) <= 1e-5
+
+
+def test_the_contrast_of_an_onnx_model_is_a_layer_of_its_own(twins: Twins) -> None:
+    """By name, as the layer that is explained; and so of a model whose layers are called otherwise where it runs."""
+    key, call = "contrastive_excitation_backprop", {"target": TARGET, "inputs": twins.first}
+    native = cfi.attribute(
+        twins.torch_model, key, "torchray", layer="relu1", exec_args={"contrast_layer": "pool1"}, **call
+    )
+    translation = cfi.translate(twins.torch_model, "onnx", inputs=twins.first)
+    layer, contrast = (translation.layer_map[name] for name in ("relu1", "pool1"))
+    found = cfi.attribute(
+        translation.model, key, "torchray", layer=layer, exec_args={"contrast_layer": contrast}, **call
+    )
+    assert found.route == ("onnx-torch",)
+    assert apart(native.values, found.values) < 1e-5
+    with pytest.raises(cfi.LayerError, match="The model has no layer 'pool9'"):
+        cfi.attribute(translation.model, key, "torchray", layer=layer, exec_args={"contrast_layer": "pool9"}, **call)

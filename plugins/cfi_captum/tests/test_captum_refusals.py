@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from captum_models import IMAGE, SmallCNN, With, attribute, images, value
 from torch import Tensor, nn
 
+import cfi_core as cfi
 from cfi_captum.table import METHODS, Rule
 from cfi_core.contract import Target
 from cfi_core.errors import ArgumentError, InputError, LayerError, MethodError, TargetError
@@ -434,3 +435,11 @@ def test_function_that_mixes_the_samples() -> None:
 def test_model_with_one_value_per_batch() -> None:
     with pytest.raises(MethodError, match="one value per sample"):
         attribute("feature_ablation", lambda x: x.sum(), torch.randn(2, 3), target=None, channel_axis=(None,))
+
+
+def test_the_hint_for_axes_in_another_order_is_one_for_tensors() -> None:
+    model = nn.Conv2d(3, 2, 3).eval()
+    with pytest.raises(
+        cfi.InputError, match=r"x\.permute\(0, 3, 1, 2\) \(of a numpy array, x\.transpose\(0, 3, 1, 2\)\)"
+    ):
+        cfi.attribute(model, "saliency", "captum", inputs=torch.rand(2, 8, 10, 3), target=(1, 2, 2))

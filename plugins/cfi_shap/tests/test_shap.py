@@ -153,3 +153,8 @@ def test_a_target_function_gives_one_value_for_each_sample(key):
     more = {} if key == "partition_shap" else {"baselines": GIVEN["baselines"]}
     with pytest.raises(cfi.TargetError, match="one value per sample"):
         cfi.attribute(model, key, "shap", inputs=inputs, target=lambda outputs: outputs[:, :2], **more)
+
+
+def test_no_model_is_translated_into_trees() -> None:
+    with pytest.raises(cfi.RouteError, match=r"no model is translated into one of trees\. Pass such a model"):
+        cfi.attribute(nn.Linear(3, 2), "tree_shap", inputs=np.ones((2, 3), np.float32), target=1)

@@ -271,7 +271,7 @@ def test_relevance_of_several_outputs_in_zennits_words() -> None:
         return output * weights
 
     expected = sum(float(weights[c]) * relevance(model, "lrp_epsilon_plus", x, target=c) for c in range(CLASSES))
-    for given in (start, (model(x) * weights).detach()):
+    for given in (start, (model(x) * weights).detach(), (model(x) * weights).detach().numpy()):
         found = relevance(model, "lrp_epsilon_plus", x, target=None, exec_args={"attr_output": given})
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
     for wrong in (lambda output: output[:, 0], torch.ones(2, 9)):

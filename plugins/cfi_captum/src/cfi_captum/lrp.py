@@ -25,6 +25,8 @@ class LinearRule(EpsilonRule):
 
     def forward_hook(self, module: nn.Module, inputs: Any, outputs: Tensor) -> Tensor:
         """Puts captum's hooks on the differentiable inputs and on the output."""
+        if not outputs.requires_grad:
+            return outputs  # a constant, such as what is made of a mask: no relevance comes here
         values = inputs if isinstance(inputs, tuple) else (inputs,)
         differentiable = tuple(value for value in values if isinstance(value, Tensor) and value.requires_grad)
         if any(outputs is value for value in differentiable):
@@ -43,9 +45,15 @@ def attach_rules(model: nn.Module, graph: Graph, method_key: str) -> None:
     unknown = dict(without_rule(model, graph))
     for name, module in unknown.items():
         raise MethodError(explain_unruled(method_key, name, module))
-    for module in model.modules():
-        if next(module.children(), None) is None and not _is_ruled(module):
+    for name, module in model.named_modules():
+        unruled = not _is_ruled(module) or (_makes_constants(graph, name) and not hasattr(module, "rule"))
+        if unruled and next(module.children(), None) is None:
             module.rule = LinearRule()
+
+
+def _makes_constants(graph: Graph, name: str) -> bool:
+    """Whether a module is called, and nothing that it gives depends on what is explained."""
+    return name in graph.spans and not any(ends for _, ends in graph.spans[name])
 
 
 def without_rule(model: nn.Module, graph: Graph) -> Iterator[tuple[str, nn.Module]]:

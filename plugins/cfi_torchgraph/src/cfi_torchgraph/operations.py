@@ -33,8 +33,10 @@ AVERAGING = INTERPOLATING | words(
 )
 """Weigh values, by weights that are none of the model's."""
 ADDING = words("Add Sub Rsub Neg Cumsum")
-LINEAR = LAYOUT | REPEATING | AVERAGING | ADDING
-"""Are linear (or affine) in whatever depends on the inputs."""
+MASKING = words("Where MaskedFill")
+"""Put other values in places that a mask names; linear where the mask does not depend on the inputs."""
+LINEAR = LAYOUT | REPEATING | AVERAGING | ADDING | MASKING
+"""Are linear (or affine) in what a gradient leads through them to."""
 WEIGHTED = words(
     "Convolution ConvolutionOverrideable MkldnnConvolution CudnnConvolution SlowConv2D Addmm Linear MkldnnLinear Mm"
 )

@@ -109,6 +109,8 @@ NO_RECTIFIERS: Mapping[str, Function] = {
     "a number": lambda h: 0.5 * h + 1,
     "a constant factor for each unit": lambda h: h * torch.linspace(-1, 1, h.shape[1]),
     "a constant mask": lambda h: h * (torch.arange(h.shape[1]) % 2).to(h.dtype).expand_as(h),
+    "where, by a constant": lambda h: torch.where(torch.arange(h.shape[1]) > 2, h, 0.5),
+    "masked_fill, by a constant": lambda h: h.masked_fill(torch.arange(h.shape[1]) > 2, -1e4),
     "ones": lambda h: h * torch.ones_like(h) / h.new_full((1,), 2.0),
     "dropout": lambda h: F.dropout(h, training=False),
     "dropout of a view in place": lambda h: F.dropout((2 * h).view(len(h), 3, -1).flatten(1), 0.5, False, True),

@@ -18,7 +18,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from cfi_torchgraph.nodes import Edge, base_name, is_real, tensors, walk
-from cfi_torchgraph.operations import MAX_POOL, chooses_against_constant
+from cfi_torchgraph.operations import MASKING, MAX_POOL, chooses_against_constant
 
 _LIKE = frozenset({"zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like"})
 _NEW = frozenset({"new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"})
@@ -26,7 +26,7 @@ _FIRST = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})
 _SCALING = frozenset(
     {"mul", "multiply", "div", "divide", "true_divide", "rtruediv", "rdiv", "rmul", "truediv", "einsum"}
 )
-_SCALING_NODES = frozenset({"Mul", "Div"})
+_SCALING_NODES = MASKING | {"Mul", "Div"}
 _INDEXING = frozenset({"Index", "Gather", "IndexSelect"})
 _AFFINE_IN_PLACE = frozenset(
     {"setitem", "copy", "zero", "fill", "add", "iadd", "sub", "isub", "mul", "imul", "div", "itruediv", "neg"}
@@ -59,7 +59,7 @@ class Watch(TorchFunctionMode):
     Attributes:
         hidden: Operations that take, beside what a gradient leads to, something computed from the inputs that no
             gradient leads to.
-        masked: Those of them that multiply each element by such a factor of its own.
+        masked: Those of them that multiply each element by such a factor of its own, or put another value in its place.
         veiled: Changes of a part of a tensor in place, which the graph does not tell from one another, that are not
             affine.
     """

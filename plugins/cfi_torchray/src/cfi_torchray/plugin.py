@@ -137,7 +137,7 @@ def cfi_methods() -> Iterable[MethodSpec]:
                 {REDUCTION: None, **_NOT_STRETCHED},
                 {REDUCTION: f"{_EXCITATION}_contrastive_excitation_backprop_saliency", **_NOT_STRETCHED},
             ),
-            roles=ROLES,
+            roles=ROLES | dict.fromkeys(("contrast_layer", "classifier_layer"), Role.OTHER_LAYER),
             patches=FUNCTIONS,
             **_OF_TORCHRAY,
         ),

@@ -8,6 +8,7 @@ from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import zennit.attribution
 from torch import Tensor, nn
@@ -319,6 +320,8 @@ def _start(request: MethodRequest, usual: Start) -> Start:
 
     def start(values: Tensor) -> Tensor:
         relevance = own(values) if callable(own) and not isinstance(own, Tensor) else own
+        if isinstance(relevance, np.ndarray):
+            relevance = torch.as_tensor(relevance)
         if request.place is not None and isinstance(relevance, Tensor) and len(relevance) == request.place[1]:
             relevance = relevance[request.place[0] :][:1]  # the function is one of all samples
         if not isinstance(relevance, Tensor) or relevance.shape != values.shape:
