@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
 def is_wanted(one: Row, only: list[str], *, quick: bool) -> bool:
     """Whether a row was asked for."""
     named = not only or any(part.lower() in one.name.lower() or part == one.group for part in only)
-    return named and (not quick or (one.quick and not one.requires))
+    return named and (one.quick or not quick)
 
 
 def print_table(rows: list[Row], *, markdown: bool) -> int:

@@ -86,7 +86,7 @@ def two_calls(model: Any, enc: Any, target: Any, hand: Embedded) -> list[Call]:
     ]
 
 
-@row("BERT, sequence classification", "transformers")
+@row("BERT, sequence classification", "transformers", quick=True)
 def bert() -> Iterable[Call]:
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -288,7 +288,7 @@ def language_model(kind: str, names: tuple[str, ...] = GPT_NAMES, **settings: An
     ]
 
 
-@row("GPT-2 with its cache", "transformers")
+@row("GPT-2 with its cache", "transformers", quick=True)
 def gpt2() -> Iterable[Call]:
     return language_model("GPT2", n_embd=16, n_layer=2, n_head=2, n_positions=16)
 
@@ -353,7 +353,7 @@ def translator(kind: str, head: str, **settings: Any) -> Iterable[Call]:
     ]
 
 
-@row("T5, encoder and decoder", "transformers")
+@row("T5, encoder and decoder", "transformers", quick=True)
 def t5() -> Iterable[Call]:
     return translator("T5", "ForConditionalGeneration", d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)
 

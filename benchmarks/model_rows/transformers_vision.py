@@ -100,7 +100,7 @@ def cams(model: Any, given: Any, target: Any, layer: Any, by_hand: Callable[[], 
     ]
 
 
-@row("ViT, image classification", "transformers")
+@row("ViT, image classification", "transformers", quick=True)
 def vit() -> Iterable[Call]:
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -239,7 +239,7 @@ def beit() -> Iterable[Call]:
     return two_calls(model, images, 2, Pixels(model, images, logit(2)))
 
 
-@row("CLIP, two inputs", "transformers")
+@row("CLIP, two inputs", "transformers", quick=True)
 def clip() -> Iterable[Call]:
     from model_rows.transformers_text import tokenize
     from transformers import CLIPConfig, CLIPModel
@@ -276,7 +276,7 @@ def segformer() -> Iterable[Call]:
     return two_calls(model, images, (1, 4, 6), Pixels(model, images, lambda outputs: outputs.logits[:, 1, 4, 6]))
 
 
-@row("DETR, detection", "transformers")
+@row("DETR, detection", "transformers", quick=True)
 def detr() -> Iterable[Call]:
     from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
