@@ -109,6 +109,7 @@ def as_text(line: Line) -> str:
 def as_markdown(line: Line) -> str:
     """A row of the page."""
     outcome = f"**{line.outcome}**" if line.failed else line.outcome
+    outcome += f" (warned: {line.warned[0].partition('. ')[0]})" if line.warned else ""
     cells = line.model, f"`{line.written}`", line.route, outcome
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 

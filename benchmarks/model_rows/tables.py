@@ -78,7 +78,6 @@ def xgb_booster() -> Iterable[Call]:
     some = rows[:3]
     return [
         *outputs_calls(model, some, lambda x: model.inplace_predict(x)[:, 1]),
-        tree_call(model, some, lambda x: model.inplace_predict(x, predict_type="margin")[:, 1]),
         no_gradient(model, some),
     ]
 
@@ -107,7 +106,6 @@ def lgbm_booster() -> Iterable[Call]:
     some = rows[:3]
     return [
         *outputs_calls(model, some, lambda x: model.predict(x)[:, 1]),
-        tree_call(model, some, lambda x: model.predict(x, raw_score=True)[:, 1]),
         no_gradient(model, some),
     ]
 

@@ -259,12 +259,6 @@ def modernbert() -> Iterable[Call]:
     return classifier("ModernBert", GPT_NAMES, **SMALL)
 
 
-@row("BART, sequence classification", "transformers")
-def bart() -> Iterable[Call]:
-    sizes = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in SIDES.items()}
-    return classifier("Bart", GPT_NAMES, d_model=16, eos_token_id=3, **sizes)
-
-
 SIDES = {"layers": 2, "attention_heads": 2, "ffn_dim": 24}
 
 
@@ -362,6 +356,25 @@ def t5() -> Iterable[Call]:
 def bart_generation() -> Iterable[Call]:
     sizes = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in SIDES.items()}
     return translator("Bart", "ForConditionalGeneration", d_model=16, **sizes)
+
+
+@row("peft: LoRA on BERT", "peft", "transformers")
+def lora() -> Iterable[Call]:
+    from peft import LoraConfig, get_peft_model
+    from transformers import BertConfig, BertForSequenceClassification
+
+    seed()
+    model = BertForSequenceClassification(BertConfig(vocab_size=20, num_labels=3, **SMALL))
+    config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"], init_lora_weights=False)
+    model, enc = get_peft_model(model, config).eval(), tokenize(*BERT_NAMES)
+    hand = Embedded(model, enc, logit(1))
+    return [
+        *two_calls(model, enc, 1, hand),
+        answer(
+            lambda: cfi.attribute(model, "feature_ablation", "captum", inputs=enc, target=1, baselines=4),
+            lambda: hand.ablated(4),
+        ),
+    ]
 
 
 @row("LayoutLM with boxes, token classification", "transformers")
