@@ -19,7 +19,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
 def is_wanted(one: Row, only: list[str], *, quick: bool) -> bool:
     """Whether a row was asked for."""
     named = not only or any(part.lower() in one.name.lower() or part == one.group for part in only)
-    return named and (not quick or (one.quick and not one.requires))
+    return named and (one.quick or not quick)
 
 
 def print_table(rows: list[Row], *, markdown: bool) -> int:
@@ -117,6 +117,7 @@ def as_text(line: Line) -> str:
 def as_markdown(line: Line) -> str:
     """A row of the page."""
     outcome = f"**{line.outcome}**" if line.failed else line.outcome
+    outcome += f" (warned: {line.warned[0].partition('. ')[0]})" if line.warned else ""
     cells = line.model, f"`{line.written}`", line.route, outcome
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 

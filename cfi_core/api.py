@@ -13,7 +13,7 @@ from cfi_core.attribution import Attribution
 from cfi_core.boundary import observe
 from cfi_core.carrying import carry
 from cfi_core.checking import check, check_layer, check_names
-from cfi_core.checking.inputs import read_inputs, run_original
+from cfi_core.checking.inputs import read_inputs, run_as_it_is, run_original
 from cfi_core.checking.purity import Examination
 from cfi_core.columns import cells_of
 from cfi_core.confirming import confirm_run
@@ -323,5 +323,5 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
         if given is None:
             return list(first_pass(current, lambda: original.adapter.layers(original.model)))
         with keep_model(original):
-            first_pass(current, lambda: run_original(original, given))  # which says what is wrong with the inputs
+            first_pass(current, lambda: run_as_it_is(original, given))  # which says what is wrong with the inputs
             return list(original.adapter.layers(original.model, given.passed))

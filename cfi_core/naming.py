@@ -16,7 +16,7 @@ from cfi_core.registry import Registry
 from cfi_core.specs import MethodSpec, Role
 
 _HELD = re.compile(
-    r"(.*_)?(mask|masks|position_ids|positions|cache_position|token_type_ids|segment_ids|labels)"
+    r"(.*_)?(mask|masks|position_ids|positions|cache_position|token_type_ids|segment_ids|bbox|labels)"
     r"|decoder_(input_ids|attention_mask|position_ids)"
 )
 """Names, as transformer libraries write them, of what goes with the tokens or pixels and is not explained itself."""

@@ -65,8 +65,8 @@ class Row:
     Attributes:
         name: What the model is, in words.
         calls: Makes the model and gives the calls.
-        requires: Packages that `make test` installs nowhere.
-        quick: Whether `make test` runs it (where it requires nothing).
+        requires: Packages that it needs besides the frameworks.
+        quick: Whether `make test` runs it, whose environment `all` has what it requires.
         environment: Variables that the process must have from its start.
     """
 

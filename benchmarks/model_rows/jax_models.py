@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from model_rows.frame import Call, answer, row
-from model_rows.hands import ablation, cam, jax_gradient
 
 import cfi_core as cfi
+from model_rows.frame import Call, answer, row
+from model_rows.hands import ablation, cam, jax_gradient
 
 IMAGES = np.random.default_rng(7).normal(size=(2, 12, 16, 3)).astype(np.float32)
 ROWS = np.random.default_rng(3).normal(size=(3, 6)).astype(np.float32)

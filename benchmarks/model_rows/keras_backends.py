@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from model_rows.frame import Call, answer, refusal, row, seed
-from model_rows.hands import cam, jax_gradient, torch_gradient
 
 import cfi_core as cfi
+from model_rows.frame import Call, answer, refusal, row, seed
+from model_rows.hands import cam, jax_gradient, torch_gradient
 
 IMAGES = np.random.default_rng(7).normal(size=(2, 12, 16, 3)).astype(np.float32)
 ONE_BACKEND = "tf-keras-vis runs Keras on TensorFlow, and a process has one backend of Keras"

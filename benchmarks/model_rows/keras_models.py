@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import cfi_core as cfi
 from model_rows.frame import Call, answer, row, seed
 from model_rows.hands import (
     ablation,
@@ -17,10 +19,7 @@ from model_rows.hands import (
     keras_from,
     keras_gradient,
     keras_layer,
-    shapley,
 )
-
-import cfi_core as cfi
 
 IMAGES = np.random.default_rng(7).normal(size=(2, 12, 16, 3)).astype(np.float32)
 TOKENS = np.random.default_rng(8).integers(1, 20, (2, 6)).astype(np.int32)

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+import cfi_core as cfi
 from model_rows.frame import Call, answer, row, seed
 from model_rows.transformers_text import BERT_NAMES, SMALL, TEXTS, Embedded, logit, tokenizer
 from model_rows.transformers_vision import HEIGHT, WIDTH, Pixels, pictures
-
-import cfi_core as cfi
 
 
 def text_classifier() -> Any:

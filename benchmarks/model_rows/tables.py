@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from model_rows.frame import Call, answer, refusal, row, seed
-from model_rows.hands import Predict, ablation, shapley, torch_gradient
 
 import cfi_core as cfi
+from model_rows.frame import Call, answer, refusal, row, seed
+from model_rows.hands import Predict, ablation, shapley, torch_gradient
 
 BACKGROUND = np.random.default_rng(9).normal(size=(5, 5)).astype(np.float32)
 SMOOTH = "trees are steps: their derivative is zero wherever it exists"
@@ -78,7 +78,6 @@ def xgb_booster() -> Iterable[Call]:
     some = rows[:3]
     return [
         *outputs_calls(model, some, lambda x: model.inplace_predict(x)[:, 1]),
-        tree_call(model, some, lambda x: model.inplace_predict(x, predict_type="margin")[:, 1]),
         no_gradient(model, some),
     ]
 
@@ -107,7 +106,6 @@ def lgbm_booster() -> Iterable[Call]:
     some = rows[:3]
     return [
         *outputs_calls(model, some, lambda x: model.predict(x)[:, 1]),
-        tree_call(model, some, lambda x: model.predict(x, raw_score=True)[:, 1]),
         no_gradient(model, some),
     ]
 
@@ -364,8 +362,9 @@ def skl2onnx_session() -> Iterable[Call]:
 @row("ONNX: a file, and a session of ONNX Runtime", quick=True)
 def onnx_file() -> Iterable[Call]:
     import torch
-    from model_rows.torch_wrappers import IMAGES, QUADRANTS, by_ablation, by_gradient, cnn
     from onnxruntime import InferenceSession
+
+    from model_rows.torch_wrappers import IMAGES, QUADRANTS, by_ablation, by_gradient, cnn
 
     original, images = cnn(), IMAGES
     folder = tempfile.TemporaryDirectory()

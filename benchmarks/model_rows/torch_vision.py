@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from model_rows.frame import Call, answer, row, seed
-from model_rows.hands import cam, group_ablation, torch_gradient, torch_layer, torch_output
 
 import cfi_core as cfi
+from model_rows.frame import Call, answer, row, seed
+from model_rows.hands import cam, group_ablation, torch_gradient, torch_layer, torch_output
 
 Score = Callable[[Any], Any]
 
@@ -144,6 +144,7 @@ def of_segmentation(kind: str) -> Iterable[Call]:
     seed()
     model = getattr(smp, kind)("resnet18", encoder_weights=None, classes=4).eval()
     images = draw(32, 64)
+    region = (predicted(model, images) == 2).astype(np.float32)
     return [
         answer(
             lambda: cfi.attribute(model, "input_x_gradient", "captum", inputs=images, target=(1, 8, 9)),
@@ -165,7 +166,28 @@ def of_segmentation(kind: str) -> Iterable[Call]:
             ),
             lambda: torch_gradient(lambda x: model(x)[:, 2, :16].sum((1, 2)), images),
         ),
+        answer(
+            lambda: cfi.attribute(
+                model, "saliency", "tf-explain", inputs=images, target=cfi.targets.mask("predicted", 2)
+            ),
+            lambda: torch_gradient(lambda x: (model(x)[:, 2] * torch_tensor(region)).sum((1, 2)), images),
+        ),
     ]
+
+
+def torch_tensor(values: np.ndarray) -> Any:
+    """An array as a tensor."""
+    import torch
+
+    return torch.as_tensor(values)
+
+
+def predicted(model: Any, images: np.ndarray) -> np.ndarray:
+    """The class of each pixel."""
+    import torch
+
+    with torch.no_grad():
+        return model(torch.as_tensor(images)).argmax(1).numpy()
 
 
 @row("segmentation-models-pytorch: Unet", "segmentation_models_pytorch")
@@ -209,33 +231,41 @@ def first_score(model: Any) -> Score:
 
 def detector_calls(model: Any) -> Iterable[Call]:
     """A detector of torchvision, which gives a list of dicts, one for each image."""
+    import torch
+
     image = np.abs(draw(64, 96, samples=1)) % 1
     score = first_score(model)
+    with torch.no_grad():
+        found = model([torch.as_tensor(image[0])])[0]
+    label, corners = int(found["labels"][0]), (found["boxes"][0] + torch.tensor([-2.0, -3.0, 4.0, 1.0])).tolist()
+    target, mask = cfi.targets.box(iou_with=corners, label=label), {"feature_mask": quadrants(image)}
     return [
         answer(
-            lambda: cfi.attribute(
-                model, "saliency", "zennit", inputs=image, target=lambda found: found[0]["scores"][:1]
-            ),
-            lambda: torch_gradient(score, image),
+            lambda: cfi.attribute(model, "saliency", "zennit", inputs=image, target=target),
+            lambda: torch_gradient(lambda x: best_overlap(model([x[0]])[0], corners, label), image),
+        ),
+        answer(
+            lambda: cfi.attribute(model, "saliency", "tf-keras-vis", inputs=image, target=target),
+            lambda: torch_gradient(lambda x: best_overlap(model([x[0]])[0], corners, label), image),
         ),
         answer(
             lambda: cfi.attribute(
-                model, "saliency", "tf-keras-vis", inputs=image, target=lambda found: found[0]["scores"][:1]
-            ),
-            lambda: torch_gradient(score, image),
-        ),
-        answer(
-            lambda: cfi.attribute(
-                model,
-                "feature_ablation",
-                "captum",
-                inputs=image,
-                target=lambda found: found[0]["scores"][:1],
-                exec_args={"feature_mask": quadrants(image)},
+                model, "feature_ablation", "captum", inputs=image, target=lambda y: y[0]["scores"][:1], exec_args=mask
             ),
             lambda: group_ablation(torch_output(score), image, quadrants(image)),
         ),
     ]
+
+
+def best_overlap(found: dict[str, Any], corners: list[float], label: int) -> Any:
+    """Score times overlap of the box of that label that overlaps the corners most."""
+    import torch
+    from torchvision.ops import box_iou
+
+    same = found["labels"] == label
+    overlaps = box_iou(found["boxes"][same], torch.tensor([corners]))[:, 0]
+    best = overlaps.argmax()
+    return overlaps[best] * found["scores"][same][best]
 
 
 @row("torchvision: Faster R-CNN, detection", quick=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from model_rows.frame import Call, answer, refusal, row, seed
-from model_rows.hands import cam, group_ablation, torch_gradient, torch_layer, torch_output
 
 import cfi_core as cfi
+from model_rows.frame import Call, answer, refusal, row, seed
+from model_rows.hands import cam, group_ablation, torch_gradient, torch_layer, torch_output
 
 IMAGES = np.random.default_rng(7).normal(size=(2, 3, 12, 16)).astype(np.float32)
 QUADRANTS = np.zeros((1, 3, 12, 16), np.int64)

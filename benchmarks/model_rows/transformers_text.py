@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+
+import cfi_core as cfi
 from model_rows.frame import Call, Values, answer, row, seed
 from model_rows.hands import ablation, integrate, shapley, torch_gradient, torch_output
 
-import cfi_core as cfi
-
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] the a cat dog sat barked on mat at stranger was never so happy again".split()
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "cat", "dog", "sat", "barked", "on", "mat", "at", "stranger", "was", "never", "so", "happy", "again"]
 TEXTS = ["the cat sat on the mat", "a dog barked at a stranger again"]
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 STEPS = 8
@@ -88,7 +88,7 @@ def two_calls(model: Any, enc: Any, target: Any, hand: Embedded) -> list[Call]:
     ]
 
 
-@row("BERT, sequence classification", "transformers")
+@row("BERT, sequence classification", "transformers", quick=True)
 def bert() -> Iterable[Call]:
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -265,12 +265,6 @@ def modernbert() -> Iterable[Call]:
     return classifier("ModernBert", GPT_NAMES, **SMALL)
 
 
-@row("BART, sequence classification", "transformers")
-def bart() -> Iterable[Call]:
-    sizes = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in SIDES.items()}
-    return classifier("Bart", GPT_NAMES, d_model=16, eos_token_id=3, **sizes)
-
-
 SIDES = {"layers": 2, "attention_heads": 2, "ffn_dim": 24}
 
 
@@ -294,7 +288,7 @@ def language_model(kind: str, names: tuple[str, ...] = GPT_NAMES, **settings: An
     ]
 
 
-@row("GPT-2 with its cache", "transformers")
+@row("GPT-2 with its cache", "transformers", quick=True)
 def gpt2() -> Iterable[Call]:
     return language_model("GPT2", n_embd=16, n_layer=2, n_head=2, n_positions=16)
 
@@ -359,7 +353,7 @@ def translator(kind: str, head: str, **settings: Any) -> Iterable[Call]:
     ]
 
 
-@row("T5, encoder and decoder", "transformers")
+@row("T5, encoder and decoder", "transformers", quick=True)
 def t5() -> Iterable[Call]:
     return translator("T5", "ForConditionalGeneration", d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)
 
@@ -368,6 +362,25 @@ def t5() -> Iterable[Call]:
 def bart_generation() -> Iterable[Call]:
     sizes = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in SIDES.items()}
     return translator("Bart", "ForConditionalGeneration", d_model=16, **sizes)
+
+
+@row("peft: LoRA on BERT", "peft", "transformers")
+def lora() -> Iterable[Call]:
+    from peft import LoraConfig, get_peft_model
+    from transformers import BertConfig, BertForSequenceClassification
+
+    seed()
+    model = BertForSequenceClassification(BertConfig(vocab_size=20, num_labels=3, **SMALL))
+    config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"], init_lora_weights=False)
+    model, enc = get_peft_model(model, config).eval(), tokenize(*BERT_NAMES)
+    hand = Embedded(model, enc, logit(1))
+    return [
+        *two_calls(model, enc, 1, hand),
+        answer(
+            lambda: cfi.attribute(model, "feature_ablation", "captum", inputs=enc, target=1, baselines=4),
+            lambda: hand.ablated(4),
+        ),
+    ]
 
 
 @row("LayoutLM with boxes, token classification", "transformers")

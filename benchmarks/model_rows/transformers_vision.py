@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from model_rows.frame import Call, Values, answer, row, seed
-from model_rows.hands import cam, group_ablation, integrate, torch_gradient, torch_layer, torch_output
 
 import cfi_core as cfi
+from model_rows.frame import Call, Values, answer, row, seed
+from model_rows.hands import cam, group_ablation, integrate, torch_gradient, torch_layer, torch_output
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 HEIGHT, WIDTH = 32, 48
@@ -98,7 +98,7 @@ def cams(model: Any, given: Any, target: Any, layer: Any, by_hand: Callable[[], 
     ]
 
 
-@row("ViT, image classification", "transformers")
+@row("ViT, image classification", "transformers", quick=True)
 def vit() -> Iterable[Call]:
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -134,6 +134,19 @@ def last_norm(model: Any) -> Any:
         if isinstance(module, torch.nn.LayerNorm) and name.endswith(("layernorm_before", "norm1"))
     ]
     return norms[-1]
+
+
+@row("peft: LoRA on ViT", "peft", "transformers")
+def lora() -> Iterable[Call]:
+    from peft import LoraConfig, get_peft_model
+    from transformers import ViTConfig, ViTForImageClassification
+
+    seed()
+    sizes = {**SMALL, "image_size": (HEIGHT, WIDTH), "patch_size": 8, "num_labels": 5}
+    adapters = LoraConfig(r=2, target_modules=["query", "value", "q_proj", "v_proj"], init_lora_weights=False)
+    model = get_peft_model(ViTForImageClassification(ViTConfig(**sizes)), adapters).eval()
+    images = process()
+    return two_calls(model, images, 2, Pixels(model, images, logit(2)))
 
 
 @row("DeiT, image classification", "transformers")
@@ -243,10 +256,11 @@ def beit() -> Iterable[Call]:
     return two_calls(model, images, 2, Pixels(model, images, logit(2)))
 
 
-@row("CLIP, two inputs", "transformers")
+@row("CLIP, two inputs", "transformers", quick=True)
 def clip() -> Iterable[Call]:
-    from model_rows.transformers_text import tokenize
     from transformers import CLIPConfig, CLIPModel
+
+    from model_rows.transformers_text import tokenize
 
     seed()
     text = {**SMALL, "vocab_size": 20, "max_position_embeddings": 16, "eos_token_id": 3, "bos_token_id": 2}
@@ -277,10 +291,16 @@ def segformer() -> Iterable[Call]:
     )  # fmt: skip
     model = SegformerForSemanticSegmentation(config).eval()
     images = process()
-    return two_calls(model, images, (1, 4, 6), Pixels(model, images, lambda outputs: outputs.logits[:, 1, 4, 6]))
+    region = np.zeros((8, 12), bool)
+    region[:4, 6:] = True
+    hand = Pixels(model, images, lambda outputs: outputs.logits[:, 1, :4, 6:].sum((1, 2)))
+    return [
+        *two_calls(model, images, (1, 4, 6), Pixels(model, images, lambda outputs: outputs.logits[:, 1, 4, 6])),
+        *two_calls(model, images, cfi.targets.mask(region, 1), hand),
+    ]
 
 
-@row("DETR, detection", "transformers")
+@row("DETR, detection", "transformers", quick=True)
 def detr() -> Iterable[Call]:
     from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
@@ -294,13 +314,29 @@ def detr() -> Iterable[Call]:
         decoder_ffn_dim=24, num_queries=6, num_labels=3,
     )  # fmt: skip
     model = DetrForObjectDetection(config).eval()
-    images = {name: value for name, value in process().items()}
+    images = process()
+    box = [0.3, 0.3, 0.7, 0.8]
+    hand = Pixels(model, images, lambda outputs: queries(outputs, box, 1))
     return [
         *two_calls(model, images, (2, 1), Pixels(model, images, lambda outputs: outputs.logits[:, 2, 1])),
         *two_calls(
             model, images, ("pred_boxes", 2, 0), Pixels(model, images, lambda outputs: outputs.pred_boxes[:, 2, 0])
         ),
+        *two_calls(model, images, cfi.targets.box(iou_with=box, label=1), hand),
     ]
+
+
+def queries(outputs: Any, box: list[float], label: int) -> Any:
+    """Score times overlap of the query that overlaps a box most."""
+    import torch
+    from torchvision.ops import box_convert, box_iou
+
+    scores = outputs.logits.softmax(-1)[..., label]
+    overlaps = torch.stack(
+        [box_iou(box_convert(boxes, "cxcywh", "xyxy"), torch.tensor([box]))[:, 0] for boxes in outputs.pred_boxes]
+    )
+    best = overlaps.argmax(1, keepdim=True)
+    return (overlaps.gather(1, best) * scores.gather(1, best))[:, 0]
 
 
 @row("VideoMAE, video classification", "transformers")

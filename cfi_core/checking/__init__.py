@@ -191,7 +191,7 @@ def _try_baselines(plan: Plan, original: Original, inputs: Inputs) -> None:
     if (trial := as_inputs(plan, original, inputs)) is None:
         return
     try:
-        run_original(original, trial)
+        run_as_it_is(original, trial)
     except InputError as error:
         raise InputError(f"The baselines are no tokens of the model: {error}") from error
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.adapters import as_array, is_number
-from cfi_core.checking.inputs import check_baselines, run_original
+from cfi_core.checking.inputs import check_baselines, run_as_it_is
 from cfi_core.comparison import relative_difference
 from cfi_core.errors import InputError, LayerError
 from cfi_core.framework import Embedded, flatten
@@ -81,7 +81,7 @@ def embed(registry: Registry, plan: Plan, original: Original, inputs: Inputs) ->
     method = plan.method
     place = method.argument_of(Role.HELD)
     adapter, tokens = original.adapter, inputs.arrays[0]
-    run_original(original, inputs)  # which says what is wrong with images in whole numbers
+    run_as_it_is(original, inputs)  # which says what is wrong with images in whole numbers
     found = _split(original, inputs)
     if found is None and len(inputs.arrays) > 1:
         named = f" ({', '.join(original.names.explained)})" if original.names else ""
