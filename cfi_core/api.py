@@ -30,6 +30,7 @@ from cfi_core.records import Arguments, Call, PendingLayer, Plan, Prepared, Tran
 from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose, choose_conversion
 from cfi_core.running import run
+from cfi_core.seeking import settle_layer
 from cfi_core.specs import Kind, Translator
 from cfi_core.translation import prepare, translate_model
 from cfi_core.translation.conversion import Job, convert_anew, convert_thoroughly
@@ -50,6 +51,7 @@ def attribute(
     feature_names: Any = None,
     target: Any = None,
     layer: Any = None,
+    reshape: Any = None,
     neuron: Any = None,
     baselines: Any = None,
     init_args: Mapping[str, Any] | None = None,
@@ -89,8 +91,12 @@ def attribute(
             output (of a model with several outputs it may begin with the path to one: keys, positions, attributes), in
             which a slice stands for a sum; one of `cfi.targets`; or a callable that gets the outputs as the model gives
             them, and gives one value per sample. Of several outputs `logits` is meant where none is named.
-        layer: A layer of the model: the object or its name; `"embeddings"` is the one that turns tokens into vectors,
-            also for methods of inputs, which then start there.
+        layer: A layer of the model: the object or its name. `"auto"` takes the last one whose output has axes of space
+            (or tokens on a grid) and which the target's gradient reaches there; `provenance["layer"]` says which.
+            `"embeddings"` is the one that turns tokens into vectors, also for methods of inputs, which then start there.
+        reshape: Where a layer's tokens lie in the image, where that is not found or not right: `(height, width)`,
+            `("class", height, width)` with the names of tokens that are no part of the grid, in front of it or behind,
+            or a function of the layer's output that leaves such tokens out and moves axes. False: tokens stay tokens.
         neuron: Index of a unit of the layer's output (axes after the first, in the model's order), or a callable.
         baselines: Reference inputs: a number, or arrays with the axes of the inputs. For tokens also one number for
             each sample, the name of one (`"pad"`, `"mask"`, `"unk"`), or a `TokenBaseline`, which says what is kept.
@@ -131,6 +137,7 @@ def visualize_features(
     feature_names: Any = None,
     target: Any = None,
     layer: Any = None,
+    reshape: Any = None,
     neuron: Any = None,
     baselines: Any = None,
     init_args: Mapping[str, Any] | None = None,
@@ -167,6 +174,7 @@ def plan(
     feature_names: Any = None,
     target: Any = None,
     layer: Any = None,
+    reshape: Any = None,
     neuron: Any = None,
     baselines: Any = None,
     init_args: Mapping[str, Any] | None = None,
@@ -241,6 +249,7 @@ def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | Pend
 
 def _finish(current: Registry, call: Call, prepared: Prepared) -> Attribution:
     """The steps after the model has been prepared."""
+    call = settle_layer(call, prepared)
     carried = carry(current, call, prepared)  # 6
     made = run(current, call, prepared, carried)  # 7
     confirmed = confirm_run(call, prepared, carried, made)  # its end

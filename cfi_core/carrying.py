@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isfunction
+from math import prod
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +17,7 @@ from cfi_core.adapters import as_array, as_arrays, framework_of_tensor, is_array
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, warn
 from cfi_core.framework.axes import Permutation, inverse, permute
+from cfi_core.framework.layout import Layout
 from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.functions import bridge_function
 from cfi_core.heads import at_head
@@ -39,11 +41,12 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
         ModelWarning: What is explained is not what the method's paper explains.
     """
     started = perf_counter()
-    request, head = _make_request(registry, call, prepared)
+    request, head, shown = _make_request(registry, call, prepared)
     if head.warning:
         warn(head.warning, ModelWarning)
     portions = partial(_make_portions, registry, call, prepared) if is_bound(call) and request.inputs else None
-    return Carried(request, head.explained, head.cut, started, portions, _whole_types(call) if request.inputs else {})
+    types = _whole_types(call) if request.inputs else {}
+    return Carried(request, head.explained, head.cut, started, portions, types, shown.shapes, shown.maps)
 
 
 def _make_portions(registry: Registry, call: Call, prepared: Prepared) -> Iterator[Portion]:
@@ -57,15 +60,15 @@ def _make_portions(registry: Registry, call: Call, prepared: Prepared) -> Iterat
         check_function(registry, call)
     for position, part in enumerate(parts):
         held = Carrier(registry, take_samples(registry, part, [0]), prepared, prepared.model).held_tensors()
-        request, _ = _make_request(registry, part, prepared, held)
+        request, _, shown = _make_request(registry, part, prepared, held)
         place = (position, len(parts)) if len(parts) > 1 else None
         arrays = tuple(np.array(adapter.to_numpy(one)) for one in held if adapter.is_tensor(one))
-        yield Portion(part, replace(request, place=place), arrays)
+        yield Portion(part, replace(request, place=place), arrays, shown.shapes)
 
 
 def _make_request(
     registry: Registry, call: Call, prepared: Prepared, bound: tuple[Any, ...] = ()
-) -> tuple[MethodRequest, ModelAtHead]:
+) -> tuple[MethodRequest, ModelAtHead, Shown]:
     """The request, on a model that holds what is bound to it."""
     plan, given = call.plan, call.inputs
     model = prepared.adapter.twin(prepared.model, share_weights=not plan.method.alters_model)
@@ -86,13 +89,13 @@ def _make_request(
         head = replace(head, model=prepared.adapter.with_real_inputs(head.model, names))
         carrier = replace(carrier, model=head.model)
         inputs = tuple(carrier.real(value) if i in types else value for i, value in enumerate(inputs))
-    layer = tuple(map(carrier.layer_object, plan.layers))
+    shown = show_layers(carrier, head.model, tuple(map(carrier.layer_object, plan.layers)))
     request = MethodRequest(
         method=plan.method,
-        model=head.model,
+        model=shown.model,
         inputs=inputs,
         target=carrier.target(),
-        layer=layer,
+        layer=shown.layers,
         neuron=carrier.unit(),
         baselines=carrier.baselines(),
         init_args=carrier.own_arguments(plan.arguments.init_args or {}),
@@ -101,13 +104,54 @@ def _make_request(
         channel_axis=tuple(
             carrier.channel_axis(array.shape, prepared.input_axes(i)) for i, array in enumerate(given.arrays) if inputs
         ),
-        layer_channel_axes=tuple(
-            carrier.channel_axis(call.layer_shapes.get(name), prepared.layer_axes(name), name) for name in plan.layers
-        ),
+        layer_channel_axes=shown.channels,
         head=plan.head,
         codes=call.original.table is not None and call.original.table.coded,
     )
-    return request, head
+    return request, head, shown
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """The model and its layers as the method sees them.
+
+    Attributes:
+        model: The model.
+        layers: Layer objects of it.
+        shapes: Of what they give; None where it is not known.
+        channels: Which axis holds the channels of each; None where there is none.
+        maps: Names, in the user's model, of those that are shown as maps, with the channel axis of the map.
+    """
+
+    model: Any
+    layers: tuple[Any, ...]
+    shapes: tuple[tuple[int, ...] | None, ...]
+    channels: tuple[int | None, ...]
+    maps: Mapping[str, int]
+
+
+def show_layers(carrier: Carrier, model: Any, layers: Sequence[Any]) -> Shown:
+    """Shows layers as maps to a method that works with their axes of space, where they give something else."""
+    call, adapter, objects = carrier.call, carrier.prepared.adapter, list(layers)
+    shapes: list[tuple[int, ...] | None] = []
+    channels: list[int | None] = []
+    maps: dict[str, int] = {}
+    for i, name in enumerate(call.plan.layers):
+        axes, own = carrier.prepared.layer_axes(name), call.layer_shapes.get(name)
+        shape = own if own is None or axes is None else tuple(own[axis] for axis in axes)
+        channel = carrier.channel_axis(own, axes, name)
+        layout = carrier.layout(name) if call.plan.method.maps_layer else None
+        if shape is not None and layout is not None and adapter.map_channels is not None:
+            rank = len(layout.space) + 2
+            place = adapter.map_channels % rank
+            if not (layout.is_plain and len(shape) == rank and layout.channel == place):
+                model, objects[i] = adapter.show_map(model, objects[i], layout)
+                space = [shape[0] // layout.rows, *layout.space]
+                shape, channel = (*space[:place], shape[layout.channel], *space[place:]), place
+                maps[name] = place
+        shapes.append(shape)
+        channels.append(channel)
+    return Shown(model, tuple(objects), tuple(shapes), tuple(channels), maps)
 
 
 def _whole_types(call: Call) -> dict[int, np.dtype[Any]]:
@@ -142,6 +186,20 @@ class Carrier:
         # A shape that could not be read says nothing.
         channel = None if shape is None else original.adapter.channel_axis(original.model, shape, layer=layer)
         return channel if channel is None or axes is None else axes.index(channel)
+
+    def layout(self, layer: str) -> Layout | None:
+        """Where the positions of a layer lie, in the axes of the model that runs; None for one without any."""
+        call, axes = self.call, self.prepared.layer_axes(layer)
+        shape, placed = call.layer_shapes.get(layer), call.placed.get(layer)
+        if shape is None or len(shape) < 3:
+            return None
+        if placed is not None and placed.layout is not None:
+            return placed.layout.turned(axes, shape)
+        channel = call.original.adapter.channel_axis(call.original.model, shape, layer=layer)
+        if channel is None:
+            return None
+        space = tuple(size for axis, size in enumerate(shape) if axis not in (0, channel))
+        return Layout(space, tuple(range(prod(space))), channel).turned(axes, shape)
 
     def target(self) -> Target | None:
         """The target in the layout of the model that runs, which gives its outputs flat, in the original's order."""

@@ -22,6 +22,7 @@ from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, s
 from cfi_core.features import name_tokens, names_along
 from cfi_core.framework.axes import Permutation, unpermute
 from cfi_core.holding import tell_held
+from cfi_core.laying import lay_out, unshow
 from cfi_core.preparation import come_home
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
@@ -49,11 +50,13 @@ def bring_home(
     """
     plan, original, translation = call.plan, call.original, prepared.translation
     layers = _explained_layers(call, prepared, result)
-    parts = [_label(call, prepared, layers, result.axes, i, value) for i, value in enumerate(result.values)]
+    parts = [_label(call, prepared, carried, layers, result.axes, i, value) for i, value in enumerate(result.values)]
     values, dims = zip(*parts, strict=True)
     _check_values(call, values)
     completeness = measure_completeness(registry, call, prepared, carried, result, values)
     values = tuple(_without_kept(call, result.axes, i, value) for i, value in enumerate(values))
+    laid = lay_out(call, layers, carried, result.axes, values, dims)
+    values, dims = laid.values, laid.dims
     inputs = call.inputs.arrays if call.inputs.given else ()
     if original.table is not None:
         inputs = (original.table.shown,)
@@ -74,8 +77,9 @@ def bring_home(
         # As the user gave it, in whichever words.
         target=next(iter(plan.arguments.of_role(Role.OWN_TARGET, plan.method)), plan.arguments.target),
         layer=layers if len(layers) > 1 else next(iter(layers), None),
-        extras={name: _as_numpy(prepared, value) for name, value in result.extras.items()},
-        provenance=_provenance(registry, call, prepared, carried, result) | {"completeness": completeness},
+        extras={name: _as_numpy(prepared, value) for name, value in result.extras.items()} | dict(laid.extras),
+        provenance=_provenance(registry, call, prepared, carried, result)
+        | {"completeness": completeness, "layer": call.sought or "as given", "grid": laid.told},
         inputs=inputs,
         input_dims=tuple(_dims(call, array.shape, None) for array in inputs),
         feature_names=arrange(known) if any(known) else None,
@@ -106,18 +110,28 @@ def _explained_layers(call: Call, prepared: Prepared, result: MethodResult) -> t
 
 
 def _label(
-    call: Call, prepared: Prepared, layers: tuple[str, ...], axes: Axes, position: int, value: Any
+    call: Call,
+    prepared: Prepared,
+    carried: Carried,
+    layers: tuple[str, ...],
+    axes: Axes,
+    position: int,
+    value: Any,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Values in the user's axes, and the names of these."""
     values = np.asarray(_as_numpy(prepared, value))
     if axes is Axes.FEATURE:
         return values, ("sample", "feature")
     layer = layers[min(position, len(layers) - 1)] if axes in _OF_LAYERS and layers else None
+    if layer is not None and layer in carried.shown:
+        return unshow(call, layer, carried.shown[layer], values, _dims(call, call.layer_shapes[layer], layer))
     order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
     if axes in _MAPS:
         shape = _unmapped_shape(call, layer, order, position, values.ndim + 1)
         # What has the size of the input was stretched along the layer's axes.
         for name in layers if axes is Axes.INPUT_SIZED_MAP else ():
+            if name in carried.shown:
+                continue
             along = prepared.layer_axes(name)
             _unmapped_shape(call, name, along, position, len(along or ()))
         full = _dims(call, shape, layer)

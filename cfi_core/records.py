@@ -14,7 +14,7 @@ from cfi_core.attribution import Names
 from cfi_core.certificate import Certificate
 from cfi_core.contract import MethodRequest, MethodResult, Target, Unpacked
 from cfi_core.errors import ArgumentError
-from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, flatten
+from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, Placed, flatten
 from cfi_core.framework.axes import Permutation, permutation_at
 from cfi_core.layer_map import LayerMap
 from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Role, Translator, TranslatorSpec
@@ -38,6 +38,7 @@ class Arguments:
     feature_names: Any = None
     target: Any = None
     layer: Any = None
+    reshape: Any = None
     neuron: Any = None
     baselines: Any = None
     init_args: Mapping[str, Any] | None = None
@@ -174,6 +175,7 @@ class Plan(Choice):
         needs_layer: The method needs a layer and none was given: the call will end in a `PendingLayer`.
         embeddings: The user asks for the output of the embedding, whichever layer that is.
         arguments: The arguments, those in the toolset's own words sorted into the uniform ones that they mean.
+        seeks_layer: The layer is the last one that serves (`layer="auto"`), which is found when the model has run.
     """
 
     framework: str
@@ -182,6 +184,7 @@ class Plan(Choice):
     needs_layer: bool
     arguments: Arguments
     embeddings: bool = False
+    seeks_layer: bool = False
 
     @property
     def route(self) -> Route:
@@ -217,6 +220,11 @@ class Plan(Choice):
         if self.layers or self.needs_layer or self.embeddings:
             open_ = "the embedding" if self.embeddings else "to be chosen (the call returns a PendingLayer)"
             lines.append(f"layer     {', '.join(self.layers) or open_}")
+        elif self.seeks_layer:
+            lines.append(
+                "layer     found when it runs: the last one whose output has axes of space, or tokens on a grid, that "
+                "the target's gradient reaches"
+            )
         lines.append(f"citation  {self.method.citation}")
         return "\n".join(lines)
 
@@ -276,6 +284,9 @@ class Call:
     kept: tuple[np.ndarray | None, ...] = ()  # of each, which tokens the baselines keep
     named: tuple[Any, ...] | None = None  # path to the output of the user's own model, and the target in it
     words: str = ""  # the same in the words of the user, and of the model
+    placed: Mapping[str, Placed] = field(default_factory=dict)  # where the values of the layers lie in the image
+    choices: tuple[str, ...] = ()  # of `layer="auto"`: the layers that serve, the last one in front
+    sought: str = ""  # how the layer was found, in words
 
     @property
     def output_arrays(self) -> list[np.ndarray]:
@@ -389,6 +400,7 @@ class Portion:
     call: Call  # of these samples alone
     request: MethodRequest
     held: tuple[np.ndarray, ...]  # the constants, in the layout of the model that runs, each with one row
+    layer_shapes: tuple[tuple[int, ...] | None, ...] = ()  # of what the layers of the request give
 
 
 @dataclass(frozen=True, eq=False)
@@ -401,6 +413,8 @@ class Carried:
     started: float  # when carrying began, in the seconds of `time.perf_counter`
     portions: Callable[[], Iterator[Portion]] | None = None  # to run instead of it, where inputs are bound to the model
     types: Mapping[int, np.dtype[Any]] = field(default_factory=dict)  # of whole numbers that the toolset gets as others
+    layer_shapes: tuple[tuple[int, ...] | None, ...] = ()  # of what the layers of the request give
+    shown: Mapping[str, int] = field(default_factory=dict)  # layers shown as maps, with the channel axis of these
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from cfi_core.framework import Passes
 from cfi_core.framework.axes import Permutation
 from cfi_core.holding import join
 from cfi_core.process import generators
-from cfi_core.records import Call, Carried, Prepared, Run
+from cfi_core.records import Call, Carried, Portion, Prepared, Run
 from cfi_core.registry import Registry
 from cfi_core.turns import aside
 
@@ -29,21 +29,20 @@ def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) ->
     if passes is not None:
         passes.types = carried.types
     if carried.portions is None:
-        return Run(_run_one(registry, call, prepared, carried.request, passes), passes)
+        return Run(_run_one(registry, call, prepared, carried, passes), passes)
     parts, results = [], []
     for portion in carried.portions():
         if passes is not None:
             passes.held = portion.held
-        results.append(_run_one(registry, portion.call, prepared, portion.request, passes))
+        results.append(_run_one(registry, portion.call, prepared, portion, passes))
         parts.append(portion.call)
     return Run(join(parts, results, partial(_as_numpy, prepared)), passes)
 
 
 def _run_one(
-    registry: Registry, call: Call, prepared: Prepared, request: MethodRequest, passes: Passes | None
+    registry: Registry, call: Call, prepared: Prepared, asked: Carried | Portion, passes: Passes | None
 ) -> MethodResult:
-    origin = registry.origin_of(call.plan.method).label
-    layers = [_permute(call.layer_shapes.get(name), prepared.layer_axes(name)) for name in call.plan.layers]
+    request, origin = asked.request, registry.origin_of(call.plan.method).label
     # Where the method makes the inputs, they are of any number of samples.
     shapes = [array.shape if call.inputs.given else (None, *array.shape[1:]) for array in call.inputs.arrays]
     inputs = [_permute(shape, prepared.input_axes(i)) or () for i, shape in enumerate(shapes)]
@@ -51,7 +50,7 @@ def _run_one(
         request = replace(_users_functions_aside(request), seeded=seeded)
         if passes is not None:
             stack.enter_context(prepared.adapter.watch_passes(request.model, passes, request.layer))
-        return run_method(request, origin, inputs=inputs, layers=layers)
+        return run_method(request, origin, inputs=inputs, layers=asked.layer_shapes)
 
 
 def _as_numpy(prepared: Prepared, value: Any) -> Any:

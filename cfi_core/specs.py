@@ -270,6 +270,8 @@ class MethodSpec(Checked):
         guard: Where its rules attach; None for a method without rules of its own.
         takes_integers: Whether its toolset's code takes inputs of whole numbers. If not, and the method needs no
             gradient of them, they are given as floating point numbers, of which the model makes whole ones again.
+        maps_layer: Works with the axes of space of a layer's output (weights channels by their mean over them, or
+            stretches them over the image): tokens on a grid are shown to it as a map with channels.
     """
 
     key: Key
@@ -293,6 +295,7 @@ class MethodSpec(Checked):
     patches: tuple[Name, ...] = ()
     guard: Guard | None = None
     takes_integers: bool = True
+    maps_layer: bool = False
 
     def argument_of(self, role: Role) -> str | None:
         """Name of the argument of the toolset's call that plays a role; None if there is none."""

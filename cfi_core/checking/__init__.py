@@ -26,6 +26,7 @@ from cfi_core.checking.inputs import (
     read_inputs,
     run_as_it_is,
 )
+from cfi_core.checking.layers import is_auto, look_at_layers
 from cfi_core.checking.purity import Examination
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
 from cfi_core.columns import check_columns, other_cells, turn_table
@@ -71,7 +72,8 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
                 f"{name!r} asks for a place in the translated model that cannot be compared with yours (only the "
                 f"outputs of layers can). Leave it out and name the layer before it instead."
             )
-    layers = _layer_names(original, arguments.layer)
+    seeks_layer = is_auto(original, arguments.layer)
+    layers = () if seeks_layer else _layer_names(original, arguments.layer)
     # Unless the user wishes, the raw method is explained where its paper does, and the toolset's at the output.
     head = Head.OUTPUT if arguments.defaults == "toolset" else method.head
     return Plan(
@@ -79,9 +81,10 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
         framework=original.framework,
         head=head if arguments.head is None else Head(arguments.head),
         layers=layers,
-        needs_layer="layer" in method.required and not layers and not embeddings,
+        needs_layer="layer" in method.required and not layers and not embeddings and not seeks_layer,
         arguments=arguments,
         embeddings=embeddings,
+        seeks_layer=seeks_layer,
     )
 
 
@@ -165,24 +168,27 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         others = _layer_names(original, list(filter(None, arguments.of_role(Role.OTHER_LAYER, plan.method))))
         at_layers = _at_layers(plan, original, inputs)
         purity = examination.judge(ended.examined, ended.end, by_sample=ended.by_sample)
-    return Call(
-        plan=plan,
-        original=ended.original,
-        inputs=inputs,
-        outputs=ended.outputs,
-        target=ended.target,
-        named=None if found is None else (*found.path, found.target),
-        words=found.words if found else "",
-        output=position_of(ended.target, ended.outputs),
-        **at_layers,
-        mentioned=tuple(dict.fromkeys((*_layers_in(arguments.own, registry, original), *others))),
-        seed=secrets.randbits(31) if arguments.seed is None else arguments.seed,
-        seconds=perf_counter() - arguments.started,
-        purity=purity,
-        fingerprint=examination.fingerprint,
-        features=features,
-        kept=kept,
-    )
+        call = Call(
+            plan=plan,
+            original=ended.original,
+            inputs=inputs,
+            outputs=ended.outputs,
+            target=ended.target,
+            named=None if found is None else (*found.path, found.target),
+            words=found.words if found else "",
+            output=position_of(ended.target, ended.outputs),
+            **at_layers,
+            mentioned=tuple(dict.fromkeys((*_layers_in(arguments.own, registry, original), *others))),
+            seed=secrets.randbits(31) if arguments.seed is None else arguments.seed,
+            seconds=perf_counter() - arguments.started,
+            purity=purity,
+            fingerprint=examination.fingerprint,
+            features=features,
+            kept=kept,
+        )
+        if not plan.layers and not plan.seeks_layer and arguments.reshape is None:
+            return call
+        return first_pass(registry, lambda: look_at_layers(call))
 
 
 def _try_baselines(plan: Plan, original: Original, inputs: Inputs) -> None:
@@ -221,7 +227,7 @@ def check_layer(pending: PendingLayer, layer: Any) -> Call:
     if original.adapter.fingerprint((call.users or original).model) != pending.fingerprint:
         raise ArgumentError("The model has changed since the call was prepared. Call cfi.attribute again, with layer=.")
     plan = replace(call.plan, layers=names, needs_layer=False, embeddings=embeddings)
-    return replace(call, plan=plan, **_at_layers(plan, original, call.inputs))
+    return look_at_layers(replace(call, plan=plan, **_at_layers(plan, original, call.inputs)))
 
 
 def _sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:

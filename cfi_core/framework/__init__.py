@@ -4,7 +4,8 @@
 `items`, `entry_of`, `map_structure`), axes (`named_axes`, `Permutation`, `inverse`), calls of layers (`LayerCalls`),
 and of layers without hooks (`stand_in`), hashes of what models hold (`Content`), models with a fixed number of samples
 (`Portions`), passes of a run (`Passes`), bounds that the environment raises (`Limit`), what a function calls its inputs
-(`Parameters`), ends of models (`Pick`, `Several`), what an adapter makes for rules to attach to (`Canonical`).
+(`Parameters`), ends of models (`Pick`, `Several`), what an adapter makes for rules to attach to (`Canonical`),
+where the values of a layer lie (`Layout`).
 `cfi_core.arrays` has the adapter of functions of numpy arrays, to inherit from.
 """
 
@@ -14,6 +15,7 @@ from cfi_core.framework.calls import LayerCalls
 from cfi_core.framework.canonical import Canonical, Factories
 from cfi_core.framework.content import Content, UnseenError, always_new, identity, refuse
 from cfi_core.framework.ends import Pick, Several
+from cfi_core.framework.layout import Layout, Placed
 from cfi_core.framework.limits import Limit
 from cfi_core.framework.parameters import Parameters
 from cfi_core.framework.passes import Pass, Passes
@@ -26,4 +28,4 @@ __all__ = ["FrameworkAdapter", "Runner", "Pullback", "Layer", "Embedded", "State
 __all__ += ["flatten", "items", "entry_of", "map_structure", "is_structure", "named_axes", "Permutation", "inverse"]
 __all__ += ["LayerCalls", "stand_in", "Content", "UnseenError", "always_new", "identity", "refuse"]
 __all__ += ["Portions", "one_size", "Pass", "Passes"]
-__all__ += ["Limit", "Parameters", "Canonical", "Factories", "Pick", "Several"]
+__all__ += ["Limit", "Parameters", "Canonical", "Factories", "Pick", "Several", "Layout", "Placed"]

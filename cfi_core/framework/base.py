@@ -14,6 +14,7 @@ import numpy as np
 from cfi_core.errors import InputError, LayerError, MethodError, NoGradientError
 from cfi_core.framework.axes import Arrays, named_axes
 from cfi_core.framework.canonical import Canonical, Factories
+from cfi_core.framework.layout import Layout
 from cfi_core.framework.parameters import Parameters
 from cfi_core.framework.passes import Passes
 from cfi_core.framework.state import State
@@ -93,11 +94,13 @@ class FrameworkAdapter(ABC):
         file_sizes: How many bytes at most the files have that a model is kept in, by their names; none if it is not.
         arithmetic: Functions of tensors by numpy's names (`sum`, `where`, `argmax`, `stack`, …, with `axis`), which
             keep gradients where tensors have some.
+        map_channels: Channel axis of the maps that `show_map` shows; None where it is not given.
     """
 
     name: ClassVar[str]
     file_sizes: ClassVar[Mapping[str, int]] = {}
     arithmetic: ClassVar[Any] = np
+    map_channels: ClassVar[int | None] = None
 
     # models
 
@@ -274,6 +277,10 @@ class FrameworkAdapter(ABC):
         """Names of the axes of an input (or of `layer`'s output) of that shape."""
         return named_axes(len(shape), self.channel_axis(model, shape, layer=layer), layer)
 
+    def is_certain(self, model: Any, shape: Sequence[int | None], layer: str) -> bool:
+        """Whether `channel_axis` is known of that layer, and not guessed from sizes."""
+        return True
+
     def without_softmax(self, model: Any, inputs: Sequence[Any]) -> Any | None:
         """A model that returns the logits, if the model ends in a softmax; None if it does not, or none can be seen."""
         return None
@@ -425,6 +432,22 @@ class FrameworkAdapter(ABC):
             LayerError: Models of this framework have no layers.
         """
         raise LayerError(f"A {self.name} model has no layers, so none named {name!r}.")
+
+    def show_map(self, model: Any, layer: Any, layout: Layout) -> tuple[Any, Any]:
+        """A model that computes the same, and a layer of it that gives what `layer` gives as a map.
+
+        The map has the axes of space of the layout, and its channels on axis `map_channels`. It is all that lies in
+        space of what the layer gives: what replaces the map goes on in its place, and the other positions as they are.
+
+        Args:
+            model: A twin, which may be marked.
+            layer: A layer object of it.
+            layout: Where the layer's positions lie.
+
+        Raises:
+            LayerError: The layer cannot be shown so, as in every framework without `map_channels`.
+        """
+        raise LayerError(f"A layer of a {self.name} model cannot be shown as a map.")
 
     def activations(
         self, model: Any, inputs: Sequence[Any], names: Sequence[str] | None = None

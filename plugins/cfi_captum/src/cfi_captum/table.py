@@ -760,6 +760,7 @@ def method_spec(method: CaptumMethod) -> MethodSpec:
         alters_model=method.rule is Rule.RELEVANCE,
         completeness=method.completeness,
         guard=_GUARDS.get(method.rule),
+        maps_layer=method.key in (GRAD_CAM, "guided_grad_cam"),
     )
 
 

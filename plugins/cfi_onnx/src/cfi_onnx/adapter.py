@@ -20,6 +20,10 @@ from cfi_onnx.structure import check_in_memory, examine
 
 _FILE = "model.onnx"
 _TO_CHANNELS_FIRST = [0, 3, 1, 2]
+_CHANNELS_SECOND = frozenset(
+    {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN"}
+    | {"MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool"}
+)
 _SOFTMAXES = ("Softmax", "LogSoftmax")
 
 
@@ -135,6 +139,10 @@ class OnnxAdapter(FrameworkAdapter):
         if len(shape) <= 2:
             return None
         return len(shape) - 1 if layer is None and _channels_last(model) else 1
+
+    def is_certain(self, model: onnx.ModelProto, shape: Sequence[int | None], layer: str) -> bool:
+        """Of operators that have their channels on axis 1; any other may follow a transposition."""
+        return dict(_named_nodes(model))[layer].op_type in _CHANNELS_SECOND
 
     def without_softmax(self, model: onnx.ModelProto, inputs: Sequence[Any]) -> onnx.ModelProto | None:
         """The same graph, ending before each softmax node that makes an output."""

@@ -17,7 +17,7 @@ from tensorflow.python.eager import context  # the only place where the eager ra
 from tensorflow.python.ops import stateful_random_ops
 
 from cfi_core.errors import InputError, UnknownFrameworkError
-from cfi_core.framework import Embedded, FrameworkAdapter, Layer, Passes, Runner, State, flatten, map_structure
+from cfi_core.framework import Embedded, FrameworkAdapter, Layer, Layout, Passes, Runner, State, flatten, map_structure
 from cfi_tensorflow import archive
 from cfi_tensorflow.compiled import CompiledModel
 from cfi_tensorflow.ending import ended_by
@@ -25,6 +25,7 @@ from cfi_tensorflow.functions import COMPILED, FunctionView, TensorFlowFunction
 from cfi_tensorflow.keras import KerasView, is_graph, is_of_keras_layers
 from cfi_tensorflow.legacy import LegacyView, is_legacy
 from cfi_tensorflow.logits import TracedLogits
+from cfi_tensorflow.maps import show_map
 from cfi_tensorflow.outputs import pull_back
 from cfi_tensorflow.passes import watch_passes
 from cfi_tensorflow.rewiring import repeat
@@ -47,6 +48,7 @@ class TensorFlowAdapter(FrameworkAdapter):
     name = "tensorflow"
     arithmetic = tnp
     file_sizes: ClassVar[Mapping[str, int]] = {_FILE: 2**33}
+    map_channels = -1
 
     # models
 
@@ -236,6 +238,10 @@ class TensorFlowAdapter(FrameworkAdapter):
     def layer_object(self, model: Any, name: str) -> Any:
         """The layer of that name."""
         return _view(model).layer_object(name)
+
+    def show_map(self, model: Any, layer: Any, layout: Layout) -> tuple[Any, Any]:
+        """In a functional model of two parts, with the map between them."""
+        return show_map(model, layer, layout)
 
     def activations(
         self, model: Any, inputs: Sequence[Any], names: Sequence[str] | None = None

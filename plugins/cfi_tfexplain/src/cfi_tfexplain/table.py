@@ -91,6 +91,7 @@ class ExplainMethod:
             defaults=Defaults(raw={PICTURE: False, **self.raw}, toolset={PICTURE: True, **self.toolset}),
             completeness=self.completeness,
             takes_integers=Need.LAYER_GRADIENT not in self.needs,
+            maps_layer=self.key == "grad_cam",
         )
 
 

@@ -216,4 +216,5 @@ def _cam(key: str, needs: frozenset[Need], exec_args: tuple[str, ...], citation:
         head=Head.LOGIT,
         defaults=defaults,
         takes_integers=Need.LAYER_GRADIENT not in needs,  # Score-CAM, which scales the inputs, is for no others at all
+        maps_layer=True,
     )

@@ -236,7 +236,7 @@ def _check_layout(
     if method.reads_layer:
         check_gradcam_layer(prepared)
         rank = len(prepared.activation.shape)
-        if request.layer_channel_axis not in (None, -1, rank - 1):
+        if not prepared.sought and request.layer_channel_axis not in (None, -1, rank - 1):
             raise LayerError(
                 f"layer {prepared.layer.name!r} has its channels on axis {request.layer_channel_axis}; tf-keras-vis "
                 "needs them last: build the model with data_format='channels_last'"

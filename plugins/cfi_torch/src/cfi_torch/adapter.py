@@ -18,7 +18,17 @@ from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.overrides import TorchFunctionMode
 
 from cfi_core.errors import InputError, LayerError
-from cfi_core.framework import Canonical, Embedded, Factories, FrameworkAdapter, Layer, Passes, flatten, map_structure
+from cfi_core.framework import (
+    Canonical,
+    Embedded,
+    Factories,
+    FrameworkAdapter,
+    Layer,
+    Layout,
+    Passes,
+    flatten,
+    map_structure,
+)
 from cfi_torch import content, naming
 from cfi_torch.canonical import rewrite
 from cfi_torch.embedding import find_embedding, from_embedding, own_embedding, starts_at_embedding
@@ -29,6 +39,7 @@ from cfi_torch.function import TorchFunction, function_model, modules_behind
 from cfi_torch.gradients import missing_gradient
 from cfi_torch.holding import bind
 from cfi_torch.keras import KerasModel, channel_axis, is_keras, keras_model
+from cfi_torch.maps import show_map
 from cfi_torch.passes import watch_passes
 from cfi_torch.runner import TorchRunner, freeze, pull_back
 from cfi_torch.state import ModelState
@@ -49,6 +60,7 @@ class TorchAdapter(FrameworkAdapter):
     name = "torch"
     arithmetic = torch
     file_sizes = graphs.FILE_SIZES
+    map_channels = 1
 
     # models
 
@@ -185,6 +197,18 @@ class TorchAdapter(FrameworkAdapter):
         if rank == 3:
             return 1 if any(isinstance(kind_of(module), _ONE_DIMENSIONAL) for module in _modules(model)) else 2
         return rank - 1 if layer is not None and _is_channels_last(model, shape, layer) else 1
+
+    def is_certain(self, model: nn.Module, shape: Sequence[int | None], layer: str) -> bool:
+        """By the kind of the layer, or if only one of both axes has a size of channels or features in the model."""
+        own = kind_of(dict(model.named_modules()).get(layer))
+        if len(shape) <= 3 or type(own) in _FEATURES_LAST or isinstance(own, _CHANNELS_FIRST):
+            return True
+        first, last = (_knows_size(model, shape[axis]) for axis in (1, -1))
+        return first is not last
+
+    def show_map(self, model: nn.Module, layer: nn.Module, layout: Layout) -> tuple[nn.Module, nn.Module]:
+        """By a hook, which puts an identity between what the layer gives and what goes on."""
+        return model, show_map(layer, layout)
 
     def without_softmax(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> nn.Module | None:
         """Recognises a softmax by watching a forward pass, module or function alike.
@@ -589,6 +613,10 @@ def _is_channels_last(model: nn.Module, shape: Sequence[int | None], layer: str)
     if isinstance(own, _CHANNELS_FIRST) or any(shape[1] in _channels_of(module) for module in kinds):
         return False
     return any(shape[-1] in (*_features_of(module), *_channels_of(module)) for module in kinds)
+
+
+def _knows_size(model: nn.Module, size: int | None) -> bool:
+    return any(size in (*_channels_of(kind), *_features_of(kind)) for kind in map(kind_of, model.modules()))
 
 
 def _channels_of(module: nn.Module) -> tuple[int, ...]:

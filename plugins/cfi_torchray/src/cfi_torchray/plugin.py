@@ -197,6 +197,7 @@ def _saliency(
         defaults=defaults,
         roles=ROLES,
         patches=patches,
+        maps_layer=Need.MODULES not in needs,  # whose rules would not know what shows the map
         **_OF_TORCHRAY,
     )
 
