@@ -694,6 +694,9 @@ def _corners(boxes: Any, xp: Any) -> Any:
     return xp.concatenate([centres - halves, centres + halves], axis=-1)
 
 
+_EQUAL = 1e-5  # relative difference of sides of boxes up to which they are the same
+
+
 def _overlap(corners: Any, wanted: Sequence[float], adapter: FrameworkAdapter) -> Any:
     """Intersection over union of each box with the one that is wanted."""
     xp, given = adapter.arithmetic, adapter.constant(np.array([wanted]), corners)
@@ -709,9 +712,11 @@ def _overlap(corners: Any, wanted: Sequence[float], adapter: FrameworkAdapter) -
 def _larger(one: Any, other: Any, xp: Any) -> Any:
     """The larger of two; of equals, as where a box is the very one that is wanted, each has half of the gradient.
 
-    Frameworks have different gradients there for a maximum of their own.
+    Frameworks have different gradients there for a maximum of their own, and the rounding of a converted model would
+    decide between the two sides: so what is apart by rounding counts as equal.
     """
-    return xp.where(one > other, one, xp.where(one < other, other, (one + other) / 2))
+    is_equal = abs(one - other) <= _EQUAL * (abs(one) + abs(other))
+    return xp.where(is_equal, (one + other) / 2, xp.where(one > other, one, other))
 
 
 def _one_hot(place: Any, like: Any, adapter: FrameworkAdapter) -> Any:

@@ -390,3 +390,26 @@ def test_boxes_of_detectors(toolset):
     assert found.provenance["target_in_words"] == str(target)
     with pytest.raises(cfi.TargetError, match=r"cfi.targets.box\(iou_with="):
         saliency(model, toolset, torch.tensor(IMAGES), 1)
+
+
+def test_the_box_that_was_found_itself():
+    """Its sides are those of the box that is wanted, so the gradients of all frameworks are one-sided there."""
+    corners = np.array([[1.0, 2.0, 4.0, 6.0], [0.0, 1.0, 3.0, 4.0]], np.float32)
+    centred = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)
+    output = np.concatenate([centred, [[0.9, 0.2], [0.3, 0.8]], np.zeros((2, 3))], 1).astype("float32")
+    rows = np.stack([np.concatenate([output] * 5).T] * 2)
+    target = targets.box(iou_with=corners[0].tolist(), label=0)
+    of_torch = torch.tensor(rows, requires_grad=True)
+    target(of_torch).sum().backward()
+    for shift in (0, 1e-6, -1e-6):  # as a conversion rounds
+        moved = tf.constant(rows + np.float32(shift))
+        with tf.GradientTape() as tape:
+            tape.watch(moved)
+            values = target(moved)
+        np.testing.assert_allclose(values, [0.9, 0.9], rtol=1e-5)
+        found = tape.gradient(values, moved).numpy()
+        np.testing.assert_allclose(found, of_torch.grad.numpy(), atol=1e-5)
+    # The overlap is at its largest there, so only the score moves it.
+    expected = np.zeros_like(rows)
+    expected[:, 4, 0] = 1
+    np.testing.assert_allclose(of_torch.grad.numpy(), expected, atol=1e-5)
