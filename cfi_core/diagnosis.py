@@ -57,8 +57,8 @@ def _one_number_of_samples(call: Call) -> CFIError | None:
     return MethodError(
         f"The model takes exactly {count} samples, as something in it was built for that number (by tracing or "
         f"exporting it, or in its code), and {call.plan.method.key} runs it on others. Make the model anew with a free "
-        f"number of samples (torch.export: dynamic_shapes; jit.trace: sizes taken from the input, as in "
-        f"x.flatten(1)), or choose a method that runs it on these samples alone, such as saliency or occlusion."
+        f"number of samples (the exporter's dynamic shapes; in code, sizes taken from the input), or choose a method "
+        f"that runs it on these samples alone, such as saliency or occlusion."
     )
 
 

@@ -136,7 +136,7 @@ def torch_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, contents in (
         ("torch", {"Tensor": Tensor}),
         ("torch.nn", {"Module": Module}),
-        ("keras.src.models.model", {"Model": KerasModel}),
+        ("keras.src.backend.tensorflow.layer", {"TFLayer": KerasModel}),
     ):
         module = ModuleType(name)
         module.__dict__.update(contents)

@@ -171,6 +171,20 @@ def test_a_number_of_samples_that_is_built_in_is_told(cnn: nn.Sequential, images
         cfi.layers(Fixed(), images[:2])
 
 
+def test_a_forward_pass_by_keyword_alone_is_told(cnn: nn.Sequential, images: torch.Tensor) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = cnn
+
+        def forward(self, *, image: torch.Tensor) -> torch.Tensor:
+            return self.net(image)
+
+    with pytest.raises(cfi.InputError, match="by name: pass inputs={'image': …}"):
+        cfi.layers(Named(), images)
+    assert cfi.layers(Named(), {"image": images})[0].name == "net"
+
+
 # exported programs
 
 
