@@ -29,7 +29,7 @@ from cfi_core.specs import Guard, resolve
 from cfi_core.translation.conversion import SEED
 from cfi_core.translation.store import recall
 
-_FEW = 2  # samples that a guard looks at
+_FEW = 2  # samples that a guard looks at: what a model computes is the same for all, and two show what differs
 _OF_COPY = (
     "This is said of a canonical copy of the model, where what its forward methods call by functions are modules."
 )

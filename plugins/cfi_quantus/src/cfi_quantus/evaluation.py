@@ -137,7 +137,7 @@ def table(
         CFIError: As `cfi.attribute` and `evaluate`.
     """
     seed = secrets.randbits(31) if seed is None else seed
-    explanations = {label: read_method(label, given, seed) for label, given in _labelled(methods).items()}
+    explanations = {label: read_method(label, given, seed) for label, given in _by_label(methods).items()}
     attributions: dict[str, Attribution] = {}
     for label, one in explanations.items():
         found = cfi.attribute(model, inputs=inputs, target=target, **one.arguments)
@@ -319,7 +319,9 @@ class Question:
 
     def _provenance(self) -> dict[str, Any]:
         kind = type(self.model)
-        of_methods = {label: {**_told(one), "channels": self.channels} for label, one in self.attributions.items()}
+        of_methods = {
+            label: {**_describe_origin(one), "channels": self.channels} for label, one in self.attributions.items()
+        }
         return {
             "model": f"{kind.__module__}.{kind.__qualname__}",
             "quantus": quantus.__version__,
@@ -329,20 +331,20 @@ class Question:
         }
 
 
-def _told(attribution: Any) -> dict[str, Any]:
+def _describe_origin(attribution: Any) -> dict[str, Any]:
     if not isinstance(attribution, Attribution):
         return {"method": "values that were given"}
     names = ("method", "toolset", "route", "certificate", "explained", "defaults", "applied", "seed", "versions")
     return {name: attribution.provenance[name] for name in names if name in attribution.provenance}
 
 
-def _labelled(methods: Any) -> Mapping[str, Any]:
+def _by_label(methods: Any) -> Mapping[str, Any]:
     if isinstance(methods, str):
         return {methods: methods}
-    labelled = methods if isinstance(methods, Mapping) else {str(key): key for key in methods}
-    if not labelled:
+    named = methods if isinstance(methods, Mapping) else {str(key): key for key in methods}
+    if not named:
         raise ArgumentError("methods is empty: pass method keys, or a mapping from labels to arguments.")
-    return labelled
+    return named
 
 
 def _label(attributions: Any) -> str:

@@ -29,6 +29,7 @@ _HINTS = {
     "Efficient MPRT": "Entropies need probabilities: leave softmax out.",
 }
 _SAME = 0.99
+"""Similarity of two explanations of one model below which its methods' noise counts: rounding keeps far above."""
 _LONGEST = 300
 
 

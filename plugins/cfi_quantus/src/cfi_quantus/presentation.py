@@ -14,6 +14,7 @@ from cfi_core.subject import Subject
 from cfi_quantus.layout import Layout
 
 _SUM = 1e-3
+"""How far the sum of probabilities may be from one, in half precision too."""
 
 
 class Presented(nn.Module):

@@ -15,6 +15,11 @@ from cfi_core.errors import ArgumentError, MethodError
 from cfi_core.silence import without_warnings
 from cfi_torchgraph.scores import choose, one_per_sample
 
+_MOST_MISSING = 1e-3
+"""Of the sum of all magnitudes, what rounding in single precision may take; a rule that is missed takes far more."""
+_NOTHING = 1e-12
+"""Less than this is no magnitude to compare with: nothing is explained."""
+
 
 class Score(nn.Module):
     """The model, followed by the choice of what is explained, as one column."""
@@ -56,8 +61,8 @@ def _deep(request: MethodRequest, score: Score, inputs: list[Tensor], baselines:
     with torch.no_grad():
         promised = (score(*inputs) - score(*baselines).mean(0)).double().cpu().numpy()[:, 0]
     rows = np.concatenate([np.reshape(part, (len(promised), -1)) for part in found], axis=1)
-    gap = (np.abs(rows.sum(1) - promised) / np.maximum(np.abs(rows).sum(1), 1e-12)).max()
-    if gap > 1e-3:
+    gap = (np.abs(rows.sum(1) - promised) / np.maximum(np.abs(rows).sum(1), _NOTHING)).max()
+    if gap > _MOST_MISSING:
         raise MethodError(
             f"shap's DeepExplainer misses f(inputs) - mean of f(baselines) by a relative {gap:.1e}: an activation is "
             f"no module (F.relu), or used twice. Make each a module of its own, or use 'gradient_shap'."

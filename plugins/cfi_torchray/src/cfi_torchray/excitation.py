@@ -29,7 +29,7 @@ def orient(model: nn.Module, inputs: Tensor, explained: Iterable[nn.Module]) -> 
     So the sign goes over to the layer: its weights, the mean and the scale are negated. The model's parameters must be
     its own.
     """
-    behind = _normalised(model, inputs)
+    behind = _find_normalisations(model, inputs)
     for layer, norm in behind:
         if layer in explained or norm.weight is None or not bool((norm.weight < 0).any()):
             continue
@@ -45,7 +45,7 @@ def _exchange(module: nn.Module, name: str, value: Tensor) -> None:
     setattr(module, name, nn.Parameter(value.detach(), requires_grad=False))
 
 
-def _normalised(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Module, nn.Module]]:
+def _find_normalisations(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Module, nn.Module]]:
     """Linear layers and the normalisations that alone take what they give; all of them are called once."""
     made: dict[int, tuple[nn.Module, Tensor]] = {}  # with the tensors, so that no other gets their identity
     pairs: list[tuple[nn.Module, nn.Module, Tensor]] = []

@@ -100,26 +100,28 @@ def cfi_toolsets() -> Iterable[ToolsetSpec]:
 def cfi_methods() -> Iterable[MethodSpec]:
     """Every method of `torchray.attribution`."""
     return [
-        _saliency("saliency", _SIMONYAN, _reduced(None, _COMMON), needs=_GRADIENT, own_rule=True),
-        _saliency("deconvolution", _ZEILER, _reduced(None, _COMMON), needs=_RULES, patches=RECTIFIERS),
-        _saliency("guided_backprop", _SPRINGENBERG, _reduced(None, _COMMON), needs=_RULES, patches=RECTIFIERS),
+        _saliency("saliency", _SIMONYAN, _defaults_with_reduction(None, _COMMON), needs=_GRADIENT, own_rule=True),
+        _saliency("deconvolution", _ZEILER, _defaults_with_reduction(None, _COMMON), needs=_RULES, patches=RECTIFIERS),
+        _saliency(
+            "guided_backprop", _SPRINGENBERG, _defaults_with_reduction(None, _COMMON), needs=_RULES, patches=RECTIFIERS
+        ),
         _saliency(
             "linear_approx",
             _LINEAR,
-            _reduced("linear", "torchray.attribution.linear_approx:gradient_to_linear_approx_saliency"),
+            _defaults_with_reduction("linear", "torchray.attribution.linear_approx:gradient_to_linear_approx_saliency"),
             needs=_GRADIENT,
         ),
         _saliency(
             "grad_cam",
             _SELVARAJU,
-            _reduced("weighted sum", "torchray.attribution.grad_cam:gradient_to_grad_cam_saliency"),
+            _defaults_with_reduction("weighted sum", "torchray.attribution.grad_cam:gradient_to_grad_cam_saliency"),
             needs=_LAYER_GRADIENT,
             at_layer=True,
         ),
         _saliency(
             "excitation_backprop",
             _ZHANG,
-            _reduced(None, f"{_EXCITATION}_excitation_backprop_saliency"),
+            _defaults_with_reduction(None, f"{_EXCITATION}_excitation_backprop_saliency"),
             needs=_RULES,
             patches=FUNCTIONS,
         ),
@@ -133,7 +135,7 @@ def cfi_methods() -> Iterable[MethodSpec]:
             init_args=(WORKAROUNDS,),
             exec_args=CONTRASTIVE_ARGS,
             head=Head.LOGIT,
-            defaults=_mended(
+            defaults=_defaults(
                 {REDUCTION: None, **_NOT_STRETCHED},
                 {REDUCTION: f"{_EXCITATION}_contrastive_excitation_backprop_saliency", **_NOT_STRETCHED},
             ),
@@ -165,7 +167,7 @@ def cfi_methods() -> Iterable[MethodSpec]:
             exec_args=PERTURBATION_ARGS,
             head=Head.OUTPUT,
             init_args=(WORKAROUNDS,),
-            defaults=_mended({"resize": False, "smooth": 0.0}, {"resize": False, "smooth": 0.0}),
+            defaults=_defaults({"resize": False, "smooth": 0.0}, {"resize": False, "smooth": 0.0}),
             roles=_WITHOUT_LAYER,
             **_OF_TORCHRAY,
         ),
@@ -202,9 +204,9 @@ def _saliency(
     )
 
 
-def _reduced(raw: str | None, toolset: str) -> Defaults:
-    return _mended({REDUCTION: raw, **_PLAIN}, {REDUCTION: toolset, **_PLAIN})
+def _defaults_with_reduction(raw: str | None, toolset: str) -> Defaults:
+    return _defaults({REDUCTION: raw, **_PLAIN}, {REDUCTION: toolset, **_PLAIN})
 
 
-def _mended(raw: Mapping[str, Any], toolset: Mapping[str, Any]) -> Defaults:
+def _defaults(raw: Mapping[str, Any], toolset: Mapping[str, Any]) -> Defaults:
     return Defaults(raw={**raw, WORKAROUNDS: True}, toolset={**toolset, WORKAROUNDS: False})

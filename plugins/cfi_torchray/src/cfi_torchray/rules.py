@@ -142,50 +142,50 @@ def _in_place(rule: Function) -> Function:
 # What stands for a rectifier: looked up when it is called, so that it is the rule that is in place then.
 
 
-def _rectified(value: Tensor, upper: float | None = None, inplace: bool = False) -> Tensor:
+def _rectify(value: Tensor, upper: float | None = None, inplace: bool = False) -> Tensor:
     result = torch.relu(value.clone() if inplace else value)
     result = result if upper is None else _CLAMP_MAX(result, upper)
     return _COPY(value, result) if inplace else result
 
 
-def _clamped(value: Any, lower: Any = None, upper: Any = None, *, inplace: bool = False, **names: Any) -> Any:
+def _clamp(value: Any, lower: Any = None, upper: Any = None, *, inplace: bool = False, **names: Any) -> Any:
     lower, upper = names.pop("min", lower), names.pop("max", upper)
     if names or isinstance(upper, Tensor) or isinstance(lower, Tensor) or lower != 0:
         return None
-    return _rectified(value, upper, inplace)
+    return _rectify(value, upper, inplace)
 
 
-def _clamped_in_place(value: Any, lower: Any = None, upper: Any = None, **names: Any) -> Any:
-    return _clamped(value, lower, upper, inplace=True, **names)
+def _clamp_in_place(value: Any, lower: Any = None, upper: Any = None, **names: Any) -> Any:
+    return _clamp(value, lower, upper, inplace=True, **names)
 
 
 def _hardtanh(value: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
-    return _rectified(value, max_val, inplace) if min_val == 0 else None
+    return _rectify(value, max_val, inplace) if min_val == 0 else None
 
 
 def _relu6(value: Any, inplace: bool = False) -> Any:
-    return _rectified(value, 6.0, inplace)
+    return _rectify(value, 6.0, inplace)
 
 
 def _relu(value: Any, inplace: bool = False) -> Any:
-    return _rectified(value, None, inplace)
+    return _rectify(value, None, inplace)
 
 
 def _relu_in_place(value: Any) -> Any:
-    return _rectified(value, None, True)
+    return _rectify(value, None, True)
 
 
 def _threshold(value: Any, threshold: float, to: float, inplace: bool = False) -> Any:
-    return _rectified(value, None, inplace) if threshold == 0 and to == 0 else None
+    return _rectify(value, None, inplace) if threshold == 0 and to == 0 else None
 
 
 _aten = torch.ops.aten
 _RECTIFIER: dict[Function, Function] = {
     **dict.fromkeys((Tensor.relu, _RELU, _aten.relu, _aten.relu.default), _relu),
     **dict.fromkeys((Tensor.relu_, _ORIGINALS[torch, "relu_"], _aten.relu_, _aten.relu_.default), _relu_in_place),
-    **dict.fromkeys((torch.clamp, Tensor.clamp, torch.clip, Tensor.clip, _aten.clamp, _aten.clamp.default), _clamped),
-    **dict.fromkeys((torch.clamp_min, Tensor.clamp_min, _aten.clamp_min, _aten.clamp_min.default), _clamped),
-    **dict.fromkeys((torch.clamp_, Tensor.clamp_, Tensor.clip_, Tensor.clamp_min_), _clamped_in_place),
+    **dict.fromkeys((torch.clamp, Tensor.clamp, torch.clip, Tensor.clip, _aten.clamp, _aten.clamp.default), _clamp),
+    **dict.fromkeys((torch.clamp_min, Tensor.clamp_min, _aten.clamp_min, _aten.clamp_min.default), _clamp),
+    **dict.fromkeys((torch.clamp_, Tensor.clamp_, Tensor.clip_, Tensor.clamp_min_), _clamp_in_place),
     **dict.fromkeys((F.hardtanh, _aten.hardtanh, _aten.hardtanh.default), _hardtanh),
     F.relu6: _relu6,
     **dict.fromkeys((F.threshold, torch.threshold), _threshold),
@@ -195,7 +195,7 @@ _RECTIFIER: dict[Function, Function] = {
 # What excitation backprop has rules for, under other names.
 
 
-def _added(one: Any, other: Any = None, *, alpha: float = 1, inplace: bool = False) -> Any:
+def _add(one: Any, other: Any = None, *, alpha: float = 1, inplace: bool = False) -> Any:
     if not isinstance(other, Tensor) or not other.requires_grad or alpha != 1 or one.shape != other.shape:
         return None
     if not inplace:
@@ -203,17 +203,17 @@ def _added(one: Any, other: Any = None, *, alpha: float = 1, inplace: bool = Fal
     return _COPY(one, excitation_backprop.eltwise_sum(one.clone(), other))
 
 
-def _added_in_place(one: Any, other: Any = None, *, alpha: float = 1) -> Any:
-    return _added(one, other, alpha=alpha, inplace=True)
+def _add_in_place(one: Any, other: Any = None, *, alpha: float = 1) -> Any:
+    return _add(one, other, alpha=alpha, inplace=True)
 
 
-def _averaged(value: Any, dim: Any = None, keepdim: bool = False, **names: Any) -> Any:
+def _average(value: Any, dim: Any = None, keepdim: bool = False, **names: Any) -> Any:
     if names:
         return None
     return average(value, dim, keepdim)
 
 
-def _saturated(value: Any, lower: Any = None, upper: Any = None, *, inplace: bool = False, **names: Any) -> Any:
+def _saturate(value: Any, lower: Any = None, upper: Any = None, *, inplace: bool = False, **names: Any) -> Any:
     lower, upper = names.pop("min", lower), names.pop("max", upper)
     if names or isinstance(upper, Tensor) or isinstance(lower, Tensor) or lower != 0:
         return None
@@ -224,26 +224,26 @@ def _saturated(value: Any, lower: Any = None, upper: Any = None, *, inplace: boo
     return _COPY(value, result) if inplace else result
 
 
-def _saturated_in_place(value: Any, lower: Any = None, upper: Any = None, **names: Any) -> Any:
-    return _saturated(value, lower, upper, inplace=True, **names)
+def _saturate_in_place(value: Any, lower: Any = None, upper: Any = None, **names: Any) -> Any:
+    return _saturate(value, lower, upper, inplace=True, **names)
 
 
-def _saturated_hardtanh(value: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
-    return _saturated(value, min_val, max_val, inplace=inplace)
+def _saturate_hardtanh(value: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
+    return _saturate(value, min_val, max_val, inplace=inplace)
 
 
-def _saturated_relu6(value: Any, inplace: bool = False) -> Any:
-    return _saturated(value, 0, 6.0, inplace=inplace)
+def _saturate_relu6(value: Any, inplace: bool = False) -> Any:
+    return _saturate(value, 0, 6.0, inplace=inplace)
 
 
 _EXCITATION: dict[Function, Function] = {
-    **dict.fromkeys((torch.add, Tensor.add, _aten.add, _aten.add.Tensor), _added),
-    **dict.fromkeys((Tensor.add_, _aten.add_, _aten.add_.Tensor), _added_in_place),
-    **dict.fromkeys((torch.mean, Tensor.mean, _aten.mean, _aten.mean.dim), _averaged),
-    **dict.fromkeys((torch.clamp, Tensor.clamp, torch.clip, Tensor.clip, _aten.clamp, _aten.clamp.default), _saturated),
-    **dict.fromkeys((torch.clamp_, Tensor.clamp_, Tensor.clip_), _saturated_in_place),
-    **dict.fromkeys((F.hardtanh, _aten.hardtanh, _aten.hardtanh.default), _saturated_hardtanh),
-    F.relu6: _saturated_relu6,
+    **dict.fromkeys((torch.add, Tensor.add, _aten.add, _aten.add.Tensor), _add),
+    **dict.fromkeys((Tensor.add_, _aten.add_, _aten.add_.Tensor), _add_in_place),
+    **dict.fromkeys((torch.mean, Tensor.mean, _aten.mean, _aten.mean.dim), _average),
+    **dict.fromkeys((torch.clamp, Tensor.clamp, torch.clip, Tensor.clip, _aten.clamp, _aten.clamp.default), _saturate),
+    **dict.fromkeys((torch.clamp_, Tensor.clamp_, Tensor.clip_), _saturate_in_place),
+    **dict.fromkeys((F.hardtanh, _aten.hardtanh, _aten.hardtanh.default), _saturate_hardtanh),
+    F.relu6: _saturate_relu6,
 }
 
 
@@ -333,7 +333,7 @@ def _check_excitation(check: Check, nodes: list[Node]) -> None:
             check.refuse(node, "has no rule of excitation backprop for")
     for node in nodes:
         if is_rule(node):
-            _check_excited(check, node, base_name(node))
+            _check_activations(check, node, base_name(node))
     if not any(is_rule(node) for node in nodes):
         raise MethodError(
             f"'{check.key}' follows linear layers backwards, but none lies between what is explained and the output. "
@@ -341,7 +341,7 @@ def _check_excitation(check: Check, nodes: list[Node]) -> None:
         )
 
 
-def _check_excited(check: Check, node: Node, name: str) -> None:
+def _check_activations(check: Check, node: Node, name: str) -> None:
     """Its paper's assumption: what a layer takes are activations, none of which is negative."""
     if name == "EBPBatchNorm" and node.negative is not None and bool(node.negative.any()):
         before = node.next_functions[0][0]

@@ -27,7 +27,9 @@ from cfi_zennit.pooling import SmoothMaxPool
 from cfi_zennit.rules import Place
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
-_COARSE = 5e-2
+"""What may be missing of the relevance that arrives before a leak is told: rounding, where much of it cancels."""
+COARSE = 5e-2
+"""In half precision, whose last digit is a thousandth of a value: some dozens of these add up."""
 _TELLING = (BasicHook.backward, SmoothMaxPool.backward)
 _SHARE = 0.25
 """As in core: relevance that is small because much cancels in it is known no better than what cancels."""
@@ -98,7 +100,7 @@ class Ledger:
     partial: bool = False
     accounts: dict[str, Account] = field(default_factory=dict)
     start: np.ndarray | None = None
-    tolerance: float = _COARSE
+    tolerance: float = COARSE
 
     def __post_init__(self) -> None:
         self._regions: dict[Node, _Region] = {}
@@ -189,7 +191,7 @@ class Ledger:
     def begin(self, values: Tensor, relevance: Tensor) -> None:
         """Notes what the way back starts with, and watches the functions on it; called between the two passes."""
         self.start = relevance.detach().double().reshape(len(relevance), -1).sum(1).cpu().numpy()
-        self.tolerance = _TOLERANCE.get(values.dtype, _COARSE)
+        self.tolerance = _TOLERANCE.get(values.dtype, COARSE)
         for node in self._outside(values):
             if base_name(node) not in MOVING:
                 self._watch_function(node)

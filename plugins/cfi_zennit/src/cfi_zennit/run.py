@@ -30,7 +30,7 @@ from cfi_torchgraph.draws import OwnGenerators
 from cfi_torchgraph.marks import without_marks
 from cfi_torchgraph.nodes import is_real, tensors
 from cfi_zennit.attributors import AtLayers, ScoreDrop
-from cfi_zennit.conservation import Ledger
+from cfi_zennit.conservation import COARSE, Ledger
 from cfi_zennit.coverage import Family, explain, hard_gaps, list_places, rules_by_gradient
 from cfi_zennit.prepare import Ruled, is_function, prepare, refuse_function
 from cfi_zennit.scores import Column, Explained, Start, as_it_is, ones, rectifies
@@ -48,7 +48,8 @@ from cfi_zennit.table import (
 from cfi_zennit.trace import Trace
 
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
-_COARSE = 5e-2
+"""How far the outputs of the form that rules attach to may be from the model's, relative to the largest: batch norms
+that are merged round otherwise."""
 
 
 def run(request: MethodRequest) -> MethodResult:
@@ -295,7 +296,7 @@ def _apart(ruled: Ruled) -> float:
             before, after = before.detach(), after.detach()
             scale = float(before.abs().max())
             apart = max(apart, float((before - after).abs().max()) / (scale or 1.0))
-            bound = max(bound, _ROUNDING.get(before.dtype, _COARSE))
+            bound = max(bound, _ROUNDING.get(before.dtype, COARSE))
     if not apart <= bound:
         raise MethodError(
             f"The model gives other outputs (by a relative {apart:.1e}) in the form that Zennit's rules attach to, so "

@@ -21,6 +21,7 @@ from cfi_torch.canonical.samples import record_for_any
 
 _ANY, _COPY, _ELEMENTWISE = "function", "copy", "elementwise"
 _SHOWN = 4
+"""Names of layers in one line of provenance; the others are counted."""
 
 
 def rewrite(

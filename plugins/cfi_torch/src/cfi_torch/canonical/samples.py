@@ -19,6 +19,7 @@ from cfi_torch.canonical.program import Constant, Ref, Sized, Step, Weight
 from cfi_torch.canonical.recording import Recording
 
 COUNTS = (2, 3, 4)
+"""Two numbers tell a factor and an offset, the third whether that is all; one sample would hide squeezed axes."""
 
 
 def record_for_any(make: Callable[[int], Recording], given: int) -> Recording:
