@@ -25,7 +25,6 @@ from cfi_core.checking.inputs import (
     example_inputs,
     read_inputs,
     run_as_it_is,
-    run_original,
 )
 from cfi_core.checking.purity import Examination
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
