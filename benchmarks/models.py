@@ -4,9 +4,9 @@
 
 A row is a model that nobody here wrote, in a tiny configuration with random weights (with its real weights where a
 package brings them), or one wrapped as people wrap theirs. Its calls are printed as they run. The difference is that
-from the toolset called directly on a wrapper made by hand, or from derivatives and outputs in the model's own framework,
-relative to the largest value. What is refused has to be refused by a law, which is named. The exit code tells whether
-all is as it has to be.
+from the toolset called directly on a wrapper made by hand, or from derivatives and outputs in the model's own
+framework, relative to the largest value. What is refused has to be refused by a law, which is named. The exit code
+tells whether all is as it has to be.
 
 --only takes parts of names of rows, or names of groups (modules of benchmarks/model_rows); --quick the rows of
 `make test`; --markdown prints docs/models.md.
@@ -29,10 +29,11 @@ from model_rows.frame import Line, Row, run_row
 
 HEAD = """# Models as people have them
 
-Each model is given to CFI as it is, by the call that stands in its row. A tokenizer's output is `enc`, images are `images`, sounds `sounds`, rows of a table
-`rows`. The difference is that from the toolset called directly on a wrapper made by hand, or from derivatives and outputs computed in the model's own framework,
-relative to the largest value. Weights are random but where the name says otherwise. Made by `python benchmarks/models.py --markdown`
-(`tox run -e models`), with the versions of [constraints.txt](../constraints.txt).
+Each model is given to CFI as it is, by the call that stands in its row. A tokenizer's output is `enc`, a mapping of a
+model's inputs by name too. The difference is that from the toolset called directly on a wrapper made by hand, or from
+derivatives and outputs computed in the model's own framework, relative to the largest value. Weights are random but
+where the name says otherwise. Made by `python benchmarks/models.py --markdown` (`tox run -e models`), with the versions
+of [constraints.txt](../constraints.txt).
 """
 
 
@@ -83,7 +84,7 @@ def print_table(rows: list[Row], *, markdown: bool) -> int:
 
 
 def run_apart(rows: list[Row]) -> Iterator[Line]:
-    """Runs rows in processes of their own, one for each environment, so that what ends a process ends no other's rows."""
+    """Runs rows in processes of their own, so that what ends a process ends no other row."""
     for environment, members in groupby(rows, key=lambda one: dict(one.environment)):
         yield from run_process([one.name for one in members], environment)
 

@@ -33,11 +33,15 @@ def text() -> Iterable[Call]:
             lambda: cfi.attribute(
                 pipeline, "integrated_gradients", "captum", inputs=texts, target="good", exec_args={"n_steps": 8}
             ),
-            hand.integrated,
+            lambda: hand.integrated()["input_ids"],
         ),
         answer(
             lambda: cfi.attribute(pipeline, "saliency", "tf-keras-vis", inputs=texts, target="good"),
-            hand.gradient,
+            lambda: hand.gradient()["input_ids"],
+        ),
+        answer(
+            lambda: cfi.attribute(pipeline, "feature_ablation", inputs=texts, target="good", baselines="mask"),
+            lambda: hand.ablated(4)["input_ids"],
         ),
     ]
 
@@ -52,15 +56,20 @@ def image() -> Iterable[Call]:
     model = ViTForImageClassification(ViTConfig(**sizes)).eval()
     processor = ViTImageProcessor(size={"height": HEIGHT, "width": WIDTH})
     pipeline = ImageClassificationPipeline(model=model, image_processor=processor)
-    photos = [Image.fromarray(np.asarray(picture)) for picture in pictures()]
+    photos = [Image.fromarray(picture) for picture in pictures(2 * HEIGHT, 2 * WIDTH)]
     hand = Pixels(model, processor(photos, return_tensors="pt"), logit(2))
     return [
         answer(
             lambda: cfi.attribute(pipeline, "input_x_gradient", "captum", inputs=photos, target="LABEL_2"),
-            hand.times_gradient,
+            lambda: on_photos(hand.times_gradient()["pixel_values"]),
         ),
         answer(
             lambda: cfi.attribute(pipeline, "saliency", "tf-keras-vis", inputs=photos, target="LABEL_2"),
-            hand.gradient,
+            lambda: on_photos(hand.gradient()["pixel_values"]),
         ),
     ]
+
+
+def on_photos(values: np.ndarray) -> np.ndarray:
+    """Each pixel of the model was made of four of the photo, which share its value; channels last."""
+    return values.repeat(2, 2).repeat(2, 3).transpose(0, 2, 3, 1) / 4

@@ -127,14 +127,14 @@ def timm_swin() -> Iterable[Call]:
     return token_calls(model, draw(32, 48), model.norm, lambda x: x.reshape(2, 4, 6, -1))
 
 
-@row("timm: mixer_s32_224", "timm")
+@row("timm: MlpMixer", "timm")
 def timm_mixer() -> Iterable[Call]:
-    import timm
+    from timm.models.mlp_mixer import MlpMixer
 
     seed()
-    settings = {"img_size": (64, 96), "num_blocks": 2, "embed_dim": 16}
-    model = timm.create_model("mixer_s32_224", num_classes=5, **settings).eval()
-    return token_calls(model, draw(64, 96), model.norm, lambda x: x.reshape(2, 2, 3, -1))
+    model = MlpMixer(num_classes=5, img_size=(32, 48), patch_size=8, num_blocks=2, embed_dim=16).eval()
+    nn_init(model.head)
+    return token_calls(model, draw(32, 48), model.norm, lambda x: x.reshape(2, 4, 6, -1))
 
 
 def of_segmentation(kind: str) -> Iterable[Call]:
@@ -144,7 +144,9 @@ def of_segmentation(kind: str) -> Iterable[Call]:
     seed()
     model = getattr(smp, kind)("resnet18", encoder_weights=None, classes=4).eval()
     images = draw(32, 64)
-    region = (predicted(model, images) == 2).astype(np.float32)
+    classes = predicted(model, images)
+    most = int(np.bincount(classes.ravel()).argmax())
+    region = (classes == most).astype(np.float32)
     return [
         answer(
             lambda: cfi.attribute(model, "input_x_gradient", "captum", inputs=images, target=(1, 8, 9)),
@@ -168,9 +170,9 @@ def of_segmentation(kind: str) -> Iterable[Call]:
         ),
         answer(
             lambda: cfi.attribute(
-                model, "saliency", "tf-explain", inputs=images, target=cfi.targets.mask("predicted", 2)
+                model, "saliency", "tf-explain", inputs=images, target=cfi.targets.mask("predicted", most)
             ),
-            lambda: torch_gradient(lambda x: (model(x)[:, 2] * torch_tensor(region)).sum((1, 2)), images),
+            lambda: torch_gradient(lambda x: (model(x)[:, most] * torch_tensor(region)).sum((1, 2)), images),
         ),
     ]
 
@@ -224,9 +226,9 @@ def deeplab() -> Iterable[Call]:
     ]
 
 
-def first_score(model: Any) -> Score:
-    """The score of the detection that comes first, of one image."""
-    return lambda image: model([image[0]])[0]["scores"][:1]
+def sum_of_scores(model: Any) -> Score:
+    """Of all detections in one image."""
+    return lambda image: model([image[0]])[0]["scores"].sum()[None]
 
 
 def detector_calls(model: Any) -> Iterable[Call]:
@@ -234,7 +236,7 @@ def detector_calls(model: Any) -> Iterable[Call]:
     import torch
 
     image = np.abs(draw(64, 96, samples=1)) % 1
-    score = first_score(model)
+    score = sum_of_scores(model)
     with torch.no_grad():
         found = model([torch.as_tensor(image[0])])[0]
     label, corners = int(found["labels"][0]), (found["boxes"][0] + torch.tensor([-2.0, -3.0, 4.0, 1.0])).tolist()
@@ -250,7 +252,12 @@ def detector_calls(model: Any) -> Iterable[Call]:
         ),
         answer(
             lambda: cfi.attribute(
-                model, "feature_ablation", "captum", inputs=image, target=lambda y: y[0]["scores"][:1], exec_args=mask
+                model,
+                "feature_ablation",
+                "captum",
+                inputs=image,
+                target=lambda y: y[0]["scores"].sum()[None],
+                exec_args=mask,
             ),
             lambda: group_ablation(torch_output(score), image, quadrants(image)),
         ),

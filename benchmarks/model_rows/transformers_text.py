@@ -11,7 +11,28 @@ import cfi_core as cfi
 from model_rows.frame import Call, Values, answer, row, seed
 from model_rows.hands import ablation, integrate, shapley, torch_gradient, torch_output
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "cat", "dog", "sat", "barked", "on", "mat", "at", "stranger", "was", "never", "so", "happy", "again"]
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "barked",
+    "on",
+    "mat",
+    "at",
+    "stranger",
+    "was",
+    "never",
+    "so",
+    "happy",
+    "again",
+]
 TEXTS = ["the cat sat on the mat", "a dog barked at a stranger again"]
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 STEPS = 8
@@ -269,7 +290,7 @@ SIDES = {"layers": 2, "attention_heads": 2, "ffn_dim": 24}
 
 
 def language_model(kind: str, names: tuple[str, ...] = GPT_NAMES, **settings: Any) -> Iterable[Call]:
-    """A causal language model of that kind, with the cache of its keys and values; its last token's word is explained."""
+    """A causal language model of that kind with its cache; a word at the last position is explained."""
     import transformers
 
     seed()

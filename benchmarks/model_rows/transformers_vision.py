@@ -19,9 +19,9 @@ QUADRANTS[:, :, HEIGHT // 2 :] += 1
 QUADRANTS[:, :, :, WIDTH // 2 :] += 2
 
 
-def pictures() -> list[np.ndarray]:
+def pictures(height: int = 40, width: int = 60) -> list[np.ndarray]:
     """Two, in bytes."""
-    return list(np.random.default_rng(5).integers(0, 256, (2, 40, 60, 3), np.uint8))
+    return list(np.random.default_rng(5).integers(0, 256, (2, height, width, 3), np.uint8))
 
 
 def process(kind: str = "ViT") -> Any:
@@ -267,16 +267,20 @@ def clip() -> Iterable[Call]:
     vision = {**SMALL, "image_size": 32, "patch_size": 8}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).eval()
     both = {**tokenize("input_ids", "attention_mask"), "pixel_values": process()["pixel_values"][..., :32]}
-    target = ("logits_per_image", 1)
-    hand = Pixels(model, both, lambda outputs: outputs.logits_per_image[:, 1])
+    hand = Pixels(model, both, lambda outputs: outputs.logits_per_image.diagonal())
     return [
         answer(
             lambda: cfi.attribute(
-                model, "integrated_gradients", "captum", inputs=both, target=target, exec_args={"n_steps": 8}
+                model, "input_x_gradient", "captum", inputs=both, target=lambda y: y["logits_per_image"].diagonal()
             ),
-            hand.integrated,
+            hand.times_gradient,
         ),
-        answer(lambda: cfi.attribute(model, "saliency", "tf-keras-vis", inputs=both, target=target), hand.gradient),
+        answer(
+            lambda: cfi.attribute(
+                model, "saliency", "tf-keras-vis", inputs=both, target=lambda y: y["logits_per_image"].diagonal()
+            ),
+            hand.gradient,
+        ),
     ]
 
 

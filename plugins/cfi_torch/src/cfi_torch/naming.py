@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import replace
+from types import MappingProxyType, MethodType
 from typing import Any
 
 import torch
@@ -47,7 +48,18 @@ def parameters_of(model: nn.Module) -> Parameters:
     if isinstance(model, KerasModel):
         own = model.input_names()
         return Parameters(own, frozenset(own)) if own else Parameters.of(model.function.call, ("training", "mask"))
-    return Parameters.of(model.function if isinstance(model, TorchFunction) else model.forward)
+    known = Parameters.of(model.function if isinstance(model, TorchFunction) else model.forward)
+    return _with_inner(known, model) if known.is_open and known.names else known
+
+
+def _with_inner(known: Parameters, model: nn.Module) -> Parameters:
+    """With the names that the model inside takes, to which peft's models hand on what they have no name for."""
+    inner = getattr(model, "get_base_model", None)
+    if not isinstance(inner, MethodType):
+        return known
+    others = Parameters.of(inner().forward)
+    added = tuple(name for name in others.names if name not in known.names)
+    return replace(known, names=(*known.names, *added), required=known.required | others.required)
 
 
 def by_name(model: nn.Module, names: Sequence[str], constants: Mapping[str, Any]) -> nn.Module:
