@@ -93,7 +93,7 @@ def attribute(
             them, and gives one value per sample. Of several outputs `logits` is meant where none is named.
         layer: A layer of the model: the object or its name. `"auto"` takes the last one whose output has axes of space
             (or tokens on a grid) and which the target's gradient reaches there; `provenance["layer"]` says which.
-            `"embeddings"` is the one that turns tokens into vectors, also for methods of inputs, which then start there.
+            `"embeddings"` is the one that turns tokens into vectors; methods of inputs start there, too.
         reshape: Where a layer's tokens lie in the image, where that is not found or not right: `(height, width)`,
             `("class", height, width)` with the names of tokens that are no part of the grid, in front of it or behind,
             or a function of the layer's output that leaves such tokens out and moves axes. False: tokens stay tokens.

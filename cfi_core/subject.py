@@ -17,7 +17,7 @@ from cfi_core.detection import load_original
 from cfi_core.errors import ArgumentError, InputError, LayerError
 from cfi_core.framework import Passes
 from cfi_core.framework.axes import Permutation
-from cfi_core.holding import held_names
+from cfi_core.holding import held_names, hold_the_same
 from cfi_core.process import generators, keep_process, reseed, use
 from cfi_core.records import Arguments, Call, Carried, Choice, Prepared, Run
 from cfi_core.registry import Registry, registry
@@ -132,6 +132,25 @@ class Subject:
         for name in ("init_args", "exec_args"):
             carried[name] = dict(carrier.own_arguments(arguments.get(name) or {}))
         return carried
+
+
+def samples_apart(model: Any, inputs: Any) -> int:
+    """How many samples hold inputs of their own, so that each has to be a subject by itself; 1 where one is enough.
+
+    Args:
+        model: As for `cfi.attribute`.
+        inputs: As for `cfi.attribute`; only those that go by name can be held.
+    """
+    if not isinstance(inputs, Mapping):
+        return 1
+    current = registry()
+    with keep_process(current):
+        names = load_original(current, model, inputs).names
+    if names is None:
+        return 1
+    count = len(inputs[names.explained[0]])
+    held = [np.asarray(inputs[name]) for name in names.held]
+    return 1 if hold_the_same([array for array in held if array.shape[:1] == (count,)]) else count
 
 
 @contextmanager

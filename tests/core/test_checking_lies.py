@@ -10,7 +10,7 @@ import pytest
 import cfi_core as cfi
 from cfi_core.arrays import ArrayAdapter
 from cfi_core.checking.inputs import check_baselines, check_straight, read_inputs, run_original
-from cfi_core.checking.targets import resolve_target
+from cfi_core.checking.targets import find_target
 from cfi_core.records import Inputs, Original
 
 TABLE = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
@@ -198,7 +198,7 @@ def test_infinite_inputs_are_passed_on_where_the_outputs_are_finite(registry):
 )
 def test_targets_that_are_no_indices(registry, target, message):
     with pytest.raises(cfi.TargetError, match=message):
-        resolve_target(registry, target, SCORES)
+        find_target(registry, target, SCORES)
 
 
 LONG = "x" * 5000

@@ -127,8 +127,12 @@ class Tensor:
     """Stands for torch's class of tensors."""
 
 
-class KerasModel(Module):
-    """A Keras model on Keras' torch backend, which is a torch module as well."""
+class KerasModel:
+    """Stands for a Keras model on TensorFlow."""
+
+
+class KerasModelOnTorch(Module):
+    """Stands for a Keras model on Keras' torch backend, which is a torch module as well."""
 
 
 @pytest.fixture
@@ -151,6 +155,8 @@ def test_a_model_whose_plugin_is_missing(registry: Registry) -> None:
         cfi.layers("model.onnx")
     with pytest.raises(cfi.UnknownFrameworkError, match=r"is a model of tensorflow, .*: pip install cfi-tensorflow"):
         cfi.layers(KerasModel())
+    with pytest.raises(cfi.UnknownFrameworkError, match=r"is a model of torch, .*: pip install cfi-torch"):
+        cfi.layers(KerasModelOnTorch())
 
 
 @pytest.mark.usefixtures("torch_is_loaded")

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 import cfi_core as cfi
 from cfi_core.adapters import adapter_for
-from cfi_core.checking.targets import resolve_target
+from cfi_core.checking.targets import find_target
 from cfi_core.columns import check_columns
 from cfi_core.contract import Target
 from cfi_core.framework import Parameters, flatten
@@ -143,6 +143,7 @@ def test_what_is_no_array_in_an_output_is_left_out():
     original = loaded(lambda x: (object(), "words", x @ np.eye(3)))
     outputs = original.adapter.outputs(original.model, [FLOATS + 1])
     assert outputs[:2] == (None, None) and len(flatten(outputs)) == 1
-    assert resolve_target(registry(), 1, outputs) == Target(output=2, index=(1,))
+    found = find_target(registry(), 1, outputs)
+    assert (found.path, found.target) == ((2,), Target(index=(1,)))
     with pytest.raises(cfi.InputError, match="gives nothing"):
         loaded(lambda x: "words").model(FLOATS)

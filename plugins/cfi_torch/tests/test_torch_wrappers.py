@@ -180,7 +180,7 @@ def test_a_forward_pass_by_keyword_alone_is_told(cnn: nn.Sequential, images: tor
         def forward(self, *, image: torch.Tensor) -> torch.Tensor:
             return self.net(image)
 
-    with pytest.raises(cfi.InputError, match="by name: pass inputs={'image': …}"):
+    with pytest.raises(cfi.InputError, match=r"by name: pass inputs={'image': …}"):
         cfi.layers(Named(), images)
     assert cfi.layers(Named(), {"image": images})[0].name == "net"
 

@@ -13,13 +13,9 @@ import xarray as xr
 
 import cfi_core as cfi
 from cfi_core import Attribution
-from cfi_core.detection import load_original
 from cfi_core.errors import ArgumentError, InputError
-from cfi_core.holding import hold_the_same
-from cfi_core.process import keep_process
-from cfi_core.registry import registry
 from cfi_core.specs import Head, Need
-from cfi_core.subject import Subject, prepare_subject
+from cfi_core.subject import Subject, prepare_subject, samples_apart
 from cfi_quantus.alignment import Alignment
 from cfi_quantus.checks import Case
 from cfi_quantus.explanation import Explainer, Explanation, read_explanation, read_method
@@ -199,16 +195,9 @@ class Question:
 
     def _samples_apart(self) -> int:
         """How many samples have to be measured one by one, as each has held inputs of its own."""
-        if not isinstance(self.inputs, Mapping):
-            return 1
-        current = registry()
-        with keep_process(current):
-            names = load_original(current, self.model, self.inputs).names
-        arrays = [np.asarray(self.inputs[name]) for name in (names.held if names else ())]
-        count = len(self.inputs[names.explained[0]]) if names else 1
-        if hold_the_same([array for array in arrays if array.shape[:1] == (count,)]):
-            return 1
-        if together := [one.label for one in self.settings if one.metric.compares_samples or one.aggregate]:
+        count = samples_apart(self.model, self.inputs)
+        together = [one.label for one in self.settings if one.metric.compares_samples or one.aggregate]
+        if count > 1 and together:
             raise ArgumentError(
                 f"{together[0]} measures samples together, and each holds inputs of its own. Leave it out, or evaluate "
                 f"samples that hold the same."
