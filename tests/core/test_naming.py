@@ -35,6 +35,7 @@ def named(inputs, explain=None, model=function):
     [
         ({"x": FLOATS, "n": WHOLE}, ("x",), ("n",)),
         ({"attention_mask": WHOLE, "input_ids": WHOLE, "token_type_ids": WHOLE}, ("input_ids",), None),
+        ({"bbox": WHOLE, "input_ids": WHOLE}, ("input_ids",), None),
         ({"attention_mask": FLOATS, "input_ids": WHOLE}, ("input_ids",), ("attention_mask",)),
         ({"pixel_values": FLOATS, "pixel_mask": FLOATS, "bool_masked_pos": WHOLE > 0}, ("pixel_values",), None),
         ({"input_ids": WHOLE, "decoder_input_ids": WHOLE}, ("input_ids",), ("decoder_input_ids",)),

@@ -157,3 +157,43 @@ def test_one_value_for_each_named_token():
     assert at_layer.dims == ("sample", "token", "embedding") and at_layer.feature_names[0][0] == "word4"
     # In transformers a layer gives one vector for each token, in whatever words the axes are told.
     assert explain("layer_gradient_x_activation", layer="score").feature_names is None
+
+
+def test_a_loss_beside_the_scores_disturbs_nothing():
+    class Trained(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = make()
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            scores = self.net(input_ids, attention_mask)
+            return {"loss": scores.square().mean(), "logits": scores}
+
+    tokens = {"input_ids": TOKENS, "attention_mask": MASK}
+    model = Trained().eval()
+    for target in (2, ("logits", 2)):
+        found = cfi.attribute(model, "saliency", "captum", inputs=tokens, target=target, exec_args={"abs": False})
+        np.testing.assert_allclose(found.values["input_ids"], by_hand(model.net, 2), rtol=1e-9, atol=1e-12)
+    assert "net.tokens" in [layer.name for layer in cfi.layers(model, tokens)]
+
+
+def test_a_model_that_hands_further_inputs_on_to_the_one_inside():
+    """As those of peft do, which name a part of them only."""
+
+    class Adapted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = make()
+
+        def get_base_model(self) -> nn.Module:
+            return self.net
+
+        def forward(self, input_ids: torch.Tensor, **others: torch.Tensor) -> torch.Tensor:
+            return self.net(input_ids, **others)
+
+    tokens = {"input_ids": TOKENS, "attention_mask": MASK}
+    found = cfi.attribute(Adapted().eval(), "saliency", "captum", inputs=tokens, target=2, exec_args={"abs": False})
+    np.testing.assert_allclose(found.values["input_ids"], by_hand(make(), 2), rtol=1e-9, atol=1e-12)
+    with pytest.raises(cfi.InputError, match=r"none named 'attention_masks'.* input_ids, attention_mask"):
+        named = {"input_ids": TOKENS, "attention_masks": MASK}
+        cfi.attribute(Adapted().eval(), "saliency", "captum", inputs=named, target=2)
