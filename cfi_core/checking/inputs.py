@@ -150,7 +150,8 @@ def run_as_it_is(original: Original, inputs: Inputs, *, native: bool = False, tw
                 f"inputs hold whole numbers from {low} to {high}: if they are tokens, one is not in the vocabulary, or "
                 f"there are more of them ({integers[0].shape[1]}) than the model has places for."
             )
-        if isinstance(error, TypeError) and "positional" in str(error) and (names := adapter.input_names(model)):
+        names = adapter.input_names(model) or ()
+        if isinstance(error, TypeError) and "positional" in str(error) and len(inputs.passed) <= len(names):
             hint = f"It takes its inputs by name: pass inputs={{{', '.join(f'{name!r}: …' for name in names)}}}."
         said = f"{type(error).__name__}: {_reason_in(str(error))}"
         raise InputError(f"The model fails on inputs of shape {shapes}: {said}. {hint}") from error
