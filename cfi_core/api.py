@@ -25,7 +25,7 @@ from cfi_core.framework import Layer, flatten
 from cfi_core.homecoming import bring_home
 from cfi_core.precision import in_single
 from cfi_core.preparation import unpack, unpack_model
-from cfi_core.process import first_pass, keep_process, use
+from cfi_core.process import first_pass, keep_model, keep_process, use
 from cfi_core.records import Arguments, Call, PendingLayer, Plan, Prepared, Translation
 from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose, choose_conversion
@@ -35,7 +35,6 @@ from cfi_core.specs import Kind, Translator
 from cfi_core.translation import prepare, translate_model
 from cfi_core.translation.conversion import Job, convert_anew, convert_thoroughly
 from cfi_core.translation.guarding import guard
-from cfi_core.unchanged import keep_model
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
 VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})

@@ -1,4 +1,4 @@
-"""Leaves no trace of a call in the process, and lets calls from several threads run side by side.
+"""Leaves no trace of a call in the process or the model, and lets calls from several threads run side by side.
 
 What a framework keeps for each thread is restored by every call. What belongs to the whole process is changed by those
 calls alone that cannot do without, which have it to themselves meanwhile (`cfi_core.turns`): conversions, methods of
@@ -22,7 +22,7 @@ from cfi_core.contract import MethodRequest
 from cfi_core.drawing import DrawWatch
 from cfi_core.errors import UnknownFrameworkError
 from cfi_core.framework.base import FrameworkAdapter
-from cfi_core.records import Original, Route
+from cfi_core.records import Original, Purity, Route
 from cfi_core.registry import Registry
 from cfi_core.silence import keep_filters
 from cfi_core.specs import ANY, RANDOM, Role, TranslatorSpec
@@ -42,6 +42,17 @@ def keep_process(registry: Registry) -> Iterator[None]:
         for adapter in _loaded_adapters(registry):
             stack.enter_context(adapter.keep_settings())
         yield
+
+
+@contextmanager
+def keep_model(original: Original, purity: Purity | None = None) -> Iterator[None]:
+    """Undoes on leaving what passes have written to the user's model, unless it is known to leave itself alone."""
+    state = original.adapter.state(original.model) if purity is None or purity.writes else None
+    try:
+        yield
+    finally:
+        if state is not None:
+            state.restore()
 
 
 def use(registry: Registry, original: Original, routes: Sequence[Route], framework: str) -> None:

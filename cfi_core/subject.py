@@ -18,14 +18,13 @@ from cfi_core.errors import ArgumentError, InputError, LayerError
 from cfi_core.framework import Passes
 from cfi_core.framework.axes import Permutation
 from cfi_core.holding import held_names, hold_the_same
-from cfi_core.process import generators, keep_process, reseed, use
+from cfi_core.process import generators, keep_model, keep_process, reseed, use
 from cfi_core.records import Arguments, Call, Carried, Choice, Prepared, Run
 from cfi_core.registry import Registry, registry
 from cfi_core.routing import find_routes
 from cfi_core.silence import without_warnings
 from cfi_core.specs import Head, Kind, MethodSpec, Need, Translator
 from cfi_core.translation import prepare
-from cfi_core.unchanged import keep_model
 
 
 @dataclass(frozen=True, eq=False)
