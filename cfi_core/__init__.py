@@ -6,10 +6,10 @@ attribution = cfi.attribute(torch_model, "grad_cam", "tf-keras-vis", inputs=imag
 attribution.plot()
 """
 
+from importlib import import_module as _import
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
 
-from cfi_core import targets
-from cfi_core.api import attribute, finish_execution_with_layer, layers, plan, translate, visualize_features
 from cfi_core.attribution import Attribution
 from cfi_core.certificate import Certificate
 from cfi_core.errors import (
@@ -38,13 +38,18 @@ from cfi_core.framework.base import Layer
 from cfi_core.layer_map import LayerMap, LayerMatch
 from cfi_core.listing import frameworks, methods, plugins, toolsets, translators
 from cfi_core.records import PendingLayer, Plan, Translation
-from cfi_core.tokens import TokenBaseline
-from cfi_core.translation.store import forget_translations, keep_translations
+
+if TYPE_CHECKING:
+    from cfi_core import targets
+    from cfi_core.api import attribute, finish_execution_with_layer, layers, plan, translate, visualize_features
+    from cfi_core.tokens import TokenBaseline
+    from cfi_core.translation.store import forget_translations, keep_translations
 
 __version__ = _version("cfi-core")
 
 # By kind, as in docs/api.md.
 __all__ = ["attribute", "visualize_features", "finish_execution_with_layer", "plan", "translate", "layers"]
+_CALLS = tuple(__all__)
 __all__ += ["targets"]
 __all__ += ["methods", "toolsets", "frameworks", "translators", "plugins"]
 __all__ += ["TokenBaseline"]
@@ -54,3 +59,26 @@ __all__ += ["CFIError", "ArgumentError", "InputError", "TargetError", "LayerErro
 __all__ += ["PlotError", "PluginConflictError", "RouteError", "TranslationError", "UnfaithfulTranslationError"]
 __all__ += ["UnknownFrameworkError", "UnknownMethodError"]
 __all__ += ["CFIWarning", "ChoiceWarning", "CompletenessWarning", "ModelWarning", "PluginWarning", "TranslationWarning"]
+
+# Loaded when they are first used, as the steps of a call are with them: listing what is installed needs none of these.
+_PLACES = {
+    **dict.fromkeys(_CALLS, "cfi_core.api"),
+    "TokenBaseline": "cfi_core.tokens",
+    "keep_translations": "cfi_core.translation.store",
+    "forget_translations": "cfi_core.translation.store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What is loaded when it is first used."""
+    if name == "targets":
+        return _import("cfi_core.targets")
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found = getattr(_import(_PLACES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    """All names, those included that are not loaded yet."""
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""Importing and listing load no framework."""
+"""Importing and listing load no framework, and none of the steps of a call."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ def test_importing_and_listing_import_no_framework():
     script = (
         "import sys, cfi_core as cfi\n"
         "cfi.methods(); cfi.toolsets(); cfi.translators(); cfi.plugins()\n"
-        f"print(sorted(set({HEAVY!r}) & set(sys.modules)))\n"
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)), 'cfi_core.api' in sys.modules)\n"
     )
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert result.stdout.strip() == "[]"
+    assert result.stdout.strip() == "[] False"
