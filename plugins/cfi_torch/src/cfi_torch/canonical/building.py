@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from cfi_core.errors import MethodError
 from cfi_core.framework import Canonical, Factories
 from cfi_torch.canonical.model import Block, CanonicalModel, Program, constant_name
 from cfi_torch.canonical.operations import ELEMENTWISE, Operation, operation, operation_of
-from cfi_torch.canonical.program import Ref, Sized, Step, Weight, fill, inside, leaves
+from cfi_torch.canonical.program import Ref, Sized, Step, Weight, fill, inside, leaves, map_entries
 from cfi_torch.canonical.recording import Recording, function_name, record
 from cfi_torch.canonical.samples import record_for_any
 
@@ -73,12 +73,10 @@ def _resize(inputs: Sequence[Any], held: Sequence[Any], samples: int) -> tuple[l
     given = next(len(tensor) for _, tensor in leaves(tuple(inputs)))
 
     def resize(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            rows = torch.arange(samples, device=value.device) % max(given, 1)
-            return value[rows] if value.ndim and len(value) == given else value
-        if isinstance(value, Mapping):
-            return {key: resize(one) for key, one in value.items()}
-        return type(value)(map(resize, value)) if type(value) in (tuple, list) else value
+        if not isinstance(value, torch.Tensor):
+            return map_entries(resize, value)
+        rows = torch.arange(samples, device=value.device) % max(given, 1)
+        return value[rows] if value.ndim and len(value) == given else value
 
     return [resize(value) for value in inputs], [resize(value) for value in held]
 

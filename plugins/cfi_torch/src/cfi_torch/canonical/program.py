@@ -82,18 +82,27 @@ def fill(template: Any, value_of: Callable[[Any], Any]) -> Any:
     """A structure with each of the classes above replaced by what the function makes of it."""
     if isinstance(template, Ref | Weight | Constant | Sized):
         return value_of(template)
-    if isinstance(template, tuple):
-        filled = [fill(one, value_of) for one in template]
-        if hasattr(template, "_fields"):
-            return type(template)(*filled)
-        return torch.Size(filled) if type(template) is torch.Size else tuple(filled)
-    if isinstance(template, list):
-        return [fill(one, value_of) for one in template]
-    if isinstance(template, Mapping):
-        return {key: fill(one, value_of) for key, one in template.items()}
-    if isinstance(template, slice):
-        return slice(*(fill(one, value_of) for one in (template.start, template.stop, template.step)))
-    return template
+    return map_entries(lambda one: fill(one, value_of), template)
+
+
+def map_entries(function: Callable[..., Any], *alike: Any) -> Any:
+    """A tuple, list, mapping or slice of what the function makes of the entries; anything else as it is.
+
+    Args:
+        function: Takes an entry of each.
+        alike: One of these, or several with the same keys or as many entries.
+    """
+    first = alike[0]
+    if isinstance(first, Mapping):
+        return {key: function(*(one[key] for one in alike)) for key in first}
+    if isinstance(first, slice):
+        return slice(*(function(*(getattr(one, end) for one in alike)) for end in ("start", "stop", "step")))
+    if not isinstance(first, tuple | list):
+        return first
+    made = [function(*each) for each in zip(*alike, strict=True)]
+    if isinstance(first, list):
+        return made
+    return type(first)(*made) if hasattr(first, "_fields") else tuple(made)
 
 
 def inside(template: Any) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from cfi_core.errors import MethodError
-from cfi_torch.canonical.program import Constant, Ref, Step, Weight, leaves, words
+from cfi_torch.canonical.program import Constant, Ref, Step, Weight, leaves, map_entries, words
 
 # What asks for the form of a tensor and not for its values.
 _FORM = words(
@@ -92,9 +92,7 @@ def record(
 def _differentiable(value: Any) -> Any:
     """A tensor on which all that is made of it can be told to depend; and which may be written to."""
     if not isinstance(value, torch.Tensor):
-        if isinstance(value, Mapping):
-            return {key: _differentiable(one) for key, one in value.items()}
-        return type(value)(map(_differentiable, value)) if type(value) in (tuple, list) else value
+        return map_entries(_differentiable, value)
     fresh = value.detach().clone()
     return fresh.requires_grad_() * 1 if fresh.is_floating_point() or fresh.is_complex() else fresh
 
@@ -224,16 +222,7 @@ class _Recorder(TorchFunctionMode):
         """A structure with its tensors as references."""
         if isinstance(value, torch.Tensor):
             return self._reference(value)
-        if isinstance(value, tuple):
-            parts = [self.template(one) for one in value]
-            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-        if isinstance(value, list):
-            return [self.template(one) for one in value]
-        if isinstance(value, Mapping):
-            return {key: self.template(one) for key, one in value.items()}
-        if isinstance(value, slice):
-            return slice(*(self.template(one) for one in (value.start, value.stop, value.step)))
-        return value
+        return map_entries(self.template, value)
 
     def _reference(self, tensor: torch.Tensor) -> Ref | Weight | Constant:
         known = self._known.get(id(tensor))

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import torch
 
 from cfi_core.errors import MethodError
-from cfi_torch.canonical.program import Constant, Ref, Sized, Step, Weight
+from cfi_torch.canonical.program import Constant, Ref, Sized, Step, Weight, map_entries
 from cfi_torch.canonical.recording import Recording
 
 COUNTS = (2, 3, 4)
@@ -78,20 +78,15 @@ class _Merger:
             self._refuse()
         if isinstance(first, Ref | Weight | Constant):
             return first if all(one == first for one in values) else self._refuse()
-        if isinstance(first, tuple | list) and not isinstance(first, torch.Size):
-            if len({len(one) for one in values}) > 1:
-                self._refuse()
-            parts = [self._value(each) for each in zip(*values, strict=True)]
-            return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
-        if isinstance(first, torch.Size):
-            return self._value([tuple(one) for one in values])
         if isinstance(first, Mapping):
-            if any(list(one) != list(first) for one in values):
-                self._refuse()
-            return {key: self._value([one[key] for one in values]) for key in first}
-        if isinstance(first, slice):
-            return slice(*(self._value([getattr(one, end) for one in values]) for end in ("start", "stop", "step")))
-        return self._plain(values)
+            is_alike = all(list(one) == list(first) for one in values)
+        elif isinstance(first, tuple | list):
+            is_alike = all(len(one) == len(first) for one in values)
+        elif isinstance(first, slice):
+            is_alike = True
+        else:
+            return self._plain(values)
+        return map_entries(lambda *each: self._value(each), *values) if is_alike else self._refuse()
 
     def _plain(self, values: Sequence[Any]) -> Any:
         first = values[0]
