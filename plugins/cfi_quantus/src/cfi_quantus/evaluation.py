@@ -25,9 +25,6 @@ from cfi_quantus.measurement import Measured, Measurement
 from cfi_quantus.presentation import classes
 from cfi_quantus.scores import gather
 from cfi_quantus.settings import Setting, read_metrics
-from cfi_quantus.specs import Model
-
-_CHANGING = (Model.READS_MODULES, Model.CHANGES_WEIGHTS)
 
 
 def evaluate(
@@ -185,7 +182,7 @@ class Question:
         measured: dict[str, dict[str, Measured]] = {}
         attrs: dict[str, Any] = {}
         for changing in (False, True):
-            settings = [one for one in self.settings if (one.metric.model in _CHANGING) is changing]
+            settings = [one for one in self.settings if one.metric.model.is_opened is changing]
             if settings:
                 with self._subject(settings, changing) as subject:
                     found, told = self._measure(subject, settings, explanations, changing)

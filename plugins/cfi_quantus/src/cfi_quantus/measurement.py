@@ -19,15 +19,9 @@ from cfi_quantus.library import PyTorchModel
 from cfi_quantus.presentation import Presented, Randomisable, gives_probabilities
 from cfi_quantus.settings import Setting
 from cfi_quantus.specs import Model, Scores
-from cfi_quantus.workarounds import MENDED, forget_models, mend_areas, metric_of, replace_by_mask, shift
+from cfi_quantus.workarounds import MENDED, MENDED_DEFAULTS, forget_models, mend_areas, metric_of, shift
 
 _CHILD = "model."
-_HINTS = {
-    "Monotonicity-Nguyen": "If some outputs are smaller than eps and others not, pass batch_size=1.",
-    "IROF": "A picture of one segment has none to compare: pass segmentation_method='felzenszwalb'.",
-    "Relative Representation Stability": "A layer whose output is no tensor cannot be read: pass layer_names=.",
-    "Efficient MPRT": "Entropies need probabilities: leave softmax out.",
-}
 _SAME = 0.99
 """Similarity of two explanations of one model below which its methods' noise counts: rounding keeps far above."""
 _LONGEST = 300
@@ -79,9 +73,9 @@ class Measurement:
             explainer.check(case.values, self.classes)
         softmax, notes = self._softmax(setting, case.outputs)
         model = self._model(case, explainer, softmax)
-        if setting.metric.scores is Scores.LAYERS or setting.metric.name == "Efficient MPRT":
+        if setting.metric.model is Model.CHANGES_WEIGHTS:
             notes["left"] = check_randomisable(setting.label, self.subject.model)
-        if setting.metric.name == "InputInvariance":
+        if setting.metric.model is Model.SHIFTS_INPUTS:
             self._check_shift(case)
         self.subject.reseed()
         try:
@@ -90,8 +84,9 @@ class Measurement:
         except CFIError:
             raise
         except Exception as error:  # Quantus raises AssertionError, ValueError, IndexError and others
-            hint = _HINTS.get(setting.metric.name, "Check its arguments.")
-            raise MethodError(f"{setting.label} of {label}: Quantus failed ({_message(error)}). {hint}") from error
+            raise MethodError(
+                f"{setting.label} of {label}: Quantus failed ({_message(error)}). {setting.metric.hint}"
+            ) from error
         finally:
             forget_models()
         if isinstance(model, Presented) and model.rows:
@@ -109,7 +104,7 @@ class Measurement:
             return False, {"output": "the model's output as it is (it has one, so no softmax)"}
         if probabilities:
             told_so = "" if setting.wants_softmax else "; no softmax was found at its end to leave out"
-            only_labels = setting.metric.explains and setting.metric.name != "Relative Output Stability"
+            only_labels = setting.metric.explains and not setting.metric.compares_outputs
             if not (setting.wants_softmax or only_labels):
                 warn(
                     f"{setting.label} measures logits, and the model gives probabilities{told_so}: the probabilities "
@@ -123,9 +118,7 @@ class Measurement:
 
     def _model(self, case: Case, explainer: Explainer, softmax: bool) -> torch.nn.Module:
         match case.setting.metric.model:
-            case Model.READS_MODULES:
-                return self.subject.model
-            case Model.CHANGES_WEIGHTS if case.setting.metric.name == "InputInvariance":
+            case Model.READS_MODULES | Model.SHIFTS_INPUTS:
                 return self.subject.model
             case Model.CHANGES_WEIGHTS:
                 return Randomisable(self.subject.model, self.subject.position, softmax=softmax)
@@ -133,18 +126,17 @@ class Measurement:
         return Presented(self.subject, explainer.layout, softmax=softmax, batch_size=size)
 
     def _call(self, case: Case, model: torch.nn.Module, explainer: Explainer) -> Any:
-        setting, name = case.setting, case.setting.metric.name
+        setting, metric = case.setting, case.setting.metric
         size = setting.batch_size or self.batch_size
-        if setting.metric.compares_samples:
+        if metric.compares_samples:
             size = len(case.inputs)
-        elif name == "IROF":
-            size = 1  # in larger batches the mean of all of them replaces a segment
+        elif metric.single_samples:
+            size = 1
         arguments: dict[str, Any] = {
             "model": model,
             "x_batch": case.inputs.copy(),
             "y_batch": self.classes.copy(),
-            # Smooth MPRT compares smooth explanations with each other, and makes the first ones itself.
-            "a_batch": None if name == "Smooth MPRT" else case.values.copy(),
+            "a_batch": None if metric.makes_first else case.values.copy(),
             "channel_first": True,
             "explain_func": explainer,
             "explain_func_kwargs": {},
@@ -152,9 +144,9 @@ class Measurement:
             "batch_size": size,
             "device": str(device) if (device := self.subject.tensors[0].device).type != "cpu" else None,
         }
-        if setting.metric.masks:
+        if metric.masks:
             arguments["s_batch"] = case.masks
-        if name == "Focus":
+        if setting.custom_batch is not None:
             arguments["custom_batch"] = np.asarray(setting.custom_batch)
         return _make(setting, case.outputs, self.subject)(**arguments)
 
@@ -175,17 +167,13 @@ class Measurement:
 
 def _make(setting: Setting, outputs: int, subject: Subject) -> Any:
     """Quantus's metric object, quiet, its faults mended where an argument can."""
-    init, name = dict(setting.init), setting.metric.name
-    quantus_class = MENDED.get(name, setting.quantus_class)
-    if name == "Random Logit":
+    quantus_class = MENDED.get(setting.metric.name, setting.quantus_class)
+    init = {**MENDED_DEFAULTS.get(setting.metric.name, {}), **setting.init}
+    if setting.takes("num_classes"):
         init.setdefault("num_classes", outputs)
-    elif name == "IROF":
-        init.setdefault("perturb_func", replace_by_mask)
-    elif name == "InputInvariance":
-        init.setdefault("perturb_func", shift)
-    elif name == "Sufficiency" and "distance_func" in init:
+    if "distance_func" in init and setting.takes("distance_func"):
         init["distance_func"] = metric_of(init["distance_func"])
-    elif name == "Relative Representation Stability" and init.get("layer_names"):
+    if init.get("layer_names"):
         init["layer_names"] = subject.layer_names(init["layer_names"])
     quiet = {"disable_warnings": True, "display_progressbar": False}
     # Constructors print what they think of other values of these.
@@ -233,8 +221,8 @@ def _tell(setting: Setting, label: str, measured: Measured, model: torch.nn.Modu
     if left := measured.notes.get("left"):
         warn(f"{who}: Quantus did not randomise {left} (no module with reset_parameters() holds them).", ModelWarning)
     if (own := measured.notes.get("original", 1.0)) < _SAME:
-        smooth = setting.metric.name == "Smooth MPRT"
-        why = "two draws of its noise differ so much; pass a larger nr_samples" if smooth else "the method is random"
+        draws = setting.metric.makes_first
+        why = "two draws of its noise differ so much; pass a larger nr_samples" if draws else "the method is random"
         warn(
             f"{who}: explained twice, the unchanged model is only {own:.2f} similar to itself, so {why}. Scores of "
             f"changed models mean as much.",

@@ -26,7 +26,13 @@ class Model(StrEnum):
     NOTHING = "nothing"
     RUNS = "runs it"
     READS_MODULES = "reads its modules"
-    CHANGES_WEIGHTS = "changes copies of it"
+    CHANGES_WEIGHTS = "randomises copies of it"
+    SHIFTS_INPUTS = "changes the first layer of copies of it"
+
+    @property
+    def is_opened(self) -> bool:
+        """Whether it does something with the model's modules."""
+        return self not in (Model.NOTHING, Model.RUNS)
 
 
 class Scores(StrEnum):
@@ -55,6 +61,10 @@ class QuantusMetric:
         masks: It needs to know where the object is.
         scores: What it gives.
         compares_samples: A score depends on all samples together, which are therefore one batch.
+        single_samples: It measures one sample at a time: in larger batches it mixes them.
+        compares_outputs: Though it explains again, the outputs themselves are part of the score.
+        makes_first: It makes the explanations of the user's own model itself.
+        hint: What helps where Quantus fails.
         aliases: Further names of it.
     """
 
@@ -69,12 +79,16 @@ class QuantusMetric:
     masks: bool = False
     scores: Scores = Scores.SAMPLES
     compares_samples: bool = False
+    single_samples: bool = False
+    compares_outputs: bool = False
+    makes_first: bool = False
+    hint: str = "Check its arguments."
     aliases: tuple[str, ...] = ()
 
     @property
     def needs(self) -> frozenset[Need]:
         """What it requires of the model."""
-        if self.model in (Model.READS_MODULES, Model.CHANGES_WEIGHTS):
+        if self.model.is_opened:
             return frozenset({Need.FORWARD, Need.MODULES})
         return frozenset({Need.FORWARD} if self.model is Model.RUNS else ())
 
@@ -140,6 +154,7 @@ def _faithfulness() -> Iterator[QuantusMetric]:
         "MonotonicityCorrelation",
         "higher",
         "Nguyen and Martínez 2020, On Quantitative Aspects of Model Interpretability",
+        hint="If some outputs are smaller than eps and others not, pass batch_size=1.",
     )
     yield metric(
         "Selectivity",
@@ -163,6 +178,8 @@ def _faithfulness() -> Iterator[QuantusMetric]:
         "higher",
         "Rieger and Hansen 2020, IROF: A Low Resource Evaluation Metric for Explanation Methods",
         images=True,
+        single_samples=True,  # in larger batches the mean of all of them replaces a segment
+        hint="A picture of one segment has none to compare: pass segmentation_method='felzenszwalb'.",
     )
     yield metric(
         "ROAD",
@@ -218,12 +235,13 @@ def _robustness() -> Iterator[QuantusMetric]:
     )
     agarwal = "Agarwal et al. 2022, Rethinking Stability for Attribution-based Explanations"
     yield metric("Relative Input Stability", "RelativeInputStability", agarwal)
-    yield metric("Relative Output Stability", "RelativeOutputStability", agarwal)
+    yield metric("Relative Output Stability", "RelativeOutputStability", agarwal, compares_outputs=True)
     yield metric(
         "Relative Representation Stability",
         "RelativeRepresentationStability",
         agarwal,
         model=Model.READS_MODULES,
+        hint="A layer whose output is no tensor cannot be read: pass layer_names=.",
     )
 
 
@@ -298,8 +316,10 @@ def _randomisation() -> Iterator[QuantusMetric]:
         scores=Scores.LAYERS,
         aliases=("ModelParameterRandomisation", "Model Parameter Randomisation Test"),
     )
-    yield metric("Smooth MPRT", "SmoothMPRT", hedstroem, scores=Scores.LAYERS)
-    yield metric("Efficient MPRT", "EfficientMPRT", hedstroem, better="higher")
+    # It compares smooth explanations with each other.
+    yield metric("Smooth MPRT", "SmoothMPRT", hedstroem, scores=Scores.LAYERS, makes_first=True)
+    entropies = "Entropies need probabilities: leave softmax out."
+    yield metric("Efficient MPRT", "EfficientMPRT", hedstroem, better="higher", hint=entropies)
     yield metric(
         "Random Logit",
         "RandomLogit",
@@ -328,7 +348,7 @@ def _axiomatic() -> Iterator[QuantusMetric]:
         "InputInvariance",
         "higher",
         "Kindermans et al. 2019, The (Un)reliability of Saliency Methods",
-        model=Model.CHANGES_WEIGHTS,
+        model=Model.SHIFTS_INPUTS,
         explains=True,
     )
 

@@ -109,3 +109,6 @@ class Monotonicity(quantus.Monotonicity):
 
 MENDED = {"Monotonicity-Arya": Monotonicity, "Smooth MPRT": SmoothMPRT, "SensitivityN": SensitivityN}
 """Classes in place of Quantus's own, by the names of metrics."""
+
+MENDED_DEFAULTS = {"IROF": {"perturb_func": replace_by_mask}, "InputInvariance": {"perturb_func": shift}}
+"""Arguments of constructors in place of Quantus's own defaults, by the names of metrics."""
