@@ -130,27 +130,37 @@ def pointing_game(
     if len(labels) != len(reach) or not labels:
         raise ArgumentError(f"{len(labels)} labels for {len(reach)} regions: give one of each for every sample.")
     named = _named(explanations)
-    hits, points = [], []
+    played = []
     for name, explanation in named.items():
         maps = _maps(name, explanation, labels, model, inputs, batch_size, seed)
         if len(maps) != len(labels):
             raise ArgumentError(f"{name!r} gives {len(maps)} maps for {len(labels)} labels.")
-        found = [_point(name, values, hit) for values, hit in zip(maps, reach, strict=True)]
-        hits.append([part for part, _ in found])
-        points.append([point for _, point in found])
+        played.append([_point(name, values, hit) for values, hit in zip(maps, reach, strict=True)])
+    return _count(tuple(named), played, labels, reach, tolerance)
+
+
+def _count(
+    names: tuple[str, ...],
+    played: Sequence[Sequence[tuple[float, tuple[int, int]]]],
+    labels: Sequence[Hashable],
+    reach: Sequence[np.ndarray],
+    tolerance: float,
+) -> Pointing:
+    """The rates of each class, of hits and points by explanation and sample."""
     classes = tuple(dict.fromkeys(sorted(labels, key=_sortable)))
     of_class = np.array([[label == one for label in labels] for one in classes])
     trials = of_class.sum(axis=1)
+    hits = np.array([[part for part, _ in each] for each in played])
     chance = np.array([hit.mean() for hit in reach])
     centre = np.array([_at_centre(hit) for hit in reach])
     return Pointing(
-        explanations=tuple(named),
+        explanations=names,
         classes=classes,
         trials=trials,
-        rates=np.array(hits) @ of_class.T / trials,
+        rates=hits @ of_class.T / trials,
         chance=of_class @ chance / trials,
         centre=of_class @ centre / trials,
-        points=np.array(points),
+        points=np.array([[point for _, point in each] for each in played]),
         tolerance=tolerance,
     )
 
