@@ -15,6 +15,9 @@ from cfi_core.records import Call, Features, Original
 _TO_TOKEN = ("convert_ids_to_tokens", "id_to_token", "id_to_piece")
 """What tokenizers of several libraries call the function from a token's number to its text."""
 
+TOKEN_AXES = ("sample", "token", "embedding")
+"""Names of the axes of embedded tokens."""
+
 _OF_TOKENS = ("input_ids", "token_ids", "tokens")
 """What models call an input of tokens."""
 
@@ -142,23 +145,27 @@ def _is_of_tokens(original: Original, position: int, array: np.ndarray, given: A
     return find_tokenizer(given) is not None or name in _OF_TOKENS
 
 
+def name_axes(call: Call, shape: Sequence[int], layer: str | None) -> tuple[str, ...]:
+    """Names of the axes of an input or of a layer's output; of embedded tokens in their own words."""
+    original, plan = call.original, call.plan
+    is_embedded = bool(original.embedding) if layer is None else plan.embeddings and plan.layers == (layer,)
+    if is_embedded and len(shape) == len(TOKEN_AXES):
+        return TOKEN_AXES
+    return original.adapter.dims(original.model, shape, layer=layer)
+
+
 def name_tokens(
     call: Call, axes: Axes, layer: str | None, dims: tuple[str, ...], shape: Sequence[int]
 ) -> tuple[str, ...]:
-    """Names of the axes of a result, where one is that of the tokens, or of the numbers they are embedded in."""
+    """These names of the axes of a result, in words of tokens where they are axes of tokens and their embedding."""
     tokens = call.original.embedding or (call.features and call.features[0].tokens)
     if len(call.features) != 1 or not tokens:
         return dims
     if axes is Axes.INPUT:
-        return ("sample", "token", "embedding")[: len(dims)]
+        return TOKEN_AXES[: len(dims)]
     length = call.inputs.arrays[0].shape[1]
-    if (
-        axes is not Axes.LAYER
-        or layer is None
-        or "position" not in dims
-        or len(dims) != 3
-        or shape[dims.index("position")] != length
-    ):
+    has_positions = axes is Axes.LAYER and len(dims) == 3 and "position" in dims
+    if layer is None or not has_positions or shape[dims.index("position")] != length:
         return dims
     of_layer = "embedding" if _embeds(call, layer) else "channel"
     return tuple({"position": "token", "channel": of_layer}.get(name, name) for name in dims)

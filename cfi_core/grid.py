@@ -10,7 +10,7 @@ that the order names. What cannot be confirmed in this way is no map.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import log, prod
@@ -254,26 +254,9 @@ def _token_axes(ground: Ground, layer: str, shape: Sequence[int]) -> tuple[int, 
 
 def _by_function(ground: Ground, layer: str, shape: Sequence[int], function: Any) -> Placed:
     """By what the function does with the numbers of positions and channels, and of samples."""
-    samples, adapter, model = ground.inputs.samples, ground.adapter, ground.original.model
-    numbers = np.arange(prod(shape)).reshape(shape)
-    base = 128  # whole numbers of which every floating point type holds all
-
-    def ask(digits: np.ndarray) -> np.ndarray:
-        tensor = adapter.tensor(digits.astype(np.float32), model)
-        return np.asarray(adapter.to_numpy(function(tensor)))
-
-    def read(ask_one: Any) -> np.ndarray:
-        found, scale, left = np.zeros(1, np.int64), 1, numbers
-        while scale <= numbers.max(initial=0):
-            found = found + scale * np.rint(np.asarray(ask_one(left % base), np.float64)).astype(np.int64)
-            left, scale = left // base, scale * base
-        return np.asarray(found)
-
+    samples, numbers = ground.inputs.samples, np.arange(prod(shape)).reshape(shape)
     try:
-        try:
-            made = read(ask)
-        except FOREIGN:  # a function of arrays
-            made = read(lambda digits: np.asarray(function(digits.astype(np.float32))))
+        made = _reshaped(ground, function, numbers)
     except FOREIGN as error:
         raise ArgumentError(
             f"reshape= failed on an output of layer {layer!r}, of shape {tuple(shape)} ({type(error).__name__}: "
@@ -287,25 +270,47 @@ def _by_function(ground: Ground, layer: str, shape: Sequence[int], function: Any
         raise ArgumentError(fault)
     if made.max(initial=0) >= numbers.size or len(np.unique(made)) != made.size:
         raise ArgumentError(fault)
-    rows = shape[0] // samples
+    layout = _layout_of(numbers, made)
+    if layout is None:
+        raise ArgumentError(fault)
+    names = tuple(f"token {one}" for one in layout.others)
+    return Placed(layout, _names(ground, layout.space), names, "as the function reshape= says")
+
+
+def _reshaped(ground: Ground, function: Callable[[Any], Any], numbers: np.ndarray) -> np.ndarray:
+    """What a function of tensors, or of arrays, makes of whole numbers."""
+    adapter, model = ground.adapter, ground.original.model
+    base = 128  # whole numbers of which every floating point type holds all
+
+    def read(ask: Callable[[np.ndarray], Any]) -> np.ndarray:
+        found, scale, left = np.zeros(1, np.int64), 1, numbers
+        while scale <= numbers.max(initial=0):
+            digits = np.asarray(ask((left % base).astype(np.float32)), np.float64)
+            found = found + scale * np.rint(digits).astype(np.int64)
+            left, scale = left // base, scale * base
+        return np.asarray(found)
+
+    try:
+        return read(lambda digits: adapter.to_numpy(function(adapter.tensor(digits, model))))
+    except FOREIGN:
+        return read(function)
+
+
+def _layout_of(numbers: np.ndarray, made: np.ndarray) -> Layout | None:
+    """Which layout brings numbered values of a layer to their places; None if it is more than a layout."""
+    shape, rows = numbers.shape, len(numbers) // len(made)
     for channel in (len(shape) - 1, *range(1, len(shape) - 1)):
-        layout = Layout((), (), channel, rows)
-        position = np.broadcast_to(
-            np.arange(numbers.size // samples // shape[channel])[None, :, None],
-            layout.positions(numbers).shape,
-        )
+        counted = Layout((), (), channel, rows).positions(numbers)
+        position = np.broadcast_to(np.arange(counted.shape[1])[None, :, None], counted.shape)
         table = np.empty(numbers.size, np.int64)
-        table[layout.positions(numbers).ravel()] = position.ravel()
+        table[counted.ravel()] = position.ravel()
         for axis in (1, made.ndim - 1):
             places = np.moveaxis(table[made], axis, -1)
             if made.shape[axis] == shape[channel] and (places == places[:1, ..., :1]).all():
                 order = tuple(int(one) for one in places[0, ..., 0].ravel())
-                others = tuple(one for one in range(position.shape[1]) if one not in set(order))
-                space = places.shape[1:-1]
-                layout = Layout(space, order, channel, rows, others)
-                names = tuple(f"token {one}" for one in others)
-                return Placed(layout, _names(ground, space), names, "as the function reshape= says")
-    raise ArgumentError(fault)
+                others = tuple(one for one in range(counted.shape[1]) if one not in set(order))
+                return Layout(places.shape[1:-1], order, channel, rows, others)
+    return None
 
 
 # what is found

@@ -19,7 +19,7 @@ from cfi_core.columns import describe_table
 from cfi_core.completeness import measure_completeness
 from cfi_core.contract import Axes, MethodResult
 from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, summary, warn
-from cfi_core.features import name_tokens, names_along
+from cfi_core.features import TOKEN_AXES, name_axes, name_tokens, names_along
 from cfi_core.framework.axes import Permutation, unpermute
 from cfi_core.holding import tell_held
 from cfi_core.laying import lay_out, unshow
@@ -32,7 +32,6 @@ from cfi_core.specs import Kind, Role, Spec
 _MAPS = {Axes.INPUT_MAP, Axes.LAYER_MAP, Axes.INPUT_SIZED_MAP}
 _OF_LAYERS = {Axes.LAYER, Axes.LAYER_MAP}
 _OF_INPUTS = {Axes.INPUT, Axes.INPUT_MAP}
-_TOKENS = ("sample", "token", "embedding")
 
 
 def bring_home(
@@ -77,11 +76,11 @@ def bring_home(
         # As the user gave it, in whichever words.
         target=next(iter(plan.arguments.of_role(Role.OWN_TARGET, plan.method)), plan.arguments.target),
         layer=layers if len(layers) > 1 else next(iter(layers), None),
-        extras={name: _as_numpy(prepared, value) for name, value in result.extras.items()} | dict(laid.extras),
+        extras={name: prepared.as_numpy(value) for name, value in result.extras.items()} | dict(laid.extras),
         provenance=_provenance(registry, call, prepared, carried, result)
         | {"completeness": completeness, "layer": call.sought or "as given", "grid": laid.told},
         inputs=inputs,
-        input_dims=tuple(_dims(call, array.shape, None) for array in inputs),
+        input_dims=tuple(name_axes(call, array.shape, None) for array in inputs),
         feature_names=arrange(known) if any(known) else None,
         outlets=Outlets(registry.plotters, registry.writers),
     )
@@ -119,12 +118,12 @@ def _label(
     value: Any,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Values in the user's axes, and the names of these."""
-    values = np.asarray(_as_numpy(prepared, value))
+    values = np.asarray(prepared.as_numpy(value))
     if axes is Axes.FEATURE:
         return values, ("sample", "feature")
     layer = layers[min(position, len(layers) - 1)] if axes in _OF_LAYERS and layers else None
     if layer is not None and layer in carried.shown:
-        return unshow(call, layer, carried.shown[layer], values, _dims(call, call.layer_shapes[layer], layer))
+        return unshow(call, layer, carried.shown[layer], values, name_axes(call, call.layer_shapes[layer], layer))
     order = prepared.layer_axes(layer) if layer is not None else prepared.input_axes(position)
     if axes in _MAPS:
         shape = _unmapped_shape(call, layer, order, position, values.ndim + 1)
@@ -134,25 +133,16 @@ def _label(
                 continue
             along = prepared.layer_axes(name)
             _unmapped_shape(call, name, along, position, len(along or ()))
-        full = _dims(call, shape, layer)
-        return values, tuple(name for name in full if name not in ("channel", _TOKENS[-1]))
+        full = name_axes(call, shape, layer)
+        return values, tuple(name for name in full if name not in ("channel", TOKEN_AXES[-1]))
     if order is not None and len(order) != values.ndim:
         raise MethodError(
             f"{call.plan.method.key} gave values of shape {values.shape} where {len(order)} axes were expected; "
             f"they cannot be brought home from the translated model. Leave out own arguments that change their shape."
         )
     values = np.array(unpermute(values, order))
-    dims = _dims(call, values.shape, layer)
+    dims = name_axes(call, values.shape, layer)
     return values, name_tokens(call, axes, layer, dims, values.shape)
-
-
-def _dims(call: Call, shape: tuple[int, ...], layer: str | None) -> tuple[str, ...]:
-    """Names of the axes of an input or of a layer's output; of embedded tokens in their own words."""
-    original, plan = call.original, call.plan
-    is_embedded = bool(original.embedding) if layer is None else plan.embeddings and plan.layers == (layer,)
-    if is_embedded and len(shape) == len(_TOKENS):
-        return _TOKENS
-    return original.adapter.dims(original.model, shape, layer=layer)
 
 
 def _without_kept(call: Call, axes: Axes, position: int, values: np.ndarray) -> np.ndarray:
@@ -193,10 +183,6 @@ def _check_values(call: Call, parts: Sequence[np.ndarray]) -> None:
             f"method's own regularisation removed everything (LIME: pass an interpretable_model with a smaller alpha).",
             ModelWarning,
         )
-
-
-def _as_numpy(prepared: Prepared, value: Any) -> Any:
-    return prepared.adapter.to_numpy(value) if prepared.adapter.is_tensor(value) else value
 
 
 def _provenance(

@@ -366,6 +366,10 @@ class Prepared:
     seconds: float = 0.0  # that the step has taken
     repair: Repair | None = None
 
+    def as_numpy(self, value: Any) -> Any:
+        """A tensor of that framework as an array; anything else as it is."""
+        return self.adapter.to_numpy(value) if self.adapter.is_tensor(value) else value
+
     @property
     def certificate(self) -> Certificate | None:
         """The evidence for the model that runs; None for the user's own."""

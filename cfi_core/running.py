@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 from cfi_core.boundary import Shape, run_method
 from cfi_core.contract import MethodRequest, MethodResult
@@ -36,7 +34,7 @@ def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) ->
             passes.held = portion.held
         results.append(_run_one(registry, portion.call, prepared, portion, passes))
         parts.append(portion.call)
-    return Run(join(parts, results, partial(_as_numpy, prepared)), passes)
+    return Run(join(parts, results, prepared.as_numpy), passes)
 
 
 def _run_one(
@@ -51,10 +49,6 @@ def _run_one(
         if passes is not None:
             stack.enter_context(prepared.adapter.watch_passes(request.model, passes, request.layer))
         return run_method(request, origin, inputs=inputs, layers=asked.layer_shapes)
-
-
-def _as_numpy(prepared: Prepared, value: Any) -> Any:
-    return prepared.adapter.to_numpy(value) if prepared.adapter.is_tensor(value) else value
 
 
 def _users_functions_aside(request: MethodRequest) -> MethodRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter
@@ -34,7 +34,7 @@ from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning,
 from cfi_core.features import name_features
 from cfi_core.naming import turn_named
 from cfi_core.process import first_pass
-from cfi_core.records import Arguments, Call, Choice, Inputs, Original, PendingLayer, Plan
+from cfi_core.records import Arguments, Call, Choice, Features, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
 from cfi_core.specs import UNIFORM_ARGUMENTS, Head, Kind, MethodSpec, Need, Role
 from cfi_core.strings import turn_strings
@@ -125,35 +125,10 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         ModelWarning: The model is in training mode, or no function of each sample (see `cfi_core.checking.purity`).
     """
     plan = check_names(registry, arguments, original, choice)
-    arguments = plan.arguments
     _warn_of_training(original)
-    if arguments.inputs is not None:
-        behind = [value for value in arguments.of_role(Role.HELD, plan.method) if value is not None]
-        held = tuple(part for value in behind for part in (value if type(value) is tuple else (value,)))
-        check_columns(original, arguments.inputs, "inputs")
-        check_columns(original, arguments.baselines, "baselines")
-        inputs = replace(
-            read_inputs(registry, original, arguments.inputs, held),
-            other=other_cells(original.table, arguments.baselines),
-        )
-        features = name_features(original, arguments.inputs, arguments.feature_names, inputs.arrays)
-        plan, kept = place_baselines(registry, plan, original, inputs)
-        arguments = plan.arguments
-        _try_baselines(plan, original, inputs)
-        if needs_embedding(plan, inputs):
-            plan, original, inputs = embed(registry, plan, original, inputs)
-            arguments = plan.arguments
-        elif plan.embeddings:
-            plan = replace(plan, layers=(layer_of_embedding(original, inputs),))
-        fits = [array.shape[:1] == (inputs.samples,) for array in inputs.held_arrays]
-        if not plan.route.native and (len(fits) < len(inputs.held) or not all(fits)):
-            raise InputError(
-                f"A translated model takes tensors of {inputs.samples} samples as yours does; further arguments of its "
-                f"forward pass that are others cannot be held there ({plan.route}). Make them part of the model."
-            )
-    else:
-        inputs = example_inputs(original, len(arguments.target) if isinstance(arguments.target, list) else 1)
-        features, kept = name_features(original, None, arguments.feature_names, inputs.arrays), ()
+    read = _read if plan.arguments.inputs is not None else _make_example
+    begun = read(registry, plan, original)
+    plan, original, inputs, arguments = begun.plan, begun.original, begun.inputs, begun.plan.arguments
     with Examination(original, inputs) as examination:
         given = first_pass(
             registry, lambda: run_as_it_is(original, inputs, native=plan.route.native, twin=examination.twin)
@@ -183,12 +158,57 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
             seconds=perf_counter() - arguments.started,
             purity=purity,
             fingerprint=examination.fingerprint,
-            features=features,
-            kept=kept,
+            features=begun.features,
+            kept=begun.kept,
         )
         if not plan.layers and not plan.seeks_layer and arguments.reshape is None:
             return call
         return first_pass(registry, lambda: look_at_layers(call))
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A call whose inputs are read, before the model has run on them."""
+
+    plan: Plan
+    original: Original
+    inputs: Inputs
+    features: tuple[Features, ...]
+    kept: tuple[np.ndarray | None, ...] = ()
+
+
+def _read(registry: Registry, plan: Plan, original: Original) -> _Begun:
+    """With the inputs that are given, baselines of tokens in their places, and from the embedding on where need be."""
+    arguments = plan.arguments
+    behind = [value for value in arguments.of_role(Role.HELD, plan.method) if value is not None]
+    held = tuple(part for value in behind for part in (value if type(value) is tuple else (value,)))
+    check_columns(original, arguments.inputs, "inputs")
+    check_columns(original, arguments.baselines, "baselines")
+    inputs = replace(
+        read_inputs(registry, original, arguments.inputs, held),
+        other=other_cells(original.table, arguments.baselines),
+    )
+    features = name_features(original, arguments.inputs, arguments.feature_names, inputs.arrays)
+    plan, kept = place_baselines(registry, plan, original, inputs)
+    _try_baselines(plan, original, inputs)
+    if needs_embedding(plan, inputs):
+        plan, original, inputs = embed(registry, plan, original, inputs)
+    elif plan.embeddings:
+        plan = replace(plan, layers=(layer_of_embedding(original, inputs),))
+    fits = [array.shape[:1] == (inputs.samples,) for array in inputs.held_arrays]
+    if not plan.route.native and (len(fits) < len(inputs.held) or not all(fits)):
+        raise InputError(
+            f"A translated model takes tensors of {inputs.samples} samples as yours does; further arguments of its "
+            f"forward pass that are others cannot be held there ({plan.route}). Make them part of the model."
+        )
+    return _Begun(plan, original, inputs, features, kept)
+
+
+def _make_example(registry: Registry, plan: Plan, original: Original) -> _Begun:
+    """With inputs that are made up, for as many samples as there are targets."""
+    target = plan.arguments.target
+    inputs = example_inputs(original, len(target) if isinstance(target, list) else 1)
+    return _Begun(plan, original, inputs, name_features(original, None, plan.arguments.feature_names, inputs.arrays))
 
 
 def _try_baselines(plan: Plan, original: Original, inputs: Inputs) -> None:

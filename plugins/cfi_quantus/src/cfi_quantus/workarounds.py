@@ -110,5 +110,8 @@ class Monotonicity(quantus.Monotonicity):
 MENDED = {"Monotonicity-Arya": Monotonicity, "Smooth MPRT": SmoothMPRT, "SensitivityN": SensitivityN}
 """Classes in place of Quantus's own, by the names of metrics."""
 
-MENDED_DEFAULTS = {"IROF": {"perturb_func": replace_by_mask}, "InputInvariance": {"perturb_func": shift}}
+MENDED_DEFAULTS: dict[str, dict[str, Any]] = {
+    "IROF": {"perturb_func": replace_by_mask},
+    "InputInvariance": {"perturb_func": shift},
+}
 """Arguments of constructors in place of Quantus's own defaults, by the names of metrics."""
