@@ -8,23 +8,19 @@ resolved first: names of classes become indices, regions are read from what your
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import count
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, cast, get_args
 
 import numpy as np
 
-from cfi_core.adapters import adapter_for, framework_of_tensor
+from cfi_core.boxes import Form, boxes_in, form_of, value_of
 from cfi_core.errors import ModelWarning, TargetError, warn
-from cfi_core.framework import FrameworkAdapter, is_structure, items, map_structure
-from cfi_core.registry import registry
+from cfi_core.outputs import adapter_of, one_each, rows_of, shape_of, tensor_of, total
 from cfi_core.turns import aside
 
 __all__ = ["class_", "mean", "difference", "token", "mask", "box"]
-
-Path = tuple[Any, ...]
-"""Keys and positions that lead from a model's outputs to one of them."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +90,10 @@ class Class(NamedTarget):
 
     def __call__(self, outputs: Any) -> Any:
         """The column."""
-        tensor = _tensor(outputs)
+        tensor = tensor_of(outputs)
         if len(tensor.shape) != 2 or isinstance(self.which, str):
             raise TargetError(
-                f"{self} is a column of an output of shape (samples, classes), by its index; got {_shape(tensor)}."
+                f"{self} is a column of an output of shape (samples, classes), by its index; got {shape_of(tensor)}."
             )
         return tensor[:, self.which]
 
@@ -122,8 +118,8 @@ class Mean(NamedTarget):
 
     def __call__(self, outputs: Any) -> Any:
         """Over all axes but the first."""
-        tensor = _tensor(outputs)
-        return total(tensor) / float(np.prod(_shape(tensor)[1:]))
+        tensor = tensor_of(outputs)
+        return total(tensor) / float(np.prod(shape_of(tensor)[1:]))
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,7 +178,7 @@ class Token(NamedTarget):
 
     def __call__(self, outputs: Any) -> Any:
         """The score."""
-        tensor = _tensor(outputs)
+        tensor = tensor_of(outputs)
         _check_rank(self, tensor, 3, "(samples, positions, tokens)")
         return total(tensor[:, self.position, self.id])
 
@@ -214,7 +210,7 @@ class Selected(NamedTarget):
 
     def __call__(self, outputs: Any) -> Any:
         """The sums."""
-        tensor = _tensor(outputs)
+        tensor = tensor_of(outputs)
         if len(self.rows) == 1:
             return total(tensor[(slice(None), *self.rows[0])])
         adapter, count = adapter_of(tensor), len(self.rows)
@@ -286,14 +282,14 @@ class Mask(NamedTarget):
 
     def __call__(self, outputs: Any) -> Any:
         """The sums."""
-        tensor = _tensor(outputs)
+        tensor = tensor_of(outputs)
         _check_rank(self, tensor, 4, "(samples, classes, height, width)")
         if isinstance(self.region, str) or isinstance(self.class_, str) or self.axis is None:
             raise TargetError(f"{self} is not resolved yet: pass it as target=, or a region, an index and the axis.")
         scores = tensor[:, self.class_] if self.axis == 1 else tensor[..., self.class_]
         pixels = self.region.array
-        if pixels.shape[-2:] != _shape(scores)[1:]:
-            raise TargetError(f"The region is of {pixels.shape[-2:]} pixels, and the output of {_shape(scores)[1:]}.")
+        if pixels.shape[-2:] != shape_of(scores)[1:]:
+            raise TargetError(f"The region is of {pixels.shape[-2:]} pixels, and the output of {shape_of(scores)[1:]}.")
         return total(scores * adapter_of(scores).constant(_for_rows(pixels, scores), scores))
 
     def resolve(self, context: Context) -> Mask:
@@ -346,9 +342,6 @@ class Mask(NamedTarget):
         return Region.of(region)
 
 
-Form = Literal["list", "queries", "anchors"]
-
-
 @dataclass(frozen=True, repr=False)
 class Box(NamedTarget):
     """How well a detector still finds a box: of the boxes with the label the one with the largest IoU, score times IoU.
@@ -393,9 +386,9 @@ class Box(NamedTarget):
 
     def __call__(self, outputs: Any) -> Any:
         """Score times IoU."""
-        found = [*self._boxes(outputs)]
+        found = [*boxes_in(outputs, self.form)]
         return adapter_of(found[0].scores).arithmetic.stack(
-            [self._value(boxes, *self._wanted(row)) for row, boxes in enumerate(found)], axis=0
+            [value_of(boxes, *self._wanted(row)) for row, boxes in enumerate(found)], axis=0
         )
 
     def resolve(self, context: Context) -> Box:
@@ -405,7 +398,7 @@ class Box(NamedTarget):
         found = replace(
             self,
             label=labels if isinstance(self.label, tuple) else labels[0],
-            form=self.form or _form_of(context.outputs),
+            form=self.form or form_of(context.outputs),
         )
         for name, rows in (("boxes", self.iou_with), ("labels", self.label)):
             several = isinstance(rows, tuple) and (name == "labels" or isinstance(rows[0], tuple))
@@ -433,44 +426,6 @@ class Box(NamedTarget):
         boxes = self.iou_with if isinstance(self.iou_with[0], tuple) else (self.iou_with,)
         labels = self.label if isinstance(self.label, tuple) else (self.label,)
         return boxes[row % len(boxes)], labels[row % len(labels)]
-
-    def _boxes(self, outputs: Any) -> Iterator[_Boxes]:
-        form = self.form or _form_of(outputs)
-        if form == "list":
-            yield from (_Boxes(one["boxes"], one["scores"], one["labels"]) for one in outputs)
-        elif form == "queries":
-            yield from _of_queries(dict(items(outputs)))
-        else:
-            yield from _of_anchors(_first(outputs))
-
-    def _value(self, boxes: _Boxes, corners: Sequence[float], label: int | None) -> Any:
-        """Of one sample."""
-        adapter = adapter_of(boxes.scores)
-        xp, scores = adapter.arithmetic, boxes.scores
-        if not scores.shape[0]:
-            return xp.sum(scores) * 0  # nothing was found at all
-        overlaps = _overlap(boxes.corners, corners, adapter)
-        if boxes.labels is not None:
-            if label is not None:
-                overlaps = overlaps * _as_ones(boxes.labels == label, overlaps, adapter)
-        elif label is not None:
-            scores = scores[:, label]
-        else:
-            best = xp.argmax(scores, axis=1)
-            scores = xp.sum(scores * _one_hot(best, scores, adapter), axis=1)
-        # The values of the one row are summed over all, the others weighing nothing: so gradients are in every
-        # framework, in compiled code too.
-        chosen = _one_hot(xp.argmax(overlaps, axis=0), overlaps, adapter)
-        return xp.sum(overlaps * scores * chosen)
-
-
-@dataclass(frozen=True)
-class _Boxes:
-    """What a detector finds in one image."""
-
-    corners: Any  # (boxes, 4)
-    scores: Any  # (boxes,); (boxes, classes) without labels
-    labels: Any = None
 
 
 class_ = Class
@@ -506,104 +461,9 @@ class Values:
 _numbers = count(1)
 
 
-# outputs
-
-
-def leaves_of(outputs: Any, path: Path = ()) -> list[tuple[Path, Any]]:
-    """All tensors of a structure, with the paths that lead there."""
-    if is_structure(outputs):
-        return [leaf for key, entry in items(outputs) for leaf in leaves_of(entry, (*path, key))]
-    kept = map_structure(lambda leaf: leaf, outputs)
-    return [] if kept is None else [(path, kept)]
-
-
-def main_path(outputs: Any, samples: int | None = None) -> Path | None:
-    """Which of several outputs is meant where none is named: `logits`, or the only one that holds scores of samples.
-
-    None if there are several such, or none. A loss is none: a single number, or called so.
-    """
-    leaves = dict(leaves_of(outputs))
-    if () in leaves:
-        return ()
-    if ("logits",) in leaves:
-        return ("logits",)
-    found = {path: leaf for path, leaf in leaves.items() if path[-1] != "loss" and _holds_scores(leaf, samples)}
-    several = {path: leaf for path, leaf in found.items() if _shape(leaf) != (1,)} or found
-    return next(iter(several)) if len(several) == 1 else None
-
-
-def adapter_of(tensor: Any) -> FrameworkAdapter:
-    """The adapter of a tensor's framework; that of arrays for anything else."""
-    current = registry()
-    return adapter_for(current, framework_of_tensor(current, tensor) or "numpy")
-
-
-def total(tensor: Any) -> Any:
-    """The sum over all axes but the first."""
-    axes = tuple(range(1, len(tensor.shape)))
-    return adapter_of(tensor).arithmetic.sum(tensor, axis=axes) if axes else tensor
-
-
-def one_each(values: Any, who: str = "The target function") -> Any:
-    """What a function of outputs gives, as a tensor of shape (samples,).
-
-    Raises:
-        TargetError: It gives something else than one value for each sample.
-    """
-    parts = values if isinstance(values, list | tuple) else None
-    if parts:
-        values = adapter_of(parts[0]).arithmetic.stack([*parts], axis=0)
-    elif parts is not None or isinstance(values, int | float):
-        values = np.asarray(values, np.float64)
-    shape = _shape(values) if hasattr(values, "shape") else None
-    if shape is None or (shape and int(np.prod(shape)) != shape[0]):
-        raise TargetError(
-            f"{who} must return one value per sample, but returned "
-            f"{type(values).__name__ if shape is None else shape}. Reduce all axes but the first."
-        )
-    return adapter_of(values).arithmetic.reshape(values, (-1,))
-
-
-def rows_of(tensor: Any) -> int:
-    """How many rows a tensor has.
-
-    Raises:
-        TypeError: It is symbolic, and of any number: the code has to run with values.
-    """
-    rows = tensor.shape[0]
-    if rows is None:
-        raise TypeError("the number of samples is not known yet")
-    return int(rows)
-
-
-def _holds_scores(leaf: Any, samples: int | None) -> bool:
-    shape = _shape(leaf) if hasattr(leaf, "shape") else ()
-    return bool(shape) and "float" in str(leaf.dtype) and samples in (None, shape[0])
-
-
-def _tensor(outputs: Any) -> Any:
-    """The one tensor that is meant."""
-    path = main_path(outputs)
-    if path is None:
-        keys = ", ".join(repr(path) for path, _ in leaves_of(outputs)) or "none"
-        raise TargetError(f"The model gives several outputs: {keys}. Pass a tuple that begins with one of them.")
-    return dict(leaves_of(outputs))[path]
-
-
-def _first(outputs: Any) -> Any:
-    leaves = leaves_of(outputs)
-    if not leaves:
-        raise TargetError("The model gives no tensor.")
-    return leaves[0][1]
-
-
-def _shape(tensor: Any) -> tuple[int, ...]:
-    return tuple(tensor.shape)
-
-
 def _check_rank(target: NamedTarget, tensor: Any, rank: int, form: str) -> None:
     if len(tensor.shape) != rank:
-        raise TargetError(f"{target} takes an output of shape {form}, and the model gives {_shape(tensor)}.")
+        raise TargetError(f"{target} takes an output of shape {form}, and the model gives {shape_of(tensor)}.")
 
 
 def _write(index: Any) -> str:
@@ -638,93 +498,5 @@ def _resolve_part(part: Any, context: Context, of_all: bool) -> Any:
     if not isinstance(part, NamedTarget):
         return part
     if of_all and not part.takes_all:
-        context = replace(context, outputs=_tensor(context.outputs))
+        context = replace(context, outputs=tensor_of(context.outputs))
     return part.resolve(context)
-
-
-# boxes
-
-
-def is_detection(outputs: Any) -> bool:
-    """Whether these are boxes, scores and labels of each of some images."""
-    return isinstance(outputs, list | tuple) and bool(outputs) and all(map(_is_of_image, outputs))
-
-
-def _is_of_image(one: Any) -> bool:
-    return is_structure(one) and {"boxes", "scores", "labels"} <= {key for key, _ in items(one)}
-
-
-def _form_of(outputs: Any) -> Form:
-    if is_detection(outputs):
-        return "list"
-    keys = [key for key, _ in items(outputs)] if is_structure(outputs) else []
-    if "logits" in keys and "pred_boxes" in keys:
-        return "queries"
-    leaves = leaves_of(outputs)
-    if leaves and len(_shape(leaves[0][1])) == 3 and min(_shape(leaves[0][1])[1:]) > 4:
-        return "anchors"
-    shapes = {path: _shape(leaf) for path, leaf in leaves}
-    raise TargetError(
-        f"The outputs ({shapes}) are of no form that is known of detectors: a list of dicts of boxes, scores and "
-        f"labels; logits and pred_boxes; a tensor (samples, 4 + classes, anchors). Pass a function of the outputs."
-    )
-
-
-def _of_queries(outputs: dict[str, Any]) -> Iterator[_Boxes]:
-    logits, boxes = outputs["logits"], outputs["pred_boxes"]
-    xp = adapter_of(logits).arithmetic
-    shifted = logits - xp.amax(logits, axis=-1, keepdims=True)
-    powers = xp.exp(shifted)
-    scores = (powers / xp.sum(powers, axis=-1, keepdims=True))[..., :-1]
-    corners = _corners(boxes, xp)
-    yield from (_Boxes(corners[row], scores[row]) for row in range(rows_of(logits)))
-
-
-def _of_anchors(tensor: Any) -> Iterator[_Boxes]:
-    xp, shape = adapter_of(tensor).arithmetic, _shape(tensor)
-    if shape[1] < shape[2]:
-        tensor = xp.swapaxes(tensor, 1, 2)
-    corners, scores = _corners(tensor[..., :4], xp), tensor[..., 4:]
-    yield from (_Boxes(corners[row], scores[row]) for row in range(rows_of(tensor)))
-
-
-def _corners(boxes: Any, xp: Any) -> Any:
-    """Of centres and sizes."""
-    centres, halves = boxes[..., :2], boxes[..., 2:] / 2
-    return xp.concatenate([centres - halves, centres + halves], axis=-1)
-
-
-_EQUAL = 1e-5  # relative difference of sides of boxes up to which they are the same
-
-
-def _overlap(corners: Any, wanted: Sequence[float], adapter: FrameworkAdapter) -> Any:
-    """Intersection over union of each box with the one that is wanted."""
-    xp, given = adapter.arithmetic, adapter.constant(np.array([wanted]), corners)
-    low = _larger(corners[:, :2], given[:, :2], xp)
-    high = -_larger(-corners[:, 2:], -given[:, 2:], xp)
-    sides = _larger(high - low, xp.zeros_like(low), xp)
-    shared = sides[:, 0] * sides[:, 1]
-    sizes = _larger(corners[:, 2:] - corners[:, :2], xp.zeros_like(low), xp)
-    area = float((wanted[2] - wanted[0]) * (wanted[3] - wanted[1]))
-    return shared / (sizes[:, 0] * sizes[:, 1] + area - shared)
-
-
-def _larger(one: Any, other: Any, xp: Any) -> Any:
-    """The larger of two; of equals, as where a box is the very one that is wanted, each has half of the gradient.
-
-    Frameworks have different gradients there for a maximum of their own, and the rounding of a converted model would
-    decide between the two sides: so what is apart by rounding counts as equal.
-    """
-    is_equal = abs(one - other) <= _EQUAL * (abs(one) + abs(other))
-    return xp.where(is_equal, (one + other) / 2, xp.where(one > other, one, other))
-
-
-def _one_hot(place: Any, like: Any, adapter: FrameworkAdapter) -> Any:
-    """Ones at a place along the last axis, zeros elsewhere, without gradient."""
-    positions = adapter.constant(np.arange(_shape(like)[-1]), place)
-    return _as_ones(positions == (place[:, None] if len(place.shape) else place), like, adapter)
-
-
-def _as_ones(where: Any, like: Any, adapter: FrameworkAdapter) -> Any:
-    xp = adapter.arithmetic
-    return xp.where(where, xp.ones_like(like), xp.zeros_like(like))

@@ -18,9 +18,10 @@ from cfi_core.checking.targets import Resolved
 from cfi_core.contract import Target
 from cfi_core.errors import CFIError, TargetError, summary
 from cfi_core.framework import Pick, Several, flatten, is_structure, map_structure
+from cfi_core.outputs import leaves_of, main_path
 from cfi_core.records import Inputs, Original, Plan
 from cfi_core.specs import Head, Role
-from cfi_core.targets import Values, leaves_of, main_path
+from cfi_core.targets import Values
 
 
 @dataclass(frozen=True)

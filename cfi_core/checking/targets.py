@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from cfi_core.adapters import as_array, framework_of_tensor, is_masked
+from cfi_core.boxes import is_detection
 from cfi_core.contract import Target
 from cfi_core.errors import ArgumentError, TargetError
 from cfi_core.framework import entry_of, is_structure, items
+from cfi_core.outputs import leaves_of, main_path
 from cfi_core.records import Original
 from cfi_core.registry import Registry
-from cfi_core.targets import Context, NamedTarget, Selected, is_detection, leaves_of, main_path
+from cfi_core.targets import Context, NamedTarget, Selected
 
 PREDICTED = "predicted"
 """As a target: the class with the largest value, of each sample."""

@@ -15,7 +15,8 @@ import cfi_core as cfi
 from cfi_core import targets
 from cfi_core.checking.targets import find_target
 from cfi_core.contract import Target
-from cfi_core.targets import Region, Selected, Values, main_path, one_each
+from cfi_core.outputs import main_path, one_each
+from cfi_core.targets import Region, Selected, Values
 
 RANDOM = np.random.default_rng(0)
 SCORES = RANDOM.normal(size=(2, 5))
