@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cfi_core.errors import InputError
-from cfi_torch.naming import derive, view
+from cfi_torch.derivation import derive, view
 
 _MARK = "_cfi_starts_at_embedding"
 

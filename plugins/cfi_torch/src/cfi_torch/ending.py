@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from cfi_core.framework import Pick
+from cfi_torch.derivation import derive, view
 from cfi_torch.function import TorchFunction
-from cfi_torch.naming import derive, view
 
 End = Callable[[Any], Any]
 

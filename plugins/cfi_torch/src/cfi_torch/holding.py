@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cfi_torch.derivation import derive, view
 from cfi_torch.function import TorchFunction
-from cfi_torch.naming import derive, view
 
 
 def bind(model: nn.Module, held: Sequence[Any]) -> nn.Module:

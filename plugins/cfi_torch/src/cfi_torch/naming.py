@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType, MethodType
@@ -14,6 +12,7 @@ from torch import nn
 
 from cfi_core.errors import InputError
 from cfi_core.framework import Parameters
+from cfi_torch.derivation import derive, derive_once, view
 from cfi_torch.exported import ExportedModel
 from cfi_torch.function import TorchFunction
 from cfi_torch.keras import KerasModel
@@ -82,52 +81,15 @@ def by_name(model: nn.Module, names: Sequence[str], constants: Mapping[str, Any]
         raise InputError(
             f"The {type(model).__name__} {what}, and cannot be called by name here. Pass a tuple; its order is {order}."
         )
-    return view(model, _class_by_name(type(model), tuple(names), MappingProxyType(dict(constants))))
+    return view(model, derive_once(_class_by_name, type(model), tuple(names), MappingProxyType(dict(constants))))
 
 
 def _class_by_name(kind: Any, names: tuple[str, ...], constants: Mapping[str, Any]) -> type[nn.Module]:
-    # With their types, as 1, 1.0 and True are equal.
-    told = tuple((name, type(value), value) for name, value in sorted(constants.items()))
-    try:
-        hash(told)
-    except TypeError:
-        return _new_class(kind, names, constants)
-    return _known_class(kind, names, told)
-
-
-@functools.lru_cache(maxsize=64)  # models that are explained in turn
-def _known_class(kind: Any, names: tuple[str, ...], constants: tuple[tuple[str, type, Any], ...]) -> type[nn.Module]:
-    """One class for the same names, so that a module is known again by its class."""
-    return _new_class(kind, names, {name: value for name, _, value in constants})
-
-
-def _new_class(kind: type[nn.Module], names: tuple[str, ...], constants: Mapping[str, Any]) -> type[nn.Module]:
     def forward(self: nn.Module, *values: Any) -> Any:
         return kind.forward(self, **dict(zip(names, values, strict=True)), **constants)
 
     given = ", ".join([*names, *(f"{name}={value!r}" for name, value in constants.items())])
     return derive(kind, forward, given)
-
-
-def derive(kind: type[nn.Module], forward: Callable[..., Any], how: str, name: str = "forward") -> type[nn.Module]:
-    """A class of modules with another forward pass; its name says how it is called, and it is known by its name.
-
-    A copy is made as the class itself makes it, and is of the new class again.
-    """
-
-    def __deepcopy__(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
-        memo[id(self)] = made = view(copy.deepcopy(view(self, kind), memo), type(self))
-        return made
-
-    names = {"__module__": kind.__module__, "__qualname__": f"{kind.__qualname__}({how})", "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind,), {name: forward, "__deepcopy__": __deepcopy__, **names})
-
-
-def view(model: nn.Module, kind: type[nn.Module]) -> nn.Module:
-    """The module as one of a class derived from its own: all that it holds is shared."""
-    seen: nn.Module = object.__new__(kind)
-    object.__setattr__(seen, "__dict__", model.__dict__)
-    return seen
 
 
 def _call_by_name(

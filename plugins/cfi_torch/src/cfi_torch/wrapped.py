@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from cfi_torch.naming import Parallel, derive, view
+from cfi_torch.derivation import derive, derive_once, view
+from cfi_torch.naming import Parallel
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -73,7 +74,7 @@ def _of_method(function: Any) -> Any:
     method = inner.__func__
     if method is type(module).forward and not args and not keywords:
         return module
-    return view(module, _class_of_method(type(module), method, args, keywords))
+    return view(module, derive_once(_class_of_method, type(module), (method, args), keywords))
 
 
 def _is_changed(module: nn.Module) -> bool:
@@ -82,26 +83,11 @@ def _is_changed(module: nn.Module) -> bool:
 
 
 def _class_of_method(
-    kind: Any, method: Callable[..., Any], args: tuple[Any, ...], keywords: Mapping[str, Any]
+    kind: type[nn.Module], how: tuple[Callable[..., Any], tuple[Any, ...]], keywords: Mapping[str, Any]
 ) -> type[nn.Module]:
-    told = tuple((name, type(value), value) for name, value in sorted(keywords.items()))
-    try:
-        return _known_class(kind, method, args, told)
-    except TypeError:  # something that cannot be hashed
-        return _new_class(kind, method, args, keywords)
+    """With a method, and the arguments that are given to it in front, as its forward pass."""
+    method, args = how
 
-
-@functools.lru_cache(maxsize=64)
-def _known_class(
-    kind: Any, method: Callable[..., Any], args: tuple[Any, ...], told: tuple[tuple[str, type, Any], ...]
-) -> type[nn.Module]:
-    """One class for the same method, so that a module is known again by its class."""
-    return _new_class(kind, method, args, {name: value for name, _, value in told})
-
-
-def _new_class(
-    kind: type[nn.Module], method: Callable[..., Any], args: tuple[Any, ...], keywords: Mapping[str, Any]
-) -> type[nn.Module]:
     @functools.wraps(method)
     def forward(self: nn.Module, *values: Any, **named: Any) -> Any:
         return method(self, *args, *values, **{**keywords, **named})
