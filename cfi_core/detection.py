@@ -50,7 +50,7 @@ def load_original(
     framework = detect_framework(registry, model, inputs).name
     adapter = adapter_for(registry, framework)
     original = Original(framework, adapter, adapter.load(model))
-    if gradients and (held := hold_strings(registry, original, inputs, explain)).numbered:
+    if gradients and (held := hold_strings(registry, original, inputs, explain)).coded:
         return held
     original = take_table(registry, original, inputs, explain, baselines)
     return original if original.table else name_inputs(registry, original, inputs, explain)

@@ -256,7 +256,7 @@ def _by_function(ground: Ground, layer: str, shape: Sequence[int], function: Any
     """By what the function does with the numbers of positions and channels, and of samples."""
     samples, numbers = ground.inputs.samples, np.arange(prod(shape)).reshape(shape)
     try:
-        made = _reshaped(ground, function, numbers)
+        made = _read_places(ground, function, numbers)
     except FOREIGN as error:
         raise ArgumentError(
             f"reshape= failed on an output of layer {layer!r}, of shape {tuple(shape)} ({type(error).__name__}: "
@@ -277,7 +277,7 @@ def _by_function(ground: Ground, layer: str, shape: Sequence[int], function: Any
     return Placed(layout, _names(ground, layout.space), names, "as the function reshape= says")
 
 
-def _reshaped(ground: Ground, function: Callable[[Any], Any], numbers: np.ndarray) -> np.ndarray:
+def _read_places(ground: Ground, function: Callable[[Any], Any], numbers: np.ndarray) -> np.ndarray:
     """What a function of tensors, or of arrays, makes of whole numbers."""
     adapter, model = ground.adapter, ground.original.model
     base = 128  # whole numbers of which every floating point type holds all

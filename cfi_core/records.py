@@ -102,7 +102,7 @@ class Original:
     adapter: FrameworkAdapter
     model: Any
     names: InputNames | None = None  # of the inputs, where they were given by name: `model` takes them so
-    numbered: Mapping[str, np.ndarray] = field(default_factory=dict)  # inputs by name, places of words for words
+    coded: Mapping[str, np.ndarray] = field(default_factory=dict)  # inputs by name, codes in the place of words
     table: Table | None = None  # what the inputs stand for: `model` takes its cells
     embedding: str = ""  # the layer whose output `model` takes in the place of tokens
     function: Any = None  # the target function whose values `model` gives in the place of outputs

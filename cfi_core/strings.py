@@ -47,18 +47,18 @@ def hold_strings(registry: Registry, original: Original, inputs: Any, explain: S
     constants = {name: value for name, value in given.items() if name not in arrays}
     named = adapter.by_name(model, names.every, constants)
     looked_up = adapter.with_strings(named, [strings.get(name) for name in names.every]) if strings else named
-    return replace(original, model=looked_up, names=names, numbered={**arrays, **numbers})
+    return replace(original, model=looked_up, names=names, coded={**arrays, **numbers})
 
 
 def turn_strings(arguments: Arguments, original: Original) -> Arguments:
     """The arguments with whole numbers in the place of strings; a row of baselines with what is explained alone."""
-    if not original.numbered or original.names is None:
+    if not original.coded or original.names is None:
         return arguments
     baselines = arguments.baselines
     if is_row(baselines):
         explained = {name: cell for name, cell in baselines.items() if name not in original.names.held}
         baselines = {name: _plain(cell) for name, cell in explained.items()}
-    return replace(arguments, inputs=original.numbered, baselines=baselines)
+    return replace(arguments, inputs=original.coded, baselines=baselines)
 
 
 def _plain(cell: Any) -> Any:

@@ -44,7 +44,7 @@ from cfi_torch.passes import watch_passes
 from cfi_torch.runner import TorchRunner, freeze, pull_back
 from cfi_torch.state import ModelState
 from cfi_torch.watch import LayerWatch
-from cfi_torch.wrapped import is_offloaded, parallel_parts, unwrapped, with_weights
+from cfi_torch.wrappers import is_offloaded, parallel_parts, unwrap, with_weights
 
 _SOFTMAX_NAMES = frozenset({"softmax", "log_softmax"})
 _CONVOLUTIONS = {"conv1d": 3, "conv2d": 4, "conv3d": 5}
@@ -68,7 +68,7 @@ class TorchAdapter(FrameworkAdapter):
         """The module (of an exported program its own), checked to have its weights; one that calls a function."""
         if is_keras(model):
             return keras_model(model)
-        model = open_exported(model) or unwrapped(model)
+        model = open_exported(model) or unwrap(model)
         if not isinstance(model, nn.Module):
             return function_model(model)
         offloaded = is_offloaded(model)

@@ -17,7 +17,7 @@ from cfi_torch.naming import Parallel
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def unwrapped(model: Any) -> Any:
+def unwrap(model: Any) -> Any:
     """The module that does the work, with the layers that the user knows by name; anything else as it is."""
     # Compiled code has the hooks of its first run built in, so layers could not be read from it.
     model = getattr(model, "_orig_mod", model)
