@@ -194,6 +194,6 @@ def test_a_model_that_hands_further_inputs_on_to_the_one_inside():
     tokens = {"input_ids": TOKENS, "attention_mask": MASK}
     found = cfi.attribute(Adapted().eval(), "saliency", "captum", inputs=tokens, target=2, exec_args={"abs": False})
     np.testing.assert_allclose(found.values["input_ids"], by_hand(make(), 2), rtol=1e-9, atol=1e-12)
+    named = {"input_ids": TOKENS, "attention_masks": MASK}
     with pytest.raises(cfi.InputError, match=r"none named 'attention_masks'.* input_ids, attention_mask"):
-        named = {"input_ids": TOKENS, "attention_masks": MASK}
         cfi.attribute(Adapted().eval(), "saliency", "captum", inputs=named, target=2)
