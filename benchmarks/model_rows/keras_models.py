@@ -343,9 +343,9 @@ def hub_resnet() -> Iterable[Call]:
     load()
     import keras_hub
 
-    sizes = {"stackwise_num_filters": [64, 8], "stackwise_num_blocks": [1, 1], "stackwise_num_strides": [1, 2]}
+    sizes = {"stackwise_num_filters": [64, 64], "stackwise_num_blocks": [1, 1], "stackwise_num_strides": [1, 2]}
     backbone = keras_hub.models.ResNetBackbone(
-        [8], [7], **sizes, block_type="basic_block", use_pre_activation=True, image_shape=(32, 48, 3)
+        [64], [7], **sizes, block_type="basic_block", use_pre_activation=True, image_shape=(32, 48, 3)
     )
     model = keras_hub.models.ResNetImageClassifier(backbone, num_classes=5, preprocessor=None)
     images = np.random.default_rng(4).normal(size=(2, 32, 48, 3)).astype(np.float32)

@@ -103,8 +103,15 @@ def no_layers(model: Any, error: type[cfi.CFIError], law: str) -> Call:
 
 @row("torch: nn.Sequential", quick=True)
 def plain() -> Iterable[Call]:
-    model = cnn()
-    return [*calls_on(model, model), *layer_calls(model, "2", model)]
+    model, images = cnn(), IMAGES
+    return [
+        *calls_on(model, model),
+        *layer_calls(model, "2", model),
+        answer(
+            lambda: cfi.attribute(model, "grad_cam", "tf-keras-vis", inputs=images, target=[1, 3], layer="auto"),
+            lambda: by_cam(model, model[3]),
+        ),
+    ]
 
 
 @row("TorchScript: torch.jit.script", quick=True)
