@@ -22,7 +22,7 @@ from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.functions import bridge_function
 from cfi_core.heads import at_head
 from cfi_core.holding import check_function, is_apart, is_bound, split_samples, take_samples
-from cfi_core.records import Call, Carried, ModelAtHead, Portion, Prepared
+from cfi_core.records import Call, Carried, ModelAtHead, Plan, Portion, Prepared
 from cfi_core.registry import Registry
 from cfi_core.specs import Role
 from cfi_core.targets import NamedTarget
@@ -100,7 +100,7 @@ def _make_request(
         neuron=carrier.unit(),
         baselines=carrier.baselines(),
         init_args=carrier.own_arguments(plan.arguments.init_args or {}),
-        exec_args=carrier.own_arguments(plan.arguments.exec_args or {}),
+        exec_args=carrier.own_arguments(_without_held(plan, bound)),
         seed=call.seed,
         channel_axis=tuple(
             carrier.channel_axis(array.shape, prepared.input_axes(i)) for i, array in enumerate(given.arrays) if inputs
@@ -110,6 +110,12 @@ def _make_request(
         codes=call.original.table is not None and call.original.table.coded,
     )
     return request, head, shown
+
+
+def _without_held(plan: Plan, bound: tuple[Any, ...]) -> Mapping[str, Any]:
+    """The arguments of the method's call; what is bound to the model is none of them."""
+    given, place = plan.arguments.exec_args or {}, plan.method.argument_of(Role.HELD) if bound else None
+    return {name: value for name, value in given.items() if name != place}
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,8 +29,15 @@ _SAME = 1e-4  # relative difference of a target function of one sample, by itsel
 
 
 def is_bound(call: Call) -> bool:
-    """Whether what is held has to be part of the model, because the method has no argument for it."""
-    return bool(call.inputs.held) and call.plan.method.argument_of(Role.HELD) is None
+    """Whether what is held has to be part of the model.
+
+    The method has no argument for it; or something of it has no row for each sample, and would be repeated, for the
+    rows of a pass, like what has.
+    """
+    if not call.inputs.held:
+        return False
+    whole = len(_of_samples(call.inputs)) == len(call.inputs.held_arrays)
+    return call.plan.method.argument_of(Role.HELD) is None or not whole
 
 
 def is_apart(call: Call) -> bool:
