@@ -21,8 +21,8 @@ from cfi_core.framework.layout import Layout
 from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.functions import bridge_function
 from cfi_core.heads import at_head
-from cfi_core.holding import check_function, is_bound, split_samples, take_samples
-from cfi_core.records import Call, Carried, ModelAtHead, Portion, Prepared
+from cfi_core.holding import check_function, is_apart, is_bound, split_samples, take_samples
+from cfi_core.records import Call, Carried, ModelAtHead, Plan, Portion, Prepared
 from cfi_core.registry import Registry
 from cfi_core.specs import Role
 from cfi_core.targets import NamedTarget
@@ -44,22 +44,23 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     request, head, shown = _make_request(registry, call, prepared)
     if head.warning:
         warn(head.warning, ModelWarning)
-    portions = partial(_make_portions, registry, call, prepared) if is_bound(call) and request.inputs else None
+    portions = partial(_make_portions, registry, call, prepared) if (is_bound(call) or is_apart(call)) and request.inputs else None
     types = _whole_types(call) if request.inputs else {}
     return Carried(request, head.explained, head.cut, started, portions, types, shown.shapes, shown.maps)
 
 
 def _make_portions(registry: Registry, call: Call, prepared: Prepared) -> Iterator[Portion]:
-    """Requests on a model of which the held inputs are part; each is made when its turn comes.
+    """Requests on a model of which the held inputs are part, or of one sample; each is made when its turn comes.
 
     Raises:
         TargetError: A target function tells samples by their places.
     """
-    parts, adapter = split_samples(registry, call), prepared.adapter
+    parts, adapter, bound = split_samples(registry, call), prepared.adapter, is_bound(call)
     if len(parts) > 1:
         check_function(registry, call)
     for position, part in enumerate(parts):
-        held = Carrier(registry, take_samples(registry, part, [0]), prepared, prepared.model).held_tensors()
+        first = take_samples(registry, part, [0])
+        held = Carrier(registry, first, prepared, prepared.model).held_tensors() if bound else ()
         request, _, shown = _make_request(registry, part, prepared, held)
         place = (position, len(parts)) if len(parts) > 1 else None
         arrays = tuple(np.array(adapter.to_numpy(one)) for one in held if adapter.is_tensor(one))
@@ -99,7 +100,7 @@ def _make_request(
         neuron=carrier.unit(),
         baselines=carrier.baselines(),
         init_args=carrier.own_arguments(plan.arguments.init_args or {}),
-        exec_args=carrier.own_arguments(plan.arguments.exec_args or {}),
+        exec_args=carrier.own_arguments(_without_held(plan, bound)),
         seed=call.seed,
         channel_axis=tuple(
             carrier.channel_axis(array.shape, prepared.input_axes(i)) for i, array in enumerate(given.arrays) if inputs
@@ -109,6 +110,12 @@ def _make_request(
         codes=call.original.table is not None and call.original.table.coded,
     )
     return request, head, shown
+
+
+def _without_held(plan: Plan, bound: tuple[Any, ...]) -> Mapping[str, Any]:
+    """The arguments of the method's call; what is bound to the model is none of them."""
+    given, place = plan.arguments.exec_args or {}, plan.method.argument_of(Role.HELD) if bound else None
+    return {name: value for name, value in given.items() if name != place}
 
 
 @dataclass(frozen=True, eq=False)

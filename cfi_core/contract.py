@@ -87,9 +87,9 @@ class MethodRequest:
         layer_channel_axes: Position of the channel axis of each layer's output (None where it has none, or several
             outputs).
         head: Where a softmax head is explained in this run (the spec's choice, or the user's).
-        place: Where each sample has held inputs of its own, which are constants of the model: position of the one
-            sample of this run, and how many the call has. What the user gave in the toolset's own words for all
-            samples is as it was given.
+        place: Where each sample has held inputs of its own, which are constants of the model, or a target function of
+            its own: position of the one sample of this run, and how many the call has. What the user gave in the
+            toolset's own words for all samples is as it was given.
         codes: Whether the inputs are codes that stand for the cells of a table: to be exchanged with those of the
             baselines, while their sizes and distances mean nothing.
     """

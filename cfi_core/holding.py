@@ -29,14 +29,32 @@ _SAME = 1e-4  # relative difference of a target function of one sample, by itsel
 
 
 def is_bound(call: Call) -> bool:
-    """Whether what is held has to be part of the model, because the method has no argument for it."""
-    return bool(call.inputs.held) and call.plan.method.argument_of(Role.HELD) is None
+    """Whether what is held has to be part of the model.
+
+    The method has no argument for it; or something of it has no row for each sample, and would be repeated, for the
+    rows of a pass, like what has.
+    """
+    if not call.inputs.held:
+        return False
+    whole = len(_of_samples(call.inputs)) == len(call.inputs.held_arrays)
+    return call.plan.method.argument_of(Role.HELD) is None or not whole
+
+
+def is_apart(call: Call) -> bool:
+    """Whether the target has a function of its own for each sample, so that a method must not mix their rows.
+
+    Toolsets pass rows on in orders of their own (once for each of a batch, one by one, beside a background), and an
+    index for each sample they reorder likewise; a function they cannot.
+    """
+    function = None if call.target is None else call.target.function
+    return isinstance(function, NamedTarget) and function.samples > 1 and call.inputs.samples > 1
 
 
 def split_samples(registry: Registry, call: Call) -> list[Call]:
-    """The call for each sample by itself; the call as it is where all samples hold the same."""
+    """The call for each sample by itself; the call as it is where all samples hold the same and are explained alike."""
     samples = call.inputs.samples
-    if hold_the_same(_of_samples(call.inputs)):
+    alike = not is_bound(call) or hold_the_same(_of_samples(call.inputs))
+    if alike and not is_apart(call):
         return [call]
     return [take_samples(registry, call, [row]) for row in range(samples)]
 

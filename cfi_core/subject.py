@@ -17,7 +17,7 @@ from cfi_core.detection import load_original
 from cfi_core.errors import ArgumentError, InputError, LayerError
 from cfi_core.framework import Passes
 from cfi_core.framework.axes import Permutation
-from cfi_core.holding import held_names, hold_the_same
+from cfi_core.holding import held_names, hold_the_same, is_bound
 from cfi_core.process import generators, keep_model, keep_process, reseed, use
 from cfi_core.records import Arguments, Call, Carried, Choice, Prepared, Run
 from cfi_core.registry import Registry, registry
@@ -199,7 +199,7 @@ def prepare_subject(
             carried = carry(current, call, prepared)
         stack.enter_context(generators(current, carried.request))
         passes, runs = _passes(call, prepared), carried
-        if carried.portions is not None:
+        if carried.portions is not None and is_bound(call):
             portion = next(carried.portions())
             if portion.request.place is not None:
                 raise InputError(f"Each sample has its own {held_names(call)}: measure one sample at a time.")

@@ -68,6 +68,11 @@ class NamedTarget:
         """The same for some of the samples."""
         return self
 
+    @property
+    def samples(self) -> int:
+        """How many samples it tells apart by their rows; 1: all are alike to it."""
+        return 1
+
     def index(self, shape: Sequence[int]) -> tuple[Any, ...] | None:
         """The place in an output of that shape (without the sample axis) that it names; None if it is not one place."""
         return None
@@ -154,6 +159,11 @@ class Difference(NamedTarget):
         """The one less the other."""
         return self.first(outputs) - self.second(outputs)
 
+    @property
+    def samples(self) -> int:
+        """As many as one of them does."""
+        return max(getattr(part, "samples", 1) for part in (self.first, self.second))
+
     def resolve(self, context: Context) -> Difference:
         """Both of them."""
         return Difference(*(_resolve_part(part, context, self.takes_all) for part in (self.first, self.second)))
@@ -216,6 +226,11 @@ class Selected(NamedTarget):
         adapter, count = adapter_of(tensor), len(self.rows)
         parts = [total(tensor[(slice(row, row + 1), *self.rows[row % count])]) for row in range(rows_of(tensor))]
         return adapter.arithmetic.concatenate(parts, axis=0)
+
+    @property
+    def samples(self) -> int:
+        """As many as have indices of their own."""
+        return len(self.rows)
 
     def take(self, rows: Sequence[int]) -> Selected:
         """With their indices."""
@@ -309,10 +324,14 @@ class Mask(NamedTarget):
             )
         return replace(self, region=region, class_=which, axis=axis)
 
+    @property
+    def samples(self) -> int:
+        """As many as have a region of their own."""
+        return self.region.shape[0] if isinstance(self.region, Region) and len(self.region.shape) == 3 else 1
+
     def take(self, rows: Sequence[int]) -> Mask:
         """With their pixels."""
-        several = isinstance(self.region, Region) and len(self.region.shape) == 3 and self.region.shape[0] > 1
-        return replace(self, region=Region.of(self.region.array[list(rows)])) if several else self
+        return replace(self, region=Region.of(self.region.array[list(rows)])) if self.samples > 1 else self
 
     def _axis(self, shape: Sequence[int], channels: int | None) -> int:
         if self.axis is not None:
@@ -415,6 +434,12 @@ class Box(NamedTarget):
             )
         return found
 
+    @property
+    def samples(self) -> int:
+        """As many as have a box or a label of their own."""
+        several = (self.iou_with if isinstance(self.iou_with[0], tuple) else (), self.label)
+        return max(len(one) if isinstance(one, tuple) else 1 for one in several) or 1
+
     def take(self, rows: Sequence[int]) -> Box:
         """With their boxes and labels."""
         boxes = _rows_of(self.iou_with, rows) if isinstance(self.iou_with[0], tuple) else self.iou_with
@@ -454,8 +479,20 @@ class Values:
         return cls(function, 0 if getattr(function, "is_told", False) is True else next(_numbers))
 
     def __call__(self, outputs: Any) -> Any:
-        """One value for each sample."""
-        return one_each(aside(self.function)(outputs))  # it may wait for other calls
+        """One value for each sample.
+
+        Raises:
+            TargetError: The target tells samples by their rows, and these are not the rows of the samples.
+        """
+        values = one_each(aside(self.function)(outputs))  # it may wait for other calls
+        samples = getattr(self.function, "samples", 1) if isinstance(self.function, NamedTarget) else 1
+        if samples > 1 and rows_of(values) != samples:
+            raise TargetError(
+                f"{self.function} is another one for each of {samples} samples, and the method gives the model "
+                f"{rows_of(values)} rows at once, of which nobody could tell what sample they are. Explain one sample "
+                f"at a time (inputs of one row)."
+            )
+        return values
 
 
 _numbers = count(1)

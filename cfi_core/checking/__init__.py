@@ -20,6 +20,7 @@ from cfi_core.checking.ends import end_at_target
 from cfi_core.checking.inputs import (
     check_baselines,
     check_like_inputs,
+    check_repeated,
     check_straight,
     check_window,
     example_inputs,
@@ -133,6 +134,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         given = first_pass(
             registry, lambda: run_as_it_is(original, inputs, native=plan.route.native, twin=examination.twin)
         )
+        check_repeated(original, inputs, given, examination.twin)
         found = (
             resolve_target(registry, original, arguments.target, given, inputs.samples)
             if plan.explains_target

@@ -127,6 +127,39 @@ def run_original(original: Original, inputs: Inputs, *, native: bool = False, tw
     return outputs
 
 
+def check_repeated(original: Original, inputs: Inputs, outputs: Any, twin: Any) -> None:
+    """Refuses what is held in one row for several samples, if the model gives something else where each has that row.
+
+    For the passes of a method it is repeated for as many rows as they have.
+
+    Raises:
+        InputError: It is a constant of another kind.
+    """
+    adapter, model, samples = original.adapter, original.model, inputs.samples
+    single = [array.shape[:1] == (1,) and array.size > 1 for array in inputs.held_arrays]
+    if samples == 1 or not any(single) or len(single) != len(inputs.held):
+        return
+    held = [
+        adapter.tensor(np.repeat(array, samples, 0), model) if one else value
+        for array, one, value in zip(inputs.held_arrays, single, inputs.held, strict=True)
+    ]
+    try:
+        found = flatten(adapter.outputs(twin, (*inputs.tensors, *held)))
+    except Exception:  # noqa: BLE001 - the user's model may raise anything
+        found = []
+    own = flatten(outputs)
+    pairs = zip(found, own, strict=False)
+    if len(found) == len(own) and all(a.shape == b.shape and np.allclose(a, b, 1e-3, 1e-4) for a, b in pairs):
+        return
+    names = original.names.held if original.names else [f"argument {place} behind them" for place in range(len(held))]
+    which = ", ".join(name for name, one in zip(names, single, strict=True) if one)
+    raise InputError(
+        f"What is held in one row for {samples} samples ({which}) means something else to the model where each sample "
+        f"has that row, as in the passes of a method. Make it part of the model (functools.partial, or a module that "
+        f"holds it)."
+    )
+
+
 def run_as_it_is(original: Original, inputs: Inputs, *, native: bool = False, twin: Any = None) -> Any:
     """The same, whatever it gives.
 

@@ -75,6 +75,11 @@ class Examination:
     def __init__(self, original: Original, inputs: Inputs) -> None:
         self._adapter, self._model, self._inputs = original.adapter, original.model, inputs
         signature = tuple((array.shape[1:], array.dtype.str) for array in inputs.arrays)
+        # Held ones may have a row for each sample in one call, and be constants in another.
+        signature += tuple(
+            (array.shape if array.shape[:1] != (inputs.samples,) else array.shape[1:], array.dtype.str)
+            for array in inputs.held_arrays
+        )
         self.fingerprint = self._adapter.fingerprint(self._model)
         self._key: tuple[Any, ...] = (original.framework, type(self._model), self.fingerprint, signature)
         with _lock:
@@ -189,7 +194,7 @@ class _Passes:
         if is_alike or self._is_rounding(rows, apart):
             return self._describe(rows), ""
         alike = self._tensors(self._model, (0,) * len(rows))
-        return _influence(apart, self._first_apart(tensors, alike, 1, CERTAIN))
+        return _influence(apart, self._first_apart(tensors, alike, 1, CERTAIN), held=bool(self._inputs.held_arrays))
 
     def _random_state(self) -> object:
         """State of what random numbers are drawn from, to see whether some were."""
@@ -275,11 +280,17 @@ def _random(changed: float, place: str) -> tuple[str, str]:
     )
 
 
-def _influence(apart: float, place: str) -> tuple[str, str]:
+def _influence(apart: float, place: str, *, held: bool) -> tuple[str, str]:
     found = f"samples influence each other: by {apart:.1e}{place}"
+    causes = (
+        "What is held has as many rows as there are samples, and may not be one row for each of them: make it part of "
+        "the model (functools.partial). Otherwise the usual"
+        if held
+        else "The usual"
+    )
     return found, (
         f"The model's samples influence each other: beside others, the outputs of the same sample differ by "
-        f"{apart:.1e}{place}. The usual cause are batch statistics (a normalisation that does not use its running "
+        f"{apart:.1e}{place}. {causes} cause are batch statistics (a normalisation that does not use its running "
         f"ones). Give it fixed statistics, or explain one sample at a time (inputs=x[:1])."
     )
 

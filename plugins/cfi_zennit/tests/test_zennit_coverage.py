@@ -381,8 +381,9 @@ def test_an_embedding_is_explained_at_its_output() -> None:
     found = attribute(model, "lrp_epsilon_plus", tokens, layer="0")
     assert found.values.shape == (2, 3, 5)
     assert found.provenance["completeness"]["gap"] < 1e-3
-    with pytest.raises(cfi.ArgumentError, match="whole numbers"):
-        attribute(model, "lrp_epsilon_plus", tokens)
+    for start in (None, "embeddings"):
+        again = attribute(model, "lrp_epsilon_plus", tokens, layer=start)
+        np.testing.assert_array_equal(again.values, found.values)
 
 
 class LinearAttention(nn.Module):
