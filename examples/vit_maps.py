@@ -1,10 +1,10 @@
-"""Where a vision transformer looks: a small ViT trained here, its tokens laid out as maps, by three toolsets.
+"""Where a vision transformer looks: a small ViT trained here, its tokens laid out as maps, by two toolsets.
 
     python examples/vit_maps.py
 
 The ViT (of transformers, random at first) learns which two pieces of clothing (or digits) a mosaic holds. Asked for
 one of them, an explanation must point there and not at the other. `layer="auto"` finds the last layer from which maps
-can be made; the twin in Keras is the same model, translated. It needs cfi-captum, cfi-tfkerasvis, cfi-zennit, cfi-bridge,
+can be made; the twin in Keras is the same model, translated. It needs cfi-captum, cfi-tfkerasvis, cfi-bridge,
 cfi-translate and the packages of `requirements-models.txt`; nothing is downloaded; a minute or two. Pictures go to
 `models-output/`.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import warnings
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -43,9 +42,10 @@ def vit(names: tuple[str, ...]) -> ViTForImageClassification:
         patch_size=PATCH,
         num_channels=1,
         hidden_size=64,
-        num_hidden_layers=3,
+        num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=128,
+        initializer_range=0.1,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         id2label=dict(enumerate(names)),
@@ -90,6 +90,16 @@ def train(data: Pictures, number: int, epochs: int, seed: int = 0) -> ViTForImag
     return model.eval().requires_grad_(False)
 
 
+METHODS: dict[str, tuple[bool, str, str, dict[str, Any]]] = {
+    "Grad-CAM (Captum)": (False, "grad_cam", "captum", {"layer": "auto"}),
+    "Grad-CAM (tf-keras-vis)": (False, "grad_cam", "tf-keras-vis", {"layer": "auto"}),
+    "Grad-CAM, twin in Keras (tf-keras-vis)": (True, "grad_cam", "tf-keras-vis", {"layer": "auto"}),
+    "integrated gradients (Captum)": (False, "integrated_gradients", "captum", {}),
+    "integrated gradients, twin (Captum)": (True, "integrated_gradients", "captum", {}),
+}
+"""By title: whether it is asked of the Keras twin, key, toolset and arguments."""
+
+
 def main() -> None:
     """Trains, explains, measures, draws."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -105,18 +115,75 @@ def main() -> None:
     print(f"ViT trained in {perf_counter() - start:.0f} s, names {accuracy(model, data):.0%} of the classes")
     shown = quarters(data.held_out, options.mosaics, seed=3)
     images, classes, boxes = shown.asked()
-    twin: Any = cfi.translate(model, "tensorflow", inputs=images[:2], target="predicted").model
+    others = [boxes[index ^ 1] for index in range(len(boxes))]
+    twin: Any = cfi.translate(model, "tensorflow", inputs=images[:4]).model
     maps: dict[str, np.ndarray] = {}
-    for title, asked, key, toolset, arguments in (
-        ("Grad-CAM (Captum)", model, "grad_cam", "captum", {"layer": "auto"}),
-        ("Grad-CAM (tf-keras-vis)", model, "grad_cam", "tf-keras-vis", {"layer": "auto"}),
-        ("Grad-CAM of the twin in Keras", twin, "grad_cam", "tf-keras-vis", {"layer": "auto"}),
-        ("integrated gradients (Captum)", model, "integrated_gradients", "captum", {"exec_args": {"n_steps": 20}}),
-    ):
+    print(f"{'':40}largest value     share of the positive values")
+    print(f"{'':40}at the class    at the class  at the other one")
+    for title, (of_twin, key, toolset, arguments) in METHODS.items():
         begun = perf_counter()
-        found = cfi.attribute(asked, key, toolset, inputs=images, target=classes, **arguments)
-        print(found.dims, np.shape(found.values), found.layer, found.route, found.provenance.get("layer"), perf_counter() - begun)
-        maps[title] = np.asarray(found.values)
+        asked, given = (twin, np.moveaxis(images, 1, -1)) if of_twin else (model, images)
+        found = cfi.attribute(asked, key, toolset, inputs=given, target=classes, **arguments)
+        maps[title] = enlarge(
+            np.asarray(found.values).sum(found.dims.index("channel")) if "channel" in found.dims else found.values
+        )
+        way = f"{' and '.join(found.route) or 'natively'}{f', layer {found.layer}' if found.layer else ''}"
+        figures = f"{hits(maps[title], boxes):12.0%}{share(maps[title], boxes):16.0%}{share(maps[title], others):18.0%}"
+        print(f"{title:40}{figures}   {way}, {perf_counter() - begun:.0f} s")
+    flat = share(np.ones((len(images), SIDE, SIDE)), boxes)
+    print(f"{'chance':40}{flat:12.0%}{flat:16.0%}{flat:18.0%}")
+    paint(options.output / "vit.png", images, [data.names[one] for one in classes], maps)
+    print(f"{perf_counter() - start:.0f} s; {options.output / 'vit.png'}")
+
+
+def enlarge(maps: np.ndarray) -> np.ndarray:
+    """Maps of tokens at the size of the image."""
+    factor = SIDE // maps.shape[1]
+    return maps.repeat(factor, 1).repeat(factor, 2)
+
+
+def hits(maps: np.ndarray, boxes: list[list[tuple[int, ...]]]) -> float:
+    """The share of maps whose largest value (the middle of it, where it is one of a patch) is in the box."""
+    middles = [np.argwhere(one == one.max()).mean(0) for one in maps]
+    return float(
+        np.mean(
+            [
+                top <= y < bottom and left <= x < right
+                for (y, x), ((top, left, bottom, right),) in zip(middles, boxes, strict=True)
+            ]
+        )
+    )
+
+
+def share(maps: np.ndarray, boxes: list[list[tuple[int, ...]]]) -> float:
+    """How much of the positive values is in the box, on average over the maps that have some."""
+    positive = np.maximum(maps, 0)
+    parts = [
+        one[top:bottom, left:right].sum() / one.sum()
+        for one, ((top, left, bottom, right),) in zip(positive, boxes, strict=True)
+        if one.any()
+    ]
+    return float(np.mean(parts))
+
+
+def paint(path: Path, images: np.ndarray, names: list[str], maps: dict[str, np.ndarray]) -> None:
+    """The first mosaics, each asked for both of its classes."""
+    rows, columns = min(4, len(images)), 1 + len(maps)
+    figure = Figure(figsize=(1.75 * columns, 1.9 * rows + 0.4), layout="constrained")
+    figure.suptitle("A vision transformer: what speaks for one of two classes (red) or against it (blue)", fontsize=10)
+    for row in range(rows):
+        for column, (title, image) in enumerate(
+            [("", images[row, 0]), *((title, m[row]) for title, m in maps.items())]
+        ):
+            axes = figure.add_subplot(rows, columns, row * columns + column + 1)
+            largest = np.percentile(np.abs(image), 99.5)
+            signed = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
+            axes.imshow(image, **(signed if title else {"cmap": "gray"}))
+            axes.set_axis_off()
+            axes.set_title(
+                title.replace(" (", "\n(").replace(", twin", ",\ntwin") or f"asked for:\n{names[row]}", fontsize=7
+            )
+    figure.savefig(path, dpi=100)
 
 
 def accuracy(model: nn.Module, data: Pictures) -> float:

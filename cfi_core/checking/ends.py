@@ -20,7 +20,7 @@ from cfi_core.errors import CFIError, TargetError, summary
 from cfi_core.framework import Pick, Several, flatten, is_structure, map_structure
 from cfi_core.records import Inputs, Original, Plan
 from cfi_core.specs import Head, Role
-from cfi_core.targets import Values, leaves_of, main_path
+from cfi_core.targets import Values, is_detection, leaves_of, main_path
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ def _at_function(plan: Plan, original: Original, inputs: Inputs, outputs: Any, t
     adapter, function = original.adapter, target.function
     assert function is not None
     leaves = leaves_of(outputs)
-    fine = tuple(path for path, leaf in leaves if _is_fine(leaf, inputs))
+    # Of detections the first axis holds boxes, also where there happen to be as many as samples.
+    fine = () if is_detection(outputs) else tuple(path for path, leaf in leaves if _is_fine(leaf, inputs))
     if plan.route.native and len(fine) == len(leaves):
         _check_all(outputs, inputs)
         return Ended(original, outputs, target, None, outputs)
