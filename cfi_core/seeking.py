@@ -54,7 +54,9 @@ def place(call: Call, ground: Ground, name: str, reshape: Any, *, thorough: bool
     shape = call.layer_shapes[name]
     if ground.by_sample or reshape is not None:
         return place_layer(ground, name, shape, reshape, thorough=thorough)
-    return Placed(None, found="not looked for: the samples of the model influence each other")
+    if ground.image is not None and len(shape) == len(ground.space) + 2:
+        return Placed(None, ground.axes)  # as convolutions have them: there is no order of tokens to look for
+    return Placed(None, found="not looked for: the samples of the model influence each other, or may")
 
 
 def cotangents_of(call: Call) -> list[np.ndarray]:
