@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.boxes import is_detection
 from cfi_core.checking.inputs import check_output
 from cfi_core.checking.targets import Resolved
 from cfi_core.contract import Target
@@ -21,11 +22,7 @@ from cfi_core.framework import Pick, Several, flatten, is_structure, map_structu
 from cfi_core.outputs import leaves_of, main_path
 from cfi_core.records import Inputs, Original, Plan
 from cfi_core.specs import Head, Role
-<<<<<<< HEAD
 from cfi_core.targets import NamedTarget, Values
-=======
-from cfi_core.targets import Values, is_detection, leaves_of, main_path
->>>>>>> example
 
 
 @dataclass(frozen=True)
@@ -125,16 +122,11 @@ def _at_function(plan: Plan, original: Original, inputs: Inputs, outputs: Any, t
     adapter, function = original.adapter, target.function
     assert function is not None
     leaves = leaves_of(outputs)
-<<<<<<< HEAD
-    fine = tuple(path for path, leaf in leaves if _is_fine(leaf, inputs))
+    # Of detections the first axis holds boxes, also where there happen to be as many as samples.
+    fine = () if is_detection(outputs) else tuple(path for path, leaf in leaves if _is_fine(leaf, inputs))
     # A target that is another one for each sample stays apart, where it can be split (`cfi_core.holding`).
     stays = plan.route.native or (isinstance(function, NamedTarget) and function.samples > 1 and function.is_told)
     if stays and len(fine) == len(leaves) and not (_at_logits(plan) and not plan.route.native):
-=======
-    # Of detections the first axis holds boxes, also where there happen to be as many as samples.
-    fine = () if is_detection(outputs) else tuple(path for path, leaf in leaves if _is_fine(leaf, inputs))
-    if plan.route.native and len(fine) == len(leaves):
->>>>>>> example
         _check_all(outputs, inputs)
         return Ended(original, outputs, target, None, outputs)
     cut = adapter.without_softmax(adapter.twin(original.model), inputs.passed) if _at_logits(plan) else None
