@@ -44,7 +44,8 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     request, head, shown = _make_request(registry, call, prepared)
     if head.warning:
         warn(head.warning, ModelWarning)
-    portions = partial(_make_portions, registry, call, prepared) if (is_bound(call) or is_apart(call)) and request.inputs else None
+    apart = bool(request.inputs) and (is_bound(call) or is_apart(call))
+    portions = partial(_make_portions, registry, call, prepared) if apart else None
     types = _whole_types(call) if request.inputs else {}
     return Carried(request, head.explained, head.cut, started, portions, types, shown.shapes, shown.maps)
 
