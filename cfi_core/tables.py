@@ -19,6 +19,9 @@ _RATIO = 1 + 2.0**-10
 """Of one code to the next. Codes grow so that no mean of two is a third one, save by chance; and so far apart that no
 toolset takes two for equal (some compare as `numpy.isclose` does, to a relative 1e-5)."""
 
+_LARGEST = 2**53 - 1
+"""Up to which double precision holds every whole number."""
+
 _MOST = int(np.log(float(np.finfo(np.float32).max)) / np.log(_RATIO)) - 1
 
 
@@ -163,11 +166,19 @@ def is_row(value: Any) -> bool:
 
 
 def is_plain(frame: Any) -> bool:
-    """Whether the table is an array of finite numbers."""
+    """Whether the table is an array of finite numbers, of which none is another one in the type that all have there."""
     if not all(isinstance(dtype, np.dtype) for dtype in frame.dtypes):  # a category, whatever its values
         return False
     array = np.asarray(frame)
-    return array.dtype.kind in "fiub" and bool(np.isfinite(array).all())
+    if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+        return False
+    return not _loses(array.dtype, [frame.iloc[:, place] for place in range(frame.shape[1])])
+
+
+def _loses(kind: np.dtype[Any], columns: Sequence[Any]) -> bool:
+    """Whether a whole number in one of the columns may be another one in that type."""
+    whole = (column.to_numpy() for column in columns if column.dtype.kind in "iu")
+    return kind.kind == "f" and any(((one > _LARGEST) | (one < -_LARGEST)).any() for one in whole)
 
 
 def make_table(frame: Any, explain: Sequence[Any] | None, baselines: Any) -> Table:
@@ -201,6 +212,8 @@ def make_table(frame: Any, explain: Sequence[Any] | None, baselines: Any) -> Tab
     if rows is None and baselines is not None and not plain:
         return make_table(frame, explain, _filled(baselines, frame, chosen))
     kind = np.result_type(*(column.dtype for column in cells)) if plain else None
+    if kind is not None and _loses(kind, cells):
+        raise InputError(f"baselines hold whole numbers beyond 2**53, which would be others beside columns of {kind}.")
     pairs = zip(chosen, cells, strict=True)
     made = tuple(Column(name, frame[name].dtype, column, *_number(name, column, kind)) for name, column in pairs)
     return Table(frame, made, baselines if rows is None else None, 0 if rows is None else len(rows))
@@ -289,7 +302,10 @@ def _like(baselines: Any, inputs: Any) -> Any:
         return baselines
     is_numpy = isinstance(dtype, np.dtype)
     try:
-        if is_numpy and dtype.kind in "iuf" and all(map(_is_real, baselines.tolist())):
+        are_real = is_numpy and dtype.kind in "iuf" and all(map(_is_real, baselines.tolist()))
+        if are_real and dtype.kind in "iu" and all(isinstance(cell, int | np.integer) for cell in baselines.tolist()):
+            return baselines.astype(dtype)
+        if are_real:
             numbers = baselines.astype(np.float64)
             if dtype.kind in "iu" or numbers.abs().max() > np.finfo(dtype).max:
                 return _in_type(numbers, dtype)

@@ -226,3 +226,16 @@ def test_a_model_of_arrays_says_that_it_takes_no_table() -> None:
 def test_what_stands_for_inputs_that_are_no_table() -> None:
     assert cells_of(None, 3) == 3
     assert describe_table(None, 3) == {}
+
+
+def test_whole_numbers_that_double_precision_does_not_hold_stay_what_they_are() -> None:
+    """2**53 + 1 is another number in the array that has a fraction beside it."""
+    frame = pd.DataFrame({"id": [2**53 + 1, 2**53 + 3], "share": [0.5, 1.5]})
+    assert not is_plain(frame)
+    table = make_table(frame, None, {"id": 2**53, "share": 0})
+    assert table.read(table.cells)["id"].tolist() == [2**53 + 1, 2**53 + 3]
+    assert table.read(table.baselines)["id"].tolist() == [2**53]
+    whole = make_table(frame[["id"]], None, {"id": 2**53 + 5})
+    assert whole.read(whole.baselines)["id"].tolist() == [2**53 + 5]
+    with pytest.raises(cfi.InputError, match=r"beyond 2\*\*53"):
+        make_table(pd.DataFrame({"id": [1], "share": [0.5]}), None, {"id": 2**53 + 1, "share": 0.5})
