@@ -20,7 +20,6 @@ DISTRIBUTION_OF_TRANSLATOR: Mapping[str, str] = _TABLES["translators"]
 TARGET_OF_TRANSLATOR: Mapping[str, str] = _TABLES["reached"]
 DISTRIBUTION_OF_PLOTTER: Mapping[str, str] = _TABLES["plotters"]
 DISTRIBUTION_OF_WRITER: Mapping[str, str] = _TABLES["writers"]
-DISTRIBUTIONS_OF_METRIC: Mapping[str, Sequence[str]] = _TABLES["metrics"]
 TOOLSETS_OF_METHOD: Mapping[str, Sequence[str]] = _TABLES["methods"]
 PREPARATIONS: Sequence[Mapping[str, Any]] = _TABLES["preparations"]
 FRAMEWORKS: Mapping[str, FrameworkSpec] = {fields["name"]: FrameworkSpec(**fields) for fields in _TABLES["known"]}

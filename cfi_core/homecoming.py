@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
@@ -22,7 +22,7 @@ from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, s
 from cfi_core.features import TOKEN_AXES, name_axes, name_tokens, names_along
 from cfi_core.framework.axes import Permutation, unpermute
 from cfi_core.holding import tell_held
-from cfi_core.laying import lay_out, unshow
+from cfi_core.laying import LaidOut, lay_out, unshow
 from cfi_core.preparation import come_home
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
@@ -47,49 +47,62 @@ def bring_home(
         ModelWarning: The values are zero everywhere.
         PluginWarning: It could not be drawn.
     """
-    plan, original, translation = call.plan, call.original, prepared.translation
-    layers = _explained_layers(call, prepared, result)
+    plan, layers = call.plan, _explained_layers(call, prepared, result)
     parts = [_label(call, prepared, carried, layers, result.axes, i, value) for i, value in enumerate(result.values)]
     values, dims = zip(*parts, strict=True)
     _check_values(call, values)
     completeness = measure_completeness(registry, call, prepared, carried, result, values)
     values = tuple(_without_kept(call, result.axes, i, value) for i, value in enumerate(values))
     laid = lay_out(call, layers, carried, result.axes, values, dims)
-    values, dims = laid.values, laid.dims
-    inputs = call.inputs.arrays if call.inputs.given else ()
-    if original.table is not None:
-        inputs = (original.table.shown,)
-    names = original.names.explained if original.names and not original.table else ()
-    is_named = result.axes in _OF_INPUTS and len(parts) == len(names)
-    known = [names_along(call, result.axes, i, named) for i, named in enumerate(dims)]
-
-    def arrange(each: Sequence[Any]) -> Any:
-        return dict(zip(names, each, strict=True)) if is_named else tuple(each) if len(parts) > 1 else each[0]
-
-    attribution = Attribution(
-        values=arrange(values),
-        dims=arrange(dims),
-        method_key=plan.method.key,
-        toolset=plan.method.toolset,
-        route=translation.route.names if translation else (),
-        certificate=prepared.certificate,
-        # As the user gave it, in whichever words.
-        target=next(iter(plan.arguments.of_role(Role.OWN_TARGET, plan.method)), plan.arguments.target),
-        layer=layers if len(layers) > 1 else next(iter(layers), None),
-        extras={name: prepared.as_numpy(value) for name, value in result.extras.items()} | dict(laid.extras),
-        provenance=_provenance(registry, call, prepared, carried, result)
-        | {"completeness": completeness, "layer": call.sought or "as given", "grid": laid.told},
-        inputs=inputs,
-        input_dims=tuple(name_axes(call, array.shape, None) for array in inputs),
-        feature_names=arrange(known) if any(known) else None,
-        outlets=Outlets(registry.plotters, registry.writers),
-    )
+    provenance = _provenance(registry, call, prepared, carried, result)
+    provenance |= {"completeness": completeness, "layer": call.sought or "as given", "grid": laid.told}
+    attribution = _compose(registry, call, prepared, result, layers, laid, provenance)
     if plan.arguments.unpacked is not None and plan.method.kind is not Kind.FEATURE_VISUALIZATION:
         attribution = come_home(plan.arguments.unpacked, attribution, result.axes)
     observe(registry, "cfi_after_run", plan=plan, attribution=attribution)
     if plan.arguments.plot:
         _draw(attribution, plan.arguments.plot)
     return attribution
+
+
+def _compose(
+    registry: Registry,
+    call: Call,
+    prepared: Prepared,
+    result: MethodResult,
+    layers: tuple[str, ...],
+    laid: LaidOut,
+    provenance: Mapping[str, Any],
+) -> Attribution:
+    """The record, with values under the names of the inputs where these have some."""
+    plan, original, count = call.plan, call.original, len(laid.values)
+    inputs = call.inputs.arrays if call.inputs.given else ()
+    if original.table is not None:
+        inputs = (original.table.shown,)
+    names = original.names.explained if original.names and not original.table else ()
+    is_named = result.axes in _OF_INPUTS and count == len(names)
+    known = [names_along(call, result.axes, i, dims) for i, dims in enumerate(laid.dims)]
+
+    def arrange(each: Sequence[Any]) -> Any:
+        return dict(zip(names, each, strict=True)) if is_named else tuple(each) if count > 1 else each[0]
+
+    return Attribution(
+        values=arrange(laid.values),
+        dims=arrange(laid.dims),
+        method_key=plan.method.key,
+        toolset=plan.method.toolset,
+        route=prepared.translation.route.names if prepared.translation else (),
+        certificate=prepared.certificate,
+        # As the user gave it, in whichever words.
+        target=next(iter(plan.arguments.of_role(Role.OWN_TARGET, plan.method)), plan.arguments.target),
+        layer=layers if len(layers) > 1 else next(iter(layers), None),
+        extras={name: prepared.as_numpy(value) for name, value in result.extras.items()} | dict(laid.extras),
+        provenance=provenance,
+        inputs=inputs,
+        input_dims=tuple(name_axes(call, array.shape, None) for array in inputs),
+        feature_names=arrange(known) if any(known) else None,
+        outlets=Outlets(registry.plotters, registry.writers),
+    )
 
 
 def _explained_layers(call: Call, prepared: Prepared, result: MethodResult) -> tuple[str, ...]:

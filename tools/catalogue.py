@@ -38,7 +38,6 @@ def text() -> str:
     """What belongs into the file: who brings each name, the toolsets of each method, and how frameworks are known."""
     owners: dict[str, dict[str, str]] = defaultdict(dict)
     toolsets: dict[str, list[str]] = defaultdict(list)
-    metrics: dict[str, list[str]] = defaultdict(list)
     known: list[dict[str, Any]] = []
     prepared: list[dict[str, Any]] = []
     for distribution, plugin in plugins():
@@ -49,17 +48,10 @@ def text() -> str:
         owners["writers"] |= dict.fromkeys(suffixes, distribution)
         for spec in sorted(_offered(plugin, "methods"), key=lambda spec: spec.key):
             toolsets[spec.key].append(spec.toolset)
-        for spec in sorted(_offered(plugin, "metrics"), key=lambda spec: spec.name):
-            metrics[spec.name].append(distribution)
         types = [(spec.name, spec.model_types) for spec in _offered(plugin, "preparations")]
         prepared += [{"name": name, "model_types": own, "distribution": distribution} for name, own in types]
         known += [{name: getattr(spec, name) for name in _FIELDS} for spec in _offered(plugin, "frameworks")]
-    return (
-        json.dumps(
-            {**owners, "methods": toolsets, "metrics": metrics, "preparations": prepared, "known": known}, indent=2
-        )
-        + "\n"
-    )
+    return json.dumps({**owners, "methods": toolsets, "preparations": prepared, "known": known}, indent=2) + "\n"
 
 
 def _offered(plugin: Any, kind: str) -> Any:
