@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 from math import log, prod
 from typing import Any
 
@@ -360,11 +361,27 @@ def moves_along(ground: Ground, layer: str) -> bool:
     return channel is not None and _moves(ground, layer, Layout(space, tuple(range(prod(space))), channel))
 
 
+def is_turned(ground: Ground, layer: str) -> bool:
+    """Whether a layer's map moves with the image along axes that stand in another order than those of the image."""
+    if ground.image is None or not ground.by_sample or layer not in ground.activations:
+        return False
+    shape = ground.activations[layer].shape
+    channel = ground.adapter.channel_axis(ground.original.model, shape, layer=layer)
+    if channel is None or len(shape) != len(ground.space) + 2:
+        return False
+    places = np.arange(prod(shape[1:]) // shape[channel]).reshape(_positions_shape(shape, channel)[1:])
+    own, *others = (
+        Layout(turned.shape, _ints(turned.ravel()), channel)
+        for turned in (places.transpose(order) for order in permutations(range(places.ndim)))
+    )
+    return not _moves(ground, layer, own) and any(_moves(ground, layer, other) for other in others)
+
+
 def _moves(ground: Ground, layer: str, layout: Layout) -> bool:
     """Whether patches in nine parts of the image move the map there most."""
     grid = tuple(min(size, 3) for size in layout.space)
     masks = [_patch(ground.sizes, grid, place) for place in np.ndindex(grid)]
-    answers = _norms(ground.answers([layer], masks)[layer], layout)
+    answers = _norms(ground.answers([layer], masks)[layer], layout)[:, list(layout.order)]
     near = 0
     for place, answer in zip(np.ndindex(grid), answers / np.maximum(answers.mean(0), 1e-300), strict=True):
         best = np.unravel_index(int(answer.argmax()), layout.space)

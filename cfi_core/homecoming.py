@@ -21,12 +21,14 @@ from cfi_core.contract import Axes, MethodResult
 from cfi_core.errors import FOREIGN, MethodError, ModelWarning, PluginWarning, summary, warn
 from cfi_core.features import TOKEN_AXES, name_axes, name_tokens, names_along
 from cfi_core.framework.axes import Permutation, unpermute
+from cfi_core.grid import is_turned
 from cfi_core.holding import tell_held
 from cfi_core.laying import LaidOut, lay_out, unshow
 from cfi_core.preparation import come_home
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
+from cfi_core.seeking import ground_of
 from cfi_core.specs import Kind, Role, Spec
 
 _MAPS = {Axes.INPUT_MAP, Axes.LAYER_MAP, Axes.INPUT_SIZED_MAP}
@@ -142,6 +144,12 @@ def _label(
         shape = _unmapped_shape(call, layer, order, position, values.ndim + 1)
         # What has the size of the input was stretched along the layer's axes.
         for name in layers if axes is Axes.INPUT_SIZED_MAP else ():
+            if is_turned(ground_of(call), name):
+                raise MethodError(
+                    f"Layer {name!r} holds the axes of your image in another order, and {call.plan.method.toolset} "
+                    f"stretches its map over the image as if they were the image's own. Take the map of the layer "
+                    f"itself (defaults='raw'), or another layer."
+                )
             if name in carried.shown:
                 continue
             along = prepared.layer_axes(name)

@@ -133,31 +133,37 @@ def test_both_toolsets_differ_by_the_settings_that_their_sets_name(twins: Twins)
 class Turned(nn.Module):
     """Its rectifier works on images whose height and width have changed places."""
 
-    def __init__(self) -> None:
+    def __init__(self, height: int, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(CHANNELS, 4, 3, padding=1)
         self.relu = nn.ReLU()
-        self.fc = nn.Linear(4 * HEIGHT * WIDTH, 5)
+        self.fc = nn.Linear(4 * height * width, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(self.relu(self.conv(x).transpose(2, 3)).flatten(1))
 
 
-@pytest.mark.parametrize("defaults", ["raw", "toolset"])
-def test_a_map_along_axes_in_another_order_is_refused(defaults: str) -> None:
-    images = np.random.default_rng(0).normal(size=(2, CHANNELS, HEIGHT, WIDTH)).astype(np.float32)
-    with pytest.raises(cfi.CFIError, match="another order"):
-        cfi.attribute(
-            Turned().eval(),
-            "layer_cam",
-            "tf-keras-vis",
-            inputs=images,
-            target=1,
-            layer="relu",
-            translator="conversion",
-            exec_args={"seek_penultimate_conv_layer": False},
-            defaults=defaults,
-        )
+def explain_turned(model: nn.Module, images: np.ndarray, **arguments: Any) -> cfi.Attribution:
+    own = {"seek_penultimate_conv_layer": False}
+    return cfi.attribute(
+        model, "layer_cam", "tf-keras-vis", inputs=images, target=1, layer="relu", exec_args=own, **arguments
+    )
+
+
+@pytest.mark.parametrize("translator", ["conversion", "bridge"])
+@pytest.mark.parametrize("sizes", [(HEIGHT, WIDTH), (HEIGHT, HEIGHT)])
+def test_a_map_along_axes_in_another_order(translator: str, sizes: tuple[int, int]) -> None:
+    """The layer's own map is in the layer's order; stretched over the image it would lie wrongly."""
+    images = np.random.default_rng(0).normal(size=(2, CHANNELS, *sizes)).astype(np.float32)
+    model = Turned(*sizes).eval()
+    inner = model.relu(model.conv(torch.tensor(images)).transpose(2, 3)).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(model.fc(inner.flatten(1))[:, 1].sum(), inner)
+    by_hand = (gradient.relu() * inner).sum(1).relu().detach().numpy()
+    found = explain_turned(model, images, translator=translator)
+    assert found.values.shape == by_hand.shape == (2, *sizes[::-1])
+    np.testing.assert_allclose(found.values, by_hand, atol=1e-5 * by_hand.max())
+    with pytest.raises(cfi.MethodError, match="'relu' holds the axes of your image in another order"):
+        explain_turned(model, images, translator=translator, defaults="toolset")
 
 
 @pytest.mark.filterwarnings("ignore:tf-keras-vis explains the convolution:UserWarning")

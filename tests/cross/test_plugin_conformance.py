@@ -14,7 +14,9 @@ from cfi_core.registry import registry
 from cfi_core.testing.conformance import PluginConformance
 
 FOLDERS = Path(__file__).parents[2] / "plugins"
-NAMES = sorted(tomllib.loads(path.read_text())["project"]["name"] for path in FOLDERS.glob("*/pyproject.toml"))
+PROJECTS = [tomllib.loads(path.read_text())["project"] for path in FOLDERS.glob("*/pyproject.toml")]
+# One without an entry point is a library that plugins share.
+NAMES = sorted(project["name"] for project in PROJECTS if "entry-points" in project)
 PLUGINS = {info.distribution: point.load() for info, point in announcements(ENTRY_POINT_GROUP) if point}
 
 
