@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
+
+from cfi_core.attribution import Attribution
 from cfi_core.testing.conformance import PlotterConformance, WriterConformance
+from cfi_core.testing.conformance.plotter import made_up
 
 
 class TestPlotter(PlotterConformance):
@@ -15,6 +21,24 @@ class TestEachChannel(PlotterConformance):
     plotter = "matplotlib"
     options: ClassVar = {"channels": "each"}
     forms = ("images, channels first", "images, channels last")
+
+
+class TestText(PlotterConformance):
+    plotter = "text"
+
+    def attributions(self) -> Sequence[Attribution]:
+        """With the same names for all samples, and with those of each."""
+        drawn, names = np.random.default_rng(3).normal(size=(2, 5)), ("The", "cat", "##s", "sat", ".")
+        shared = Attribution(drawn, ("sample", "token"), "made_up", "kit", feature_names=names)
+        return [shared, replace(shared, feature_names=(names, names[::-1]))]
+
+
+class TestTable(PlotterConformance):
+    plotter = "table"
+
+    def attributions(self) -> Sequence[Attribution]:
+        """With the names of the columns."""
+        return [replace(made_up("features"), feature_names=("age", "job", "income", "text", "since"))]
 
 
 class TestPictures(WriterConformance):
