@@ -159,8 +159,18 @@ def _find_source(registry: Registry, original: Original, inputs: Any) -> _Source
         array = np.asarray(inputs)
         names = adapter.columns(model) or range(array.shape[1])
         frame = import_module("pandas").DataFrame(array.astype(object), columns=list(names)).infer_objects()
-        return _Source(frame, lambda rows: adapter.outputs(model, [rows.to_numpy(object).astype(array.dtype)]), True)
+        source = _Source(frame, lambda rows: adapter.outputs(model, [rows.to_numpy(object).astype(array.dtype)]), True)
+        return source if isinstance(adapter, ArrayAdapter) or _is_taken(source) else None
     return None
+
+
+def _is_taken(source: _Source) -> bool:
+    """Whether a model that may be one of numbers alone takes such cells."""
+    try:
+        source.run(source.frame)
+    except Exception:  # noqa: BLE001 - frameworks refuse strings in ways of their own
+        return False
+    return True
 
 
 def _as_frame(columns: Mapping[str, Any], known: Sequence[str] | None) -> Any:

@@ -144,7 +144,7 @@ def clean_cache():
         (in_large_batches, "layer_conductance", {"layer": "last"}, IN_RUN),
         (after_many_passes, "feature_ablation", ABLATION, IN_RUN),
         (where_an_input_is_zero, "feature_ablation", ABLATION, IN_RUN),
-        (at_the_baseline, "deep_lift", {"baselines": 0.25}, IN_RUN),
+        (at_the_baseline, "shapley_value_sampling", SHAPLEY, IN_RUN),
         (beyond_the_data, "gradient_shap", {"baselines": IMAGES, "exec_args": {"stdevs": 2.0}}, IN_RUN),
         (while_gradients_are_recorded, "saliency", {}, BEFORE),
         (gradient_in_single_precision, "saliency", {}, BEFORE),

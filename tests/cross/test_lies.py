@@ -35,6 +35,8 @@ STRANGE: dict[str, tuple[Any, str]] = {
     "SciPy": (scipy.sparse.csr_matrix(ROWS), "which is no dense array.*toarray"),
     "objects": (ROWS.astype(object), "holds object"),
 }
+TABLES = ("strings", "objects")
+"""What a function of arrays may take as a table."""
 
 
 def torch_model() -> nn.Module:
@@ -51,7 +53,7 @@ def test_inputs_baselines_and_masks(kind):
     calls: list[tuple[Any, str, dict[str, Any]]] = [
         (torch_model(), "saliency", {"inputs": value}),
         (keras_model(), "saliency", {"inputs": value}),
-        (lambda x: np.asarray(x)[:, :3], "feature_ablation", {"inputs": (value,) if kind == "objects" else value}),
+        (lambda x: np.asarray(x)[:, :3], "feature_ablation", {"inputs": (value,) if kind in TABLES else value}),
         (torch_model(), "integrated_gradients", {"inputs": ROWS, "baselines": value}),
         (torch_model(), "feature_ablation", {"inputs": ROWS, "exec_args": {"feature_mask": value}}),
     ]
