@@ -418,7 +418,8 @@ def certify_bridge(
     """
     pair, generator = Pair((original, bridged)), np.random.default_rng(seed)
     sizes = measure_sizes(pair, [arrays])
-    compared = _compare(pair, arrays, _YOURS, sizes, generator, gradients=gradients)
+    # All of them: a target function may tell samples by their rows.
+    compared = _compare(pair, arrays, _YOURS, sizes, generator, gradients=gradients, all_gradients=True)
     tolerance = bridge_tolerance(original, compared.results[0].outputs)
     rounding = Apart(tolerance, np.inf, max(IN_SINGLE.gradients, tolerance))
     certificate = Certificate((compared.measurement,), notes=compared.notes)

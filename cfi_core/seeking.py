@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from cfi_core.errors import LayerError, NoGradientError
-from cfi_core.framework import Layout, Placed
+from cfi_core.framework import Layout, Placed, flatten, map_structure
 from cfi_core.grid import Ground, moves_along, place_layer
+from cfi_core.outputs import adapter_of, one_each
 from cfi_core.records import Call, Prepared
+from cfi_core.targets import Values
 
 _REACHED = 0.1  # share of the places in space where the gradient is not zero
 _PROBES = 8  # places that are changed one by one, where there is no gradient
@@ -62,7 +64,8 @@ def place(call: Call, ground: Ground, name: str, reshape: Any, *, thorough: bool
 def cotangents_of(call: Call) -> list[np.ndarray]:
     """For each output of the model what makes the target's gradient of the outputs' one.
 
-    One at the target, for an index or of an output with one value per sample; noise on what a function chooses from.
+    One at the target, for an index or of an output with one value per sample; noise where the toolset's own words name
+    what is explained. A function of the outputs has none before it is run: see `_Seeker.gradients`.
     """
     target, generator = call.target, np.random.default_rng(0)
     made = [np.zeros(output.shape, np.float32) for output in call.output_arrays]
@@ -168,11 +171,22 @@ class _Seeker:
     @cached_property
     def gradients(self) -> Mapping[str, np.ndarray] | None:
         """Of what is explained, at every layer; None where there are none."""
-        adapter = self.call.original.adapter
+        call, adapter = self.call, self.call.original.adapter
+        model, cotangents = self.ground.twin, cotangents_of(call)
+        if call.target is not None and call.target.function is not None:
+            # What a function chooses, such as one of many boxes, may depend on less than all that it chooses from.
+            model = adapter.ended_by(model, Values.of(self._function))
+            cotangents = [np.ones(call.inputs.samples, np.float32)]
         try:
-            return adapter.layer_gradients(self.ground.twin, self.call.inputs.passed, cotangents_of(self.call), None)
+            return None if model is None else adapter.layer_gradients(model, call.inputs.passed, cotangents, None)
         except NoGradientError:
             return None
+
+    def _function(self, outputs: Any) -> Any:
+        """What the target makes of the model's outputs."""
+        target = self.call.target
+        assert target is not None and target.function is not None  # asked for where there is one
+        return target.function(outputs if target.output is None else flatten(outputs)[self.call.output])
 
     def _reaches_by_change(self, name: str, layout: Layout) -> bool:
         """Changes the output at some places, one by one, and looks at what is explained."""
@@ -194,6 +208,10 @@ class _Seeker:
     def _explained(self, runner: Any, activation: Any) -> np.ndarray:
         call = self.call
         outputs = runner.run(1, (*call.inputs.passed, activation))
+        if call.target is not None and call.target.function is not None:
+            leaves = iter(outputs)
+            values = one_each(self._function(map_structure(lambda _: next(leaves), call.outputs)))
+            return np.asarray(adapter_of(values).to_numpy(values))
         output = np.asarray(call.original.adapter.to_numpy(outputs[call.output]))
         if call.target is None or not call.target.index:
             return output

@@ -129,8 +129,8 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "captum",
         {"baselines": 0.3, "exec_args": {"sliding_window_shapes": (3, 8, 8), "strides": (3, 4, 4)}},
     ),
-    "Grad-CAM (Captum)": ("grad_cam", "captum", {"layer": "backbone.first"}),
-    "LayerCAM (tf-keras-vis)": ("layer_cam", "tf-keras-vis", {"layer": "backbone.first"}),
+    "Grad-CAM (Captum)": ("grad_cam", "captum", {"layer": "auto"}),
+    "LayerCAM (tf-keras-vis)": ("layer_cam", "tf-keras-vis", {"layer": "auto"}),
 }
 """By title: key, toolset and arguments; 0.3 is about the grey behind the shapes."""
 

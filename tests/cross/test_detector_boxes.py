@@ -50,6 +50,21 @@ def test_a_map_of_a_detector_with_as_many_boxes_as_images(layer: str) -> None:
     np.testing.assert_allclose(found.values, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("toolset", ["captum", "tf-keras-vis"])
+def test_boxes_of_more_images_than_gradients_are_compared_of(toolset: str) -> None:
+    model, images = Detector().eval(), np.concatenate([IMAGES] * 4)
+    boxes = [(0.0, 0.0, 4.0, 4.0 - sample / 12) for sample in range(12)]
+    target = cfi.targets.box(iou_with=boxes, label=1)
+    found = cfi.attribute(model, "saliency", toolset, inputs=images, target=target)
+    tensor = torch.from_numpy(images).requires_grad_()
+    mean = model.features(tensor).mean((2, 3))[:, 1]
+    height = torch.tensor(boxes)[:, 3]
+    overlap = 4 * height / ((4 + mean) ** 2)  # the box asked for lies in the one that is found
+    (torch.sigmoid(3 * mean) * overlap).sum().backward()
+    expected = tensor.grad.numpy()
+    np.testing.assert_allclose(found.values, expected, atol=1e-5 * np.abs(expected).max())
+
+
 def test_the_example_draws_its_picture(tmp_path: Path) -> None:
     little = ["--training", "64", "--epochs", "1", "--images", "1", "--output", tmp_path]
     ran = subprocess.run([sys.executable, EXAMPLE, *little], capture_output=True, text=True, check=False)

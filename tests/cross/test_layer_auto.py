@@ -220,3 +220,113 @@ def test_onnx_models_have_no_gradients_and_are_changed_instead(tmp_path: Path):
             dynamic_axes={"image": {0: "n"}},
         )
     assert auto(str(path)).layer == "/3/Relu"
+
+
+class TwoScales(nn.Module):
+    """Two scores of a fine map, and two of a coarse one that is made of it and called last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fine, self.coarse = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, stride=2)
+        self.of_fine, self.of_coarse = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = torch.tanh(self.fine(x))
+        coarse = torch.tanh(self.coarse(fine))
+        return torch.cat([self.of_fine(fine.mean((2, 3))), self.of_coarse(coarse.mean((2, 3)))], 1)
+
+
+class Pair(TwoScales):
+    """The same as a structure of two outputs."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        scores = super().forward(x)
+        return {"fine": scores[:, :2], "coarse": scores[:, 2:]}
+
+
+class Found(TwoScales):
+    """The same as a detector with two boxes in each image, one of either map."""
+
+    def forward(self, x: Tensor) -> list[dict[str, Tensor]]:  # type: ignore[override]
+        corners = torch.tensor([[0.0, 0, 4, 4], [6, 6, 10, 10]])
+        return [
+            {"boxes": corners, "scores": one[[0, 2]].sigmoid(), "labels": torch.tensor([1, 1])}
+            for one in super().forward(x)
+        ]
+
+
+OF_FINE = [
+    (TwoScales, lambda outputs: outputs[:, 0] * outputs[:, 1]),
+    (TwoScales, cfi.targets.difference(0, 1)),
+    (Pair, lambda outputs: outputs["fine"][:, 1]),
+    (Pair, ("fine", lambda outputs: outputs[:, 1])),
+    (Found, cfi.targets.box(iou_with=(0, 0, 4, 4), label=1)),
+    (Found, cfi.targets.box(iou_with=[(0, 0, 4, 4), (0, 0, 4, 5)], label=1)),
+]
+
+
+@pytest.mark.parametrize("toolset", ["captum", "tf-keras-vis"])
+@pytest.mark.parametrize(("kind", "target"), OF_FINE)
+def test_what_a_function_chooses_decides_and_not_all_that_it_chooses_from(kind, target, toolset):
+    found = auto(kind().eval(), toolset, target=target)
+    assert found.layer == "fine" and found.values.any()
+
+
+def test_a_function_that_chooses_what_the_last_map_gives_is_explained_there():
+    assert auto(TwoScales().eval(), target=lambda outputs: outputs[:, 3]).layer == "coarse"
+    box = cfi.targets.box(iou_with=(6, 6, 10, 10), label=1)
+    assert auto(Found().eval(), target=box).layer == "coarse"
+
+
+@pytest.mark.parametrize("toolset", ["tf-keras-vis", "captum"])
+def test_what_a_function_chooses_of_a_keras_model(toolset):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    inputs = keras.Input((12, 20, 3))
+    fine = layers.Conv2D(4, 3, activation="tanh", name="fine")(inputs)
+    coarse = layers.Conv2D(4, 3, 2, activation="tanh", name="coarse")(fine)
+    scores = [layers.Dense(2)(layers.GlobalAveragePooling2D()(one)) for one in (fine, coarse)]
+    model = keras.Model(inputs, layers.Concatenate()(scores))
+    images = IMAGES.transpose(0, 2, 3, 1)
+    for target, layer in ((lambda outputs: outputs[:, 0], "fine"), (lambda outputs: outputs[:, 3], "coarse")):
+        assert auto(model, toolset, inputs=images, target=target).layer == layer
+
+
+def test_what_a_function_chooses_of_a_flax_model():
+    pytest.importorskip("jax")
+    import jax
+    from flax import linen
+
+    class Model(linen.Module):
+        @linen.compact
+        def __call__(self, x: Any) -> Any:
+            fine = linen.tanh(linen.Conv(4, (3, 3), name="fine")(x))
+            coarse = linen.tanh(linen.Conv(4, (3, 3), 2, name="coarse")(fine))
+            scores = [linen.Dense(2, name=name)(one.mean((1, 2))) for name, one in (("a", fine), ("b", coarse))]
+            return jax.numpy.concatenate(scores, 1)
+
+    images = IMAGES.transpose(0, 2, 3, 1)
+    model = Model()
+    bound = model.bind(model.init(jax.random.key(0), images))
+    assert auto(bound, inputs=images, target=cfi.targets.difference(0, 1)).layer == "fine"
+
+
+def test_what_a_function_chooses_of_a_model_without_gradients(tmp_path: Path):
+    path = tmp_path / "scales.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            TwoScales().eval(),
+            (torch.tensor(IMAGES),),
+            path,
+            dynamo=False,
+            opset_version=17,
+            input_names=["image"],
+            dynamic_axes={"image": {0: "n"}},
+        )
+    of_fine = auto(str(path), target=cfi.targets.difference(0, 1)).layer
+    of_coarse = auto(str(path), target=cfi.targets.difference(2, 3)).layer
+    assert (of_fine, of_coarse) == ("/Tanh", "/Tanh_1")

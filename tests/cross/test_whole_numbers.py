@@ -275,6 +275,21 @@ def test_class_activation_maps_of_tokens(kind: str, toolset: str) -> None:
     assert found.values.shape == (3, 5) and apart(found.values, cam_by_hand()) < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["torch", "keras"])
+def test_layer_cam_of_tokens_and_no_score_cam(kind: str) -> None:
+    """LayerCAM weighs each place by the positive part of its own gradient; Score-CAM would scale the tokens."""
+    model = MODELS[kind][0]()
+    whole = embedded() + torch.tensor(PLACES) + torch.tensor(KINDS)[torch.tensor(TYPES)]
+    hidden = (whole @ torch.tensor(MIX)).requires_grad_()
+    of_layer(hidden)[torch.arange(3), torch.tensor(TARGETS)].sum().backward()
+    assert hidden.grad is not None
+    expected = (hidden * hidden.grad.relu()).sum(2).detach().numpy()
+    given = {"inputs": NAMED, "target": TARGETS, "layer": "mix"}
+    assert apart(cfi.attribute(model, "layer_cam", "tf-keras-vis", **given).values, expected) < 1e-5
+    with pytest.raises(cfi.InputError, match=r"tokens, take a method that does not scale them, such as 'grad_cam'"):
+        cfi.attribute(model, "score_cam", "tf-keras-vis", **given)
+
+
 def image_model() -> keras.Model:
     """Pixels of 0…255, as whole numbers."""
     keras.utils.set_random_seed(4)

@@ -125,9 +125,15 @@ def check_inputs(declared: Sequence[Any], inputs: Sequence[Any]) -> int:
             raise InputError(f"input {position} has shape {given}, the model declares {shape}")
         name = value.dtype if isinstance(value.dtype, np.dtype) else value.dtype.name
         if np.dtype(name if name != "bfloat16" else "float32").kind != "f":
+            instead = (
+                "where its whole numbers are tokens, take a method that does not scale them, such as 'grad_cam', "
+                "'layer_cam' or 'saliency'"
+                if len(given) == 2
+                else "convert it to the model's floating point type, scaled as the model expects"
+            )
             raise InputError(
                 f"input {position} is of type {name}, which has no gradient and which tf-keras-vis does not accept; "
-                "convert it to the model's floating point type, scaled as the model expects"
+                f"{instead}"
             )
     samples = {int(value.shape[0]) for value in inputs}
     if len(samples) != 1 or 0 in samples:
