@@ -51,7 +51,11 @@ def test_inputs_baselines_and_masks(kind):
     calls: list[tuple[Any, str, dict[str, Any]]] = [
         (torch_model(), "saliency", {"inputs": value}),
         (keras_model(), "saliency", {"inputs": value}),
-        (lambda x: np.asarray(x)[:, :3], "feature_ablation", {"inputs": (value,) if kind == "objects" else value}),
+        (
+            lambda x: np.asarray(x)[:, :3],
+            "feature_ablation",
+            {"inputs": (value,) if kind in ("objects", "strings") else value},
+        ),
         (torch_model(), "integrated_gradients", {"inputs": ROWS, "baselines": value}),
         (torch_model(), "feature_ablation", {"inputs": ROWS, "exec_args": {"feature_mask": value}}),
     ]

@@ -323,7 +323,9 @@ def test_a_sample_without_its_axis_is_not_taken_for_a_batch(twins: Twins):
 
 
 def test_swapped_axes_are_told_with_what_would_fit(twins: Twins):
-    with pytest.raises(cfi.InputError, match=r"x\.permute\(0, 3, 1, 2\) \(of a numpy array, x\.transpose\(0, 3, 1, 2\)\) would fit"):
+    with pytest.raises(
+        cfi.InputError, match=r"x\.permute\(0, 3, 1, 2\) \(of a numpy array, x\.transpose\(0, 3, 1, 2\)\) would fit"
+    ):
         cfi.attribute(twins.torch_model, "saliency", "captum", inputs=twins.last, target=0)
 
 
