@@ -21,7 +21,7 @@ from cfi_core.framework.layout import Layout
 from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.functions import bridge_function
 from cfi_core.heads import at_head
-from cfi_core.holding import check_function, is_apart, is_bound, split_samples, take_samples
+from cfi_core.holding import check_function, check_rows, is_apart, is_bound, split_samples, take_samples
 from cfi_core.records import Call, Carried, ModelAtHead, Plan, Portion, Prepared
 from cfi_core.registry import Registry
 from cfi_core.specs import Role
@@ -54,10 +54,13 @@ def _make_portions(registry: Registry, call: Call, prepared: Prepared) -> Iterat
     """Requests on a model of which the held inputs are part, or of one sample; each is made when its turn comes.
 
     Raises:
+        InputError: What is held is no row for each sample.
         TargetError: A target function tells samples by their places.
     """
     parts, adapter, bound = split_samples(registry, call), prepared.adapter, is_bound(call)
     if len(parts) > 1:
+        if bound:
+            check_rows(registry, call)
         check_function(registry, call)
     for position, part in enumerate(parts):
         first = take_samples(registry, part, [0])

@@ -11,7 +11,7 @@ import numpy as np
 
 from cfi_core.adapters import adapter_for
 from cfi_core.arrays import ArrayAdapter, ArrayModel
-from cfi_core.errors import ArgumentError, CFIError, InputError
+from cfi_core.errors import FOREIGN, ArgumentError, CFIError, InputError
 from cfi_core.records import Arguments, InputNames, Original
 from cfi_core.registry import Registry
 from cfi_core.specs import MethodSpec, Role
@@ -155,20 +155,22 @@ def _find_source(registry: Registry, original: Original, inputs: Any) -> _Source
             return _Source(frame := _as_frame(inputs, adapter.columns(model)), adapter.on_frames(model, tuple(frame)))  # type: ignore[arg-type]
         if any(holds_strings(registry, value) for value in inputs.values()):
             return _of_named(original, inputs)
-    if holds_strings(registry, inputs) and np.ndim(inputs) == 2:
-        array = np.asarray(inputs)
+    if holds_strings(registry, inputs) and np.ndim(inputs) == 2 and _takes(original, array := np.asarray(inputs)):
         names = adapter.columns(model) or range(array.shape[1])
         frame = import_module("pandas").DataFrame(array.astype(object), columns=list(names)).infer_objects()
-        source = _Source(frame, lambda rows: adapter.outputs(model, [rows.to_numpy(object).astype(array.dtype)]), True)
-        return source if isinstance(adapter, ArrayAdapter) or _is_taken(source) else None
+        return _Source(frame, lambda rows: adapter.outputs(model, [rows.to_numpy(object).astype(array.dtype)]), True)
     return None
 
 
-def _is_taken(source: _Source) -> bool:
-    """Whether a model that may be one of numbers alone takes such cells."""
+def _takes(original: Original, array: np.ndarray) -> bool:
+    """Whether the model takes an array of words: functions and estimators say by themselves what they do not take."""
+    if isinstance(original.adapter, ArrayAdapter):
+        return True
+    if not any(isinstance(cell, str | bytes) for cell in array.flat):
+        return False  # numbers in an array of objects
     try:
-        source.run(source.frame)
-    except Exception:  # noqa: BLE001 - frameworks refuse strings in ways of their own
+        original.adapter.outputs(original.adapter.twin(original.model), [array])
+    except FOREIGN:  # whatever the user's model raises
         return False
     return True
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.errors import FOREIGN, ArgumentError, summary
+from cfi_core.errors import FOREIGN, ArgumentError, ModelWarning, summary, warn
 from cfi_core.framework import FrameworkAdapter, Layout, Placed
 from cfi_core.records import Inputs, Original
 from cfi_core.turns import Lock
@@ -178,13 +178,16 @@ def place_layer(
 
     Raises:
         ArgumentError: `reshape` does not fit the layer.
+
+    Warns:
+        ModelWarning: It says something else than the model shows.
     """
     if reshape is False:
         return Placed(None, found="reshape=False leaves the values as the layer gives them")
-    if reshape is not None and callable(reshape):
-        return _by_function(ground, layer, shape, reshape)
     if reshape is not None:
-        return _by_description(ground, layer, shape, reshape)
+        said = (_by_function if callable(reshape) else _by_description)(ground, layer, shape, reshape)
+        _tell_other(said, place_layer(ground, layer, shape), layer)
+        return said
     signature = tuple((array.shape, array.dtype.str) for array in ground.inputs.arrays)
     key = (ground.fingerprint, layer, tuple(shape), signature, thorough)
     with _lock:
@@ -200,6 +203,19 @@ def place_layer(
             while len(_kept) > _CAPACITY:
                 _kept.popitem(last=False)
     return placed
+
+
+def _tell_other(said: Placed, found: Placed, layer: str) -> None:
+    """Warns where the user says something else of a layer than the model shows."""
+    if said.layout is None or found.layout is None:
+        return
+    if (said.layout.space, said.layout.order) != (found.layout.space, found.layout.order):
+        warn(
+            f"reshape= puts the tokens of layer {layer!r} elsewhere than patches of the image move them: on a grid of "
+            f"{said.layout.space}, where {found.layout.space}, in another order or beside other tokens, was found. "
+            f"Leave reshape= out, if that is not what is meant.",
+            ModelWarning,
+        )
 
 
 # what the user says

@@ -16,8 +16,8 @@ import numpy as np
 
 from cfi_core.adapters import as_array, is_array, is_number
 from cfi_core.contract import MethodResult, Target
-from cfi_core.errors import MethodError, TargetError
-from cfi_core.framework import map_structure
+from cfi_core.errors import InputError, MethodError, ModelWarning, TargetError, summary, warn
+from cfi_core.framework import flatten, map_structure
 from cfi_core.records import Arguments, Call, Inputs
 from cfi_core.registry import Registry
 from cfi_core.specs import Role, Total
@@ -31,13 +31,14 @@ _SAME = 1e-4  # relative difference of a target function of one sample, by itsel
 def is_bound(call: Call) -> bool:
     """Whether what is held has to be part of the model.
 
-    The method has no argument for it; or something of it has no row for each sample, and would be repeated, for the
-    rows of a pass, like what has.
+    The method has no argument for it; or it has no rows of its own for each sample, and would be repeated, for the rows
+    of a pass, like what has.
     """
     if not call.inputs.held:
         return False
-    whole = len(_of_samples(call.inputs)) == len(call.inputs.held_arrays)
-    return call.plan.method.argument_of(Role.HELD) is None or not whole
+    rows = _of_samples(call.inputs)
+    is_constant = len(rows) < len(call.inputs.held_arrays) and hold_the_same(rows)
+    return call.plan.method.argument_of(Role.HELD) is None or is_constant
 
 
 def is_apart(call: Call) -> bool:
@@ -116,6 +117,28 @@ def take_samples(registry: Registry, call: Call, rows: Sequence[int]) -> Call:
     )
 
 
+def check_rows(registry: Registry, call: Call) -> None:
+    """Refuses what is held if it has as many rows as there are samples, but not one for each of them.
+
+    Raises:
+        InputError: With its row alone, the last sample has another output than beside the others.
+    """
+    last, adapter = call.inputs.samples - 1, call.original.adapter
+    taken = take_samples(registry, call, [last])
+    try:
+        alone = flatten(adapter.outputs(adapter.twin(call.original.model), taken.inputs.passed))
+    except Exception as error:  # the user's model may raise anything
+        raise InputError(f"{_NO_ROWS.format(held_names(call))} ({summary(error)}). {_AS_PART}") from error
+    for one, whole in zip(alone, flatten(call.outputs), strict=True):
+        scale = float(np.abs(whole).max(initial=0.0))
+        if one.shape != whole[last:].shape or not np.abs(one - whole[last:]).max(initial=0.0) <= _SAME * scale:
+            raise InputError(f"{_NO_ROWS.format(held_names(call))}. {_AS_PART}")
+
+
+_NO_ROWS = "{} cannot be held: the last sample has another output with its own row of it than beside the others"
+_AS_PART = "What is no row for each sample has to be part of the model: use functools.partial, or explain one sample."
+
+
 def check_function(registry: Registry, call: Call) -> None:
     """Refuses a target function that tells samples by their places: here it sees one at a time.
 
@@ -149,6 +172,36 @@ def check_function(registry: Registry, call: Call) -> None:
 
 _ALONE = "The target function is given one sample at a time here, as each holds inputs of its own,"
 _INSTEAD = "Explain one sample at a time (inputs of one row), or pass one index for each sample as target."
+
+
+def tell_places(registry: Registry, call: Call) -> None:
+    """Warns of a target function that tells samples by their places, which not all methods keep.
+
+    Tried with the last sample by itself, of a model whose samples do not influence each other.
+    """
+    function = call.original.function or (None if call.target is None else call.target.function)
+    if function is None or isinstance(function, NamedTarget) or call.inputs.samples == 1 or not call.purity.by_sample:
+        return
+    original, adapter = call.original, call.original.adapter
+    model = original.model if original.function is not None else adapter.ended_by(original.model, Values.of(function))
+    if model is None or is_bound(call):
+        return  # with held inputs of each sample it is refused, before it sees one at a time
+
+    def values(rows: Sequence[int]) -> np.ndarray:
+        inputs = take_samples(registry, call, rows).inputs
+        return np.asarray(adapter.outputs(adapter.twin(model), inputs.passed), np.float64).reshape(-1)
+
+    try:
+        whole, alone = values(range(call.inputs.samples)), values([call.inputs.samples - 1])
+    except Exception:  # noqa: BLE001 - of the user's function: a method that gives it other rows will tell
+        return
+    if len(alone) != 1 or not abs(alone - whole[-1:]).max() <= _SAME * abs(whole).max(initial=0.0):
+        warn(
+            "The target function tells samples by their places: of the last one alone it gives another value than "
+            "beside the others. A method that repeats or reorders rows (noise, sampling) takes one for another. Pass "
+            "one index for each sample as target, or explain one sample at a time.",
+            ModelWarning,
+        )
 
 
 def join(parts: Sequence[Call], results: Sequence[MethodResult], to_numpy: Callable[[Any], Any]) -> MethodResult:

@@ -33,6 +33,7 @@ from cfi_core.checking.targets import position_of, resolve_neuron, resolve_targe
 from cfi_core.columns import check_columns, other_cells, turn_table
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, brief, summary, warn
 from cfi_core.features import name_features
+from cfi_core.holding import tell_places
 from cfi_core.naming import turn_named
 from cfi_core.process import first_pass
 from cfi_core.records import Arguments, Call, Choice, Features, Inputs, Original, PendingLayer, Plan
@@ -163,6 +164,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
             features=begun.features,
             kept=begun.kept,
         )
+        first_pass(registry, lambda: tell_places(registry, call))
         if not plan.layers and not plan.seeks_layer and arguments.reshape is None:
             return call
         return first_pass(registry, lambda: look_at_layers(call))

@@ -234,8 +234,10 @@ def _by_index(target: Any, classes: Sequence[str] | None) -> Any:
 
 def _class_index(name: Any, classes: Sequence[str] | None) -> int:
     """The position of a class by its name; an index as it is."""
-    if not isinstance(name, str):
+    if _is_whole(name):
         return int(name)
+    if not isinstance(name, str):
+        raise TargetError(f"The class {name!r} is neither an index nor a name. Pass a whole number, or a name.")
     if classes is None:
         raise TargetError(f"The model knows no names of classes, so none named {name!r}. Pass an index.")
     found = [position for position, known in enumerate(classes) if known == name]
@@ -291,8 +293,17 @@ def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, .
             f"index lies between 0 and {exceeded[0] - 1}."
         )
     return tuple(
-        value if isinstance(value, slice) else int(value) % size for value, size in zip(index, sizes, strict=True)
+        _ascend(value, size) if isinstance(value, slice) else int(value) % size
+        for value, size in zip(index, sizes, strict=True)
     )
+
+
+def _ascend(given: slice, size: int) -> slice:
+    """The same places in ascending order, as not all frameworks take others; a slice stands for their sum."""
+    if given.step is None or given.step > 0:
+        return given
+    places = range(size)[given]
+    return slice(places[-1], places[0] + 1, -int(given.step))
 
 
 def _is_whole(value: Any) -> bool:
@@ -331,11 +342,11 @@ def resolve_neuron(neuron: Any, shape: Sequence[int], *, channel_allowed: bool, 
             f"{value!r} is no index, and " for value in index if not isinstance(value, slice) and not _is_whole(value)
         ]
         raise ArgumentError(f"{what} is out of range: {''.join(none[:1])}{given}")
-    return tuple(value if isinstance(value, slice) else int(value) % size for value, size in units)
+    return tuple(_ascend(value, size) if isinstance(value, slice) else int(value) % size for value, size in units)
 
 
 def _selects(value: Any, size: int) -> bool:
     if not isinstance(value, slice):
         return _is_index(value, size)
     bounds = (value.start, value.stop, value.step)
-    return all(one is None or type(one) is int for one in bounds) and value.step != 0 and len(range(size)[value]) > 0
+    return all(one is None or _is_whole(one) for one in bounds) and value.step != 0 and len(range(size)[value]) > 0

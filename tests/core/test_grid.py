@@ -192,3 +192,11 @@ def test_tokens_stay_tokens_where_the_user_says_so():
 def test_descriptions_that_do_not_fit_are_refused(reshape, told):
     with pytest.raises(cfi.ArgumentError, match=told):
         place(Tokens(), "deep", reshape)
+
+
+def test_a_grid_other_than_the_models_own_is_told():
+    """Height and width exchanged, and the class token looked for on the other side."""
+    with pytest.warns(cfi.ModelWarning, match="elsewhere than patches of the image move them"):
+        place(Tokens(front=1), "deep", ("class", WIDTH, HEIGHT))
+    with pytest.warns(cfi.ModelWarning, match="beside other tokens"):
+        place(Tokens(front=1), "deep", (HEIGHT, WIDTH, "class"))

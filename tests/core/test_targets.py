@@ -16,6 +16,7 @@ from cfi_core import targets
 from cfi_core.checking.targets import find_target
 from cfi_core.contract import Target
 from cfi_core.outputs import main_path, one_each
+from cfi_core.registry import registry
 from cfi_core.targets import Region, Selected, Values
 
 RANDOM = np.random.default_rng(0)
@@ -358,3 +359,19 @@ def test_outputs_as_they_come(target, weights, words, omission):
         np.testing.assert_allclose(found.values, np.broadcast_to(weights, TOKENS.shape) * TOKENS)
     if words is not None:
         assert found.provenance["target_in_words"] == words
+
+
+@pytest.mark.parametrize("which", [1.5, True, None])
+def test_a_class_is_a_whole_number_or_a_name(which: object) -> None:
+    """1.5 was taken for 1."""
+    with pytest.raises(cfi.TargetError, match="neither an index nor a name"):
+        find_target(registry(), targets.class_(which), np.zeros((2, 3), np.float32))  # type: ignore[arg-type]
+
+
+def test_a_slice_that_runs_backwards_is_the_same_sum() -> None:
+    """torch takes no negative steps."""
+    output = np.arange(24.0).reshape(2, 4, 3)
+    found = find_target(registry(), (slice(None, 0, -2), slice(np.int64(0), np.int64(2))), output).target
+    assert found.function is not None
+    assert found.function.rows == ((slice(1, 4, 2), slice(0, 2)),)
+    np.testing.assert_array_equal(found.function(output), output[:, 3:0:-2, :2].sum((1, 2)))

@@ -83,3 +83,16 @@ def test_each_sample_is_explained_by_its_own(model: nn.Module, key: str, kind: s
         for row, one in enumerate(alone)
     ]
     np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-4, atol=1e-6)
+
+
+def test_a_function_that_tells_samples_by_their_places_is_told() -> None:
+    """A noise tunnel repeats rows, which such a function takes for other samples."""
+    model, labels = nn.Linear(4, 3).eval(), torch.tensor([0, 2, 1])
+    with pytest.warns(cfi.ModelWarning, match="tells samples by their places"):
+        cfi.attribute(
+            model,
+            "noise_tunnel",
+            "captum",
+            inputs=torch.randn(SAMPLES, 4),
+            target=lambda scores: scores[torch.arange(len(scores)), labels.repeat(9)[: len(scores)]],
+        )
