@@ -113,6 +113,7 @@ def nothing(faulty: Faulty, x: torch.Tensor) -> torch.Tensor:
 
 ABLATION = {"exec_args": {"feature_mask": PATCHES}}
 STEPS = {"exec_args": {"n_steps": 20}}
+SHAPLEY = {"baselines": 0.25, "exec_args": {"feature_mask": PATCHES, "n_samples": 2}}
 IN_RUN = "While {method} ran, the model made by keras-torch gave something else than yours"
 BEFORE = "computes something else than yours"
 
