@@ -195,7 +195,8 @@ def tell_places(registry: Registry, call: Call) -> None:
         whole, alone = values(range(call.inputs.samples)), values([call.inputs.samples - 1])
     except Exception:  # noqa: BLE001 - of the user's function: a method that gives it other rows will tell
         return
-    if len(alone) != 1 or not abs(alone - whole[-1:]).max() <= _SAME * abs(whole).max(initial=0.0):
+    # As many values as ever are told by whatever gives the function other rows.
+    if len(alone) == 1 and not abs(alone - whole[-1:]).max() <= _SAME * abs(whole).max(initial=0.0):
         warn(
             "The target function tells samples by their places: of the last one alone it gives another value than "
             "beside the others. A method that repeats or reorders rows (noise, sampling) takes one for another. Pass "

@@ -142,6 +142,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
             else None
         )
         ended = end_at_target(plan, original, inputs, given, found)
+        _check_layers_lead(plan, ended.original)
         _check_like_inputs(registry, plan, inputs)
         others = _layer_names(original, list(filter(None, arguments.of_role(Role.OTHER_LAYER, plan.method))))
         at_layers = _at_layers(plan, original, inputs)
@@ -168,6 +169,16 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         if not plan.layers and not plan.seeks_layer and arguments.reshape is None:
             return call
         return first_pass(registry, lambda: look_at_layers(call))
+
+
+def _check_layers_lead(plan: Plan, ended: Original) -> None:
+    """Refuses layers that are no part of what leads to the output that the target picks."""
+    for name in plan.layers:
+        if ended.adapter.layer_name(ended.model, name) is None:
+            raise LayerError(
+                f"Layer {name!r} does not lead to the score that is explained: no path goes from it to the output that "
+                f"the target names. Choose a layer in front of that output, or another target."
+            )
 
 
 @dataclass(frozen=True, eq=False)
