@@ -14,6 +14,7 @@ from cfi_core.adapters import as_array, as_arrays, is_number
 from cfi_core.contract import Axes, MethodResult, Target
 from cfi_core.errors import FOREIGN, CompletenessWarning, summary, warn
 from cfi_core.framework import Runner, flatten, items, map_structure
+from cfi_core.holding import has_own_background
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.reference import reference_of
 from cfi_core.registry import Registry
@@ -179,7 +180,7 @@ class _Explained:
     def rows_of_baselines(self) -> np.ndarray:
         """Which row of the baselines belongs to a sample: all of them, or its own, or the only one."""
         rows, samples = len(self.baselines[0]), self.samples
-        if self.promise.total is Total.MEAN_DIFFERENCE:
+        if self.promise.total is Total.MEAN_DIFFERENCE and not has_own_background(self.call):
             return np.tile(np.arange(rows), (samples, 1))
         if rows not in (1, samples):
             raise _Unmeasured(f"{rows} baselines for {samples} samples")

@@ -42,13 +42,24 @@ def is_bound(call: Call) -> bool:
 
 
 def is_apart(call: Call) -> bool:
-    """Whether the target has a function of its own for each sample, so that a method must not mix their rows.
+    """Whether each sample has a target function, or a background, of its own: a method must not mix their rows.
 
     Toolsets pass rows on in orders of their own (once for each of a batch, one by one, beside a background), and an
     index for each sample they reorder likewise; a function they cannot.
     """
     function = None if call.target is None else call.target.function
-    return isinstance(function, NamedTarget) and function.samples > 1 and call.inputs.samples > 1
+    return call.inputs.samples > 1 and (
+        (isinstance(function, NamedTarget) and function.samples > 1) or has_own_background(call)
+    )
+
+
+def has_own_background(call: Call) -> bool:
+    """Whether the baselines of a method with a distribution of them are one for each sample: tokens that are kept."""
+    given, samples = call.plan.arguments.baselines, call.inputs.samples
+    if "baselines" not in call.plan.method.required or all(keep is None for keep in call.kept):
+        return False
+    parts = given if isinstance(given, tuple) else (given,)
+    return any(tuple(getattr(part, "shape", ()))[:1] == (samples,) for part in parts)
 
 
 def split_samples(registry: Registry, call: Call) -> list[Call]:
@@ -68,7 +79,7 @@ def tell_held(call: Call) -> str:
     if not is_bound(call):
         return f"{what}: part of every pass, as {call.plan.method.argument_of(Role.HELD)!r}"
     alike = hold_the_same(_of_samples(call.inputs))
-    how = "one run, as all samples hold the same" if alike else "one run for each sample, each begun with the seed"
+    how = "one run, as all samples hold the same" if alike and not is_apart(call) else "one run for each sample, each begun with the seed"
     return f"{what}: constants of the model, {how}"
 
 
@@ -273,7 +284,8 @@ def _split_arguments(registry: Registry, call: Call, rows: Sequence[int]) -> Arg
         }
         for where in ("init_args", "exec_args")
     }
-    baselines = arguments.baselines if is_distribution else split(arguments.baselines)
+    is_shared = is_distribution and not has_own_background(call)
+    baselines = arguments.baselines if is_shared else split(arguments.baselines)
     return replace(
         arguments,
         baselines=baselines,

@@ -62,7 +62,7 @@ def place_baselines(
         return plan, ()  # which is refused elsewhere
     makers = [TokenBaseline(part) if isinstance(part, str) else part for part in parts]
     words = Words(_tokenizer_in(plan.arguments.feature_names), original, inputs)
-    placed, kept = [], list[np.ndarray | None]()
+    placed, kept, is_distribution = [], list[np.ndarray | None](), "baselines" in plan.method.required
     for position, (maker, tokens) in enumerate(zip(makers, inputs.arrays, strict=True)):
         of_tokens = tokens.dtype.kind in "iu" and tokens.ndim == 2
         if of_tokens and len(inputs.arrays) == 1:
@@ -74,8 +74,7 @@ def place_baselines(
                     f"{position} holds {tokens.dtype} of shape {tokens.shape}. Pass a number or an array."
                 )
             array, keep = words.place(maker, tokens)
-            is_distribution = "baselines" in plan.method.required
-            placed.append(_for_all(array, plan) if is_distribution else int(array[0, 0]) if keep is None else array)
+            placed.append(array if is_distribution else int(array[0, 0]) if keep is None else array)
             kept.append(keep)
         else:
             placed.append(_spread(registry, maker, tokens) if of_tokens and maker is not None else maker)
@@ -84,6 +83,8 @@ def place_baselines(
             words.check(placed[-1], "baselines hold")
     if given is None or (makers == list(parts) and all(one is other for one, other in zip(placed, parts, strict=True))):
         return plan, ()
+    if is_distribution:
+        placed = _of_distribution(makers, placed, plan)
     arguments = replace(plan.arguments, baselines=tuple(placed) if len(placed) > 1 else placed[0])
     return _with_groups(replace(plan, arguments=arguments), kept), tuple(kept)
 
@@ -218,14 +219,17 @@ def _spread(registry: Registry, given: Any, tokens: np.ndarray) -> Any:
     return given
 
 
-def _for_all(array: np.ndarray, plan: Plan) -> np.ndarray:
-    """A baseline for all samples, which a method with a distribution of baselines compares each of them with."""
-    if (array != array[:1]).any():
+def _of_distribution(makers: Sequence[Any], placed: Sequence[Any], plan: Plan) -> list[Any]:
+    """Of a method that compares each sample with all baselines: one for all, or a row for each sample (`is_apart`)."""
+    made = [isinstance(maker, TokenBaseline) for maker in makers]
+    if all((one == one[:1]).all() for one, by_name in zip(placed, made, strict=True) if by_name):
+        return [one[:1] if by_name else one for one, by_name in zip(placed, made, strict=True)]
+    if any(not by_name and not is_number(one) for one, by_name in zip(placed, made, strict=True)):
         raise ArgumentError(
             f"{plan.method.key} compares every sample with all baselines, and tokens that are kept differ from sample "
-            f"to sample. Explain one sample at a time, or keep nothing."
+            f"to sample, while another input has baselines of its own. Pass a number there, or keep nothing."
         )
-    return array[:1]
+    return list(placed)
 
 
 def _with_groups(plan: Plan, kept: Sequence[np.ndarray | None]) -> Plan:
