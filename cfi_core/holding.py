@@ -78,8 +78,8 @@ def tell_held(call: Call) -> str:
     what = held_names(call)
     if not is_bound(call):
         return f"{what}: part of every pass, as {call.plan.method.argument_of(Role.HELD)!r}"
-    alike = hold_the_same(_of_samples(call.inputs))
-    how = "one run, as all samples hold the same" if alike and not is_apart(call) else "one run for each sample, each begun with the seed"
+    alike = hold_the_same(_of_samples(call.inputs)) and not is_apart(call)
+    how = "one run, as all samples hold the same" if alike else "one run for each sample, each begun with the seed"
     return f"{what}: constants of the model, {how}"
 
 

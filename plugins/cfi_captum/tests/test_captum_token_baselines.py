@@ -158,15 +158,18 @@ def test_gradients_go_from_the_vectors_of_the_tokens():
     assert (found[FRAME & (TOKENS.numpy() > 0)] == 0).all()
 
 
-def test_a_distribution_is_one_for_all():
+def test_a_distribution_is_one_for_all_or_of_each_text():
+    """Texts that keep different tokens are explained one by one, each against its own background."""
     found = explain("gradient_shap", baselines="pad")
     assert found.shape == (3, 5, 6)
-    with pytest.raises(cfi.ArgumentError, match="Explain one sample at a time"):
-        explain("gradient_shap", baselines=KEEP)
-    one = cfi.attribute(
-        make(), "gradient_shap", "captum", inputs=TOKENS[:1], baselines=KEEP, target=1, feature_names=Tokenizer()
-    )
-    assert (one.values[FRAME[:1]] == 0).all()
+    values = explain("gradient_shap", baselines=KEEP)
+    assert (values[FRAME] == 0).all()
+    for row in range(3):
+        inputs = {"input_ids": TOKENS[row : row + 1], "attention_mask": MASK[row : row + 1]}
+        baselines = torch.as_tensor(np.where(FRAME, TOKENS.numpy(), MASK_TOKEN)[row : row + 1])
+        given = {"inputs": inputs, "baselines": baselines, "target": 1, "seed": 0}
+        alone = cfi.attribute(make(), "gradient_shap", "captum", **given).values["input_ids"]
+        np.testing.assert_allclose(values[row], alone[0], rtol=1e-9, atol=1e-12)
 
 
 def test_padding_is_what_the_mask_or_the_tokenizer_says():

@@ -86,6 +86,16 @@ def test_gradient_shap_of_each_text_as_by_hand(mask: torch.Tensor) -> None:
         np.testing.assert_allclose(values[row], expected.reshape(5, 6), atol=1e-5)
 
 
+@pytest.mark.parametrize("mask", MASKS)
+def test_owen_values_of_each_text_are_those_of_the_text_alone(mask: torch.Tensor) -> None:
+    found = explain("partition_shap", mask)
+    values = found.values["input_ids"]
+    for row in range(3):
+        alone = explain("partition_shap", mask, rows=slice(row, row + 1)).values["input_ids"]
+        np.testing.assert_allclose(values[row], alone[0], atol=1e-6)
+    assert (values[KEPT] == 0).all() and found.provenance["completeness"]["gap"] < 1e-5
+
+
 def test_texts_that_keep_the_same_places_have_one_background() -> None:
     """As before: one run, against one row."""
     inputs = {"input_ids": TOKENS[[0, 2]], "attention_mask": torch.ones(2, 5, dtype=torch.long)}

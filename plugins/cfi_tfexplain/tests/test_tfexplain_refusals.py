@@ -104,7 +104,7 @@ def test_layers() -> None:
         explain(model, "grad_cam", pictures(), layer="nested/inner")
     with pytest.raises(cfi.LayerError, match="2 times"):
         explain(model, "grad_cam", pictures(), layer="twice")
-    with pytest.raises(cfi.LayerError, match="axes of space.*which has none"):
+    with pytest.raises(cfi.LayerError, match=r"axes of space.*which has none"):
         explain(model, "grad_cam", pictures(), layer="head")
     assert explain(model, "grad_cam", pictures(), layer="nested").values.shape == (3, 8, 6)
 

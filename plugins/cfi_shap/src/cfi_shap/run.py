@@ -43,12 +43,17 @@ def run(request: MethodRequest) -> MethodResult:
     pairs = zip(request.baselines or (0.0,) * len(inputs), inputs, strict=True)
     baselines = [base if isinstance(base, Tensor) else torch.full_like(x[:1], base) for base, x in pairs]
     values = [np.zeros(x.shape) for x in inputs]
-    every = target.indices(len(inputs[0])) if target.index else [None] * len(inputs[0])
+    count = len(inputs[0])
+    is_paired = request.method.key == "partition_shap" and len(baselines[0]) == count > 1
+    chosen = target.indices(count) if target.index else [None] * count
+    # The samples that are run together: those of the same target, and of a method that takes one baseline, of the same.
+    every = [(index, row if is_paired else 0) for row, index in enumerate(chosen)]
     with torch.inference_mode(False), torch.enable_grad():
-        for index in dict.fromkeys(every):
-            rows = [row for row, other in enumerate(every) if other == index]
+        for index, base in dict.fromkeys(every):
+            rows = [row for row, other in enumerate(every) if other == (index, base)]
             score = Score(request, Target(target.output, index, target.function)).eval()
-            found = _EXPLAINERS[request.method.key](request, score, [x[rows] for x in inputs], baselines)
+            own = [one[base : base + 1] for one in baselines] if is_paired else baselines
+            found = _EXPLAINERS[request.method.key](request, score, [x[rows] for x in inputs], own)
             for value, part in zip(values, found, strict=True):
                 value[rows] = np.reshape(part, value[rows].shape)
     return MethodResult(tuple(values), Axes.INPUT, applied=dict(request.exec_args))
