@@ -134,7 +134,8 @@ class _Page:
     def __init__(self, figure: Figure, width: float, font_size: float) -> None:
         self.figure, self.width, self.font_size = figure, width, font_size
         self.line = _LEADING * font_size / 72
-        self._renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        canvas: Any = figure.canvas  # whose renderer matplotlib's types do not know
+        self._renderer = canvas.get_renderer()
         self._widths: dict[str, float] = {}
 
     def measure(self, text: str) -> float:
