@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 import cfi_core as cfi
 from cfi_core.framework import FrameworkAdapter, Layout
-from cfi_core.grid import Ground, grids, holds, place_layer
+from cfi_core.grid import _CAPACITY, Ground, grids, holds, place_layer
 from cfi_core.records import Inputs, Original
 
 HEIGHT, WIDTH, PATCH, FEATURES = 3, 4, 2, 5
@@ -200,3 +201,136 @@ def test_a_grid_other_than_the_models_own_is_told():
         place(Tokens(front=1), "deep", ("class", WIDTH, HEIGHT))
     with pytest.warns(cfi.ModelWarning, match="beside other tokens"):
         place(Tokens(front=1), "deep", (HEIGHT, WIDTH, "class"))
+
+
+# models of other kinds
+
+
+class Given:
+    """Layers as functions of the image."""
+
+    def __init__(self, **functions: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.functions = functions
+        self.passes = 0
+
+    def layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        self.passes += 1
+        return {name: function(images) for name, function in self.functions.items()}
+
+
+def look(model: Given, images: np.ndarray, layer: str = "late", reshape: Any = None, fingerprint: str = "") -> Any:
+    ground = Ground(Original("tokens", TokenAdapter(), model), Inputs((images,), (images,)), fingerprint)
+    return place_layer(ground, layer, model.functions[layer](images).shape, reshape)
+
+
+def patches_of(images: np.ndarray, size: int = PATCH) -> np.ndarray:
+    """Means of the channels in patches, as tokens row by row."""
+    samples, channels, height, width = images.shape
+    cut = images.reshape(samples, channels, height // size, size, width // size, size)
+    return cut.mean((3, 5)).reshape(samples, channels, -1).transpose(0, 2, 1).astype(float)
+
+
+def drawn(*shape: int) -> np.ndarray:
+    return np.random.default_rng(6).standard_normal(shape)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int64", "bool"])
+def test_images_that_are_no_floating_point_numbers_are_moved_too(kind):
+    images = (drawn(2, 3, HEIGHT * PATCH, WIDTH * PATCH) > 0).astype(kind)
+    placed = look(Given(late=lambda x: patches_of(x)[:, ::-1]), images)
+    assert placed.layout.space == (HEIGHT, WIDTH) and placed.layout.order == tuple(range(PLACES))[::-1]
+
+
+def test_of_many_places_some_are_moved_where_tokens_have_mixed():
+    mix = np.eye(80) + 0.001 * drawn(80, 80)
+    placed = look(Given(late=lambda x: mix @ patches_of(x)), drawn(2, 3, 16, 20))
+    assert placed.layout.space == (8, 10) and placed.layout.order == tuple(range(80))
+    assert "stand row by row, and of all tokens its own answers most to 100%" in placed.found
+
+
+def test_an_order_of_many_places_is_not_read_off_one_by_one():
+    """Of tokens that change places inside the model, with no layer in front that has their order."""
+    for size, is_found in ((16, True), (20, False)):
+        count = size * size
+        order = np.random.default_rng(3).permutation(count)
+        mix = (np.eye(count) + 0.001 / size * drawn(count, count))[order]
+        placed = look(Given(late=lambda x, mix=mix: mix @ patches_of(x)), drawn(1, 1, 2 * size, 2 * size))
+        assert (placed.layout is not None) is is_found
+        if is_found:
+            assert placed.layout.order == tuple(int(at) for at in np.argsort(order))
+
+
+def test_a_grid_of_three_places_is_found_where_each_moves_alone_and_not_where_they_mix():
+    images = drawn(2, 3, 2, 6)
+    assert look(Given(late=patches_of), images).layout.space == (1, 3)
+    assert look(Given(late=lambda x: (np.ones((3, 3)) + np.eye(3)) @ patches_of(x)), images).layout is None
+
+
+def test_a_model_of_a_fixed_number_of_samples_gets_so_many_at_a_time():
+    def of_three(images: np.ndarray) -> np.ndarray:
+        if len(images) != 3:
+            raise ValueError("three samples")
+        return patches_of(images)[:, ::-1]
+
+    placed = look(Given(late=of_three), drawn(3, 3, HEIGHT * PATCH, WIDTH * PATCH))
+    assert placed.layout.space == (HEIGHT, WIDTH) and placed.layout.order == tuple(range(PLACES))[::-1]
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_first_axis_that_holds_no_samples_makes_no_map(samples):
+    table = drawn(samples, PLACES, FEATURES)
+    placed = look(Given(late=lambda x: table + 0 * x.sum()), drawn(samples, 3, HEIGHT * PATCH, WIDTH * PATCH))
+    assert placed.layout is None and "could" in placed.found
+    if samples == 1:
+        assert "no grid over the image of 6 x 8 could be confirmed" in placed.found
+
+
+def test_a_model_that_fails_on_other_images_makes_no_map():
+    images = drawn(2, 3, HEIGHT * PATCH, WIDTH * PATCH)
+
+    def only_these(given: np.ndarray) -> np.ndarray:
+        if any(not np.array_equal(one, images[0]) for one in given) and given is not images:
+            raise ValueError("unknown image")
+        return patches_of(given)
+
+    placed = look(Given(late=only_these), images)
+    assert placed.layout is None
+    assert "could not be looked for" in placed.found and "unknown image" in placed.found
+
+
+def test_places_are_kept_for_the_content_of_a_model_as_long_as_there_is_room():
+    images = drawn(2, 3, HEIGHT * PATCH, WIDTH * PATCH)
+    layers: dict[str, Any] = {f"flat {number}": lambda x: x.mean((2, 3)) for number in range(_CAPACITY)}
+    model = Given(late=patches_of, **layers)
+    found, looked = look(model, images, fingerprint="kept"), model.passes
+    assert look(model, images, fingerprint="kept") is found and model.passes == looked
+    assert look(model, images, fingerprint="other").layout == found.layout and model.passes > looked
+    for name in layers:
+        look(model, images, name, fingerprint="kept")
+    again = look(model, images, fingerprint="kept")
+    assert again is not found and again.layout == found.layout
+
+
+@pytest.mark.parametrize(
+    ("reshape", "axes"),
+    [((12,), ("position",)), ((3, 4), ("height", "width")), ((3, 2, 2), ("depth", "height", "width"))],
+)
+def test_tokens_of_inputs_without_space_lie_where_the_user_says(reshape, axes):
+    rows = drawn(2, 12, 7)
+    model = Given(late=lambda x: 2 * x)
+    assert look(model, rows).layout is None
+    placed = look(model, rows, reshape=reshape)
+    assert placed.axes == axes and placed.layout.space == reshape
+    np.testing.assert_array_equal(placed.layout.in_space(rows), rows.reshape(2, *reshape, 7))
+
+
+def test_descriptions_of_what_are_no_tokens_or_by_other_values_are_refused():
+    images = drawn(2, 3, HEIGHT * PATCH, WIDTH * PATCH)
+    model = Given(late=patches_of, three=lambda x: np.zeros((3, PLACES, FEATURES)))
+    with pytest.raises(
+        cfi.ArgumentError, match=r"describes tokens, and layer 'three' gives an output of shape \(3, 12"
+    ):
+        look(model, images, "three", (HEIGHT, WIDTH))
+    for change in (lambda x: x * 0, lambda x: x + 100_000):
+        with pytest.raises(cfi.ArgumentError, match="must do nothing but leave tokens out"):
+            look(model, images, reshape=lambda x, change=change: change(x).reshape(2, HEIGHT, WIDTH, 3))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +35,9 @@ CLASS_TOKEN = DRAWN.normal(size=(1, 1, FEATURES))
 MIXING = DRAWN.normal(size=(PLACES + 1, PLACES + 1)) * 0.01 + np.eye(PLACES + 1)
 HEAD = DRAWN.normal(size=(CLASSES, FEATURES))
 SQUARE = DRAWN.normal(size=(FEATURES, FEATURES))
+COLOURS = DRAWN.normal(size=(3, FEATURES))
+FLAT = DRAWN.normal(size=(IMAGES[0].size, CLASSES))
+MIX, MIX_HEAD = DRAWN.normal(size=(4, 3)), DRAWN.normal(size=(5, 4))  # of paintings
 SHUFFLED = np.random.default_rng(3).permutation(PLACES)
 
 
@@ -57,8 +61,10 @@ class Slide:
 
     steps: tuple[Step, ...]
     differentiable: bool = True
+    certain: bool = True  # where the channels of its layers are
     end: Any = None
     maps: Mapping[str, tuple[str, Layout]] | None = None
+    number: int = field(default_factory=count().__next__, init=False)  # no two have the same
 
     def values(self, images: np.ndarray, given: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         found = {"input": images}
@@ -108,10 +114,13 @@ class SlideAdapter(FrameworkAdapter):
     map_channels = 1
 
     def fingerprint(self, model: Slide) -> str:
-        return "" if model.end is not None else str(id(model))
+        return f"slide {model.number}"
 
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         return {3: 2, 4: 1}.get(len(shape))
+
+    def is_certain(self, model: Slide, shape: Sequence[int | None], layer: str) -> bool:
+        return model.certain
 
     def outputs(self, model: Slide, inputs: Sequence[np.ndarray]) -> np.ndarray:
         return model(inputs[0])
@@ -188,6 +197,13 @@ def blind(request: MethodRequest) -> MethodResult:
     return MethodResult((sums,), Axes.LAYER_MAP)
 
 
+def stretch(request: MethodRequest) -> MethodResult:
+    """The activation summed over its channels, each value as often as the image is larger."""
+    sums = request.model.values(request.inputs[0])[request.layer[0]].sum(1)
+    repeats = [whole // size for whole, size in zip(request.inputs[0].shape[2:], sums.shape[1:], strict=True)]
+    return MethodResult((np.kron(sums, np.ones((1, *repeats))),), Axes.INPUT_SIZED_MAP)
+
+
 class Terse(Print):
     """A print that shows no relu."""
 
@@ -241,6 +257,7 @@ class Plugin:
             method("lantern_product", "lantern", Kind.LAYER, "show", **target),
             method("lantern_layer", "lantern", Kind.LAYER, "show", needs=forward),
             method("lantern_sums", "lantern", Kind.ATTRIBUTION, "blind", **target | {"needs": forward}),
+            method("lantern_stretched", "lantern", Kind.ATTRIBUTION, "stretch", **target | {"needs": forward}),
             method("lantern_map", "projector", Kind.ATTRIBUTION, "show", **target),
         ]
 
@@ -255,7 +272,9 @@ class Plugin:
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     here = ModuleType(HERE)
-    vars(here).update(SlideAdapter=SlideAdapter, show=show, blind=blind, to_terse=to_terse, Slide=Slide)
+    vars(here).update(
+        SlideAdapter=SlideAdapter, show=show, blind=blind, stretch=stretch, to_terse=to_terse, Slide=Slide
+    )
     monkeypatch.setitem(sys.modules, HERE, here)
     monkeypatch.setattr(Slide, "__module__", HERE)
     cfi.forget_translations()
@@ -296,8 +315,8 @@ def vit(reads: str = "mean", order: Any = None, *middle: Step, last: str = "mix"
     """Patches as tokens, mixed once; the head reads the class token or the mean of all."""
     order = np.arange(PLACES) if order is None else order
     mix = Step("mix", ("embed",), lambda x: MIXING @ x, lambda gradient, _: (MIXING.T @ gradient,))
-    count = PLACES + 1
-    weights = np.eye(count)[0] if reads == "class" else np.full(count, 1 / count)
+    number = PLACES + 1
+    weights = np.eye(number)[0] if reads == "class" else np.full(number, 1 / number)
     read = Step(
         "read",
         (last,),
@@ -318,7 +337,7 @@ def mean_of(name: str, source: str) -> Step:
 
 def scales(**fields: Any) -> Slide:
     """Class 0 of a fine map, class 1 of a coarse one that is made of it and called last; 2 is of both."""
-    weights = DRAWN.normal(size=(3, FEATURES))
+    weights = COLOURS
 
     def fine(x: np.ndarray) -> np.ndarray:
         return np.einsum("nchw,cf->nfhw", x, weights)
@@ -412,7 +431,7 @@ def test_a_projection_of_tokens_is_a_step_inside_and_comes_after_all_others():
 
 def heads_of(tokens: np.ndarray) -> np.ndarray:
     """Weights as of attention: as many axes as an image has, and none of them its space."""
-    return np.repeat(tokens.mean(2)[:, None, None] / np.ones((1, 2, 6, 1)), 1, 1)
+    return tokens.mean(2)[:, None, None] * np.ones((1, 2, 6, 1))
 
 
 def test_as_many_axes_as_an_image_has_are_no_map_where_a_model_has_tokens_and_the_image_does_not_move_them():
@@ -438,7 +457,7 @@ def test_as_many_axes_as_an_image_has_are_no_map_where_a_model_has_tokens_and_th
 
 def test_models_without_space_are_refused_with_a_way_out():
     flat = Step("flat", ("input",), lambda x: x.reshape(len(x), -1), lambda g, x: (g.reshape(x.shape),))
-    model = Slide((flat, linear("head", "flat", DRAWN.normal(size=(IMAGES[0].size, CLASSES)))))
+    model = Slide((flat, linear("head", "flat", FLAT)))
     with pytest.raises(cfi.LayerError, match=r"layer='auto' found no layer.*cfi\.layers.*reshape="):
         explain(model, target=0)
 
@@ -468,7 +487,7 @@ def test_a_layer_of_that_name_is_meant_by_it():
 
 
 def test_a_layer_that_the_translated_model_lacks_is_passed_over():
-    painting = Painting(DRAWN.normal(size=(4, 3)), DRAWN.normal(size=(5, 4)))
+    painting = Painting(MIX, MIX_HEAD)
     whole = explain(painting, target=2, translator="paint2print")
     assert whole.layer == "relu" and whole.route == ("paint2print",)
     relu = painting.layers(IMAGES)["relu"]
@@ -570,20 +589,20 @@ def test_tokens_stay_tokens_where_the_user_or_the_toolset_says_so():
 
 
 def test_where_no_grid_is_confirmed_tokens_stay_tokens_and_that_is_told():
-    count = PLACES + 1
-    scale = np.arange(1.0, count + 1)[:, None]
+    number = PLACES + 1
+    scale = np.arange(1.0, number + 1)[:, None]
     same = Step(
         "same",
         ("mix",),
         lambda x: x.mean(1, keepdims=True) * scale,
-        lambda g, x: (np.repeat((g * scale).sum(1, keepdims=True) / count, count, 1),),
+        lambda g, x: (np.repeat((g * scale).sum(1, keepdims=True) / number, number, 1),),
     )
     model = vit("mean", None, same, last="same")
     with pytest.warns(cfi.ModelWarning, match=r"makes no map at layer 'same'.*layer='auto'.*reshape="):
         found = explain(model, layer="same", target=1)
     values = model.values(IMAGES)["same"]
     assert found.dims == ("sample", "position")
-    np.testing.assert_allclose(found.values, values @ HEAD[1] / count, atol=1e-9)
+    np.testing.assert_allclose(found.values, values @ HEAD[1] / number, atol=1e-9)
     assert "could be confirmed" in found.provenance["grid"]["same"]["found"]
 
 
@@ -593,8 +612,88 @@ def test_maps_are_refused_where_a_layer_has_no_space_with_a_way_out():
 
 
 def test_a_neuron_is_a_unit_of_a_named_layer_and_reshape_describes_one():
-    painting = Painting(DRAWN.normal(size=(4, 3)), DRAWN.normal(size=(5, 4)))
+    painting = Painting(MIX, MIX_HEAD)
     with pytest.raises(cfi.ArgumentError, match="name the layer"):
         explain(painting, "press_neuron", neuron=(0, 0, 0))
     with pytest.raises(cfi.ArgumentError, match="gives no values of one"):
         cfi.attribute(painting, "press_gradient", inputs=IMAGES, target=0, reshape=(3, 4))
+
+
+# other models
+
+
+def sample_mean(name: str, source: str) -> Step:
+    """Less its mean over the samples, as a normalisation in training mode has it."""
+    return Step(name, (source,), lambda x: x - x.mean(0), lambda g, _: (g - g.mean(0),))
+
+
+@pytest.mark.filterwarnings("ignore::cfi_core.ModelWarning")
+def test_where_samples_influence_each_other_maps_are_found_and_tokens_not_looked_for():
+    model = scales()
+    fine, *rest = model.steps
+    first = Step("normed", ("input",), lambda x: x - x.mean(0), lambda g, _: (g - g.mean(0),))
+    normed = replace(model, steps=(first, replace(fine, sources=("normed",)), *rest))
+    found = explain(normed, "lantern_sums", target=0)
+    assert found.layer == "fine" and found.dims == ("sample", "height", "width")
+    np.testing.assert_allclose(found.values, normed.values(IMAGES)["fine"].sum(1))
+    tokens = vit("mean", None, sample_mean("normed", "mix"), last="normed")
+    read = explain(tokens, "lantern_layer", layer="mix")
+    assert read.dims == ("sample", "position", "channel")
+    assert "samples of the model influence each other" in read.provenance["grid"]["mix"]["found"]
+
+
+def test_a_layer_of_tokens_without_a_grid_is_passed_over():
+    number = PLACES + 1
+    same = Step(
+        "same",
+        ("mix",),
+        lambda x: np.repeat(x.mean(1, keepdims=True), number, 1),
+        lambda g, x: (np.repeat(g.mean(1, keepdims=True), number, 1),),
+    )
+    assert explain(vit("mean", None, same, last="same"), target=0).layer == "mix"
+
+
+@pytest.mark.parametrize("differentiable", [True, False])
+def test_sequences_are_maps_of_positions(differentiable):
+    rows = np.random.default_rng(5).normal(size=(2, 7, FEATURES))
+    mean = Step("mean", ("square",), lambda x: x.mean(1), lambda g, x: (np.repeat(g[:, None], 7, 1) / 7,))
+    model = Slide((linear("square", "input", SQUARE), mean, linear("head", "mean", HEAD.T)), differentiable)
+    found = explain(model, "lantern_sums", inputs=rows, target=1)
+    assert found.layer == "square" and found.dims == ("sample", "position")
+    np.testing.assert_allclose(found.values, (rows @ SQUARE).sum(2))
+
+
+@pytest.mark.parametrize("differentiable", [True, False])
+def test_a_model_of_one_value_for_each_sample_needs_no_target(differentiable):
+    model = scales()
+    total = Step("total", ("scores",), lambda x: x[:, :1].sum(1), lambda g, x: (g[:, None] * [[1.0, 0, 0]],))
+    assert explain(Slide((*model.steps, total), differentiable), "lantern_sums").layer == "fine"
+
+
+def test_channels_that_the_framework_only_guesses_are_where_the_image_moves_the_map():
+    """Channels last, in a framework that takes the axis behind the samples for them."""
+    last = Step(
+        "last", ("input",), lambda x: (2 * x).transpose(0, 2, 3, 1), lambda g, _: (2 * g.transpose(0, 3, 1, 2),)
+    )
+    mean = Step("mean", ("last",), lambda x: x.mean((1, 2)), lambda g, x: (np.zeros_like(x) + g[:, None, None] / 48,))
+    model = Slide((last, mean, linear("head", "mean", COLOURS)), certain=False)
+    found = explain(model, "lantern_layer", layer="last")
+    assert found.dims == ("sample", "height", "width", "channel")
+    np.testing.assert_array_equal(found.values, model.values(IMAGES)["last"])
+    assert found.provenance["grid"]["last"]["found"] == "confirmed: the map moves with patches of the image"
+    known = replace(model, certain=True)
+    assert explain(known, "lantern_layer", layer="last").dims == ("sample", "channel", "height", "width")
+
+
+def test_a_map_with_height_and_width_exchanged_is_not_stretched_over_the_image():
+    model = scales()
+    stretched = explain(model, "lantern_stretched", layer="coarse", target=1)
+    assert stretched.dims == ("sample", "height", "width")
+    sums = model.values(IMAGES)["coarse"].sum(1)
+    np.testing.assert_array_equal(stretched.values[:, ::2, ::2], sums)
+    square = IMAGES[..., :6]
+    turn = Step("turn", ("fine",), lambda x: x.swapaxes(2, 3), lambda g, _: (g.swapaxes(2, 3),))
+    turned = Slide((model.steps[0], turn, mean_of("mean", "turn"), linear("head", "mean", HEAD.T)))
+    with pytest.raises(cfi.MethodError, match=r"'turn' holds the axes of your image in another order"):
+        explain(turned, "lantern_stretched", layer="turn", inputs=square, target=1)
+    assert explain(turned, "lantern_stretched", layer="fine", inputs=square, target=1).values.shape == (2, 6, 6)
