@@ -43,9 +43,12 @@ def test_calls_are_made_by_another():
 def test_what_an_object_had_of_its_own_comes_back_even_after_an_error():
     part = Part(2)
     vars(part)["run"] = own = lambda value: -value
-    with pytest.raises(ZeroDivisionError), stand_in([("part", part), ("again", part)], ("run",), lambda n, c: (n, c())):
-        assert part.run(4) == ("again", ("part", -4))  # the same object by two names: one around the other
-        raise ZeroDivisionError
+    twice = [("part", part), ("again", part)]  # one around the other
+    with stand_in(twice, ("run",), lambda name, call: (name, call())):
+        assert part.run(4) == ("again", ("part", -4))
+    assert vars(part)["run"] is own
+    with pytest.raises(ZeroDivisionError), stand_in(twice, ("run",), lambda name, call: 1 / 0):
+        part.run(4)
     assert vars(part)["run"] is own
 
 
