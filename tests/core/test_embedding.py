@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,11 @@ class Reader:
             vectors, more = self.table[tokens], self.adds * tokens.sum(1, keepdims=True)
         return vectors, rest[0] if rest else np.ones(tokens.shape), more
 
+    def opened(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+        """What the layers give; the last one leaves out the last token."""
+        vectors = self.table[tokens]
+        return {self.embeds: vectors, "squares": vectors**2, "halves": vectors[:, :-1] / 2}
+
     def gradient(self, inputs: Sequence[np.ndarray], cotangent: np.ndarray) -> np.ndarray:
         vectors, mask, _ = self.read(inputs)
         return 2 * vectors * mask[..., None] * (cotangent @ HEAD.T)[:, None]
@@ -82,10 +88,11 @@ class Adapter(FrameworkAdapter):
         return [model(*inputs)], [None if whole else model.gradient(inputs, cotangents[0]), *others]
 
     def layers(self, model: Reader, inputs: Sequence[Any] | None = None) -> tuple[Layer, ...]:
-        return (Layer(model.embeds, "Embedding"),) if model.embeds else ()
+        others = (Layer("squares", "Square"), Layer("halves", "Half"))
+        return (Layer(model.embeds, "Embedding"), *others) if model.embeds else ()
 
     def layer_name(self, model: Reader, reference: Any) -> str | None:
-        return reference if reference == model.embeds else None
+        return reference if reference in (model.embeds, "squares", "halves") else None
 
     def layer_object(self, model: Reader, name: str) -> str:
         return name
@@ -93,7 +100,7 @@ class Adapter(FrameworkAdapter):
     def activations(self, model: Reader, inputs: Any, names: Any = None) -> Mapping[str, np.ndarray]:
         if not model.opens:
             raise LayerError("A function is no layer.")
-        return {model.embeds: model.table[inputs[0]]}
+        return model.opened(inputs[0])
 
     def layer_gradients(self, model: Reader, inputs: Any, cotangents: Any, names: Any = None) -> Any:
         return {model.embeds: model.gradient(inputs, cotangents[0])}
@@ -118,7 +125,7 @@ def slope(request: MethodRequest) -> MethodResult:
 
 def look(request: MethodRequest) -> MethodResult:
     """What the layer gives."""
-    return MethodResult((request.model.table[request.inputs[0]],), Axes.LAYER)
+    return MethodResult((request.model.opened(request.inputs[0])[request.layer[0]],), Axes.LAYER)
 
 
 class Shelf:
@@ -215,6 +222,25 @@ def test_layer_methods_find_the_embedding():
     assert isinstance(pending, cfi.PendingLayer)
     same = cfi.finish_execution_with_layer(pending, "embeddings")
     np.testing.assert_array_equal(same.values, VECTORS[TOKENS])
+
+
+@pytest.mark.parametrize(
+    ("layer", "dims", "expected"),
+    [
+        ("words", ("sample", "token", "embedding"), VECTORS[TOKENS]),
+        ("squares", ("sample", "token", "channel"), VECTORS[TOKENS] ** 2),
+        ("halves", ("sample", "position", "channel"), VECTORS[TOKENS[:, :2]] / 2),
+    ],
+)
+def test_axes_of_layers_of_tokens(layer, dims, expected):
+    """An axis as long as the text is one of its tokens; what embeds gives embeddings."""
+    tokenizer = SimpleNamespace(convert_ids_to_tokens="t{}".format)
+    found = cfi.attribute(Reader(), "look", inputs=TOKENS, layer=layer, feature_names=tokenizer)
+    np.testing.assert_array_equal(found.values, expected)
+    assert found.dims == dims
+    texts = (("t1", "t5", "t2"), ("t3", "t0", "t4"))
+    assert found.feature_names == (texts if "token" in dims else None)
+    assert cfi.attribute(Reader(), "look", inputs=TOKENS, layer=layer).feature_names is None
 
 
 def test_a_layer_of_that_name_is_the_models_own():
