@@ -215,6 +215,21 @@ def test_baselines_of_tokens_are_embedded(baselines, base):
     np.testing.assert_allclose(found.values["ids"], expected, atol=1e-12)
 
 
+def test_baselines_are_embedded_with_what_is_held_beside_the_tokens(monkeypatch):
+    split, seen = Adapter.split_embedding, []
+
+    def look_on(adapter, model, inputs, layer=None):
+        seen.append((layer, inputs))
+        return split(adapter, model, inputs, layer)
+
+    monkeypatch.setattr(Adapter, "split_embedding", look_on)
+    explain(baselines=3, inputs={"ids": TOKENS, "mask": MASK})
+    (layer, (ids, mask)) = seen[-1]
+    assert layer == "words"
+    np.testing.assert_array_equal(ids, np.full_like(TOKENS, 3))
+    np.testing.assert_array_equal(mask, MASK)
+
+
 def test_layer_methods_find_the_embedding():
     found = cfi.attribute(Reader(), "look", inputs=TOKENS, layer="embeddings")
     np.testing.assert_array_equal(found.values, VECTORS[TOKENS])
