@@ -247,7 +247,7 @@ def test_over_a_bridge_the_model_ends_in_the_function(bridge):
     found = explain(lambda outputs: outputs["grid"][:, 1, 3] + 2 * outputs["total"], translator="bridge")
     assert found.route == ("cross",)
     np.testing.assert_allclose(found.values, (at(1, 3) + 2) * X, atol=1e-12)
-    assert found.target is not None and found.provenance["explained"]
+    assert "your function of" in found.provenance["explained"]
 
 
 def test_over_a_bridge_a_function_of_one_output_does_too(bridge):
