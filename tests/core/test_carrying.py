@@ -17,12 +17,13 @@ import pytest
 
 import cfi_core as cfi
 from cfi_core.arrays import ArrayAdapter, ArrayModel
+from cfi_core.carrying import carry_index
 from cfi_core.contract import Axes, Converted, MethodRequest, MethodResult, Target
-from cfi_core.framework import flatten
+from cfi_core.framework import Layout, flatten
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import FrameworkSpec, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
+from cfi_core.specs import FrameworkSpec, Head, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
 from cfi_core.testing import fake, use_plugins
-from cfi_core.testing.fake import Painting, Print
+from cfi_core.testing.fake import NetworkAdapter, Painting, Print
 
 HERE = "planted_for_carrying"  # pytest's importlib mode may not have put this module where it can be imported from
 FORWARD = frozenset({Need.FORWARD})
@@ -77,6 +78,9 @@ class TurnedAdapter(ArrayAdapter):
     def channel_axis(self, model: Any, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         return len(shape) - 1 if len(shape) > 2 else None
 
+    def with_real_inputs(self, model: Any, layers: Sequence[str]) -> Any:
+        return ArrayModel(lambda *inputs: model(*(array.astype(int) for array in inputs)))
+
 
 def turn(model: ArrayModel, inputs: tuple[np.ndarray, ...]) -> Converted:
     """With the two outputs, or that one in which the model was made to end; grids are turned."""
@@ -102,7 +106,8 @@ def explained(request: MethodRequest, inputs: Sequence[np.ndarray]) -> np.ndarra
     scores = request.exec_args.get("score")
     if scores is not None:
         scores = scores if isinstance(scores, list | tuple) else [scores]
-        return np.sum([score(output) for score, output in zip(scores, outputs, strict=False)], axis=0)
+        given = outputs if isinstance(outputs, tuple) else (outputs,)
+        return np.sum([score(output) for score, output in zip(scores, given, strict=False)], axis=0)
     assert target is not None
     chosen = outputs if target.output is None else outputs[target.output]
     if target.function is not None:
@@ -210,6 +215,35 @@ class Plugin:
                 optional=("neuron",),
                 exec_args=("mask", "others"),
                 roles={"mask": Role.LIKE_LAYER},
+            ),
+            MethodSpec(
+                key="probe_map",
+                toolset="probes",
+                kind=Kind.LAYER,
+                needs=frozenset({Need.LAYER}),
+                implementation=f"{HERE}:probe",
+                required=("inputs", "layer"),
+                exec_args=("beside",),
+                roles={"beside": Role.OTHER_LAYER},
+                maps_layer=True,
+            ),
+            MethodSpec(
+                key="ablate_reals",
+                toolset="plane",
+                kind=Kind.ATTRIBUTION,
+                needs=FORWARD,
+                implementation=f"{HERE}:ablate",
+                optional=("target",),
+                takes_integers=False,
+            ),
+            MethodSpec(
+                key="ablate_logits",
+                toolset="plane",
+                kind=Kind.ATTRIBUTION,
+                needs=FORWARD,
+                implementation=f"{HERE}:ablate",
+                optional=("target",),
+                head=Head.LOGIT,
             ),
         ]
 
@@ -327,6 +361,16 @@ def test_a_score_in_the_toolsets_words_sees_the_users_axes():
     assert_values(explain(exec_args={"score": both}), by_hand(*at(0, 2)))
 
 
+def test_a_score_in_the_toolsets_words_is_of_those_outputs_that_are_scores():
+    both = [lambda grid: grid[:, 0, 2], lambda total: 2 * total]
+    beside = explain(lambda x, z: {**function(x, z), "ids": np.arange(7)}, exec_args={"score": both})
+    assert_values(beside, by_hand(at(0, 2)[0] + 2, at(0, 2)[1] - 2 * np.eye(5)[:1]))
+    logits = explain(
+        lambda x, z: {"hidden": z, "logits": function(x, z)["grid"]}, exec_args={"score": lambda one: one[:, 0, 2]}
+    )
+    assert_values(logits, by_hand(*at(0, 2)))
+
+
 def test_a_score_object_of_the_toolsets_is_passed_on_as_it_is():
     class Score:
         def __call__(self, grid: np.ndarray) -> np.ndarray:
@@ -422,3 +466,106 @@ def test_a_layer_that_the_translated_model_lacks_is_refused_with_those_it_has(pa
     opaque = Opaque(painting.mix, painting.head)
     with pytest.raises(cfi.LayerError, match=r"Layer 'relu' .* through paint2print: its activation cannot be read"):
         read(opaque, images, layer="relu", translator="paint2print")
+
+
+def test_an_index_turns_with_the_axes_behind_the_samples():
+    assert carry_index((1, 2, 3), (0, 2, 3, 1)) == (2, 3, 1) and carry_index((1, 2, 3), None) == (1, 2, 3)
+    with pytest.raises(cfi.ArgumentError, match=r"\(3, 1\) has 2 entries; pass one for each of the 3 axes"):
+        carry_index((3, 1), (0, 2, 3, 1))
+
+
+# layers that are shown as maps
+
+
+class Turned(Print):
+    """A print of which one layer is seen with its channels in front."""
+
+    shown = ""
+
+    def layers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        found = super().layers(images)
+        return {**found, self.shown: np.moveaxis(found[self.shown], -1, 1)} if self.shown else found
+
+
+def show_map(self: Any, model: Print, layer: str, layout: Layout) -> tuple[Print, str]:
+    turned = Turned(model.mix, model.head)
+    turned.shown = layer
+    assert layout.is_plain and layout.channel == 3
+    return turned, layer
+
+
+def test_a_layer_is_shown_with_its_channels_where_the_toolset_has_them(painting, images, monkeypatch):
+    monkeypatch.setattr(NetworkAdapter, "map_channels", 1)
+    monkeypatch.setattr(NetworkAdapter, "show_map", show_map)
+    relu = painting.layers(images)["relu"]
+    found = cfi.attribute(painting, "probe_map", inputs=images, layer="relu", translator="paint2print")
+    assert isinstance(ASKED[-1].model, Turned) and ASKED[-1].layer_channel_axes == (1,)
+    np.testing.assert_allclose(found.values, relu)
+    assert found.dims == ("sample", "channel", "height", "width")
+
+
+def test_a_layer_that_is_a_map_already_stays_as_it_is(painting, images, monkeypatch):
+    monkeypatch.setattr(NetworkAdapter, "map_channels", -1)
+    found = cfi.attribute(painting, "probe_map", inputs=images, layer="relu", translator="paint2print")
+    assert type(ASKED[-1].model) is Print and ASKED[-1].layer_channel_axes == (3,)
+    np.testing.assert_allclose(found.values, painting.layers(images)["relu"])
+
+
+def test_another_layer_of_the_toolsets_own_arguments_becomes_the_one_of_the_model_that_runs(painting, images):
+    given = {"inputs": images, "layer": "mix", "translator": "paint2print"}
+    cfi.attribute(painting, "probe_map", **given, exec_args={"beside": Step("relu")})
+    assert type(ASKED[-1].exec_args["beside"]) is str and ASKED[-1].exec_args["beside"] == "relu"
+    with pytest.raises(cfi.LayerError, match="no layer 'somewhere'"):
+        cfi.attribute(painting, "probe_map", **given, exec_args={"beside": "somewhere"})
+    with pytest.raises(cfi.LayerError, match=r"'relu' .* merged or split"):
+        cfi.attribute(painting, "probe_map", **{**given, "translator": "terse"}, exec_args={"beside": "relu"})
+
+
+# whole numbers
+
+
+def counted(x: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Whole numbers alone can be used as places of a table."""
+    if x.dtype.kind not in "iu" or z.dtype.kind not in "iu":
+        raise TypeError("whole numbers, please")
+    return np.stack([x.sum((1, 2, 3)) * 0.5, z.sum(1) * 2.0], 1)
+
+
+def test_whole_numbers_are_floating_point_ones_to_a_toolset_that_takes_no_others():
+    x, z = np.arange(48).reshape(2, 3, 2, 4), np.arange(10).reshape(2, 5)
+    found = cfi.attribute(counted, "ablate_reals", inputs=(x, z), target=1, translator="turn")
+    assert [array.dtype for array in ASKED[0].inputs] == [np.float32, np.float32]
+    assert_values(found, (np.zeros(x.shape), 2.0 * z))
+    assert found.inputs[0].dtype == x.dtype
+
+
+def test_whole_numbers_that_single_precision_does_not_hold_are_refused():
+    x, z = np.full((2, 3, 2, 4), 2**24 + 1), np.arange(10).reshape(2, 5)
+    with pytest.raises(cfi.InputError, match=f"whole numbers beyond {2**24} would be others there"):
+        cfi.attribute(counted, "ablate_reals", inputs=(x, z), target=1, translator="turn")
+
+
+# heads, and outputs in which a model cannot be made to end
+
+
+def shares(x: np.ndarray, z: np.ndarray) -> np.ndarray:
+    part = 1 / (1 + np.exp(-x.sum((1, 2, 3))))
+    return np.stack([part, 1 - part], 1)
+
+
+def test_probabilities_where_logits_are_explained_are_told():
+    with pytest.warns(cfi.ModelWarning, match="no softmax was found at its end to leave out"):
+        found = cfi.attribute(shares, "ablate_logits", inputs=(X, Z), target=0, translator="turn")
+    one = X.copy()
+    one[:, 1, 1, 2] = 0
+    np.testing.assert_allclose(found.values[0][:, 1, 1, 2], shares(X, Z)[:, 0] - shares(one, Z)[:, 0], atol=1e-12)
+
+
+def test_an_output_by_its_position_where_the_model_cannot_end_there(monkeypatch):
+    monkeypatch.setattr(ArrayAdapter, "ended_by", lambda self, model, end: None)
+    assert_values(explain(target=("grid", 1, 3)), by_hand(*at(1, 3)))
+    assert ASKED[-1].target == Target(output=0, index=(3, 1))
+    assert_values(explain(target=("grid", lambda grid: grid[:, 0, 2])), by_hand(*at(0, 2)))
+    target = ASKED[-1].target
+    assert target is not None and target.output == 0 and target.function is not None
+    assert_values(explain(target=lambda outputs: outputs["grid"][:, 0, 2]), by_hand(*at(0, 2)))

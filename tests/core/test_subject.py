@@ -7,7 +7,7 @@ import pytest
 
 import cfi_core as cfi
 from cfi_core.specs import Head, Need
-from cfi_core.subject import prepare_subject
+from cfi_core.subject import prepare_subject, samples_apart
 from cfi_core.testing import fake, use_plugins
 
 NEEDS = frozenset({Need.FORWARD})
@@ -102,3 +102,52 @@ def test_the_run_of_a_converted_model_is_compared_unless_its_weights_are_changed
     with pytest.raises(KeyError), prepare_subject(painting, "print", NEEDS, translator="conversion", **given):
         raise KeyError
     assert len(compared) == 1
+
+
+# inputs that go by name
+
+
+WEIGHTS = np.arange(1.0, 13.0).reshape(4, 3)
+
+
+def masked(x: np.ndarray, mask: np.ndarray, factor: float = 1.0) -> np.ndarray:
+    return factor * (x * mask) @ WEIGHTS
+
+
+def named(mask: np.ndarray) -> dict[str, object]:
+    return {"x": np.arange(8.0).reshape(2, 4) + 1, "mask": mask, "factor": 2.0}
+
+
+def test_what_is_held_is_part_of_the_model():
+    mask = np.array([[1, 0, 1, 1], [1, 0, 1, 1]])
+    given = named(mask)
+    with prepare_subject(masked, "numpy", NEEDS, inputs=given, target=1) as subject:
+        (rows,) = subject.tensors
+        np.testing.assert_array_equal(rows, given["x"])
+        other = np.ones((3, 4))
+        np.testing.assert_allclose(subject.model(other), 2 * (other * mask[0]) @ WEIGHTS)
+        whole = subject.users_inputs(other)
+        assert sorted(whole) == ["factor", "mask", "x"] and whole["factor"] == 2.0
+        np.testing.assert_array_equal(whole["mask"], np.repeat(mask[:1], 3, 0))
+        np.testing.assert_allclose(masked(**whole), 2 * (other * mask[0]) @ WEIGHTS)
+
+
+def test_samples_that_hold_something_else_are_measured_one_at_a_time():
+    mask = np.array([[1, 0, 1, 1], [0, 1, 1, 0]])
+    assert samples_apart(masked, named(mask)) == 2
+    assert samples_apart(masked, named(mask[[0, 0]])) == 1
+    with (
+        pytest.raises(cfi.InputError, match="Each sample has its own mask: measure one sample at a time"),
+        prepare_subject(masked, "numpy", NEEDS, inputs=named(mask), target=1),
+    ):
+        pass
+    one = {name: value[1:] if isinstance(value, np.ndarray) else value for name, value in named(mask).items()}
+    with prepare_subject(masked, "numpy", NEEDS, inputs=one, target=1) as subject:
+        np.testing.assert_allclose(subject.model(one["x"]), 2 * (one["x"] * mask[1]) @ WEIGHTS)
+
+
+def test_inputs_without_names_need_one_subject(painting, images):
+    assert samples_apart(painting, images) == 1
+    with prepare_subject(painting, "paint", NEEDS, inputs=images, target=0) as subject:
+        np.testing.assert_array_equal(subject.users_inputs(images[:1]), images[:1])
+        np.testing.assert_array_equal(subject.users_tensor(images), images)

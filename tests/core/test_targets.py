@@ -375,3 +375,93 @@ def test_a_slice_that_runs_backwards_is_the_same_sum() -> None:
     assert found.function is not None
     assert found.function.rows == ((slice(1, 4, 2), slice(0, 2)),)
     np.testing.assert_array_equal(found.function(output), output[:, 3:0:-2, :2].sum((1, 2)))
+
+
+# samples that are told apart
+
+
+def test_some_of_the_samples_keep_what_is_theirs() -> None:
+    mask = targets.mask(PIXELS[:, 1] > 0, 2, axis=1)
+    apart = targets.difference(mask, targets.mask(PIXELS[0, 0] > 0, 1, axis=1))
+    assert apart.samples == mask.samples == 2 and targets.difference(0, 1).samples == targets.mean().samples == 1
+    np.testing.assert_allclose(apart.take([1])(PIXELS[1:]), apart(PIXELS)[1:])
+    assert apart.take([1]).samples == 1
+    assert targets.mean().take([1]) == targets.mean()
+    with_function = targets.difference(lambda scores: scores[:, 0], 1).take([0])
+    np.testing.assert_allclose(with_function(SCORES[:1]), SCORES[:1, 0] - SCORES[:1, 1])
+
+
+def test_boxes_and_labels_of_each_sample_go_with_it() -> None:
+    box = targets.box(iou_with=WANTED, label=[0, 1])
+    assert box.samples == 2 and targets.box(iou_with=WANTED[0], label=[0, 1]).samples == 2
+    assert targets.box(iou_with=WANTED[0], label=1).samples == 1
+    assert box.take([1]) == targets.box(iou_with=WANTED[1:], label=[1])
+    assert targets.box(iou_with=WANTED[0], label=1).take([1]) == targets.box(iou_with=WANTED[0], label=1)
+
+
+def test_as_many_boxes_as_samples(registry: Any) -> None:
+    with pytest.raises(cfi.TargetError, match=r"2 boxes for 3 samples\. Pass one for each, or for all"):
+        find(registry, targets.box(iou_with=WANTED), [*detections(), detections()[0]], samples=3)
+
+
+def test_the_end_of_a_model_in_values_of_each_sample_refuses_other_rows() -> None:
+    end = Values.of(Selected(((0, 1), (3, 2))))
+    np.testing.assert_allclose(end(WORDS), [WORDS[0, 0, 1], WORDS[1, 3, 2]])
+    with pytest.raises(cfi.TargetError, match="another one for each of 2 samples, and the method gives the model 4"):
+        end(np.tile(WORDS, (2, 1, 1)))
+
+
+def test_positions_that_are_equal_are_found_again() -> None:
+    kept = {targets.token(slice(1, 3), 2): "a span", targets.token(1, 2): "a place"}
+    assert kept[targets.token(slice(1, 3), 2)] == "a span" and kept[targets.token(1, 2)] == "a place"
+    assert repr(targets.token(slice(None, 4, 2), 2)) == "token(:4:2, 2)"
+
+
+# regions
+
+
+@pytest.mark.parametrize("region", [PIXELS[0, 0], np.zeros(4, bool), np.full((2, 2), 3)])
+def test_what_is_no_region(region: np.ndarray) -> None:
+    with pytest.raises(cfi.TargetError, match="A region is an array of True and False"):
+        targets.mask(region, 0)
+
+
+def test_a_target_that_is_not_resolved_or_does_not_fit_is_no_function() -> None:
+    with pytest.raises(cfi.TargetError, match="is not resolved yet"):
+        targets.mask("predicted", 1)(PIXELS)
+    with pytest.raises(cfi.TargetError, match=r"The region is of \(2, 2\) pixels, and the output of \(4, 6\)"):
+        targets.mask(np.ones((2, 2), bool), 1, axis=1)(PIXELS)
+    with pytest.raises(cfi.TargetError, match="is a column of an output of shape"):
+        targets.class_("cat")(SCORES)
+    with pytest.raises(cfi.TargetError, match="is a column of an output of shape"):
+        targets.class_(1)(WORDS)
+
+
+def test_where_the_classes_are_is_what_the_user_says(registry: Any) -> None:
+    last, region = np.moveaxis(PIXELS, 1, -1), PIXELS[0, 0] > 0
+    expected = (PIXELS[:, 2] * region).sum((1, 2))
+    for axis, output in ((1, PIXELS), (-1, last), (3, last)):
+        found = find(registry, targets.mask(region, 2, axis=axis), output).function
+        assert found is not None and found.axis == (1 if axis == 1 else -1)
+        np.testing.assert_allclose(found(output), expected)
+    with pytest.raises(cfi.TargetError, match="on axis 1 or -1, not 2"):
+        find(registry, targets.mask(region, 2, axis=2), PIXELS)
+
+
+@pytest.mark.parametrize(("low", "middle"), [(-1.0, 0.0), (0.0, 0.5)])
+def test_of_one_column_what_is_above_the_middle_is_predicted(registry: Any, low: float, middle: float) -> None:
+    """Logits have it at zero, probabilities at one half."""
+    scores = np.random.default_rng(5).uniform(low, 1, (2, 1, 4, 6))
+    found = find(registry, targets.mask("predicted", 0, axis=1), scores).function
+    np.testing.assert_allclose(found(scores), (scores * (scores > middle)).sum((1, 2, 3)))
+    with pytest.raises(cfi.TargetError, match="neither an array of True and False nor 'predicted'"):
+        find(registry, targets.mask("guessed", 0, axis=1), scores)
+
+
+def test_a_class_that_is_predicted_nowhere_is_told(registry: Any) -> None:
+    scores = np.zeros((2, 3, 4, 6))
+    scores[:, 1] = 1
+    scores[0, 2, 0, 0] = 2
+    with pytest.warns(cfi.ModelWarning, match="predicts class 2 at no pixel of sample 1"):
+        found = find(registry, targets.mask("predicted", 2, axis=1), scores).function
+    np.testing.assert_array_equal(found(scores), [2, 0])
