@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 import cfi_core as cfi
-from cfi_core.adapters import adapter_for, is_importable
+from cfi_core.adapters import adapter_for, as_array, is_importable, is_number
 from cfi_core.hookspec import hookimpl
 from cfi_core.registry import Registry
 from cfi_core.specs import FrameworkSpec
@@ -84,3 +85,78 @@ def test_a_module_may_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_importable("numpy") and is_importable("wsgiref")
     monkeypatch.setitem(sys.modules, "wsgiref", None)
     assert not is_importable("wsgiref") and not is_importable("no_such_framework")
+
+
+class Tensor:
+    """A tensor that may refuse to be read."""
+
+    shape, dtype = (2, 2), "complex8"
+
+    def __init__(self, refusal: str = "") -> None:
+        self.refusal = refusal
+
+
+class TensorAdapter(fake.NetworkAdapter):
+    def unreadable(self, tensor: Tensor) -> str:
+        return "lies on a device that is gone" if tensor.refusal == "unreadable" else ""
+
+    def to_numpy(self, tensor: Tensor) -> np.ndarray:
+        if tensor.refusal:
+            raise NotImplementedError(tensor.refusal)
+        return np.eye(2)
+
+
+class Tensors:
+    @hookimpl
+    def cfi_frameworks(self) -> list[FrameworkSpec]:
+        types = (("tensor_plugin", "Tensor"),)
+        adapter = "tensor_plugin:TensorAdapter"
+        return [FrameworkSpec(name="t", model_types=(), tensor_types=types, adapter=adapter, module="tensor_plugin")]
+
+
+@pytest.fixture
+def tensors(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    module = ModuleType("tensor_plugin")
+    module.Tensor, module.TensorAdapter = Tensor, TensorAdapter
+    monkeypatch.setitem(sys.modules, "tensor_plugin", module)
+    with use_plugins(Tensors()) as registry:
+        yield registry
+
+
+def test_tensors_are_read_by_their_framework(tensors: Registry) -> None:
+    np.testing.assert_array_equal(as_array(tensors, Tensor(), "inputs"), np.eye(2))
+    with pytest.raises(cfi.InputError, match=r"^inputs lies on a device that is gone\.$"):
+        as_array(tensors, Tensor("unreadable"), "inputs")
+    with pytest.raises(cfi.InputError, match=r"is a Tensor of complex8 that cannot be read as an array \(.*sub-byte"):
+        as_array(tensors, Tensor("sub-byte"), "inputs")
+
+
+class Refusing:
+    def __array__(self, *_: object) -> np.ndarray:
+        raise RuntimeError("not mine to give")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"a": [1]}, "inputs is a dict. Pass a tuple of arrays"),
+        (np.ma.array([1.0, 2.0], mask=[True, False]), r"masked array, and its mask would be lost.*x.filled\(0\)"),
+        (type("SparseThing", (), {})(), "is a SparseThing, which is no dense array"),
+        (Refusing(), r"inputs is no array \(.*not mine to give"),
+        ("words", r"inputs holds <U5 of shape \(\); pass an array of numbers"),
+    ],
+)
+def test_what_is_no_array_of_numbers(registry: Registry, value: object, message: str) -> None:
+    with pytest.raises(cfi.InputError, match=message):
+        as_array(registry, value, "inputs")
+
+
+def test_what_is_one_number() -> None:
+    class Nested:
+        @property
+        def shape(self) -> tuple[int, ...]:
+            raise RuntimeError("a nested tensor has no shape")
+
+    assert all(map(is_number, (1, 2.5, True, np.float32(3), np.array(4))))
+    assert not any(map(is_number, ("5", None, np.array([6]), np.array("7"), Nested(), [8])))
+    assert is_number(SimpleNamespace(shape=())) and not is_number(SimpleNamespace(shape=(1,)))

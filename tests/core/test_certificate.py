@@ -430,3 +430,47 @@ def test_the_first_layer_that_differs_is_named(pair, images):
     translated.model.head = translated.model.head[::-1]
     assert first_divergence(source, translated, [images]).layer == "head"
     assert "the first layer that differs is 'head'" in str(first_divergence(source, translated, [images]))
+
+
+class Reading(NetworkAdapter):
+    """Activations are what a function makes of the network's."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def activations(self, model, inputs, names=None):
+        return self.change(super().activations(model, inputs, names))
+
+
+def test_the_first_layer_that_differs_is_told(pair, images):
+    changed = replace(pair[1], adapter=Reading(lambda found: {**found, "pool": found["pool"] * 1.5}))
+    found = first_divergence(*pair[:1], changed, [images])
+    assert (found.layer, found.counterpart, found.difference) == ("pool", "pool", pytest.approx(0.5))
+    assert first_divergence(*pair, [images]) is None
+    # What is found at another layer is right so far, and whole numbers and layers without a namesake prove nothing.
+    swapped = Reading(lambda found: {**found, "mix": found["relu"], "relu": found["mix"]})
+    assert first_divergence(pair[0], replace(pair[1], adapter=swapped), [images]) is None
+    other = Reading(lambda found: {"pooled": found["pool"] * 2, "head": found["head"]})
+    assert first_divergence(pair[0], replace(pair[1], adapter=other), [images]) is None
+    whole = replace(pair[0], adapter=Reading(lambda found: {"pool": found["pool"].round().astype(int)}))
+    assert first_divergence(whole, changed, [images]) is None
+    cut = replace(pair[1], adapter=Reading(lambda found: {**found, "pool": found["pool"][:, :3]}))
+    assert first_divergence(pair[0], cut, [images]).difference == np.inf
+
+
+def test_layers_of_models_without_gradients_are_matched_by_activations(pair, images):
+    class Without(NetworkAdapter):
+        def layer_gradients(self, model, inputs, cotangents, names=None):
+            raise NoGradientError("none here")
+
+    found = map_layers(replace(pair[0], adapter=Without()), pair[1], [images])
+    assert list(found) == ["mix", "relu", "pool", "head"] and not found.missing
+    assert {match.gradient_difference for match in found.matches.values()} == {None}
+    assert found.difference < 1e-12 and len(found) == 4
+
+
+def test_layers_of_whole_numbers_are_not_matched_and_are_shown(pair, images):
+    whole = Reading(lambda found: {**found, "pool": found["pool"].round().astype(int)})
+    found = map_layers(replace(pair[0], adapter=whole), pair[1], [images])
+    assert found.missing == ("pool",) and "pool" not in found and "mix" in found
+    assert str(found).splitlines() == ["mix   mix", "relu  relu", "pool  -", "head  head"]

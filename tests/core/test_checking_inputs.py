@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from cfi_core.arrays import ArrayAdapter, ArrayModel
-from cfi_core.checking.inputs import check_like_inputs, check_window, example_inputs, read_inputs, run_original
+from cfi_core.checking.inputs import (
+    check_baselines,
+    check_like_inputs,
+    check_repeated,
+    check_straight,
+    check_window,
+    example_inputs,
+    read_inputs,
+    run_original,
+)
 from cfi_core.errors import ArgumentError, InputError
 from cfi_core.records import Inputs, Original
 
@@ -328,3 +337,147 @@ def test_windows_that_do_not_fit_are_refused_with_one_that_would(value, name):
         ArgumentError, match=rf"{name}=.* does not fit samples of shape \(5, 7, 3\).*example \(1, 1, 3\)"
     ):
         check_window(inputs(IMAGES), value, name)
+
+
+# more of what is refused
+
+
+def masked(tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return (tokens * mask).sum(1, keepdims=True).astype(float)
+
+
+def test_whole_numbers_of_one_shape_are_asked_for_by_name(registry):
+    tokens = np.array([[4, 5], [6, 7]])
+    with pytest.raises(InputError, match=r"2 of the inputs are whole .* inputs=\{'tokens': …, 'mask': …\} \(the model"):
+        read_inputs(registry, original(masked), (tokens, np.ones_like(tokens)))
+    read = read_inputs(registry, original(masked), (tokens, np.ones((2, 1), int)))
+    assert len(read.arrays) == 2, "shapes tell them apart"
+
+
+def held(array: Any, samples: int = 2) -> Inputs:
+    table = TABLE[:samples]
+    return Inputs((table,), (table,), held=(array,), held_arrays=(array,))
+
+
+def test_one_row_that_is_held_is_the_same_where_each_sample_has_it():
+    def weighing(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return x * weights
+
+    one = held(np.arange(4.0)[None])
+    assert check_repeated(original(weighing), one, TABLE * np.arange(4.0), original(weighing).model) is None
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, table: x * table.sum(),  # of all rows
+        lambda x, table: x @ table[0].reshape(2, 2, 1).sum((0, 2)).repeat(2).reshape(4, 1) * len(table),
+        lambda x, table: x[:, : len(table)],  # another shape
+        lambda x, table: {1: x}[len(table)],  # fails
+    ],
+)
+def test_one_row_that_means_something_else_repeated_is_refused(function):
+    one, model = held(np.arange(4.0)[None]), original(function)
+    outputs = function(TABLE, np.arange(4.0)[None])
+    with pytest.raises(
+        InputError, match=r"held in one row for 2 samples \(argument 0 behind them\).*functools.partial"
+    ):
+        check_repeated(model, one, outputs, model.model)
+
+
+@pytest.mark.parametrize(("array", "samples"), [(np.arange(4.0)[None], 1), (np.ones((1, 1)), 2), (TABLE, 2)])
+def test_what_is_not_repeated_is_not_tried(array, samples):
+    def failing(*_: Any) -> Any:
+        raise AssertionError("it ran")
+
+    assert check_repeated(original(failing), held(array, samples), TABLE, original(failing).model) is None
+
+
+def test_tokens_beyond_the_vocabulary_are_named():
+    tokens = np.array([[1, 2, 9]])
+    with pytest.raises(InputError, match=r"whole numbers from 1 to 9: if they are tokens.*more of them \(3\) than"):
+        run_original(original(lambda x: np.arange(5.0)[x]), inputs(tokens))
+
+
+def test_a_function_that_takes_its_inputs_by_name_is_told_how():
+    def keywords(x: np.ndarray, *, scale: np.ndarray) -> np.ndarray:
+        return x * scale
+
+    with pytest.raises(InputError, match=r"takes its inputs by name: pass inputs=\{'x': …, 'scale': …\}\."):
+        run_original(original(keywords), inputs(TABLE, TABLE))
+
+
+def test_a_model_that_changes_its_inputs_in_place_is_told_how_not_to():
+    class InPlace(ArrayAdapter):
+        def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> np.ndarray:
+            np.abs(inputs[1], out=inputs[1])
+            return inputs[0]
+
+    given, table = -np.abs(TABLE), TABLE.copy()
+    both = Inputs((table, given.copy()), (table, given))
+    with pytest.raises(InputError, match=r"The model changes inputs\[1\] in place.*begin with a copy"):
+        run_original(original(adapter=InPlace()), both, native=True)
+    assert run_original(original(adapter=InPlace()), both) is table, "a translated model runs on tensors of its own"
+
+
+def test_no_numbers_to_explain():
+    class Empty(ArrayAdapter):
+        def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> Any:
+            return ()
+
+    with pytest.raises(InputError, match="The model gives tuple, in which there are no numbers to explain"):
+        run_original(original(adapter=Empty()), inputs(TABLE))
+
+
+def test_a_model_that_was_built_for_a_number_of_samples_is_told_by_it():
+    def of_eight(x: np.ndarray) -> np.ndarray:
+        return x.reshape(8, 4)
+
+    with pytest.raises(InputError, match="It would take 8 samples: something in it was built for that number"):
+        run_original(original(of_eight), inputs(TABLE))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (TABLE * 1j, "holds complex128"),
+        (np.array([["a"], ["b"]]), "holds <U1"),
+        (np.array(3.0), "pass an array of numbers, samples first"),
+        (np.zeros((2, 0)), r"shape \(2, 0\): an axis of no size leaves nothing to explain"),
+        ((), "inputs is empty"),
+        ((TABLE, None), r"inputs\[1\] is None"),
+    ],
+)
+def test_what_holds_nothing_to_explain(registry, value, message):
+    with pytest.raises(InputError, match=message):
+        read_inputs(registry, original(), value)
+
+
+@pytest.mark.parametrize(
+    ("value", "like", "message"),
+    [
+        (300, np.zeros((1, 1), np.uint8), "whole numbers from 0 to 255"),
+        (0.5, np.zeros((1, 1), np.int64), "whole numbers from"),
+        (2, np.zeros((1, 1), bool), "True and False"),
+        (1e39, np.zeros((1, 1), np.float32), r"numbers up to 3e\+38"),
+        (True, np.zeros((1, 1), np.float32), "baselines hold True or False, the inputs float32: pass numbers"),
+    ],
+)
+def test_baselines_that_the_type_of_the_inputs_cannot_hold(registry, value, like, message):
+    with pytest.raises(InputError, match=message):
+        check_baselines(registry, inputs(like), value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38, np.array([[np.nan]], np.float32), (None,)])
+def test_baselines_that_say_a_value_is_missing(registry, value):
+    assert check_baselines(registry, inputs(np.zeros((1, 1), np.float32)), value) is None
+
+
+def test_a_straight_line_needs_ends(registry):
+    table = inputs(np.array([[1.0, np.inf]]))
+    with pytest.raises(InputError, match="inputs holds NaN or infinite values, and ig goes in a straight line"):
+        check_straight(registry, table, 0, "ig")
+    for bad in (np.nan, np.array([[np.inf, 0.0]]), (np.array([[np.nan]]),)):
+        with pytest.raises(InputError, match="baselines holds NaN"):
+            check_straight(registry, inputs(TABLE), bad, "ig")
+    assert check_straight(registry, inputs(TABLE), (0.0,), "ig") is None

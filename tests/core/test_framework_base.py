@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -166,3 +166,52 @@ def test_tensors_go_over_on_the_same_memory_or_as_a_copy() -> None:
     copied = hand_over(Exporting(x, refuses=True), Elsewhere(), ADAPTER, MODEL)
     assert not np.shares_memory(copied, x)
     np.testing.assert_array_equal(copied, x)
+
+
+def test_what_a_framework_says_itself_or_refuses() -> None:
+    x = np.ones((2, 3, 1, 1))
+    with pytest.raises(cfi.InputError, match="Strings cannot be held while a filter model is differentiated"):
+        ADAPTER.with_strings(MODEL, [np.array(["a", "b"])])
+    with pytest.raises(cfi.InputError, match="A Filter cannot be given its whole numbers as floating point ones"):
+        ADAPTER.with_real_inputs(MODEL, ())
+    with pytest.raises(cfi.LayerError, match="A layer of a filter model cannot be shown as a map"):
+        ADAPTER.show_map(MODEL, "first", None)
+    with pytest.raises(cfi.MethodError, match="models of filter cannot be rewritten"):
+        ADAPTER.canonical(MODEL, [x], {})
+    with pytest.raises(cfi.NoGradientError, match="This model has no gradients"):
+        Runner.linearize(FilterRunner(MODEL), 0, [x])
+    assert ADAPTER.on_frames(MODEL, ["a"]) is None and not ADAPTER.takes_one_table(MODEL)
+    assert ADAPTER.split_embedding(MODEL, [x]) is None and ADAPTER.ended_by(MODEL, np.sum) is None
+    assert ADAPTER.in_single(MODEL) is None and ADAPTER.vocabulary(MODEL) is None
+    assert ADAPTER.compiled(MODEL, [x]) is None and ADAPTER.missing_gradient(MODEL, [x]) == ""
+    assert ADAPTER.is_certain(MODEL, x.shape, "first") and ADAPTER.precision(MODEL) == {"float32"}
+
+
+def test_special_tokens_are_those_of_a_configuration() -> None:
+    model = Filter(MODEL.weights)
+    assert ADAPTER.special_tokens(model) == {}
+    model.config = SimpleNamespace(pad_token_id=0, mask_token_id=103, cls_token_id=None, eos_token_id=[1, 2])
+    assert ADAPTER.special_tokens(model) == {"pad": 0, "mask": 103}
+
+
+def test_inputs_by_name_are_taken_in_the_models_order() -> None:
+    class Named(Plain):
+        def input_names(self, model: Any) -> tuple[str, ...]:
+            return ("images", "weights")
+
+    with pytest.raises(cfi.InputError, match="The inputs of this filter model have no names"):
+        ADAPTER.by_name(MODEL, ["images"], {})
+    assert Named().by_name(MODEL, ["images", "weights"], {}) is MODEL
+    with pytest.raises(cfi.InputError, match="in this order: images, weights"):
+        Named().by_name(MODEL, ["weights", "images"], {})
+    with pytest.raises(cfi.InputError, match="pictures"):
+        Named().by_name(MODEL, ["pictures", "weights"], {})
+
+
+def test_a_copy_that_is_refused_too_is_the_error() -> None:
+    class Refusing(Plain):
+        def adopt(self, shared: Any, model: Any) -> Any:
+            raise BufferError("another device")
+
+    with pytest.raises(BufferError, match="another device"):
+        hand_over(np.ones(2), ADAPTER, Refusing(), MODEL)

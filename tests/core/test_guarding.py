@@ -250,3 +250,28 @@ def test_a_guard_checks_itself():
         Guard(check="nowhere")
     with pytest.raises(ValueError, match="modules"):
         Guard(check="a:b", modules={"relu": "nowhere"})
+
+
+def test_what_goes_into_a_layer_is_asked_of_native_models_alone(here, rewriting):
+    model, images = printed()
+    painting = Painting(model.mix, model.head)
+    with pytest.raises(cfi.ArgumentError, match="'of_input' asks for a place in the translated model"):
+        call(painting, images.transpose(0, 3, 1, 2), exec_args={"of_input": True})
+
+
+def test_a_guard_looks_at_a_few_samples_if_the_model_takes_them(here):
+    here.content = True
+    model, _ = printed()
+    images = np.random.default_rng(4).normal(size=(5, 5, 7, 3))
+    call(model, images)
+    np.testing.assert_array_equal(here.looked[-1].inputs[0], images[:2])
+
+    class OfFive(Print):
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            if len(images) != 5:
+                raise ValueError("built for 5 samples")
+            return super().__call__(images)
+
+    found = call(OfFive(model.mix, model.head), images)
+    np.testing.assert_array_equal(here.looked[-1].inputs[0], images)
+    np.testing.assert_array_equal(found.values, model.layers(images)["mix"])

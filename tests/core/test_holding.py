@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import cfi_core as cfi
 from cfi_core.adapters import adapter_for
 from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.framework import Passes
-from cfi_core.holding import _join_notes
+from cfi_core.holding import _join_notes, _shape_of, has_own_background, join
 from cfi_core.hookspec import hookimpl
 from cfi_core.registry import registry
 from cfi_core.specs import Completeness, Kind, MethodSpec, Need, Role, ToolsetSpec, Total
@@ -151,3 +151,125 @@ def test_functions_of_arrays_hold_rows() -> None:
     adapter = adapter_for(registry(), "numpy")
     bound = adapter.bind(adapter.load(function), (MASK[1:2],))
     np.testing.assert_allclose(bound(X), (X * MASK[1]) @ WEIGHTS)
+
+
+def test_a_constant_of_no_rows_is_held_beside_rows() -> None:
+    """What is no row of a sample stays whole in the run of each."""
+
+    def both(x: np.ndarray, mask: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return (x * mask) @ weights
+
+    given = {"x": X, "mask": MASK, "weights": WEIGHTS.astype(int)}
+    found = cfi.attribute(both, "ablate", "scissors", inputs=given, target=1)
+    np.testing.assert_allclose(found.values["x"], X * MASK * WEIGHTS[:, 1])
+    assert [request.place for request in seen] == [(0, 3), (1, 3), (2, 3)]
+
+
+@pytest.mark.filterwarnings("ignore:The model's samples influence each other")
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        lambda x, mask: x @ mask.T.astype(float),  # another shape with a row alone
+        lambda x, mask: (x * mask.sum(0)) @ WEIGHTS,  # another value
+        lambda x, mask: (x * mask[[0, 1, 2]]) @ WEIGHTS,  # an error
+    ],
+)
+def test_as_many_rows_as_samples_that_are_none_of_them_are_refused(mixing: Any) -> None:
+    with pytest.raises(cfi.InputError, match=r"mask cannot be held: the last sample has another output.*one sample\."):
+        cfi.attribute(mixing, "ablate", "scissors", inputs={"x": X, "mask": MASK}, target=1)
+    assert not seen
+
+
+def test_a_function_that_cannot_be_tried_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = adapter_for(registry(), "numpy")
+    monkeypatch.setattr(type(adapter), "ended_by", lambda *_: None)
+    with pytest.raises(cfi.TargetError, match=r"cannot be tried with a model of numpy.*pass one index for each sample"):
+        explain(target=lambda scores: scores[:, 0])
+
+
+def linear(x: np.ndarray) -> np.ndarray:
+    return x @ WEIGHTS
+
+
+def test_a_function_that_tells_samples_by_their_places_is_told(omission_plugin: type) -> None:
+    def numbered(scores: np.ndarray) -> np.ndarray:
+        return scores[:, 0] * np.arange(1, len(scores) + 1)
+
+    with use_plugins(omission_plugin):
+        with pytest.warns(cfi.ModelWarning, match="The target function tells samples by their places"):
+            found = cfi.attribute(linear, "omit", "omission", inputs=X, target=numbered)
+        np.testing.assert_allclose(found.values, X * WEIGHTS[:, 0] * [[1], [2], [3]])
+
+
+@pytest.mark.parametrize("function", [lambda scores: scores[[0, 1, 2], 0], lambda scores: scores[:, 0]])
+def test_a_function_that_fails_on_one_sample_is_left_to_the_method(omission_plugin: type, function: Any) -> None:
+    with use_plugins(omission_plugin):
+        found = cfi.attribute(linear, "omit", "omission", inputs=X, target=function)
+    np.testing.assert_allclose(found.values, X * WEIGHTS[:, 0])
+
+
+def test_arguments_in_a_tuple_are_split_too() -> None:
+    scale = np.array([[1.0], [10.0], [100.0]])
+    with pytest.warns(cfi.CompletenessWarning):
+        found = explain(target=1, exec_args={"scale": (scale,)})
+    np.testing.assert_allclose(found.values["x"], X * MASK * WEIGHTS[:, 1] * scale)
+
+
+def a_part() -> Any:
+    return SimpleNamespace(plan=SimpleNamespace(method=SimpleNamespace(key="cut", toolset="scissors")))
+
+
+def test_results_that_do_not_fit_together_are_refused() -> None:
+    one = MethodResult((np.ones((1, 4)),), Axes.INPUT)
+    joined = join([a_part()] * 2, [one, one], np.asarray)
+    np.testing.assert_array_equal(joined.values[0], np.ones((2, 4)))
+    assert joined.absorbed is None and join([a_part()], [one], np.asarray) is one
+    with pytest.raises(cfi.MethodError, match="cut of scissors explains another place in one sample"):
+        join([a_part()] * 2, [one, MethodResult(one.values, Axes.LAYER)], np.asarray)
+    with pytest.raises(cfi.MethodError, match="cut of scissors gives values of other shapes for other samples"):
+        join([a_part()] * 2, [one, MethodResult((np.ones((1, 5)),), Axes.INPUT)], np.asarray)
+
+
+class Odd:
+    """Like an array of some library: it does not say whether it equals another."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("ambiguous")
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def test_notes_that_are_alike_are_told_once() -> None:
+    table, other = np.arange(6.0).reshape(3, 2), np.zeros((3, 2))
+    joined = _join_notes([{"same": table, "odd": Odd("a")}, {"same": table.copy()}])
+    assert joined["same"] is table and repr(joined["odd"]) == "a"
+    joined = _join_notes(
+        [{"odd": Odd("a"), "two": Odd("a"), "more": table}, {"odd": Odd("a"), "two": Odd("b"), "more": other}]
+    )
+    assert repr(joined["odd"]) == "a" and repr(joined["two"]) == "(a, b)"
+    assert joined["more"][0] is table and joined["more"][1] is other
+
+
+def test_a_background_of_each_sample() -> None:
+    """Tokens that are kept make the baselines of a distribution those of one sample."""
+
+    def call(baselines: Any, required: tuple[str, ...] = ("baselines",), kept: Any = (MASK,)) -> Any:
+        plan = SimpleNamespace(
+            arguments=SimpleNamespace(baselines=baselines), method=SimpleNamespace(required=required)
+        )
+        return SimpleNamespace(plan=plan, inputs=SimpleNamespace(samples=3), kept=kept)
+
+    assert has_own_background(call(MASK)) and has_own_background(call((1.0, MASK)))
+    assert not has_own_background(call(MASK[:2])) and not has_own_background(call(0.0))
+    assert not has_own_background(call(MASK, required=())) and not has_own_background(call(MASK, kept=(None,)))
+
+
+def test_shapes_of_some_samples_of_a_layer() -> None:
+    assert _shape_of((6, 4), 3, 1) == (2, 4) and _shape_of((3, 7, 2), 3, 2) == (2, 7, 2)
+    assert _shape_of((7, 4), 3, 1) is None and _shape_of((), 3, 1) is None

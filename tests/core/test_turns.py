@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import cfi_core as cfi
-from cfi_core import process, registry
+from cfi_core import process, registry, turns
 from cfi_core.checking import purity
 from cfi_core.silence import without_output, without_warnings
 from cfi_core.testing import use_plugins
@@ -262,3 +262,37 @@ def test_a_model_that_draws_leaves_the_generators_as_they_were() -> None:
             cfi.translate(drawing, "torch", inputs=x)
         assert cfi.layers(drawing, inputs=x) == []
         assert (random.getstate(), str(np.random.get_state())) == before
+
+
+def test_who_is_interrupted_while_waiting_stands_in_nobodys_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with Turn(needs("a")).take():
+        waiting = Turn(needs("a"))
+        monkeypatch.setattr(turns._change, "wait", interrupt, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            waiting.enter()
+        assert waiting not in turns._line
+        monkeypatch.undo()
+    threads(lambda: Turn(needs("a")).take().__enter__())
+
+
+def test_what_a_forked_process_does_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, as no coverage is told of another: nobody else's turn is left, and no lock of others."""
+    lock, mine = Lock(), Lock()
+    threads(lock.__enter__)
+    former, others = turns._change, Turn(needs("b"))
+    monkeypatch.setattr(turns, "_change", former)
+    monkeypatch.setattr(turns, "_line", [])
+    with Turn(needs("a")).take() as own, mine:
+        turns._line.insert(0, others)
+        turns._start_anew()
+        turns._renew_locks()
+        assert turns._line == [own] and turns._change is not former
+        threads(lock.__enter__)  # it is free again
+        ended = []
+        thread = threading.Thread(target=lambda: ended.append(mine._held.acquire(blocking=False)))
+        thread.start()
+        thread.join(WAIT)
+        assert ended == [False], "who asks keeps the locks that it has"
