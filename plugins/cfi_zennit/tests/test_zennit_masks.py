@@ -7,29 +7,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import cfi_core as cfi
-from cfi_torchgraph.testing import NO_RECTIFIERS, REFUSED_RECTIFIERS, Function
+from cfi_torchgraph.testing import NO_RECTIFIERS, REFUSED_RECTIFIERS, guide, made
 
 KEYS = ("guided_backprop", "deconvolution", "beta_smooth")
-
-
-class Between(nn.Module):
-    """A rectifier that the rules know, and what lies behind it."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.first, self.second, self.last = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 4)
-        self.relu, self.function = nn.ReLU(), function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.function(self.second(self.relu(self.first(x)))))
-
-
-def made(function: Function) -> nn.Module:
-    torch.manual_seed(1)
-    return Between(function).eval()
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -42,12 +25,9 @@ def test_a_rectifier_in_disguise_is_refused(key: str, way: str) -> None:
 @pytest.mark.parametrize("way", NO_RECTIFIERS)
 def test_what_only_looks_like_one_is_left_to_the_gradient(way: str) -> None:
     """The gradient by hand, with its positive part alone at the rectifier."""
-    model, x = made(NO_RECTIFIERS[way]), torch.randn(3, 5, requires_grad=True)
-    found = cfi.attribute(model, "guided_backprop", "zennit", inputs=x.detach(), target=1).values
-    model.relu.register_forward_hook(
-        lambda module, args, output: output.register_hook(lambda g: g.clamp(min=0)) and None
-    )
-    expected = torch.autograd.grad(model(x)[:, 1].sum(), x)[0]
+    model, x = made(NO_RECTIFIERS[way]), torch.randn(3, 5)
+    found = cfi.attribute(model, "guided_backprop", "zennit", inputs=x, target=1).values
+    expected = guide(model, x, 1)
     assert expected.abs().max() > 0
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
 
