@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
 from cfi_core import Attribution
 
@@ -50,3 +51,57 @@ def wrap(text: str, width: float, *, points: int = 10) -> str:
     """The text broken into lines that fit into `width` inches (a letter is about 0.6 of its height wide)."""
     letters = max(int(width * 72 / (0.6 * points)), 20)
     return "\n".join("\n".join(textwrap.wrap(line, letters)) for line in text.splitlines())
+
+
+# Of pictures.
+
+
+def name_of(attribution: Attribution) -> str:
+    """What an error calls it."""
+    return f"the {attribution.method_key} attribution of {attribution.toolset}"
+
+
+def is_of_inputs(attribution: Attribution) -> bool:
+    """Whether the values have the axes of the inputs, although the method may look at a layer (a neuron's inputs)."""
+    return attribution.layer is None or attribution.provenance.get("kind") in ("attribution", "neuron")
+
+
+def heading_of_picture(attribution: Attribution) -> str:
+    """Method, toolset, target, layer, unit and route, in two lines."""
+    facts = []
+    if attribution.target is not None and _each_target(attribution.target) is None:
+        facts.append(f"target {_target_label(attribution.target)}")
+    if isinstance(attribution.layer, str):
+        facts.append(f"layer {attribution.layer}")
+    if attribution.provenance.get("neuron") is not None:
+        facts.append(f"unit {attribution.provenance['neuron']}")
+    facts.append(f"route {' → '.join(attribution.route)}" if attribution.route else "native")
+    return f"{attribution.method_key} · {attribution.toolset}\n{' · '.join(facts)}"
+
+
+def _each_target(target: Any) -> list[Any] | None:
+    """The targets of the single samples, where the user gave one for each; a tuple is one target of all."""
+    values = target.tolist() if hasattr(target, "tolist") else target
+    return values if isinstance(values, list) else None
+
+
+def _target_label(target: Any) -> str:
+    text = getattr(target, "__name__", type(target).__name__) if callable(target) else str(target)
+    return textwrap.shorten(text, 40, placeholder="…")
+
+
+def label_of_row(attribution: Attribution, part: int, sample: int, count: int) -> str:
+    """Which sample and target, and which input or layer, where there are several."""
+    facts = [f"sample {sample}"] if count > 1 else []
+    targets = _each_target(attribution.target)
+    if targets is not None and len(targets) == count:
+        facts.append(f"target {_target_label(targets[sample])}")
+    if len(attribution.parts) > 1:
+        layers = attribution.layer
+        facts.append(layers[part] if isinstance(layers, tuple) and part < len(layers) else f"input {part}")
+    return " · ".join(facts)
+
+
+def label_of_panel(stacked: tuple[str, ...], index: tuple[int, ...]) -> str:
+    """Where it lies along the axes of which each position has a panel."""
+    return ", ".join(f"{name} {position}" for name, position in zip(stacked, index, strict=True))

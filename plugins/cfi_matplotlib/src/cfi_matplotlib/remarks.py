@@ -1,0 +1,35 @@
+"""What the reader of a panel must not overlook."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+from matplotlib.axes import Axes
+
+_WARNING = "#b00020"
+
+
+def warning_of(values: np.ndarray) -> str:
+    """What a reader of a panel must not overlook."""
+    broken = int(values.size - np.isfinite(values).sum())
+    if broken:
+        return f"{broken} of {values.size} values are not finite"
+    return "" if values.any() else "all values are zero"
+
+
+def annotate(axis: Axes, values: np.ndarray) -> None:
+    """Writes into the panel what must not be overlooked."""
+    warning = warning_of(values)
+    if warning:
+        axis.text(
+            0.5,
+            0.5,
+            textwrap.fill(warning, 18),
+            transform=axis.transAxes,
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=_WARNING,
+            bbox={"facecolor": "white", "edgecolor": _WARNING, "alpha": 0.9, "pad": 2},
+        )
