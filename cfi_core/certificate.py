@@ -55,13 +55,16 @@ MOST_ROUNDING = Apart(outputs=1e-3, columns=np.inf, gradients=0.25)
 
 FLOOR_FACTOR = 5.0  # times the rounding that was measured: two models, each with rounding of its own, at other samples
 CONSTANTS = 0.02  # share of the original's own rounding that comes from constants which a translation keeps in float32
-DRAWS = 12  # at the most, of inputs next to the given ones, where rounding at these does not explain a difference
-IN_ROUNDS = (3, 3, DRAWS - 6)  # draws that go through the original together, where they may: one of each size first
-AT_EDGES = 8  # draws that show what units at their edges do, of the original alone
-ENOUGH_FEATURES = 10 * DRAWS  # of a sample, for moves of its gradient at so many draws to explain nothing by chance
+DISTANCES = 6  # from one unit in the last place to all steps: a unit at its edge shows alone at one of them
+DRAWS = (
+    4 * DISTANCES
+)  # at the most, of inputs next to the given ones, where rounding there does not explain a difference
+IN_ROUNDS = (DISTANCES, DISTANCES, 2 * DISTANCES)  # draws that go through the original together, where they may
+AT_EDGES = 2 * DISTANCES  # draws that show what units at their edges do, of the original alone
+ENOUGH_FEATURES = 5 * DRAWS  # of a sample, for moves of its gradient at so many draws to explain nothing by chance
 ROUNDING = 5e-6  # by so much inputs next to each other move the outputs: what rounding does in deep float32 networks
 TRIED_STEPS = 16.0  # by which they are moved to see how far that moves the outputs
-MOST_STEPS = 256.0  # units in the last place by which inputs are moved at the most to do so
+MOST_STEPS = 1024.0  # units in the last place by which inputs are moved at the most to do so
 SINGLE_UNIT = 2.0**-23
 GRADIENT_SAMPLES = 8  # of the user's inputs
 CHOSEN = 1  # sample for double precision whose outputs differ most, and one whose gradients do
@@ -792,19 +795,18 @@ class _Neighbourhood:
     def look_for_edges(self, generator: np.random.Generator) -> float:
         """How far the translated model's gradients are from what a few draws close to the samples explain."""
         steps = self._steps(generator)
-        near = [move(self.samples, steps ** (draw % 2 / 2), generator) for draw in range(AT_EDGES)]
+        near = [move(self.samples, steps**power, generator) for power in _powers(0, AT_EDGES)]
         ours = self.compared.pair.run_each(0, near, [self.cotangents] * AT_EDGES)
         return self._nearest([self.here.put(self.places, one).gradients or () for one in ours])
 
     def look(self, rounds: Sequence[int], generator: np.random.Generator) -> _NextTo:
         """Moves the samples, in rounds of so many draws, until that explains how far the models are apart."""
-        found, draw = _NextTo(always=self.compared.apart if self.in_double else NO_ROUNDING), 0
-        steps, moved = self._steps(generator), list[Arrays]()
+        found = _NextTo(always=self.compared.apart if self.in_double else NO_ROUNDING)
+        steps, powers, moved = self._steps(generator), list[float](), list[Arrays]()
         for draws in rounds:
-            # From one unit on: a single switch shows nearby, and farther away where all of them do.
-            powers = [(draw + one) % 3 / 2 for one in range(draws)]
-            near = [move(self.samples, steps**power, generator) for power in powers]
-            near, draw = [*map(to_double, near)] if self.in_double else near, draw + draws
+            powers += _powers(len(powers), draws, self._onset(powers, moved))
+            near = [move(self.samples, steps**power, generator) for power in powers[len(moved) :]]
+            near = [*map(to_double, near)] if self.in_double else near
             ours = self.compared.pair.run_each(0, near, [self.cotangents] * draws)
             moved += [self.here.put(self.places, one).gradients or () for one in ours]
             found = replace(found, nearest=self._nearest(moved))
@@ -813,6 +815,14 @@ class _Neighbourhood:
             if not self._is_beyond(found):
                 break
         return found
+
+    def _onset(self, powers: Sequence[float], moved: Sequence[Arrays]) -> float | None:
+        """The nearest distance at which the original's gradients move, where all distances were tried twice."""
+        here, sizes = self.here.gradients, self.compared.sizes.inputs
+        if here is None or len(powers) < DRAWS // 2:
+            return None
+        leaps = (gradient_difference(here, one, sizes) > RESOLUTION.gradients for one in moved)
+        return min((power for power, leap in zip(powers, leaps, strict=True) if leap), default=None)
 
     def _is_beyond(self, found: _NextTo) -> bool:
         yet = replace(self.compared.apart, gradients=min(self.compared.apart.gradients, found.nearest))
@@ -877,6 +887,17 @@ class _Neighbourhood:
         results, places = self.compared.results[which], self.compared.with_gradients
         recorded = results.outputs if results.recorded is None else results.recorded
         return replace(results, outputs=recorded).take(places)
+
+
+def _powers(first: int, draws: int, onset: float | None = None) -> list[float]:
+    """Of the number of steps, for so many draws: one distance after the other, or those behind where leaps begin.
+
+    A few steps move no unit beyond its edge, more of them one alone, many more all at once.
+    """
+    places = range(first, first + draws)
+    if onset is None:
+        return [place % DISTANCES / (DISTANCES - 1) for place in places]
+    return [min(onset + place % 3 / 2 / (DISTANCES - 1), 1.0) for place in places]
 
 
 def _combine(theirs: Arrays, here: Arrays, moved: Sequence[Arrays], places: Sequence[int]) -> list[np.ndarray]:

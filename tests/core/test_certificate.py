@@ -303,6 +303,44 @@ def test_what_several_units_at_their_edges_do_adds_up(pair, fault, faithful, by_
     assert certificate.faithful is faithful, str(certificate)
 
 
+class Margins(Imprecise):
+    """Many units near the edges of their ReLUs; only the first is so near that rounding decides on which side it is.
+
+    It shows alone where the inputs are moved by tens of units in the last place, and among others farther away.
+    """
+
+    UNITS = 40
+
+    def __init__(self, images, first):
+        super().__init__(0.0)
+        generator = np.random.default_rng(5)
+        self.weights = generator.choice([-1.0, 1.0], (self.UNITS, *images.shape[1:]))
+        margins = np.array([first, *generator.uniform(1e-4, 3e-4, self.UNITS - 1)])
+        self.edges = np.einsum("uchw,chw->u", self.weights, images[0].astype(np.float64)) + margins
+        self.moves = generator.normal(size=self.weights.shape)
+
+    def vjp(self, model, inputs, cotangents):
+        outputs, (gradient,) = super().vjp(model, inputs, cotangents)
+        if not getattr(model, "precise", False):
+            is_first = inputs[0].shape[1] == 3
+            channels_first = inputs[0] if is_first else inputs[0].transpose(0, 3, 1, 2)
+            beyond = np.einsum("uchw,nchw->nu", self.weights, channels_first.astype(np.float64)) - self.edges
+            is_open = (beyond > 0) & (np.abs(beyond).max(1, keepdims=True) < 1)
+            moved = np.einsum("nu,uchw->nchw", is_open, self.moves) * 0.01 * np.abs(gradient).mean()
+            gradient = gradient + (moved if is_first else moved.transpose(0, 2, 3, 1))
+        return outputs, [gradient]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_unit_that_shows_alone_at_one_distance_only_is_rounding(pair, seed):
+    images = np.random.default_rng(seed).normal(size=(4, 3, 6, 8)).astype(np.float32)
+    one = Side(Margins(images, 3e-5), pair[0].model)
+    other = replace(pair[1], adapter=Margins(images, -1e-9))
+    for by_sample in (False, True):
+        certificate = certify(one, other, [images], by_sample=by_sample)
+        assert certificate.faithful, str(certificate)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_leaps_of_the_translation_alone_at_every_sample_are_none(pair, images, seed):
     one, other = Side(Leaping(1e9, seed), pair[0].model), replace(pair[1], adapter=Leaping(1, seed))
