@@ -12,7 +12,8 @@ from matplotlib.image import imread
 
 from cfi_core.attribution import Attribution
 from cfi_core.errors import PlotError
-from cfi_matplotlib.plotting import plot, write_png
+from cfi_matplotlib.files import write_png
+from cfi_matplotlib.plotting import plot
 
 pytestmark = pytest.mark.filterwarnings("error")
 

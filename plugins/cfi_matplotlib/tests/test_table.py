@@ -7,7 +7,8 @@ import pytest
 
 from cfi_core.attribution import Attribution
 from cfi_core.errors import PlotError
-from cfi_matplotlib.plotting import plot, write_png
+from cfi_matplotlib.files import write_png
+from cfi_matplotlib.plotting import plot
 from cfi_matplotlib.table import draw_table
 
 pytestmark = pytest.mark.filterwarnings("error")

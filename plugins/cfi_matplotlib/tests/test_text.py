@@ -9,7 +9,8 @@ from matplotlib.patches import Rectangle
 
 from cfi_core.attribution import Attribution
 from cfi_core.errors import PlotError
-from cfi_matplotlib.plotting import plot, write_png
+from cfi_matplotlib.files import write_png
+from cfi_matplotlib.plotting import plot
 from cfi_matplotlib.text import draw_text
 from cfi_matplotlib.words import is_right_to_left, read_tokens
 

@@ -9,7 +9,6 @@ attribution (one per input, or one per layer). The maps in one row of a block sh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -110,19 +109,6 @@ def plot(
     if notes:
         figure.supxlabel(notes, fontsize=8, color="0.35", parse_math=False)
     return figure
-
-
-def write_png(attribution: Attribution, path: Path) -> None:
-    """Draws the attribution into a `.png` file.
-
-    Args:
-        attribution: What to draw.
-        path: File to write; an existing file is replaced.
-
-    Raises:
-        PlotError: It cannot be drawn.
-    """
-    plot(attribution).savefig(path, format="png", dpi=150)
 
 
 def _check_values(attribution: Attribution, blocks: Sequence[Block]) -> None:

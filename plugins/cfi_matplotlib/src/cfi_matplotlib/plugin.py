@@ -19,4 +19,4 @@ def cfi_plotters() -> list[PlotterSpec]:
 @hookimpl
 def cfi_writers() -> list[WriterSpec]:
     """Pictures."""
-    return [WriterSpec(name="png", suffixes=(".png",), implementation="cfi_matplotlib.plotting:write_png")]
+    return [WriterSpec(name="png", suffixes=(".png",), implementation="cfi_matplotlib.files:write_png")]
