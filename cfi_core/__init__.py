@@ -42,6 +42,7 @@ from cfi_core.records import PendingLayer, Plan, Translation
 if TYPE_CHECKING:
     from cfi_core import targets
     from cfi_core.api import attribute, finish_execution_with_layer, layers, plan, translate, visualize_features
+    from cfi_core.archive import load
     from cfi_core.tokens import TokenBaseline
     from cfi_core.translation.store import forget_translations, keep_translations
 
@@ -50,6 +51,7 @@ __version__ = _version("cfi-core")
 # By kind, as in docs/api.md.
 __all__ = ["attribute", "visualize_features", "finish_execution_with_layer", "plan", "translate", "layers"]
 _CALLS = tuple(__all__)
+__all__ += ["load"]
 __all__ += ["targets"]
 __all__ += ["methods", "toolsets", "frameworks", "translators", "plugins"]
 __all__ += ["TokenBaseline"]
@@ -63,6 +65,7 @@ __all__ += ["CFIWarning", "ChoiceWarning", "CompletenessWarning", "ModelWarning"
 # Loaded when they are first used, as the steps of a call are with them: listing what is installed needs none of these.
 _PLACES = {
     **dict.fromkeys(_CALLS, "cfi_core.api"),
+    "load": "cfi_core.archive",
     "TokenBaseline": "cfi_core.tokens",
     "keep_translations": "cfi_core.translation.store",
     "forget_translations": "cfi_core.translation.store",

@@ -23,6 +23,7 @@ from cfi_core.errors import ArgumentError
 from cfi_core.finding import find_methods
 from cfi_core.framework import Layer, flatten
 from cfi_core.homecoming import bring_home
+from cfi_core.listing import Listing
 from cfi_core.precision import in_single
 from cfi_core.preparation import unpack, unpack_model
 from cfi_core.process import first_pass, keep_model, keep_process, use
@@ -329,7 +330,7 @@ def layers(model: Any, inputs: Any = None) -> list[Layer]:
         given = None if inputs is None else read_inputs(current, original, cells_of(original.table, inputs))
         use(current, original, (), original.framework)
         if given is None:
-            return list(first_pass(current, lambda: original.adapter.layers(original.model)))
+            return Listing(first_pass(current, lambda: original.adapter.layers(original.model)))
         with keep_model(original):
             first_pass(current, lambda: run_as_it_is(original, given))  # which says what is wrong with the inputs
-            return list(original.adapter.layers(original.model, given.passed))
+            return Listing(original.adapter.layers(original.model, given.passed))

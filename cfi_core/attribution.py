@@ -12,7 +12,11 @@ import numpy as np
 
 from cfi_core.catalogue import DISTRIBUTION_OF_PLOTTER, DISTRIBUTION_OF_WRITER
 from cfi_core.certificate import Certificate
+from cfi_core.coordinates import Names, axis_of_names, label
+from cfi_core.display import brief_value, html_facts, html_record, show_figure, show_record
 from cfi_core.errors import ArgumentError, PlotError
+from cfi_core.options import check_options
+from cfi_core.plain import simplify
 from cfi_core.requirements import unmet
 from cfi_core.specs import PlotterSpec, WriterSpec, resolve
 
@@ -20,10 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from xarray import DataArray, Dataset
 
-Names = tuple[str, ...] | tuple[tuple[str, ...], ...]
-"""Of features: the same for all samples, or those of each sample."""
-
-BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.builtin:write_npz")
+BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.archive:write_npz")
 
 
 @dataclass(frozen=True)
@@ -154,84 +155,138 @@ class Attribution:
             return dict(zip(self.values, parts, strict=True))
         return tuple(parts) if isinstance(self.values, tuple) else parts[0]
 
-    def plot(self, plotter: str | None = None, **options: Any) -> Figure:
-        """Draws the attribution.
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """All but values, inputs and extras, in the types of JSON: what files of pictures carry."""
+        named = ("method_key", "toolset", "route", "target", "layer", "feature_names")
+        return {
+            **{name: simplify(getattr(self, name)) for name in named},
+            "dims": self.like_values([list(dims) for _, dims in self.parts]),
+            "certificate": None if self.certificate is None else str(self.certificate),
+            "provenance": simplify(self.provenance),
+        }
+
+    def plot(self, plotter: str | None = None, *, show: bool = True, **options: Any) -> Figure:
+        """Draws the attribution, and shows the picture where the call stands in a notebook.
 
         Args:
             plotter: Name of a plotter; None takes the first that accepts it.
+            show: Whether a notebook shows it; elsewhere nothing is ever shown.
             **options: Options of that plotter.
 
         Returns:
-            A matplotlib figure that is not registered with pyplot.
+            A matplotlib figure that is not registered with pyplot. As the value of the cell that has shown it, it is
+            not shown again unless it has been changed since.
 
         Raises:
-            PlotError: No plotter accepts the axes of this attribution.
+            PlotError: No plotter accepts the axes of this attribution, or it has no such option.
         """
+        figure = resolve(self._plotter(plotter, options).implementation)(self, **options)
+        if show:
+            show_figure(figure, self)
+        return figure
+
+    def _plotter(self, name: str | None, options: Mapping[str, Any]) -> PlotterSpec:
+        """The plotter of that name, or the first that accepts the attribution, if it has these options."""
         plotters, all_dims = self.outlets.plotters, [dims for _, dims in self.parts]
         if not plotters:
             raise PlotError(f"No plotter is installed: pip install {' or '.join(DISTRIBUTION_OF_PLOTTER.values())}.")
         installed = f"installed are {', '.join(sorted(plotters))}"
-        if plotter is not None and plotter not in plotters:
-            raise PlotError(f"No plotter {plotter!r} is installed; {installed}.")
-        for spec in plotters.values() if plotter is None else [plotters[plotter]]:
-            if all(set(spec.accepts) <= set(dims) for dims in all_dims) and not unmet(spec.requirements):
-                return resolve(spec.implementation)(self, **options)
+        if name is not None and name not in plotters:
+            raise PlotError(f"No plotter {name!r} is installed; {installed}.")
+        usable = [
+            spec
+            for spec in plotters.values()
+            if all(set(spec.accepts) <= set(dims) for dims in all_dims) and not unmet(spec.requirements)
+        ]
+        for spec in usable:
+            if name in (None, spec.name):
+                check_options(spec, options, [one for one in usable if one is not spec])
+                return spec
         raise PlotError(f"No usable plotter accepts axes {'; '.join(map(str, all_dims))}; {installed}.")
 
-    def save(self, path: str | Path) -> Path:
-        """Writes the attribution to a file; the suffix chooses the writer (`.npz` and `.png` are built in).
+    def save(self, path: str | Path, **options: Any) -> Path:
+        """Writes the attribution to a file, whose suffix chooses the writer.
+
+        `.npz` is built in, and holds everything: `cfi.load` reads it. With `cfi-matplotlib` there are `.png`, `.svg`,
+        `.pdf` and `.html`, whose options are those of `plot`; they carry `metadata`.
+
+        Args:
+            path: File to write; an existing one is replaced.
+            **options: Options of the writer.
 
         Raises:
-            PlotError: No writer serves the suffix.
+            PlotError: No writer serves the suffix, or it has no such option.
         """
         path = Path(path)
-        resolve(self.outlets.writer_for(path).implementation)(self, path)
+        writer = self.outlets.writer_for(path)
+        check_options(writer, options)
+        resolve(writer.implementation)(self, path, **options)
         return path
 
     def to_xarray(self) -> DataArray | Dataset:
         """The values as `xarray.DataArray`, or as a `Dataset` with one variable for each array.
 
+        Coordinates are the positions along each axis or the names there, and for each sample `target` (the index that
+        was explained) and `class` (its name), where they are known. Attributes are texts: method, toolset, route,
+        target, layer, certificate, versions and the whole provenance as JSON, so that any file format keeps them.
+
         Raises:
             ImportError: xarray is not installed.
         """
         try:
-            import xarray
+            import xarray  # noqa: F401
         except ImportError as error:
             raise ImportError("to_xarray needs xarray: pip install 'cfi-core[xarray]'") from error
-        arrays = [
-            xarray.DataArray(values, coords=_coordinates(dims, known), dims=dims, name=self.method_key)
-            for (values, dims), known in zip(self.parts, self.part_names, strict=True)
+        names = self.values if isinstance(self.values, Mapping) else range(len(self.parts))
+        parts = [
+            (str(name), values, dims, known)
+            for name, (values, dims), known in zip(names, self.parts, self.part_names, strict=True)
         ]
-        if len(arrays) == 1:
-            return arrays[0]
-        # Sizes differ from part to part, so every axis but the samples is named by its part.
-        dataset = xarray.Dataset()
-        names = self.values if isinstance(self.values, Mapping) else range(len(arrays))
-        for name, array in zip(names, arrays, strict=True):
-            renamed = {dim: f"{dim}_{name}" for dim in (*array.dims, *array.coords) if dim != "sample"}
-            dataset[f"{self.method_key}_{name}"] = array.rename(renamed)
-        return dataset
+        return label(self.method_key, parts, self.metadata, self.target)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The values, for numpy: `np.asarray(attribution)`.
+
+        Raises:
+            ArgumentError: There are several arrays.
+        """
+        if len(self.parts) == 1:
+            return np.array(self.parts[0][0], dtype=dtype, copy=copy)
+        keys = list(self.values) if isinstance(self.values, Mapping) else range(len(self.parts))
+        raise ArgumentError(
+            f"This attribution holds {len(self.parts)} arrays; take one of them: "
+            f"{', '.join(f'attribution.values[{key!r}]' for key in keys)}."
+        )
+
+    def _ipython_display_(self) -> None:
+        """A picture and a caption, in notebooks."""
+        show_record(self, self._drawn, self._caption)
+
+    def _repr_html_(self) -> str:
+        return html_record(self, self._drawn, self._caption)
+
+    def _drawn(self) -> Any:
+        """The figure that was drawn with it, or a new one."""
+        return self.extras.get("figure") or self.plot(show=False)
+
+    def _caption(self, note: str = "") -> str:
+        target = self.provenance.get("target_in_words") or self.target
+        shapes = ", ".join(f"{values.shape} {' × '.join(map(str, dims))}" for values, dims in self.parts)
+        facts = {
+            "target": target if target is None or isinstance(target, str) else brief_value(target),
+            "layer": ", ".join(self.layer) if isinstance(self.layer, tuple) else self.layer,
+            "route": " → ".join(self.route) or "native",
+            "certificate": self.certificate,
+            "values": shapes,
+        }
+        return html_facts(f"{self.method_key} · {self.toolset}", facts.items(), note)
 
     def __repr__(self) -> str:
         shapes = ", ".join(str(values.shape) for values, _ in self.parts)
         route = " → ".join(self.route) if self.route else "native"
         names = "".join(_preview(known) for known in self.part_names if known is not None)
         return f"<Attribution {self.method_key} by {self.toolset}, {route}, shape {shapes}{names}>"
-
-
-def axis_of_names(dims: Sequence[str]) -> str:
-    """The axis that the names of features go along."""
-    return "token" if "token" in dims else dims[-1]
-
-
-def _coordinates(dims: Sequence[str], names: Names | None) -> dict[str, Any]:
-    """The names along their axis; those of each sample as `<axis>_name`."""
-    if names is None:
-        return {}
-    axis = axis_of_names(dims)
-    if isinstance(names[0], str):
-        return {axis: list(names)}
-    return {f"{axis}_name": (("sample", axis), np.array(names, dtype=object))}
 
 
 def _preview(names: Names) -> str:

@@ -32,6 +32,7 @@ from cfi_core.comparison import (
     take,
     to_double,
 )
+from cfi_core.display import html_table
 from cfi_core.errors import NoGradientError
 from cfi_core.framework.axes import Arrays
 
@@ -185,14 +186,24 @@ class Certificate:
             text += f", activations differ by up to {self.layer_difference:.1e}"
         return "; ".join([text, *self.faults, *([str(self.divergence)] if self.divergence else []), *self.notes])
 
+    def __repr__(self) -> str:
+        return f"<Certificate {self}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(str(self), _HEADINGS, self._rows(), self._resolution())
+
     def report(self) -> str:
         """All measurements, one to a line, and what they cannot see."""
-        precise = [replace(one, samples_of=f"{one.samples_of}, in double precision") for one in self.in_double]
-        fields = [zip(astuple(one), _FORMATS, strict=True) for one in (*self.measurements, *precise)]
-        rows = [_HEADINGS, *(["-" if value is None else format(value, form) for value, form in row] for row in fields)]
+        rows = [_HEADINGS, *self._rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
         return "\n".join([str(self), *table, self._resolution()])
+
+    def _rows(self) -> list[list[str]]:
+        """The measurements in words, as under the headings."""
+        precise = [replace(one, samples_of=f"{one.samples_of}, in double precision") for one in self.in_double]
+        fields = [zip(astuple(one), _FORMATS, strict=True) for one in (*self.measurements, *precise)]
+        return [["-" if value is None else format(value, form) for value, form in row] for row in fields]
 
     def _resolution(self) -> str:
         seen, layers = RESOLUTION.larger(self.floor.times(FLOOR_FACTOR)), "" if self.layers_total else "layers; "

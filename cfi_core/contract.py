@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cfi_core.display import outline
 from cfi_core.specs import Head, MethodSpec
 from cfi_core.validation import Checked, Name, Notes, Permuted
 
@@ -50,6 +51,8 @@ class Target:
     output: int | str | None = None
     index: tuple[int, ...] | tuple[tuple[int, ...], ...] | None = None
     function: Callable[[Any], Any] | None = None
+
+    __repr__ = outline
 
     @property
     def per_sample(self) -> bool:
@@ -111,6 +114,8 @@ class MethodRequest:
     place: tuple[int, int] | None = None
     codes: bool = False
 
+    __repr__ = outline
+
     @property
     def layer_channel_axis(self) -> int | None:
         """Position of the channel axis of the layer's output, where there is one layer."""
@@ -146,6 +151,8 @@ class GuardRequest:
     init_args: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     exec_args: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     head: Head = Head.OUTPUT
+
+    __repr__ = outline
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,8 @@ class MethodResult(Checked):
     layer: Name | None = None
     absorbed: tuple[Any, ...] | None = None
 
+    __repr__ = outline
+
 
 @dataclass(frozen=True, eq=False)
 class Unpacked:
@@ -211,6 +220,8 @@ class Unpacked:
     stays: str = ""
     shown: tuple[tuple[np.ndarray, tuple[str, ...]], ...] = ()
 
+    __repr__ = outline
+
 
 @dataclass(frozen=True, eq=False)
 class BridgeRequest:
@@ -227,6 +238,8 @@ class BridgeRequest:
     model: Any
     inputs: tuple[Any, ...]
     layers: tuple[str, ...] = ()
+
+    __repr__ = outline
 
 
 @dataclass(frozen=True)
@@ -258,3 +271,5 @@ class Converted(Checked):
     input_axes: tuple[Permuted, ...] = ()
     output_axes: tuple[Permuted, ...] = ()
     layers: Mapping[Name, BridgedLayer] = field(default_factory=dict)
+
+    __repr__ = outline

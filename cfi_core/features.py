@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.attribution import Names
 from cfi_core.contract import Axes
+from cfi_core.coordinates import Names
 from cfi_core.errors import ArgumentError, InputError
 from cfi_core.records import Call, Features, Original
 

@@ -284,9 +284,6 @@ def _draw(attribution: Attribution, plot: bool | str | Path) -> None:
         if isinstance(plot, str | Path):
             attribution.save(plot)
             return
-        attribution.extras["figure"] = figure = attribution.plot()  # type: ignore[index]
-        shell = sys.modules.get("IPython")
-        if shell is not None and shell.get_ipython() is not None:
-            shell.display.display(figure)
+        attribution.extras["figure"] = attribution.plot()  # type: ignore[index]
     except FOREIGN as error:  # the attribution must not be lost with it
         warn(f"The attribution could not be drawn ({summary(error)}).", PluginWarning, error)

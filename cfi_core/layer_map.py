@@ -19,12 +19,14 @@ import numpy as np
 
 from cfi_core.certificate import FLOOR_FACTOR, Certificate, Divergence
 from cfi_core.comparison import Side, relative_difference
+from cfi_core.display import html_facts, html_table
 from cfi_core.errors import NoGradientError
 from cfi_core.framework.axes import Arrays, Permutation, permute, permute_all
 
 ACTIVATION_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-2
 DIVERGENCE = 1e-4
+_SHOWN = 6  # layers in a repr
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class LayerMatch:
     axes: tuple[int, ...] | None
     difference: float
     gradient_difference: float | None = None
+
+    def _repr_html_(self) -> str:
+        apart = {"activations differ by": self.difference, "gradients differ by": self.gradient_difference}
+        facts = [(name, None if value is None else f"{value:.1e}") for name, value in apart.items()]
+        return html_facts(self.name, [("axes", self.axes), *facts])
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,22 @@ class LayerMap:
         width = max(map(len, self.compared), default=0)
         names = {name: match.name for name, match in self.matches.items()}
         return "\n".join(f"{name:<{width}}  {names.get(name, '-')}" for name in self.compared)
+
+    def __repr__(self) -> str:
+        shown = [f"{name!r} is {match.name!r}" for name, match in list(self.matches.items())[:_SHOWN]]
+        more = [f"{len(self) - _SHOWN} more"] if len(self) > _SHOWN else []
+        return (
+            f"<LayerMap {len(self)} of {len(self.compared)} layers found{': ' * bool(shown)}{', '.join(shown + more)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for name in self.compared:
+            match = self.matches.get(name)
+            apart = [None, None] if match is None else [match.difference, match.gradient_difference]
+            rows.append([name, match.name if match else "not found", *("" if x is None else f"{x:.1e}" for x in apart)])
+        head = ("layer", "in the translated model", "activations differ by", "gradients differ by")
+        return html_table(f"{len(self)} of {len(self.compared)} layers found", head, rows)
 
 
 UNSOUGHT = LayerMap(MappingProxyType({}), ())

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from cfi_core.adapters import is_importable
 from cfi_core.discovery import PluginInfo
 from cfi_core.registry import registry
+from cfi_core.rows import html_listing
 from cfi_core.specs import FrameworkSpec, Kind, MethodSpec, ToolsetSpec, TranslatorSpec
 
 _Spec = TypeVar("_Spec", FrameworkSpec, ToolsetSpec, TranslatorSpec)
@@ -19,6 +20,9 @@ class Listing(list[_Entry]):
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self))
+
+    def _repr_html_(self) -> str:
+        return html_listing(self)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.attribution import Names
 from cfi_core.certificate import Certificate
 from cfi_core.contract import MethodRequest, MethodResult, Target, Unpacked
+from cfi_core.coordinates import Names
+from cfi_core.display import html_facts, html_table, outline
 from cfi_core.errors import ArgumentError
 from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, Placed, flatten
 from cfi_core.framework.axes import Permutation, permutation_at
@@ -50,6 +51,8 @@ class Arguments:
     seed: int | None = None
     started: float = field(default_factory=perf_counter, kw_only=True)  # when the call began
     unpacked: Unpacked | None = field(default=None, kw_only=True)  # of a model that brings its own preparation
+
+    __repr__ = outline
 
     def __post_init__(self) -> None:
         if self.head is not None and self.head not in tuple(Head):
@@ -108,6 +111,8 @@ class Original:
     function: Any = None  # the target function whose values `model` gives in the place of outputs
     function_of: str = ""  # what that is a function of, in words
 
+    __repr__ = outline
+
 
 @dataclass(frozen=True)
 class Route:
@@ -157,6 +162,8 @@ class Choice:
     routes: tuple[Route, ...]
     others: tuple[str, ...]
     reason: str
+
+    __repr__ = outline
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +235,13 @@ class Plan(Choice):
         lines.append(f"citation  {self.method.citation}")
         return "\n".join(lines)
 
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        width = len("citation  ")
+        rows = [(line[:width].strip(), line[width:]) for line in str(self).splitlines()]
+        return html_facts(f"{self.method.key} · {self.method.toolset}", rows[2:])
+
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
@@ -239,6 +253,8 @@ class Inputs:
     held: tuple[Any, ...] = ()  # what every pass takes behind them: tensors too, or what else a native model takes
     held_arrays: tuple[np.ndarray, ...] = ()  # the same in numpy, without what is no tensor
     other: np.ndarray | None = None  # of the one input, a sample besides, where none can be made up of those given
+
+    __repr__ = outline
 
     @property
     def passed(self) -> tuple[Any, ...]:
@@ -288,6 +304,8 @@ class Call:
     choices: tuple[str, ...] = ()  # of `layer="auto"`: the layers that serve, the last one in front
     sought: str = ""  # how the layer was found, in words
 
+    __repr__ = outline
+
     @property
     def output_arrays(self) -> list[np.ndarray]:
         """All tensors that the model gives."""
@@ -302,6 +320,8 @@ class ModelAtHead:
     explained: str  # in words, for the provenance
     warning: str = ""  # what the user should be told of it
     cut: bool = False  # whether a softmax was left out
+
+    __repr__ = outline
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,6 +359,12 @@ class Translation:
         inputs = f"; inputs {', '.join(self.input_names)}" if self.input_names else ""
         return f"<Translation {self.route}: {self.certificate}{inputs}{layers}>"
 
+    def _repr_html_(self) -> str:
+        seconds = None if self.seconds is None else f"{self.seconds:.1f} s"
+        facts = {"model": kind_of(self.model), "inputs": ", ".join(self.input_names), "translated in": seconds}
+        layers = self.layer_map._repr_html_() if self.layer_map.compared else ""
+        return html_facts(f"Translation {self.route}", facts.items()) + self.certificate._repr_html_() + layers
+
 
 @dataclass(frozen=True, eq=False)
 class Repair:
@@ -351,6 +377,8 @@ class Repair:
 
     canonical: Canonical
     certificate: Certificate
+
+    __repr__ = outline
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,6 +393,8 @@ class Prepared:
     translation: Translation | None = None
     seconds: float = 0.0  # that the step has taken
     repair: Repair | None = None
+
+    __repr__ = outline
 
     def as_numpy(self, value: Any) -> Any:
         """A tensor of that framework as an array; anything else as it is."""
@@ -406,6 +436,8 @@ class Portion:
     held: tuple[np.ndarray, ...]  # the constants, in the layout of the model that runs, each with one row
     layer_shapes: tuple[tuple[int, ...] | None, ...] = ()  # of what the layers of the request give
 
+    __repr__ = outline
+
 
 @dataclass(frozen=True, eq=False)
 class Carried:
@@ -420,6 +452,8 @@ class Carried:
     layer_shapes: tuple[tuple[int, ...] | None, ...] = ()  # of what the layers of the request give
     shown: Mapping[str, int] = field(default_factory=dict)  # layers shown as maps, with the channel axis of these
 
+    __repr__ = outline
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -427,6 +461,8 @@ class Run:
 
     result: MethodResult
     passes: Passes | None = None  # samples of what it fed to a converted model; None of any other
+
+    __repr__ = outline
 
 
 @dataclass(frozen=True, eq=False)
@@ -446,6 +482,12 @@ class PendingLayer:
     call: Call
     prepared: Prepared | None
     fingerprint: str
+
+    def _repr_html_(self) -> str:
+        title = f"{self.plan.method.key} of {self.plan.method.toolset} needs a layer"
+        rows = [(one.name, one.kind, "?" if one.output_shape is None else one.output_shape) for one in self.layers]
+        note = "Choose one and call cfi.finish_execution_with_layer(pending, layer)."
+        return html_table(title, ("layer", "kind", "output"), rows, note)
 
     def __str__(self) -> str:
         rows = [

@@ -132,7 +132,7 @@ def picture_of(attribution: Attribution, **plot: Any) -> np.ndarray:
     picture = attribution.extras.get(PICTURE)
     if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and not plot:
         return np.ascontiguousarray(picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=-1))
-    canvas: Any = getattr(attribution.plot(**plot), "canvas", None)
+    canvas: Any = getattr(attribution.plot(**{**plot, "show": False}), "canvas", None)
     if not hasattr(canvas, "buffer_rgba"):
         raise PlotError("The plotter gives no figure of matplotlib, of which a log needs the pixels. Pass plotter=.")
     canvas.draw()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -165,17 +165,6 @@ def test_a_path_is_written_to(painting, images, tmp_path):
         explain(painting, images, target=0, plot=tmp_path / "absent" / "a.npz")
     with pytest.raises(cfi.PlotError, match=r"No writer serves '\.gif'"):
         explain(painting, images, target=0, plot=tmp_path / "a.gif")
-
-
-@pytest.mark.parametrize("in_a_shell", [True, False])
-def test_a_notebook_shows_the_picture(painting, images, monkeypatch, in_a_shell):
-    shown: list[Any] = []
-    shell = SimpleNamespace(
-        get_ipython=lambda: object() if in_a_shell else None, display=SimpleNamespace(display=shown.append)
-    )
-    monkeypatch.setitem(sys.modules, "IPython", shell)
-    explain(painting, images, target=0, plot=True)
-    assert shown == (["a picture of (2, 3, 5, 7)"] if in_a_shell else [])
 
 
 def test_a_plotter_that_fails_costs_no_result(here, painting, images):
