@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from inspect import Parameter, signature
@@ -29,13 +30,14 @@ def check_options(spec: Outlet, options: Mapping[str, Any], others: Sequence[Out
     if not unknown:
         return
     name, known = unknown[0], known or ()
-    takers = [one.name for one in others if name in (options_of(one) or ())]
+    if not known:
+        raise PlotError(f"The {kind} {spec.name!r} takes no options, and {name!r} was given.")
+    takers = [one.name for one in others if _is_loaded(one) and name in (options_of(one) or ())]
     near = get_close_matches(name, known, 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     if takers:
         hint = f" The {kind} {takers[0]!r} has it: plot({takers[0]!r}, {name}=…)."
-    listed = f"its options are {', '.join(known)}" if known else "it has none"
-    raise PlotError(f"The {kind} {spec.name!r} has no option {name!r}; {listed}.{hint}")
+    raise PlotError(f"The {kind} {spec.name!r} has no option {name!r}; its options are {', '.join(known)}.{hint}")
 
 
 def options_of(spec: Outlet) -> tuple[str, ...] | None:
@@ -45,6 +47,11 @@ def options_of(spec: Outlet) -> tuple[str, ...] | None:
         return None
     first = 1 if isinstance(spec, PlotterSpec) else 2
     return tuple(one.name for one in parameters[first:] if one.kind is not Parameter.VAR_POSITIONAL)
+
+
+def _is_loaded(spec: Outlet) -> bool:
+    """A hint is not worth an import."""
+    return spec.implementation.partition(":")[0] in sys.modules
 
 
 def _kind(spec: Outlet) -> str:

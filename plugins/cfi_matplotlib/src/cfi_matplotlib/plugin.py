@@ -18,5 +18,10 @@ def cfi_plotters() -> list[PlotterSpec]:
 
 @hookimpl
 def cfi_writers() -> list[WriterSpec]:
-    """Pictures."""
-    return [WriterSpec(name="png", suffixes=(".png",), implementation="cfi_matplotlib.files:write_png")]
+    """Pictures, and pages with one."""
+    return [
+        WriterSpec(
+            name="picture", suffixes=(".png", ".svg", ".pdf"), implementation="cfi_matplotlib.files:write_picture"
+        ),
+        WriterSpec(name="page", suffixes=(".html",), implementation="cfi_matplotlib.files:write_page"),
+    ]
