@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.display import outline
 from cfi_core.framework import FrameworkAdapter, Runner, flatten
 from cfi_core.framework.axes import Arrays, Permutation, permutation_at, permute, permute_all, unpermute
 
@@ -156,6 +157,8 @@ class Sizes:
     outputs: _Columns
     recorded: _Columns
     inputs: Arrays
+
+    __repr__ = outline
 
     @classmethod
     def measure(cls, outputs: Sequence[Arrays], recorded: Sequence[Arrays], inputs: Arrays) -> Sizes:

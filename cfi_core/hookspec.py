@@ -117,7 +117,7 @@ def cfi_plotters() -> Iterable[PlotterSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def cfi_writers() -> Iterable[WriterSpec]:  # type: ignore[empty-body]
-    """Writers of attribution files, one for each file format.
+    """Writers of attribution files, one for each file format, called as `function(attribution, path, **options)`.
 
     @hookimpl
     def cfi_writers():

@@ -240,7 +240,7 @@ class Plan(Choice):
     def _repr_html_(self) -> str:
         width = len("citation  ")
         rows = [(line[:width].strip(), line[width:]) for line in str(self).splitlines()]
-        return html_facts(f"{self.method.key} · {self.method.toolset}", rows[2:])
+        return html_facts(f"Plan: {self.method.key}", rows[1:])
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,9 @@ from cfi_core.specs import ANY, FrameworkSpec, MethodSpec, ToolsetSpec, Translat
 def html_listing(entries: Sequence[Any]) -> str:
     """A table with one row for each entry, under the heads of the first one."""
     rows = [_row(entry) for entry in entries]
-    title = f"{len(rows)} {'entry' if len(rows) == 1 else 'entries'}" if rows else "Nothing is listed."
-    return html_table(title, list(rows[0]) if rows else (), [list(row.values()) for row in rows])
+    head = list(rows[0]) if rows else []
+    title = f"{len(rows)} {head[0]}{'s' * (len(rows) != 1)}" if rows else "Nothing is listed."
+    return html_table(title, head, [list(row.values()) for row in rows])
 
 
 def _row(entry: Any) -> Mapping[str, object]:
@@ -37,4 +38,4 @@ def _row(entry: Any) -> Mapping[str, object]:
         case Layer():
             shape = "?" if spec.output_shape is None else spec.output_shape
             return {"layer": spec.name, "kind": spec.kind, "output": shape}
-    return {"": repr(entry)}
+    return {"entry": repr(entry)}

@@ -396,7 +396,8 @@ class PlotterSpec(Checked):
 
     Attributes:
         name: What users write in `Attribution.plot(plotter=…)`.
-        implementation: `"module:function"`, called as `function(attribution, **options)`, returns a figure.
+        implementation: `"module:function"`, called as `function(attribution, **options)`, returns a figure. Its
+            keyword arguments are the options of `Attribution.plot`; others are refused before it is called.
         accepts: Names of axes (`Attribution.dims`) that an attribution must have; empty takes all.
         requirements: PEP 508 requirements.
     """
@@ -414,7 +415,8 @@ class WriterSpec(Checked):
     Attributes:
         name: For messages and listings.
         suffixes: File name endings that it serves, such as `".npz"`.
-        implementation: `"module:function"`, called as `function(attribution, path)`.
+        implementation: `"module:function"`, called as `function(attribution, path, **options)`. Its keyword arguments
+            are the options of `Attribution.save`; others are refused before it is called.
         requirements: PEP 508 requirements.
     """
 

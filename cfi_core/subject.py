@@ -14,6 +14,7 @@ from cfi_core.checking import check
 from cfi_core.confirming import confirm_run
 from cfi_core.contract import Axes, MethodResult, Target
 from cfi_core.detection import load_original
+from cfi_core.display import outline
 from cfi_core.errors import ArgumentError, InputError, LayerError
 from cfi_core.framework import Passes
 from cfi_core.framework.axes import Permutation
@@ -67,6 +68,8 @@ class Subject:
     _registry: Registry = field(repr=False)
     _call: Call = field(repr=False)
     _prepared: Prepared = field(repr=False)
+
+    __repr__ = outline
 
     def reseed(self) -> None:
         """Seeds all global generators, which are the user's again at the end, with `seed`."""

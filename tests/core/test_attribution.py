@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import xarray
 
 from cfi_core.attribution import Attribution, Outlets
-from cfi_core.errors import PlotError
+from cfi_core.errors import ArgumentError, PlotError
 from cfi_core.specs import PlotterSpec, WriterSpec
 
 IMAGES = np.arange(24.0).reshape(2, 3, 2, 2)
@@ -33,7 +34,7 @@ def studio(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module: Any = ModuleType("studio")
     module.draw = lambda attribution, **options: ("drawn", attribution, options)
     module.etch = lambda attribution, **options: ("etched", attribution, options)
-    module.write = lambda attribution, path: path.write_text(attribution.method_key)
+    module.write = lambda attribution, path, *, mark="": path.write_text(attribution.method_key + mark)
     monkeypatch.setitem(sys.modules, "studio", module)
     return module
 
@@ -115,6 +116,56 @@ def test_a_writer_whose_requirements_are_not_met_names_them(tmp_path: Any) -> No
         of_images(outlets=Outlets(writers={".txt": writer})).save(tmp_path / "a.txt")
 
 
+def test_options_go_to_the_writer_and_unknown_ones_are_refused(studio: ModuleType, tmp_path: Any) -> None:
+    writer = WriterSpec(name="text", suffixes=(".txt",), implementation="studio:write")
+    saved = of_images(outlets=Outlets(writers={**Outlets().writers, ".txt": writer}))
+    assert saved.save(tmp_path / "a.txt", mark="!").read_text() == "saliency!"
+    with pytest.raises(
+        PlotError, match=r"writer 'text' has no option 'marks'; its options are mark\. Did you mean 'mark'"
+    ):
+        saved.save(tmp_path / "b.txt", marks="!")
+    with pytest.raises(PlotError, match="The writer 'npz' takes no options, and 'mark' was given"):
+        saved.save(tmp_path / "b.npz", mark="!")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_option_that_another_plotter_has_is_told(studio: Any) -> None:
+    studio.draw = lambda attribution, *, width=1: ("drawn", width)
+    studio.etch = lambda attribution, *, depth=1: ("etched", depth)
+    pictured = of_images(outlets=plotters(draw=(), etch=()))
+    assert pictured.plot(width=3) == ("drawn", 3) and pictured.plot("etch", depth=2) == ("etched", 2)
+    with pytest.raises(PlotError, match=r"'draw' has no option 'depth'.*'etch' has it: plot\('etch', depth=…\)"):
+        pictured.plot(depth=2)
+    with pytest.raises(PlotError, match=r"has no option 'wide'; its options are width\. Did you mean 'width'"):
+        pictured.plot(wide=2)
+
+
+# numpy
+
+
+def test_numpy_takes_the_values() -> None:
+    found = of_images()
+    assert np.asarray(found) is not None and np.shares_memory(np.asarray(found), IMAGES)
+    assert not np.shares_memory(np.array(found), IMAGES) and np.asarray(found, np.float32).dtype == np.float32
+    np.testing.assert_array_equal(np.array(found), IMAGES)
+    np.testing.assert_array_equal(np.abs(found).sum(), IMAGES.sum())
+    assert np.shares_memory(np.array(found, copy=False), IMAGES)
+    with pytest.raises(ValueError, match="copy"):
+        np.array(found, dtype=np.float32, copy=False)
+    one = of_images(values={"x": IMAGES}, dims={"x": IMAGE_DIMS})
+    np.testing.assert_array_equal(np.asarray(one), IMAGES)
+
+
+def test_of_several_arrays_one_must_be_taken() -> None:
+    with pytest.raises(
+        ArgumentError, match=r"holds 2 arrays; .*: attribution\.values\[0\], attribution\.values\[1\]\."
+    ):
+        np.asarray(of_both())
+    named = of_images(values={"x": IMAGES, "y": TABLE}, dims={"x": IMAGE_DIMS, "y": TABLE_DIMS})
+    with pytest.raises(ArgumentError, match=r"attribution\.values\['x'\], attribution\.values\['y'\]"):
+        np.asarray(named)
+
+
 # xarray
 
 
@@ -132,6 +183,49 @@ def test_several_arrays_are_a_dataset_that_shares_the_samples() -> None:
     np.testing.assert_array_equal(dataset["saliency_0"], IMAGES)
     np.testing.assert_array_equal(dataset["saliency_1"], TABLE)
     assert dict(dataset.sizes) == {"sample": 2, "channel_0": 3, "height_0": 2, "width_0": 2, "feature_1": 4}
+
+
+TOLD = {"kind": "attribution", "seed": 3, "versions": {"numpy": "2"}, "nan": np.nan, "shape": (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("target", "provenance", "indices", "classes"),
+    [
+        (3, {"target": (3,), "classes": ("cat",)}, [3, 3], ["cat", "cat"]),
+        ("predicted", {"target": ((3,), (1,)), "classes": ("cat", "dog")}, [3, 1], ["cat", "dog"]),
+        ([3, 1], {}, [3, 1], None),
+        (np.array([3, 1]), {"target": ((3,), (1,))}, [3, 1], None),
+        (["cat", "dog"], {}, ["cat", "dog"], None),
+        (("logits", 3), {"target": ("logits", (3,))}, [3, 3], None),
+        ("predicted", {"target": ("logits", ((3,), (1,)))}, [3, 1], None),
+        ((0, 2), {"target": (0, 2)}, ["(0, 2)", "(0, 2)"], None),
+        ([(0, 2), (1, 1)], {"target": ((0, 2), (1, 1))}, ["(0, 2)", "(1, 1)"], None),
+        (len, {"target": "<built-in function len>"}, None, None),
+        (None, {"target": None}, None, None),
+    ],
+)
+def test_each_sample_has_its_target(target: Any, provenance: Any, indices: Any, classes: Any) -> None:
+    array = of_images(target=target, provenance=provenance).to_xarray()
+    for name, expected in (("target", indices), ("class", classes)):
+        found = array.coords[name].values.tolist() if name in array.coords else None
+        assert found == expected
+    assert array.coords["sample"].values.tolist() == [0, 1] and array.coords["channel"].values.tolist() == [0, 1, 2]
+
+
+def test_attributes_are_texts_that_files_keep(tmp_path: Any) -> None:
+    facts = {"target": [3, "cat"], "layer": ("a", "b"), "route": ("there",), "provenance": TOLD}
+    names = (tuple("abcd"), tuple("efgh"))
+    table = of_images(values=TABLE, dims=TABLE_DIMS, feature_names=names, **facts)
+    dataset = of_both(feature_names=(None, tuple("abcd")), **facts).to_xarray()
+    for made in (of_images(**facts).to_xarray(), table.to_xarray(), dataset):
+        assert all(isinstance(value, str) for value in made.attrs.values())
+        assert made.attrs["method"] == "saliency" and made.attrs["route"] == "there" and made.attrs["seed"] == "3"
+        assert json.loads(made.attrs["provenance"])["nan"] == "nan"
+        made.to_netcdf(tmp_path / "a.nc", engine="scipy")
+        read = xarray.open_dataset if made is dataset else xarray.open_dataarray
+        with read(tmp_path / "a.nc", engine="scipy") as kept:
+            assert kept.attrs == made.attrs and set(kept.coords) == set(made.coords)
+            xarray.testing.assert_equal(kept.load(), made)
 
 
 def test_without_xarray_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -594,6 +594,14 @@ def write_time(attribution: cfi.Attribution, path: Path) -> None:
     path.write_text(repr(time.monotonic()))
 
 
+def write_with_anything(attribution: cfi.Attribution, path: Path, **options: Any) -> None:
+    write(attribution, path)
+
+
+def write_with_options(attribution: cfi.Attribution, path: Path, *, compressed: bool = False) -> None:
+    write(attribution, path)
+
+
 def write_elsewhere(attribution: cfi.Attribution, path: Path) -> None:
     if path.parent.exists():
         write(attribution, path)
@@ -661,6 +669,8 @@ def test_a_plotter_is_asked_for_what_its_spec_accepts():
         (write_single, "not equal"),
         (write_time, "npy files of one attribution differ"),
         (write_elsewhere, "raises no OSError"),
+        (write_with_anything, "given an option that it does not have, raises no CFIError"),
+        (write_with_options, "^$"),
     ],
 )
 def test_faults_of_a_writer_are_told(function, match):

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+import cfi_core as cfi
 from cfi_core.attribution import Attribution, Outlets
 from cfi_core.registry import registry
 from cfi_core.testing.conformance.plotter import DRAWN, made_up
@@ -68,6 +69,16 @@ class WriterConformance:
                     self.write(attribution, folder)
             for (values, _), expected in zip(attribution.parts, before, strict=True):
                 np.testing.assert_array_equal(values, expected, err_msg=f"writing {self.suffix} changed the values")
+
+    def test_an_unknown_option_is_refused(self) -> None:
+        """With an error of CFI's, and without a file: a slip of the pen must not be overlooked."""
+        known = registry().writers
+        attribution = self.attributions()[0]
+        object.__setattr__(attribution, "outlets", Outlets(registry().plotters, known))
+        with TemporaryDirectory() as folder:
+            with raises(cfi.CFIError, f"the writer of {self.suffix}, given an option that it does not have,"):
+                attribution.save(Path(folder, f"one{self.suffix}"), no_option_of_this_name=1)
+            assert not [*Path(folder).iterdir()], f"the writer of {self.suffix} leaves a file when it refuses an option"
 
     def test_a_folder_that_is_not_there_is_told(self) -> None:
         """As Python tells it."""
