@@ -71,8 +71,13 @@ def _cut(text: str) -> str:
 
 def escape(value: object) -> str:
     """A text of anybody's as HTML, cut where it is very long."""
-    text = str(value)
+    text = _encodable(str(value))
     return html.escape(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
+
+
+def _encodable(text: str) -> str:
+    """Without halves of letters, which no page and no message can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def html_facts(title: str, facts: Iterable[tuple[str, object]], note: str = "") -> str:
@@ -176,7 +181,7 @@ def show_record(record: Any, draw: Callable[[], Any], caption: Callable[[str], s
     if _cells.get(record) != _cell():
         figure, note = draw_or_tell(draw)
         show_figure(figure, record)
-    _publish({"text/html": caption(note), "text/plain": repr(record)})
+    _publish({"text/html": caption(note), "text/plain": _encodable(repr(record))})
 
 
 def html_record(record: Any, draw: Callable[[], Any], caption: Callable[[str], str]) -> str:

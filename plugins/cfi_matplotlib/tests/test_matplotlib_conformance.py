@@ -43,3 +43,18 @@ class TestTable(PlotterConformance):
 
 class TestPictures(WriterConformance):
     suffix = ".png"
+
+
+class TestVectors(WriterConformance):
+    suffix = ".svg"
+    forms = ("images, channels last", "features")
+
+
+class TestPrints(WriterConformance):
+    suffix = ".pdf"
+    forms = ("maps",)
+
+
+class TestPages(WriterConformance):
+    suffix = ".html"
+    forms = ("images, channels first",)

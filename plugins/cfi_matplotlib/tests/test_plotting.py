@@ -12,7 +12,6 @@ from matplotlib.image import imread
 
 from cfi_core.attribution import Attribution
 from cfi_core.errors import PlotError
-from cfi_matplotlib.files import write_png
 from cfi_matplotlib.plotting import plot
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -304,7 +303,7 @@ def test_options_that_do_not_fit_are_errors(options):
 
 
 def test_png_is_a_picture(tmp_path):
-    write_png(attribution(random(2, 4, 3), ("sample", "height", "width")), tmp_path / "a.png")
+    plot(attribution(random(2, 4, 3), ("sample", "height", "width"))).savefig(tmp_path / "a.png")
     picture = imread(tmp_path / "a.png")
     assert picture.ndim == 3
     assert np.ptp(picture[..., :3]) > 0.5
@@ -312,5 +311,5 @@ def test_png_is_a_picture(tmp_path):
 
 def test_png_of_nothing_finite_is_an_error_and_leaves_no_file(tmp_path):
     with pytest.raises(PlotError):
-        write_png(attribution(random(2, 4, 3) * np.nan, ("sample", "height", "width")), tmp_path / "a.png")
+        plot(attribution(random(2, 4, 3) * np.nan, ("sample", "height", "width"))).savefig(tmp_path / "a.png")
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,6 @@ import pytest
 
 from cfi_core.attribution import Attribution
 from cfi_core.errors import PlotError
-from cfi_matplotlib.files import write_png
 from cfi_matplotlib.plotting import plot
 from cfi_matplotlib.table import draw_table
 
@@ -71,7 +70,7 @@ def test_what_is_beyond_is_summed():
 
 def test_the_first_plotter_draws_named_features_so(tmp_path):
     assert bars(panels(plot(make(), samples=[1]))[0])["age = 52"] == 0.1
-    write_png(make(), tmp_path / "table.png")
+    plot(make()).savefig(tmp_path / "table.png")
     assert (tmp_path / "table.png").stat().st_size > 5000
     assert "age" in bars(panels(draw_table(make(), show_cells=False))[0])
 

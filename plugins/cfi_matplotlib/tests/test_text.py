@@ -9,7 +9,6 @@ from matplotlib.patches import Rectangle
 
 from cfi_core.attribution import Attribution
 from cfi_core.errors import PlotError
-from cfi_matplotlib.files import write_png
 from cfi_matplotlib.plotting import plot
 from cfi_matplotlib.text import draw_text
 from cfi_matplotlib.words import is_right_to_left, read_tokens
@@ -111,7 +110,7 @@ def test_scripts_from_the_right_begin_there():
 
 @pytest.mark.parametrize("names", [("😀👩‍👩‍👧", "你好"), ("$x^2$", "\n"), ("\ud800", ""), ("a\u0301", "\u200f")])
 def test_no_letter_breaks_the_picture(names, tmp_path):
-    write_png(make(np.ones((1, 2)), names), tmp_path / "a.png")
+    plot(make(np.ones((1, 2)), names)).savefig(tmp_path / "a.png")
 
 
 def test_embeddings_are_summed_and_it_is_said():
