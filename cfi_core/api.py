@@ -109,8 +109,8 @@ def attribute(
             method's paper says.
         defaults: Settings where you give none: `"raw"` gives the method as its paper defines it, `"toolset"` what the
             toolset's own users get (a softmax at the end explained at its output, unless `head` is given).
-        plot: True puts a figure into `extras["figure"]` (and shows it in a notebook); a path is written to, by the
-            writer of its suffix.
+        plot: True puts a figure into `extras["figure"]` (and shows it in a notebook, once: the attribution as the value
+            of that cell adds its caption); a path is written to, by the writer of its suffix.
         seed: Seeds everything random in the method; None draws a seed, which `provenance["seed"]` tells.
 
     Returns:

@@ -7,12 +7,13 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
-from cfi_core import Attribution, __version__
+from cfi_core import Attribution
 from cfi_core.display import html_facts, html_picture
 from cfi_core.errors import PlotError
 from cfi_core.turns import Lock
@@ -85,7 +86,7 @@ def _draw(attribution: Attribution, form: str, plotter: str | None, dpi: float, 
 def _labels(attribution: Attribution, form: str) -> dict[str, str | None]:
     """What the format has a place for; no time, so that one attribution makes one file."""
     title, text = _title(attribution), _json(attribution.metadata)
-    maker = f"cfi-matplotlib {__version__}, matplotlib {matplotlib.__version__}"
+    maker = f"cfi-matplotlib {version('cfi-matplotlib')}, matplotlib {matplotlib.__version__}"
     if form == "svg":
         return {"Title": title, "Creator": maker, "Description": text, "Date": None}
     if form == "pdf":
