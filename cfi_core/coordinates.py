@@ -79,14 +79,24 @@ def _of_samples(samples: int, target: Any, provenance: Mapping[str, Any]) -> dic
 
 
 def _indices(samples: int, given: Any, resolved: Any) -> list[int] | list[str] | None:
-    """One for each sample: whole numbers, or texts where an index is a tuple or a name; None where there is none."""
-    each = resolved if isinstance(resolved, list) else simplify(given)
-    if isinstance(each, list) and each and isinstance(each[-1], list) and not isinstance(each[0], list):
-        each = each[-1]  # behind the path to an output
-    per_sample = isinstance(each, list) and len(each) == samples
-    if isinstance(resolved, list):
-        per_sample = per_sample and all(isinstance(one, list) for one in each)
-    if each is None or callable(given):
+    """One for each sample: whole numbers, or texts where an index is a tuple or a name; None where there is none.
+
+    Args:
+        samples: How many there are.
+        given: The target as the user gave it, which counts where it was not resolved.
+        resolved: `provenance["target"]`: an index, or one for each sample, maybe behind the path to an output.
+    """
+    if resolved is None:
+        each = simplify(given) if isinstance(given, str | int | list | np.ndarray | np.integer) else None
+        per_sample = isinstance(each, list) and len(each) == samples
+    else:
+        each = resolved
+        if isinstance(each, list) and each and isinstance(each[-1], list) and not isinstance(each[0], list):
+            each = each[-1]
+        per_sample = isinstance(each, list) and len(each) == samples and all(isinstance(one, list) for one in each)
+        if not isinstance(each, list) or any(isinstance(one, str) for one in each):  # a function
+            return None
+    if each is None:
         return None
     found = [_index(one) for one in each] if per_sample else [_index(each)] * samples
     return found if all(isinstance(one, int) for one in found) else list(map(str, found))

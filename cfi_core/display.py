@@ -17,12 +17,13 @@ from weakref import WeakKeyDictionary
 
 from cfi_core.errors import FOREIGN, summary
 
-MOST_ROWS = 60
+MOST_ROWS = 200
 """Of a table in a notebook; what is left out is told."""
 
 _LONGEST = 400  # text in a cell
 _ROOM = 60  # for one value in a repr
 _TABLE = "border-collapse:collapse;margin:.3em 0;border:none"
+_SCROLL = "max-height:30em;overflow:auto"
 _CELL = "text-align:left;vertical-align:top;padding:.15em .9em .15em 0;border:none"
 _HEAD = f"{_CELL};font-weight:600;opacity:.7;white-space:nowrap"
 _TEXT = f"{_CELL};white-space:pre-wrap;overflow-wrap:anywhere;max-width:60em"
@@ -105,7 +106,7 @@ def html_table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]
     if len(rows) > MOST_ROWS:
         note = f"{note} … and {len(rows) - MOST_ROWS} more".strip()
     table = f'<table style="{_TABLE}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
-    return _block(title, table if rows else "", note)
+    return _block(title, f'<div style="{_SCROLL}">{table}</div>' if rows else "", note)
 
 
 def html_picture(picture: bytes, words: str) -> str:

@@ -128,7 +128,7 @@ class Encoder:
             return {f"${type(value).__name__}": [self.encode(end, name) for end in ends]}
         if isinstance(value, PurePath):
             return {"$path": str(value)}
-        if isinstance(value, datetime | date) and value == value:  # no time is not equal to itself
+        if isinstance(value, datetime | date) and _is_kept(value):
             return {"$datetime" if isinstance(value, datetime) else "$date": value.isoformat()}
         if hasattr(value, "__array__") and hasattr(value, "dtype"):
             try:
@@ -136,6 +136,15 @@ class Encoder:
             except Exception:  # noqa: BLE001 - of any library; it is then printed, as all else is
                 pass
         return {"$repr": repr(value)}
+
+
+def _is_kept(value: datetime | date) -> bool:
+    """Whether it reads back as it is: pandas has times that are none, and times of nanoseconds."""
+    try:
+        kind = datetime if isinstance(value, datetime) else date
+        return bool(kind.fromisoformat(value.isoformat()) == value)
+    except ValueError:
+        return False
 
 
 def decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -33,4 +34,7 @@ def simplify(value: Any) -> Any:
         return [simplify(entry) for entry in value]
     if isinstance(value, (set, frozenset)):
         return sorted((simplify(entry) for entry in value), key=str)
+    if hasattr(value, "__array__") and hasattr(value, "dtype"):
+        with suppress(Exception):  # of any library; it is then printed, as all else is
+            return simplify(np.asarray(value))  # a tensor
     return str(value) if isinstance(value, Path) else repr(value)

@@ -236,6 +236,22 @@ def test_values_of_other_types(value: Any) -> None:
     assert type(found) is type(value) and found == value
 
 
+def test_times_of_pandas_come_back_or_print_alike() -> None:
+    pandas = pytest.importorskip("pandas")
+    encoder = Encoder()
+    times = [
+        "2026-01-02",
+        "2026-01-02T03:04:05.678901",
+        "2026-01-02T03:04:05.678901234",
+        None,
+        "2026-01-02T03:04+02:00",
+    ]
+    cells = [pandas.Timestamp(time) for time in times]
+    found = decode(json.loads(json.dumps(encoder.encode(cells, "x"))), encoder.arrays)
+    assert [found[place] == cells[place] for place in (0, 1, 4)] == [True] * 3
+    assert repr(found[2]) == repr(cells[2]) and repr(found[3]) == "NaT"
+
+
 # from strangers
 
 

@@ -201,6 +201,9 @@ TOLD = {"kind": "attribution", "seed": 3, "versions": {"numpy": "2"}, "nan": np.
         ((0, 2), {"target": (0, 2)}, ["(0, 2)", "(0, 2)"], None),
         ([(0, 2), (1, 1)], {"target": ((0, 2), (1, 1))}, ["(0, 2)", "(1, 1)"], None),
         (len, {"target": "<built-in function len>"}, None, None),
+        (len, {"target": ("logits", "<built-in function len>")}, None, None),
+        (len, {}, None, None),
+        ("cat", {}, ["cat", "cat"], None),
         (None, {"target": None}, None, None),
     ],
 )
