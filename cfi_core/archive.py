@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from cfi_core.validation import Refused
 FORMAT, VERSION = "cfi attribution", 2
 """What `metadata` says of itself. Files of version 1, which held less, do not say it."""
 
-FREE_SIZE, MOST_TIMES = 256 * 2**20, 50
+FREE_SIZE, MOST_TIMES = 256 * 2**20, 20
 """A file is unpacked up to so many bytes, or so many times its own size, whichever is more."""
 
 MOST_METADATA, MOST_ARRAYS = 64 * 2**20, 10_000
@@ -44,7 +44,7 @@ def write_npz(attribution: Attribution, path: Path) -> None:
     `repr`. An existing file is replaced.
 
     Raises:
-        PlotError: An array is of a type that numpy's format has no place for.
+        PlotError: An array is of a type that numpy's format has no place for, or there are too many names.
     """
     encoder = Encoder()
     fields = {name: getattr(attribution, name) for name in _FIELDS}
@@ -55,9 +55,22 @@ def write_npz(attribution: Attribution, path: Path) -> None:
     except Refused as refusal:
         raise PlotError(f"The attribution cannot be written to {path.name}: {refusal}.") from None
     text = np.array(json.dumps(metadata, ensure_ascii=False))
+    if text.nbytes > MOST_METADATA:
+        raise PlotError(
+            f"The attribution cannot be written to {path.name}: its names and provenance take {text.nbytes:,} bytes, "
+            f"and at most {MOST_METADATA:,} are read back. Write fewer samples."
+        )
+    arrays = {"metadata": text, **encoder.arrays}
+    size = sum(array.nbytes for array in arrays.values())
+    _save(np.savez_compressed, path, arrays)
+    if size > max(FREE_SIZE, MOST_TIMES * path.stat().st_size):  # which is not read back
+        _save(np.savez, path, arrays)
+
+
+def _save(save: Callable[..., None], path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     # An open file, since numpy appends ".npz" to a path that ends otherwise (".NPZ").
-    with Path(path).open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, metadata=text, **encoder.arrays)
+    with path.open("wb") as file:
+        save(file, allow_pickle=False, **arrays)
 
 
 def load(path: str | Path) -> Attribution:
@@ -110,6 +123,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 f"it would take {size:,} bytes unpacked, and {most:,} are the most for a file of its size. If you "
                 f"trust it, numpy.load reads its arrays"
             )
+        if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+            raise Refused("it is compressed in a way that numpy does not write")
         if len(set(names)) < len(names) or len(names) > MOST_ARRAYS:
             raise Refused(f"it holds {len(names)} arrays, of {len(set(names))} names")
         return {name: _read_array(archive, member) for name, member in zip(names, members, strict=True)}
@@ -180,7 +195,7 @@ def _check(read: Mapping[str, Any]) -> None:
         else isinstance(read["dims"], tuple),
         "inputs": isinstance(read["inputs"], tuple) and all(isinstance(one, np.ndarray) for one in read["inputs"]),
         "input_dims": isinstance(read["input_dims"], tuple) and all(map(_is_names, read["input_dims"])),
-        "feature_names": _is_known(names),
+        "feature_names": _is_known(names, read["values"]),
     }
     if wrong := [name for name, is_right in right.items() if not is_right]:
         raise Refused(f"{', '.join(wrong)} are not what an attribution holds there")
@@ -196,8 +211,11 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
 
 
-def _is_known(names: Any) -> bool:
-    """Whether these are names of features: nested tuples of strings, None in places, at the outside by name."""
-    if isinstance(names, dict):
-        return all(map(_is_known, names.values()))
-    return names is None or (isinstance(names, tuple) and all(isinstance(one, str) or _is_known(one) for one in names))
+def _is_known(names: Any, values: Any) -> bool:
+    """Whether these are names of features, in the structure of the values."""
+    if isinstance(values, dict) and isinstance(names, dict):
+        return names.keys() == values.keys() and all(_is_known(names[name], values[name]) for name in names)
+    if isinstance(values, tuple) and isinstance(names, tuple):
+        return len(names) == len(values) and all(map(_is_known, names, values))
+    each = names if isinstance(names, tuple) and names and isinstance(names[0], tuple) else (names,)
+    return names is None or all(_is_names(one) and bool(one) for one in each)

@@ -108,6 +108,22 @@ def test_an_array_that_no_file_holds_is_refused_before_there_is_one(tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_written_is_read_back_however_well_it_is_compressed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cfi_core.archive.FREE_SIZE", 1000)
+    zeros = np.zeros((1, 1000, 1000), np.float32)
+    path = attribution(values=zeros).save(tmp_path / "a.npz")
+    assert path.stat().st_size > zeros.nbytes and not cfi.load(path).values.any()
+
+
+def test_more_names_than_are_read_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cfi_core.archive.MOST_METADATA", 1000)
+    with pytest.raises(cfi.PlotError, match=r"at most 1,000 are read back\. Write fewer samples"):
+        attribution(feature_names=("name" * 100,) * 3).save(tmp_path / "a.npz")
+    assert not list(tmp_path.iterdir())
+
+
 # and back
 
 
@@ -328,6 +344,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "values in words": (lambda path: packed(path, good(values="many")), "are not those of its values"),
     "a mapping beside a tuple": (lambda path: packed(path, good(values={"a": {"$array": "values"}})), "values are not"),
     "names that are numbers": (lambda path: packed(path, good(feature_names=[1, 2])), "feature_names are not"),
+    "no names": (lambda path: packed(path, good(feature_names=[])), "feature_names are not"),
+    "names of other arrays": (lambda path: packed(path, good(feature_names={"x": ["a"]})), "feature_names are not"),
+    "names in part": (lambda path: packed(path, good(feature_names=[["a"], "b"])), "feature_names are not"),
     "a certificate in words": (lambda path: packed(path, good(certificate="faithful")), "certificate are not"),
     "a certificate of words": (
         lambda path: packed(path, good(certificate={"$Certificate": {"measurements": {"$tuple": ["faithful"]}}})),
@@ -373,7 +392,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "flipped bits": (lambda path: flipped(path), "damaged, or no file"),
     "truncated": (lambda path: path.write_bytes(packed(path, good()).read_bytes()[:-400]), "damaged, or no file"),
     "half of it": (lambda path: path.write_bytes(packed(path, good()).read_bytes()[:200]), "damaged, or no file"),
-    "an unknown compression": (lambda path: compressed_otherwise(path), "damaged, or no file"),
+    "an unknown compression": (lambda path: compressed_otherwise(path), "does not write"),
+    "a slow compression": (lambda path: packed(path, good(), compress_type=zipfile.ZIP_LZMA), "does not write"),
     "a bomb": (lambda path: bomb(path, FREE_SIZE + 2**20), "bytes unpacked, and .* are the most"),
     "a bomb that says it is small": (lambda path: lying_bomb(path), "cannot be loaded"),
     "long metadata": (
