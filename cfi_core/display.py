@@ -204,8 +204,17 @@ def draw_or_tell(draw: Callable[[], Any]) -> tuple[Any, str]:
 def draw_png(figure: Any) -> bytes:
     """The figure as a PNG in the size that it has."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=getattr(figure, "dpi", 100))
+    figure.savefig(file, format="png", dpi=getattr(figure, "dpi", 100), bbox_inches=bounds_of(figure))
     return file.getvalue()
+
+
+def bounds_of(figure: Any) -> Any:
+    """What `savefig` takes as `bbox_inches`, so that nothing is cut off; a figure that lays itself out stays as it is."""
+    if not hasattr(figure, "get_tightbbox") or figure.get_layout_engine() is not None:
+        return None
+    needed, given = figure.get_tightbbox(), figure.bbox_inches
+    is_cut = needed.x0 < given.x0 or needed.y0 < given.y0 or needed.x1 > given.x1 or needed.y1 > given.y1
+    return "tight" if is_cut else None
 
 
 def _shell() -> Any:

@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 import cfi_matplotlib.plugin
 from cfi_core.attribution import Attribution, Outlets
+from cfi_core.display import draw_png
 from cfi_core.errors import PlotError
+from cfi_core.specs import PlotterSpec
 from cfi_matplotlib.files import KEY
 
 LAYER = "</script><script>alert('x')</script> → dög"
@@ -153,6 +158,25 @@ def test_settings_are_left_as_they_were_in_threads_too(tmp_path: Path) -> None:
         thread.join()
     assert len({file.read_bytes() for file in files}) == 1
     assert dict(dict.items(matplotlib.rcParams)) == before and "matplotlib.pyplot" not in sys.modules
+
+
+def draw_beyond(attribution: Attribution) -> Figure:
+    """As plotters of other hands may: a label stands below the figure."""
+    figure = Figure(figsize=(3, 2))
+    FigureCanvasAgg(figure)
+    figure.add_axes((0.1, 0.05, 0.8, 0.8)).set_xlabel("what it is\n" * 6)
+    return figure
+
+
+def test_nothing_is_cut_off(tmp_path: Path) -> None:
+    plotter = PlotterSpec(name="beyond", implementation=f"{__name__}:draw_beyond")
+    made = attribution(outlets=replace(OUTLETS, plotters={"beyond": plotter}))
+    picture = pixels(made.save(tmp_path / "a.png", dpi=100).read_bytes())
+    assert picture.shape[0] > 250 and (picture[-5:] == 255).all(), "a margin is below the label"
+    assert pixels(draw_png(draw_beyond(made))).shape[0] > 250
+    laid_out = attribution().plot()
+    size = 100 * laid_out.get_size_inches()[::-1]
+    np.testing.assert_allclose(pixels(draw_png(laid_out)).shape, size, atol=1)
 
 
 def test_the_picture_of_nothing_finite_leaves_no_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 
 from cfi_core import Attribution
-from cfi_core.display import html_facts, html_picture
+from cfi_core.display import bounds_of, html_facts, html_picture
 from cfi_core.errors import PlotError
 from cfi_core.turns import Lock
 
@@ -79,7 +79,7 @@ def _draw(attribution: Attribution, form: str, plotter: str | None, dpi: float, 
     figure = attribution.plot(plotter, **{**options, "show": False})
     file = io.BytesIO()
     with _same_names():
-        figure.savefig(file, format=form, dpi=dpi, metadata=_labels(attribution, form))
+        figure.savefig(file, format=form, dpi=dpi, bbox_inches=bounds_of(figure), metadata=_labels(attribution, form))
     return file.getvalue()
 
 
