@@ -209,7 +209,7 @@ def draw_png(figure: Any) -> bytes:
 
 
 def bounds_of(figure: Any) -> Any:
-    """What `savefig` takes as `bbox_inches`, so that nothing is cut off; a figure that lays itself out stays as it is."""
+    """What `savefig` takes as `bbox_inches`, so that nothing is cut off; a figure with a layout stays as it is."""
     if not hasattr(figure, "get_tightbbox") or figure.get_layout_engine() is not None:
         return None
     needed, given = figure.get_tightbbox(), figure.bbox_inches
