@@ -12,6 +12,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from pathlib import PurePath
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -43,14 +44,15 @@ def brief_value(value: Any) -> str:
     shape = getattr(value, "shape", None)
     if shape is not None and not isinstance(value, type):
         size = tuple(shape) if isinstance(shape, Iterable) else shape
-        return f"<{type(value).__name__} {getattr(value, 'dtype', '')} {size}>"
+        kind = [type(value).__name__, *([str(value.dtype)] if hasattr(value, "dtype") else [])]
+        return f"<{' '.join(kind)} {size}>"
     if isinstance(value, Enum):
         return repr(value.value)
     if isinstance(value, Mapping):
         return _inside("{}", [f"{key!r}: {brief_value(entry)}" for key, entry in list(value.items())[:7]], len(value))
     if isinstance(value, (list, tuple)):
         return _inside("[]" if isinstance(value, list) else "()", list(map(brief_value, value[:7])), len(value))
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, slice, range, PurePath)):
         return _cut(repr(value))
     if is_dataclass(value) and not isinstance(value, type):
         return _cut(repr(value)) if type(value).__repr__ is outline else f"<{type(value).__name__}>"

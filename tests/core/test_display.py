@@ -191,6 +191,7 @@ def test_a_record_shows_arrays_by_their_shape() -> None:
     )
     assert repr(Record("x" * 1000, list(range(1000)))).endswith("others=[0, 1, 2, 3, 4, 5, … 1000 in all])")
     assert brief_value({"a": array}) == "{'a': <ndarray float32 (4, 3)>}"
+    assert brief_value(slice(1, 2)) == "slice(1, 2, None)"
     assert brief_value(len) == "<len>" and brief_value(np.float32) == "<float32>"
     assert len(repr(Record("x" * 1000))) < 100
 
