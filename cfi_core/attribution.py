@@ -13,7 +13,7 @@ import numpy as np
 from cfi_core.catalogue import DISTRIBUTION_OF_PLOTTER, DISTRIBUTION_OF_WRITER
 from cfi_core.certificate import Certificate
 from cfi_core.coordinates import Names, axis_of_names, label
-from cfi_core.display import brief_value, html_facts, html_record, show_figure, show_record
+from cfi_core.display import brief_value, html_facts, html_record, offer_figure, show_figure, show_record
 from cfi_core.errors import ArgumentError, PlotError
 from cfi_core.options import check_options
 from cfi_core.plain import simplify
@@ -171,7 +171,7 @@ class Attribution:
 
         Args:
             plotter: Name of a plotter; None takes the first that accepts it.
-            show: Whether a notebook shows it; elsewhere nothing is ever shown.
+            show: Whether a notebook shows it at once; elsewhere nothing is ever shown.
             **options: Options of that plotter.
 
         Returns:
@@ -184,6 +184,8 @@ class Attribution:
         figure = resolve(self._plotter(plotter, options).implementation)(self, **options)
         if show:
             show_figure(figure, self)
+        else:
+            offer_figure(figure)
         return figure
 
     def _plotter(self, name: str | None, options: Mapping[str, Any]) -> PlotterSpec:

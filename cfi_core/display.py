@@ -160,11 +160,21 @@ def show_figure(figure: Any, of: Any = None) -> None:
     if _shell() is None or not hasattr(figure, "savefig"):
         return
     _publish({"image/png": draw_png(figure), "text/plain": repr(figure)})
-    if hasattr(figure, "stale"):
-        figure.stale = False  # so that a change is seen
-        figure._ipython_display_ = ShownFigure(figure, _cell())
+    offer_figure(figure, _cell())
     if of is not None:
         _cells[of] = _cell()
+
+
+def offer_figure(figure: Any, cell: int = -1) -> None:
+    """Lets a notebook show a figure that is a cell's value, also where matplotlib has not told it how.
+
+    Args:
+        figure: A matplotlib figure; any other is left to itself.
+        cell: Where it has been shown.
+    """
+    if _shell() is not None and hasattr(figure, "stale"):
+        figure.stale = False  # so that a change is seen
+        figure._ipython_display_ = ShownFigure(figure, cell)
 
 
 def show_record(record: Any, draw: Callable[[], Any], caption: Callable[[str], str]) -> None:

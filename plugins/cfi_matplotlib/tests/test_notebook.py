@@ -79,6 +79,7 @@ PICTURES = dict.fromkeys(CELLS, 0) | {
     "a figure, later": 1,
     "a figure at the end": 1,
     "a figure that changes": 2,
+    "a quiet one": 1,
     "displayed": 1,
     "with pyplot": 1,
     "with pyplot, the value": 1,
