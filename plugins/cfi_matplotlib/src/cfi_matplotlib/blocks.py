@@ -109,7 +109,8 @@ def arrange(attribution: Attribution, part: int, choice: Choice) -> Block:
     if form == "picture" and stacked == ("channel",) and len(labels) == 3:
         # Colours become the last axis of a single panel.
         values, labels = np.moveaxis(values, 1, -1)[:, None], [""]
-    values, labels, left_out = _strongest(values, labels, stacked, choice.max_panels or (5 if len(chosen) > 1 else 11))
+    most = choice.max_panels or (5 if form == "map" and len(chosen) > 1 else 11)
+    values, labels, left_out = _strongest(values, labels, stacked, most)
     is_map = form == "map" and axes == IMAGE
     pictures = (
         pictures_of(attribution, part, (count, *values.shape[2:]), chosen, choice.images)

@@ -6,7 +6,7 @@ Everything is placed in inches, from the top left, so that no text is cut off an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ from cfi_matplotlib.panels import Bar, Panel
 _MARGIN, _GAP, _LINE_GAP, _TILE_GAP = 0.15, 0.12, 0.1, 0.35
 _COLUMNS = 6  # most pictures in a line
 _CHART_LEFT, _CHART_BOTTOM = 0.6, 0.45  # for numbers and names on the axes
-_BAR_GAP, _BAR, _BROAD_BAR = 0.08, 0.13, 0.32
+_BAR_GAP, _BAR, _BROAD_BAR, _LOWEST_BAR = 0.08, 0.13, 0.32, 0.3
 _NARROWEST, _WIDEST = 4.8, 13.0
 _SHAPE = 1.4  # width for height that a figure of many tiles comes near to
 _HEADING, _SAMPLE, _LABEL, _NOTE, _TICK = 10.0, 9.0, 8.0, 8.0, 7.0  # points
@@ -77,7 +77,7 @@ def draw_rows(rows: Sequence[Row], heading: str, notes: str, panel_size: float |
         notes: Stand below.
         panel_size: Width of a square panel in inches; None: smaller the more there are.
     """
-    size = panel_size or _size_for(rows)
+    size = _Size.of(rows, panel_size)
     tiles = [_tile(row, size) for row in rows]
     width, height = max(tile.width for tile in tiles), max(tile.height for tile in tiles)
     across = _tiles_in_a_line(len(tiles), width, height)
@@ -120,11 +120,9 @@ class _Sheet:
             axis = self.axes(left + placed.left, top + placed.top, placed.width, placed.height)
             placed.panel.draw(axis)
             if placed.panel.bar is not None:
-                broad = _bar_width(placed.panel.bar)
-                at = left + placed.left + placed.width + _BAR_GAP
-                # A picture in two dimensions needs room for the words below it.
-                low = 0.22 if broad > _BAR else 0.0
-                _draw_bar(self.axes(at, top + placed.top, broad, placed.height - low, "<colorbar>"), placed.panel.bar)
+                bar, at = placed.panel.bar, left + placed.left + placed.width + _BAR_GAP
+                tall = max(placed.height - _foot(bar), _LOWEST_BAR)
+                _draw_bar(self.axes(at, top + placed.top, _bar_width(bar), tall, "<colorbar>"), bar, tall)
 
     def axes(self, left: float, top: float, width: float, height: float, label: str = "") -> Axes:
         """Axes with that corner and size."""
@@ -149,13 +147,6 @@ class _Sheet:
         self.figure.text(*at, text.text, parse_math=False, **style)
 
 
-def _size_for(rows: Sequence[Row]) -> float:
-    most = max(sum(len(column.panels) for column in row.columns) for row in rows)
-    if most <= 3 and len(rows) <= 2:
-        return 2.5
-    return 1.9 if most <= 4 and len(rows) <= 8 else 1.5
-
-
 def _tiles_in_a_line(count: int, width: float, height: float) -> int:
     """As many as bring the figure near to the shape of a screen."""
 
@@ -167,63 +158,97 @@ def _tiles_in_a_line(count: int, width: float, height: float) -> int:
     return min(fitting, key=off, default=1)
 
 
-def _tile(row: Row, size: float) -> _Tile:
+def _tile(row: Row, size: _Size) -> _Tile:
+    """The columns beside each other, as far as there is room, under the label of the sample."""
     columns = [_flow(column, size) for column in row.columns]
-    width = sum(column.width for column in columns) + _TILE_GAP * (len(columns) - 1)
-    label = wrap(row.label, max(width, 2.0), points=_SAMPLE)
-    top = _height(label, _SAMPLE) + (0.05 if label else 0)
-    texts = [_Text(label, width / 2, 0.0, _SAMPLE)] if label else []
-    placed, left = [], 0.0
+    lines: list[list[_Tile]] = []
     for column in columns:
-        texts += [_Text(one.text, left + one.left, top + one.top, one.points) for one in column.texts]
-        placed += [_Placed(p.panel, left + p.left, top + p.top, p.width, p.height) for p in column.placed]
-        left += column.width + _TILE_GAP
-    return _Tile(width, top + max(column.height for column in columns), texts, placed)
+        if not lines or _across([*lines[-1], column]) > _WIDEST:
+            lines.append([])
+        lines[-1].append(column)
+    width = max(_across(line) for line in lines)
+    label = wrap(row.label, max(width, 2.0), points=_SAMPLE)
+    texts = [_Text(label, width / 2, 0.0, _SAMPLE)] if label else []
+    placed, top = [], _height(label, _SAMPLE) + (0.05 if label else 0)
+    for line in lines:
+        left = (width - _across(line)) / 2
+        for column in line:
+            texts += [_Text(one.text, left + one.left, top + one.top, one.points) for one in column.texts]
+            placed += [replace(one, left=left + one.left, top=top + one.top) for one in column.placed]
+            left += column.width + _TILE_GAP
+        top += max(column.height for column in line) + _LINE_GAP
+    return _Tile(width, top - _LINE_GAP, texts, placed)
 
 
-def _flow(column: Column, size: float) -> _Tile:
+def _across(tiles: Sequence[_Tile]) -> float:
+    return sum(tile.width for tile in tiles) + _TILE_GAP * (len(tiles) - 1)
+
+
+def _flow(column: Column, size: _Size) -> _Tile:
     """The panels in lines, below the column's name."""
     lines: list[list[Panel]] = []
     for panel in column.panels:
         if not lines or len(lines[-1]) == _COLUMNS or panel.is_chart:
             lines.append([])
         lines[-1].append(panel)
-    width = max(sum(_width(panel, size) for panel in line) + _GAP * (len(line) - 1) for line in lines)
+    width = max(sum(size.width(panel) for panel in line) + _GAP * (len(line) - 1) for line in lines)
     name = wrap(column.name, width, points=_SAMPLE)
     texts = [_Text(name, width / 2, 0.0, _SAMPLE)] if name else []
     placed, top = [], _height(name, _SAMPLE) + (0.05 if name else 0)
     for line in lines:
-        labels = [wrap(panel.label, _box(panel, size)[0], points=_LABEL) for panel in line]
+        labels = [wrap(panel.label, size.box(panel)[0], points=_LABEL) for panel in line]
         above = max(_height(label, _LABEL) for label in labels)
         above += 0.03 if above else 0
         left = 0.0
         for panel, label in zip(line, labels, strict=True):
-            across, down = _box(panel, size)
+            across, down = size.box(panel)
             inset = _CHART_LEFT if panel.is_chart else 0.0
             if label:
                 at = top + above - 0.03 - _height(label, _LABEL)
                 texts.append(_Text(label, left + inset + across / 2, at, _LABEL))
             placed.append(_Placed(panel, left + inset, top + above, across, down))
-            left += _width(panel, size) + _GAP
-        top += (
-            above + max(_box(panel, size)[1] + (_CHART_BOTTOM if panel.is_chart else 0) for panel in line) + _LINE_GAP
-        )
+            left += size.width(panel) + _GAP
+        top += above + max(map(size.height, line)) + _LINE_GAP
     return _Tile(width, top - _LINE_GAP, texts, placed)
 
 
-def _box(panel: Panel, size: float) -> tuple[float, float]:
-    """Width and height of what is drawn: a narrow picture is not much higher than a square one, a flat one is wider."""
-    if panel.is_chart:
-        return 2 * size - _CHART_LEFT + _GAP, 2 * size * panel.shape[0] / panel.shape[1]
-    aspect = panel.shape[0] / panel.shape[1]
-    width = size * min(1.0, 1.5 / aspect) * min(max(1.0, 0.5 / aspect), 2.4)
-    return width, max(width * aspect, 0.15)
+@dataclass(frozen=True)
+class _Size:
+    """How large panels are, in inches.
 
+    Attributes:
+        side: Width of a square one.
+        numbers: Width of what stands beside colour bars; the same for all, so that panels stand below each other.
+    """
 
-def _width(panel: Panel, size: float) -> float:
-    """With what stands beside it."""
-    beside = 0.0 if panel.bar is None else _BAR_GAP + _bar_width(panel.bar) + _text_width(panel.bar)
-    return _box(panel, size)[0] + (_CHART_LEFT if panel.is_chart else 0) + beside
+    side: float
+    numbers: float
+
+    @staticmethod
+    def of(rows: Sequence[Row], side: float | None) -> _Size:
+        """The same for all rows; smaller the more panels there are."""
+        panels = [panel for row in rows for column in row.columns for panel in column.panels]
+        most = max(sum(len(column.panels) for column in row.columns) for row in rows)
+        fitting = 2.5 if most <= 3 and len(rows) <= 2 else 1.9 if most <= 4 and len(rows) <= 8 else 1.5
+        return _Size(side or fitting, max((_text_width(panel.bar) for panel in panels if panel.bar), default=0.0))
+
+    def box(self, panel: Panel) -> tuple[float, float]:
+        """Width and height of what is drawn: a tall picture is not much higher than a square one, a flat one wider."""
+        if panel.is_chart:
+            return 2 * self.side - _CHART_LEFT + _GAP, 2 * self.side * panel.shape[0] / panel.shape[1]
+        aspect = panel.shape[0] / panel.shape[1]
+        width = self.side * min(1.0, 1.5 / aspect) * min(max(1.0, 0.5 / aspect), 2.4)
+        return width, max(width * aspect, 0.15)
+
+    def width(self, panel: Panel) -> float:
+        """With what stands beside it."""
+        beside = 0.0 if panel.bar is None else _BAR_GAP + _bar_width(panel.bar) + self.numbers
+        return self.box(panel)[0] + (_CHART_LEFT if panel.is_chart else 0) + beside
+
+    def height(self, panel: Panel) -> float:
+        """With what stands below it; a bar has room for its numbers."""
+        height = self.box(panel)[1] + (_CHART_BOTTOM if panel.is_chart else 0)
+        return height if panel.bar is None else max(height, _LOWEST_BAR + _foot(panel.bar))
 
 
 def _height(text: str, points: float) -> float:
@@ -235,6 +260,11 @@ def _height(text: str, points: float) -> float:
 
 def _bar_width(bar: Bar) -> float:
     return _BAR if bar.colors.shape[1] == 1 else _BROAD_BAR
+
+
+def _foot(bar: Bar) -> float:
+    """Room for the words below a bar in two dimensions."""
+    return 0.0 if bar.colors.shape[1] == 1 else 0.22
 
 
 def _text_width(bar: Bar) -> float:
@@ -250,11 +280,12 @@ def _ticks(bar: Bar) -> tuple[list[float], list[str]]:
     return [bar.low, middle, bar.high], texts
 
 
-def _draw_bar(axis: Axes, bar: Bar) -> None:
+def _draw_bar(axis: Axes, bar: Bar, tall: float) -> None:
     axis.imshow(bar.colors, extent=(0, 1, bar.low, bar.high), origin="lower", aspect="auto", interpolation="nearest")
     axis.yaxis.tick_right()
     axis.yaxis.set_label_position("right")
-    axis.set_yticks(*_ticks(bar))
+    values, texts = _ticks(bar)
+    axis.set_yticks(values if tall > 0.5 else values[::2], texts if tall > 0.5 else texts[::2])
     axis.tick_params(labelsize=_TICK, length=2, pad=2)
     axis.set_xticks([])
     if bar.label:

@@ -20,6 +20,7 @@ from cfi_matplotlib.style import Style, View
 
 _LARGEST = 1200  # pixels of a side; no page shows more
 _LEVELS, _LIGHTNESS = 256, 64  # of a colour bar
+_RING, _FAINT = "#00a0a0", 0.1
 _WEAK = 0.7  # power of a strength that its opacity has: below 1, so that values of a tenth are still seen
 
 
@@ -180,9 +181,20 @@ def _of_map(
         else:
             axis.set_xticks([])
             axis.set_yticks([])
-        write_into(axis, warning_of(values))
+        write_into(axis, warning_of(values) or _mark_few(axis, values, scale))
 
     return Panel(draw, shape if is_image else (3, 4), label, is_chart=not is_image)
+
+
+def _mark_few(axis: Axes, values: np.ndarray, scale: Scale) -> str:
+    """Rings what would be too small to be seen, where nothing else is strong, and says how little it is."""
+    places = np.argwhere(scale.strength(values) > _FAINT)
+    if len(places) * 2000 > values.size:
+        return ""
+    for row, column in places[:5]:
+        at = ((column + 0.5) / values.shape[1], 1 - (row + 0.5) / values.shape[0])
+        axis.plot(*at, "o", ms=9, mfc="none", mec=_RING, mew=1.2, transform=axis.transAxes)
+    return f"{len(places)} of {values.size} values above a tenth of the scale"
 
 
 def _over(values: np.ndarray, view: View, scale: Scale, picture: Picture, style: Style) -> np.ndarray:

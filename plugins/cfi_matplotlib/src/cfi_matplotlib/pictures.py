@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
+from numpy.lib.stride_tricks import sliding_window_view
 
 from cfi_core import Attribution
 from cfi_core.adapters import as_array
@@ -22,7 +23,7 @@ from cfi_matplotlib.scales import NOT_FINITE
 
 IMAGE = ("height", "width")
 _COLOURS = (1, 3, 4)
-_AGREEMENT = 0.35  # the least correlation of a picture with what was made of it
+_AGREEMENT = 0.7  # the least correlation of a picture with what was made of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,18 +192,24 @@ def agreement(pixels: np.ndarray, given: np.ndarray) -> float:
     """The largest correlation, by its size, of a colour of a picture with a channel of what the model got.
 
     Shifted, scaled, turned round or exchanged colours leave it large; another picture or another part of it do not.
-    1 where one of them has no contrast.
+    Details are compared: in the large most photographs are alike. 1 where one of them has none.
     """
     if not np.isfinite(given).all():
         return 1.0
     coarse = [min(side, 48) for side in (*pixels.shape[:2], *given.shape[:2])]
     size = (min(coarse[::2]), min(coarse[1::2]))
-    one, other = (mean_over(array, size).reshape(size[0] * size[1], -1) for array in (pixels, given))
-    one, other = ((array - array.mean(0)) for array in (one, other))
+    one, other = (_details(mean_over(array, size)).reshape(size[0] * size[1], -1) for array in (pixels, given))
     lengths = np.outer(np.linalg.norm(one, axis=0), np.linalg.norm(other, axis=0))
     if not (lengths > 1e-9).any() or min(size) < 4:
         return 1.0
     return float(np.max(np.abs(one.T @ other)[lengths > 1e-9] / lengths[lengths > 1e-9]))
+
+
+def _details(image: np.ndarray) -> np.ndarray:
+    """What differs from the mean over the five pixels along each side."""
+    around = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="edge")
+    means = sliding_window_view(around, (5, 5), axis=(0, 1)).mean(axis=(-2, -1))
+    return np.asarray(image - means)
 
 
 def mean_over(array: np.ndarray, size: Sequence[int]) -> np.ndarray:

@@ -147,6 +147,8 @@ def _panels(block: Block, row: int, style: Style) -> list[Panel]:
 
 
 def _notes(block: Block, style: Style) -> list[str]:
+    if block.form == "picture" and block.values.shape[-1] == 3:
+        return ["the three channels are shown as red, green and blue"]
     return list(notes_on_maps(block, style)) if block.form == "map" else []
 
 

@@ -24,15 +24,15 @@ def annotate(axis: Axes, values: np.ndarray) -> None:
 
 
 def write_into(axis: Axes, warning: str) -> None:
-    """Writes a warning into the middle of a panel."""
+    """Writes a warning to the foot of a panel."""
     if warning:
         axis.text(
             0.5,
-            0.5,
-            textwrap.fill(warning, 18),
+            0.03,
+            textwrap.fill(warning, 24),
             transform=axis.transAxes,
             ha="center",
-            va="center",
+            va="bottom",
             fontsize=7,
             color=_WARNING,
             bbox={"facecolor": "white", "edgecolor": _WARNING, "alpha": 0.9, "pad": 2},

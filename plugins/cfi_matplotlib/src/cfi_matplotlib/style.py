@@ -41,7 +41,7 @@ class View:
     @property
     def label(self) -> str:
         """Method and sign in words."""
-        return ", ".join(filter(None, (self.words, self.sign_in_words)))
+        return ", ".join(filter(None, (self.words, self.sign_in_words.split(" ")[0])))
 
     @property
     def sign_in_words(self) -> str:
