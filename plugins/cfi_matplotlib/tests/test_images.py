@@ -71,7 +71,7 @@ def test_the_bar_has_the_colours_of_the_panel(method, sign):
 
 
 def test_zero_leaves_the_picture_as_it_is_in_grey():
-    figure = plot(made())
+    figure = plot(made(), method="blended_heat_map")
     _, panel = panels(figure)
     for row, column in zip(*np.nonzero(SIGNED[0] == 0), strict=True):
         expected = np.full(3, grey(PICTURE[0, row, column]))
@@ -178,6 +178,11 @@ def test_a_coarse_map_is_stretched_over_the_whole_picture_and_it_is_said():
     assert "maps of 7 × 5 values, interpolated" in [text.get_text() for text in smooth.texts]
     heat = plot(made(coarse, (photo,)), method="heat_map")
     assert panels(heat)[1].images[0].get_array().shape == (7, 5), "a heat map shows the values that there are"
+
+
+def test_what_is_as_fine_as_its_picture_is_a_heat_map_unless_something_is_said():
+    assert panels(plot(made()))[1].images[0].get_array().ndim == 2
+    assert panels(plot(made(SIGNED[:, :, ::2])))[1].images[0].get_array().shape == (3, 4, 3)
 
 
 def test_stretching_keeps_places_and_values():

@@ -195,7 +195,8 @@ def test_several_inputs_and_layers_stand_beside_each_other():
 
 def test_a_map_of_the_second_input_lies_over_the_second_input():
     inputs = (random(1, 1, 4, 4), random(1, 1, 6, 5))
-    figure = plot(attribution(inputs, (NCHW, NCHW), inputs=inputs, input_dims=(NCHW, NCHW)), show_input=False)
+    whole = attribution(inputs, (NCHW, NCHW), inputs=inputs, input_dims=(NCHW, NCHW))
+    figure = plot(whole, show_input=False, method="blended_heat_map")
     assert [axis.images[0].get_array().shape for axis in panels(figure)] == [(4, 4, 3), (6, 5, 3)]
 
 

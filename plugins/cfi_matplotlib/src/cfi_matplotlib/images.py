@@ -35,7 +35,7 @@ def panels_of_maps(block: Block, row: int, style: Style) -> list[Panel]:
     shows_picture = any(view.method == "original_image" for view in style.views)
     if picture is not None and style.show_input and not shows_picture:
         panels.append(_of_picture(picture))
-    views = [_settled(view, picture, style) for view in style.views]
+    views = [_settled(view, picture, values.shape[1:]) for view in style.views]
     for view in views:
         if view.method == "original_image":
             panels.append(_of_picture(_needed(picture, view)))
@@ -66,15 +66,12 @@ def notes_on_maps(block: Block, style: Style) -> Iterator[str]:
     shape = block.values.shape[2:4]
     for view in style.views:
         for picture in block.pictures:
-            method = _settled(view, picture, style).method
-            stretched = picture is not None and picture.pixels.shape[:2] != shape
-            if method in ("heat_map", "original_image") and style.interpolation != "bilinear":
+            method = _settled(view, picture, shape).method
+            if method == "original_image" or (method == "heat_map" and style.interpolation != "bilinear"):
                 continue
-            if stretched or (style.interpolation == "bilinear" and method != "original_image"):
-                how = style.interpolation or "bilinear"
-                yield f"maps of {shape[0]} × {shape[1]} values, " + (
-                    "interpolated" if how == "bilinear" else "not interpolated"
-                )
+            if method == "heat_map" or (picture is not None and _is_coarse(shape, picture)):
+                how = "not interpolated" if style.interpolation == "nearest" else "interpolated"
+                yield f"maps of {shape[0]} × {shape[1]} values, {how}"
     if len(style.views) == 1 and style.views[0].sign != "all":
         yield style.views[0].sign_in_words
 
@@ -132,11 +129,17 @@ def stretch(values: np.ndarray, size: Sequence[int], interpolation: str) -> np.n
     return values
 
 
-def _settled(view: View, picture: Picture | None, style: Style) -> View:
-    """With its method."""
+def _settled(view: View, picture: Picture | None, shape: Sequence[int]) -> View:
+    """With its method: a map as fine as its picture is lost in that, one of few values does not tell where they lie."""
     if view.method is not None:
         return view
-    return replace(view, method="heat_map" if picture is None else "blended_heat_map")
+    over = picture is not None and _is_coarse(shape, picture)
+    return replace(view, method="blended_heat_map" if over else "heat_map")
+
+
+def _is_coarse(shape: Sequence[int], picture: Picture) -> bool:
+    """Whether the map has fewer values along a side than the model got pixels."""
+    return bool(max(np.divide(picture.size, shape)) > 1.0)
 
 
 def _needed(picture: Picture | None, view: View) -> Picture:

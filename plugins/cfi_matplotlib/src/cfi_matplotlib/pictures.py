@@ -33,12 +33,14 @@ class Picture:
     Attributes:
         pixels: Height, width, and red, green and blue between 0 and 1.
         label: What it is.
+        size: Height and width of what the model got.
         notes: What the reader must know of it.
         warning: What must not be overlooked.
     """
 
     pixels: np.ndarray
     label: str
+    size: tuple[int, ...]
     notes: tuple[str, ...] = ()
     warning: str = ""
 
@@ -76,7 +78,7 @@ def pictures_of(
     if own is not None:
         size = tuple(shape[1:]) if inputs is None else inputs.shape[1:3]
         originals = read_images(own, shape[0], size)
-        return [_original(originals[sample], None if inputs is None else inputs[sample]) for sample in samples]
+        return [_original(originals[sample], None if inputs is None else inputs[sample], size) for sample in samples]
     if inputs is None:
         return [None] * len(samples)
     low, high, has_colours, told = _range(inputs)
@@ -181,11 +183,11 @@ def _colours(unit: np.ndarray) -> np.ndarray:
     return np.broadcast_to(unit, (*unit.shape[:2], 3))
 
 
-def _original(pixels: np.ndarray, given: np.ndarray | None) -> Picture:
+def _original(pixels: np.ndarray, given: np.ndarray | None, size: tuple[int, ...]) -> Picture:
     """A picture of the user's, compared with what the model got."""
     found = 1.0 if given is None else agreement(pixels, given)
     warning = "" if found >= _AGREEMENT else f"agrees little with the input (correlation {found:.2f})"
-    return Picture(pixels, "original", warning=warning)
+    return Picture(pixels, "original", size, warning=warning)
 
 
 def agreement(pixels: np.ndarray, given: np.ndarray) -> float:
@@ -286,4 +288,4 @@ def _as_given(image: np.ndarray, low: float, high: float, has_colours: bool, tol
     pixels[broken] = to_rgb(NOT_FINITE)
     label = ", ".join(words) + (f" ({told})" if told else "")
     warning = f"{int(broken.sum())} pixels of the input are not finite" if broken.any() else ""
-    return Picture(pixels, label, tuple(notes), warning)
+    return Picture(pixels, label, image.shape[:2], tuple(notes), warning)

@@ -26,7 +26,7 @@ class View:
     """One way in which a map is drawn.
 
     Attributes:
-        method: One of `METHODS`; None: over the image if there is one, else a heat map.
+        method: One of `METHODS`; None: over the picture where it is finer than the map, else a heat map.
         sign: One of `SIGNS`.
     """
 
