@@ -9,7 +9,8 @@ from matplotlib.textpath import TextPath
 
 from cfi_core.attribution import Attribution
 from cfi_core.errors import PlotError
-from cfi_matplotlib.heading import heading_of, label_of_sample, width_of, with_names, wrap
+from cfi_matplotlib.heading import heading_of, label_of_sample, with_names, wrap
+from cfi_matplotlib.letters import width_of
 from cfi_matplotlib.plotting import plot
 
 NAMES = ("cat", "dog", "bird")

@@ -164,7 +164,7 @@ def test_images_that_are_none_or_of_another_shape_are_refused(images, message):
 
 def test_images_without_a_map_are_refused():
     table = Attribution(np.ones((2, 5)), ("sample", "feature"), "saliency", "press")
-    with pytest.raises(PlotError, match="images= go behind maps"):
+    with pytest.raises(PlotError, match="images= say how maps"):
         plot(table, images=PHOTOS)
 
 

@@ -325,3 +325,16 @@ def test_png_of_nothing_finite_is_an_error_and_leaves_no_file(tmp_path):
     with pytest.raises(PlotError):
         write_png(attribution(random(2, 4, 3) * np.nan, ("sample", "height", "width")), tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [{"sign": "positive"}, {"method": "heat_map"}, {"interpolation": "nearest"}])
+@pytest.mark.parametrize("names", [None, ("a", "b", "c")])
+def test_what_is_said_of_maps_is_not_passed_over_where_there_are_none(options, names):
+    with pytest.raises(PlotError, match=f"{next(iter(options))}= say how maps"):
+        plot(attribution(random(2, 3), ("sample", "feature"), feature_names=names), **options)
+
+
+def test_names_in_other_scripts_are_written_or_boxes():
+    figure = plot(attribution(random(1, 4, 4), ("sample", "height", "width"), layer="слой"), target_names={3: "猫 قط"})
+    figure.canvas.draw()  # where a missing letter would be a warning
+    assert "слой" in figure._suptitle.get_text()

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cfi_matplotlib.heading import width_of, wrap
+from cfi_matplotlib.heading import wrap
+from cfi_matplotlib.letters import families, known, width_of
 from cfi_matplotlib.panels import Bar, Panel
 
 _MARGIN, _GAP, _LINE_GAP, _TILE_GAP = 0.15, 0.12, 0.1, 0.35
@@ -94,7 +95,7 @@ def draw_rows(rows: Sequence[Row], heading: str, notes: str, panel_size: float |
     FigureCanvasAgg(figure)
     sheet = _Sheet(figure, page, total)
     if heading:
-        figure.suptitle(heading, y=1 - _MARGIN / total, va="top", fontsize=_HEADING, linespacing=1.2, parse_math=False)
+        figure.suptitle(_known(heading), y=1 - _MARGIN / total, va="top", **_style(_HEADING))
     for line, tall in zip(lines, heights, strict=True):
         left = (page - len(line) * width - (len(line) - 1) * _TILE_GAP) / 2 if len(lines) == 1 else (page - inner) / 2
         for tile in line:
@@ -137,14 +138,15 @@ class _Sheet:
     def write(self, text: _Text, color: str = "black") -> None:
         """A text, centred, whose first line begins there."""
         at = (text.left / self.width, 1 - text.top / self.height)
-        style: dict[str, Any] = {
-            "ha": "center",
-            "va": "top",
-            "fontsize": text.points,
-            "linespacing": 1.2,
-            "color": color,
-        }
-        self.figure.text(*at, text.text, parse_math=False, **style)
+        self.figure.text(*at, _known(text.text), ha="center", va="top", color=color, **_style(text.points))
+
+
+def _style(points: float) -> dict[str, Any]:
+    return {"fontsize": points, "fontfamily": families(), "linespacing": 1.2, "parse_math": False}
+
+
+def _known(text: str) -> str:
+    return "\n".join(map(known, text.split("\n")))
 
 
 def _tiles_in_a_line(count: int, width: float, height: float) -> int:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from matplotlib.font_manager import FontProperties, findfont, get_font
-
 from cfi_core import Attribution
 from cfi_core.errors import PlotError
+from cfi_matplotlib.letters import width_of
 
 
 def heading_of(attribution: Attribution) -> str:
@@ -88,7 +87,7 @@ def label_of_panel(stacked: tuple[str, ...], index: tuple[int, ...]) -> str:
 
 
 def wrap(text: str, width: float, *, points: float = 10) -> str:
-    """The text broken into lines that fit into `width` inches, as its letters are in matplotlib's own font."""
+    """The text broken into lines that fit into `width` inches, as wide as its letters are."""
     return "\n".join(line for paragraph in text.splitlines() for line in _break(paragraph, width, points))
 
 
@@ -107,17 +106,6 @@ def _break(text: str, width: float, points: float) -> list[str]:
             word = word[fits:]
         current = word
     return [*lines, current]
-
-
-def width_of(text: str, points: float) -> float:
-    """Of a text of one line in inches; a letter that the font lacks counts as a square."""
-    font = get_font(findfont(FontProperties()))
-    font.set_size(points, 72)
-    unknown = sum(not font.get_char_index(ord(letter)) for letter in text)
-    known = "".join(letter for letter in text if font.get_char_index(ord(letter)))
-    font.set_text(known)
-    width, _ = font.get_width_height()
-    return float(width / 64 + unknown * points) / 72
 
 
 # Targets.

@@ -15,7 +15,7 @@ from cfi_matplotlib.blocks import Block
 from cfi_matplotlib.panels import Bar, Panel
 from cfi_matplotlib.pictures import IMAGE, Picture, mean_over
 from cfi_matplotlib.remarks import warning_of, write_into
-from cfi_matplotlib.scales import NOT_FINITE, Scale, of_sign, scale_of
+from cfi_matplotlib.scales import NOT_FINITE, Scale, of_sign, scale_of, unit_range
 from cfi_matplotlib.style import Style, View
 
 _LARGEST = 1200  # pixels of a side; no page shows more
@@ -241,8 +241,7 @@ def _bar(view: View, scale: Scale, style: Style, label: str) -> Bar:
 def _of_made(values: np.ndarray, label: str) -> Panel:
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    unit = np.full(values.shape, 0.5) if low == high else (values - low) / (high - low)
-    pixels = np.nan_to_num(unit, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
+    pixels = unit_range(values)
     pixels = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
     told = f"black to white: {low:.3g} to {high:.3g}".replace("-", "−")
 

@@ -85,6 +85,12 @@ def pictures_of(
     return [_as_given(inputs[sample], low, high, has_colours, told) for sample in samples]
 
 
+def image_of(attribution: Attribution, part: int, sample: int, count: int) -> np.ndarray | None:
+    """The input behind the maps of a sample: height, width and three colours between 0 and 1; None if there is none."""
+    (picture,) = pictures_of(attribution, part, (count, 1, 1), [sample], None)
+    return None if picture is None else picture.pixels
+
+
 def read_images(images: Any, count: int, size: Sequence[int]) -> list[np.ndarray]:
     """Pictures as height, width and three colours between 0 and 1.
 

@@ -8,7 +8,7 @@ layer). The maps of one sample and array share a colour scale.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -106,6 +106,9 @@ def plot(
     _check_numbers(channels, max_panels, max_samples, panel_size)
     style = Style(views_of(method, sign), outlier_perc, cmap, alpha_overlay, interpolation, show_colorbar, show_input)
     attribution = with_names(attribution, target_names)
+    of_maps = {"method": method, "sign": sign, "interpolation": interpolation, "images": images}
+    if is_text(attribution) or is_table(attribution):
+        _refuse(attribution, of_maps)
     if is_text(attribution):
         return draw_text(
             attribution, samples=samples, max_samples=max_samples, colormap=_name_of_map(cmap), title=title
@@ -114,7 +117,11 @@ def plot(
         return draw_table(attribution, samples=samples, max_samples=max_samples, title=title)
     choice = Choice(samples, max_samples, channels, max_panels, images)
     blocks = [arrange(attribution, part, choice) for part in range(len(attribution.parts))]
-    _check_blocks(attribution, blocks, images)
+    _check_blocks(attribution, blocks)
+    if not any(block.form == "map" for block in blocks):
+        _refuse(attribution, of_maps)
+    if not any(picture for block in blocks for picture in block.pictures):
+        _refuse(attribution, {"images": images})
     rows = [
         Row(
             next(block.samples[row] for block in blocks if row < len(block.samples)),
@@ -166,12 +173,20 @@ def _check_numbers(channels: str | None, max_panels: int | None, max_samples: in
         raise PlotError(f"panel_size={panel_size} must be above 0.")
 
 
-def _check_blocks(attribution: Attribution, blocks: Sequence[Block], images: Any) -> None:
+def _check_blocks(attribution: Attribution, blocks: Sequence[Block]) -> None:
     if not any(np.isfinite(block.values).any() for block in blocks):
         raise PlotError(
             f"Cannot draw {name_of(attribution)}: none of its values is finite (all are NaN or infinite). "
             "Look for an overflow in the method, for example by explaining the logit of a smaller score."
         )
-    if images is not None and not any(picture for block in blocks for picture in block.pictures):
+
+
+def _refuse(attribution: Attribution, options: Mapping[str, Any]) -> None:
+    """Raises PlotError where something is asked of maps, and there are none."""
+    given = [f"{name}=" for name, value in options.items() if value is not None]
+    if given:
         dims = " and ".join(str(dims) for _, dims in attribution.parts)
-        raise PlotError(f"images= go behind maps of height and width, and the axes are {dims}. Leave them out.")
+        raise PlotError(
+            f"{' and '.join(given)} say how maps of height and width are drawn, and the axes are {dims}. "
+            f"Leave them out."
+        )

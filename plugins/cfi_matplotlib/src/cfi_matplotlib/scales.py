@@ -106,3 +106,12 @@ def threshold(strengths: np.ndarray, percent: float) -> float:
     place = min(int(np.searchsorted(sums, sums[-1] * percent / 100)), ordered.size - 1)
     # Where rounding or zeros alone lie below.
     return float(ordered[place] or ordered[-1])
+
+
+def unit_range(image: np.ndarray) -> np.ndarray:
+    """The values stretched to 0…1, whatever range the model takes; a constant image is mid-grey."""
+    finite = image[np.isfinite(image)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    if low == high:
+        return np.full(image.shape, 0.5)
+    return np.nan_to_num((image - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
