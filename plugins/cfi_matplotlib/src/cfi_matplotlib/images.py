@@ -69,7 +69,7 @@ def notes_on_maps(block: Block, style: Style) -> Iterator[str]:
             method = _settled(view, picture, shape).method
             if method == "original_image" or (method == "heat_map" and style.interpolation != "bilinear"):
                 continue
-            if method == "heat_map" or (picture is not None and _is_coarse(shape, picture)):
+            if method == "heat_map" or (picture is not None and tuple(picture.size) != shape):
                 how = "not interpolated" if style.interpolation == "nearest" else "interpolated"
                 yield f"maps of {shape[0]} × {shape[1]} values, {how}"
     if len(style.views) == 1 and style.views[0].sign != "all":
@@ -138,8 +138,8 @@ def _settled(view: View, picture: Picture | None, shape: Sequence[int]) -> View:
 
 
 def _is_coarse(shape: Sequence[int], picture: Picture) -> bool:
-    """Whether the map has fewer values along a side than the model got pixels."""
-    return bool(max(np.divide(picture.size, shape)) > 1.0)
+    """Whether the map has at most half as many values along a side as the model got pixels."""
+    return bool(max(np.divide(picture.size, shape)) >= 2.0)
 
 
 def _needed(picture: Picture | None, view: View) -> Picture:

@@ -73,8 +73,8 @@ def plot(
         target_names: Names of the classes by index (a list, an array or a dict), where the model does not know them.
         method: How maps are drawn, or a list of several ways side by side: `"heat_map"`, `"blended_heat_map"` (over the
             picture in grey), `"original_image"`, `"masked_image"` (the picture, darker the weaker the values are) or
-            `"alpha_scaling"` (the picture, more transparent the weaker they are). None blends a map that is coarser
-            than what the model got, and draws a heat map of one that is as fine.
+            `"alpha_scaling"` (the picture, more transparent the weaker they are). None blends a coarse map (at most
+            half as many values along a side as the model got pixels), and draws a heat map of a finer one.
         sign: Which values are shown: `"all"`, `"positive"`, `"negative"` or `"absolute_value"`; a list goes with that
             of the methods. None shows all, and absolute values where a method shows no sign.
         outlier_perc: The strongest values that together make up this percentage of the sum of absolute values get the
