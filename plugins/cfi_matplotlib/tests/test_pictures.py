@@ -8,7 +8,7 @@ from PIL import Image
 
 from cfi_core.attribution import Attribution
 from cfi_core.errors import PlotError
-from cfi_matplotlib.pictures import agreement, read_images
+from cfi_matplotlib.pictures import agreement, image_of, read_images
 from cfi_matplotlib.plotting import plot
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -187,3 +187,16 @@ def test_transparent_pixels_are_white():
     clear = np.zeros((4, 4, 4), np.uint8)
     np.testing.assert_array_equal(read_images([clear], 1, (4, 4))[0], np.ones((4, 4, 3)))
     np.testing.assert_allclose(read_images([np.full((4, 4), 65535, np.uint16)], 1, (4, 4))[0], 1.0)
+
+
+def test_what_resizing_adds_beyond_black_and_white_is_cut():
+    resized = PHOTOS / 255
+    resized[0, 0, 0], resized[0, 0, 1] = -0.03, 1.02
+    for shown in (behind(plot(made(resized)))[0], behind(plot(made(CAFFE), images=resized))[0]):
+        np.testing.assert_allclose(shown, resized.clip(0, 1), atol=1e-9)
+
+
+def test_the_image_behind_a_sample_is_as_the_figure_shows_it():
+    np.testing.assert_allclose(image_of(made(PHOTOS), 0, 1, 2), PHOTOS[1] / 255)
+    assert np.ptp(image_of(made(CAFFE), 0, 1, 2), axis=-1).max() < 1e-12
+    assert image_of(Attribution(np.ones((2, 3, 3)), MAP, "saliency", "press"), 0, 0, 2) is None

@@ -23,6 +23,7 @@ from cfi_matplotlib.scales import NOT_FINITE
 
 IMAGE = ("height", "width")
 _COLOURS = (1, 3, 4)
+_SLACK = 0.05  # what resizing may add beyond black and white
 _AGREEMENT = 0.7  # the least correlation of a picture with what was made of it
 
 
@@ -118,9 +119,10 @@ def images_high(arrays: Sequence[np.ndarray]) -> float:
     """
     low, high = min(float(np.min(one)) for one in arrays), max(float(np.max(one)) for one in arrays)
     kinds = {one.dtype for one in arrays}
-    if low >= 0 and high <= 1 and all(kind.kind in "fb" for kind in kinds):
+    over = _SLACK if all(kind.kind == "f" for kind in kinds) else 0.0
+    if low >= -over and high <= 1 + over and all(kind.kind in "fb" for kind in kinds):
         return 1.0
-    if low >= 0 and high <= 255 and (high > 2 or kinds == {np.dtype(np.uint8)}):
+    if low >= -over * 255 and high <= (1 + over) * 255 and (high > 2 or kinds == {np.dtype(np.uint8)}):
         return 255.0
     if kinds == {np.dtype(np.uint16)}:
         return 65535.0
@@ -178,7 +180,7 @@ def _is_alike(shape: Sequence[int], size: Sequence[int]) -> bool:
 
 
 def _unit(array: np.ndarray, high: float) -> np.ndarray:
-    return array.astype(np.float64) / high
+    return (array.astype(np.float64) / high).clip(0, 1)
 
 
 def _colours(unit: np.ndarray) -> np.ndarray:
@@ -263,13 +265,13 @@ def _range(images: np.ndarray) -> tuple[float, float, bool, str]:
     if not finite.size:
         return 0.0, 1.0, True, ""
     low, high = float(finite.min()), float(finite.max())
-    if images.dtype == np.uint8 or (low >= 0 and 2 < high <= 255.5 and high > 64):
+    if images.dtype == np.uint8 or (low >= -_SLACK * high and 64 < high <= 255 * (1 + _SLACK)):
         return 0.0, 255.0, True, ""
-    if low >= 0 and 0.25 <= high <= 1.001:
+    if low >= -_SLACK * high and 0.25 <= high <= 1 + _SLACK:
         return 0.0, 1.0, True, ""
     if low >= 0:
         return 0.0, high or 1.0, True, f"0 to {high:.3g}"
-    if low >= -1.001 and high <= 1.001 and high - low > 0.5:
+    if low >= -1 - _SLACK and high <= 1 + _SLACK and low < -0.5:
         return -1.0, 1.0, True, "−1 to 1"
     return low, high, False, f"{low:.3g} to {high:.3g}".replace("-", "−")
 
