@@ -59,7 +59,7 @@ CASES = {
 def test_no_text_is_cut_off_and_none_lies_over_another_or_over_a_picture(case):
     attribution, options = CASES[case]
     figure = plot(attribution, **options)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     found = [(text.get_text(), text.get_window_extent(renderer)) for text in figure.texts]
     found += [(f"axes {number}", axis.get_tightbbox(renderer)) for number, axis in enumerate(figure.axes)]

@@ -151,11 +151,13 @@ def test_a_coarse_map_covers_the_whole_original():
         (PHOTOS[:, :20], "20 × 32 pixels, and the model got 24 × 32"),
         (PHOTOS[:1], "1 pictures for 2 samples"),
         (CAFFE, "values from -.*not what the model gets"),
+        ((PHOTOS / 255 - 0.45) / 0.22, "values from -.*not what the model gets"),
+        ((PHOTOS - 127.5) / 127.5, "values from -.*not what the model gets"),
         (np.zeros((2, 24, 32, 5)), "1, 3 or 4 colours"),
         (["a.png", "b.png"], "arrays, tensors or PIL images"),
         (np.zeros((2, 24, 32), complex), "complex128"),
     ],
-    ids=["another shape", "too few", "prepared", "five colours", "paths", "complex"],
+    ids=["another shape", "too few", "prepared", "standardised", "from -1", "five colours", "paths", "complex"],
 )
 def test_images_that_are_none_or_of_another_shape_are_refused(images, message):
     with pytest.raises(PlotError, match=message):
@@ -185,8 +187,8 @@ def test_several_image_inputs_take_a_dict():
 
 def test_transparent_pixels_are_white():
     clear = np.zeros((4, 4, 4), np.uint8)
-    np.testing.assert_array_equal(read_images([clear], 1, (4, 4))[0], np.ones((4, 4, 3)))
-    np.testing.assert_allclose(read_images([np.full((4, 4), 65535, np.uint16)], 1, (4, 4))[0], 1.0)
+    np.testing.assert_array_equal(read_images([clear], 1, (4, 4), [0])[0], np.ones((4, 4, 3)))
+    np.testing.assert_allclose(read_images([np.full((4, 4), 65535, np.uint16)], 1, (4, 4), [0])[0], 1.0)
 
 
 def test_what_resizing_adds_beyond_black_and_white_is_cut():

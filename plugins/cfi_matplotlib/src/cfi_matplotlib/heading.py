@@ -114,7 +114,8 @@ def _break(text: str, width: float, points: float) -> list[str]:
 def _each_target(attribution: Attribution) -> list[Any]:
     """The target of all samples, alone, or that of each."""
     target = attribution.provenance.get("target")
-    target = attribution.target if target is None else target
+    # The provenance has a function by where it lies in memory.
+    target = attribution.target if target is None or callable(attribution.target) else target
     target = target.tolist() if hasattr(target, "tolist") else target
     if target is None:
         return []

@@ -13,12 +13,11 @@ from matplotlib.colors import to_rgb
 from cfi_core.errors import PlotError
 from cfi_matplotlib.blocks import Block
 from cfi_matplotlib.panels import Bar, Panel
-from cfi_matplotlib.pictures import IMAGE, Picture, mean_over
+from cfi_matplotlib.pictures import IMAGE, Picture
 from cfi_matplotlib.remarks import warning_of, write_into
 from cfi_matplotlib.scales import NOT_FINITE, Scale, of_sign, scale_of, unit_range
 from cfi_matplotlib.style import Style, View
 
-_LARGEST = 1200  # pixels of a side; no page shows more
 _LEVELS, _LIGHTNESS = 256, 64  # of a colour bar
 _RING, _FAINT = "#00a0a0", 0.1
 _WEAK = 0.7  # power of a strength that its opacity has: below 1, so that values of a tenth are still seen
@@ -153,7 +152,7 @@ def _needed(picture: Picture | None, view: View) -> Picture:
 
 def _of_picture(picture: Picture) -> Panel:
     def draw(axis: Axes) -> None:
-        _show(axis, _reduced(picture.pixels))
+        _show(axis, picture.pixels)
         write_into(axis, picture.warning)
 
     return Panel(draw, picture.pixels.shape[:2], picture.label)
@@ -202,7 +201,7 @@ def _mark_few(axis: Axes, values: np.ndarray, scale: Scale) -> str:
 
 def _over(values: np.ndarray, view: View, scale: Scale, picture: Picture, style: Style) -> np.ndarray:
     """The map over the picture, at the larger resolution of the two."""
-    pixels = _reduced(picture.pixels)
+    pixels = picture.pixels
     size = [max(pair) for pair in zip(values.shape, pixels.shape[:2], strict=True)]
     if list(pixels.shape[:2]) != size:
         pixels = stretch(pixels, size, "nearest")
@@ -214,11 +213,6 @@ def _over(values: np.ndarray, view: View, scale: Scale, picture: Picture, style:
 def _smooth(values: np.ndarray) -> np.ndarray:
     factor = max(1, -(-256 // max(values.shape)))
     return stretch(values, [factor * side for side in values.shape], "bilinear")
-
-
-def _reduced(pixels: np.ndarray) -> np.ndarray:
-    factor = max(pixels.shape[:2]) / _LARGEST
-    return pixels if factor <= 1 else mean_over(pixels, [max(1, int(side / factor)) for side in pixels.shape[:2]])
 
 
 def _show(axis: Axes, drawn: np.ndarray) -> None:

@@ -24,6 +24,7 @@ from cfi_matplotlib.scales import NOT_FINITE
 IMAGE = ("height", "width")
 _COLOURS = (1, 3, 4)
 _SLACK = 0.05  # what resizing may add beyond black and white
+_LARGEST = 1200  # pixels of a side; no page shows more
 _AGREEMENT = 0.7  # the least correlation of a picture with what was made of it
 
 
@@ -78,8 +79,8 @@ def pictures_of(
         raise PlotError("images= of a model with several image inputs: pass a dict, such as {0: images, 1: others}.")
     if own is not None:
         size = tuple(shape[1:]) if inputs is None else inputs.shape[1:3]
-        originals = read_images(own, shape[0], size)
-        return [_original(originals[sample], None if inputs is None else inputs[sample], size) for sample in samples]
+        originals = zip(samples, read_images(own, shape[0], size, samples), strict=True)
+        return [_original(one, None if inputs is None else inputs[sample], size) for sample, one in originals]
     if inputs is None:
         return [None] * len(samples)
     low, high, has_colours, told = _range(inputs)
@@ -92,14 +93,15 @@ def image_of(attribution: Attribution, part: int, sample: int, count: int) -> np
     return None if picture is None else picture.pixels
 
 
-def read_images(images: Any, count: int, size: Sequence[int]) -> list[np.ndarray]:
-    """Pictures as height, width and three colours between 0 and 1.
+def read_images(images: Any, count: int, size: Sequence[int], samples: Sequence[int]) -> list[np.ndarray]:
+    """Pictures of the samples, as height, width and three colours between 0 and 1; of as many pixels as a page shows.
 
     Args:
         images: One array (or tensor) with a picture for each sample, or a list of arrays or PIL images that may differ
             in size. Colours may come first or last; values are bytes, or numbers up to 1 or up to 255.
         count: How many samples there are.
         size: Height and width of what the model got, whose shape all must have.
+        samples: Positions of those that are read.
 
     Raises:
         PlotError: They are no pictures, not that many, or of another shape.
@@ -108,7 +110,9 @@ def read_images(images: Any, count: int, size: Sequence[int]) -> list[np.ndarray
     arrays = [_array(image) for image in images] if listed else _apart(_array(images), count)
     if len(arrays) != count:
         raise PlotError(f"images= holds {len(arrays)} pictures for {count} samples; pass one for each, in their order.")
-    return [_colours(_unit(_hwc(array, size), images_high(arrays))) for array in arrays]
+    high = images_high(arrays)
+    shaped = [_hwc(array, size) for array in arrays]
+    return [_colours((_reduced(shaped[sample]) / high).clip(0, 1)) for sample in samples]
 
 
 def images_high(arrays: Sequence[np.ndarray]) -> float:
@@ -120,9 +124,9 @@ def images_high(arrays: Sequence[np.ndarray]) -> float:
     low, high = min(float(np.min(one)) for one in arrays), max(float(np.max(one)) for one in arrays)
     kinds = {one.dtype for one in arrays}
     over = _SLACK if all(kind.kind == "f" for kind in kinds) else 0.0
-    if low >= -over and high <= 1 + over and all(kind.kind in "fb" for kind in kinds):
+    if low >= -over * high and high <= 1 + over and all(kind.kind in "fb" for kind in kinds):
         return 1.0
-    if low >= -over * 255 and high <= (1 + over) * 255 and (high > 2 or kinds == {np.dtype(np.uint8)}):
+    if low >= -over * high and high <= (1 + over) * 255 and (high > 2 or kinds == {np.dtype(np.uint8)}):
         return 255.0
     if kinds == {np.dtype(np.uint16)}:
         return 65535.0
@@ -179,8 +183,9 @@ def _is_alike(shape: Sequence[int], size: Sequence[int]) -> bool:
     return abs(np.log(height * columns / (width * rows))) <= slack + 1e-9
 
 
-def _unit(array: np.ndarray, high: float) -> np.ndarray:
-    return (array.astype(np.float64) / high).clip(0, 1)
+def _reduced(image: np.ndarray) -> np.ndarray:
+    factor = max(image.shape[:2]) / _LARGEST
+    return image if factor <= 1 else mean_over(image, [max(1, int(side / factor)) for side in image.shape[:2]])
 
 
 def _colours(unit: np.ndarray) -> np.ndarray:
@@ -278,7 +283,8 @@ def _range(images: np.ndarray) -> tuple[float, float, bool, str]:
 
 def _as_given(image: np.ndarray, low: float, high: float, has_colours: bool, told: str) -> Picture:
     """What the model got, in colours where these can be told, else in grey."""
-    number, notes, words = image.shape[-1], [], ["input"]
+    number, notes, words, size = image.shape[-1], [], ["input"], image.shape[:2]
+    image = _reduced(image)
     unit = (image.astype(np.float64) - low) / (high - low or 1.0)
     broken = ~np.isfinite(unit).all(axis=-1)
     unit = np.nan_to_num(unit, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
@@ -296,4 +302,4 @@ def _as_given(image: np.ndarray, low: float, high: float, has_colours: bool, tol
     pixels[broken] = to_rgb(NOT_FINITE)
     label = ", ".join(words) + (f" ({told})" if told else "")
     warning = f"{int(broken.sum())} pixels of the input are not finite" if broken.any() else ""
-    return Picture(pixels, label, image.shape[:2], tuple(notes), warning)
+    return Picture(pixels, label, size, tuple(notes), warning)
