@@ -24,6 +24,7 @@ from cfi_core.framework.axes import Permutation, unpermute
 from cfi_core.grid import is_turned
 from cfi_core.holding import tell_held
 from cfi_core.laying import LaidOut, lay_out, unshow
+from cfi_core.prediction import predict
 from cfi_core.preparation import come_home
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
@@ -228,6 +229,7 @@ def _provenance(
         "explained": carried.explained,
         "target": _describe_target(call),
         "classes": _classes(call),
+        "predicted": None if plan.method.kind is Kind.FEATURE_VISUALIZATION else predict(call),
         "target_in_words": call.words,
         "inputs": f"the output of layer {call.original.embedding!r}" if call.original.embedding else "as given",
         "held": tell_held(call),

@@ -1,59 +1,64 @@
-"""What stands above pictures: of which method, toolset, target and route they are."""
+"""What stands above pictures: of which method, toolset, target and route they are, and what the model predicts."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cfi_core import Attribution
+from cfi_core.errors import PlotError
+from cfi_matplotlib.letters import width_of
 
 
 def heading_of(attribution: Attribution) -> str:
-    """Method, toolset, target, layer and route, in two lines."""
+    """Method, toolset, target, layer, unit and route, in two lines."""
     facts = []
     targets = _targets(attribution, 1)
     if targets and _same_for_all(attribution):
         facts.append(f"target {targets[0]}")
     if isinstance(attribution.layer, str):
         facts.append(f"layer {attribution.layer}")
+    if attribution.provenance.get("neuron") is not None:
+        facts.append(f"unit {attribution.provenance['neuron']}")
     facts.append(f"route {' → '.join(attribution.route)}" if attribution.route else "native")
     return f"{attribution.method_key} · {attribution.toolset}\n{' · '.join(facts)}"
 
 
 def label_of_sample(attribution: Attribution, sample: int, count: int) -> str:
-    """Which of so many samples, and its target, where each has its own."""
+    """Which of so many samples, its target, where each has its own, and what the model predicts for it."""
     facts = [f"sample {sample}"] if count > 1 else []
-    targets = _targets(attribution, count)
-    if targets and not _same_for_all(attribution) and sample < len(targets):
-        facts.append(f"target {targets[sample]}")
+    targets, predicted = _targets(attribution, count), _prediction(attribution, sample, count)
+    own = targets[sample] if not _same_for_all(attribution) and sample < len(targets) else ""
+    if own and predicted is not None and predicted[0] == own:
+        facts.append(f"target {own} (predicted, {predicted[1]})")
+    else:
+        facts += [f"target {own}"] if own else []
+        facts += [f"predicted {predicted[0]} ({predicted[1]})"] if predicted is not None else []
     return " · ".join(facts)
 
 
-def _same_for_all(attribution: Attribution) -> bool:
-    return len(set(_targets(attribution, 0))) == 1
+def with_names(attribution: Attribution, names: Any) -> Attribution:
+    """The attribution with these names of classes, for the target and for what is predicted.
 
+    Args:
+        attribution: With targets that are indices.
+        names: By index: a list, an array or a dict; None leaves the names that the model knows.
 
-def _targets(attribution: Attribution, count: int) -> list[str]:
-    """The target of each sample (of one alone, where it is that of all), with the name of the class."""
-    index = attribution.provenance.get("target", attribution.target)
-    names = attribution.provenance.get("classes")
-    if index is None:
-        return []
-    each = list(index) if isinstance(index, tuple | list) and index and isinstance(index[0], tuple) else [index]
-    shown = [one[0] if isinstance(one, tuple) and len(one) == 1 else one for one in each]
-    words = [str(one) for one in shown]
-    if names:
-        words = [f"{one} {name!r}" for one, name in zip(words, names, strict=False)]
-    return words * count if len(words) == 1 and count > 1 else words
-
-
-def wrap(text: str, width: float, *, points: int = 10) -> str:
-    """The text broken into lines that fit into `width` inches (a letter is about 0.6 of its height wide)."""
-    letters = max(int(width * 72 / (0.6 * points)), 20)
-    return "\n".join("\n".join(textwrap.wrap(line, letters)) for line in text.splitlines())
-
-
-# Of pictures.
+    Raises:
+        PlotError: They are none of these, or there are too few names.
+    """
+    if names is None:
+        return attribution
+    if isinstance(names, str) or not (isinstance(names, Mapping) or hasattr(names, "__getitem__")):
+        raise PlotError(f"target_names={names!r} must be a list, an array or a dict of names by class index.")
+    each = [_index(one) for one in _each_target(attribution)]
+    provenance = dict(attribution.provenance)
+    provenance["classes"] = tuple(_name(names, one) if one is not None else None for one in each)
+    predicted = provenance.get("predicted") or ()
+    provenance["predicted"] = tuple({**one, "name": _name(names, one["class"])} for one in predicted) or None
+    return replace(attribution, provenance=provenance)
 
 
 def name_of(attribution: Attribution) -> str:
@@ -66,42 +71,100 @@ def is_of_inputs(attribution: Attribution) -> bool:
     return attribution.layer is None or attribution.provenance.get("kind") in ("attribution", "neuron")
 
 
-def heading_of_picture(attribution: Attribution) -> str:
-    """Method, toolset, target, layer, unit and route, in two lines."""
-    facts = []
-    if attribution.target is not None and _each_target(attribution.target) is None:
-        facts.append(f"target {_target_label(attribution.target)}")
-    if isinstance(attribution.layer, str):
-        facts.append(f"layer {attribution.layer}")
-    if attribution.provenance.get("neuron") is not None:
-        facts.append(f"unit {attribution.provenance['neuron']}")
-    facts.append(f"route {' → '.join(attribution.route)}" if attribution.route else "native")
-    return f"{attribution.method_key} · {attribution.toolset}\n{' · '.join(facts)}"
-
-
-def _each_target(target: Any) -> list[Any] | None:
-    """The targets of the single samples, where the user gave one for each; a tuple is one target of all."""
-    values = target.tolist() if hasattr(target, "tolist") else target
-    return values if isinstance(values, list) else None
-
-
-def _target_label(target: Any) -> str:
-    text = getattr(target, "__name__", type(target).__name__) if callable(target) else str(target)
-    return textwrap.shorten(text, 40, placeholder="…")
-
-
-def label_of_row(attribution: Attribution, part: int, sample: int, count: int) -> str:
-    """Which sample and target, and which input or layer, where there are several."""
-    facts = [f"sample {sample}"] if count > 1 else []
-    targets = _each_target(attribution.target)
-    if targets is not None and len(targets) == count:
-        facts.append(f"target {_target_label(targets[sample])}")
-    if len(attribution.parts) > 1:
-        layers = attribution.layer
-        facts.append(layers[part] if isinstance(layers, tuple) and part < len(layers) else f"input {part}")
-    return " · ".join(facts)
+def label_of_part(attribution: Attribution, part: int) -> str:
+    """Which input or layer, where there are several."""
+    if len(attribution.parts) < 2:
+        return ""
+    if isinstance(attribution.values, Mapping):
+        return str(list(attribution.values)[part])
+    layers = attribution.layer
+    return layers[part] if isinstance(layers, tuple) and part < len(layers) else f"input {part}"
 
 
 def label_of_panel(stacked: tuple[str, ...], index: tuple[int, ...]) -> str:
     """Where it lies along the axes of which each position has a panel."""
     return ", ".join(f"{name} {position}" for name, position in zip(stacked, index, strict=True))
+
+
+def wrap(text: str, width: float, *, points: float = 10) -> str:
+    """The text broken into lines that fit into `width` inches, as wide as its letters are."""
+    return "\n".join(line for paragraph in text.splitlines() for line in _break(paragraph, width, points))
+
+
+def _break(text: str, width: float, points: float) -> list[str]:
+    lines, current = [], ""
+    for word in text.split():
+        longer = f"{current} {word}" if current else word
+        if width_of(longer, points) <= width:
+            current = longer
+            continue
+        if current:
+            lines.append(current)
+        while width_of(word, points) > width and len(word) > 1:  # a word that is longer than a line
+            fits = next((n for n in range(len(word) - 1, 1, -1) if width_of(word[:n], points) <= width), 1)
+            lines.append(word[:fits])
+            word = word[fits:]
+        current = word
+    return [*lines, current]
+
+
+# Targets.
+
+
+def _each_target(attribution: Attribution) -> list[Any]:
+    """The target of all samples, alone, or that of each."""
+    target = attribution.provenance.get("target")
+    # The provenance has a function by where it lies in memory.
+    target = attribution.target if target is None or callable(attribution.target) else target
+    target = target.tolist() if hasattr(target, "tolist") else target
+    if target is None:
+        return []
+    several = isinstance(target, list) or (isinstance(target, tuple) and target and isinstance(target[0], tuple))
+    return list(target) if several else [target]
+
+
+def _index(target: Any) -> int | None:
+    """The class that a target is, where it is one."""
+    last = target[-1] if isinstance(target, tuple) and target else target
+    return int(last) if hasattr(last, "__index__") and not isinstance(last, bool) else None
+
+
+def _name(names: Any, index: int) -> str | None:
+    if isinstance(names, Mapping):
+        found = names.get(index, names.get(str(index)))
+        return None if found is None else str(found)
+    if not -len(names) <= index < len(names):
+        raise PlotError(f"target_names holds {len(names)} names, by class index, and class {index} is not among them.")
+    return str(names[index])
+
+
+def _same_for_all(attribution: Attribution) -> bool:
+    return len(set(map(str, _each_target(attribution)))) == 1
+
+
+def _targets(attribution: Attribution, count: int) -> list[str]:
+    """The target of each sample (of one alone, where it is that of all), with the name of the class."""
+    each = _each_target(attribution)
+    words = [_in_words(one[0] if isinstance(one, tuple) and len(one) == 1 else one) for one in each]
+    names: Sequence[str | None] = attribution.provenance.get("classes") or ()
+    if len(names) == len(words):
+        words = [_named(word, name) for word, name in zip(words, names, strict=True)]
+    return words * count if len(words) == 1 and count > 1 else words
+
+
+def _named(index: Any, name: str | None) -> str:
+    return str(index) if name in (None, str(index)) else f"{index} {name!r}"
+
+
+def _in_words(target: Any) -> str:
+    text = getattr(target, "__name__", None) if callable(target) else None
+    return textwrap.shorten(text or str(target), 60, placeholder="…")
+
+
+def _prediction(attribution: Attribution, sample: int, count: int) -> tuple[str, str] | None:
+    """The class that the model predicts, and the number that it gives it."""
+    predicted = attribution.provenance.get("predicted") or ()
+    if len(predicted) != count:
+        return None
+    known = predicted[sample]
+    return _named(known["class"], known["name"]), f"{known['kind']} {known['value']:.3g}"

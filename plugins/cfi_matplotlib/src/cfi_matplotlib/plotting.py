@@ -1,30 +1,30 @@
 """Images, time series and feature vectors, drawn with matplotlib alone.
 
-A figure reads as a table: one row for each sample, one block of columns for each array of the
-attribution (one per input, or one per layer). The maps in one row of a block share a colour scale.
+A figure has a tile for each sample, and in it the panels of each array of the attribution (one per input, or one per
+layer). The maps of one sample and array share a colour scale.
 
 `matplotlib.pyplot` is never used, so that no global state of the user's changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, Literal
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
 
 from cfi_core import Attribution
 from cfi_core.errors import PlotError
-from cfi_matplotlib.blocks import Block, arrange
-from cfi_matplotlib.grids import Layout
-from cfi_matplotlib.heading import heading_of_picture, name_of, wrap
-from cfi_matplotlib.images import draw_maps, draw_picture
-from cfi_matplotlib.remarks import annotate
-from cfi_matplotlib.scales import unit_range
-from cfi_matplotlib.series import draw_bars, draw_lines
-from cfi_matplotlib.style import Style, check_options
+from cfi_matplotlib.blocks import Block, Choice, arrange
+from cfi_matplotlib.grids import Column, Row, draw_rows
+from cfi_matplotlib.heading import heading_of, name_of, with_names
+from cfi_matplotlib.images import notes_on_maps, panels_of_maps, panels_of_pictures
+from cfi_matplotlib.panels import Panel
+from cfi_matplotlib.series import panel_of_series
+from cfi_matplotlib.style import Interpolation, Method, Sign, Style, views_of
 from cfi_matplotlib.table import draw_table, is_table
 from cfi_matplotlib.text import draw_text, is_text
 
@@ -34,44 +34,66 @@ def plot(
     *,
     samples: Sequence[int] | None = None,
     max_samples: int = 8,
-    channels: Literal["sum", "each"] = "sum",
-    max_panels: int = 11,
-    overlay: bool = True,
+    images: Any = None,
+    target_names: Any = None,
+    method: Method | Sequence[Method] | None = None,
+    sign: Sign | Sequence[Sign] | None = None,
+    outlier_perc: float = 2.0,
+    cmap: str | Colormap | None = None,
+    alpha_overlay: float = 0.8,
+    interpolation: Interpolation | None = None,
+    channels: Literal["sum", "each"] | None = None,
+    max_panels: int | None = None,
     show_input: bool = True,
-    alpha: float = 0.6,
-    clip_percentile: float = 99.5,
-    colormap: str | None = None,
-    colorbar: bool = True,
+    show_colorbar: bool = True,
     title: str | None = None,
-    panel_size: float = 2.4,
+    panel_size: float | None = None,
 ) -> Figure:
     """Draws an attribution.
 
-    Values with the axes `height` and `width` become heat maps, over the input in grey where there is
-    an input image; a map of another resolution is stretched over the whole input. Results of a feature
-    visualization are shown as the images they are. Values with one axis besides sample and channel
-    become lines (with a channel axis) or bars (without). Any other two axes become a plain map. Tokens with names
-    become text on the colours of their values (`cfi_matplotlib.text.draw_text`, the plotter "text", has its options),
-    features with names bars, sorted, by their names and cells (`cfi_matplotlib.table.draw_table`, the plotter "table").
+    Values with the axes `height` and `width` become maps, over the picture that was explained where there is one; a map
+    of another resolution is stretched over the whole picture. Results of a feature visualization are shown as the
+    images they are. Values with one axis besides sample and channel become lines (with a channel axis) or bars
+    (without). Any other two axes become a plain map. Tokens with names become text on the colours of their values
+    (`cfi_matplotlib.text.draw_text`, the plotter "text", has its options), features with names bars, sorted, by their
+    names and cells (`cfi_matplotlib.table.draw_table`, the plotter "table").
+
+    Options that Captum's `visualize_image_attr` has mean what they mean there.
 
     Args:
         attribution: What to draw.
         samples: Positions of the samples to draw; None draws the first `max_samples`.
         max_samples: Most samples drawn where `samples` is None.
-        channels: `"sum"` adds up the channels of an input attribution, `"each"` draws one map for each.
-            The channels of a layer are always drawn one by one.
-        max_panels: Most maps (or lines) drawn for one sample and array. The strongest ones (largest sum of
-            absolute values over the samples drawn) are taken, and the figure says how many there are.
-        overlay: Whether heat maps lie over the input.
-        show_input: Whether the input is drawn beside the maps.
-        alpha: Opacity of a heat map over the input.
-        clip_percentile: The colour scale ends at this percentile of the absolute values, so that single
-            outliers do not darken everything else; the colour bar is pointed where values lie beyond it.
-        colormap: Name of a matplotlib colour map; None takes a diverging one, symmetric around zero, for
-            values of which some are negative, and otherwise a sequential one that starts at zero.
-        colorbar: Whether to draw the colour scale.
+        images: The original pictures, one for each sample, whatever the model makes of them first: an array or tensor
+            (colours first or last, bytes or numbers up to 1), or a list of arrays or PIL images, which may differ in
+            size. They must show what the model saw: what was cropped for the model is cropped here, too. For a model
+            of several image inputs a dict of them, by name or position. None shows the inputs as the model got them: in
+            grey where these do not tell which colours they are, as after a mean was taken off.
+        target_names: Names of the classes by index (a list, an array or a dict), where the model does not know them.
+        method: How maps are drawn, or a list of several ways side by side: `"heat_map"`, `"blended_heat_map"` (over the
+            picture in grey), `"original_image"`, `"masked_image"` (the picture, darker the weaker the values are) or
+            `"alpha_scaling"` (the picture, more transparent the weaker they are). None blends a coarse map (at most
+            half as many values along a side as the model got pixels), and draws a heat map of a finer one.
+        sign: Which values are shown: `"all"`, `"positive"`, `"negative"` or `"absolute_value"`; a list goes with that
+            of the methods. None shows all, and absolute values where a method shows no sign.
+        outlier_perc: The strongest values that together make up this percentage of the sum of absolute values get the
+            colour of the end of the scale, whose number has a "≥" (or "≤") then.
+        cmap: A matplotlib colour map or its name; None takes a diverging one, symmetric around zero, for values of
+            which some are negative, and otherwise a sequential one that starts at zero.
+        alpha_overlay: Opacity of the strongest values over the picture; weaker ones are less opaque, and zero leaves
+            the picture as it is.
+        interpolation: Of maps that are coarser than their picture: `"bilinear"`, or `"nearest"`, which shows each value
+            as a rectangle. None is bilinear over a picture, and nearest in a heat map; the figure says so.
+        channels: `"sum"` adds up the channels, `"each"` draws one map for each. None adds up those of an input and
+            draws each of a layer.
+        max_panels: Most maps (or lines) drawn for one sample and array: the strongest ones (largest sum of absolute
+            values over the samples drawn). None draws 11 of one sample, and 5 where there are more samples. The figure
+            says how many there are.
+        show_input: Whether the picture is drawn beside the maps.
+        show_colorbar: Whether to draw the colour scale. Over a picture it shows each value's colour over dark to
+            bright.
         title: Replaces the title, which tells method, toolset, target, layer and route.
-        panel_size: Width of one panel in inches.
+        panel_size: Width of a square panel in inches; None: smaller the more there are.
 
     Returns:
         A figure that is not registered with pyplot; `figure.savefig(path)` writes it.
@@ -80,38 +102,64 @@ def plot(
         PlotError: There is nothing to draw (no values, or none that is finite), the axes cannot be drawn,
             or an option does not fit.
     """
-    check_options(channels, max_panels, max_samples, clip_percentile, alpha, panel_size, colormap)
+    _check_numbers(channels, max_panels, max_samples, panel_size)
+    style = Style(views_of(method, sign), outlier_perc, cmap, alpha_overlay, interpolation, show_colorbar, show_input)
+    attribution = with_names(attribution, target_names)
+    of_maps = {"method": method, "sign": sign, "interpolation": interpolation, "images": images}
+    if is_text(attribution) or is_table(attribution):
+        _refuse(attribution, of_maps)
     if is_text(attribution):
-        return draw_text(attribution, samples=samples, max_samples=max_samples, colormap=colormap, title=title)
+        return draw_text(
+            attribution, samples=samples, max_samples=max_samples, colormap=_name_of_map(cmap), title=title
+        )
     if is_table(attribution):
         return draw_table(attribution, samples=samples, max_samples=max_samples, title=title)
-    blocks = [
-        arrange(attribution, part, samples, max_samples, channels, max_panels, overlay or show_input)
-        for part in range(len(attribution.parts))
+    choice = Choice(samples, max_samples, channels, max_panels, images)
+    blocks = [arrange(attribution, part, choice) for part in range(len(attribution.parts))]
+    _check_blocks(attribution, blocks)
+    if not any(block.form == "map" for block in blocks):
+        _refuse(attribution, of_maps)
+    if not any(picture for block in blocks for picture in block.pictures):
+        _refuse(attribution, {"images": images})
+    rows = [
+        Row(
+            next(block.samples[row] for block in blocks if row < len(block.samples)),
+            [Column(block.name, _panels(block, row, style)) for block in blocks if row < len(block.samples)],
+        )
+        for row in range(max(len(block.samples) for block in blocks))
     ]
-    _check_values(attribution, blocks)
-    style = Style(overlay, show_input, alpha, clip_percentile, colormap, colorbar)
-    layouts = [Layout.of(block, style, panel_size) for block in blocks]
-    widths = [layout.width for layout in layouts]
-    rows = max(len(block.samples) for block in blocks)
-    width = max(sum(widths), 2.2 * panel_size)
-    heading = wrap(heading_of_picture(attribution) if title is None else title, width, points=10)
-    notes = wrap("; ".join(dict.fromkeys(note for block in blocks for note in block.notes)), width, points=8)
-    height = rows * max(layout.height for layout in layouts) + 0.2 * (heading.count("\n") + 2) + (0.3 if notes else 0)
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(heading, fontsize=10, parse_math=False)
-    cells = figure.subfigures(rows, len(blocks), squeeze=False, width_ratios=widths)
-    for column, (block, layout) in enumerate(zip(blocks, layouts, strict=True)):
-        for row in range(len(block.samples)):
-            _draw_row(cells[row, column], block, row, layout, style)
-    if notes:
-        figure.supxlabel(notes, fontsize=8, color="0.35", parse_math=False)
-    return figure
+    notes = chain.from_iterable((*block.notes, *_notes(block, style)) for block in blocks)
+    return draw_rows(
+        rows, heading_of(attribution) if title is None else title, "; ".join(dict.fromkeys(notes)), panel_size
+    )
 
 
-def _check_values(attribution: Attribution, blocks: Sequence[Block]) -> None:
+def _panels(block: Block, row: int, style: Style) -> list[Panel]:
+    if block.form == "map":
+        return panels_of_maps(block, row, style)
+    return panels_of_pictures(block, row) if block.form == "picture" else [panel_of_series(block, row)]
+
+
+def _notes(block: Block, style: Style) -> list[str]:
+    if block.form == "picture" and block.values.shape[-1] == 3:
+        return ["the three channels are shown as red, green and blue"]
+    return list(notes_on_maps(block, style)) if block.form == "map" else []
+
+
+def _name_of_map(cmap: str | Colormap | None) -> str | None:
+    return cmap.name if isinstance(cmap, Colormap) else cmap
+
+
+def _check_numbers(channels: str | None, max_panels: int | None, max_samples: int, panel_size: float | None) -> None:
+    if channels not in (None, "sum", "each"):
+        raise PlotError(f'channels={channels!r} must be "sum" or "each".')
+    if (max_panels is not None and max_panels < 1) or max_samples < 1:
+        raise PlotError(f"max_panels={max_panels} and max_samples={max_samples} must be at least 1.")
+    if panel_size is not None and not panel_size > 0:
+        raise PlotError(f"panel_size={panel_size} must be above 0.")
+
+
+def _check_blocks(attribution: Attribution, blocks: Sequence[Block]) -> None:
     if not any(np.isfinite(block.values).any() for block in blocks):
         raise PlotError(
             f"Cannot draw {name_of(attribution)}: none of its values is finite (all are NaN or infinite). "
@@ -119,24 +167,12 @@ def _check_values(attribution: Attribution, blocks: Sequence[Block]) -> None:
         )
 
 
-def _draw_row(cell: SubFigure, block: Block, row: int, layout: Layout, style: Style) -> None:
-    cell.suptitle(block.samples[row], fontsize=9, parse_math=False)
-    axes = list(cell.subplots(layout.lines, layout.columns, squeeze=False).flat)
-    panels, image = block.values[row], block.images[row]
-    if block.form == "lines":
-        draw_lines(axes[0], panels, block)
-    elif block.form == "bars":
-        draw_bars(axes[0], panels[0], block)
-    else:
-        if image is not None and style.show_input:
-            draw_picture(axes.pop(0), image, "input")
-        for unused in axes[len(panels) :]:
-            unused.set_axis_off()
-        axes = axes[: len(panels)]
-        if block.form == "picture":
-            for axis, panel, label in zip(axes, panels, block.labels, strict=True):
-                draw_picture(axis, unit_range(panel), label)
-                annotate(axis, panel)
-                axis.set_xlabel(f"values from {np.nanmin(panel):.3g} to {np.nanmax(panel):.3g}", fontsize=7)
-        else:
-            draw_maps(cell, axes, panels, image, block, style)
+def _refuse(attribution: Attribution, options: Mapping[str, Any]) -> None:
+    """Raises PlotError where something is asked of maps, and there are none."""
+    given = [f"{name}=" for name, value in options.items() if value is not None]
+    if given:
+        dims = " and ".join(str(dims) for _, dims in attribution.parts)
+        raise PlotError(
+            f"{' and '.join(given)} say how maps of height and width are drawn, and the axes are {dims}. "
+            f"Leave them out."
+        )

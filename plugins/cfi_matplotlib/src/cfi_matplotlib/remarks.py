@@ -11,7 +11,7 @@ _WARNING = "#b00020"
 
 
 def warning_of(values: np.ndarray) -> str:
-    """What a reader of a panel must not overlook."""
+    """That some values are not finite, or that all are zero; empty where nothing is to be said."""
     broken = int(values.size - np.isfinite(values).sum())
     if broken:
         return f"{broken} of {values.size} values are not finite"
@@ -20,16 +20,20 @@ def warning_of(values: np.ndarray) -> str:
 
 def annotate(axis: Axes, values: np.ndarray) -> None:
     """Writes into the panel what must not be overlooked."""
-    warning = warning_of(values)
+    write_into(axis, warning_of(values))
+
+
+def write_into(axis: Axes, warning: str) -> None:
+    """Writes a warning to the foot of a panel."""
     if warning:
         axis.text(
             0.5,
-            0.5,
-            textwrap.fill(warning, 18),
+            0.03,
+            textwrap.fill(warning, 24),
             transform=axis.transAxes,
             ha="center",
-            va="center",
-            fontsize=8,
+            va="bottom",
+            fontsize=7,
             color=_WARNING,
             bbox={"facecolor": "white", "edgecolor": _WARNING, "alpha": 0.9, "pad": 2},
         )

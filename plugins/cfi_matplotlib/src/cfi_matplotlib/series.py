@@ -7,9 +7,23 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from cfi_matplotlib.blocks import Block
+from cfi_matplotlib.panels import Panel
 from cfi_matplotlib.remarks import annotate
 
 _POSITIVE, _NEGATIVE = "#b2182b", "#2166ac"
+
+
+def panel_of_series(block: Block, row: int) -> Panel:
+    """Lines or bars, as the block says."""
+    values = block.values[row]
+
+    def draw(axis: Axes) -> None:
+        if block.form == "lines":
+            draw_lines(axis, values, block)
+        else:
+            draw_bars(axis, values[0], block)
+
+    return Panel(draw, (1, 2), is_chart=True)
 
 
 def draw_lines(axis: Axes, panels: np.ndarray, block: Block) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -20,13 +18,12 @@ from matplotlib.patches import Rectangle
 from cfi_core import Attribution
 from cfi_core.errors import PlotError
 from cfi_matplotlib.heading import heading_of, label_of_sample
+from cfi_matplotlib.letters import families, known
 from cfi_matplotlib.words import Piece, is_right_to_left, read_tokens
 
 _COLORS, _NOT_FINITE = "RdBu_r", "#ff00ff"
 _MARGIN, _BAR = 0.15, 1.7  # in inches
 _LEADING = 1.75  # from line to line, in letters
-_FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans Arabic", "Noto Emoji", "Arial Unicode MS")
-_UNKNOWN = "□"
 
 
 def is_text(attribution: Attribution) -> bool:
@@ -149,7 +146,7 @@ class _Page:
     @property
     def style(self) -> dict[str, Any]:
         """Of all text."""
-        return {"fontsize": self.font_size, "fontfamily": _families(), "parse_math": False}
+        return {"fontsize": self.font_size, "fontfamily": families(), "parse_math": False}
 
     def lay_out(self, row: _Row) -> _Laid:
         """The pieces on lines that end where a word does, from the right where the script is written so."""
@@ -158,7 +155,7 @@ class _Page:
         placed: list[_Placed] = []
         left, line = 0.0, 0
         for word in _words(row.pieces):
-            texts = [self.fit(_known(piece.text), room) for piece in word]
+            texts = [self.fit(known(piece.text), room) for piece in word]
             widths = [self.measure(text) + 0.02 for text in texts]
             gap = space if word[0].space and left else 0.0
             if left and left + gap + sum(widths) > room:
@@ -184,7 +181,7 @@ class _Page:
             words, current = paragraph.split(" "), ""
             for word in words:
                 longer = f"{current} {word}" if current else word
-                if current and self.measure(_known(longer)) > self.width - 2 * _MARGIN:
+                if current and self.measure(known(longer)) > self.width - 2 * _MARGIN:
                     lines.append(current)
                     longer = word
                 current = longer
@@ -210,7 +207,7 @@ def _draw(page: _Page, heading: Sequence[str], rows: Sequence[_Laid], notes: str
     axes.set_axis_off()
     top = _MARGIN
     for text in heading:
-        axes.text(page.width / 2, top + line / 2, _known(text), ha="center", va="center", **page.style)
+        axes.text(page.width / 2, top + line / 2, known(text), ha="center", va="center", **page.style)
         top += line
     for laid, tall in zip(rows, heights, strict=True):
         _draw_row(page, axes, laid, top, height, colors)
@@ -226,7 +223,7 @@ def _draw_row(page: _Page, axes: Axes, laid: _Laid, top: float, height: float, c
     limit = float(np.abs(finite).max()) if finite.size else 0.0
     limit = limit or 1.0
     warning = _warning(values)
-    axes.text(_MARGIN, top + line / 2, _known(laid.row.label), va="center", color="0.35", **small)
+    axes.text(_MARGIN, top + line / 2, known(laid.row.label), va="center", color="0.35", **small)
     if warning:
         axes.text(page.width / 2, top + line / 2, warning, ha="center", va="center", color="#b00020", **small)
     _draw_scale(page, limit, colors, top, height)
@@ -267,22 +264,3 @@ def _warning(values: np.ndarray) -> str:
     if broken:
         return f"{broken} of {values.size} values are not finite"
     return "" if values.any() else "all values are zero"
-
-
-@cache
-def _families() -> list[str]:
-    """Fonts that are there, for letters of many scripts."""
-    there = {font.name for font in font_manager.fontManager.ttflist}
-    return [name for name in _FONTS if name in there]
-
-
-@cache
-def _known_letter(letter: str) -> bool:
-    paths = (font_manager.findfont(name) for name in _families())
-    return any(font_manager.get_font(path).get_char_index(ord(letter)) for path in paths)
-
-
-def _known(text: str) -> str:
-    """The text with a box in the place of letters that no font has, and nothing that breaks a line."""
-    plain = "".join(letter if letter.isprintable() else " " for letter in text)
-    return "".join(letter if letter == " " or _known_letter(letter) else _UNKNOWN for letter in plain) or " "
