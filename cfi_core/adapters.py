@@ -13,6 +13,7 @@ from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, FRAMEWORKS
 from cfi_core.coexistence import load_safely
 from cfi_core.errors import ArgumentError, InputError, UnknownFrameworkError, summary
 from cfi_core.framework.base import FrameworkAdapter
+from cfi_core.progress import phase
 from cfi_core.registry import Registry
 from cfi_core.specs import FrameworkSpec, resolve
 
@@ -37,11 +38,12 @@ def adapter_for(registry: Registry, framework: str) -> FrameworkAdapter:
     if spec.adapter not in _adapters:
         if not is_importable(spec.module):
             raise UnknownFrameworkError(f"{framework} is not usable here: no module {spec.module!r} is installed.")
-        load_safely(registry)
+        with phase(f"loading {framework}"):
+            load_safely(registry)
         origin = registry.origin_of(spec).label
         advice = f"Models of {framework} cannot be used until {origin} is updated or uninstalled; all others can."
         with foreign(UnknownFrameworkError, f"The adapter of {framework} in {origin} does not load", advice):
-            _adapters[spec.adapter] = resolve(spec.adapter)()
+            _adapters[spec.adapter] = resolve(spec.adapter, framework)()
     return _adapters[spec.adapter]
 
 

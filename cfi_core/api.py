@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,8 @@ from cfi_core.listing import Listing
 from cfi_core.precision import in_single
 from cfi_core.preparation import unpack, unpack_model
 from cfi_core.process import first_pass, keep_model, keep_process, use
-from cfi_core.records import Arguments, Call, PendingLayer, Plan, Prepared, Translation
+from cfi_core.progress import phase, show
+from cfi_core.records import Arguments, Call, PendingLayer, Plan, Prepared, Route, Translation, check_progress
 from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose, choose_conversion
 from cfi_core.running import run
@@ -39,6 +41,8 @@ from cfi_core.translation.guarding import guard
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
 VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})
+
+_log = logging.getLogger("cfi_core")
 
 
 def attribute(
@@ -60,6 +64,7 @@ def attribute(
     head: str | None = None,
     defaults: str = "raw",
     plot: bool | str | Path = False,
+    progress: bool | None = None,
     seed: int | None = None,
 ) -> Attribution | PendingLayer:
     """Explains a model with an introspection method, whatever framework either of them is of.
@@ -111,6 +116,8 @@ def attribute(
             toolset's own users get (a softmax at the end explained at its output, unless `head` is given).
         plot: True puts a figure into `extras["figure"]` (and shows it in a notebook, once: the attribution as the value
             of that cell adds its caption); a path is written to, by the writer of its suffix.
+        progress: Whether a line on the standard error says what is going on, and how long it will take, once the call
+            has run for two seconds; None: in a terminal and in a Jupyter notebook.
         seed: Seeds everything random in the method; None draws a seed, which `provenance["seed"]` tells.
 
     Returns:
@@ -146,6 +153,7 @@ def visualize_features(
     head: str | None = None,
     defaults: str = "raw",
     plot: bool | str | Path = False,
+    progress: bool | None = None,
     seed: int | None = None,
 ) -> Attribution:
     """Makes inputs that drive an output, a channel or a unit of the model as high as they can.
@@ -183,6 +191,7 @@ def plan(
     head: str | None = None,
     defaults: str = "raw",
     plot: bool | str | Path = False,
+    progress: bool | None = None,
     seed: int | None = None,
 ) -> Plan:
     """Says what `attribute` (or `visualize_features`) would do with the same arguments, without doing it.
@@ -203,12 +212,13 @@ def plan(
         return check_names(current, arguments, original, choice)
 
 
-def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attribution:
+def finish_execution_with_layer(pending: PendingLayer, layer: Any, *, progress: bool | None = None) -> Attribution:
     """Resumes a call that was waiting for a layer, without translating again.
 
     Args:
         pending: What `attribute` returned.
         layer: A layer of the user's model: the object or its name.
+        progress: As for `attribute`; None: as the call was given it.
 
     Raises:
         LayerError: The layer is not part of the model, or cannot be used there.
@@ -218,8 +228,10 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
         raise ArgumentError(
             f"finish_execution_with_layer takes the PendingLayer that cfi.attribute returned, not {pending!r}."
         )
+    check_progress(progress)
     current, original = registry(), pending.call.original
-    with keep_process(current):
+    asked = pending.plan.arguments.progress if progress is None else progress
+    with show(asked), keep_process(current):
         use(current, original, pending.plan.routes, pending.plan.toolset_framework)
         with keep_model(original, pending.call.purity):
             call = first_pass(current, lambda: check_layer(pending, layer))
@@ -230,12 +242,14 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any) -> Attributio
 
 def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | PendingLayer:
     """The eight steps of a call."""
-    current = registry()
-    with keep_process(current), ExitStack() as stack:
+    with show(arguments.progress), phase(f"preparing {arguments.method_key}"), ExitStack() as stack:
+        current = registry()
+        stack.enter_context(keep_process(current))
         methods = find_methods(current, arguments, kinds)  # 1
         arguments = unpack(current, arguments, methods)  # where the model brings its own preparation
         original = find_original(current, arguments, methods)  # 2
         choice = choose(current, methods, original, arguments.translator)  # 3
+        _log.info("%s of %s: %s: %s", choice.method.key, choice.method.toolset, choice.routes[0], choice.reason)
         use(current, original, choice.routes, choice.toolset_framework)
         call = check(current, arguments, original, choice)  # 4
         stack.enter_context(keep_model(original, call.purity))
@@ -272,7 +286,13 @@ def _wait_for_layer(current: Registry, call: Call) -> PendingLayer:
 
 
 def translate(
-    model: Any, to: str, *, inputs: Any, translator: Translator = None, thorough: bool = False
+    model: Any,
+    to: str,
+    *,
+    inputs: Any,
+    translator: Translator = None,
+    thorough: bool = False,
+    progress: bool | None = None,
 ) -> Translation:
     """Translates a model into another framework and certifies the result.
 
@@ -284,6 +304,7 @@ def translate(
         thorough: Measure wherever a method may go, besides on these samples: each of the first alone, larger batches,
             zeros, beyond the data, many passes one after the other, and gradients of all. `attribute` needs it not: it
             measures what its run feeds to the model.
+        progress: As for `attribute`.
 
     Returns:
         The native model with its certificate and layer map.
@@ -296,6 +317,14 @@ def translate(
     Warns:
         ModelWarning: The model is no function of each sample (see `cfi_core.checking.purity`).
     """
+    check_progress(progress)
+    with show(progress), phase(f"preparing a translation to {to}"):
+        return _translate(model, to, inputs, translator, convert_thoroughly if thorough else convert_anew)
+
+
+def _translate(
+    model: Any, to: str, inputs: Any, translator: Translator, convert: Callable[[Job, Route], Translation]
+) -> Translation:
     current = registry()
     model, inputs = unpack_model(current, model, inputs)
     framework = detect_framework(current, model, inputs).name
@@ -312,7 +341,7 @@ def translate(
         with keep_model(original, purity):
             arrays, made_of = (*given.arrays, *given.held_arrays), tuple(flatten(outputs))
             job = Job(current, original, adapter_for(current, to), arrays, made_of, by_sample=purity.by_sample)
-            made = translate_model(job, routes, convert_thoroughly if thorough else convert_anew)
+            made = translate_model(job, routes, convert)
         return replace(made, input_names=original.names.every if original.names else ())
 
 

@@ -77,7 +77,7 @@ def run_method(
     source = f" ({method.citation})" if method.citation else ""
     advice = f"Check the arguments against the toolset's documentation{source}."
     with foreign(MethodError, f"{method.key} of {method.toolset} failed in {origin}", advice):
-        result = resolve(method.implementation)(request)
+        result = resolve(method.implementation, method.toolset)(request)
     advice = f"Leave out own arguments that change the result's form; if there are none, report it to {origin}."
     with _refusals(MethodError, f"{method.key} of {method.toolset} ({origin}) returned", advice):
         _check_result(request, result, [*map(_shape, request.inputs)] if inputs is None else inputs, layers)
@@ -113,7 +113,7 @@ def run_conversion(
     """
     advice = "Try another translator (cfi.translators() lists them) or a toolset of the model's own framework."
     with foreign(TranslationError, f"{step.name} of {origin} failed on the model", advice, TranslationError):
-        converted = resolve(step.implementation)(model, examples)
+        converted = resolve(step.implementation, step.name)(model, examples)
     with _refusals(TranslationError, f"{step.name} ({origin}) returned", f"Report it to {origin}."):
         _check_model(converted, [*map(_shape, examples)], outputs)
         if converted.layers:
@@ -138,7 +138,7 @@ def build_bridge(
     """
     advice = "Pass translator='conversion' to convert the model instead"
     with foreign(TranslationError, f"{step.name} of {origin} failed on the model", f"{advice}."):
-        converted = resolve(step.implementation)(request)
+        converted = resolve(step.implementation, step.name)(request)
     with _refusals(TranslationError, f"{step.name} ({origin}) returned", f"{advice}, and report it to {origin}."):
         _check_model(converted, [*map(_shape, request.inputs)], outputs)
         _check_layers(converted.layers, set(request.layers), layers or {})

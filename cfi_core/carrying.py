@@ -22,6 +22,7 @@ from cfi_core.framework.structure import flatten, map_structure
 from cfi_core.functions import bridge_function
 from cfi_core.heads import at_head
 from cfi_core.holding import check_function, check_rows, is_apart, is_bound, split_samples, take_samples
+from cfi_core.progress import phase
 from cfi_core.records import Call, Carried, ModelAtHead, Plan, Portion, Prepared
 from cfi_core.registry import Registry
 from cfi_core.specs import Role
@@ -31,6 +32,7 @@ _EXACT = 2**24
 """Up to here single precision holds all whole numbers."""
 
 
+@phase("carrying inputs and target across")
 def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
     """Makes the request for one run of the method, or for one with each sample's held inputs.
 

@@ -18,6 +18,7 @@ import numpy as np
 from cfi_core.display import outline
 from cfi_core.framework import FrameworkAdapter, Runner, flatten
 from cfi_core.framework.axes import Arrays, Permutation, permutation_at, permute, permute_all, unpermute
+from cfi_core.progress import count
 
 SMALLEST = 1e-8  # share of the largest size that counts as a column's own, where it has less
 
@@ -64,7 +65,9 @@ class Side:
 
     def outputs(self, arrays: Arrays) -> list[np.ndarray]:
         """Outputs for inputs in the user's axes, in the user's axes."""
-        return self.at_home(flatten(self.adapter.outputs(self.runs, self.tensors(arrays))))
+        found = flatten(self.adapter.outputs(self.runs, self.tensors(arrays)))
+        count(len(arrays[0]))
+        return self.at_home(found)
 
     def gradients(
         self, arrays: Arrays, cotangents: Sequence[np.ndarray | None]
@@ -76,6 +79,7 @@ class Side:
         pairs = enumerate(cotangents)
         turned = [None if one is None else permute(one, permutation_at(self.output_axes, i)) for i, one in pairs]
         outputs, found = self.adapter.vjp(self.runs, self.tensors(arrays), turned)
+        count(len(arrays[0]))
         gradients = [
             unpermute(one, permutation_at(self.input_axes, i)) for i, one in enumerate(found) if one is not None
         ]

@@ -17,6 +17,7 @@ from cfi_core.comparison import Excerpt, Opened, Pair, Side, is_floating
 from cfi_core.errors import FOREIGN, UnfaithfulTranslationError, summary
 from cfi_core.framework import Pass, Passes
 from cfi_core.framework.axes import Permutation, permutation_at, unpermute
+from cfi_core.progress import phase
 from cfi_core.records import Call, Carried, Prepared, Run
 from cfi_core.reference import reference_of
 from cfi_core.specs import Need
@@ -24,6 +25,7 @@ from cfi_core.specs import Need
 MOST_SAMPLES, MOST_WITH_GRADIENTS = 32, 8  # that are compared
 
 
+@phase("comparing the run with your model")
 def confirm_run(call: Call, prepared: Prepared, carried: Carried, run: Run) -> Prepared:
     """The same, with a certificate that covers the run.
 

@@ -9,6 +9,8 @@ import sys
 import warnings
 from traceback import walk_stack
 
+from cfi_core import progress
+
 FOREIGN = (Exception, SystemExit)
 """What the code of plugins may raise and must not take the host down with; an interrupt by the user passes."""
 
@@ -134,4 +136,5 @@ def warn(message: str, category: type[CFIWarning], cause: BaseException | None =
     last = max((depth for depth, name in enumerate(callers) if name.startswith("cfi_")), default=-1)
     warning = category(message)
     warning.__cause__ = cause
-    warnings.warn(warning, stacklevel=last + 3)  # as it counts, 1 is this function, 2 what called it
+    with progress.aside():
+        warnings.warn(warning, stacklevel=last + 3)  # as it counts, 1 is this function, 2 what called it

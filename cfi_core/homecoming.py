@@ -26,6 +26,7 @@ from cfi_core.holding import tell_held
 from cfi_core.laying import LaidOut, lay_out, unshow
 from cfi_core.prediction import predict
 from cfi_core.preparation import come_home
+from cfi_core.progress import phase
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
@@ -37,6 +38,7 @@ _OF_LAYERS = {Axes.LAYER, Axes.LAYER_MAP}
 _OF_INPUTS = {Axes.INPUT, Axes.INPUT_MAP}
 
 
+@phase("bringing the result home")
 def bring_home(
     registry: Registry, call: Call, prepared: Prepared, carried: Carried, result: MethodResult
 ) -> Attribution:

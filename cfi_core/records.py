@@ -28,7 +28,7 @@ class Arguments:
     """The arguments of a call as the user gave them: the one place that lists them (see `cfi_core.attribute`).
 
     Raises:
-        ArgumentError: `head`, `defaults`, `seed`, `init_args` or `exec_args` are of the wrong form.
+        ArgumentError: `head`, `defaults`, `seed`, `progress`, `init_args` or `exec_args` are of the wrong form.
     """
 
     model: Any
@@ -48,6 +48,7 @@ class Arguments:
     head: str | None = None
     defaults: str = "raw"
     plot: bool | str | Path = False
+    progress: bool | None = None
     seed: int | None = None
     started: float = field(default_factory=perf_counter, kw_only=True)  # when the call began
     unpacked: Unpacked | None = field(default=None, kw_only=True)  # of a model that brings its own preparation
@@ -61,6 +62,7 @@ class Arguments:
             raise ArgumentError(f"defaults={self.defaults!r} is neither 'raw' nor 'toolset'.")
         if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 2**32):
             raise ArgumentError(f"seed={self.seed!r} is no integer between 0 and 2**32 - 1.")
+        check_progress(self.progress)
         for name in ("init_args", "exec_args"):
             given = getattr(self, name)
             if not isinstance(given, Mapping | None):
@@ -74,6 +76,18 @@ class Arguments:
     def of_role(self, role: Role, method: MethodSpec) -> list[Any]:
         """Values of those that play this role in the method."""
         return [value for name, value in self.own.items() if method.roles.get(name) is role]
+
+
+def check_progress(progress: Any) -> None:
+    """Refuses anything but True, False and None.
+
+    Raises:
+        ArgumentError: It is something else.
+    """
+    if progress not in (None, True, False) or not isinstance(progress, bool | None):
+        raise ArgumentError(
+            f"progress={progress!r} is neither True nor False, nor None, which shows it in a terminal or notebook."
+        )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from cfi_core.framework import Passes
 from cfi_core.framework.axes import Permutation
 from cfi_core.holding import join
 from cfi_core.process import generators
+from cfi_core.progress import count, is_shown, phase
 from cfi_core.records import Call, Carried, Portion, Prepared, Run
 from cfi_core.registry import Registry
 from cfi_core.turns import aside
@@ -26,15 +27,22 @@ def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) ->
     passes = Passes(carried.request.seed) if is_converted else None
     if passes is not None:
         passes.types = carried.types
+    with phase(f"running {call.plan.method.key} of {call.plan.method.toolset}"):
+        return Run(_run_all(registry, call, prepared, carried, passes), passes)
+
+
+def _run_all(
+    registry: Registry, call: Call, prepared: Prepared, carried: Carried, passes: Passes | None
+) -> MethodResult:
     if carried.portions is None:
-        return Run(_run_one(registry, call, prepared, carried, passes), passes)
+        return _run_one(registry, call, prepared, carried, passes)
     parts, results = [], []
     for portion in carried.portions():
         if passes is not None:
             passes.held = portion.held
         results.append(_run_one(registry, portion.call, prepared, portion, passes))
         parts.append(portion.call)
-    return Run(join(parts, results, prepared.as_numpy), passes)
+    return join(parts, results, prepared.as_numpy)
 
 
 def _run_one(
@@ -48,6 +56,8 @@ def _run_one(
         request = replace(_users_functions_aside(request), seeded=seeded)
         if passes is not None:
             stack.enter_context(prepared.adapter.watch_passes(request.model, passes, request.layer))
+        elif is_shown():
+            stack.enter_context(prepared.adapter.count_passes(request.model, count))
         return run_method(request, origin, inputs=inputs, layers=asked.layer_shapes)
 
 

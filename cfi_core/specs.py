@@ -6,6 +6,7 @@ so that listing what is installed imports no framework.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,6 +14,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
+from cfi_core.progress import phase
 from cfi_core.validation import Checked, Identifier, Key, Module, Name, Reference, Requires, Suffix, name_but, one_of
 
 
@@ -465,7 +467,15 @@ Spec = (
 )
 
 
-def resolve(implementation: str) -> Any:
-    """Imports what a `"module:attribute"` string names."""
+def resolve(implementation: str, called: str = "") -> Any:
+    """Imports what a `"module:attribute"` string names.
+
+    Args:
+        implementation: That string.
+        called: What is loaded with it, for whoever waits; the package, if left out.
+    """
     module, _, attribute = implementation.partition(":")
-    return getattr(import_module(module), attribute)
+    if module in sys.modules:
+        return getattr(import_module(module), attribute)
+    with phase(f"loading {called or module.partition('.')[0]}"):
+        return getattr(import_module(module), attribute)

@@ -36,6 +36,7 @@ from cfi_core.features import name_features
 from cfi_core.holding import tell_places
 from cfi_core.naming import turn_named
 from cfi_core.process import first_pass
+from cfi_core.progress import phase
 from cfi_core.records import Arguments, Call, Choice, Features, Inputs, Original, PendingLayer, Plan
 from cfi_core.registry import Registry
 from cfi_core.specs import UNIFORM_ARGUMENTS, Head, Kind, MethodSpec, Need, Role
@@ -117,6 +118,7 @@ def _check_place(path: Path) -> None:
         raise PlotError(f"There is no folder {folder!r} to write {name!r} into. Make it first.")
 
 
+@phase("running your model once")
 def check(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Call:
     """Checks what names tell, and what can be known from the user's model alone, by one forward pass.
 

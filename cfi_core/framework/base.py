@@ -407,6 +407,16 @@ class FrameworkAdapter(ABC):
         """
         yield
 
+    @contextmanager
+    def count_passes(self, model: Any, count: Callable[[int], None]) -> Iterator[None]:
+        """Tells, inside, of each pass of the model how many samples it has; by default nothing.
+
+        Args:
+            model: A twin.
+            count: Takes that number, in whichever thread.
+        """
+        yield
+
     @abstractmethod
     def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> Runner:
         """The model (a twin) opened at some layers, for inputs of the same types and shapes, but any number of samples.

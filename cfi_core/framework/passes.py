@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.progress import count
+
 OF_FIRST, OF_OTHERS = 8, 4  # samples of a pass that are kept
 DRAWN = 18  # passes that are kept besides the first, the largest and the last
 
@@ -87,6 +89,7 @@ class Passes:
         rows = dict.fromkeys((samples - 1, *also, *map(int, others)))
         made = Pass(samples, np.array([*rows]), held=self.held, types=self.types)
         self.count, self.samples = self.count + 1, self.samples + samples
+        count(samples)
         self._first, self._last = self._first or made, made
         if self._largest is None or samples > self._largest.samples:
             self._largest = made

@@ -1,9 +1,10 @@
-"""Runs a model that was exported for a fixed number of samples on any other number of them."""
+"""Runs a model that was exported for a fixed number of samples on any other one, and says how many rows go at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -107,3 +108,26 @@ def one_size(sizes: Iterable[int | None]) -> int | None:
     """The size that all of them are, if it is known and no zero."""
     found = set(sizes)
     return (found.pop() or None) if len(found) == 1 else None
+
+
+MOST_ELEMENTS = 2**21
+"""Of the inputs that go through a model at once: 13 photographs of 224 by 224 pixels in three colours."""
+
+
+def rows_at_once(shapes: Iterable[Sequence[int]], samples: int, most: int | None = None) -> int:
+    """How many rows of inputs a method sends through a model at once, where it makes several of each sample.
+
+    A user who interrupts a call waits for the pass that runs, so that none is to last long. Sizes decide, and no clock:
+    the same call has the same passes everywhere.
+
+    Args:
+        shapes: Of the model's inputs, sample axis first.
+        samples: The samples that are explained. All of them go through together, however large they are.
+        most: No more rows than that, if it is not less than the samples.
+
+    Returns:
+        A whole multiple of the samples.
+    """
+    elements = samples * sum(prod(shape[1:]) for shape in shapes)
+    fitting = max(MOST_ELEMENTS // max(elements, 1), 1)
+    return samples * (fitting if most is None else max(min(fitting, most // samples), 1))

@@ -9,17 +9,32 @@ with closed-form gradients, so that the whole way of a call can be tested where 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
+from time import sleep
 from typing import Any
 
 import numpy as np
 
+from cfi_core import progress
 from cfi_core.contract import Axes, BridgedLayer, BridgeRequest, Converted, MethodRequest, MethodResult
 from cfi_core.errors import TranslationError
 from cfi_core.framework import FrameworkAdapter, Layer, Pullback, Runner
 from cfi_core.framework.axes import Arrays, unpermute
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import ANY, RUNNABLE, FrameworkSpec, Head, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
+from cfi_core.specs import (
+    ANY,
+    RUNNABLE,
+    Defaults,
+    FrameworkSpec,
+    Head,
+    Kind,
+    MethodSpec,
+    Need,
+    Role,
+    ToolsetSpec,
+    TranslatorSpec,
+)
 
 STEPS = ("mix", "relu", "pool", "head")
 _Names = Sequence[str] | None
@@ -276,6 +291,8 @@ def run(request: MethodRequest) -> MethodResult:
     if options.get("fail"):
         raise RuntimeError("the press is jammed")
     images = request.inputs[0]
+    if key == "press_slowly":
+        return _press_slowly(request, **options)
     if key == "press_noise":
         return MethodResult((np.random.normal(size=images.shape),), Axes.INPUT)  # as toolsets do
     if key == "press_layer":
@@ -295,6 +312,17 @@ def run(request: MethodRequest) -> MethodResult:
         return MethodResult(((weights * model.layers(images)[layer]).sum(axis=model.channel),), Axes.LAYER_MAP)
     scale = options.get("scale", 1.0)
     return MethodResult((gradients["input"] * scale,), Axes.INPUT, {"loss": 0.5}, {"scale": scale})
+
+
+def _press_slowly(request: MethodRequest, passes: int, seconds: float, each: Callable[[], Any]) -> MethodResult:
+    """Runs the model so many times, waits a while in each pass, and tells of it."""
+    progress.steps(passes, "passes")
+    for _ in range(passes):
+        request.model(request.inputs[0])
+        each()
+        sleep(seconds)
+        progress.tick()
+    return MethodResult((np.ones_like(request.inputs[0]),), Axes.INPUT)
 
 
 def _method(key: str, kind: Kind = Kind.ATTRIBUTION, **fields: Any) -> MethodSpec:
@@ -337,6 +365,13 @@ def cfi_methods() -> list[MethodSpec]:
         _method("press_gradient", optional=("target",), head=Head.LOGIT),
         _method("press_probability", optional=("target",), head=Head.OUTPUT),
         _method("press_noise"),
+        replace(
+            _method("press_slowly"),
+            exec_args=("passes", "seconds", "each"),
+            roles={},
+            argument_needs={},
+            defaults=Defaults(raw={"passes": 1, "seconds": 0.0, "each": _nothing}),
+        ),
         _method("press_layer", Kind.LAYER, required=("inputs", "layer")),
         _method("press_map", Kind.LAYER, required=("inputs", "layer"), optional=("target",)),
         _method("press_neuron", Kind.NEURON, required=("inputs", "layer", "neuron")),
@@ -347,6 +382,10 @@ def cfi_methods() -> list[MethodSpec]:
 def cfi_translators() -> list[TranslatorSpec]:
     """The translator from paintings to prints."""
     return [_translator("paint2print", "to_print", source="paint", preserves=frozenset(Need))]
+
+
+def _nothing() -> None:
+    """What is done in each pass, if nothing else is given."""
 
 
 class bridge_plugin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
@@ -15,6 +16,8 @@ from cfi_core.translation.bridging import bridge
 from cfi_core.translation.conversion import Job, convert
 from cfi_core.translation.guarding import guard
 from cfi_core.translation.telling import Failures, cause_of, tell, without_advice
+
+_log = logging.getLogger("cfi_core")
 
 
 def prepare(registry: Registry, call: Call, *, with_layers: bool = False) -> Prepared:
@@ -60,6 +63,7 @@ def translate_model(job: Job, routes: Sequence[Route], attempt: Callable[[Job, R
             result = attempt(job, route)
         except TranslationError as error:
             failures[route] = error
+            _log.info("%s failed: %s", route, error)
             continue
         if failures:
             warn(f"{tell(failures)} Taken instead: {route}.", TranslationWarning)

@@ -20,6 +20,7 @@ from cfi_core.errors import TranslationError, UnfaithfulTranslationError
 from cfi_core.framework.axes import Arrays
 from cfi_core.heads import at_head, place_of
 from cfi_core.layer_map import LayerMap, LayerMatch, read_layers
+from cfi_core.progress import phase
 from cfi_core.records import Call, ModelAtHead, Route, Translation
 from cfi_core.specs import Need
 from cfi_core.translation.conversion import SEED, Job, two_samples
@@ -57,7 +58,9 @@ class _Span:
         examples = tuple(original.adapter.tensor(array, original.model) for array in arrays)
         request = BridgeRequest(original.adapter, head.model, examples, self.layers)
         origin = self.job.registry.origin_of(step).label
-        return self._measure(build_bridge(step, request, origin, layers=self.call.layer_shapes), head)
+        with phase(f"building a bridge ({step.name})"):
+            bridged = build_bridge(step, request, origin, layers=self.call.layer_shapes)
+        return self._measure(bridged, head)
 
     def measure_again(self, made: Translation) -> Translation:
         """The same bridge, against the model as it is now: what its fingerprint does not show may have changed."""
@@ -68,6 +71,7 @@ class _Span:
         """The user's model as it is now, up to where the method explains it."""
         return at_head(self.call, self.job.original.adapter, self.job.twin(), self.call.inputs.passed)
 
+    @phase("certifying")
     def _measure(self, converted: Converted, head: ModelAtHead) -> Translation:
         """With the evidence that the bridge computes what the model at its head does."""
         adapter, names = self.job.original.adapter, ", ".join(self.route.names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,9 +22,12 @@ from cfi_core.framework.axes import Arrays, compose, permute_all
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.layer_map import UNSOUGHT, find_layers, first_divergence
 from cfi_core.process import take_conversion_turn
+from cfi_core.progress import phase
 from cfi_core.records import Original, Route, Translation
 from cfi_core.registry import Registry, registry
 from cfi_core.translation.store import current_store, recall, store_key
+
+_log = logging.getLogger("cfi_core")
 
 SEED = 20_190_521
 
@@ -76,7 +80,9 @@ def convert_anew(job: Job, route: Route) -> Translation:
     if store and key and (stored := store.get(key, job.adapter)):
         # What was made of something else, whatever its name says, is made anew.
         with contextlib.suppress(CFIError):
-            return _measure(job, route, stored)
+            read = _measure(job, route, stored)
+            _log.info("the conversion by %s was read from the disk", ", ".join(route.names))
+            return read
     start = perf_counter()
     converted = convert_along(route, job.twin(), job.arrays)
     seconds = perf_counter() - start
@@ -105,6 +111,7 @@ def _measure(job: Job, route: Route, made: Converted) -> Translation:
     return _with_layers(job, translation, sides) if job.with_layers else translation
 
 
+@phase("finding which layer is which")
 def _with_layers(job: Job, made: Translation, sides: tuple[Side, Side] | None = None) -> Translation:
     """The same with the layer map, and what it says in the certificate."""
     sides, certificate = sides or job.sides(made), made.certificate
@@ -124,8 +131,9 @@ def _certify(route: Route, sides: tuple[Side, Side], arrays: Arrays, measure: Ca
     """Measures, and refuses a model that computes something else (or does not run at all)."""
     model = f"The model made by {', '.join(route.names)}"
     advice = "Try another translator (cfi.translators() lists them)"
-    with foreign(TranslationError, f"{model} does not run on your inputs", f"{advice}."):
+    with foreign(TranslationError, f"{model} does not run on your inputs", f"{advice}."), phase("certifying"):
         certificate = measure()
+    _log.info("%s: %s", ", ".join(route.names), certificate)
     if not certificate.faithful:
         # The model is known to be wrong, so anything may go wrong in it.
         with contextlib.suppress(Exception):
@@ -145,7 +153,7 @@ def convert_along(route: Route, model: Any, arrays: Arrays) -> Converted:
     made = Converted(model, (None,) * len(examples))
     for step in route.translators:
         permuted = tuple(permute_all(examples, made.input_axes))
-        with take_conversion_turn(registry(), step):
+        with take_conversion_turn(registry(), step), phase(f"translating to {step.target} ({step.name})"):
             converted = run_conversion(step, made.model, permuted, registry().origin_of(step).label)
         made = Converted(
             converted.model,

@@ -23,6 +23,7 @@ from cfi_core.errors import FOREIGN, LayerError, MethodError, UnfaithfulTranslat
 from cfi_core.framework.axes import permute_all
 from cfi_core.heads import at_head
 from cfi_core.holding import is_bound, take_samples
+from cfi_core.progress import phase
 from cfi_core.records import Call, Prepared, Repair
 from cfi_core.registry import Registry
 from cfi_core.specs import Guard, resolve
@@ -38,6 +39,7 @@ _OUT_OF_PLACE = "If it is for an operation in place, write that out of place."
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
+@phase("looking at the model for the method's rules")
 def guard(registry: Registry, call: Call, prepared: Prepared) -> Prepared:
     """The same, or a canonical copy of the model if the method's rules attach to that alone.
 
@@ -141,6 +143,7 @@ class _Sentry:
                     f"its own, or leave {asked[0]} out."
                 )
 
+    @phase("rewriting the model for the method's rules")
     def _rewrite(self) -> Repair:
         adapter, (inputs, held) = self.prepared.adapter, self._tensors
         factories = {name: resolve(factory) for name, factory in self.spec.modules.items()}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import sys
 import weakref
@@ -33,6 +34,8 @@ from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
 from cfi_core.translation.folder import enter
 from cfi_core.turns import Lock
+
+_log = logging.getLogger("cfi_core")
 
 _NOTES = "translation.json"
 _MOST_NOTES = 2**16
@@ -85,6 +88,7 @@ def recall(
             cache.move_to_end(key)
     made: _Made | None = None
     if former == digest:
+        _log.info("%s: what an earlier call made is taken", ", ".join(names))
         made = complete(found)
         if made is not found:
             _keep(key, model, (made, digest))
@@ -94,6 +98,7 @@ def recall(
         with contextlib.suppress(UnfaithfulTranslationError):
             made = complete(measure_again(found))
     is_new = made is None
+    _log.info("%s: %s", ", ".join(names), "made anew" if is_new else "what an earlier call made, measured again")
     if made is None:
         made = make()
     if not is_new or adapter.fingerprint(model) == key[0]:  # another one each time for what cannot be seen

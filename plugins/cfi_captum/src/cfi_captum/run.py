@@ -20,6 +20,7 @@ from cfi_captum.checks import check_arguments, check_modules, check_tunnel
 from cfi_captum.draws import DRAWING, captum_class, make_explainer, own_generators
 from cfi_captum.forward import make_forward
 from cfi_captum.lrp import Absorption, attach_rules
+from cfi_captum.passes import divide_gradients, limit_batch, tell_steps
 from cfi_captum.table import GRAD_CAM, METHODS, NOISE_TUNNEL, TUNNELLED, WORKAROUNDS, CaptumMethod, Rule
 from cfi_captum.workarounds import (
     COLUMN_FLATTENED,
@@ -70,6 +71,8 @@ def run(request: MethodRequest) -> MethodResult:
     workarounds = bool(init_args.pop(WORKAROUNDS)) if WORKAROUNDS in method.own_init_args else None
     upsample = call.pop("upsample") if method.key == GRAD_CAM else None
     check_arguments(method, request, call)
+    limit_batch(method, request, call, tunnel)
+    tell_steps(method, request, call, tunnel)
     if tunnel is not None:
         check_tunnel(method, request, call, tunnel)
     _check_upsampling(upsample, call, request)
@@ -100,7 +103,7 @@ def run(request: MethodRequest) -> MethodResult:
             stack.enter_context(_unchanged_layers(model, request))
             stack.enter_context(_only_warnings_for_users())
             draws = partial(_draws, request, method)
-            call_captum = partial(_call_captum, method, model, init_args, call, tunnel, draws)
+            call_captum = partial(_call_captum, method, request, model, init_args, call, tunnel, draws)
             if workarounds is None:
                 raw = call_captum()
             else:
@@ -238,6 +241,7 @@ def _apart(raw: Any, right: Any) -> float:
 
 def _call_captum(
     method: CaptumMethod,
+    request: MethodRequest,
     model: Callable[..., Any],
     init_args: Mapping[str, Any],
     call: Mapping[str, Any],
@@ -247,6 +251,7 @@ def _call_captum(
     try:
         with draws():
             explainer = make_explainer(method.captum_class, model, init_args)
+            divide_gradients(method, request, explainer)
             if tunnel is None:
                 return explainer.attribute(**call)
             return captum_class("NoiseTunnel")(ready_for_tunnel(explainer)).attribute(**call, **tunnel)

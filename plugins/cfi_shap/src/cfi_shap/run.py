@@ -10,8 +10,10 @@ import shap
 import torch
 from torch import Tensor, nn
 
+from cfi_core import progress
 from cfi_core.contract import Axes, MethodRequest, MethodResult, Target
 from cfi_core.errors import ArgumentError, MethodError
+from cfi_core.framework import rows_at_once
 from cfi_core.silence import without_warnings
 from cfi_torchgraph.scores import choose, one_per_sample
 
@@ -19,6 +21,9 @@ _MOST_MISSING = 1e-3
 """Of the sum of all magnitudes, what rounding in single precision may take; a rule that is missed takes far more."""
 _NOTHING = 1e-12
 """Less than this is no magnitude to compare with: nothing is explained."""
+
+_BATCH = 50
+"""Rows that shap's GradientExplainer takes gradients of at once, unless it is told otherwise."""
 
 
 class Score(nn.Module):
@@ -48,6 +53,7 @@ def run(request: MethodRequest) -> MethodResult:
     chosen = target.indices(count) if target.index else [None] * count
     # The samples that are run together: those of the same target, and of a method that takes one baseline, of the same.
     every = [(index, row if is_paired else 0) for row, index in enumerate(chosen)]
+    _tell_steps(request, len(baselines[0]))
     with torch.inference_mode(False), torch.enable_grad():
         for index, base in dict.fromkeys(every):
             rows = [row for row, other in enumerate(every) if other == (index, base)]
@@ -57,6 +63,20 @@ def run(request: MethodRequest) -> MethodResult:
             for value, part in zip(values, found, strict=True):
                 value[rows] = np.reshape(part, value[rows].shape)
     return MethodResult(tuple(values), Axes.INPUT, applied=dict(request.exec_args))
+
+
+def _tell_steps(request: MethodRequest, baselines: int) -> None:
+    """As shap counts them, where nothing else is given."""
+    count, own = len(request.inputs[0]), request.exec_args
+    if request.method.key == "gradient_shap":
+        progress.steps(own.get("nsamples", 200), "samples", share=count)
+    elif request.method.key == "kernel_shap":
+        most = own.get("nsamples", "auto")
+        total = 2 * request.inputs[0][0].numel() + 2048 if most == "auto" else most
+        progress.steps(total, "masks", share=count * baselines)
+    elif request.method.key == "partition_shap":
+        most = own.get("max_evals", 500)
+        progress.steps(most if isinstance(most, int) else None, "masks", share=count)
 
 
 def _deep(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Sequence[Any]:
@@ -76,7 +96,9 @@ def _deep(request: MethodRequest, score: Score, inputs: list[Tensor], baselines:
 
 
 def _gradient(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Sequence[Any]:
-    found = shap.GradientExplainer(score, baselines).shap_values(inputs, rseed=request.seed, **request.exec_args)
+    most = rows_at_once([x.shape for x in inputs], 1, _BATCH)
+    explainer = shap.GradientExplainer(score, baselines, batch_size=most)
+    found = explainer.shap_values(inputs, rseed=request.seed, **request.exec_args)
     return found if len(inputs) > 1 else [found]
 
 
@@ -119,8 +141,12 @@ def _only(request: MethodRequest, values: list[Tensor]) -> Tensor:
 
 
 def _on_arrays(score: Score, like: Tensor) -> Callable[[np.ndarray], np.ndarray]:
+    most = rows_at_once([like.shape], 1)
+
     def function(rows: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return score(torch.as_tensor(rows).to(like).reshape(-1, *like.shape[1:])).double().cpu().numpy()[:, 0]
+            given = torch.as_tensor(rows).to(like).reshape(-1, *like.shape[1:])
+            parts = [score(some).double().cpu().numpy()[:, 0] for some in given.split(most)]
+            return np.concatenate(parts)
 
     return function

@@ -27,7 +27,7 @@ from cfi_tensorflow.legacy import LegacyView, is_legacy
 from cfi_tensorflow.logits import TracedLogits
 from cfi_tensorflow.maps import show_map
 from cfi_tensorflow.outputs import pull_back
-from cfi_tensorflow.passes import watch_passes
+from cfi_tensorflow.passes import count_passes, watch_passes
 from cfi_tensorflow.rewiring import repeat
 
 _FILE = "model.keras"
@@ -268,6 +268,12 @@ class TensorFlowAdapter(FrameworkAdapter):
             if isinstance(model, keras.Model) and is_graph(model)
             else nullcontext()
         ):
+            yield
+
+    @contextmanager
+    def count_passes(self, model: Any, count: Callable[[int], None]) -> Iterator[None]:
+        """Of a graph of Keras layers, in whichever models it runs."""
+        with count_passes(model, count) if isinstance(model, keras.Model) and is_graph(model) else nullcontext():
             yield
 
     def runner(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> Runner:

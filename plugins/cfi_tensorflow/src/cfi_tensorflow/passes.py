@@ -25,7 +25,7 @@ from cfi_core.turns import Lock
 
 Read = Callable[[Any], np.ndarray]
 
-_watching: ContextVar[_Watch | None] = ContextVar("cfi_tensorflow_watching", default=None)
+_watching: ContextVar[_Graph | None] = ContextVar("cfi_tensorflow_watching", default=None)
 _lock = Lock()
 _watchers = 0
 
@@ -33,7 +33,20 @@ _watchers = 0
 @contextmanager
 def watch_passes(model: keras.Model, passes: Passes, read: Read) -> Iterator[None]:
     """Watches the graph of a model."""
-    token = _watching.set(_Watch(model, passes, read))
+    with _watched_by(_Watch(model, passes, read)):
+        yield
+
+
+@contextmanager
+def count_passes(model: keras.Model, count: Callable[[int], None]) -> Iterator[None]:
+    """Counts the samples of each forward pass of the graph of a model."""
+    with _watched_by(_Count(model, count)):
+        yield
+
+
+@contextmanager
+def _watched_by(watch: _Graph) -> Iterator[None]:
+    token = _watching.set(watch)
     _count(1)
     try:
         yield
@@ -98,12 +111,12 @@ _RUN = _StandIn(Function, "_run_through_graph", _run_watched)
 _PREDICT = _StandIn(TensorFlowTrainer, "predict", _predict_watched)
 
 
-class _Watch:
-    def __init__(self, model: keras.Model, passes: Passes, read: Read) -> None:
+class _Graph:
+    """Somebody who wants to know when the graph of a model runs."""
+
+    def __init__(self, model: keras.Model) -> None:
         self._inputs = [id(tensor) for tensor in model.inputs]
-        self._outputs = {id(tensor): position for position, tensor in enumerate(model.outputs)}
         self._model = model  # whose tensors keep their identities
-        self._passes, self._read = passes, read
 
     def knows(self, function: Any) -> bool:
         """Whether it computes from the inputs of the graph."""
@@ -114,6 +127,46 @@ class _Watch:
         # When a model is built or compiled, its graph runs too, on other things than values.
         if not all(isinstance(value, tf.Tensor) and not tf.is_symbolic_tensor(value) for value in inputs):
             return _RUN.original(function, inputs, *args, **kwargs)
+        return self.run_pass(function, inputs, *args, **kwargs)
+
+    def run_pass(self, function: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        """The same, on values."""
+        raise NotImplementedError
+
+    def see(self, function: Any, inputs: list[Any], outputs: list[Any]) -> None:
+        """What was predicted for what, in however many passes."""
+        raise NotImplementedError
+
+
+class _Count(_Graph):
+    def __init__(self, model: keras.Model, count: Callable[[int], None]) -> None:
+        super().__init__(model)
+        self._count = count
+        self._passes = 0  # since something was predicted last
+
+    def run_pass(self, function: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        outputs = _RUN.original(function, inputs, *args, **kwargs)
+        self._passes += 1
+        self._count(_samples_of(inputs))
+        return outputs
+
+    def see(self, function: Any, inputs: list[Any], outputs: list[Any]) -> None:
+        if not self._passes:  # otherwise it was predicted layer by layer, and each pass was seen
+            self._count(_samples_of(inputs))
+        self._passes = 0
+
+
+def _samples_of(inputs: list[Any]) -> int:
+    return int(inputs[0].shape[0]) if inputs and inputs[0].shape.rank else 1
+
+
+class _Watch(_Graph):
+    def __init__(self, model: keras.Model, passes: Passes, read: Read) -> None:
+        super().__init__(model)
+        self._outputs = {id(tensor): position for position, tensor in enumerate(model.outputs)}
+        self._passes, self._read = passes, read
+
+    def run_pass(self, function: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
         kept: list[Pass] = []
         taps = [_tap(value, partial(self._keep, kept, "gradients", i)) for i, value in enumerate(inputs)]
         outputs = keras.tree.flatten(_RUN.original(function, taps, *args, **kwargs))

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cfi_core import progress
 from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, ModelWarning, TargetError, warn
+from cfi_core.framework import rows_at_once
 from cfi_core.specs import Head
 from cfi_tfkerasvis.describe import describe
 from cfi_tfkerasvis.maximization import maximize
@@ -140,11 +142,14 @@ def _attribute(request: MethodRequest, method: KerasVisMethod) -> MethodResult:
 
     applied = dict(prepared.applied)
     if method.tool is Scorecam:
+        _tell_masks(arguments, prepared, inputs)
         without_progress_bars(tool.model)
         _check_scorecam(request, tool.model, inputs, prepared, arguments)
         applied["softmax"] = _softmax_of_scorecam(request)
     if arguments.get("activation_modifier") is WeightsReLU:
         arguments["activation_modifier"] = WeightsReLU(len(prepared.activation.shape))
+    if method.tool is Saliency:
+        progress.steps(arguments["smooth_samples"] or 1, "samples", share=samples)
     try:
         raw, notes = _run_tool(request, tool, scores, inputs, arguments)
     except Exception:
@@ -322,6 +327,14 @@ def _check_finite(result: MethodResult, key: str) -> None:
 
 
 # the methods that need more than a call
+
+
+def _tell_masks(arguments: dict[str, Any], prepared: PreparedModel, inputs: Sequence[Any]) -> None:
+    """Tells how many masks there are, and lets as many through the model at once as sizes allow."""
+    samples, channels = int(inputs[0].shape[0]), int(prepared.activation.shape[-1])
+    chosen = arguments["max_N"] or 0
+    progress.steps(samples * (chosen if chosen > 0 else channels), "masks")
+    arguments["batch_size"] = rows_at_once([value.shape for value in inputs], 1, arguments["batch_size"])
 
 
 def _connect(raw: Any, inputs: Sequence[Any]) -> list[Any]:

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cfi_core import progress
 from cfi_core.errors import MethodError
 from cfi_core.silence import without_warnings
 
@@ -166,7 +167,16 @@ def without_progress_bars(model: Any) -> None:
 
     Where Keras's interactive logging is off, it writes one to absl's log, which adds a handler to the root logger.
     """
-    model.predict = functools.partial(model.predict, verbose=0)
+    model.predict = functools.partial(model.predict, verbose=0, callbacks=[_Told()])
+
+
+class _Told(keras.callbacks.Callback):
+    """Tells whoever waits for a prediction how far it is."""
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        """A batch is done."""
+        outputs = keras.tree.flatten((logs or {}).get("outputs", []))
+        progress.tick(int(outputs[0].shape[0]) if outputs else 1)
 
 
 def own_numbers(tool: Any, seed: int) -> Any:

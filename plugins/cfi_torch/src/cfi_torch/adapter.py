@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from uuid import uuid4
 
@@ -40,7 +40,7 @@ from cfi_torch.gradients import missing_gradient
 from cfi_torch.holding import bind
 from cfi_torch.keras import KerasModel, channel_axis, is_keras, keras_model
 from cfi_torch.maps import show_map
-from cfi_torch.passes import watch_passes
+from cfi_torch.passes import count_passes, watch_passes
 from cfi_torch.runner import TorchRunner, freeze, pull_back
 from cfi_torch.state import ModelState
 from cfi_torch.watch import LayerWatch
@@ -372,6 +372,12 @@ class TorchAdapter(FrameworkAdapter):
     def watch_passes(self, model: nn.Module, passes: Passes, layers: Sequence[Any] = ()) -> Iterator[None]:
         """By hooks."""
         with watch_passes(model, passes, layers, self.to_numpy):
+            yield
+
+    @contextmanager
+    def count_passes(self, model: Any, count: Callable[[int], None]) -> Iterator[None]:
+        """Of a module, by a hook."""
+        with count_passes(model, count) if isinstance(model, nn.Module) else nullcontext():
             yield
 
     def runner(self, model: nn.Module, inputs: Sequence[torch.Tensor], layers: Sequence[str] = ()) -> TorchRunner:

@@ -36,6 +36,21 @@ def watch_passes(model: nn.Module, passes: Passes, layers: Sequence[Any], read: 
             layer._compiled_call_impl = None
 
 
+@contextmanager
+def count_passes(model: nn.Module, count: Callable[[int], None]) -> Iterator[None]:
+    """Counts the samples of each forward pass."""
+
+    def leave(module: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
+        tensors = [one for one in args if isinstance(one, torch.Tensor) and one.ndim]
+        count(len(tensors[0]) if tensors else 1)
+
+    handle = model.register_forward_hook(leave)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 class _Watch:
     """Taps lie between what the model is called with and what it computes with; gradients show there and at outputs."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -12,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cfi_core import progress
 from cfi_core.contract import Axes, MethodRequest, MethodResult, Target
 from cfi_core.errors import ArgumentError
+from cfi_core.framework import rows_at_once
 from cfi_core.silence import without_warnings
 from cfi_core.specs import resolve
 from cfi_torchray.explained import Explained, check_inputs, class_indices, failures, with_own_parameters
@@ -64,9 +67,10 @@ def run_rise(request: MethodRequest) -> MethodResult:
     library = private_copy("rise", torch=_Torch(seed, sigmoid=bool(call["sigmoid"])))
     masks = call.get("filter_masks")
     number = len(masks) if masks is not None else call["num_masks"]
+    progress.steps(number + 1, "masks", share=len(request.inputs[0]))
     with torch.inference_mode(False), failures("rise"):
         maps = library.rise(
-            explained,
+            partial(_in_portions, explained, rows_at_once([request.inputs[0].shape], 1)),
             explained.input_of(request),
             num_masks=number,
             num_cells=call["num_cells"],
@@ -82,6 +86,11 @@ def run_rise(request: MethodRequest) -> MethodResult:
     applied |= {name: call[name] for name in ("sigmoid", "divide_by_p", "all_classes")} | {"num_masks": number}
     applied["filter_masks"] = masks is not None
     return MethodResult((values,), Axes.INPUT_MAP, extras, applied)
+
+
+def _in_portions(explained: Explained, most: int, rows: Tensor) -> Tensor:
+    """What the model gives for masked images, some at a time: how many of them are drawn at once decides the draws."""
+    return torch.cat([explained(some) for some in rows.split(most)])
 
 
 def _check_rise(call: dict[str, Any], shape: Sequence[int]) -> None:
@@ -170,6 +179,8 @@ def run_extremal(request: MethodRequest) -> MethodResult:
     if mend:
         vars(library)["MaskGenerator"] = mask_generator(library.MaskGenerator)
     reward = _reward(call.get("reward_func"), library, mend)
+    rows = len(areas) * (2 if call["variant"] == "dual" else 1)
+    progress.steps(call["max_iter"] * len(request.inputs[0]), "steps", share=rows)
     found = [_mask(request, sample, library, call, areas, reward) for sample in range(len(request.inputs[0]))]
     masks = torch.stack([mask for mask, _ in found])
     extras = {

@@ -54,7 +54,7 @@ class ScoreDrop(Occlusion):
         with torch.no_grad():
             before = self.model(input)
             total, times = torch.zeros_like(input), torch.zeros_like(input)
-            for offset in product(*map(_offsets, input.shape, window, stride)):
+            for offset in product(*map(offsets, input.shape, window, stride)):
                 mask = torch.zeros_like(input, dtype=torch.bool)
                 mask[tuple(slice(start, start + size) for start, size in zip(offset, window, strict=True))] = True
                 drop = before - self.model(self.occlusion_fn(input, mask))
@@ -63,7 +63,7 @@ class ScoreDrop(Occlusion):
         return before, total / times.clamp(min=1)
 
 
-def _offsets(size: int, window: int, stride: int) -> list[int]:
+def offsets(size: int, window: int, stride: int) -> list[int]:
     """Where windows begin: every stride, the last one at the end of the axis."""
     last = max(size - window, 0)
     return sorted({*range(0, last, stride), last})

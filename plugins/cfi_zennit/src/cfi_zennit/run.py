@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import zennit.attribution
 from torch import Tensor, nn
 from zennit.attribution import occlude_independent
 
+from cfi_core import progress
 from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import (
     ArgumentError,
@@ -29,7 +31,7 @@ from cfi_torchgraph.calls import check_calls
 from cfi_torchgraph.draws import OwnGenerators
 from cfi_torchgraph.marks import without_marks
 from cfi_torchgraph.nodes import is_real, tensors
-from cfi_zennit.attributors import AtLayers, ScoreDrop
+from cfi_zennit.attributors import AtLayers, ScoreDrop, offsets
 from cfi_zennit.conservation import COARSE, Ledger
 from cfi_zennit.coverage import Family, explain, hard_gaps, list_places, rules_by_gradient
 from cfi_zennit.prepare import Ruled, is_function, prepare, refuse_function
@@ -349,6 +351,8 @@ def _pack(explained: Explained) -> Tensor | None:
 
 
 def _call(method: ZennitMethod, attributor: Any, packed: Any, request: MethodRequest) -> Any:
+    if (steps := _steps(attributor, packed)) > 1:
+        progress.steps(steps, "masks" if method.attributor == "Occlusion" else "steps", share=len(request.inputs[0]))
     draws = nullcontext() if request.seeded or method.attributor != "SmoothGrad" else OwnGenerators(request.seed)
     try:
         with draws:
@@ -360,6 +364,16 @@ def _call(method: ZennitMethod, attributor: Any, packed: Any, request: MethodReq
             f"'{method.key}': zennit's {type(attributor).__name__} failed ({summary(error)}). Check the arguments "
             "against https://zennit.readthedocs.io, or try another method."
         ) from error
+
+
+def _steps(attributor: Any, packed: Any) -> int:
+    """How many times the attributor runs the model."""
+    if not isinstance(attributor, zennit.attribution.Occlusion):
+        return getattr(attributor, "n_iter", 1)
+    window, stride = attributor._resolve_window_stride(packed)
+    if isinstance(attributor, ScoreDrop):
+        return 1 + prod(len(offsets(*each)) for each in zip(packed.shape, window, stride, strict=True))
+    return 1 + prod(-(-size // step) for size, step in zip(packed.shape, stride, strict=True))
 
 
 def _list_settings(method: ZennitMethod, settings: Mapping[str, Any]) -> dict[str, Any]:
