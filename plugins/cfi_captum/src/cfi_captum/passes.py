@@ -21,6 +21,7 @@ from cfi_torchgraph.nodes import tensors
 _ROW_BY_ROW = frozenset(
     {"integrated_gradients", "saliency", "input_x_gradient", "deconvolution", "guided_backprop", "gradient_shap"}
 )
+_UNTOLD = frozenset({"layer_feature_ablation", "layer_feature_permutation", "layer_gradient_shap"})
 _AT_ONCE = "internal_batch_size"
 _BY_DIFFERENCES = frozenset({"layer_conductance"})  # of steps that follow each other
 
@@ -100,11 +101,13 @@ def _steps(method: CaptumMethod, call: Mapping[str, Any]) -> tuple[int | None, s
         return features * factorial(features) + 1 if features < 10 else None, "masks"
     if key == "shapley_value_sampling":
         return features * _setting(setting, "n_samples", call) + 1, "masks"
-    if "n_samples" in method.exec_args:
+    if key in ("lime", "kernel_shap"):
+        return _setting(setting, "n_samples", call) + 1, "samples"
+    if key in ("gradient_shap", "neuron_gradient_shap"):
         return _setting(setting, "n_samples", call), "samples"
     if key in ("feature_ablation", "feature_permutation", "neuron_feature_ablation"):
         return features + 1, "masks"
-    return (None, "") if key.startswith("layer_feature") else (1, "passes")
+    return (None, "") if key in _UNTOLD else (1, "passes")
 
 
 def _setting(name: str, argument: str, call: Mapping[str, Any]) -> int:
