@@ -23,10 +23,12 @@ from typing import Any, TextIO
 
 DELAY = 2.0
 """Seconds after which a call that still runs shows a line."""
+_ERASE = "\r\x1b[K"
 _EVERY = 0.25
 """Seconds between two drawings of it."""
 
 _log = logging.getLogger("cfi_core")
+_log.addHandler(logging.NullHandler())
 
 
 @dataclass(eq=False)
@@ -214,6 +216,9 @@ class _Line:
         if bar is not None:
             bar.total = None  # otherwise a notebook keeps one that has not come to its end
             bar.close()
+            if bar.dynamic_ncols and self._stream.isatty():
+                self._stream.write(_ERASE)  # what the terminal has written there itself: ^C
+                self._stream.flush()
 
     def _look(self) -> None:
         over = self._over.wait(DELAY)
