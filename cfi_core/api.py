@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -28,7 +27,7 @@ from cfi_core.listing import Listing
 from cfi_core.precision import in_single
 from cfi_core.preparation import unpack, unpack_model
 from cfi_core.process import first_pass, keep_model, keep_process, use
-from cfi_core.progress import phase, show
+from cfi_core.progress import logger_of, phase, show
 from cfi_core.records import Arguments, Call, PendingLayer, Plan, Prepared, Route, Translation, check_progress
 from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose, choose_conversion
@@ -42,7 +41,7 @@ from cfi_core.translation.guarding import guard
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
 VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})
 
-_log = logging.getLogger("cfi_core")
+_log = logger_of(__name__)
 
 
 def attribute(

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
+from time import perf_counter
 from typing import Any
 
 from cfi_core.contract import (
@@ -28,6 +29,7 @@ from cfi_core.contract import (
 )
 from cfi_core.discovery import PluginInfo
 from cfi_core.errors import FOREIGN, CFIError, MethodError, PluginWarning, TranslationError, summary, warn
+from cfi_core.progress import logger_of
 from cfi_core.registry import Registry
 from cfi_core.specs import Guard, TranslatorSpec, resolve
 from cfi_core.turns import aside
@@ -77,7 +79,10 @@ def run_method(
     source = f" ({method.citation})" if method.citation else ""
     advice = f"Check the arguments against the toolset's documentation{source}."
     with foreign(MethodError, f"{method.key} of {method.toolset} failed in {origin}", advice):
-        result = resolve(method.implementation, method.toolset)(request)
+        run, started = resolve(method.implementation, method.toolset), perf_counter()
+        result = run(request)
+    applied = getattr(result, "applied", {})
+    logger_of(method.implementation).info("%s: %.2f s, with %s", method.key, perf_counter() - started, applied)
     advice = f"Leave out own arguments that change the result's form; if there are none, report it to {origin}."
     with _refusals(MethodError, f"{method.key} of {method.toolset} ({origin}) returned", advice):
         _check_result(request, result, [*map(_shape, request.inputs)] if inputs is None else inputs, layers)
@@ -113,7 +118,9 @@ def run_conversion(
     """
     advice = "Try another translator (cfi.translators() lists them) or a toolset of the model's own framework."
     with foreign(TranslationError, f"{step.name} of {origin} failed on the model", advice, TranslationError):
-        converted = resolve(step.implementation, step.name)(model, examples)
+        convert, started = resolve(step.implementation, step.name), perf_counter()
+        converted = convert(model, examples)
+    logger_of(step.implementation).info("%s: %.2f s", step.name, perf_counter() - started)
     with _refusals(TranslationError, f"{step.name} ({origin}) returned", f"Report it to {origin}."):
         _check_model(converted, [*map(_shape, examples)], outputs)
         if converted.layers:
@@ -138,7 +145,10 @@ def build_bridge(
     """
     advice = "Pass translator='conversion' to convert the model instead"
     with foreign(TranslationError, f"{step.name} of {origin} failed on the model", f"{advice}."):
-        converted = resolve(step.implementation, step.name)(request)
+        build, started = resolve(step.implementation, step.name), perf_counter()
+        converted = build(request)
+    opened = ", ".join(request.layers) or "no layer"
+    logger_of(step.implementation).info("%s: %.2f s, opened at %s", step.name, perf_counter() - started, opened)
     with _refusals(TranslationError, f"{step.name} ({origin}) returned", f"{advice}, and report it to {origin}."):
         _check_model(converted, [*map(_shape, request.inputs)], outputs)
         _check_layers(converted.layers, set(request.layers), layers or {})

@@ -24,11 +24,9 @@ from typing import Any, TextIO
 DELAY = 2.0
 """Seconds after which a call that still runs shows a line."""
 _ERASE = "\r\x1b[K"
+_NOT_YET = 1e-9  # seconds: a bar is drawn when it is told what to show
 _EVERY = 0.25
 """Seconds between two drawings of it."""
-
-_log = logging.getLogger("cfi_core")
-_log.addHandler(logging.NullHandler())
 
 
 @dataclass(eq=False)
@@ -152,6 +150,17 @@ def aside() -> Iterator[None]:
         yield
 
 
+def logger_of(reference: str) -> logging.Logger:
+    """The logger of a package: the one that a module, or `"module:attribute"`, belongs to.
+
+    What CFI has to say to somebody in particular it warns of; here is told, to whoever asks, how a call goes.
+    """
+    found = logging.getLogger(reference.partition(":")[0].partition(".")[0])
+    if not found.handlers:
+        found.addHandler(logging.NullHandler())
+    return found
+
+
 def _present() -> Phase | None:
     line = _line.get()
     return line.phases[-1] if line is not None and line.phases else None
@@ -186,8 +195,7 @@ class _Line:
         self._stream = stream
         self._over = threading.Event()
         self._is_shown = False
-        self._bar: Any = None
-        self._drawn: Phase | None = None
+        self._pen: _Pen | None = None
         run = copy_context().run  # a notebook knows by the context which cell is meant
         self._thread = threading.Thread(target=run, args=(self._look,), name="cfi progress", daemon=True)
 
@@ -212,13 +220,8 @@ class _Line:
 
     def clear(self) -> None:
         """Takes it away, until it is drawn again."""
-        bar, self._bar, self._drawn = self._bar, None, None
-        if bar is not None:
-            bar.total = None  # otherwise a notebook keeps one that has not come to its end
-            bar.close()
-            if bar.dynamic_ncols and self._stream.isatty():
-                self._stream.write(_ERASE)  # what the terminal has written there itself: ^C
-                self._stream.flush()
+        if self._pen is not None:
+            self._pen.clear()
 
     def _look(self) -> None:
         over = self._over.wait(DELAY)
@@ -229,45 +232,96 @@ class _Line:
                     self._draw()
                 over = self._over.wait(_EVERY)
         with suppress(Exception), self.lock:
-            self.clear()
+            if self._pen is not None:
+                self._pen.end()
 
     def _draw(self) -> None:
-        phases = self.phases[-1:]
-        if not phases:
-            return
-        (present,) = phases
-        done, unit = present.done
-        if present is not self._drawn:
+        for present in self.phases[-1:]:
+            self._pen = self._pen or _pen_for(self._stream)
+            self._pen.draw(present)
+
+
+class _Pen:
+    """Draws on a line of text, which the next phase overwrites."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._bar: Any = None
+        self._drawn: Phase | None = None
+
+    def draw(self, one: Phase) -> None:
+        """As far as the phase is."""
+        if one is not self._drawn:
             self.clear()
-            self._bar, self._drawn = _make_bar(self._stream), present
-        bar = self._bar
-        bar.start_t = bar._time() - (perf_counter() - present.started)
-        bar.total, bar.n, bar.unit = present.total, done, unit
-        bar.desc, bar.bar_format = present.what, _form(present)
-        bar.refresh()
+            self._bar, self._drawn = self.make_bar(), one
+        _set(self._bar, one)
+        self._bar.refresh()
+
+    def clear(self) -> None:
+        """Nothing is left of the line."""
+        bar, self._bar, self._drawn = self._bar, None, None
+        if bar is not None:
+            bar.close()
+            if self._stream.isatty():
+                self._stream.write(_ERASE)  # what the terminal has written there itself: ^C
+                self._stream.flush()
+
+    end = clear
+
+    def make_bar(self) -> Any:
+        """One of tqdm, without the thread of its own, nor a lock of processes."""
+        from tqdm.std import tqdm
+
+        bar = _own(tqdm)(leave=False, file=self._stream, dynamic_ncols=True, smoothing=0, delay=_NOT_YET)
+        if bar.dynamic_ncols:
+            bar.dynamic_ncols = partial(_width, bar.dynamic_ncols)
+        return bar
 
 
-def _form(one: Phase) -> str:
+class _NotebookPen(_Pen):
+    """Draws on one widget, which is replaced by nothing at the end: in files that are saved, too."""
+
+    _handle: Any = None
+
+    def draw(self, one: Phase) -> None:
+        from IPython.display import display
+        from tqdm.notebook import tqdm
+
+        self._bar = self._bar or _own(tqdm)(total=1, leave=False, display=False, smoothing=0)
+        _set(self._bar, one)
+        self._bar.container.children[1].max = one.total or 1
+        self._bar.refresh()
+        self._handle = self._handle or display(self._bar.container, display_id=True)
+
+    def clear(self) -> None:
+        """What else is written goes elsewhere."""
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar.container.close()
+            self._handle.update({"text/plain": ""}, raw=True)
+
+
+def _pen_for(stream: TextIO) -> _Pen:
+    return (_NotebookPen if _in_notebook() and find_spec("ipywidgets") is not None else _Pen)(stream)
+
+
+def _own(kind: Any) -> Any:
+    from tqdm.std import tqdm
+
+    lock = vars(tqdm).get("_lock") or threading.RLock()
+    return type("Bar", (kind,), {"monitor_interval": 0, "_lock": lock})
+
+
+def _set(bar: Any, one: Phase) -> None:
+    """Has it show a phase."""
+    bar.total, (bar.n, bar.unit), bar.desc = one.total, one.done, one.what
+    bar.start_t = bar._time() - (perf_counter() - one.started)
     if one.total:
-        return "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}]"
-    return "{desc}: {n_fmt} {unit} [{elapsed}]{bar}" if one.done[0] else "{desc} [{elapsed}]{bar}"
-
-
-def _make_bar(stream: TextIO) -> Any:
-    """A bar of tqdm without the thread of its own, nor a lock of processes."""
-    import tqdm.std
-
-    kind: Any = tqdm.std.tqdm
-    if _in_notebook() and find_spec("ipywidgets") is not None:
-        import tqdm.notebook
-
-        kind = tqdm.notebook.tqdm
-    lock = vars(tqdm.std.tqdm).get("_lock") or threading.RLock()
-    own = type("Bar", (kind,), {"monitor_interval": 0, "_lock": lock})
-    bar = own(total=None, leave=False, file=stream, dynamic_ncols=True, smoothing=0, delay=1e-9)
-    if bar.dynamic_ncols:
-        bar.dynamic_ncols = partial(_width, bar.dynamic_ncols)
-    return bar
+        bar.bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}]"
+    else:
+        bar.bar_format = "{desc}: {n_fmt} {unit} [{elapsed}]{bar}" if bar.n else "{desc} [{elapsed}]{bar}"
 
 
 def _width(measure: Callable[[TextIO], tuple[int | None, int | None]], stream: TextIO) -> tuple[int | None, int | None]:
@@ -276,5 +330,6 @@ def _width(measure: Callable[[TextIO], tuple[int | None, int | None]], stream: T
     return None if columns is None else columns - len("^C"), rows
 
 
+_log = logger_of(__name__)
 _line: ContextVar[_Line | None] = ContextVar("cfi_core_line", default=None)
 _only_one = threading.Lock()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from cfi_core.adapters import adapter_for
 from cfi_core.errors import TranslationError, TranslationWarning, UnfaithfulTranslationError, warn
+from cfi_core.progress import logger_of
 from cfi_core.records import Call, Prepared, Route, Translation
 from cfi_core.registry import Registry
 from cfi_core.routes import all_routes, way_to_install
@@ -17,7 +17,7 @@ from cfi_core.translation.conversion import Job, convert
 from cfi_core.translation.guarding import guard
 from cfi_core.translation.telling import Failures, cause_of, tell, without_advice
 
-_log = logging.getLogger("cfi_core")
+_log = logger_of(__name__)
 
 
 def prepare(registry: Registry, call: Call, *, with_layers: bool = False) -> Prepared:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,12 +21,12 @@ from cfi_core.framework.axes import Arrays, compose, permute_all
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.layer_map import UNSOUGHT, find_layers, first_divergence
 from cfi_core.process import take_conversion_turn
-from cfi_core.progress import phase
+from cfi_core.progress import logger_of, phase
 from cfi_core.records import Original, Route, Translation
 from cfi_core.registry import Registry, registry
 from cfi_core.translation.store import current_store, recall, store_key
 
-_log = logging.getLogger("cfi_core")
+_log = logger_of(__name__)
 
 SEED = 20_190_521
 

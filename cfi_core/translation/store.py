@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import sys
 import weakref
@@ -28,6 +27,7 @@ from cfi_core.contract import Converted
 from cfi_core.errors import FOREIGN, ArgumentError, TranslationWarning, UnfaithfulTranslationError, warn
 from cfi_core.framework.axes import Arrays, Permutation
 from cfi_core.framework.base import FrameworkAdapter
+from cfi_core.progress import logger_of
 from cfi_core.records import Original, Route
 from cfi_core.reference import forget_references
 from cfi_core.registry import Registry
@@ -35,7 +35,7 @@ from cfi_core.requirements import version_of
 from cfi_core.translation.folder import enter
 from cfi_core.turns import Lock
 
-_log = logging.getLogger("cfi_core")
+_log = logger_of(__name__)
 
 _NOTES = "translation.json"
 _MOST_NOTES = 2**16

@@ -351,13 +351,15 @@ def test_every_call_takes_it(painting: Painting, images: np.ndarray) -> None:
 def test_the_log_tells_route_translation_and_seconds(
     painting: Painting, images: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.DEBUG, "cfi_core"):
+    with caplog.at_level(logging.DEBUG):
         for _ in range(2):
             cfi.attribute(painting, "press_gradient", inputs=images, target=1)
-    assert {record.name for record in caplog.records} == {"cfi_core"}
+    assert {record.name for record in caplog.records} == {"cfi_core"}  # of which the fake plugin is a part
+    assert progress.logger_of("cfi_captum.run:run") is logging.getLogger("cfi_captum")
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
     assert "press_gradient of press: paint → print (paint2print): " in told[0]
     assert "paint2print: made anew" in told
+    assert any(re.fullmatch(r"press_gradient: \d+\.\d\d s, with \{'scale': 1\.0\}", one) for one in told)
     assert "paint2print: what an earlier call made is taken" in told
     timed = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
     for what in ("translating to print (paint2print)", "certifying", "running press_gradient of press"):

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from cfi_captum.draws import captum_class
 from cfi_captum.table import CaptumMethod
-from cfi_core import progress
 from cfi_core.contract import MethodRequest
 from cfi_core.framework import rows_at_once
+from cfi_core.progress import is_shown
+from cfi_core.progress import steps as expect
 from cfi_torchgraph.nodes import tensors
 
 # Each row has a gradient of its own, whatever rows are beside it, and nothing is drawn row by row.
@@ -78,14 +79,14 @@ def tell_steps(
     method: CaptumMethod, request: MethodRequest, call: Mapping[str, Any], tunnel: Mapping[str, Any] | None
 ) -> None:
     """Tells whoever waits how many steps there will be, as far as the arguments tell."""
-    if not progress.is_shown():
+    if not is_shown():
         return
     total, unit = _steps(method, call)
     if tunnel is not None:
         noisy = _noisy(tunnel)
         total, unit = (None if total is None else total * noisy), unit if total != 1 else "noisy samples"
     if total is not None and total > 1:
-        progress.steps(total, unit, share=len(request.inputs[0]))
+        expect(total, unit, share=len(request.inputs[0]))
 
 
 def _steps(method: CaptumMethod, call: Mapping[str, Any]) -> tuple[int | None, str]:

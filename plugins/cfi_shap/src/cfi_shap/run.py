@@ -10,10 +10,10 @@ import shap
 import torch
 from torch import Tensor, nn
 
-from cfi_core import progress
 from cfi_core.contract import Axes, MethodRequest, MethodResult, Target
 from cfi_core.errors import ArgumentError, MethodError
 from cfi_core.framework import rows_at_once
+from cfi_core.progress import steps as expect
 from cfi_core.silence import without_warnings
 from cfi_torchgraph.scores import choose, one_per_sample
 
@@ -69,14 +69,14 @@ def _tell_steps(request: MethodRequest, baselines: int) -> None:
     """As shap counts them, where nothing else is given."""
     count, own = len(request.inputs[0]), request.exec_args
     if request.method.key == "gradient_shap":
-        progress.steps(own.get("nsamples", 200), "samples", share=count)
+        expect(own.get("nsamples", 200), "samples", share=count)
     elif request.method.key == "kernel_shap":
         most = own.get("nsamples", "auto")
         total = 2 * request.inputs[0][0].numel() + 2048 if most == "auto" else most
-        progress.steps(total, "masks", share=count * baselines)
+        expect(total, "masks", share=count * baselines)
     elif request.method.key == "partition_shap":
         most = own.get("max_evals", 500)
-        progress.steps(most if isinstance(most, int) else None, "masks", share=count)
+        expect(most if isinstance(most, int) else None, "masks", share=count)
 
 
 def _deep(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Sequence[Any]:

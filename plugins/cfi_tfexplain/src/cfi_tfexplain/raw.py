@@ -11,10 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cfi_core import progress
 from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import ArgumentError, LayerError, TargetError
 from cfi_core.framework import rows_at_once
+from cfi_core.progress import steps as expect
+from cfi_core.progress import tick
 from cfi_core.silence import without_warnings
 from cfi_core.specs import Need
 from cfi_tfexplain.model import call_unmarked, check_images, check_map, patch_sizes, taps
@@ -66,7 +67,7 @@ def _integrated_gradients(request: MethodRequest, images: np.ndarray) -> MethodR
         [tool.generate_linear_path(start, end, steps) for start, end in zip(baselines, images, strict=True)]
     )
     scored, average = _score(request, images), tool.get_integrated_gradients
-    progress.steps(steps + 2, "steps")
+    expect(steps + 2, "steps")
     # By the trapezoidal rule, in which the ends count half; tf-explain counts them whole, which is less exact.
     mean = (steps * _mean(path, average, scored) - _mean(path[:, [0, -1]], average, scored)) / (steps - 1)
     multiplied = bool(request.exec_args[MULTIPLY])
@@ -78,7 +79,7 @@ def _smooth_grad(request: MethodRequest, images: np.ndarray) -> MethodResult:
     count = _count(request, "num_samples", least=1)
     noise, told = _noise(request, images, count)
     noisy = own_tool("SmoothGrad", request.seed, compiled=False).generate_noisy_images(images, count, noise)
-    progress.steps(count, "samples")
+    expect(count, "samples")
     # The mean of plain gradients is integrated gradients' own, of another set of points.
     average = own_tool("IntegratedGradients", request.seed, compiled=False).get_integrated_gradients
     mean = _mean(noisy.reshape(len(images), count, *images.shape[1:]), average, _score(request, images))
@@ -91,7 +92,7 @@ def _occlusion(request: MethodRequest, images: np.ndarray) -> MethodResult:
     scored, baselines = _score(request, images), _baselines(request, images)
     batch = request.init_args.get("batch_size") or rows_at_once([images.shape], len(images), _ROWS)
     plain = _numpy(scored(_like(images, request)))[:, 0]
-    progress.steps(sum(len(patches(images.shape[1:], size)) for size in sizes), "masks")
+    expect(sum(len(patches(images.shape[1:], size)) for size in sizes), "masks")
     maps = [_drops(images, baselines, size, plain, scored, int(batch), request) for size in sizes]
     extras = {"patch_sizes": list(sizes), "maps": np.stack(maps)} if len(sizes) > 1 else {}
     return MethodResult((maps[0],), Axes.INPUT_MAP, extras, {"patch_size": list(sizes)})
@@ -163,7 +164,7 @@ def _mean(points: np.ndarray, average: Callable[..., Any], scored: Scored) -> np
         some = points[:, first : first + portion]
         mean = average(some.reshape(-1, *points.shape[2:]), scored, 0, some.shape[1])
         total += np.asarray(mean, np.float64) * some.shape[1]
-        progress.tick(some.shape[1])
+        tick(some.shape[1])
     return total / count
 
 
@@ -186,7 +187,7 @@ def _drops(
         rows = scored(_like(covered.reshape(-1, *images.shape[1:]), request))
         fallen = plain[:, None] - _numpy(rows).reshape(len(images), len(some))
         drops += np.einsum("np,phw->nhw", fallen, some[..., 0].astype(plain.dtype))
-        progress.tick(len(some))
+        tick(len(some))
     return drops
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cfi_core import progress
 from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import ArgumentError, LayerError, TargetError
+from cfi_core.progress import steps as expect
 from cfi_tfkerasvis.describe import describe
 from cfi_tfkerasvis.model import check_inputs, declared_inputs, prepare
 from cfi_tfkerasvis.plugin import FITTED, WORKAROUNDS
@@ -64,7 +64,7 @@ def maximize(request: MethodRequest) -> MethodResult:
 
     tool = ActivationMaximization(prepared.model, model_modifier=list(prepared.modifiers), clone=False)
     check_dependence(tool.model, inputs, scores)
-    progress.steps(int(arguments["steps"]), "steps", share=samples)
+    expect(int(arguments["steps"]), "steps", share=samples)
     raw = tool(score=list(scores), seed_input=list(inputs), **arguments)
     values = tuple(np.asarray(value) for value in (raw if isinstance(raw, list | tuple) else [raw]))
     applied = dict(prepared.applied) | {name: describe(value) for name, value in arguments.items()}

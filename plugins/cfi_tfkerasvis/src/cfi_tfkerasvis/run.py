@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cfi_core import progress
 from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, ModelWarning, TargetError, warn
 from cfi_core.framework import rows_at_once
+from cfi_core.progress import steps as expect
 from cfi_core.specs import Head
 from cfi_tfkerasvis.describe import describe
 from cfi_tfkerasvis.maximization import maximize
@@ -149,7 +149,7 @@ def _attribute(request: MethodRequest, method: KerasVisMethod) -> MethodResult:
     if arguments.get("activation_modifier") is WeightsReLU:
         arguments["activation_modifier"] = WeightsReLU(len(prepared.activation.shape))
     if method.tool is Saliency:
-        progress.steps(arguments["smooth_samples"] or 1, "samples", share=samples)
+        expect(arguments["smooth_samples"] or 1, "samples", share=samples)
     try:
         raw, notes = _run_tool(request, tool, scores, inputs, arguments)
     except Exception:
@@ -333,7 +333,7 @@ def _tell_masks(arguments: dict[str, Any], prepared: PreparedModel, inputs: Sequ
     """Tells how many masks there are, and lets as many through the model at once as sizes allow."""
     samples, channels = int(inputs[0].shape[0]), int(prepared.activation.shape[-1])
     chosen = arguments["max_N"] or 0
-    progress.steps(samples * (chosen if chosen > 0 else channels), "masks")
+    expect(samples * (chosen if chosen > 0 else channels), "masks")
     arguments["batch_size"] = rows_at_once([value.shape for value in inputs], 1, arguments["batch_size"])
 
 

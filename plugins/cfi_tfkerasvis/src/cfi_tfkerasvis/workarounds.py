@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cfi_core import progress
 from cfi_core.errors import MethodError
+from cfi_core.progress import tick
 from cfi_core.silence import without_warnings
 
 STEPS_LIMIT = "TF_KERAS_VIS_MAX_STEPS"
@@ -176,7 +176,7 @@ class _Told(keras.callbacks.Callback):
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
         """A batch is done."""
         outputs = keras.tree.flatten((logs or {}).get("outputs", []))
-        progress.tick(int(outputs[0].shape[0]) if outputs else 1)
+        tick(int(outputs[0].shape[0]) if outputs else 1)
 
 
 def own_numbers(tool: Any, seed: int) -> Any:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfi_core import progress
 from cfi_core.contract import Axes, MethodRequest, MethodResult, Target
 from cfi_core.errors import ArgumentError
 from cfi_core.framework import rows_at_once
+from cfi_core.progress import steps as expect
 from cfi_core.silence import without_warnings
 from cfi_core.specs import resolve
 from cfi_torchray.explained import Explained, check_inputs, class_indices, failures, with_own_parameters
@@ -67,7 +67,7 @@ def run_rise(request: MethodRequest) -> MethodResult:
     library = private_copy("rise", torch=_Torch(seed, sigmoid=bool(call["sigmoid"])))
     masks = call.get("filter_masks")
     number = len(masks) if masks is not None else call["num_masks"]
-    progress.steps(number + 1, "masks", share=len(request.inputs[0]))
+    expect(number + 1, "masks", share=len(request.inputs[0]))
     with torch.inference_mode(False), failures("rise"):
         maps = library.rise(
             partial(_in_portions, explained, rows_at_once([request.inputs[0].shape], 1)),
@@ -180,7 +180,7 @@ def run_extremal(request: MethodRequest) -> MethodResult:
         vars(library)["MaskGenerator"] = mask_generator(library.MaskGenerator)
     reward = _reward(call.get("reward_func"), library, mend)
     rows = len(areas) * (2 if call["variant"] == "dual" else 1)
-    progress.steps(call["max_iter"] * len(request.inputs[0]), "steps", share=rows)
+    expect(call["max_iter"] * len(request.inputs[0]), "steps", share=rows)
     found = [_mask(request, sample, library, call, areas, reward) for sample in range(len(request.inputs[0]))]
     masks = torch.stack([mask for mask, _ in found])
     extras = {

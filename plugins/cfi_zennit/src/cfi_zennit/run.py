@@ -15,7 +15,6 @@ import zennit.attribution
 from torch import Tensor, nn
 from zennit.attribution import occlude_independent
 
-from cfi_core import progress
 from cfi_core.contract import Axes, MethodRequest, MethodResult
 from cfi_core.errors import (
     ArgumentError,
@@ -27,6 +26,7 @@ from cfi_core.errors import (
     summary,
     warn,
 )
+from cfi_core.progress import steps as expect
 from cfi_torchgraph.calls import check_calls
 from cfi_torchgraph.draws import OwnGenerators
 from cfi_torchgraph.marks import without_marks
@@ -352,7 +352,7 @@ def _pack(explained: Explained) -> Tensor | None:
 
 def _call(method: ZennitMethod, attributor: Any, packed: Any, request: MethodRequest) -> Any:
     if (steps := _steps(attributor, packed)) > 1:
-        progress.steps(steps, "masks" if method.attributor == "Occlusion" else "steps", share=len(request.inputs[0]))
+        expect(steps, "masks" if method.attributor == "Occlusion" else "steps", share=len(request.inputs[0]))
     draws = nullcontext() if request.seeded or method.attributor != "SmoothGrad" else OwnGenerators(request.seed)
     try:
         with draws:
