@@ -284,14 +284,13 @@ class _NotebookPen(_Pen):
     _handle: Any = None
 
     def draw(self, one: Phase) -> None:
-        from IPython.display import display
-        from tqdm.notebook import tqdm
+        from tqdm import notebook
 
-        self._bar = self._bar or _own(tqdm)(total=1, leave=False, display=False, smoothing=0)
+        self._bar = self._bar or _own(notebook.tqdm)(total=1, leave=False, display=False, smoothing=0)
         _set(self._bar, one)
         self._bar.container.children[1].max = one.total or 1
         self._bar.refresh()
-        self._handle = self._handle or display(self._bar.container, display_id=True)
+        self._handle = self._handle or notebook.display(self._bar.container, display_id=True)
 
     def clear(self) -> None:
         """What else is written goes elsewhere."""

@@ -365,13 +365,6 @@ def cfi_methods() -> list[MethodSpec]:
         _method("press_gradient", optional=("target",), head=Head.LOGIT),
         _method("press_probability", optional=("target",), head=Head.OUTPUT),
         _method("press_noise"),
-        replace(
-            _method("press_slowly"),
-            exec_args=("passes", "seconds", "each"),
-            roles={},
-            argument_needs={},
-            defaults=Defaults(raw={"passes": 1, "seconds": 0.0, "each": _nothing}),
-        ),
         _method("press_layer", Kind.LAYER, required=("inputs", "layer")),
         _method("press_map", Kind.LAYER, required=("inputs", "layer"), optional=("target",)),
         _method("press_neuron", Kind.NEURON, required=("inputs", "layer", "neuron")),
@@ -396,3 +389,16 @@ class bridge_plugin:
     def cfi_translators() -> list[TranslatorSpec]:
         """The bridge."""
         return [_translator("bridge-to-print", "as_print", source=ANY, preserves=RUNNABLE, kind="bridge")]
+
+
+class slow_plugin:
+    """A third fake plugin: a method of `press` with a known number of passes, each of which takes a while."""
+
+    @staticmethod
+    @hookimpl
+    def cfi_methods() -> list[MethodSpec]:
+        """The method."""
+        slow = _method("press_slowly")
+        defaults = Defaults(raw={"passes": 1, "seconds": 0.0, "each": _nothing})
+        own = ("passes", "seconds", "each")
+        return [replace(slow, exec_args=own, roles={}, argument_needs={}, defaults=defaults)]

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ import pytest
 
 import cfi_core as cfi
 from cfi_core import progress
+from cfi_core.registry import Registry
+from cfi_core.testing import fake, use_plugins
 from cfi_core.testing.fake import Painting
 
 HEAD = """
@@ -43,7 +45,7 @@ def each():
 
 def explain(number, seconds, each=each, **arguments):
     own = {{"passes": number, "seconds": seconds, "each": each}}
-    with use_plugins(fake):
+    with use_plugins(fake, fake.slow_plugin):
         return cfi.attribute(model, "press_slowly", inputs=np.ones((1, 5, 5, 3)), exec_args=own, **arguments)
 """
 SEEN = re.compile(r"running press_slowly of press: +(\d+)%\|[^|]*\| (\d+)/40 passes \[00:\d\d<(00:\d\d|\?)\]")
@@ -233,6 +235,12 @@ def type_interrupt(command: list[str]) -> str:
 
 
 # within this process
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with use_plugins(fake, fake.slow_plugin) as current:
+        yield current
 
 
 def slowly(model: Painting, images: np.ndarray, each: Callable[[], None], **more: Any) -> Any:

@@ -19,7 +19,7 @@ from cfi_core.testing import fake, use_plugins
 from cfi_core.testing.fake import Print
 progress.DELAY, progress._EVERY = 0.1, 0.05
 model = Print(np.ones((4, 3)), np.ones((2, 4)))
-with use_plugins(fake):
+with use_plugins(fake, fake.slow_plugin):
     cfi.attribute(
         model, "press_slowly", inputs=np.ones((1, 5, 5, 3)), exec_args={{"passes": 20, "seconds": 0.05}}{asked}
     )
