@@ -149,7 +149,8 @@ def _check(explanations: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
         if unknown := sorted(set(arguments) - _KNOWN):
             raise ArgumentError(f"The explanation {tag!r} has unknown arguments {unknown}; known are {sorted(_KNOWN)}.")
         # One seed for all rounds: what changes between them is the model.
-        found[tag] = {"method_key": tag, "seed": 0, **arguments}
+        # The training has a line of its own.
+        found[tag] = {"method_key": tag, "seed": 0, "progress": False, **arguments}
     return found
 
 
