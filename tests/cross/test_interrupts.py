@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from process_state import assert_same, keras_state, process_state, torch_state
 from shared_cnn import Twins, keras_twin, to_last
 
 import cfi_core as cfi
+from cfi_core import progress
 
 ROUTES = [
     ("integrated_gradients", "captum", "torch", None),
@@ -101,7 +103,7 @@ def call(model: Any, twins: Twins, case: tuple[str, str, str, Any]) -> None:
     arguments, inputs = arguments_of(key, toolset), torch.tensor(twins.first)
     if framework == "keras":
         arguments, inputs = in_keras_order(arguments), to_last(twins.first)
-    cfi.attribute(model, key, toolset, inputs=inputs, translator=route, seed=1, **arguments)
+    cfi.attribute(model, key, toolset, inputs=inputs, translator=route, seed=1, progress=True, **arguments)
 
 
 def watched_twin(twins: Twins, tell: Signal) -> keras.Model:
@@ -111,6 +113,13 @@ def watched_twin(twins: Twins, tell: Signal) -> keras.Model:
     for layer in twins.keras_model.layers:
         x = layer(x) if not isinstance(layer, keras.layers.InputLayer) else x
     return keras.Model(inputs, x)
+
+
+@pytest.fixture(autouse=True)
+def _shown_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that counting passes and drawing leave nothing behind, either."""
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    monkeypatch.setattr(progress, "_EVERY", 0.01)
 
 
 @pytest.fixture
@@ -133,9 +142,10 @@ def test_the_interrupt_comes_out_at_once(fresh: Twins, case: tuple[str, str, str
     for told.at in sorted({1, max(passes // 2, 1), passes}):
         told.passes = told.after = 0
         cfi.forget_translations()
-        before, process = state(model), process_state()
+        before, process, threads = state(model), process_state(), threading.active_count()
         with pytest.raises(KeyboardInterrupt):
             call(model, fresh, case)
         assert told.after == 0
+        assert threading.active_count() == threads
         assert_same(process, process_state())
         assert_same(before, state(model))
