@@ -181,31 +181,13 @@ class Attribution:
         Raises:
             PlotError: No plotter accepts the axes of this attribution, or it has no such option.
         """
-        figure = resolve(self._plotter(plotter, options).implementation)(self, **options)
+        spec = _plotter_for((self,), plotter, options)
+        figure = resolve(spec.implementation)((self,) if spec.several else self, **options)
         if show:
             show_figure(figure, self)
         else:
             offer_figure(figure)
         return figure
-
-    def _plotter(self, name: str | None, options: Mapping[str, Any]) -> PlotterSpec:
-        """The plotter of that name, or the first that accepts the attribution, if it has these options."""
-        plotters, all_dims = self.outlets.plotters, [dims for _, dims in self.parts]
-        if not plotters:
-            raise PlotError(f"No plotter is installed: pip install {' or '.join(DISTRIBUTION_OF_PLOTTER.values())}.")
-        installed = f"installed are {', '.join(sorted(plotters))}"
-        if name is not None and name not in plotters:
-            raise PlotError(f"No plotter {name!r} is installed; {installed}.")
-        usable = [
-            spec
-            for spec in plotters.values()
-            if all(set(spec.accepts) <= set(dims) for dims in all_dims) and not unmet(spec.requirements)
-        ]
-        for spec in usable:
-            if name in (None, spec.name):
-                check_options(spec, options, [one for one in usable if one is not spec])
-                return spec
-        raise PlotError(f"No usable plotter accepts axes {'; '.join(map(str, all_dims))}; {installed}.")
 
     def save(self, path: str | Path, **options: Any) -> Path:
         """Writes the attribution to a file, whose suffix chooses the writer.
@@ -289,6 +271,69 @@ class Attribution:
         route = " → ".join(self.route) if self.route else "native"
         names = "".join(_preview(known) for known in self.part_names if known is not None)
         return f"<Attribution {self.method_key} by {self.toolset}, {route}, shape {shapes}{names}>"
+
+
+def plot_together(
+    attributions: Sequence[Attribution],
+    *,
+    titles: Sequence[str] | None = None,
+    plotter: str | None = None,
+    show: bool = True,
+    **options: Any,
+) -> Figure:
+    """Draws several attributions in one figure, and shows the picture where the call stands in a notebook.
+
+    Args:
+        attributions: Of the same samples: by several methods, of several targets, models or layers.
+        titles: What to write above each; None: what tells them apart.
+        plotter: Name of a plotter of several attributions; None takes the first that accepts all of these.
+        show: Whether a notebook shows it at once.
+        **options: Options of that plotter.
+
+    Returns:
+        A matplotlib figure that is not registered with pyplot.
+
+    Raises:
+        PlotError: There is no attribution, no plotter that takes several and accepts their axes, or it has no such
+            option.
+    """
+    if not attributions:
+        raise PlotError("There is no attribution to draw.")
+    spec = _plotter_for(attributions, plotter, options, several=True)
+    figure = resolve(spec.implementation)(tuple(attributions), titles=titles, **options)
+    if show:
+        show_figure(figure)
+    else:
+        offer_figure(figure)
+    return figure
+
+
+def _plotter_for(
+    attributions: Sequence[Attribution], name: str | None, options: Mapping[str, Any], *, several: bool = False
+) -> PlotterSpec:
+    """The one of that name, or the first that takes these attributions (of one, a plotter of one attribution).
+
+    Raises:
+        PlotError: There is none that can be used, or it has no such option.
+    """
+    plotters = attributions[0].outlets.plotters
+    all_dims = [dims for attribution in attributions for _, dims in attribution.parts]
+    if not plotters:
+        raise PlotError(f"No plotter is installed: pip install {' or '.join(DISTRIBUTION_OF_PLOTTER.values())}.")
+    installed = f"installed are {', '.join(sorted(plotters))}"
+    if name is not None and name not in plotters:
+        raise PlotError(f"No plotter {name!r} is installed; {installed}.")
+    usable = [
+        spec
+        for spec in plotters.values()
+        if all(set(spec.accepts) <= set(dims) for dims in all_dims) and not unmet(spec.requirements)
+    ]
+    for spec in usable:
+        if (name is None and spec.several is several) or (spec.name == name and spec.several >= several):
+            check_options(spec, options, [one for one in usable if one is not spec])
+            return spec
+    what = "of several attributions " if several else ""
+    raise PlotError(f"No usable plotter {what}accepts axes {'; '.join(map(str, all_dims))}; {installed}.")
 
 
 def _preview(names: Names) -> str:

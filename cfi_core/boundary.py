@@ -215,6 +215,9 @@ def _check_result(request: MethodRequest, result: Any, inputs: Sequence[Shape], 
         places = [None] * len(result.values)  # the several tensors of a layer
     for position, (value, place) in enumerate(zip(result.values, places, strict=True)):
         _check_value(value, place, f"value {position}" if len(places) > 1 else "a value", result.axes)
+    for step, values in result.steps.items():
+        if [tuple(one.shape) for one in values] != [tuple(one.shape) for one in result.values]:
+            raise Refused(f"step {step} with other shapes than those of the values")
 
 
 def _check_model(converted: Any, inputs: Sequence[Shape], outputs: Sequence[Shape] | None) -> None:

@@ -53,7 +53,9 @@ def measure_completeness(
     off, the model is run again, to see what leads around the layer.
 
     Returns:
-        For the provenance: `gap` (the largest of all samples), `bound` and `against`; or a `gap` of None, and `why`.
+        For the provenance: `gap` (the largest of all samples), `bound` and `against`, and where the sum is a difference
+        of outputs, what is explained of each sample `at_inputs` and, in the mean, `at_baselines`; or a `gap` of None,
+        and `why`.
 
     Warns:
         CompletenessWarning: The gap is above the bound.
@@ -73,7 +75,7 @@ def measure_completeness(
     gap = sums.gaps.max()
     if gap > sums.bound:
         warn(sums.tell(against), CompletenessWarning)
-    return {"gap": float(gap), "bound": sums.bound, "against": against}
+    return {"gap": float(gap), "bound": sums.bound, "against": against, **sums.outputs}
 
 
 def _check_promise(call: Call, promise: Completeness, result: MethodResult, values: Sequence[np.ndarray]) -> None:
@@ -291,6 +293,14 @@ class _Sums:
         if absorbed is None or len(absorbed) != len(self.sums):
             raise _Unmeasured("what the rules absorb by design is not known")
         return at_inputs * (1 - np.array([np.asarray(share, np.float64) for share in absorbed]))
+
+    @property
+    def outputs(self) -> dict[str, tuple[float, ...]]:
+        """Both ends of the difference that is promised, for each sample."""
+        if self.promise.total is Total.RELEVANCE:
+            return {}
+        ends = {"at_inputs": self.explained.at_inputs, "at_baselines": self.explained.at_baselines.mean(1)}
+        return {name: tuple(map(float, values)) for name, values in ends.items()}
 
     def _of_groups(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The values, those that stand for a whole group of elements divided among these."""

@@ -182,6 +182,8 @@ class MethodResult(Checked):
             it was given; None where it did not.
         absorbed: Of a method that promises `Total.RELEVANCE`: the share of what is explained that its rules keep back
             by design (the relevance of biases), one array of a number per sample for each total; None: not known.
+        steps: What the values were on the way, of a method that makes them step by step and was asked to keep some:
+            by the number of the step, each like `values`. They come home as `extras["steps"]`.
     """
 
     values: tuple[Any, ...]
@@ -190,6 +192,7 @@ class MethodResult(Checked):
     applied: Notes = field(default_factory=dict)
     layer: Name | None = None
     absorbed: tuple[Any, ...] | None = None
+    steps: Mapping[int, tuple[Any, ...]] = field(default_factory=dict)
 
     __repr__ = outline
 

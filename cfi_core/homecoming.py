@@ -62,6 +62,7 @@ def bring_home(
     provenance = _provenance(registry, call, prepared, carried, result)
     provenance |= {"completeness": completeness, "layer": call.sought or "as given", "grid": laid.told}
     attribution = _compose(registry, call, prepared, result, layers, laid, provenance)
+    attribution.extras.update(_steps(call, prepared, carried, layers, result))  # type: ignore[attr-defined]
     if plan.arguments.unpacked is not None and plan.method.kind is not Kind.FEATURE_VISUALIZATION:
         attribution = come_home(plan.arguments.unpacked, attribution, result.axes)
     observe(registry, "cfi_after_run", plan=plan, attribution=attribution)
@@ -108,6 +109,19 @@ def _compose(
         feature_names=arrange(known) if any(known) else None,
         outlets=Outlets(registry.plotters, registry.writers),
     )
+
+
+def _steps(
+    call: Call, prepared: Prepared, carried: Carried, layers: tuple[str, ...], result: MethodResult
+) -> dict[str, Any]:
+    """What the values were on the way, in the user's axes behind one of the steps; nothing where none were kept."""
+    if not result.steps:
+        return {}
+    kept = [
+        np.stack([_label(call, prepared, carried, layers, result.axes, i, one)[0] for one in values])
+        for i, values in enumerate(zip(*result.steps.values(), strict=True))
+    ]
+    return {"steps": kept[0] if len(kept) == 1 else tuple(kept), "step_numbers": np.array(list(result.steps))}
 
 
 def _explained_layers(call: Call, prepared: Prepared, result: MethodResult) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ def cfi_preparations() -> Iterable[PreparationSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def cfi_plotters() -> Iterable[PlotterSpec]:  # type: ignore[empty-body]
-    """Plotters; they see only an `Attribution`.
+    """Plotters; they see only an `Attribution`, or several of them (`several=True`).
 
     @hookimpl
     def cfi_plotters():

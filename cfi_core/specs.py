@@ -401,12 +401,15 @@ class PlotterSpec(Checked):
         implementation: `"module:function"`, called as `function(attribution, **options)`, returns a figure. Its
             keyword arguments are the options of `Attribution.plot`; others are refused before it is called.
         accepts: Names of axes (`Attribution.dims`) that an attribution must have; empty takes all.
+        several: It draws several attributions in one figure: called as `function(attributions, titles=…, **options)`
+            with a sequence of them, and with a title for each or None.
         requirements: PEP 508 requirements.
     """
 
     name: Name
     implementation: Reference
     accepts: tuple[Name, ...] = ()
+    several: bool = False
     requirements: tuple[Requires, ...] = ()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray
 
-from cfi_core.attribution import Attribution, Outlets
+from cfi_core.attribution import Attribution, Outlets, plot_together
 from cfi_core.errors import ArgumentError, PlotError
 from cfi_core.specs import PlotterSpec, WriterSpec
 
@@ -79,6 +79,22 @@ def test_no_plotter_draws_axes_that_it_does_not_accept(studio: ModuleType) -> No
             table.plot(asked)
 
 
+def test_several_are_drawn_by_a_plotter_of_several_and_one_alone_by_no_such(studio: ModuleType) -> None:
+    several = PlotterSpec(name="etch", implementation="studio:etch", several=True)
+    outlets = Outlets(plotters={"etch": several, **plotters(draw=()).plotters})
+    one, other = of_images(outlets=outlets), of_images()
+    assert one.plot()[0] == "drawn"
+    assert one.plot("etch", size=2) == ("etched", (one,), {"size": 2})
+    drawn = plot_together([one, other], titles=["a", "b"], size=2)
+    assert drawn == ("etched", (one, other), {"titles": ["a", "b"], "size": 2})
+    with pytest.raises(PlotError, match="There is no attribution to draw"):
+        plot_together([])
+    with pytest.raises(PlotError, match="No usable plotter of several attributions accepts axes"):
+        plot_together([one], plotter="draw")
+    with pytest.raises(PlotError, match="No usable plotter of several attributions"):
+        plot_together([of_images(outlets=plotters(draw=()))])
+
+
 def test_a_plotter_whose_requirements_are_not_met_is_passed_over(studio: ModuleType) -> None:
     missing = PlotterSpec(name="etch", implementation="studio:etch", requirements=("no-such-distribution>=1",))
     alone = of_images(outlets=Outlets(plotters={"etch": missing}))
@@ -101,8 +117,8 @@ def test_the_suffix_chooses_the_writer(studio: ModuleType, tmp_path: Any) -> Non
 
 
 def test_a_suffix_that_nobody_writes_is_refused(tmp_path: Any) -> None:
-    with pytest.raises(PlotError, match=r"No writer serves '\.gif' files; there are writers for \.npz\.$"):
-        of_images().save(tmp_path / "a.gif")
+    with pytest.raises(PlotError, match=r"No writer serves '\.bmp' files; there are writers for \.npz\.$"):
+        of_images().save(tmp_path / "a.bmp")
     with pytest.raises(PlotError, match=r"No writer serves '\.png' files; .*pip install cfi-matplotlib brings one"):
         of_images().save(tmp_path / "a.png")
     assert not list(tmp_path.iterdir())

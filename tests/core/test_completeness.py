@@ -160,6 +160,14 @@ def test_complete_values_are_told_as_such(here, painting, images, softmax, basel
     assert found.provenance["completeness"]["against"] == "f(inputs) - f(baselines)"
 
 
+def test_both_ends_of_the_difference_are_told(here, painting, images):
+    """What is explained at the inputs and at the baselines, as the model itself gives it."""
+    here.stamp = complete
+    ends = explain(painting, images, baselines=BASELINES, target=2).provenance["completeness"]
+    np.testing.assert_allclose(ends["at_inputs"], painting(images)[:, 2], rtol=1e-12)
+    np.testing.assert_allclose(ends["at_baselines"], painting(BASELINES)[:, 2], rtol=1e-12)
+
+
 @pytest.mark.parametrize("head", ["logit", "output"])
 def test_a_softmax_is_where_it_was_explained(here, painting, images, head):
     here.stamp = complete

@@ -130,6 +130,21 @@ def test_a_map_whose_spatial_axes_are_in_another_order_is_refused(here, painting
     np.testing.assert_allclose(explain(painting, images, target=0, translator="sideways").values, images * 2)
 
 
+@pytest.mark.parametrize("translator", ["paint2print", "sideways"])
+def test_steps_come_home_in_the_users_axes(here, painting, images, translator):
+    def stamp(request: MethodRequest) -> MethodResult:
+        image = request.inputs[0]
+        return MethodResult((image * 3,), Axes.INPUT, steps={0: (image,), 7: (image * 2,)})
+
+    here.stamp = stamp
+    extras = explain(painting, images, target=0, translator=translator).extras
+    np.testing.assert_allclose(extras["steps"], [images, images * 2])
+    assert list(extras["step_numbers"]) == [0, 7]
+    here.stamp = lambda request: MethodResult((request.inputs[0],), Axes.INPUT, steps={4: (request.inputs[0][:1],)})
+    with pytest.raises(cfi.CFIError, match="step 4 with other shapes than those of the values"):
+        explain(painting, images, target=0)
+
+
 def test_a_score_of_the_toolsets_own_is_told_as_the_target(here, painting, images):
     def score(output: np.ndarray) -> np.ndarray:
         return output[:, 0]
