@@ -17,6 +17,7 @@ from cfi_core.contract import Axes, MethodResult, Target
 from cfi_core.errors import ArgumentError, LayerError, TargetError
 from cfi_tfkerasvis.workarounds import (
     ActivationMaximization,
+    Callback,
     CategoricalScore,
     Jitter,
     Norm,
@@ -288,3 +289,42 @@ def test_kernel_inspection_is_gradient_ascent_on_a_filter(model: Any, regularize
             .numpy()
             .all()
         )
+
+
+def test_steps_on_the_way_are_kept_on_request(ask: Ask, cnn: Any) -> None:
+    """They are what shorter runs end with, from the start on; and they change nothing."""
+    model, start = cnn(), tf.constant(np.random.default_rng(0).uniform(0, 1, (2, 10, 8, 3)).astype(np.float32))
+    still = {"input_range": (0.0, 1.0), "input_modifiers": None}
+
+    def run(steps: int, **init_args: Any) -> MethodResult:
+        target = Target(index=((1,), (3,)))
+        own = {"exec_args": still | {"steps": steps}, "init_args": init_args}
+        return ask("activation_maximization", model, start, target, **own)
+
+    result = run(6, keep_steps=3)
+    assert list(result.steps) == [0, 2, 4, 6]
+    np.testing.assert_array_equal(result.steps[0][0], start)
+    for steps in (2, 4, 6):
+        np.testing.assert_array_equal(result.steps[steps][0], run(steps).values[0])
+    assert result.extras["step_scores"].shape == (4, 2)
+    np.testing.assert_allclose(result.extras["step_scores"][0], result.extras["initial_scores"], rtol=1e-6)
+    np.testing.assert_allclose(result.extras["step_scores"][-1], result.extras["scores"], rtol=1e-6)
+    assert not run(2).steps and "step_scores" not in run(2).extras
+
+
+@pytest.mark.parametrize("number", [-1, 16, True, "all"])
+def test_a_number_of_kept_steps_that_is_none_is_refused(ask: Ask, cnn: Any, number: Any) -> None:
+    with pytest.raises(ArgumentError, match="`keep_steps` must be a number from 0 to the 15 `steps`"):
+        ask("activation_maximization", cnn(), (), Target(index=(0,)), exec_args=UNIT, init_args={"keep_steps": number})
+
+
+def test_own_callbacks_are_called_beside(ask: Ask, cnn: Any) -> None:
+    called = []
+
+    class Count(Callback):
+        def __call__(self, i: int, *_: Any, **__: Any) -> None:
+            called.append(i)
+
+    own = {"exec_args": UNIT | {"callbacks": Count(), "steps": 3}, "init_args": {"keep_steps": 1}}
+    assert list(ask("activation_maximization", cnn(), (), Target(index=(0,)), **own).steps) == [0, 3]
+    assert called == [0, 1, 2]

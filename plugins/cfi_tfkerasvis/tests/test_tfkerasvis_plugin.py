@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cfi_core.specs import Head, Kind, MethodSpec, Need, resolve
-from cfi_tfkerasvis.plugin import FITTED, INIT_ARGS, WORKAROUNDS, cfi_methods, cfi_toolsets
+from cfi_tfkerasvis.plugin import FITTED, INIT_ARGS, KEEP_STEPS, WORKAROUNDS, cfi_methods, cfi_toolsets
 from cfi_tfkerasvis.workarounds import (
     ActivationMaximization,
     Gradcam,
@@ -31,7 +31,8 @@ CLASSES = {
     "activation_maximization": ActivationMaximization,
 }
 SPECS = list(cfi_methods())
-MENDED = {"grad_cam_plus_plus", "score_cam", "activation_maximization"}
+MAXIMIZATION = "activation_maximization"
+MENDED = {"grad_cam_plus_plus", "score_cam", MAXIMIZATION}
 
 
 def test_all_methods_are_registered() -> None:
@@ -45,7 +46,8 @@ def test_own_argument_names_are_those_of_tf_keras_vis(spec: MethodSpec) -> None:
     constructor = inspect.signature(ModelVisualization.__init__).parameters
     assert spec.exec_args == tuple(call)[1:]
     assert tuple(constructor)[2:] == INIT_ARGS
-    assert spec.init_args == (*INIT_ARGS, *((WORKAROUNDS,) if spec.key in MENDED else ()))
+    own = ((WORKAROUNDS,) if spec.key in MENDED else ()) + ((KEEP_STEPS,) if spec.key == MAXIMIZATION else ())
+    assert spec.init_args == (*INIT_ARGS, *own)
     assert set(spec.roles) <= set(spec.exec_args)
 
 

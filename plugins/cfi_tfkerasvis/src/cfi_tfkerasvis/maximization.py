@@ -13,11 +13,12 @@ from cfi_core.errors import ArgumentError, LayerError, TargetError
 from cfi_core.progress import steps as expect
 from cfi_tfkerasvis.describe import describe
 from cfi_tfkerasvis.model import check_inputs, declared_inputs, prepare
-from cfi_tfkerasvis.plugin import FITTED, WORKAROUNDS
+from cfi_tfkerasvis.plugin import FITTED, KEEP_STEPS, WORKAROUNDS
 from cfi_tfkerasvis.scores import SampleScore, check_dependence, neuron_score, own_samples, own_scores, target_score
 from cfi_tfkerasvis.settings import settings
 from cfi_tfkerasvis.workarounds import (
     ActivationMaximization,
+    Callback,
     Jitter,
     Norm,
     Rotate2D,
@@ -64,8 +65,10 @@ def maximize(request: MethodRequest) -> MethodResult:
 
     tool = ActivationMaximization(prepared.model, model_modifier=list(prepared.modifiers), clone=False)
     check_dependence(tool.model, inputs, scores)
+    kept = _Kept(request.init_args.get(KEEP_STEPS) or 0, arguments["steps"], inputs)
     expect(int(arguments["steps"]), "steps", share=samples)
-    raw = tool(score=list(scores), seed_input=list(inputs), **arguments)
+    callbacks = [*tf.nest.flatten(arguments["callbacks"] or []), kept]
+    raw = tool(score=list(scores), seed_input=list(inputs), **{**arguments, "callbacks": callbacks})
     values = tuple(np.asarray(value) for value in (raw if isinstance(raw, list | tuple) else [raw]))
     applied = dict(prepared.applied) | {name: describe(value) for name, value in arguments.items()}
     applied["score"] = describe(own["score"]) if "score" in own else ("neuron" if reads_layer else "target")
@@ -75,7 +78,27 @@ def maximize(request: MethodRequest) -> MethodResult:
         "scores": _evaluate(tool.model, scores, values),
         "initial_scores": _evaluate(tool.model, scores, inputs),
     }
-    return MethodResult(values=values, axes=Axes.INPUT, extras=extras, applied=applied)
+    if kept.steps:
+        extras["step_scores"] = np.array([_evaluate(tool.model, scores, images) for images in kept.steps.values()])
+    return MethodResult(values=values, axes=Axes.INPUT, extras=extras, applied=applied, steps=kept.steps)
+
+
+class _Kept(Callback):
+    """Keeps some of the images on the way: where it starts, and so many steps behind, evenly spaced up to the last.
+
+    Raises:
+        ArgumentError: The number is none, or more than there are steps.
+    """
+
+    def __init__(self, number: int, steps: int, start: Sequence[Any]) -> None:
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or not 0 <= number <= steps:
+            raise ArgumentError(f"`{KEEP_STEPS}` must be a number from 0 to the {steps} `steps`, got {number!r}")
+        self.wanted = {int(one) for one in np.linspace(steps, 0, number, endpoint=False).round()}
+        self.steps = {0: tuple(np.asarray(value) for value in start)} if number else {}
+
+    def __call__(self, i: int, values: Sequence[Any], *_: Any, **__: Any) -> None:
+        if i + 1 in self.wanted:
+            self.steps[i + 1] = tuple(np.array(value) for value in values)
 
 
 def _what(request: MethodRequest) -> bool:

@@ -69,6 +69,8 @@ ARGUMENT_NEEDS = MappingProxyType({"model_modifier": Need.MODULES, "training": N
 
 WORKAROUNDS = "workarounds"
 """This plugin's own argument: whether faults that change values are worked around; users of tf-keras-vis have them."""
+KEEP_STEPS = "keep_steps"
+"""This plugin's own argument of activation maximization: how many images on the way are kept, none unless asked for."""
 FITTED = "fitted to the inputs"
 """Of activation maximization: what tf-keras-vis has for images of 0…255, where and as far as it fits these inputs."""
 
@@ -170,7 +172,7 @@ def cfi_methods() -> Iterable[MethodSpec]:
             citation="Erhan et al. 2009; Simonyan et al. 2013, https://arxiv.org/abs/1312.6034",
             required=(),
             optional=("inputs", "target", "layer", "neuron"),
-            init_args=(*INIT_ARGS, WORKAROUNDS),
+            init_args=(*INIT_ARGS, WORKAROUNDS, KEEP_STEPS),
             exec_args=MAXIMIZATION_ARGS,
             roles=ROLES,
             argument_needs=ARGUMENT_NEEDS,

@@ -27,6 +27,7 @@ STEPS_LIMIT = "TF_KERAS_VIS_MAX_STEPS"
 with without_warnings():
     from tf_keras_vis import ModelVisualization
     from tf_keras_vis.activation_maximization import ActivationMaximization
+    from tf_keras_vis.activation_maximization.callbacks import Callback
     from tf_keras_vis.activation_maximization.input_modifiers import Jitter, Rotate, Rotate2D, Scale
     from tf_keras_vis.activation_maximization.regularizers import Norm, TotalVariation2D
     from tf_keras_vis.gradcam import Gradcam
@@ -41,6 +42,7 @@ with without_warnings():
 __all__ = [
     "ActivationMaximization",
     "BinaryScore",
+    "Callback",
     "CategoricalScore",
     "Conv",
     "Gradcam",
