@@ -41,6 +41,41 @@ class TestTable(PlotterConformance):
         return [replace(made_up("features"), feature_names=("age", "job", "income", "text", "since"))]
 
 
+class TestWaterfall(PlotterConformance):
+    plotter = "waterfall"
+
+    def attributions(self) -> Sequence[Attribution]:
+        """With both outputs known."""
+        ends = {"completeness": {"gap": 0.0, "at_inputs": (1.0, 2.0), "at_baselines": (0.5, 0.25)}}
+        return [replace(made_up("features"), provenance=ends)]
+
+
+class TestBeeswarm(PlotterConformance):
+    plotter = "beeswarm"
+
+
+class TestSeries(PlotterConformance):
+    plotter = "series"
+
+    def attributions(self) -> Sequence[Attribution]:
+        """Of an input, and of a layer with fewer steps."""
+        drawn, dims = np.random.default_rng(3).normal(size=(2, 2, 9, 2)), ("sample", "position", "channel")
+        given = {"inputs": (drawn[1],), "input_dims": (dims,)}
+        layer = Attribution(drawn[0, :, :4, 0], dims[:2], "made_up", "kit", layer="conv", **given)
+        return [Attribution(drawn[0], dims, "made_up", "kit", **given), layer]
+
+
+class TestVolume(PlotterConformance):
+    plotter = "volume"
+
+    def attributions(self) -> Sequence[Attribution]:
+        """A volume, and a video."""
+        dims = ("sample", "depth", "height", "width", "channel")
+        drawn = np.random.default_rng(3).normal(size=(2, 2, 4, 5, 6, 3))
+        video = Attribution(drawn[0], dims, "made_up", "kit", inputs=(drawn[1],), input_dims=(dims,))
+        return [video, Attribution(drawn[0, ..., 0], dims[:4], "made_up", "kit")]
+
+
 class TestPictures(WriterConformance):
     suffix = ".png"
 

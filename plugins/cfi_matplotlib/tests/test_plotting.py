@@ -211,12 +211,12 @@ def test_a_feature_visualization_is_shown_as_the_image_it_is():
     assert not colorbars(figure)
 
 
-def test_features_are_bars():
-    values = np.array([[1.0, -2.0, 0.0]])
+def test_many_features_without_names_are_a_profile():
+    values = np.tile([1.0, -2.0, 0.0], 20)[None]
     (axis,) = panels(plot(attribution(values, ("sample", "feature"))))
     positive, negative = axis.patches
-    np.testing.assert_array_equal(positive.get_data().values, [1.0, 0.0, 0.0])
-    np.testing.assert_array_equal(negative.get_data().values, [0.0, -2.0, 0.0])
+    np.testing.assert_array_equal(positive.get_data().values, np.tile([1.0, 0.0, 0.0], 20))
+    np.testing.assert_array_equal(negative.get_data().values, np.tile([0.0, -2.0, 0.0], 20))
 
 
 @pytest.mark.parametrize("dims", [("sample", "channel", "position"), ("sample", "position", "channel")])

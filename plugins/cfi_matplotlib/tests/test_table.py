@@ -81,6 +81,31 @@ def test_names_without_cells_and_names_of_each_sample():
     assert "AGE" in bars(panels(draw_table(own))[1])
 
 
+def test_a_few_features_without_names_have_their_positions():
+    (axis,) = panels(plot(make(names=None, inputs=()), samples=[0]))
+    assert list(bars(axis))[:2] == ["feature 4", "feature 3"]
+
+
+def test_long_names_keep_both_ends_and_are_not_cut_off():
+    names = tuple(f"the mean over all measurements of the quantity number {i:03d}" for i in range(5))
+    figure = draw_table(make(names=names, inputs=()))
+    assert next(iter(bars(panels(figure)[0]))) == "the mean over all meas…number 004"
+    figure.canvas.draw()
+    for axis in panels(figure):
+        assert min(label.get_window_extent().x0 for label in axis.get_yticklabels()) >= 0
+        low, high = (axis.transData.transform((end, 0))[0] for end in axis.get_xlim())
+        assert all(
+            low - 1 <= text.get_window_extent().x0 and text.get_window_extent().x1 <= high + 1 for text in axis.texts
+        )
+
+
+def test_values_of_groups_do_not_say_cells_that_are_not_theirs():
+    inputs = np.arange(10.0).reshape(2, 5)
+    grouped = make(names=None, inputs=(inputs,), provenance={"exec_args": {"feature_mask": "[4, 3, 2, 1, 0]"}})
+    assert next(iter(bars(panels(draw_table(grouped))[0]))) == "feature 4"
+    assert next(iter(bars(panels(draw_table(make(names=None, inputs=(inputs,))))[0]))) == "feature 4 = 4"
+
+
 def test_many_samples_are_cut_and_told():
     many = make(np.ones((20, 5)), inputs=())
     figure = draw_table(many)
@@ -115,7 +140,7 @@ def test_options_that_do_not_fit(options, message):
 
 
 def test_what_is_no_table():
-    with pytest.raises(PlotError, match="no columns with names"):
-        draw_table(make(names=None))
+    with pytest.raises(PlotError, match="one value for each sample and feature"):
+        draw_table(Attribution(np.ones((1, 2, 2)), ("sample", "height", "width"), "x", "y"))
     with pytest.raises(PlotError, match="None of the values is finite"):
         draw_table(make(np.full((2, 5), np.nan)))

@@ -139,4 +139,4 @@ def test_refusals():
     with pytest.raises(PlotError, match="width must be"):
         draw_text(make(np.ones((1, 1)), ("a",)), width=1)
     with pytest.raises(PlotError, match="is not a matplotlib colour map"):
-        draw_text(make(np.ones((1, 1)), ("a",)), colormap="none")
+        draw_text(make(np.ones((1, 1)), ("a",)), cmap="none")

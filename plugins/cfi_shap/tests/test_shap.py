@@ -20,6 +20,7 @@ from cfi_core.testing.conformance import (
     PlotterConformance,
     ToolsetConformance,
 )
+from cfi_shap.plots import draw_waterfall
 
 ROWS = np.random.default_rng(3).normal(size=(200, 4))
 LABELS = (ROWS[:, 0] * ROWS[:, 1] + ROWS[:, 2] > 0).astype(int)
@@ -85,6 +86,16 @@ class TestWaterfall(PlotterConformance):
 
 class TestImage(PlotterConformance):
     plotter = "shap-image"
+
+
+def test_a_waterfall_leads_from_the_mean_output_at_the_baselines() -> None:
+    ends = {"completeness": {"at_baselines": (2.0,), "at_inputs": (3.25,)}}
+    values = np.array([[0.5, -0.25, 1.0]])
+    found = cfi.Attribution(values, ("sample", "feature"), "kernel_shap", "shap", inputs=(values,), provenance=ends)
+    texts = {
+        text.get_text().strip() for text in draw_waterfall(found).findobj(lambda artist: hasattr(artist, "get_text"))
+    }
+    assert {"$ = 2$", "$ = 3.25$"} <= texts
 
 
 def shapley_values(function: Any, x: np.ndarray, baselines: np.ndarray) -> np.ndarray:

@@ -23,8 +23,14 @@ _RING, _FAINT = "#00a0a0", 0.1
 _WEAK = 0.7  # power of a strength that its opacity has: below 1, so that values of a tenth are still seen
 
 
-def panels_of_maps(block: Block, row: int, style: Style) -> list[Panel]:
+def panels_of_maps(block: Block, row: int, style: Style, shared: np.ndarray | None = None) -> list[Panel]:
     """The picture, and each map in each view; the maps of a view share a scale, whose bar stands behind the last.
+
+    Args:
+        block: What is drawn.
+        row: Which sample.
+        style: How.
+        shared: The values that decide about the scale, where it is not that of the sample alone.
 
     Raises:
         PlotError: A view needs a picture, and there is none.
@@ -33,16 +39,23 @@ def panels_of_maps(block: Block, row: int, style: Style) -> list[Panel]:
     panels = []
     shows_picture = any(view.method == "original_image" for view in style.views)
     if picture is not None and style.show_input and not shows_picture:
-        panels.append(_of_picture(picture))
+        panels.append(panel_of_picture(picture))
     views = [_settled(view, picture, values.shape[1:]) for view in style.views]
     for view in views:
         if view.method == "original_image":
-            panels.append(_of_picture(_needed(picture, view)))
+            panels.append(panel_of_picture(_needed(picture, view)))
             continue
         kept = of_sign(values, view.sign)
         # One kind of scale for all rows of a figure, so that they can be compared.
-        signed = view.sign == "all" and bool((block.values < 0).any())
-        scale = scale_of(kept, view.sign, style, signed=signed, over=view.method == "blended_heat_map")
+        decisive = block.values if shared is None else shared
+        signed = view.sign == "all" and bool((decisive < 0).any())
+        scale = scale_of(
+            kept if shared is None else of_sign(shared, view.sign),
+            view.sign,
+            style,
+            signed=signed,
+            over=view.method == "blended_heat_map",
+        )
         told = "" if len(views) == 1 else view.label if (block.values < 0).any() else view.words
         labels = [", ".join(filter(None, (told, one))) for one in block.labels]
         made = [
@@ -150,7 +163,9 @@ def _needed(picture: Picture | None, view: View) -> Picture:
     return picture
 
 
-def _of_picture(picture: Picture) -> Panel:
+def panel_of_picture(picture: Picture) -> Panel:
+    """The picture alone."""
+
     def draw(axis: Axes) -> None:
         _show(axis, picture.pixels)
         write_into(axis, picture.warning)

@@ -6,8 +6,9 @@ to white as pictures do (from 0, or from −1 to 1) are shown in colours, all ot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,12 @@ def image_of(attribution: Attribution, part: int, sample: int, count: int) -> np
     """The input behind the maps of a sample: height, width and three colours between 0 and 1; None if there is none."""
     (picture,) = pictures_of(attribution, part, (count, 1, 1), [sample], None)
     return None if picture is None else picture.pixels
+
+
+def way_of_showing(inputs: np.ndarray) -> Callable[[np.ndarray], Picture]:
+    """From a part of the inputs (height, width, channels) to a picture, in the range of all of them."""
+    low, high, has_colours, told = _range(inputs)
+    return partial(_as_given, low=low, high=high, has_colours=has_colours, told=told)
 
 
 def read_images(images: Any, count: int, size: Sequence[int], samples: Sequence[int]) -> list[np.ndarray]:

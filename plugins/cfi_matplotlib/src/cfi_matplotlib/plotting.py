@@ -19,14 +19,14 @@ from matplotlib.figure import Figure
 from cfi_core import Attribution
 from cfi_core.errors import PlotError
 from cfi_matplotlib.blocks import Block, Choice, arrange
+from cfi_matplotlib.composites import put_together
 from cfi_matplotlib.grids import Column, Row, draw_rows
-from cfi_matplotlib.heading import heading_of, name_of, with_names
+from cfi_matplotlib.heading import heading_of, label_of_part, name_of, with_names
 from cfi_matplotlib.images import notes_on_maps, panels_of_maps, panels_of_pictures
+from cfi_matplotlib.kinds import draw_by_kind, is_mixed, split
 from cfi_matplotlib.panels import Panel
 from cfi_matplotlib.series import panel_of_series
 from cfi_matplotlib.style import Interpolation, Method, Sign, Style, views_of
-from cfi_matplotlib.table import draw_table, is_table
-from cfi_matplotlib.text import draw_text, is_text
 
 
 def plot(
@@ -53,10 +53,11 @@ def plot(
 
     Values with the axes `height` and `width` become maps, over the picture that was explained where there is one; a map
     of another resolution is stretched over the whole picture. Results of a feature visualization are shown as the
-    images they are. Values with one axis besides sample and channel become lines (with a channel axis) or bars
-    (without). Any other two axes become a plain map. Tokens with names become text on the colours of their values
-    (`cfi_matplotlib.text.draw_text`, the plotter "text", has its options), features with names bars, sorted, by their
-    names and cells (`cfi_matplotlib.table.draw_table`, the plotter "table").
+    images they are. All else is drawn by the plotter of its kind, which has options of its own (docs/pictures.md):
+    series behind their values ("series"), tokens with names as text ("text"), tables as bars ("table") or, of more than
+    `max_samples` samples, as a beeswarm ("beeswarm"), videos and volumes as frames or slices ("volume"), inputs of
+    different kinds each in its own way. Series without inputs become lines, features without names a profile, any
+    other two axes a plain map.
 
     Options that Captum's `visualize_image_attr` has mean what they mean there.
 
@@ -106,14 +107,24 @@ def plot(
     style = Style(views_of(method, sign), outlier_perc, cmap, alpha_overlay, interpolation, show_colorbar, show_input)
     attribution = with_names(attribution, target_names)
     of_maps = {"method": method, "sign": sign, "interpolation": interpolation, "images": images}
-    if is_text(attribution) or is_table(attribution):
+    drawn = draw_by_kind(
+        attribution,
+        samples=samples,
+        max_samples=max_samples,
+        channels=channels,
+        max_panels=max_panels,
+        outlier_perc=outlier_perc,
+        cmap=cmap,
+        show_input=show_input,
+        show_colorbar=show_colorbar,
+        title=title,
+    )
+    if drawn is not None:
         _refuse(attribution, of_maps)
-    if is_text(attribution):
-        return draw_text(
-            attribution, samples=samples, max_samples=max_samples, colormap=_name_of_map(cmap), title=title
-        )
-    if is_table(attribution):
-        return draw_table(attribution, samples=samples, max_samples=max_samples, title=title)
+        return drawn
+    if is_mixed(attribution):
+        _refuse(attribution, of_maps)
+        return _plot_apart(attribution, samples, max_samples, title)
     choice = Choice(samples, max_samples, channels, max_panels, images)
     blocks = [arrange(attribution, part, choice) for part in range(len(attribution.parts))]
     _check_blocks(attribution, blocks)
@@ -134,6 +145,14 @@ def plot(
     )
 
 
+def _plot_apart(attribution: Attribution, samples: Sequence[int] | None, max_samples: int, title: str | None) -> Figure:
+    figures = [
+        plot(one, samples=samples, max_samples=max_samples, title=label_of_part(attribution, part))
+        for part, one in enumerate(split(attribution))
+    ]
+    return put_together(figures, heading_of(attribution) if title is None else title)
+
+
 def _panels(block: Block, row: int, style: Style) -> list[Panel]:
     if block.form == "map":
         return panels_of_maps(block, row, style)
@@ -144,10 +163,6 @@ def _notes(block: Block, style: Style) -> list[str]:
     if block.form == "picture" and block.values.shape[-1] == 3:
         return ["the three channels are shown as red, green and blue"]
     return list(notes_on_maps(block, style)) if block.form == "map" else []
-
-
-def _name_of_map(cmap: str | Colormap | None) -> str | None:
-    return cmap.name if isinstance(cmap, Colormap) else cmap
 
 
 def _check_numbers(channels: str | None, max_panels: int | None, max_samples: int, panel_size: float | None) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,11 +16,12 @@ from matplotlib.patches import Rectangle
 
 from cfi_core import Attribution
 from cfi_core.errors import PlotError
+from cfi_matplotlib.colors import colormap_of
 from cfi_matplotlib.heading import heading_of, label_of_sample
 from cfi_matplotlib.letters import families, known
 from cfi_matplotlib.words import Piece, is_right_to_left, read_tokens
 
-_COLORS, _NOT_FINITE = "RdBu_r", "#ff00ff"
+_COLORS = "RdBu_r"
 _MARGIN, _BAR = 0.15, 1.7  # in inches
 _LEADING = 1.75  # from line to line, in letters
 
@@ -37,7 +37,7 @@ def draw_text(
     *,
     samples: Sequence[int] | None = None,
     max_samples: int = 8,
-    colormap: str | None = None,
+    cmap: str | Colormap | None = None,
     title: str | None = None,
     width: float = 8.0,
     font_size: float = 11.0,
@@ -51,7 +51,7 @@ def draw_text(
         attribution: What to draw: axes `token` and `sample`, and names of the tokens.
         samples: Positions of the samples to draw; None draws the first `max_samples`.
         max_samples: Most samples drawn where `samples` is None.
-        colormap: Name of a matplotlib colour map, whose middle stands for zero.
+        cmap: A matplotlib colour map, or its name, whose middle stands for zero.
         title: Replaces the title, which tells method, toolset, target and route.
         width: In inches.
         font_size: In points.
@@ -66,15 +66,52 @@ def draw_text(
         raise PlotError("There are no tokens with names to draw as text: pass a tokenizer as feature_names=.")
     if not (width >= 3 and font_size > 0 and max_samples > 0):
         raise PlotError("width must be at least 3 inches, font_size and max_samples above 0.")
-    if colormap is not None and colormap not in matplotlib.colormaps:
-        raise PlotError(f"colormap={colormap!r} is not a matplotlib colour map; list(matplotlib.colormaps) names them.")
     figure = Figure(figsize=(width, 1), dpi=100)
     FigureCanvasAgg(figure)
     page = _Page(figure, width, font_size)
     rows = [page.lay_out(row) for row in _rows(attribution, samples, max_samples)]
     heading = page.wrap(title if title is not None else heading_of(attribution))
     notes = _notes(attribution, samples, max_samples)
-    _draw(page, heading, rows, notes, matplotlib.colormaps[colormap or _COLORS].with_extremes(bad=_NOT_FINITE))
+    _draw(page, heading, rows, notes, colormap_of(cmap or _COLORS, signed=True))
+    return figure
+
+
+def draw_texts(
+    attributions: Sequence[Attribution],
+    titles: Sequence[str],
+    *,
+    samples: Sequence[int],
+    heading: str = "",
+    notes: Sequence[str] = (),
+    cmap: str | Colormap | None = None,
+    width: float = 8.0,
+    font_size: float = 11.0,
+) -> Figure:
+    """Draws the tokens of several attributions: for each sample, the same text below itself, under each one's title.
+
+    Args:
+        attributions: With named tokens.
+        titles: One for each.
+        samples: Positions of the samples.
+        heading: Stands above the figure.
+        notes: Stand below it.
+        cmap: A matplotlib colour map, or its name, whose middle stands for zero.
+        width: In inches.
+        font_size: In points.
+
+    Returns:
+        A figure that is not registered with pyplot.
+    """
+    figure = Figure(figsize=(width, 1), dpi=100)
+    FigureCanvasAgg(figure)
+    page = _Page(figure, width, font_size)
+    laid = []
+    for sample in samples:
+        for attribution, title in zip(attributions, titles, strict=True):
+            rows = _rows(attribution, [sample], 1)
+            laid += [page.lay_out(replace(row, label=" · ".join(filter(None, [row.label, title])))) for row in rows]
+    colors = colormap_of(cmap or _COLORS, signed=True)
+    _draw(page, page.wrap(heading) if heading else [], laid, "; ".join(notes), colors)
     return figure
 
 

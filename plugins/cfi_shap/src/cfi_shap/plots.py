@@ -30,8 +30,14 @@ def _draw_features(kind: str, attribution: Attribution, sample: int | None = Non
     of_all = known and isinstance(known[0], str)
     of_sample = () if of_all or sample is None or not known else known[sample]
     names = list(known if of_all else of_sample) or [f"feature {i}" for i in range(values.shape[1])]
-    found = shap.Explanation(values, np.zeros(len(values)), data, feature_names=names)  # values of a difference
+    found = shap.Explanation(values, _base(attribution, len(values)), data, feature_names=names)
     return _draw(kind, found if sample is None else found[sample], **options)
+
+
+def _base(attribution: Attribution, count: int) -> np.ndarray:
+    """What the values of each sample start from: the mean output at the baselines; 0 where it is not known."""
+    known = (attribution.provenance.get("completeness") or {}).get("at_baselines", ())
+    return np.asarray(known, np.float64) if len(known) == count else np.zeros(count)
 
 
 draw_bar = partial(_draw_features, "bar")
