@@ -140,6 +140,8 @@ def test_what_cannot_stand_side_by_side():
     one = make(random(1, 3), FEATURES)
     with pytest.raises(PlotError, match="takes a sequence of attributions"):
         side_by_side([])
+    with pytest.raises(PlotError, match="images= are the pictures behind maps"):
+        side_by_side([one], images=np.zeros((1, 4, 4, 3)))
     with pytest.raises(PlotError, match="have 1, 2 samples"):
         side_by_side([one, make(random(2, 3), FEATURES)])
     with pytest.raises(PlotError, match="must hold a title for each of the 2"):

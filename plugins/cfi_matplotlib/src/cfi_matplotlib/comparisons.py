@@ -12,6 +12,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure, SubFigure
 
 from cfi_core import Attribution
+from cfi_core.display import offer_figure
 from cfi_core.errors import PlotError
 from cfi_matplotlib.blocks import Block, Choice, arrange, values_by_sample
 from cfi_matplotlib.cells import is_of_features, labels_of, width_of_labels
@@ -98,15 +99,27 @@ def side_by_side(
     table = _Table(given, heads, chosen, notes, title if title is not None else common_heading(given))
     style = Style(views_of(method, sign), outlier_perc, cmap, alpha_overlay, interpolation, show_colorbar, show_input)
     look = _Look(scale, style, show_input)
+    figure = _draw(table, look, images, max_features, panel_size)
+    offer_figure(figure)
+    return figure
+
+
+def _draw(table: _Table, look: _Look, images: Any, max_features: int, size: float) -> Figure:
+    """In the way of the kind that all are of."""
+    given = table.attributions
     if all(map(_is_image, given)):
-        return _images(table, look, images, panel_size)
+        return _images(table, look, images, size)
+    if images is not None:
+        raise PlotError("images= are the pictures behind maps of height and width, and not all attributions are such.")
     if all(map(is_series, given)):
-        return _series(table, look, panel_size)
+        return _series(table, look, size)
     if all(map(is_of_features, given)) and len({one.parts[0][0].shape for one in given}) == 1:
-        return _features(table, look, max_features, panel_size)
+        return _features(table, look, max_features, size)
     if all(map(is_text, given)):
-        return draw_texts(given, heads, samples=chosen, heading=table.heading, notes=notes, cmap=cmap)
-    figures = [plot(one, samples=chosen, title=head) for one, head in zip(given, heads, strict=True)]
+        return draw_texts(
+            given, table.heads, samples=table.samples, heading=table.heading, notes=table.notes, cmap=look.cmap
+        )
+    figures = [plot(one, samples=table.samples, title=head) for one, head in zip(given, table.heads, strict=True)]
     return put_together(figures, table.heading, table.notes)
 
 
