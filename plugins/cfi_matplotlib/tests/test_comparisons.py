@@ -117,6 +117,9 @@ def test_what_differs_stands_above_the_columns_and_what_not_above_the_figure():
     dog = replace(one, provenance={"target": (5,), "classes": ("dog",), "seed": 1})
     assert titles_of([one, dog], None) == ["target 3 “cat”", "target 5 “dog”"]
     assert common_heading([one, dog]) == "saliency · press · native"
+    both = replace(one, provenance={"target": ((3,), (3,)), "classes": ("cat", "cat")})
+    assert common_heading([both, both]) == "saliency · press · target 3 “cat” · native"
+    assert common_heading([replace(one, target=[1, 2], provenance={})] * 2) == "saliency · press · native"
     other = replace(one, toolset="paint", route=("there",))
     assert titles_of([one, other], None) == ["press · native", "paint · there"]
     assert common_heading([one, other]) == "saliency · target 3 “cat”"

@@ -60,17 +60,16 @@ def _facts(attribution: Attribution) -> dict[str, str]:
 
 
 def _target(attribution: Attribution) -> str:
+    """The target of all samples, with the name of its class; nothing where each has its own, which stands beside it."""
     target, names = attribution.provenance.get("target", attribution.target), attribution.provenance.get("classes")
-    if target is None:
-        return ""
-    if isinstance(target, tuple | list) and len(target) == 1:
-        target = target[0]
     target = target.tolist() if hasattr(target, "tolist") else target
-    if isinstance(target, list) or (isinstance(target, tuple) and target and isinstance(target[0], tuple)):
-        return ""  # each sample has its own, which stands beside it
+    each = isinstance(target, list) or (isinstance(target, tuple) and target and isinstance(target[0], tuple))
+    if target is None or (each and len(set(map(repr, target))) != 1):
+        return ""
+    target = target[0] if each else target
     if isinstance(target, tuple | list) and len(target) == 1:
         target = target[0]
-    name = names[0] if isinstance(names, tuple | list) and len(names) == 1 else None
+    name = names[0] if isinstance(names, tuple | list) and len(set(names)) == 1 else None
     text = getattr(target, "__name__", str(target))
     return f"target {text}" + (f" “{name}”" if name not in (None, text) else "")
 
