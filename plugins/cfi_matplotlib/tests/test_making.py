@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,6 +55,7 @@ def test_an_animation_has_a_frame_for_each_step(tmp_path):
             film.seek(place)
             frames.append(np.asarray(film.convert("RGB")).copy())
             durations.append(film.info["duration"])
+        assert json.loads(film.info["comment"])["method_key"] == "activation_maximization"
     assert durations == [100, 100, 600]
     assert all(not np.array_equal(*pair) for pair in ((frames[0], frames[1]), (frames[1], frames[2])))
 

@@ -93,3 +93,15 @@ class TestPrints(WriterConformance):
 class TestPages(WriterConformance):
     suffix = ".html"
     forms = ("images, channels first",)
+
+
+class TestAnimations(WriterConformance):
+    suffix = ".gif"
+
+    def attributions(self) -> list[Attribution]:
+        """A video, and a feature in three steps."""
+        drawn = np.random.default_rng(3).normal(size=(3, 1, 4, 6, 3))
+        video = Attribution(drawn[None, :, 0], ("sample", "depth", "height", "width", "channel"), "made_up", "kit")
+        steps = {"steps": drawn, "step_numbers": np.arange(3)}
+        made = Attribution(drawn[-1], ("sample", "height", "width", "channel"), "made_up", "kit", extras=steps)
+        return [video, made]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def write_gif(
 ) -> None:
     """Writes an animation: of the steps of a feature visualization, or of a video under its heat maps.
 
+    Its comment is `Attribution.metadata` as JSON (`PIL.Image.open(path).info["comment"]`).
+
     Args:
         attribution: A feature visualization with steps, as `draw_making` takes it, or a video, as `draw_volume` does.
         path: File to write; an existing file is replaced.
@@ -115,7 +118,7 @@ def write_gif(
         canvas.draw()
         pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
     durations = [milliseconds] * (len(pictures) - 1) + [milliseconds * _HOLD]
-    about = heading_of(attribution).replace("\n", " · ").encode()
+    about = json.dumps(attribution.metadata).encode()
     pictures[0].save(path, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, comment=about)
 
 
