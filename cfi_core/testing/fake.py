@@ -19,7 +19,19 @@ from cfi_core.errors import TranslationError
 from cfi_core.framework import FrameworkAdapter, Layer, Pullback, Runner
 from cfi_core.framework.axes import Arrays, unpermute
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import ANY, RUNNABLE, FrameworkSpec, Head, Kind, MethodSpec, Need, Role, ToolsetSpec, TranslatorSpec
+from cfi_core.specs import (
+    ANY,
+    RUNNABLE,
+    Documentation,
+    FrameworkSpec,
+    Head,
+    Kind,
+    MethodSpec,
+    Need,
+    Role,
+    ToolsetSpec,
+    TranslatorSpec,
+)
 
 STEPS = ("mix", "relu", "pool", "head")
 _Names = Sequence[str] | None
@@ -240,7 +252,7 @@ class NetworkAdapter(FrameworkAdapter):
         return tuple(Layer(name, name.title(), shapes.get(name)) for name in STEPS)
 
     def layer_name(self, model: Network, reference: Any) -> str | None:
-        return reference if reference in STEPS else None
+        return reference if isinstance(reference, str) and reference in STEPS else None
 
     def layer_object(self, model: Network, name: str) -> str:
         return name
@@ -297,6 +309,17 @@ def run(request: MethodRequest) -> MethodResult:
     return MethodResult((gradients["input"] * scale,), Axes.INPUT, {"loss": 0.5}, {"scale": scale})
 
 
+def press(images: Any, scale: float = 1.0, fail: bool = False, window: Any = None) -> None:
+    """Stands for the call of a library, which says what its arguments mean.
+
+    Args:
+        images: What is pressed.
+        scale (float, optional): What the gradient is multiplied by. Defaults to 1.0.
+        fail: Whether the press is jammed.
+        window (tuple of ints): Nothing is done with it.
+    """
+
+
 def _method(key: str, kind: Kind = Kind.ATTRIBUTION, **fields: Any) -> MethodSpec:
     return MethodSpec(
         key=key,
@@ -308,6 +331,11 @@ def _method(key: str, kind: Kind = Kind.ATTRIBUTION, **fields: Any) -> MethodSpe
         exec_args=("images", "scale", "fail", "window", "engrave"),
         roles={"images": Role.INPUTS, "window": Role.WINDOW},
         argument_needs={"engrave": Need.MODULES},
+        documentation=Documentation(
+            exec_args=(f"{__name__}:press",),
+            words={"engrave": "Makes the method ask for modules."},
+            example=dict.fromkeys(fields.get("own_required", ()), "1.0"),
+        ),
         **fields,
     )
 
