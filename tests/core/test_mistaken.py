@@ -182,7 +182,7 @@ def test_a_call_that_waits_for_a_layer_names_the_usual_one(painting, images):
     assert "relu  Relu  (4, 5, 7)  ← usual" in str(pending)
     assert "Usual is 'relu', the last layer with axes of space; layer='auto' finds" in str(pending)
     assert "usual" in pending._repr_html_()
-    assert "<code>relu</code>" in pending._repr_html_()
+    assert ">relu</td>" in pending._repr_html_()
     with pytest.raises(cfi.LayerError, match=r"Pass a layer: one of mix, .*Usual is 'relu'"):
         cfi.finish_execution_with_layer(pending, None)
 
