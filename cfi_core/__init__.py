@@ -83,5 +83,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """All names, those included that are not loaded yet."""
-    return sorted({*globals(), *__all__})
+    """The public names, those included that are not loaded yet, and nothing else."""
+    return sorted(__all__)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from cfi_core.boundary import foreign
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, FRAMEWORKS
 from cfi_core.coexistence import load_safely
-from cfi_core.errors import ArgumentError, InputError, UnknownFrameworkError, summary
+from cfi_core.errors import ArgumentError, InputError, UnknownFrameworkError, brief, summary
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.progress import phase
 from cfi_core.registry import Registry
@@ -98,6 +100,8 @@ def as_array(registry: Registry, value: Any, name: str) -> np.ndarray:
             f"{name} is a {type(value).__name__}, which is no dense array. Make it one first (such as x.toarray() of "
             f"sparse, x.to_tensor() of ragged ones)."
         )
+    if said := _describe_no_array(value):
+        raise InputError(f"{name} {said}")
     try:
         array = np.asarray(value)
     except Exception as error:  # objects of any library refuse in their own way
@@ -105,6 +109,46 @@ def as_array(registry: Registry, value: Any, name: str) -> np.ndarray:
     if array.dtype.kind not in "fiub" or array.ndim == 0:
         raise InputError(f"{name} holds {array.dtype} of shape {array.shape}; pass an array of numbers, samples first.")
     return array
+
+
+def _describe_no_array(value: Any) -> str:
+    """What the object is that people pass for an array, and how to make one of it; empty for any other."""
+    parts = value if isinstance(value, list | tuple) else (value,)
+    first, several = (parts[0] if len(parts) else None), isinstance(value, list | tuple)
+    if isinstance(first, PurePath) or (isinstance(first, str) and PurePath(first).suffix[1:].isalnum()):
+        what = f"is a list of {len(parts)} paths" if several else f"is the path {brief(str(first))!r}"
+        return (
+            f"{what}, and the model takes an array of numbers. Read the file and prepare it as in training; of a "
+            f"picture, for example, np.asarray(Image.open(path), 'float32') / 255, samples first."
+        )
+    if isinstance(first, str) and " " in first:
+        what = f"is a list of {len(parts)} texts" if several else "is a text"
+        return f"{what}, and the model takes an array of numbers. Pass tokens, or a pipeline that makes them of texts."
+    if _is_picture(first):
+        what = f"is a list of {len(parts)} pictures" if several else f"is a picture ({type(first).__name__})"
+        return (
+            f"{what}, whose numbers the model takes only when they are prepared as it was trained. Make arrays of one "
+            f"size and stack them, samples first: np.stack([np.asarray(picture, 'float32') / 255 for picture in "
+            f"pictures]), with the mean, scale and axis order that your model needs."
+        )
+    if not isinstance(value, list | tuple | str | bytes | Mapping) and _gives_batches(value):
+        return (
+            f"is a {type(value).__name__}, which gives batches or samples one after the other. Pass the inputs of one "
+            f"batch, without its labels: next(iter(loader))[0]."
+        )
+    return ""
+
+
+def _is_picture(value: Any) -> bool:
+    return all(hasattr(value, name) for name in ("mode", "size", "convert", "getbands"))
+
+
+def _gives_batches(value: Any) -> bool:
+    """Whether it is a data loader, a data set or a generator, rather than one batch."""
+    if hasattr(value, "__array__") or hasattr(value, "dtype"):
+        return False
+    is_sequence = hasattr(value, "__len__") and hasattr(value, "__getitem__")
+    return is_sequence or any(hasattr(value, name) for name in ("__next__", "element_spec", "dataset"))
 
 
 def is_masked(value: Any) -> bool:
@@ -173,8 +217,14 @@ def remedy(registry: Registry, framework: str) -> str:
 
 def find_type(module: str, name: str, value: Any) -> type | None:
     """The class of that name, if the value is of it; of a module that is not loaded it cannot be."""
+    found = find_class(module, name)
+    return found if found and isinstance(value, found) else None
+
+
+def find_class(module: str, name: str) -> type | None:
+    """The class of that name; None if its module is not loaded."""
     found = getattr(sys.modules.get(module), name, None)
-    return found if isinstance(found, type) and isinstance(value, found) else None
+    return found if isinstance(found, type) else None
 
 
 def is_importable(module: str) -> bool:

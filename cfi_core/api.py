@@ -10,9 +10,10 @@ from typing import Any
 
 from cfi_core.adapters import adapter_for, find_framework
 from cfi_core.attribution import Attribution
+from cfi_core.binding import explain_unknown_arguments
 from cfi_core.boundary import observe
 from cfi_core.carrying import carry
-from cfi_core.checking import check, check_layer, check_names
+from cfi_core.checking import check, check_layer, check_names, check_what_is_missing
 from cfi_core.checking.inputs import read_inputs, run_as_it_is, run_original
 from cfi_core.checking.purity import Examination
 from cfi_core.columns import cells_of
@@ -44,6 +45,7 @@ VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})
 _log = logger_of(__name__)
 
 
+@explain_unknown_arguments
 def attribute(
     model: Any,
     method_key: str,
@@ -133,6 +135,7 @@ def attribute(
     return _explain(Arguments(**locals()), ATTRIBUTION_KINDS)
 
 
+@explain_unknown_arguments
 def visualize_features(
     model: Any,
     method_key: str = "activation_maximization",
@@ -171,6 +174,7 @@ def visualize_features(
     return result
 
 
+@explain_unknown_arguments
 def plan(
     model: Any,
     method_key: str,
@@ -200,7 +204,8 @@ def plan(
 
     Raises:
         CFIError: The same errors as far as names tell: methods, routes, layers, arguments that are missing, unknown or
-            given twice. What has to be compared with the model (shapes, targets) is checked when it runs.
+            given twice. What has to be compared with the model (shapes, targets) is checked when it runs; only where
+            no target is given the model runs once on the inputs, to see whether it needs one.
     """
     arguments, current = Arguments(**locals()), registry()
     with keep_process(current):
@@ -208,7 +213,11 @@ def plan(
         arguments = unpack(current, arguments, methods)
         original = find_original(current, arguments, methods)
         choice = choose(current, methods, original, arguments.translator)
-        return check_names(current, arguments, original, choice)
+        made = check_names(current, arguments, original, choice)
+        use(current, original, choice.routes, choice.toolset_framework)
+        with keep_model(original):
+            check_what_is_missing(current, made, original)
+        return made
 
 
 def finish_execution_with_layer(pending: PendingLayer, layer: Any, *, progress: bool | None = None) -> Attribution:

@@ -9,6 +9,7 @@ from typing import Any
 from cfi_core.adapters import adapter_for, check_installed, find_type, framework_of_tensor, known_frameworks
 from cfi_core.columns import take_table
 from cfi_core.errors import UnknownFrameworkError, brief
+from cfi_core.mistaken import describe_mistaken, is_optimizer
 from cfi_core.naming import name_inputs
 from cfi_core.records import Arguments, Original
 from cfi_core.registry import Registry
@@ -65,6 +66,8 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
     Raises:
         UnknownFrameworkError: There is none, or more than one, or the plugin for it is not installed.
     """
+    if is_optimizer(model):
+        raise UnknownFrameworkError(describe_mistaken(registry, model))
     known = known_frameworks(registry).values()
     types = {spec.name: [kind for pair in spec.model_types if (kind := find_type(*pair, model))] for spec in known}
     matches = [spec for spec in known if types[spec.name] and not _is_surpassed(spec.name, types)]
@@ -86,6 +89,8 @@ def detect_framework(registry: Registry, model: Any, inputs: Any = None) -> Fram
     if not matches and not isinstance(model, type):
         matches = [spec for spec in specs if any(hasattr(model, name) for name in spec.model_methods)]
     if not matches:
+        if mistaken := describe_mistaken(registry, model):
+            raise UnknownFrameworkError(mistaken)
         described = "; ".join(f"{spec.name}: {spec.models}" for spec in specs if spec.models)
         raise UnknownFrameworkError(
             f"{_describe(model)} is a model of no known framework. Known are {described}. Pass one of these, or "

@@ -118,6 +118,12 @@ def brief(text: str) -> str:
     return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
 
 
+def kind_of(value: object) -> str:
+    """Name of an object's class, as messages show it; of what CFI puts around a user's function, that of a function."""
+    kind = type(value)
+    return "function" if kind.__module__.partition(".")[0].startswith("cfi_") else kind.__name__
+
+
 def summary(error: BaseException) -> str:
     """Kind and message of a foreign error, on one line and in short, without the full stop at its end."""
     try:

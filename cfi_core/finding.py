@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
-from difflib import get_close_matches
 
-from cfi_core.catalogue import DISTRIBUTION_OF_TOOLSET, TOOLSETS_OF_METHOD
-from cfi_core.errors import ArgumentError, UnknownMethodError
+from cfi_core.errors import UnknownMethodError
+from cfi_core.lookup import check_toolset, describe_unknown
 from cfi_core.records import Arguments
 from cfi_core.registry import Registry
 from cfi_core.specs import Kind, MethodSpec
@@ -23,11 +21,11 @@ def find_methods(registry: Registry, arguments: Arguments, kinds: frozenset[Kind
     if not isinstance(key, str):
         raise UnknownMethodError(f"The method key must be a string such as 'grad_cam', not {key!r}.")
     if toolset is not None:
-        _check_toolset(registry, toolset)
+        check_toolset(registry, toolset)
     named = [spec for spec in registry.methods.values() if spec.key == key and toolset in (None, spec.toolset)]
     if not named:
         registry.refuse_withdrawn(key)
-        raise UnknownMethodError(_unknown(registry, key, toolset))
+        raise UnknownMethodError(describe_unknown(registry, key, toolset))
     fitting = [spec for spec in named if spec.kind in kinds]
     if not fitting:
         call = "visualize_features" if named[0].kind is Kind.FEATURE_VISUALIZATION else "attribute"
@@ -59,52 +57,5 @@ def _complete(registry: Registry, method: MethodSpec, arguments: Arguments) -> M
         alters_model=method.alters_model or wrapped.alters_model,
         defaults=method.defaults.around(wrapped.defaults),
         guard=wrapped.guard or method.guard,
+        own_required=(*method.own_required, *wrapped.own_required),
     )
-
-
-def _check_toolset(registry: Registry, toolset: str) -> None:
-    if not isinstance(toolset, str):
-        raise ArgumentError(
-            f"toolset must be the name of a toolset ({_join(registry.toolsets)}), not a {type(toolset).__name__}. "
-            f"Everything else is passed by name: inputs=, target=, …"
-        )
-    if toolset not in registry.toolsets:
-        near, distribution = nearest(toolset, registry.toolsets), DISTRIBUTION_OF_TOOLSET.get(toolset)
-        raise UnknownMethodError(
-            f"No toolset {toolset!r} is installed; installed are {_join(registry.toolsets)}."
-            + (f" Did you mean {near[0]!r}?" if near else "")
-            + (f" pip install {distribution} brings it." if distribution else "")
-            + registry.absence_note()
-        )
-
-
-def _unknown(registry: Registry, key: str, toolset: str | None) -> str:
-    keys = {offered for offered, by in registry.methods if toolset in (None, by)}
-    message = f"No installed plugin offers the method {key!r}{f' of toolset {toolset!r}' if toolset else ''}."
-    elsewhere = {by for offered, by in registry.methods if offered == key}
-    lacking = [name for name in TOOLSETS_OF_METHOD.get(key, ()) if name not in registry.toolsets]
-    absent = {DISTRIBUTION_OF_TOOLSET[name] for name in lacking if toolset in (None, name)}
-    near = nearest(key, {*keys, *(TOOLSETS_OF_METHOD if toolset is None else ())})
-    if toolset and elsewhere:
-        message += f" Offered by {_join(elsewhere)}."
-    elif absent:
-        message += f" pip install {' or '.join(sorted(absent))} brings it."
-    elif near:
-        message += f" Nearest: {_join(near)}."
-    else:
-        message += f" {len(keys)} methods are offered; cfi.methods() lists them."
-    return message + registry.absence_note()
-
-
-def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Up to three known names that look alike, whatever their case and separators."""
-    plain = {_plain(other): other for other in known}
-    return [plain[match] for match in get_close_matches(_plain(name), sorted(plain), n=3, cutoff=0.5)]
-
-
-def _plain(name: str) -> str:
-    return name.casefold().replace("-", "").replace("_", "").replace(" ", "")
-
-
-def _join(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"

@@ -227,7 +227,6 @@ def _provenance(
     registry: Registry, call: Call, prepared: Prepared, carried: Carried, result: MethodResult
 ) -> dict[str, Any]:
     plan, arguments, translation = call.plan, call.plan.arguments, prepared.translation
-    model = type(call.original.model)
     translated = {} if translation is None else {"translate and certify": prepared.seconds}
     seconds = {"check": call.seconds, **translated, "run": perf_counter() - carried.started}
     return {
@@ -235,7 +234,7 @@ def _provenance(
         "kind": str(plan.method.kind),
         "toolset": plan.method.toolset,
         "citation": plan.method.citation,
-        "model": f"{model.__module__}.{model.__qualname__}",
+        "model": arguments.called,
         "framework": plan.framework,
         "route": translation.route.names if translation else (),
         "certificate": str(prepared.certificate or "native: nothing to certify"),

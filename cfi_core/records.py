@@ -14,13 +14,12 @@ from cfi_core.certificate import Certificate
 from cfi_core.contract import MethodRequest, MethodResult, Target, Unpacked
 from cfi_core.coordinates import Names
 from cfi_core.display import html_facts, html_table, outline
-from cfi_core.errors import ArgumentError
+from cfi_core.errors import ArgumentError, kind_of
 from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, Placed, flatten
 from cfi_core.framework.axes import Permutation, permutation_at
 from cfi_core.layer_map import LayerMap
-from cfi_core.specs import DEFAULTS, Head, MethodSpec, Need, Role, Translator, TranslatorSpec
+from cfi_core.specs import DEFAULTS, Head, Kind, MethodSpec, Need, Role, Translator, TranslatorSpec
 from cfi_core.tables import Table
-from cfi_core.views import kind_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +51,7 @@ class Arguments:
     seed: int | None = None
     started: float = field(default_factory=perf_counter, kw_only=True)  # when the call began
     unpacked: Unpacked | None = field(default=None, kw_only=True)  # of a model that brings its own preparation
+    called: str = field(default="", kw_only=True)  # the user's own class, or function, with its module
 
     __repr__ = outline
 
@@ -222,7 +222,8 @@ class Plan(Choice):
         """Whether the run explains a uniform target; feature visualization of a layer's unit does not."""
         if self.own_target or "target" not in (*self.method.required, *self.method.optional):
             return False
-        return not (self.layers and self.arguments.neuron is not None and self.arguments.target is None)
+        of_unit = self.method.kind is Kind.FEATURE_VISUALIZATION and self.arguments.neuron is not None
+        return not (of_unit and self.layers and self.arguments.target is None)
 
     def __str__(self) -> str:
         chosen = self.method.defaults.choose(self.arguments.defaults).items()
@@ -230,7 +231,7 @@ class Plan(Choice):
         lines = [
             f"method    {self.method.key} ({self.method.kind})",
             f"toolset   {self.method.toolset}" + (f"; also offered by {', '.join(self.others)}" if self.others else ""),
-            f"model     {kind_of(self.arguments.model)}, {self.framework}",
+            f"model     {self.arguments.called.rpartition('.')[2]}, {self.framework}",
             f"route     {self.route}: {self.reason}",
             f"needs     {', '.join(sorted(self.method.needs))}",
             f"head      a softmax at the end is explained at its {self.head}",
@@ -497,17 +498,46 @@ class PendingLayer:
     prepared: Prepared | None
     fingerprint: str
 
-    def _repr_html_(self) -> str:
-        title = f"{self.plan.method.key} of {self.plan.method.toolset} needs a layer"
-        rows = [(one.name, one.kind, "?" if one.output_shape is None else one.output_shape) for one in self.layers]
-        note = "Choose one and call cfi.finish_execution_with_layer(pending, layer)."
-        return html_table(title, ("layer", "kind", "output"), rows, note)
+    @property
+    def usual(self) -> Layer | None:
+        """The layer that is usually taken: the last convolution, or else the last whose output has axes of space."""
+        convolutions = [one for one in self.layers if "conv" in one.kind.lower()]
+        spacious = [one for one in self.layers if len(one.output_shape or ()) > 2]
+        return next(reversed(convolutions or spacious), None)
+
+    @property
+    def advice(self) -> str:
+        """Which layer is usually taken, in a sentence."""
+        found = "layer='auto' finds the last one that the target's gradient reaches and whose output has axes of space"
+        if self.usual is None:
+            return f"{found[0].upper()}{found[1:]}, if there is one."
+        what = "convolution" if "conv" in self.usual.kind.lower() else "layer with axes of space"
+        return f"Usual is {self.usual.name!r}, the last {what}; {found}."
 
     def __str__(self) -> str:
         rows = [
-            f"  {one.name}  {one.kind}  {'?' if (shape := one.output_shape) is None else shape}" for one in self.layers
+            f"  {one.name}  {one.kind}  {'?' if (shape := one.output_shape) is None else shape}"
+            + ("  ← usual" if one is self.usual else "")
+            for one in self.layers
         ]
-        title = f"{self.plan.method.key} of {self.plan.method.toolset} needs a layer. Choose one and call "
-        return "\n".join([f"{title}cfi.finish_execution_with_layer(pending, layer):", *rows])
+        title = f"{self._title}. Choose one and call "
+        return "\n".join([f"{title}cfi.finish_execution_with_layer(pending, layer):", *rows, self.advice])
+
+    @property
+    def _title(self) -> str:
+        return f"{self.plan.method.key} of {self.plan.method.toolset} needs a layer"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                one.name,
+                one.kind,
+                "?" if one.output_shape is None else one.output_shape,
+                "usual" if one is self.usual else "",
+            )
+            for one in self.layers
+        ]
+        note = f"Choose one and call cfi.finish_execution_with_layer(pending, layer). {self.advice}"
+        return html_table(self._title, ("layer", "kind", "output", ""), rows, note)
 
     __repr__ = __str__

@@ -15,7 +15,19 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from cfi_core.progress import phase
-from cfi_core.validation import Checked, Identifier, Key, Module, Name, Reference, Requires, Suffix, name_but, one_of
+from cfi_core.validation import (
+    Checked,
+    Identifier,
+    Key,
+    Module,
+    Name,
+    Place,
+    Reference,
+    Requires,
+    Suffix,
+    name_but,
+    one_of,
+)
 
 
 class Need(StrEnum):
@@ -242,6 +254,27 @@ class Guard(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Documentation(Checked):
+    """Where a method's own arguments are explained: read when somebody looks the method up (`cfi.methods(key)`).
+
+    Places are `"module:Class"`, `"module:Class.method"` or `"module:function"` of the toolset; of each, signature and
+    docstring (Google, NumPy or Sphinx style) are read, and the first that knows a name counts. They are imported then,
+    and not before.
+
+    Attributes:
+        init_args: What takes the arguments of the constructor.
+        exec_args: What takes the arguments of the call.
+        words: What arguments mean that the toolset does not explain, or does not have, in a sentence each.
+        example: Values for the example call, as Python text, of arguments that it cannot do without.
+    """
+
+    init_args: tuple[Place, ...] = ()
+    exec_args: tuple[Place, ...] = ()
+    words: Mapping[Identifier, str] = field(default_factory=dict)
+    example: Mapping[Identifier, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodSpec(Checked):
     """One introspection method of one toolset.
 
@@ -274,6 +307,8 @@ class MethodSpec(Checked):
             gradient of them, they are given as floating point numbers, of which the model makes whole ones again.
         maps_layer: Works with the axes of space of a layer's output (weights channels by their mean over them, or
             stretches them over the image): tokens on a grid are shown to it as a map with channels.
+        own_required: Own arguments without which it cannot run, and which neither uniform words nor defaults give.
+        documentation: Where its own arguments are explained.
     """
 
     key: Key
@@ -298,6 +333,8 @@ class MethodSpec(Checked):
     guard: Guard | None = None
     takes_integers: bool = True
     maps_layer: bool = False
+    own_required: tuple[Identifier, ...] = ()
+    documentation: Documentation = field(default_factory=Documentation)
 
     def argument_of(self, role: Role) -> str | None:
         """Name of the argument of the toolset's call that plays a role; None if there is none."""
@@ -314,7 +351,9 @@ class MethodSpec(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        spoken_of = {name: {*getattr(self, name)} for name in ("roles", "native_only", "argument_needs")}
+        fields = ("roles", "native_only", "argument_needs", "own_required")
+        spoken_of = {name: {*getattr(self, name)} for name in fields}
+        spoken_of["documentation"] = {*self.documentation.words, *self.documentation.example}
         spoken_of["defaults"] = {*self.defaults.raw, *self.defaults.toolset}
         if promise := self.completeness:
             spoken_of["completeness"] = {*promise.only_with, *filter(None, (promise.steps, promise.groups))}

@@ -177,6 +177,7 @@ Key = Annotated[str, _form(r"[a-z][a-z0-9_]*", "a key: lower-case letters, digit
 Identifier = Annotated[str, _form(_NAME, "the name of an argument or class")]
 Module = Annotated[str, _form(_DOTTED, "the name of a module")]
 Reference = Annotated[str, _form(rf"{_DOTTED}:{_NAME}", "of the form 'module:attribute'")]
+Place = Annotated[str, _form(rf"{_DOTTED}:{_DOTTED}", "of the form 'module:Class' or 'module:Class.method'")]
 Suffix = Annotated[str, _form(r"\.[^\s./\\A-Z]+", "a suffix: a dot, then lower-case characters without another dot")]
 Requires = Annotated[str, _requirement]
 Permuted = Annotated[tuple[int, ...] | None, _permutation]

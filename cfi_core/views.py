@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import partial
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
@@ -32,9 +33,22 @@ class Description:
         return f"<{self.kind}>" if self.shape is None else f"<{self.kind} of shape {self.shape}>"
 
 
-def kind_of(value: object) -> str:
-    """Name of an object's class, also where a description stands for it."""
-    return value.kind.rpartition(".")[2] if isinstance(value, Description) else type(value).__name__
+def name_model(given: object, loaded: object) -> str:
+    """The user's own class, or function, with its module; not that of a wrapper, of CFI's or any other.
+
+    Args:
+        given: What the user gave.
+        loaded: What the adapter made of it: the module inside of what compiles or spreads it, or a wrapper of CFI's.
+    """
+    inside = [one for one in (loaded, getattr(loaded, "module", None)) if one is not None and not _is_ours(type(one))]
+    found = inside[0] if inside else given
+    found = getattr(found, "func", found) if isinstance(found, partial) else found
+    named = found if hasattr(found, "__qualname__") else type(found)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.partition(".")[0].startswith("cfi_")
 
 
 def protect(value: Any) -> Any:

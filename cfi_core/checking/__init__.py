@@ -27,7 +27,7 @@ from cfi_core.checking.inputs import (
     read_inputs,
     run_as_it_is,
 )
-from cfi_core.checking.layers import is_auto, look_at_layers
+from cfi_core.checking.layers import describe_mistaken, is_auto, look_at_layers
 from cfi_core.checking.purity import Examination
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
 from cfi_core.columns import check_columns, other_cells, turn_table
@@ -42,6 +42,7 @@ from cfi_core.registry import Registry
 from cfi_core.specs import UNIFORM_ARGUMENTS, Head, Kind, MethodSpec, Need, Role
 from cfi_core.strings import turn_strings
 from cfi_core.tokens import as_inputs, place_baselines
+from cfi_core.views import name_model
 
 _HINTS = {
     "inputs": "with the samples to explain, sample axis first",
@@ -68,7 +69,8 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
     arguments = turn_named(arguments, method, original.names)
     arguments = _with_sample_axes(registry, arguments, original, method)
     arguments, embeddings = _take_embeddings(arguments, original, method)
-    arguments = replace(_sort_arguments(arguments, method), model=original.model)
+    called = name_model(arguments.model, original.model)
+    arguments = replace(_sort_arguments(arguments, method), model=original.model, called=called)
     for name in method.native_only:
         if arguments.own.get(name) and not choice.routes[0].native:
             raise ArgumentError(
@@ -116,6 +118,23 @@ def _check_place(path: Path) -> None:
         raise PlotError(f"{name!r} is no path to write to ({summary(error)}). Choose another name.") from error
     if not path.parent.is_dir():
         raise PlotError(f"There is no folder {folder!r} to write {name!r} into. Make it first.")
+
+
+def check_what_is_missing(registry: Registry, plan: Plan, original: Original) -> None:
+    """Finds what names do not tell to be missing; where no target is given, by one run of the model.
+
+    Raises:
+        TargetError: No target is given, and the model gives several values for each sample.
+        InputError: No inputs are given, and the model does not declare their shape; or they do not fit the model.
+    """
+    if plan.arguments.inputs is None:
+        _make_example(registry, plan, original)
+        return
+    if not plan.explains_target or plan.arguments.target is not None:
+        return
+    begun = _read(registry, plan, original)
+    outputs = first_pass(registry, lambda: run_as_it_is(begun.original, begun.inputs))
+    resolve_target(registry, begun.original, None, outputs, begun.inputs.samples)
 
 
 @phase("running your model once")
@@ -260,7 +279,7 @@ def check_layer(pending: PendingLayer, layer: Any) -> Call:
     embeddings = means_embeddings(original, layer)
     names = (layer_of_embedding(original, call.inputs),) if embeddings else _layer_names(original, layer)
     if not names:
-        raise LayerError(f"Pass a layer: one of {', '.join(entry.name for entry in pending.layers)}.")
+        raise LayerError(f"Pass a layer: one of {', '.join(entry.name for entry in pending.layers)}. {pending.advice}")
     if original.adapter.fingerprint((call.users or original).model) != pending.fingerprint:
         raise ArgumentError("The model has changed since the call was prepared. Call cfi.attribute again, with layer=.")
     plan = replace(call.plan, layers=names, needs_layer=False, embeddings=embeddings)
@@ -297,7 +316,20 @@ def _sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
         if name != "layer" and lifted[name] is None:
             raise ArgumentError(f"{who} needs {name!r}: pass {name}= {_HINTS[name]}.")
     init_args, exec_args = method.complete(arguments.defaults, init_args, exec_args)
+    _check_own(method, {**init_args, **exec_args})
     return replace(arguments, **lifted, init_args=init_args, exec_args=exec_args)
+
+
+def _check_own(method: MethodSpec, own: Mapping[str, Any]) -> None:
+    """Refuses a call without an argument of the toolset's own that it cannot do without."""
+    for where in ("init_args", "exec_args"):
+        missing = [name for name in method.own_required if name in getattr(method, where) and name not in own]
+        if missing:
+            example = ", ".join(f"{name!r}: {method.documentation.example.get(name, '…')}" for name in missing)
+            raise ArgumentError(
+                f"{method.key} of {method.toolset} needs {' and '.join(map(repr, missing))}: pass for example "
+                f"{where}={{{example}}}. cfi.methods({method.key!r}) says what that means."
+            )
 
 
 def _lift(
@@ -341,8 +373,7 @@ def _layer_name(original: Original, reference: object) -> str:
     known = [layer.name for layer in adapter.layers(model)]
     some = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
     if not isinstance(reference, str):
-        what = f"The {type(reference).__name__} given as layer"
-        raise LayerError(f"{what} is not part of this model. Pass one of its own layers, or a name: {some}")
+        raise LayerError(describe_mistaken(reference, adapter.layers(model)) + f" It has: {some}.")
     near = ", ".join(get_close_matches(reference, known, n=3, cutoff=0.4))
     hint = f"Nearest: {near}" if near else f"It has: {some}"
     raise LayerError(f"The model has no layer {brief(reference)!r}. {hint}. cfi.layers(model) lists all.")

@@ -177,6 +177,8 @@ def run_as_it_is(original: Original, inputs: Inputs, *, native: bool = False, tw
         shapes = ", ".join(f"{array.shape} {array.dtype}" for array in inputs.arrays)
         integers = [array for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
         hint = _integers("inputs", integers[0]) if integers else _repair(adapter, model, inputs)
+        if len(inputs.tensors) > 1 and integers and integers[-1] is inputs.arrays[-1] and integers[-1].ndim == 1:
+            hint = "A tuple is several inputs of the model. If its last part are labels, leave them out: inputs=images."
         if integers and integers[0].ndim == 2 and isinstance(error, IndexError):
             low, high = integers[0].min(), integers[0].max()
             hint = (

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from cfi_core.errors import ArgumentError, LayerError, ModelWarning, warn
-from cfi_core.framework import Placed
+from cfi_core.framework import Layer, Placed
 from cfi_core.records import Call, Original, Plan
 from cfi_core.seeking import ground_of, place, seek_layer
 from cfi_core.specs import Kind
@@ -80,3 +83,25 @@ def _check_maps(call: Call) -> None:
                 f"reshape=('class', height, width).",
                 ModelWarning,
             )
+
+
+def describe_mistaken(reference: object, layers: Sequence[Layer]) -> str:
+    """What was given as a layer that is none of the model's, and what to give instead."""
+    names, kind = [layer.name for layer in layers], type(reference).__name__
+    if isinstance(reference, int | np.integer) and not isinstance(reference, bool):
+        places = range(-len(names), len(names))
+        meant = f" The one at {reference} in cfi.layers(model) is {names[reference]!r}." if reference in places else ""
+        return f"layer={reference!r} is an index, and layers go by name.{meant}"
+    if isinstance(reference, type):
+        same = [layer.name for layer in layers if layer.kind.rpartition(".")[2] == reference.__name__]
+        hint = f" Of this class are {', '.join(map(repr, same[:6]))}." if same else ""
+        return f"layer= is the class {reference.__name__}, and no layer of the model.{hint}"
+    if hasattr(reference, "shape") and hasattr(reference, "dtype"):
+        return f"layer= is a {kind} of numbers, such as a layer's weight. Pass the layer that holds it, or its name."
+    name = getattr(reference, "name", None)
+    if isinstance(name, str) and name in names:
+        return (
+            f"The {kind} given as layer is not part of this model: it is another model's (or copy's) layer, of a "
+            f"name that this model has, too. Pass layer={name!r} for this model's."
+        )
+    return f"The {kind} given as layer is not part of this model. Pass one of its own layers, or a name."

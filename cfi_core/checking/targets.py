@@ -12,7 +12,7 @@ import numpy as np
 from cfi_core.adapters import as_array, framework_of_tensor, is_masked
 from cfi_core.boxes import is_detection
 from cfi_core.contract import Target
-from cfi_core.errors import ArgumentError, TargetError
+from cfi_core.errors import ArgumentError, TargetError, brief
 from cfi_core.framework import entry_of, is_structure, items
 from cfi_core.outputs import leaves_of, main_path
 from cfi_core.records import Original
@@ -186,6 +186,8 @@ def _in_tensor(target: Any, output: np.ndarray) -> Target:
         else:
             place = _place(target, output)
             return Target(function=Selected((place,))) if _sums(place) else Target(index=place)
+    if _is_row_of_classes(target, shape):
+        raise TargetError(f"The target {_shorten(target)} has {len(target[0])} numbers for each sample. {_OF_ONE_HOT}")
     if len(target) != shape[0]:
         raise TargetError(
             f"{len(target)} targets for {shape[0]} samples. Pass one per sample, or a single index for all of them."
@@ -194,6 +196,13 @@ def _in_tensor(target: Any, output: np.ndarray) -> Target:
         return Target()
     rows = tuple(_place(one, output, row) for row, one in enumerate(target))
     return Target(function=Selected(rows)) if any(map(_sums, rows)) else Target(index=rows)
+
+
+def _is_row_of_classes(target: list[Any], shape: tuple[int, ...]) -> bool:
+    """Whether it is one-hot, and no list of places in the output."""
+    rows = [one for one in target if isinstance(one, list | tuple) and len(one) == shape[1]] if len(shape) == 2 else []
+    whole = len(rows) == len(target) and all(_is_whole(entry) for row in rows for entry in row)
+    return whole and _is_one_hot(np.array(rows))
 
 
 def _place(target: Any, output: np.ndarray, row: int = 0) -> tuple[Any, ...]:
@@ -273,8 +282,31 @@ def _plain(registry: Registry, target: Any) -> Any:
     if array.dtype.kind in "UO" and all(isinstance(one, str | int) for one in array.flat):
         return array.item() if array.size == 1 else array.tolist()
     if array.dtype.kind not in "iu":
-        raise TargetError(f"The target {target!r} holds no indices. Pass integers, or a callable of the output.")
+        raise TargetError(f"The target {_shorten(target)} holds no indices. {_name_indices(array)}")
     return array.item() if array.size == 1 else array.tolist()
+
+
+def _shorten(target: Any) -> str:
+    return brief(" ".join(repr(target).split()))
+
+
+def _name_indices(array: np.ndarray) -> str:
+    """What to pass in the place of an array that holds no whole numbers."""
+    if array.dtype.kind in "fb" and _is_one_hot(array):
+        return _OF_ONE_HOT
+    if array.dtype.kind == "f" and array.size and (array == np.round(array)).all():
+        return "Class indices are whole numbers: pass target.astype(int) (int(target) of a single one)."
+    return "Pass integers, or a callable of the output."
+
+
+_OF_ONE_HOT = "It is one-hot: pass the class of each sample, target.argmax(axis=1)."
+
+
+def _is_one_hot(array: np.ndarray) -> bool:
+    """Whether each of its rows is 1 at one place of several, and 0 everywhere else."""
+    if array.ndim != 2 or array.shape[1] < 2:
+        return False
+    return bool(np.isin(array, (0, 1)).all() and (array.sum(1) == 1).all())
 
 
 def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
@@ -284,6 +316,12 @@ def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, .
         raise TargetError(
             f"The target {shown} has {len(index)} indices for an output of shape {shape}. "
             f"Pass {_describe_index(shape)}.{hint}"
+        )
+    if sizes == (1,) and not _selects(index[0], 1):
+        raise TargetError(
+            f"The target {shown} is out of range: the model gives one value for each sample, which is explained "
+            f"without a target or with target=0. Of a classifier of two classes that value stands for class 1; what "
+            f"speaks for class 0 is its opposite: target=lambda outputs: -outputs[:, 0]."
         )
     exceeded = [size for value, size in zip(index, sizes, strict=True) if not _selects(value, size)]
     if exceeded:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from cfi_core.errors import InputError, LayerError, MethodError, NoGradientError
+from cfi_core.errors import InputError, LayerError, MethodError, NoGradientError, kind_of
 from cfi_core.framework.axes import Arrays, named_axes
 from cfi_core.framework.canonical import Canonical, Factories
 from cfi_core.framework.layout import Layout
@@ -123,7 +123,7 @@ class FrameworkAdapter(ABC):
         """
         if not share_weights:
             raise InputError(
-                f"This method changes weights while it runs, and a {type(model).__name__} cannot be copied. Choose a "
+                f"This method changes weights while it runs, and a {kind_of(model)} cannot be copied. Choose a "
                 f"method that changes no weights."
             )
         return model
@@ -230,7 +230,7 @@ class FrameworkAdapter(ABC):
             InputError: No such model can be made, which is so unless this is overridden.
         """
         raise InputError(
-            f"A {type(model).__name__} cannot hold inputs here, and the method has no argument for them. Choose a "
+            f"A {kind_of(model)} cannot hold inputs here, and the method has no argument for them. Choose a "
             f"toolset whose calls take further arguments of the model's forward pass (cfi.methods() lists all)."
         )
 
@@ -254,7 +254,7 @@ class FrameworkAdapter(ABC):
         Raises:
             InputError: No such model can be made, which is so unless this is overridden.
         """
-        raise InputError(f"A {type(model).__name__} cannot be given its whole numbers as floating point ones.")
+        raise InputError(f"A {kind_of(model)} cannot be given its whole numbers as floating point ones.")
 
     def split_embedding(self, model: Any, inputs: Sequence[Any], layer: str | None = None) -> Embedded | None:
         """The model from the output of its embedding on, where the first input, of tokens, goes into one layer alone.

@@ -26,6 +26,7 @@ from cfi_core.specs import (
     ANY,
     RUNNABLE,
     Defaults,
+    Documentation,
     FrameworkSpec,
     Head,
     Kind,
@@ -255,7 +256,7 @@ class NetworkAdapter(FrameworkAdapter):
         return tuple(Layer(name, name.title(), shapes.get(name)) for name in STEPS)
 
     def layer_name(self, model: Network, reference: Any) -> str | None:
-        return reference if reference in STEPS else None
+        return reference if isinstance(reference, str) and reference in STEPS else None
 
     def layer_object(self, model: Network, name: str) -> str:
         return name
@@ -325,6 +326,17 @@ def _press_slowly(request: MethodRequest, passes: int, seconds: float, each: Cal
     return MethodResult((np.ones_like(request.inputs[0]),), Axes.INPUT)
 
 
+def press(images: Any, scale: float = 1.0, fail: bool = False, window: Any = None) -> None:
+    """Stands for the call of a library, which says what its arguments mean.
+
+    Args:
+        images: What is pressed.
+        scale (float, optional): What the gradient is multiplied by. Defaults to 1.0.
+        fail: Whether the press is jammed.
+        window (tuple of ints): Nothing is done with it.
+    """
+
+
 def _method(key: str, kind: Kind = Kind.ATTRIBUTION, **fields: Any) -> MethodSpec:
     return MethodSpec(
         key=key,
@@ -336,6 +348,11 @@ def _method(key: str, kind: Kind = Kind.ATTRIBUTION, **fields: Any) -> MethodSpe
         exec_args=("images", "scale", "fail", "window", "engrave"),
         roles={"images": Role.INPUTS, "window": Role.WINDOW},
         argument_needs={"engrave": Need.MODULES},
+        documentation=Documentation(
+            exec_args=(f"{__name__}:press",),
+            words={"engrave": "Makes the method ask for modules."},
+            example=dict.fromkeys(fields.get("own_required", ()), "1.0"),
+        ),
         **fields,
     )
 

@@ -212,7 +212,7 @@ def test_paths_that_cannot_be_written_to(painting, images, path):
 
 
 def test_long_names_are_shown_in_short(painting, images):
-    with pytest.raises(cfi.UnknownFrameworkError, match="is a model of no known framework") as refused:
+    with pytest.raises(cfi.UnknownFrameworkError, match="which is no path of a model's file") as refused:
         cfi.attribute(LONG, "press_gradient", inputs=images, target=0)
     assert len(str(refused.value)) < 1500
     with pytest.raises(cfi.LayerError, match="has no layer") as refused:

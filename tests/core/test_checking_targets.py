@@ -73,7 +73,7 @@ def test_words_for_an_index(registry, target, output, index):
         (True, SCORES, "True is no index"),
         ((True,), SCORES, "True is no index"),
         ((0, True), BOXES, "out of range"),
-        (1.0, SCORES, "holds no indices. Pass integers, or a callable"),
+        (1.0, SCORES, r"holds no indices. Class indices are whole numbers: .*int\(target\)"),
         (np.array([0.5, 1]), SCORES, "holds no indices"),
         ([1, 2, 3], SCORES, "3 targets for 2 samples"),
         ([1], SCORES, "1 targets for 2 samples"),

@@ -164,7 +164,7 @@ def test_listings_have_a_column_for_what_is_asked() -> None:
         ):
             page = listing._repr_html_()
             assert word in page and page.count("<tr") == len(listing) + 1
-        assert "Nothing is listed." in cfi.methods("none")._repr_html_()
+        assert "Nothing is listed." in cfi.methods(toolset="press", kind="feature visualization")._repr_html_()
 
 
 def test_layers_are_listed_like_the_rest(painting: Painting, images: np.ndarray) -> None:

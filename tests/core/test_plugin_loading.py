@@ -473,16 +473,16 @@ def test_a_policy_plugin_chooses_the_route_and_a_bad_one_is_passed_over(painting
             return candidates[-1] if self.answer is None else self.answer
 
     with use_plugins(fake, Policy()):
-        assert cfi.plan(painting, "press_gradient", inputs=images).route.names == ("paint2print",)
+        assert cfi.plan(painting, "press_gradient", inputs=images, target=0).route.names == ("paint2print",)
         Policy.answer = "a route of my own"
         with pytest.warns(cfi.PluginWarning, match="dist-of-Policy.* none of the candidates"):
-            cfi.plan(painting, "press_gradient", inputs=images)
+            cfi.plan(painting, "press_gradient", inputs=images, target=0)
         Policy.answer = np.zeros(3)
         with pytest.warns(cfi.PluginWarning, match="chose a ndarray, which is none of the candidates"):
-            assert cfi.plan(painting, "press_gradient", inputs=images).route.names == ("paint2print",)
+            assert cfi.plan(painting, "press_gradient", inputs=images, target=0).route.names == ("paint2print",)
         Policy.answer = property(lambda self: sys.exit())
         with pytest.warns(cfi.PluginWarning, match="dist-of-Policy.*SystemExit"):
-            assert cfi.plan(painting, "press_gradient", inputs=images).route.names == ("paint2print",)
+            assert cfi.plan(painting, "press_gradient", inputs=images, target=0).route.names == ("paint2print",)
 
 
 def test_requirements_are_read_from_metadata():

@@ -340,7 +340,7 @@ def test_the_kit_tells_a_toolset_that_is_not_all_tested(run):
         toolset = "stamps"
 
     told = [line.partition(": ")[2] for line in failures(Absent).splitlines()]
-    assert len(told) == 7 and set(told) == {"no plugin offers a method of 'stamps'"}
+    assert len(told) == 8 and set(told) == {"no plugin offers a method of 'stamps'"}
 
     class Uncited(TestPress):
         toolset = "stamps"

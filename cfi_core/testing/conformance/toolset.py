@@ -13,6 +13,8 @@ import numpy as np
 import cfi_core as cfi
 from cfi_core.boundary import run_method
 from cfi_core.contract import MethodRequest
+from cfi_core.guide import make_guide
+from cfi_core.registry import registry
 from cfi_core.specs import Kind, MethodSpec
 from cfi_core.testing.conformance.processes import compare_processes
 from cfi_core.testing.conformance.samples import SampleConformance, in_threads
@@ -34,7 +36,7 @@ class Methods(ABC):
 
     def methods(self) -> list[MethodSpec]:
         """All that plugins offer."""
-        methods = cfi.methods(toolset=self.toolset)
+        methods = [method for method in cfi.methods() if method.toolset == self.toolset]
         assert methods, f"no plugin offers a method of {self.toolset!r}"
         return methods
 
@@ -62,6 +64,16 @@ class ToolsetConformance(SampleConformance, Methods):
         """There are methods, and each cites where it comes from."""
         for method in self.methods():
             assert method.citation, f"{method.key} cites nothing"
+
+    def test_every_argument_is_explained(self) -> None:
+        """By the library's own words, which can be read, or by the plugin's; an example gives what is required."""
+        for method in self.methods():
+            guide = make_guide(registry(), method)
+            assert not guide.missing, f"{method.key}: {guide.missing}"
+            silent = [one.name for one in guide.arguments if not one.meaning]
+            assert not silent, f"{method.key} says nowhere what {silent} mean: see MethodSpec.documentation"
+            ungiven = [name for name in method.own_required if name not in method.documentation.example]
+            assert not ungiven, f"{method.key} cannot run without {ungiven}: give them in its documentation's example"
 
     def test_arguments_are_given_for_every_method(self) -> None:
         """No method is left untested."""

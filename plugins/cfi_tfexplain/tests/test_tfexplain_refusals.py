@@ -42,7 +42,7 @@ def test_a_target_function_of_another_form() -> None:
 @pytest.mark.parametrize(
     ("key", "own", "message"),
     [
-        ("occlusion", {}, "needs exec_args"),
+        ("occlusion", {}, "needs 'patch_size'"),
         ("occlusion", {"patch_size": 0}, "pixels of 1 or more"),
         ("occlusion", {"patch_size": [2, 1.5]}, "pixels of 1 or more"),
         ("occlusion", {"patch_size": 2, "colormap": 3}, r"\['colormap'\] are of tf-explain's picture"),
@@ -62,7 +62,7 @@ def test_settings(key: str, own: dict[str, Any], message: str) -> None:
         ("integrated_gradients", {"baselines": 0.5}, "has its own baseline"),
         ("integrated_gradients", {"exec_args": {"multiply_by_inputs": True}}, "cannot have multiply_by_inputs=True"),
         ("smooth_grad", {"exec_args": {"noise": "much"}}, "noise as a number"),
-        ("occlusion", {}, "needs exec_args"),
+        ("occlusion", {}, "needs 'patch_size'"),
         ("saliency", {"target": [1, 2, 1]}, "one class, the same for all samples"),
         ("saliency", {"target": lambda outputs: outputs[:, 0]}, "one class, the same for all samples"),
         ("layer_activation", {"target": None, "layer": ["conv1", "conv2"]}, "draws one layer, got 2"),

@@ -211,7 +211,7 @@ def test_dilated_pooling_has_no_smooth_rule() -> None:
         ("zennit_lrp", {"composite": "epsilon"}, "is no composite of Zennit's.*epsilon_gamma_box"),
         ("zennit_lrp", {"composite": 3}, "is no composite"),
         ("zennit_lrp", {"gamma": 0.5}, "takes no 'gamma'.*epsilon, stabilizer"),
-        ("lrp_epsilon_gamma_box", {}, "needs low and high"),
+        ("lrp_epsilon_gamma_box", {}, "needs 'low' and 'high'"),
         ("lrp_epsilon_plus", {"name_map": [("9", rules.Pass())]}, "has no module '9'"),
         ("lrp_epsilon_plus", {"name_map": [("0", "pass")]}, "is no rule"),
         ("lrp_epsilon_plus", {"name_map": ["0"]}, "list of pairs"),

@@ -20,7 +20,7 @@ from cfi_captum.graph import Graph, trace
 from cfi_captum.lrp import explain_unruled, without_rule
 from cfi_captum.table import GRAD_CAM, CaptumMethod, Rule
 from cfi_core.contract import MethodRequest, Miss
-from cfi_core.errors import ArgumentError, InputError, LayerError, MethodError, TargetError
+from cfi_core.errors import ArgumentError, InputError, LayerError, MethodError, TargetError, kind_of
 from cfi_core.specs import Need
 from cfi_torchgraph.nodes import base_name, operation, walk
 from cfi_torchgraph.operations import NOT_RECTIFYING, head_of
@@ -209,7 +209,7 @@ def find_modules(method: CaptumMethod, model: Any) -> nn.Module:
     if not isinstance(model, nn.Module) or not any(True for _ in model.children()):
         raise MethodError(
             f"'{method.key}' attaches rules to the modules of the model, but this model is a "
-            f"{type(model).__name__} without modules. Use a method that needs gradients only, such as "
+            f"{kind_of(model)} without modules. Use a method that needs gradients only, such as "
             "'integrated_gradients', or a translator that builds native modules."
         )
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):

@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from cfi_core.specs import Completeness, Defaults, Guard, Head, Kind, MethodSpec, Need, Role, Total
+from cfi_core.specs import Completeness, Defaults, Documentation, Guard, Head, Kind, MethodSpec, Need, Role, Total
 
 
 class Rule(StrEnum):
@@ -102,6 +102,7 @@ ROLES = {
     "strides": Role.WINDOW,
 }
 
+WINDOW = "sliding_window_shapes"
 NOISE_TUNNEL = "noise_tunnel"
 GRAD_CAM = "grad_cam"
 DEFAULT_TUNNELLED = "saliency"
@@ -732,6 +733,7 @@ _GUARDS = {
 
 def method_spec(method: CaptumMethod) -> MethodSpec:
     """The spec under which core knows a method."""
+    classes = [method.captum_class]
     init_args = (*method.own_init_args, *method.init_args)
     exec_args = (*method.exec_args, *method.own_exec_args)
     optional = method.optional
@@ -740,6 +742,7 @@ def method_spec(method: CaptumMethod) -> MethodSpec:
         wrapped = [method_spec(inner) for inner in TUNNELLED.values()]
         init_args = _union(init_args, *(inner.init_args for inner in wrapped))
         exec_args = _union(exec_args, *(inner.exec_args for inner in wrapped))
+        classes += [inner.captum_class for inner in TUNNELLED.values()]
         optional = ("target", "layer", "neuron", "baselines")
     return MethodSpec(
         key=method.key,
@@ -761,7 +764,31 @@ def method_spec(method: CaptumMethod) -> MethodSpec:
         completeness=method.completeness,
         guard=_GUARDS.get(method.rule),
         maps_layer=method.key in (GRAD_CAM, "guided_grad_cam"),
+        own_required=(WINDOW,) if WINDOW in method.exec_args else (),
+        documentation=Documentation(
+            init_args=tuple(f"captum.attr:{name}" for name in classes),
+            exec_args=tuple(f"captum.attr:{name}.attribute" for name in classes),
+            words={name: text for name, text in _WORDS.items() if name in (*init_args, *exec_args)},
+            example=_EXAMPLES.get(method.key, {}),
+        ),
     )
+
+
+_EXAMPLES = {
+    # As wide along every axis, so that it fits a model of either axis order.
+    "occlusion": {WINDOW: "(3, 3, 3)"},
+    # All coalitions of four features; of every element there would be too many.
+    "shapley_values": {"feature_mask": "np.indices(inputs.shape[1:]).sum(0)[None] % 4"},
+}
+_WORDS = {
+    WORKAROUNDS: "Whether faults of captum's own backward rules, which are known to change values, are worked around. "
+    "captum's own users have these faults.",
+    "upsample": "Stretches the map over the input, as captum's LayerAttribution.interpolate does: 'nearest' or "
+    "'bilinear'. None leaves it at the size of the layer.",
+    "method": "Key of the method that is run on noisy inputs, such as 'integrated_gradients'; its own arguments are "
+    "given beside it.",
+}
+"""The plugin's own arguments."""
 
 
 def _union(*names: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from cfi_core.hookspec import hookimpl
 from cfi_core.specs import (
     Completeness,
     Defaults,
+    Documentation,
     FrameworkSpec,
     Head,
     Kind,
@@ -27,6 +28,19 @@ _OWEN, _MEAN = Completeness(total=Total.DIFFERENCE), Completeness(total=Total.ME
 _DRAWN = Completeness(total=Total.MEAN_DIFFERENCE, unmeasured="the sum holds in expectation only: points are drawn")
 _ENSEMBLES = ("RandomForest", "ExtraTrees", "GradientBoosting", "HistGradientBoosting")
 _SKLEARN = [("tree", "DecisionTree"), ("tree", "ExtraTree"), *(("ensemble", name) for name in _ENSEMBLES)]
+
+
+_CALLS = {
+    "deep_lift_shap": ("shap:DeepExplainer.shap_values",),
+    "gradient_shap": ("shap:GradientExplainer.shap_values",),
+    "kernel_shap": ("shap:KernelExplainer.shap_values",),
+    "partition_shap": ("shap:PartitionExplainer.__call__",),
+}
+_WORDS = {
+    "gradient_shap": {"nsamples": "How many points between inputs and background are drawn for each sample."},
+    "partition_shap": {"max_evals": "How many times the model may be asked about each sample."},
+}
+"""What SHAP does not explain."""
 
 
 @hookimpl
@@ -80,4 +94,8 @@ def _method(
     common: dict[str, Any] = {"toolset": "shap", "implementation": "cfi_shap.run:run", "citation": _LUNDBERG}
     common |= {"needs": _FORWARD, "required": ("inputs", "baselines"), "optional": ("target",), **fields}
     common |= {"exec_args": tuple(raw), "defaults": Defaults(raw=raw, toolset=usual)}
+    words = {name: text for name, text in _WORDS.get(key, {}).items() if name in raw}
+    common["documentation"] = Documentation(
+        exec_args=_CALLS.get(key, ()), words=words, example={"max_evals": "100"} if "max_evals" in raw else {}
+    )
     return MethodSpec(key=key, kind=Kind.ATTRIBUTION, completeness=promise, **common)

@@ -11,7 +11,7 @@ import numpy as np
 from keras.src.models.functional import Functional  # has no public name
 
 from cfi_core.contract import MethodRequest
-from cfi_core.errors import ArgumentError, InputError, LayerError, MethodError
+from cfi_core.errors import ArgumentError, InputError, LayerError, MethodError, kind_of
 from cfi_core.specs import Need
 
 _DIFFERENTIATED = {Need.INPUT_GRADIENT, Need.LAYER_GRADIENT}
@@ -146,7 +146,7 @@ def graph_of(model: Any) -> Any:
     """
     if not isinstance(model, Functional) or type(model).call is not Functional.call:
         raise MethodError(
-            f"tf-explain looks into functional and Sequential Keras models, and this is a {type(model).__name__}; "
+            f"tf-explain looks into functional and Sequential Keras models, and this is a {kind_of(model)}; "
             f"{OVER_A_BRIDGE}"
         )
     return model

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from cfi_core.specs import Completeness, Defaults, Head, Kind, MethodSpec, Need, Role, Total
+from cfi_core.specs import Completeness, Defaults, Documentation, Head, Kind, MethodSpec, Need, Role, Total
 
 TOOLSET = "tf-explain"
 
@@ -92,7 +92,34 @@ class ExplainMethod:
             completeness=self.completeness,
             takes_integers=Need.LAYER_GRADIENT not in self.needs,
             maps_layer=self.key == "grad_cam",
+            own_required=("patch_size",) if "patch_size" in self.exec_args else (),
+            documentation=Documentation(
+                init_args=(f"{_MODULES[self.tool]}:{self.tool}",),
+                exec_args=(f"{_MODULES[self.tool]}:{self.tool}.explain",),
+                words={name: text for name, text in _WORDS.items() if name in (*self.init_args, *self.own_args)},
+                example={"patch_size": "4"} if "patch_size" in self.exec_args else {},
+            ),
         )
+
+
+_MODULES = {
+    "VanillaGradients": "tf_explain.core.vanilla_gradients",
+    "GradientsInputs": "tf_explain.core.gradients_inputs",
+    "IntegratedGradients": "tf_explain.core.integrated_gradients",
+    "SmoothGrad": "tf_explain.core.smoothgrad",
+    "OcclusionSensitivity": "tf_explain.core.occlusion_sensitivity",
+    "GradCAM": "tf_explain.core.grad_cam",
+    "ExtractActivations": "tf_explain.core.activations",
+}
+
+_WORDS = {
+    PICTURE: "Whether the values are those of the 8-bit picture that tf-explain's own users get, rather than those of "
+    "the method's paper.",
+    MULTIPLY: "Whether the mean gradient is multiplied by inputs less baselines, as in the paper; tf-explain leaves "
+    "that factor out.",
+    "batch_size": "How many samples go through the model at a time.",
+}
+"""The plugin's own arguments, and what tf-explain does not explain."""
 
 
 _FORWARD = frozenset({Need.FORWARD})

@@ -12,7 +12,7 @@ from keras.src.models.functional import Functional  # has no public name
 
 from cfi_core.adapters import adapter_for
 from cfi_core.contract import MethodRequest, Target
-from cfi_core.errors import InputError, LayerError, MethodError, ModelWarning, TargetError, warn
+from cfi_core.errors import InputError, LayerError, MethodError, ModelWarning, TargetError, kind_of, warn
 from cfi_core.registry import registry
 from cfi_core.turns import keep_random
 from cfi_tfkerasvis.describe import describe
@@ -230,7 +230,7 @@ def _graph(model: Any) -> Any:
             "set the environment variable KERAS_BACKEND=tensorflow before Keras is imported"
         )
     if not isinstance(model, keras.Model):
-        raise MethodError(f"tf-keras-vis explains Keras 3 models, not {type(model).__name__}; {OVER_A_BRIDGE}")
+        raise MethodError(f"tf-keras-vis explains Keras 3 models, and this is a {kind_of(model)}; {OVER_A_BRIDGE}")
     if isinstance(model, keras.Sequential) and not model.built:
         raise MethodError(
             f"the Sequential model {model.name!r} is not built; call it once, or start it with keras.Input"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import RANDOM, Defaults, Head, Kind, MethodSpec, Need, Role, ToolsetSpec
+from cfi_core.specs import RANDOM, Defaults, Documentation, Head, Kind, MethodSpec, Need, Role, ToolsetSpec
 
 TOOLSET = "tf-keras-vis"
 IMPLEMENTATION = "cfi_tfkerasvis.run:run"
@@ -109,6 +109,22 @@ MAXIMIZATION = Defaults(
     },
 )
 
+CLASSES = MappingProxyType(
+    {
+        "saliency": "tf_keras_vis.saliency:Saliency",
+        "smooth_grad": "tf_keras_vis.saliency:Saliency",
+        "grad_cam": "tf_keras_vis.gradcam:Gradcam",
+        "grad_cam_plus_plus": "tf_keras_vis.gradcam_plus_plus:GradcamPlusPlus",
+        "layer_cam": "tf_keras_vis.layercam:Layercam",
+        "score_cam": "tf_keras_vis.scorecam:Scorecam",
+        "activation_maximization": "tf_keras_vis.activation_maximization:ActivationMaximization",
+    }
+)
+"""Where tf-keras-vis says what its arguments mean."""
+OWN_WORDS = (
+    "Whether faults of tf-keras-vis that are known to change values are worked around. Its own users have these faults."
+)
+
 INPUT_GRADIENT = frozenset({Need.FORWARD, Need.INPUT_GRADIENT})
 LAYER_GRADIENT = frozenset({Need.FORWARD, Need.LAYER, Need.LAYER_GRADIENT})
 LAYER = frozenset({Need.FORWARD, Need.LAYER})
@@ -178,6 +194,8 @@ def cfi_methods() -> Iterable[MethodSpec]:
             argument_needs=ARGUMENT_NEEDS,
             head=Head.LOGIT,
             defaults=MENDED.around(MAXIMIZATION),
+            own_required=("input_range",),
+            documentation=_documentation("activation_maximization", WORKAROUNDS, input_range="(0.0, 1.0)"),
             patches=(RANDOM,),  # its input modifiers draw from numpy's generator, its first noise from TensorFlow's
         ),
     ]
@@ -198,6 +216,7 @@ def _saliency(key: str, citation: str, defaults: Defaults) -> MethodSpec:
         argument_needs=ARGUMENT_NEEDS,
         head=Head.LOGIT,
         defaults=defaults,
+        documentation=_documentation(key),
     )
 
 
@@ -219,4 +238,13 @@ def _cam(key: str, needs: frozenset[Need], exec_args: tuple[str, ...], citation:
         defaults=defaults,
         takes_integers=Need.LAYER_GRADIENT not in needs,  # Score-CAM, which scales the inputs, is for no others at all
         maps_layer=True,
+        documentation=_documentation(key, *(WORKAROUNDS,) * (WORKAROUNDS in defaults.raw)),
+    )
+
+
+def _documentation(key: str, *own: str, **example: str) -> Documentation:
+    """Where the arguments of a method are explained; the plugin's own ones here."""
+    place = CLASSES[key]
+    return Documentation(
+        init_args=(place,), exec_args=(f"{place}.__call__",), words=dict.fromkeys(own, OWN_WORDS), example=example
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import Defaults, Head, Kind, MethodSpec, Need, Role, ToolsetSpec
+from cfi_core.specs import Defaults, Documentation, Head, Kind, MethodSpec, Need, Role, ToolsetSpec
 
 WORKAROUNDS = "workarounds"
 """Whether faults of TorchRay that change values are worked around; its own users have them."""
@@ -141,6 +141,12 @@ def cfi_methods() -> Iterable[MethodSpec]:
             ),
             roles=ROLES | dict.fromkeys(("contrast_layer", "classifier_layer"), Role.OTHER_LAYER),
             patches=FUNCTIONS,
+            own_required=("contrast_layer",),
+            documentation=_documentation(
+                "excitation_backprop:contrastive_excitation_backprop",
+                (WORKAROUNDS, REDUCTION),
+                contrast_layer="cfi.layers(model, inputs)[-2].name",
+            ),
             **_OF_TORCHRAY,
         ),
         MethodSpec(
@@ -156,6 +162,7 @@ def cfi_methods() -> Iterable[MethodSpec]:
                 toolset={"seed": 0, "sigmoid": True, "divide_by_p": False, "all_classes": True, "resize": False},
             ),
             roles=_WITHOUT_LAYER,
+            documentation=_documentation("rise:rise", ("target", "sigmoid", "divide_by_p", "all_classes")),
             **_OF_TORCHRAY,
         ),
         MethodSpec(
@@ -169,9 +176,32 @@ def cfi_methods() -> Iterable[MethodSpec]:
             init_args=(WORKAROUNDS,),
             defaults=_defaults({"resize": False, "smooth": 0.0}, {"resize": False, "smooth": 0.0}),
             roles=_WITHOUT_LAYER,
+            documentation=_documentation("extremal_perturbation:extremal_perturbation", (WORKAROUNDS,)),
             **_OF_TORCHRAY,
         ),
     ]
+
+
+_WORDS = {
+    WORKAROUNDS: "Whether faults of TorchRay that are known to change values are worked around. Its own users have "
+    "these faults.",
+    REDUCTION: "What makes one map of the gradient: a function, 'weighted sum', 'linear', or None, which leaves every "
+    "channel.",
+    "target": "The class whose map is taken.",
+    "sigmoid": "Whether the scores go through a sigmoid first, as TorchRay has it; the paper takes them as they are.",
+    "divide_by_p": "Whether the mean over the masks is divided by how much of the image is seen, as in the paper.",
+    "all_classes": "Whether the maps of all classes, which TorchRay returns, go into extras['all_classes'].",
+}
+"""The plugin's own arguments, and what TorchRay does not explain."""
+
+
+def _documentation(function: str, own: tuple[str, ...], **example: str) -> Documentation:
+    """Where the arguments of a method are explained."""
+    return Documentation(
+        exec_args=(f"torchray.attribution.{function}",),
+        words={name: _WORDS[name] for name in own},
+        example=example,
+    )
 
 
 def _saliency(
@@ -199,6 +229,7 @@ def _saliency(
         defaults=defaults,
         roles=ROLES,
         patches=patches,
+        documentation=_documentation("common:saliency", (WORKAROUNDS,)),
         maps_layer=Need.MODULES not in needs,  # whose rules would not know what shows the map
         **_OF_TORCHRAY,
     )

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import NodeProto
 
 from cfi_core.contract import Converted
-from cfi_core.errors import CFIError, TranslationError
+from cfi_core.errors import CFIError, TranslationError, kind_of
 from cfi_translate.grammar import NEXT_STEP, first_line
 from cfi_translate.program import Operation, describe
 
@@ -40,7 +40,7 @@ def name_failures(translator: str) -> Callable[[Translator], Translator]:
             except CFIError:
                 raise
             except Exception as error:
-                raise failure(translator, f"could not translate {type(model).__name__}", error) from error
+                raise failure(translator, f"could not translate {kind_of(model)}", error) from error
 
         return run
 

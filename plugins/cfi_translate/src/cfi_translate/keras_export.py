@@ -11,6 +11,7 @@ import onnx
 
 from cfi_core.coexistence import load_safely
 from cfi_core.contract import Converted
+from cfi_core.errors import kind_of
 from cfi_translate.failures import failure, name_failures
 from cfi_translate.tf_to_onnx import OPSET, finish, inference_call
 from cfi_translate.workarounds import patch_tf2onnx, remove_marks
@@ -36,7 +37,7 @@ def convert(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     import keras
 
     if not isinstance(model, keras.Model):
-        raise failure(NAME, f"takes Keras models, not {type(model).__name__}")
+        raise failure(NAME, f"takes Keras models, and this is a {kind_of(model)}")
     with tempfile.TemporaryDirectory() as folder, remove_marks(model), patch_tf2onnx() as names:
         path = Path(folder) / "model.onnx"
         # Keras exports only what was called before, and a fresh copy of a model was not.

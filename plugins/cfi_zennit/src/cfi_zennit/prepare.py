@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from cfi_core.errors import ArgumentError, CFIError, MethodError, RouteError, summary
+from cfi_core.errors import ArgumentError, CFIError, MethodError, RouteError, kind_of, summary
 from cfi_torchgraph.nodes import is_real
 from cfi_zennit.canonical import Canonical, Changes, canonize, fix_weights
 from cfi_zennit.coverage import Family, Gap, family_of, find_computed_weights, find_gaps
@@ -102,7 +102,7 @@ def refuse_function(key: str, model: Any) -> NoReturn:
         RouteError: Always.
     """
     raise RouteError(
-        f"'{key}' puts rules on the modules of a model, but a {type(model).__name__} has none. Use a method that needs "
+        f"'{key}' puts rules on the modules of a model, but a {kind_of(model)} has none. Use a method that needs "
         "gradients only, such as 'integrated_gradients'."
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from cfi_core.specs import Completeness, Defaults, Guard, Head, Kind, MethodSpec, Need, Role, Total
+from cfi_core.specs import Completeness, Defaults, Documentation, Guard, Head, Kind, MethodSpec, Need, Role, Total
 
 COMPOSITE = "composite"
 NAME_MAP = "name_map"
@@ -232,6 +232,49 @@ def method_spec(method: ZennitMethod) -> MethodSpec:
         defaults=method.defaults,
         completeness=method.completeness,
         guard=_guard(method),
+        own_required=("low", "high") if method.composite == "epsilon_gamma_box" else (),
+        documentation=_documentation(method, names),
+    )
+
+
+_CLASSES = {
+    "epsilon_gamma_box": "EpsilonGammaBox",
+    "epsilon_plus": "EpsilonPlus",
+    "epsilon_alpha2_beta1": "EpsilonAlpha2Beta1",
+    "epsilon_plus_flat": "EpsilonPlusFlat",
+    "epsilon_alpha2_beta1_flat": "EpsilonAlpha2Beta1Flat",
+    "deconvnet": "DeconvNet",
+    "guided_backprop": "GuidedBackprop",
+    "excitation_backprop": "ExcitationBackprop",
+    "beta_smooth": "BetaSmooth",
+}
+
+_WORDS = {
+    NAME_MAP: "Rules by the names of modules: a list of pairs, names (one or a tuple of them) and a rule. They go "
+    "before those of layer_map.",
+    CANONIZE: "Whether a copy of the model is brought into the form that rules attach to: batch norms merged, sums and "
+    "poolings as modules. Zennit's own users do that by canonizers.",
+    START: "Whether the way back starts with what is explained, so that relevance adds up to it (True), or with one.",
+    SCORE_DROP: "Whether the values are the drop of the score where a window is covered (True), or Zennit's own: the "
+    "score with nothing but the window left.",
+    "stabilizer": "What is added to denominators, so that none is zero: a number, or a function of the denominator.",
+    COMPOSITE: "Rules for the modules of the model: the name of one of Zennit's composites, such as "
+    "'epsilon_plus_flat', or a composite itself. None takes the plain gradient.",
+}
+"""The plugin's own arguments, and what Zennit takes otherwise."""
+
+
+def _documentation(method: ZennitMethod, names: tuple[str, ...]) -> Documentation:
+    """Where the arguments of a method are explained: its attributor and its composite, or all of these."""
+    composites = [method.composite] if method.composite else [*_CLASSES] * (COMPOSITE in names)
+    return Documentation(
+        init_args=(
+            f"zennit.attribution:{method.attributor}",
+            *(f"zennit.composites:{_CLASSES[name]}" for name in composites),
+        ),
+        exec_args=("zennit.attribution:Attributor.__call__",),
+        words={name: text for name, text in _WORDS.items() if name in names},
+        example={"low": "-5.0", "high": "5.0"} if method.composite == "epsilon_gamma_box" else {},
     )
 
 

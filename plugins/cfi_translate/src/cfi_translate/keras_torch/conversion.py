@@ -12,6 +12,7 @@ import torch
 
 import cfi_translate.keras_torch.operators  # noqa: F401 - the functions for each layer register themselves
 from cfi_core.contract import Converted
+from cfi_core.errors import kind_of
 from cfi_translate.failures import failure
 from cfi_translate.keras_torch.laid import Laid, channels_first, plain_axes
 from cfi_translate.keras_torch.walk import KerasWalk, graph_of, nodes_of
@@ -35,7 +36,7 @@ _TRANSPARENT = frozenset(
 def convert_model(model: Any, inputs: tuple[np.ndarray, ...]) -> Converted:
     """See `cfi_translate.keras_torch.convert`."""
     if not isinstance(model, keras.Model):
-        raise failure(KERAS_TORCH, f"takes Keras models, and this is a {type(model).__name__}")
+        raise failure(KERAS_TORCH, f"takes Keras models, and this is a {kind_of(model)}")
     function = graph_of(model)
     if function is not None and len(function._inputs) != len(inputs):
         raise failure(KERAS_TORCH, f"got {len(inputs)} inputs for a model that takes {len(function._inputs)}")

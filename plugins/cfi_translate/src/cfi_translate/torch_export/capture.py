@@ -16,6 +16,7 @@ from torch._guards import detect_fake_mode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from cfi_core.adapters import adapter_for
+from cfi_core.errors import kind_of
 from cfi_core.framework import flatten
 from cfi_core.registry import registry
 from cfi_core.silence import without_output
@@ -89,7 +90,7 @@ def capture(model: Any, arrays: Sequence[np.ndarray]) -> Captured:
         try:
             program = torch.export.export(Flat(twin).eval(), tuple(tensors), dynamic_shapes=(shapes,), strict=False)
         except Exception as error:  # capturing runs the user's code: anything may come out of it
-            raise failure(TORCH_EXPORT, f"could not capture {type(model).__name__}", error) from error
+            raise failure(TORCH_EXPORT, f"could not capture {kind_of(model)}", error) from error
     return look_up(program)
 
 
