@@ -89,6 +89,10 @@ UNIFORM_ARGUMENTS = ("inputs", "target", "layer", "neuron", "baselines")
 DEFAULTS = ("raw", "toolset")
 """What users may write in `defaults=`."""
 
+COMMON = ("steps", "samples", "noise", "noise share", "window", "stride")
+"""Words for own arguments that toolsets name differently: points of a path, draws, the standard deviation of noise (in
+units of the inputs, or as a share of each sample's range), and what is covered of the inputs, by steps of what size."""
+
 ANY = "*"
 """As the source of a bridge: every framework whose adapter can run its models."""
 
@@ -274,6 +278,9 @@ class MethodSpec(Checked):
             gradient of them, they are given as floating point numbers, of which the model makes whole ones again.
         maps_layer: Works with the axes of space of a layer's output (weights channels by their mean over them, or
             stretches them over the image): tokens on a grid are shown to it as a map with channels.
+        common: Own arguments that other toolsets have under other names, in the word for them (one of `COMMON`):
+            `cfi.compare` sets one toolset's to another's.
+        choices: Own arguments that are one of a few values, with these: `cfi.compare` tries them.
     """
 
     key: Key
@@ -298,6 +305,8 @@ class MethodSpec(Checked):
     guard: Guard | None = None
     takes_integers: bool = True
     maps_layer: bool = False
+    common: Mapping[Identifier, Annotated[str, one_of(*COMMON)]] = field(default_factory=dict)
+    choices: Mapping[Identifier, tuple[Any, ...]] = field(default_factory=dict)
 
     def argument_of(self, role: Role) -> str | None:
         """Name of the argument of the toolset's call that plays a role; None if there is none."""
@@ -314,7 +323,8 @@ class MethodSpec(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        spoken_of = {name: {*getattr(self, name)} for name in ("roles", "native_only", "argument_needs")}
+        of_arguments = ("roles", "native_only", "argument_needs", "common", "choices")
+        spoken_of = {name: {*getattr(self, name)} for name in of_arguments}
         spoken_of["defaults"] = {*self.defaults.raw, *self.defaults.toolset}
         if promise := self.completeness:
             spoken_of["completeness"] = {*promise.only_with, *filter(None, (promise.steps, promise.groups))}

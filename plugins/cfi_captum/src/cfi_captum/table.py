@@ -102,6 +102,22 @@ ROLES = {
     "strides": Role.WINDOW,
 }
 
+COMMON = {
+    "n_steps": "steps",
+    "n_samples": "samples",
+    "nt_samples": "samples",
+    "stdevs": "noise",
+    "sliding_window_shapes": "window",
+    "strides": "stride",
+}
+QUADRATURES = ("gausslegendre", "riemann_trapezoid", "riemann_left", "riemann_right", "riemann_middle")
+UPSAMPLING = (None, "nearest", "bilinear")
+CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "method": QUADRATURES,
+    "upsample": UPSAMPLING,
+    "nt_type": ("smoothgrad", "smoothgrad_sq", "vargrad"),
+}
+
 NOISE_TUNNEL = "noise_tunnel"
 GRAD_CAM = "grad_cam"
 DEFAULT_TUNNELLED = "saliency"
@@ -761,6 +777,10 @@ def method_spec(method: CaptumMethod) -> MethodSpec:
         completeness=method.completeness,
         guard=_GUARDS.get(method.rule),
         maps_layer=method.key in (GRAD_CAM, "guided_grad_cam"),
+        common={name: word for name, word in COMMON.items() if name in method.exec_args},
+        choices={
+            name: values for name, values in CHOICES.items() if name in (*method.exec_args, *method.own_exec_args)
+        },
     )
 
 

@@ -80,4 +80,5 @@ def _method(
     common: dict[str, Any] = {"toolset": "shap", "implementation": "cfi_shap.run:run", "citation": _LUNDBERG}
     common |= {"needs": _FORWARD, "required": ("inputs", "baselines"), "optional": ("target",), **fields}
     common |= {"exec_args": tuple(raw), "defaults": Defaults(raw=raw, toolset=usual)}
+    common |= {"common": {"nsamples": "samples"} if "nsamples" in raw else {}}
     return MethodSpec(key=key, kind=Kind.ATTRIBUTION, completeness=promise, **common)

@@ -31,6 +31,8 @@ ROLES = MappingProxyType(
     }
 )
 
+COMMON = MappingProxyType({"n_steps": "steps", "num_samples": "samples", "noise": "noise", "patch_size": "window"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainMethod:
@@ -92,6 +94,7 @@ class ExplainMethod:
             completeness=self.completeness,
             takes_integers=Need.LAYER_GRADIENT not in self.needs,
             maps_layer=self.key == "grad_cam",
+            common={name: word for name, word in COMMON.items() if name in self.exec_args},
         )
 
 

@@ -198,6 +198,7 @@ def _saliency(key: str, citation: str, defaults: Defaults) -> MethodSpec:
         argument_needs=ARGUMENT_NEEDS,
         head=Head.LOGIT,
         defaults=defaults,
+        common={"smooth_samples": "samples", "smooth_noise": "noise share"},
     )
 
 
