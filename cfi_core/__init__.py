@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from cfi_core import targets
     from cfi_core.api import attribute, finish_execution_with_layer, layers, plan, translate, visualize_features
     from cfi_core.archive import load
+    from cfi_core.comparing import Comparison, compare
     from cfi_core.tokens import TokenBaseline
     from cfi_core.translation.store import forget_translations, keep_translations
 
@@ -52,11 +53,13 @@ __version__ = _version("cfi-core")
 __all__ = ["attribute", "visualize_features", "finish_execution_with_layer", "plan", "translate", "layers"]
 _CALLS = tuple(__all__)
 __all__ += ["load"]
+__all__ += ["compare"]
 __all__ += ["targets"]
 __all__ += ["methods", "toolsets", "frameworks", "translators", "plugins"]
 __all__ += ["TokenBaseline"]
 __all__ += ["keep_translations", "forget_translations"]
 __all__ += ["Attribution", "PendingLayer", "Plan", "Translation", "Certificate", "LayerMap", "LayerMatch", "Layer"]
+__all__ += ["Comparison"]
 __all__ += ["CFIError", "ArgumentError", "InputError", "TargetError", "LayerError", "MethodError", "NoGradientError"]
 __all__ += ["PlotError", "PluginConflictError", "RouteError", "TranslationError", "UnfaithfulTranslationError"]
 __all__ += ["UnknownFrameworkError", "UnknownMethodError"]
@@ -66,6 +69,7 @@ __all__ += ["CFIWarning", "ChoiceWarning", "CompletenessWarning", "ModelWarning"
 _PLACES = {
     **dict.fromkeys(_CALLS, "cfi_core.api"),
     "load": "cfi_core.archive",
+    **dict.fromkeys(("compare", "Comparison"), "cfi_core.comparing"),
     "TokenBaseline": "cfi_core.tokens",
     "keep_translations": "cfi_core.translation.store",
     "forget_translations": "cfi_core.translation.store",

@@ -15,7 +15,8 @@ from functools import cached_property
 
 import numpy as np
 
-from cfi_core.comparison import (
+from cfi_core.display import html_table
+from cfi_core.distance import (
     Apart,
     Excerpt,
     Pair,
@@ -32,7 +33,6 @@ from cfi_core.comparison import (
     take,
     to_double,
 )
-from cfi_core.display import html_table
 from cfi_core.errors import NoGradientError
 from cfi_core.framework.axes import Arrays
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from cfi_core.certificate import Certificate, certify_at, confirm
-from cfi_core.comparison import Excerpt, Opened, Pair, Side, is_floating
+from cfi_core.distance import Excerpt, Opened, Pair, Side, is_floating
 from cfi_core.errors import FOREIGN, UnfaithfulTranslationError, summary
 from cfi_core.framework import Pass, Passes
 from cfi_core.framework.axes import Permutation, permutation_at, unpermute

@@ -21,7 +21,7 @@ import numpy as np
 
 from cfi_core import targets
 from cfi_core.certificate import Certificate, Divergence, Measurement
-from cfi_core.comparison import Apart
+from cfi_core.distance import Apart
 from cfi_core.validation import Refused
 
 RECORDS: Mapping[str, Any] = {

@@ -18,8 +18,8 @@ from types import MappingProxyType
 import numpy as np
 
 from cfi_core.certificate import FLOOR_FACTOR, Certificate, Divergence
-from cfi_core.comparison import Side, relative_difference
 from cfi_core.display import html_facts, html_table
+from cfi_core.distance import Side, relative_difference
 from cfi_core.errors import NoGradientError
 from cfi_core.framework.axes import Arrays, Permutation, permute, permute_all
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from cfi_core.checking.inputs import run_original
-from cfi_core.comparison import relative_difference
+from cfi_core.distance import relative_difference
 from cfi_core.framework import FrameworkAdapter, flatten
 from cfi_core.records import Call, Inputs
 

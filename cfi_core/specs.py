@@ -101,6 +101,10 @@ UNIFORM_ARGUMENTS = ("inputs", "target", "layer", "neuron", "baselines")
 DEFAULTS = ("raw", "toolset")
 """What users may write in `defaults=`."""
 
+COMMON = ("steps", "samples", "noise", "noise share", "window", "stride")
+"""Words for own arguments that toolsets name differently: points of a path, draws, the standard deviation of noise (in
+units of the inputs, or as a share of each sample's range), and what is covered of the inputs, by steps of what size."""
+
 ANY = "*"
 """As the source of a bridge: every framework whose adapter can run its models."""
 
@@ -309,6 +313,9 @@ class MethodSpec(Checked):
             stretches them over the image): tokens on a grid are shown to it as a map with channels.
         own_required: Own arguments without which it cannot run, and which neither uniform words nor defaults give.
         documentation: Where its own arguments are explained.
+        common: Own arguments that other toolsets have under other names, in the word for them (one of `COMMON`):
+            `cfi.compare` sets one toolset's to another's.
+        choices: Own arguments that are one of a few values, with these: `cfi.compare` tries them.
     """
 
     key: Key
@@ -335,6 +342,8 @@ class MethodSpec(Checked):
     maps_layer: bool = False
     own_required: tuple[Identifier, ...] = ()
     documentation: Documentation = field(default_factory=Documentation)
+    common: Mapping[Identifier, Annotated[str, one_of(*COMMON)]] = field(default_factory=dict)
+    choices: Mapping[Identifier, tuple[Any, ...]] = field(default_factory=dict)
 
     def argument_of(self, role: Role) -> str | None:
         """Name of the argument of the toolset's call that plays a role; None if there is none."""
@@ -351,7 +360,7 @@ class MethodSpec(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fields = ("roles", "native_only", "argument_needs", "own_required")
+        fields = ("roles", "native_only", "argument_needs", "own_required", "common", "choices")
         spoken_of = {name: {*getattr(self, name)} for name in fields}
         spoken_of["documentation"] = {*self.documentation.words, *self.documentation.example}
         spoken_of["defaults"] = {*self.defaults.raw, *self.defaults.toolset}

@@ -10,7 +10,7 @@ import numpy as np
 
 from cfi_core.adapters import as_array, is_number
 from cfi_core.checking.inputs import check_baselines, run_as_it_is
-from cfi_core.comparison import relative_difference
+from cfi_core.distance import relative_difference
 from cfi_core.errors import InputError, LayerError
 from cfi_core.framework import Embedded, flatten
 from cfi_core.records import Inputs, Original, Plan

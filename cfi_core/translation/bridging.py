@@ -14,8 +14,8 @@ import numpy as np
 
 from cfi_core.boundary import build_bridge, foreign
 from cfi_core.certificate import bridge_tolerance, certify_bridge, gradient_tolerance
-from cfi_core.comparison import Side
 from cfi_core.contract import BridgedLayer, BridgeRequest, Converted
+from cfi_core.distance import Side
 from cfi_core.errors import TranslationError, UnfaithfulTranslationError
 from cfi_core.framework.axes import Arrays
 from cfi_core.heads import at_head, place_of

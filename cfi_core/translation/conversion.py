@@ -14,8 +14,8 @@ import numpy as np
 
 from cfi_core.boundary import foreign, run_conversion
 from cfi_core.certificate import Certificate, certify, certify_again, certify_thoroughly
-from cfi_core.comparison import Side, computes, random_like
 from cfi_core.contract import Converted
+from cfi_core.distance import Side, computes, random_like
 from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
 from cfi_core.framework.axes import Arrays, compose, permute_all
 from cfi_core.framework.base import FrameworkAdapter

@@ -17,8 +17,8 @@ from typing import Any
 
 from cfi_core.boundary import foreign, look_for_misses
 from cfi_core.certificate import Certificate, certify, certify_again
-from cfi_core.comparison import Side
 from cfi_core.contract import GuardRequest, Miss, Target
+from cfi_core.distance import Side
 from cfi_core.errors import FOREIGN, LayerError, MethodError, UnfaithfulTranslationError
 from cfi_core.framework.axes import permute_all
 from cfi_core.heads import at_head

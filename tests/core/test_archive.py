@@ -22,7 +22,7 @@ import cfi_core as cfi
 from cfi_core.archive import FREE_SIZE, MOST_METADATA, write_npz
 from cfi_core.attribution import Attribution
 from cfi_core.certificate import Certificate, Divergence, Measurement
-from cfi_core.comparison import Apart, Sizes
+from cfi_core.distance import Apart, Sizes
 from cfi_core.exact import Encoder, decode
 from cfi_core.specs import Kind
 from cfi_core.testing import fake, use_plugins

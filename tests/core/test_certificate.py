@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cfi_core.certificate import certify, certify_again, certify_bridge
-from cfi_core.comparison import Side, relative_difference
+from cfi_core.distance import Side, relative_difference
 from cfi_core.errors import NoGradientError
 from cfi_core.layer_map import find_layers, first_divergence, map_layers
 from cfi_core.testing.fake import NetworkAdapter, Painting, Print

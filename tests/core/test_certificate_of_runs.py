@@ -16,7 +16,7 @@ from cfi_core.certificate import (
     confirm,
     gradient_tolerance,
 )
-from cfi_core.comparison import Excerpt, Pair, Side
+from cfi_core.distance import Excerpt, Pair, Side
 from cfi_core.errors import NoGradientError
 from cfi_core.testing.fake import NetworkAdapter, Print
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from cfi_core.adapters import adapter_for
 from cfi_core.certificate import certify
-from cfi_core.comparison import Side, relative_difference
+from cfi_core.distance import Side, relative_difference
 from cfi_core.registry import registry
 
 

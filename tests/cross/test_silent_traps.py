@@ -195,7 +195,7 @@ def test_a_fault_on_a_late_sample_is_found(twins: Twins):
 
 
 def test_a_large_output_does_not_hide_a_small_one():
-    from cfi_core.comparison import relative_difference
+    from cfi_core.distance import relative_difference
 
     large, small = np.full(100, 1e6), np.array([0.1, 0.9])
     assert relative_difference([large, small], [large, small[::-1]]) > 0.5

@@ -9,9 +9,9 @@ import numpy as np
 import cfi_core as cfi
 from cfi_core.adapters import adapter_for
 from cfi_core.boundary import build_bridge
-from cfi_core.comparison import Side
 from cfi_core.contract import BridgeRequest
 from cfi_core.detection import detect_framework
+from cfi_core.distance import Side
 from cfi_core.framework import flatten
 from cfi_core.framework.axes import permute, unpermute
 from cfi_core.registry import registry

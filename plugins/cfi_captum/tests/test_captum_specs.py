@@ -9,9 +9,21 @@ import sys
 import captum.attr
 import pytest
 from captum.attr import Attribution
+from captum.attr._core.noise_tunnel import NoiseTunnelType
+from captum.attr._utils.approximation_methods import SUPPORTED_METHODS
 
 from cfi_captum.plugin import cfi_methods, cfi_toolsets
-from cfi_captum.table import FAULTY_RULES, METHODS, NOISE_TUNNEL, TUNNELLED, WORKAROUNDS, Rule, method_spec
+from cfi_captum.table import (
+    CHOICES,
+    FAULTY_RULES,
+    METHODS,
+    NOISE_TUNNEL,
+    QUADRATURES,
+    TUNNELLED,
+    WORKAROUNDS,
+    Rule,
+    method_spec,
+)
 from cfi_core.specs import Head, Kind, Need, Role, resolve
 
 # Base classes and what explains language models, data loaders or a model of one's own.
@@ -32,6 +44,13 @@ NOT_METHODS = {
 def _names(function: object) -> tuple[str, ...]:
     parameters = list(inspect.signature(function).parameters.values())[1:]  # type: ignore[arg-type]
     return tuple(parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD)
+
+
+def test_choices_are_those_of_captum() -> None:
+    assert set(QUADRATURES) == set(SUPPORTED_METHODS)
+    assert set(CHOICES["nt_type"]) == {kind.name for kind in NoiseTunnelType}
+    assert method_spec(METHODS["integrated_gradients"]).choices == {"method": QUADRATURES}
+    assert method_spec(METHODS[NOISE_TUNNEL]).common == {"nt_samples": "samples", "stdevs": "noise"}
 
 
 @pytest.mark.parametrize("key", METHODS)

@@ -21,7 +21,7 @@ from cfi_captum.draws import DRAWING, captum_class, make_explainer, own_generato
 from cfi_captum.forward import make_forward
 from cfi_captum.lrp import Absorption, attach_rules
 from cfi_captum.passes import divide_gradients, limit_batch, tell_steps
-from cfi_captum.table import GRAD_CAM, METHODS, NOISE_TUNNEL, TUNNELLED, WORKAROUNDS, CaptumMethod, Rule
+from cfi_captum.table import GRAD_CAM, METHODS, NOISE_TUNNEL, TUNNELLED, UPSAMPLING, WORKAROUNDS, CaptumMethod, Rule
 from cfi_captum.workarounds import (
     COLUMN_FLATTENED,
     TARGET_INSIDE,
@@ -52,7 +52,6 @@ _NO_INFLUENCE = frozenset(
 _LONGEST_MESSAGE = 300
 _ROUNDING = 1e-3
 _ABLATING_LAYERS = frozenset({"layer_feature_ablation", "layer_feature_permutation"})
-_UPSAMPLING = (None, "nearest", "bilinear")
 
 
 def run(request: MethodRequest) -> MethodResult:
@@ -371,7 +370,7 @@ def _maps(
 
 
 def _check_upsampling(upsample: Any, call: Mapping[str, Any], request: MethodRequest) -> None:
-    if upsample not in _UPSAMPLING:
+    if upsample not in UPSAMPLING:
         raise ArgumentError(f"upsample={upsample!r} is unknown. Choose one of: None, 'nearest', 'bilinear'.")
     if upsample is None:
         return

@@ -103,6 +103,22 @@ ROLES = {
 }
 
 WINDOW = "sliding_window_shapes"
+COMMON = {
+    "n_steps": "steps",
+    "n_samples": "samples",
+    "nt_samples": "samples",
+    "stdevs": "noise",
+    "sliding_window_shapes": "window",
+    "strides": "stride",
+}
+QUADRATURES = ("gausslegendre", "riemann_trapezoid", "riemann_left", "riemann_right", "riemann_middle")
+UPSAMPLING = (None, "nearest", "bilinear")
+CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "method": QUADRATURES,
+    "upsample": UPSAMPLING,
+    "nt_type": ("smoothgrad", "smoothgrad_sq", "vargrad"),
+}
+
 NOISE_TUNNEL = "noise_tunnel"
 GRAD_CAM = "grad_cam"
 DEFAULT_TUNNELLED = "saliency"
@@ -771,6 +787,10 @@ def method_spec(method: CaptumMethod) -> MethodSpec:
             words={name: text for name, text in _WORDS.items() if name in (*init_args, *exec_args)},
             example=_EXAMPLES.get(method.key, {}),
         ),
+        common={name: word for name, word in COMMON.items() if name in method.exec_args},
+        choices={
+            name: values for name, values in CHOICES.items() if name in (*method.exec_args, *method.own_exec_args)
+        },
     )
 
 

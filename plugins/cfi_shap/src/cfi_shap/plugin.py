@@ -98,4 +98,5 @@ def _method(
     common["documentation"] = Documentation(
         exec_args=_CALLS.get(key, ()), words=words, example={"max_evals": "100"} if "max_evals" in raw else {}
     )
+    common |= {"common": {"nsamples": "samples"} if "nsamples" in raw else {}}
     return MethodSpec(key=key, kind=Kind.ATTRIBUTION, completeness=promise, **common)

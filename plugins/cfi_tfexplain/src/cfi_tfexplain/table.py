@@ -31,6 +31,8 @@ ROLES = MappingProxyType(
     }
 )
 
+COMMON = MappingProxyType({"n_steps": "steps", "num_samples": "samples", "noise": "noise", "patch_size": "window"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainMethod:
@@ -99,6 +101,7 @@ class ExplainMethod:
                 words={name: text for name, text in _WORDS.items() if name in (*self.init_args, *self.own_args)},
                 example={"patch_size": "4"} if "patch_size" in self.exec_args else {},
             ),
+            common={name: word for name, word in COMMON.items() if name in self.exec_args},
         )
 
 

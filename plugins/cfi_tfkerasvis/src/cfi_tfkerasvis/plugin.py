@@ -217,6 +217,7 @@ def _saliency(key: str, citation: str, defaults: Defaults) -> MethodSpec:
         head=Head.LOGIT,
         defaults=defaults,
         documentation=_documentation(key),
+        common={"smooth_samples": "samples", "smooth_noise": "noise share"},
     )
 
 

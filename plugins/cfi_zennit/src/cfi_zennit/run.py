@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
+from inspect import signature
 from math import prod
 from typing import Any
 
@@ -377,9 +378,12 @@ def _steps(attributor: Any, packed: Any) -> int:
 
 
 def _list_settings(method: ZennitMethod, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"class": f"zennit.attribution.{method.attributor}"} | {
-        name: _plain(value) for name, value in settings.items()
+    parameters = signature(getattr(zennit.attribution, method.attributor)).parameters
+    numbers = {
+        name: parameters[name].default for name in ("n_iter", "noise_level", "window", "stride") if name in parameters
     }
+    given = {name: _plain(value) for name, value in settings.items()}
+    return {"class": f"zennit.attribution.{method.attributor}", **numbers, **given}
 
 
 def _describe(ruled: Ruled, apart: float, request: MethodRequest) -> dict[str, Any]:

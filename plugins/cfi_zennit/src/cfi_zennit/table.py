@@ -210,6 +210,13 @@ _ROLES = {
     ATTR_OUTPUT: Role.OWN_TARGET,
 }
 
+_COMMON: Mapping[str, Mapping[str, str]] = {
+    "Gradient": {},
+    "IntegratedGradients": {"n_iter": "steps"},
+    "SmoothGrad": {"n_iter": "samples", "noise_level": "noise share"},
+    "Occlusion": {"window": "window", "stride": "stride"},
+}
+
 
 def method_spec(method: ZennitMethod) -> MethodSpec:
     """The spec under which core knows a method."""
@@ -234,6 +241,7 @@ def method_spec(method: ZennitMethod) -> MethodSpec:
         guard=_guard(method),
         own_required=("low", "high") if method.composite == "epsilon_gamma_box" else (),
         documentation=_documentation(method, names),
+        common={name: word for name, word in _COMMON[method.attributor].items() if name in names},
     )
 
 

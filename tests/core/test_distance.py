@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cfi_core.comparison import (
+from cfi_core.distance import (
     Apart,
     Excerpt,
     Opened,
