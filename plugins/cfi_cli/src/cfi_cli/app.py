@@ -5,11 +5,13 @@ Only the command that is called is imported; of the others their one line of hel
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -17,7 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cfi_cli.exits import Code
-from cfi_cli.terminal import answer, clean, wrap
+from cfi_cli.terminal import answer, clean, quiet, wrap
 from cfi_core import CFIError, CFIWarning
 from cfi_core.errors import FOREIGN, summary
 from cfi_core.registry import registry
@@ -60,9 +62,7 @@ class Commands(TyperGroup):
         spec = registry().commands.get(cmd_name)
         return None if spec is None else TyperCommand(name=cmd_name, help=spec.help)
 
-    def resolve_command(
-        self, ctx: typer.Context, args: list[str]
-    ) -> tuple[str | None, TyperCommand | None, list[str]]:
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, TyperCommand | None, list[str]]:
         """The command itself, which is imported."""
         name, found = args[0], registry().commands
         registry().commands.contested.get(name) and found[name]  # raises
@@ -85,7 +85,7 @@ def load_command(spec: CommandSpec) -> TyperCommand:
     try:
         found = resolve(spec.implementation)
     except FOREIGN as error:
-        advice = f"Update or uninstall it; all other commands work."
+        advice = "Update or uninstall it; all other commands work."
         raise CFIError(f"cfi {spec.name} of {origin} cannot be loaded ({summary(error)}). {advice}") from error
     made = typer.main.get_command(found if isinstance(found, typer.Typer) else _as_app(found, spec))
     made.name = spec.name
@@ -142,7 +142,7 @@ def run(arguments: Sequence[str]) -> int:
     debug, arguments = _take_debug(arguments)
     _settle(debug)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), nullcontext() if debug else quiet():
             _warn_in_short(debug)
             code = typer.main.get_command(app).main(list(arguments), "cfi", standalone_mode=False)
         return int(code or 0)
@@ -174,7 +174,8 @@ def _settle(debug: bool) -> None:
     """What a program, other than a library, decides for the process: how much the frameworks' logs say."""
     if not debug:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        for name in ("tensorflow", "absl", "jax"):
+            logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("MPLBACKEND", "agg")
 
 

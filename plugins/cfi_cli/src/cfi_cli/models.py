@@ -96,7 +96,9 @@ def load_model(text: str, weights: Path | None = None, trust: bool = False) -> A
         return _from_file(text, weights, trust)
     factory = find_object(text)
     if not callable(factory):
-        raise cfi.ArgumentError(f"{name!r} of {place} is a {type(factory).__name__}; MODEL names a function that makes one.")
+        raise cfi.ArgumentError(
+            f"{name!r} of {place} is a {type(factory).__name__}; MODEL names a function that makes one."
+        )
     try:
         made = factory()
     except FOREIGN as error:

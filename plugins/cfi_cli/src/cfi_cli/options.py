@@ -23,12 +23,16 @@ def command(epilog: str) -> Callable[[Callable[..., None]], Callable[..., None]]
 
         @wraps(function)
         def call(**given: Any) -> None:
-            made = {name: kind(**{one.name: given.pop(one.name) for one in fields(kind)}) for name, kind in records.items()}
+            made = {
+                name: kind(**{one.name: given.pop(one.name) for one in fields(kind)}) for name, kind in records.items()
+            }
             function(**made, **given)
 
         parameters: list[inspect.Parameter] = []
         for name in own:
-            parameters += _fields(records[name]) if name in records else [_parameter(name, own[name].default, hints[name])]
+            parameters += (
+                _fields(records[name]) if name in records else [_parameter(name, own[name].default, hints[name])]
+            )
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {one.name: one.annotation for one in parameters}
         del call.__wrapped__  # type: ignore[attr-defined]  # whose signature would be read instead

@@ -17,7 +17,11 @@ _COMMANDS = (
     ("attribute", "explanation:attribute", "Explains a model on images, arrays or tables."),
     ("compare", "differences:compare", "Several methods or toolsets on one question, and why they differ."),
     ("report", "pages:report", "Explanations of a model on one HTML page."),
-    ("translate", "exchange:translate", "Converts a model to another framework, with the evidence that it is the same."),
+    (
+        "translate",
+        "exchange:translate",
+        "Converts a model to another framework, with the evidence that it is the same.",
+    ),
     ("verify", "exchange:verify", "Whether two models, of whatever frameworks, compute the same."),
 )
 

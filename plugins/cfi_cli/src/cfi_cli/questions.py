@@ -29,7 +29,9 @@ class QuestionOptions:
     classes: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Names of the classes, one a line, where the model knows none.")
     ] = None
-    layer: Annotated[str | None, typer.Option(metavar="NAME|auto", help="A layer of the model; cfi layers lists them.")] = None
+    layer: Annotated[
+        str | None, typer.Option(metavar="NAME|auto", help="A layer of the model; cfi layers lists them.")
+    ] = None
     neuron: Annotated[str | None, typer.Option(metavar="INDEX", help="A unit of the layer: 5 or 5,0,0.")] = None
     baselines: Annotated[
         str | None, typer.Option(metavar="NUMBER|FILE.npy", help="Reference inputs of methods that compare with some.")
@@ -39,7 +41,8 @@ class QuestionOptions:
         typer.Option(metavar="NAME=VALUE", help="An argument of the toolset's constructor; VALUE as in Python."),
     ] = None
     exec: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An argument of the toolset's call; VALUE as in Python.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An argument of the toolset's call; VALUE as in Python."),
     ] = None
     translator: Annotated[
         str | None, typer.Option(metavar="NAME", help="A translator, bridge or conversion; several with commas.")
@@ -53,7 +56,9 @@ class QuestionOptions:
         if self.classes is None:
             return None
         try:
-            return tuple(line.strip() for line in self.classes.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+            return tuple(
+                line.strip() for line in self.classes.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+            )
         except UnicodeDecodeError:
             raise cfi.InputError(f"{self.classes} is no text in UTF-8, with one class a line.") from None
 

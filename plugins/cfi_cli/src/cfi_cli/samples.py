@@ -61,7 +61,9 @@ class DataOptions:
     size: Annotated[
         str | None, typer.Option(metavar="N|HxW", help="Of the picture that the model gets; else as it declares.")
     ] = None
-    fit: Annotated[str, typer.Option(metavar="HOW", help="crop (the middle) or stretch, where the shape differs.")] = "crop"
+    fit: Annotated[str, typer.Option(metavar="HOW", help="crop (the middle) or stretch, where the shape differs.")] = (
+        "crop"
+    )
     channels: Annotated[
         str | None, typer.Option(metavar="WHERE", help="first or last, where the model does not tell.")
     ] = None
@@ -133,7 +135,9 @@ def _read_pictures(paths: Sequence[Path], options: DataOptions, loaded: Loaded) 
         made = [_call(how, image) for image in opened]
         shapes = {array.shape for array in made}
         if len(shapes) > 1:
-            raise cfi.InputError(f"{how} makes samples of several shapes ({', '.join(map(str, shapes))}); it must make one.")
+            raise cfi.InputError(
+                f"{how} makes samples of several shapes ({', '.join(map(str, shapes))}); it must make one."
+            )
         return Samples(np.stack(made), names, tuple(map(np.asarray, opened)), told=f"by {how}")
     if how not in PRESETS:
         raise cfi.ArgumentError(f"--preprocess {how!r} is none of {', '.join(PRESETS)}, and no FILE.py:FUNCTION.")
@@ -173,7 +177,9 @@ def open_picture(path: Path, grey: bool = False) -> Any:
     except (*FOREIGN, Image.DecompressionBombError) as error:
         raise cfi.InputError(f"{path} is no picture that can be read ({summary(error)}).") from error
     if image.mode.startswith(("I", "F")):
-        raise cfi.InputError(f"{path} has more than 8 bits a colour ({image.mode}); scale it yourself, and pass it as .npy.")
+        raise cfi.InputError(
+            f"{path} has more than 8 bits a colour ({image.mode}); scale it yourself, and pass it as .npy."
+        )
     if image.has_transparency_data:
         say(f"note: {path.name} is transparent; it is laid on white")
         image = image.convert("RGBA")
@@ -197,7 +203,9 @@ def _layout(options: DataOptions, loaded: Loaded) -> Layout:
     if declared is not None and len(declared) != 1:
         raise cfi.InputError(f"The model takes {len(declared)} inputs; pass them by name, as arrays of an .npz file.")
     if declared is not None and len(declared[0]) != 4:
-        raise cfi.InputError(f"The model takes inputs of shape {declared[0]}, which are no pictures: pass .npy or .csv.")
+        raise cfi.InputError(
+            f"The model takes inputs of shape {declared[0]}, which are no pictures: pass .npy or .csv."
+        )
     shape = declared[0] if declared else None
     first = _channels_first(options, loaded, shape)
     colours, height, width = (_GREY if options.grey else _COLOURS), None, None
@@ -206,7 +214,11 @@ def _layout(options: DataOptions, loaded: Loaded) -> Layout:
         colours = channel or colours
     if colours not in (_GREY, _COLOURS):
         raise cfi.InputError(f"The model takes {colours} channels, which no picture has: pass .npy.")
-    if size is not None and shape is not None and any(one not in (None, own) for one, own in zip((height, width), size, strict=True)):
+    if (
+        size is not None
+        and shape is not None
+        and any(one not in (None, own) for one, own in zip((height, width), size, strict=True))
+    ):
         raise cfi.InputError(f"--size {options.size}: the model takes {height} x {width}.")
     height, width = size or (height, width)
     if height is None and options.preprocess in ("imagenet", "caffe"):
@@ -235,7 +247,9 @@ def _channels_first(options: DataOptions, loaded: Loaded, shape: tuple[int | Non
     as_first = loaded.adapter.channel_axis(loaded.native, (1, _COLOURS, *sides)) == 1
     as_last = loaded.adapter.channel_axis(loaded.native, (1, *sides, _COLOURS)) == 3
     if as_first == as_last:
-        raise cfi.InputError("Nothing tells whether the model takes channels first or last: say --channels first, or last.")
+        raise cfi.InputError(
+            "Nothing tells whether the model takes channels first or last: say --channels first, or last."
+        )
     return as_first
 
 
@@ -263,7 +277,9 @@ def _read_arrays(paths: Sequence[Path], options: DataOptions, loaded: Loaded) ->
     arrays = [_load(path) for path in paths]
     if len({array.shape[1:] for array in arrays}) > 1 or any(array.ndim == 0 for array in arrays):
         shapes = ", ".join(str(array.shape) for array in arrays)
-        raise cfi.InputError(f"The arrays do not fit each other ({shapes}): all axes but the first, the samples, must be the same.")
+        raise cfi.InputError(
+            f"The arrays do not fit each other ({shapes}): all axes but the first, the samples, must be the same."
+        )
     names = [
         path.stem if len(array) == 1 else f"{path.stem}[{number}]"
         for path, array in zip(paths, arrays, strict=True)
@@ -287,7 +303,9 @@ def _read_npz(path: Path) -> Samples:
         except FOREIGN as error:
             raise cfi.InputError(f"{path} cannot be read as arrays ({summary(error)}).") from error
     if not arrays or any(array.ndim == 0 for array in arrays.values()):
-        raise cfi.InputError(f"{path} must hold arrays whose first axis is the samples, under the names of the model's inputs.")
+        raise cfi.InputError(
+            f"{path} must hold arrays whose first axis is the samples, under the names of the model's inputs."
+        )
     count = len(next(iter(arrays.values())))
     names = tuple(f"{path.stem}[{number}]" for number in range(count))
     return Samples(arrays if len(arrays) > 1 else next(iter(arrays.values())), names)

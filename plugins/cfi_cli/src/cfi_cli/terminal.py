@@ -26,7 +26,9 @@ _WIDTH = 100
 def clean(text: object) -> str:
     """Text without control characters, which are written out (`\\x1b`) instead; new lines and tabs stay."""
     shown = str(text).encode("utf-8", "backslashreplace").decode()
-    return "".join(one if one in "\n\t" or one.isprintable() else one.encode("unicode_escape").decode() for one in shown)
+    return "".join(
+        one if one in "\n\t" or one.isprintable() else one.encode("unicode_escape").decode() for one in shown
+    )
 
 
 def say(text: object) -> None:
@@ -86,6 +88,23 @@ def aside() -> Iterator[None]:
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).fflush(None)  # what C code has printed and kept back
         os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What compiled code writes to stderr by itself (TensorFlow's logs, before they can be set) is not shown."""
+    sys.stderr.flush()
+    kept, nowhere, shown = os.dup(2), os.open(os.devnull, os.O_WRONLY), sys.stderr
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    sys.stderr = os.fdopen(os.dup(kept), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    try:
+        yield
+    finally:
+        sys.stderr.close()
+        sys.stderr = shown
+        os.dup2(kept, 2)
         os.close(kept)
 
 

@@ -32,7 +32,9 @@ def layers(model: ModelOptions, data: DataOptions, json: Json = False) -> None:
         answer_json([{"name": one.name, "kind": one.kind, "output_shape": one.output_shape} for one in found])
         return
     shapes = ["" if one.output_shape is None else " × ".join(map(_size, one.output_shape)) for one in found]
-    answer_table(("layer", "kind", "output"), [(one.name, one.kind, shape) for one, shape in zip(found, shapes, strict=True)])
+    answer_table(
+        ("layer", "kind", "output"), [(one.name, one.kind, shape) for one, shape in zip(found, shapes, strict=True)]
+    )
 
 
 def _size(length: int | None) -> str:
@@ -64,7 +66,10 @@ def plan(
         answer(made)
         return
     spec = made.method
-    routes = [{"translators": route.names, "kind": "native" if route.native else "bridge" if route.bridge else "conversion"} for route in made.routes]
+    routes = [
+        {"translators": route.names, "kind": "native" if route.native else "bridge" if route.bridge else "conversion"}
+        for route in made.routes
+    ]
     answer_json(
         {
             "method": spec.key,

@@ -24,9 +24,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, and nothing 
 def methods(
     key: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="One method, shown in full.")] = None,
     toolset: Annotated[str | None, typer.Option(help="Only methods of that toolset.")] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="attribution, layer, neuron or 'feature visualization'.")
-    ] = None,
+    kind: Annotated[str | None, typer.Option(help="attribution, layer, neuron or 'feature visualization'.")] = None,
     json: Json = False,
 ) -> None:
     """Introspection methods of all toolsets, or one of them in full."""
@@ -39,24 +37,44 @@ def methods(
     elif key is not None:
         answer(repr(found))
     else:
-        rows = [(spec.key, spec.toolset, spec.kind, ", ".join((*spec.required, *map("[{}]".format, spec.optional)))) for spec in found]
+        rows = [
+            (spec.key, spec.toolset, spec.kind, ", ".join((*spec.required, *map("[{}]".format, spec.optional))))
+            for spec in found
+        ]
         answer_table(("method", "toolset", "kind", "arguments"), rows)
 
 
 def _absence(key: str | None, toolset: str | None, kind: str | None) -> str:
     asked = {"method": key, "toolset": toolset, "kind": kind}
     words = ", ".join(f"{name} {value!r}" for name, value in asked.items() if value is not None)
-    return f"There is no method of {words or 'any toolset'} here. `cfi methods` lists all, `cfi toolsets` what is missing."
+    return (
+        f"There is no method of {words or 'any toolset'} here. `cfi methods` lists all, `cfi toolsets` what is missing."
+    )
 
 
 def _of_method(spec: Any) -> dict[str, Any]:
-    names = ("key", "toolset", "kind", "needs", "required", "optional", "init_args", "exec_args", "defaults", "head", "citation")
+    names = (
+        "key",
+        "toolset",
+        "kind",
+        "needs",
+        "required",
+        "optional",
+        "init_args",
+        "exec_args",
+        "defaults",
+        "head",
+        "citation",
+    )
     return {name: getattr(spec, name) for name in names}
 
 
 def _listed(found: Any, json: bool, headings: tuple[str, ...], names: tuple[str, ...]) -> None:
     """Frameworks, toolsets or translators, with what each lacks."""
-    entries = [{**{name: getattr(one.spec, name) for name in names}, "usable": one.usable, "missing": one.missing} for one in found]
+    entries = [
+        {**{name: getattr(one.spec, name) for name in names}, "usable": one.usable, "missing": one.missing}
+        for one in found
+    ]
     if json:
         answer_json(entries)
         return
@@ -92,4 +110,7 @@ def plugins(json: Json = False) -> None:
         names = ("name", "distribution", "version", "module", "loaded", "state")
         answer_json([{name: getattr(one, name) for name in names} for one in found])
     else:
-        answer_table(("plugin", "distribution", "version", "state"), [(one.name, one.distribution, one.version, one.state) for one in found])
+        answer_table(
+            ("plugin", "distribution", "version", "state"),
+            [(one.name, one.distribution, one.version, one.state) for one in found],
+        )
