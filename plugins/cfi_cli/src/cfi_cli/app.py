@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cfi_cli.exits import Code
+from cfi_cli.plugin import cfi_commands
 from cfi_cli.terminal import answer, clean, quiet, wrap
 from cfi_core import CFIError, CFIWarning
 from cfi_core.errors import FOREIGN, summary
@@ -36,7 +37,7 @@ Examples:
   cfi layers resnet.onnx
   cfi attribute models:resnet cat.png --method grad_cam --layer auto --preprocess imagenet -o cat_cam.png
   cfi translate model.onnx --to tensorflow -o model.keras && cfi verify model.onnx model.keras
-  cfi report models:resnet cat.png dog.png --method saliency --method grad_cam@captum --preprocess imagenet -o report.html
+  cfi report models:resnet cat.png dog.png --method saliency --method grad_cam@captum --preprocess imagenet -o page.html
 """
 
 _CODES = """\b
@@ -50,27 +51,38 @@ Exit codes:
 """
 
 
+_SETTINGS = {"help_option_names": ["--help", "-h"], "max_content_width": 110}
+
+
 class Commands(TyperGroup):
     """The commands of all plugins, each imported when it is called."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
         """Names in the order in which this package lists its own, those of other plugins behind."""
-        return list(registry().commands)
+        return list(known_commands())
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:
         """What stands for the command in lists."""
-        spec = registry().commands.get(cmd_name)
+        spec = known_commands().get(cmd_name)
         return None if spec is None else TyperCommand(name=cmd_name, help=spec.help)
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, TyperCommand | None, list[str]]:
         """The command itself, which is imported."""
-        name, found = args[0], registry().commands
-        registry().commands.contested.get(name) and found[name]  # raises
+        name, found = args[0], known_commands()
+        if name in registry().commands.contested:
+            registry().commands[name]  # raises, and says who claims it
         if name not in found and not name.startswith("-"):
             near = get_close_matches(name, list(found), n=1)
             ctx.fail(f"There is no command {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         _, stand_in, rest = super().resolve_command(ctx, args)
         return name, stand_in and load_command(found[name]), rest
+
+
+def known_commands() -> dict[str, CommandSpec]:
+    """Those of all plugins; of this package also where it is switched off, but for names that another one claims."""
+    current = registry().commands
+    own = {spec.name: spec for spec in cfi_commands() if spec.name not in current.contested}
+    return {**own, **current}
 
 
 def load_command(spec: CommandSpec) -> TyperCommand:
@@ -93,7 +105,7 @@ def load_command(spec: CommandSpec) -> TyperCommand:
 
 
 def _as_app(function: Callable[..., Any], spec: CommandSpec) -> typer.Typer:
-    made = typer.Typer(add_completion=False, rich_markup_mode=None)
+    made = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS)
     made.command(spec.name, epilog=getattr(function, "epilog", None))(function)
     return made
 
@@ -104,7 +116,7 @@ app = typer.Typer(
     epilog=_CODES,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain text, the same in a pipe, and no rich to import for it
-    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 120},
+    context_settings=_SETTINGS,
 )
 
 
@@ -116,7 +128,7 @@ def _tell_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback()  # type: ignore[untyped-decorator]
 def _options(
     version: Annotated[
         bool, typer.Option("--version", help="The version.", callback=_tell_version, is_eager=True)
@@ -147,7 +159,7 @@ def run(arguments: Sequence[str]) -> int:
             code = typer.main.get_command(app).main(list(arguments), "cfi", standalone_mode=False)
         return int(code or 0)
     except typer.TyperException as error:
-        error.show()  # type: ignore[attr-defined]
+        error.show()
         return int(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print("\ncfi: interrupted", file=sys.stderr)

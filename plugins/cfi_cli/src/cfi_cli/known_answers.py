@@ -73,6 +73,7 @@ def _ask(asked: Question, key: str, toolset: str) -> tuple[bool, str]:
     if "baselines" in spec.required:
         arguments["baselines"] = _background(asked)
     made = cfi.attribute(asked.model, key, toolset, inputs=asked.inputs, seed=0, **arguments)
+    assert isinstance(made, cfi.Attribution)  # these methods take no layer
     (values, _), *_ = made.parts
     expected = asked.answers[key]
     if values.shape != expected.shape:

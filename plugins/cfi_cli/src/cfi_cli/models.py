@@ -27,7 +27,7 @@ class ModelOptions:
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A file, package.module:factory or FILE.py:factory, a function without arguments that makes the model.",
+            help="A file, or package.module:factory or FILE.py:factory, a function that makes the model.",
             show_default=False,
         ),
     ]
@@ -91,27 +91,35 @@ class Loaded:
 
 def load_model(text: str, weights: Path | None = None, trust: bool = False) -> Any:
     """The model that MODEL names; see `ModelOptions`."""
-    place, colon, name = text.rpartition(":")
-    if not colon or Path(text).exists():
-        return _from_file(text, weights, trust)
+    place, _, name = text.rpartition(":")
+    if not place.endswith(".py") or Path(text).exists():
+        _look_here()
+        return _load(text, weights=weights, trust=trust)
+    if weights is not None:
+        raise cfi.ArgumentError("--weights goes with package.module:factory, not with FILE.py:factory.")
     factory = find_object(text)
     if not callable(factory):
-        raise cfi.ArgumentError(
-            f"{name!r} of {place} is a {type(factory).__name__}; MODEL names a function that makes one."
-        )
+        raise cfi.ArgumentError(f"{name!r} of {place} is a {type(factory).__name__}; MODEL names a function.")
     try:
-        made = factory()
+        return factory()
     except FOREIGN as error:
         raise cfi.InputError(f"{text} failed when it was called without arguments ({summary(error)}).") from error
-    if weights is not None:
-        raise cfi.ArgumentError("--weights cannot be used with this version of cfi-core.")
-    return made
 
 
-def _from_file(text: str, weights: Path | None, trust: bool) -> Any:
-    if not Path(text).exists():
-        raise cfi.InputError(f"There is no file {text!r}. MODEL is a file, or package.module:factory.")
-    return text
+def _load(text: str, *, weights: Path | None, trust: bool) -> Any:
+    """Until cfi.load_model is there."""
+    if found := getattr(cfi, "load_model", None):
+        return found(text, weights=weights, trust=trust)
+    colon = text.rpartition(":")[1]
+    if not colon or Path(text).exists():
+        if not Path(text).exists():
+            raise cfi.InputError(f"There is no file {text!r}. MODEL is a file, or package.module:factory.")
+        return text
+    factory = find_object(text)
+    try:
+        return factory()
+    except FOREIGN as error:
+        raise cfi.InputError(f"{text} failed when it was called without arguments ({summary(error)}).") from error
 
 
 def find_object(text: str) -> Any:
@@ -141,10 +149,15 @@ def find_object(text: str) -> Any:
 
 
 def _import(name: str) -> Any:
+    _look_here()
+    return import_module(name)
+
+
+def _look_here() -> None:
+    """Modules in the folder in which `cfi` is called are found, behind all that is installed."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
-    return import_module(name)
 
 
 def _run_file(path: Path) -> Any:

@@ -35,7 +35,7 @@ def command(epilog: str) -> Callable[[Callable[..., None]], Callable[..., None]]
             )
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {one.name: one.annotation for one in parameters}
-        del call.__wrapped__  # type: ignore[attr-defined]  # whose signature would be read instead
+        del call.__wrapped__  # whose signature would be read instead
         call.epilog = "\b\n" + inspect.cleandoc(epilog)  # type: ignore[attr-defined]
         return call
 

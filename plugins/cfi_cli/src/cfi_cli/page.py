@@ -1,7 +1,7 @@
 """Explanations on one page of HTML that holds all it needs: pictures inside, no script, nothing from the network.
 
-Whatever comes from models and files (names of layers, classes, files) is escaped, and the page forbids itself scripts and
-the network, so that a hostile name stays a name.
+Whatever comes from models and files (names of layers, classes, files) is escaped, and the page forbids itself scripts
+and the network, so that a hostile name stays a name.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _show(chapter: Chapter, number: int) -> dict[str, Any]:
         first = explanations[0].attribution.provenance
         for name in ("model", "framework", "function"):
             if first.get(name):
-                facts.setdefault({"model": "class", "function": "is a function"}.get(name, name), str(first[name]))
+                facts.setdefault({"model": "class", "function": "found to be"}.get(name, name), str(first[name]))
     return {
         "number": number,
         "name": clean(chapter.name),
@@ -189,7 +189,7 @@ def _show_explanation(one: Explanation) -> dict[str, Any]:
         "layer": layer,
         "explained": provenance.get("explained"),
         "route": " → ".join(attribution.route) or "native",
-        "sum": provenance.get("completeness"),
+        "sum": _sum_in_words(provenance.get("completeness")),
         "seconds": f"{provenance['seconds']:.1f}" if "seconds" in provenance else None,
     }
     heading = attribution.method_key.replace("_", " ")
@@ -207,6 +207,12 @@ def _show_explanation(one: Explanation) -> dict[str, Any]:
         "headings": _MEASURED,
         "parameters": _texts({name: _short(value) for name, value in provenance.items() if name not in _APART}),
     }
+
+
+def _sum_in_words(completeness: Any) -> str:
+    """What the values add up to, where the method promises something."""
+    gap = completeness.get("gap") if isinstance(completeness, Mapping) else None
+    return "" if gap is None else f"{completeness.get('against', 'what the method promises')}, within {100 * gap:.2g} %"
 
 
 def _show_measurement(row: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is asked of a model: options of `cfi attribute`, `plan`, `compare` and `report`, as `cfi.attribute` takes them."""
+"""What is asked of a model: options of `cfi attribute`, `plan`, `compare`, `report`, as `cfi.attribute` takes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class QuestionOptions:
         list[str] | None,
         typer.Option(
             metavar="CLASS",
-            help="A class by index or name, predicted, or a place in the output (3,7,7); once, or once for each sample.",
+            help="A class by index or name, predicted, or a place in the output (3,7,7); for all samples or for each.",
         ),
     ] = None
     classes: Annotated[

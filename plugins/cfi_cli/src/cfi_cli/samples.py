@@ -48,7 +48,7 @@ class DataOptions:
 
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[INPUT]...", help="Pictures, .npy, .npz (arrays by name) or .csv.", show_default=False),
+        typer.Argument(metavar="INPUT", help="Pictures, .npy, .npz (arrays by name) or .csv.", show_default=False),
     ] = None
     preprocess: Annotated[
         str | None,
@@ -128,7 +128,7 @@ def _read_pictures(paths: Sequence[Path], options: DataOptions, loaded: Loaded) 
     if how is None:
         known = ", ".join(PRESETS)
         raise cfi.InputError(
-            f"Of pictures it must be said how the model takes them: --preprocess with one of {known}, or FILE.py:FUNCTION."
+            f"It must be said how the model takes pictures: --preprocess with one of {known}, or FILE.py:FUNCTION."
         )
     if ":" in how:
         opened = [open_picture(path) for path in paths]
@@ -236,7 +236,7 @@ def _parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 def _channels_first(options: DataOptions, loaded: Loaded, shape: tuple[int | None, ...] | None) -> bool:
-    """Whether channels come before height and width: as the user says, the model declares, or its framework holds it."""
+    """Whether channels come in front of height and width, as the user, the model or its framework says."""
     if options.channels is not None:
         if options.channels not in ("first", "last"):
             raise cfi.ArgumentError(f"--channels {options.channels!r} is neither first nor last.")
@@ -364,16 +364,16 @@ def draw_samples(loaded: Loaded, samples: int, shape: str | None) -> Samples:
         declared = ((None, *map(int, shape.split(","))),)
     if declared is None or any(size is None for one in declared for size in one[1:]):
         raise cfi.InputError(
-            "The model does not declare the shape of its inputs: name files of samples, or say --shape 3,224,224 (without "
-            "the samples' axis) to draw some."
+            "The model does not declare the shape of its inputs: name files of samples, or say --shape 3,224,224 "
+            "(without the samples' axis) to draw some."
         )
     generator = np.random.default_rng(0)
-    arrays = []
+    arrays: list[np.ndarray] = []
     for position, sizes in enumerate(declared):
-        drawn = generator.standard_normal((sizes[0] or samples, *sizes[1:])).astype(np.float32)
+        wanted = (sizes[0] or samples, *(size or 1 for size in sizes[1:]))  # none of these is open, as was seen above
         if loaded.adapter.declares_integer(loaded.native, position):
-            drawn = generator.integers(0, 2, drawn.shape)
-        arrays.append(drawn)
-    count = len(arrays[0])
-    values = arrays[0] if len(arrays) == 1 else tuple(arrays)
-    return Samples(values, tuple(f"random {number}" for number in range(1, count + 1)), told="drawn at random (seed 0)")
+            arrays.append(generator.integers(0, 2, wanted))
+        else:
+            arrays.append(generator.standard_normal(wanted).astype(np.float32))
+    names = tuple(f"random {number}" for number in range(1, len(arrays[0]) + 1))
+    return Samples(arrays[0] if len(arrays) == 1 else tuple(arrays), names, told="drawn at random (seed 0)")

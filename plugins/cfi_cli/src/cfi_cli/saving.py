@@ -1,4 +1,4 @@
-"""Translated models as files of their own framework: written, loaded again, and compared, before anything is said of them.
+"""Translated models as files of their own framework: written, loaded again, and compared, before they are kept.
 
 `.keras` and `.onnx` are loaded without running code of the file; `.pt2` (torch.export) needs `--trust`.
 """

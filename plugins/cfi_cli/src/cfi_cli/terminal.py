@@ -24,7 +24,7 @@ _WIDTH = 100
 
 
 def clean(text: object) -> str:
-    """Text without control characters, which are written out (`\\x1b`) instead; new lines and tabs stay."""
+    r"""Text without control characters, which are written out (`\x1b`) instead; new lines and tabs stay."""
     shown = str(text).encode("utf-8", "backslashreplace").decode()
     return "".join(
         one if one in "\n\t" or one.isprintable() else one.encode("unicode_escape").decode() for one in shown

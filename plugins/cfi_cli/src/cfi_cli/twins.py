@@ -56,14 +56,14 @@ class Verdict:
     layers: tuple[Pair, ...] = ()
 
 
-def compare_models(first: Loaded, second: Loaded, inputs: Any, drawn_like: Loaded | None = None) -> Verdict:
+def compare_models(first: Loaded, second: Loaded, inputs: Any, *, as_second: bool = False) -> Verdict:
     """Compares them.
 
     Args:
-        first: The model whose axes the inputs have, unless they were drawn.
+        first: The model whose axes the inputs have.
         second: The other model.
         inputs: An array, or a tuple of arrays for several inputs.
-        drawn_like: The model whose axes drawn inputs have.
+        as_second: The inputs have the axes of the second model instead, as it alone declares some.
 
     Raises:
         InputError: One of the models cannot be run on these inputs.
@@ -73,7 +73,7 @@ def compare_models(first: Loaded, second: Loaded, inputs: Any, drawn_like: Loade
             "verify takes inputs in the order of the model: .npy, pictures or a table, not arrays by name."
         )
     arrays = list(inputs) if isinstance(inputs, tuple) else [np.asarray(inputs)]
-    if drawn_like is second and first.input_shapes is None and second is not first:
+    if as_second:
         arrays = [_turn(array, _input_order(second, first, i, array.shape)) for i, array in enumerate(arrays)]
     axes = tuple(_input_order(first, second, i, array.shape) for i, array in enumerate(arrays))
     sides = (_side(first), _side(second, axes))
@@ -199,7 +199,7 @@ def _namesakes(sides: tuple[Side, Side], arrays: Sequence[np.ndarray]) -> Iterat
     """Layers of two models that differ, beside those of the same name: how far the values there are apart."""
     read, other = (side.adapter.activations(side.model, side.tensors(arrays)) for side in sides)
     for name, values in read.items():
-        order = _output_order(values.shape, other[name].shape) if name in other else "no"
+        order: Any = _output_order(values.shape, other[name].shape) if name in other else "no"
         if order == "no" or not np.issubdtype(values.dtype, np.floating):
             yield Pair(name, "", None)
             continue

@@ -122,9 +122,9 @@ def verify(
     with aside():
         first = model.load()
         second = Loaded(other, load_model(other, other_weights, model.trust))
-        declaring = first if first.input_shapes is not None else second
-        samples = drawn.read(data, first if data.inputs or drawn.shape or first is declaring else second)
-        verdict = compare_models(first, second, samples.values, drawn_like=declaring)
+        as_first = data.inputs or drawn.shape or first.input_shapes is not None or second.input_shapes is None
+        samples = drawn.read(data, first if as_first else second)
+        verdict = compare_models(first, second, samples.values, as_second=not as_first)
     if json:
         answer_json(verdict)
     else:

@@ -27,10 +27,10 @@ _SUFFIXES = ("png", "npz")
 @command(
     """
     Examples:
-      cfi attribute models:resnet cat.png --method grad_cam --toolset captum --layer auto --preprocess imagenet -o cam.png
+      cfi attribute models:resnet cat.png --method grad_cam --layer auto --preprocess imagenet -o cam.png
       cfi attribute vgg.keras *.jpg --method saliency@tf-keras-vis --target 285 --preprocess caffe -o out/
       cfi attribute churn:model customers.csv --method kernel_shap --target 1 --exec n_samples=500 -o shap.npz --json
-      cfi attribute models:resnet start.npy --method activation_maximization --target 3 --exec input_range=(-2,2) -o seen.png
+      cfi attribute models:resnet start.npy -m activation_maximization --target 3 --exec input_range=(-2,2) -o seen.png
     """
 )
 def attribute(

@@ -1,4 +1,4 @@
-"""`cfi doctor`: what is installed, what is missing and how to get it, what is at odds, and whether toolsets are right."""
+"""`cfi doctor`: what is installed, missing and at odds, what to do about it, and whether toolsets give right values."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Clash:
 
 @command(
     """
-    Exit code: 0 all is well, 1 something is at odds or a toolset gives wrong values. What is merely not installed is no fault.
+    Exit code: 0 all is well, 1 something is at odds or a toolset gives wrong values. What is not installed is no fault.
     \b
     Examples:
       cfi doctor
@@ -181,6 +181,7 @@ def _tell(versions: dict[str, str], lacks: list[Missing], clashes: list[Clash], 
         rows = [(one.toolset, marks[one.passed], one.told, f"{one.seconds:.1f} s") for one in outcomes]
         answer_table(("toolset", "test", "what was found", "took"), rows)
     failed = [one.toolset for one in outcomes if one.passed is False]
+    well = not failed and not clashes
     answer(
-        f"\n{'All is well.' if not failed and not clashes else f'Something is wrong: {len(clashes)} at odds, {len(failed)} toolsets failed.'}"
+        "\nAll is well." if well else f"\nSomething is wrong: {len(clashes)} at odds, {len(failed)} toolsets failed."
     )

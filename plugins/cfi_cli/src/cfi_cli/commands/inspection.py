@@ -33,7 +33,8 @@ def layers(model: ModelOptions, data: DataOptions, json: Json = False) -> None:
         return
     shapes = ["" if one.output_shape is None else " × ".join(map(_size, one.output_shape)) for one in found]
     answer_table(
-        ("layer", "kind", "output"), [(one.name, one.kind, shape) for one, shape in zip(found, shapes, strict=True)]
+        ("layer", "kind", "output of a sample"),
+        [(one.name, one.kind, shape) for one, shape in zip(found, shapes, strict=True)],
     )
 
 

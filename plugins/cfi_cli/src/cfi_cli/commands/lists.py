@@ -1,4 +1,4 @@
-"""`cfi methods`, `toolsets`, `frameworks`, `translators` and `plugins`: what is installed; nothing of it is imported."""
+"""`cfi methods`, `toolsets`, `frameworks`, `translators`, `plugins`: what is installed; nothing of it is imported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, and nothing 
     """
 )
 def methods(
-    key: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="One method, shown in full.")] = None,
+    key: Annotated[str | None, typer.Argument(metavar="METHOD", help="One method, shown in full.")] = None,
     toolset: Annotated[str | None, typer.Option(help="Only methods of that toolset.")] = None,
     kind: Annotated[str | None, typer.Option(help="attribution, layer, neuron or 'feature visualization'.")] = None,
     json: Json = False,

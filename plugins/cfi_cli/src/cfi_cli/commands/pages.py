@@ -24,8 +24,8 @@ from cfi_core.specs import Kind, MethodSpec
 
 @command(
     """
-    Layer methods without --layer take auto. --exec and --init go to the methods that know the argument. A method that is
-    refused stands on the page with the reason, and the exit code is 3.
+    Layer methods without --layer take auto. --exec and --init go to the methods that know the argument. A method that
+    is refused stands on the page with the reason, and the exit code is 3.
     \b
     Examples:
       cfi report models:resnet cat.png dog.png -m saliency@captum -m grad_cam@tf-keras-vis --target predicted \\
