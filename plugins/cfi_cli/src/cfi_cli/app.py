@@ -157,7 +157,11 @@ def run(arguments: Sequence[str]) -> int:
         with warnings.catch_warnings(), nullcontext() if debug else quiet():
             _warn_in_short(debug)
             code = typer.main.get_command(app).main(list(arguments), "cfi", standalone_mode=False)
+        if code == Code.INTERRUPTED:  # typer has caught it
+            raise KeyboardInterrupt
         return int(code or 0)
+    except SystemExit as error:  # of the completion of shells
+        return int(error.code or 0)
     except typer.TyperException as error:
         error.show()
         return int(error.exit_code)
@@ -207,7 +211,3 @@ def _tell(error: BaseException, text: str, debug: bool) -> None:
         return
     print("error: " + " ".join(clean(text).split()), file=sys.stderr)
     print(f"({type(error).__name__}; the same with --debug shows where)", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()
