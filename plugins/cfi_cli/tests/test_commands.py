@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cfi_cli import plugin
+from cfi_cli.app import load_command
 from cfi_cli.exits import Code
+from cfi_core.registry import registry
+from cfi_core.testing import use_plugins
 from cfi_core.testing.fake import Painting
+
+FOLDER = Path(__file__).resolve().parents[1]
 
 generator = np.random.default_rng(1)
 MIX, HEAD = generator.normal(size=(4, 3)), generator.normal(size=(5, 4))
@@ -105,6 +114,29 @@ def test_a_line_that_is_wrong(cfi, arguments, told):
 def test_the_version(cfi):
     ran = cfi("--version")
     assert ran.code == Code.DONE and ran.out.startswith("cfi ")
+
+
+def documented() -> list[str]:
+    """Lines of commands in the pages about them, and in the examples of their help."""
+    pages = [*FOLDER.glob("src/**/*.py"), FOLDER / "README.md", FOLDER.parents[1] / "docs/command-line.md"]
+    texts = [page.read_text().replace("\\\n", " ") for page in pages if page.exists()]
+    lines = [line for text in texts for line in re.findall(r"^ *(cfi [a-z-]+ .*)$", text, re.MULTILINE)]
+    parts = [part.strip() for line in lines for part in re.split(r"&&|\|\|| # |\s{3,}#", line)]
+    return sorted(
+        {part for part in parts if re.match(r"cfi [a-z]", part) and "…" not in part and "COMMAND" not in part}
+    )
+
+
+def test_there_are_documented_lines():
+    assert len(documented()) > 25
+
+
+@pytest.mark.parametrize("line", documented())
+def test_what_is_documented_can_be_typed(line):
+    name, *arguments = shlex.split(line)[1:]
+    with use_plugins(plugin):
+        found = load_command(registry().commands[name])
+        found.make_context(f"cfi {name}", arguments)  # raises where an option is unknown
 
 
 # models

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,12 +44,18 @@ def report(
         "report.html"
     ),
     title: Annotated[str | None, typer.Option(help="Its heading.")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare the toolsets of each method that is asked of several.")
+    ] = False,
 ) -> None:
     """Explanations of a model on one page of HTML that holds all it needs."""
     with aside():
         loaded = model.load()
         samples = data.read(loaded)
-        chapter = _chapter(loaded, samples, [split_method(text) for text in method], question)
+        methods = [split_method(text) for text in method]
+        chapter = _chapter(loaded, samples, methods, question)
+        if compare:
+            chapter = replace(chapter, comparisons=_compare(loaded, methods, question.arguments(samples)))
         output.parent.mkdir(parents=True, exist_ok=True)
         written = write(output, chapter, title=title or f"{loaded.name}, explained")
     answer(written)
@@ -76,6 +83,20 @@ def _chapter(
     if samples is not None and samples.told:
         facts["inputs"] = samples.told
     return Chapter(loaded.name, explanations, facts, _samples(samples, said), refusals=refusals)
+
+
+def _compare(loaded: Loaded, methods: list[tuple[str, str | None]], arguments: Mapping[str, Any]) -> list[Any]:
+    """What `cfi.compare` finds of each method that several toolsets were asked for."""
+    asked: dict[str, list[str]] = {}
+    for key, toolset in methods:
+        if toolset is not None:
+            asked.setdefault(key, []).append(toolset)
+    found = []
+    for key, toolsets in asked.items():
+        specs = [spec for toolset in toolsets for spec in cfi.methods(key, toolset=toolset)]
+        if len(specs) > 1:
+            found.append(cfi.compare(loaded.model, key, toolsets, **_fitting(specs, arguments)))
+    return found
 
 
 def _samples(samples: Samples | None, said: Any) -> list[Sample]:
