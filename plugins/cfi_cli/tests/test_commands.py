@@ -232,6 +232,11 @@ def test_a_layer_method_without_a_layer_lists_them(cfi):
     assert cfi(*line, "--layer", "relu", "--json").json["layer"] == "relu"
 
 
+def test_a_method_without_samples_says_what_to_do(cfi):
+    ran = cfi("attribute", "shop:painting", "-m", "press_gradient")
+    assert ran.code == Code.REFUSED and "name files" in ran.err and "behind MODEL" in ran.err
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [

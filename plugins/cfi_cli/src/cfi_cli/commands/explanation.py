@@ -50,12 +50,13 @@ def attribute(
         key, named = split_method(method, toolset)
         loaded = model.load()
         samples = data.read(loaded)
-        made = explain(loaded, key, named, question.arguments(samples))
+        with remarks() as told:
+            made = explain(loaded, key, named, question.arguments(samples))
         files = [written for place in output or () for written in save(made, place, samples)]
         said = () if samples is None else predict(loaded, samples.values, question.names())
     names = () if samples is None else samples.names
     if json:
-        answer_json({**describe(made), "samples": _describe_samples(names, said), "files": files})
+        answer_json({**describe(made), "samples": _describe_samples(names, said), "files": files, "warnings": told})
         return
     _print(made, names, said, files)
 
@@ -65,8 +66,12 @@ def explain(loaded: Loaded, key: str, toolset: str | None, arguments: dict[str, 
 
     Raises:
         LayerError: It needs a layer, and none is given; lists them.
+        InputError: It needs samples, and there are none.
     """
-    kinds = {spec.kind for spec in cfi.methods(key, toolset=toolset)}
+    specs = cfi.methods(key, toolset=toolset)
+    kinds = {spec.kind for spec in specs}
+    if specs and "inputs" not in arguments and all("inputs" in spec.required for spec in specs):
+        raise cfi.InputError(f"{key} explains samples: name files of pictures, .npy, .npz or .csv behind MODEL.")
     call = cfi.visualize_features if kinds == {Kind.FEATURE_VISUALIZATION} else cfi.attribute
     made = call(loaded.model, key, toolset, **arguments)
     if isinstance(made, cfi.PendingLayer):
