@@ -128,10 +128,10 @@ def best_of(count: int, *command: str) -> float:
 
 
 def test_help_comes_at_once_and_lists_cost_little_more_than_python():
-    # Three times what is aimed at (0.5 s and 0.3 s), for machines that are busy.
-    assert best_of(3, *PROGRAM, "--help") < 1.5
-    bare = best_of(3, sys.executable, "-c", "import cfi_core as cfi; print(cfi.methods())")
-    assert best_of(3, *PROGRAM, "methods") - bare < 0.9
+    # Seconds say little on a busy machine; the call that does the same without the command takes part in that.
+    bare = best_of(4, sys.executable, "-c", "import cfi_core as cfi; print(cfi.methods())")
+    assert best_of(4, *PROGRAM, "--help") < 2.2 * bare
+    assert best_of(4, *PROGRAM, "methods") < 2.2 * bare
 
 
 def test_help_imports_neither_rich_nor_pictures_nor_any_framework():

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from cfi_cli.pictures import as_png, draw
 from cfi_cli.predictions import Prediction
 from cfi_cli.terminal import clean, plain
 from cfi_core import Attribution, CFIError
 from cfi_core.errors import FOREIGN
 
-_DOTS_PER_INCH = 110
 _LONGEST = 4000
 _MEASURED = ("samples", "number", "outputs", "columns", "largest", "top class", "gradients", "cosine")
 _APART = ("versions", "certificate", "route", "seconds_per_step")  # of the provenance, what has a place of its own
@@ -234,7 +234,7 @@ def _show_result(result: Any, noun: str) -> dict[str, Any]:
     picture = None
     if hasattr(result, "plot"):
         try:
-            picture = _inline(_save(result.plot()))
+            picture = _inline(as_png(result.plot()))
         except FOREIGN as error:
             if not isinstance(error, CFIError):
                 raise
@@ -243,21 +243,6 @@ def _show_result(result: Any, noun: str) -> dict[str, Any]:
         "picture": picture,
         "alternative": f"{noun} in a picture; the text beside it says the same",
     }
-
-
-def draw(attribution: Attribution, options: Mapping[str, Any] | None = None) -> bytes:
-    """An attribution as a PNG file.
-
-    Raises:
-        PlotError: No plotter accepts it.
-    """
-    return _save(attribution.plot(**(options or {})))
-
-
-def _save(figure: Any) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=_DOTS_PER_INCH, bbox_inches="tight", facecolor="white")
-    return stream.getvalue()
 
 
 def _encode(picture: np.ndarray) -> bytes:

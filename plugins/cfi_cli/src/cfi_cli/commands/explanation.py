@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,13 +15,15 @@ import cfi_core as cfi
 from cfi_cli.commands.lists import Json
 from cfi_cli.models import Loaded, ModelOptions
 from cfi_cli.options import command
+from cfi_cli.pictures import options_for
 from cfi_cli.predictions import predict
 from cfi_cli.questions import QuestionOptions, split_method
-from cfi_cli.samples import DataOptions, Samples
+from cfi_cli.samples import DataOptions
 from cfi_cli.terminal import answer, answer_json, answer_table, aside
 from cfi_core.specs import Kind
 
-_SUFFIXES = ("png", "npz")
+_SUFFIXES = (".png", ".npz")
+_PICTURES = (".png", ".svg", ".pdf", ".html")
 
 
 @command(
@@ -52,7 +54,8 @@ def attribute(
         samples = data.read(loaded)
         with remarks() as told:
             made = explain(loaded, key, named, question.arguments(samples))
-        files = [written for place in output or () for written in save(made, place, samples)]
+        options = options_for(made, () if samples is None else samples.pictures, question.names())
+        files = [written for place in output or () for written in save(made, place, options)]
         said = () if samples is None else predict(loaded, samples.values, question.names())
     names = () if samples is None else samples.names
     if json:
@@ -98,19 +101,20 @@ def remarks() -> Iterator[list[str]]:
         warnings.showwarning = show
 
 
-def save(attribution: cfi.Attribution, place: Path, samples: Samples | None) -> list[Path]:
-    """Writes to a file, or a picture and the values into a folder.
+def save(attribution: cfi.Attribution, place: Path, options: Mapping[str, Any]) -> list[Path]:
+    """Writes to a file, or a picture and the values into a folder; the options are those of pictures.
 
     Raises:
         PlotError: No writer serves the suffix.
     """
     if place.suffix and not place.is_dir():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return [attribution.save(place)]
-    place.mkdir(parents=True, exist_ok=True)
-    return [
-        attribution.save(place / f"{attribution.toolset}-{attribution.method_key}.{suffix}") for suffix in _SUFFIXES
-    ]
+        paths = [place]
+    else:
+        paths = [place / f"{attribution.toolset}-{attribution.method_key}{suffix}" for suffix in _SUFFIXES]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        attribution.save(path, **(options if path.suffix.lower() in _PICTURES else {}))
+    return paths
 
 
 def describe(attribution: cfi.Attribution) -> dict[str, Any]:

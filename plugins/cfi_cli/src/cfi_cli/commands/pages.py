@@ -16,6 +16,7 @@ from cfi_cli.models import Loaded, ModelOptions
 from cfi_cli.options import command
 from cfi_cli.page import Chapter, Explanation, Sample
 from cfi_cli.page import report as write
+from cfi_cli.pictures import options_for
 from cfi_cli.predictions import predict
 from cfi_cli.questions import QuestionOptions, split_method
 from cfi_cli.samples import DataOptions, Samples
@@ -77,7 +78,8 @@ def _chapter(
             refusals[f"{key} by {toolset}" if toolset else key] = str(error)
             say(f"refused: {key}: {error}")
             continue
-        explanations.append(Explanation(made, tuple(told)))
+        pictures = () if samples is None else samples.pictures
+        explanations.append(Explanation(made, tuple(told), options_for(made, pictures, question.names())))
     said = () if samples is None else predict(loaded, samples.values, question.names())
     facts = {"model": loaded.name, "framework": loaded.framework}
     if samples is not None and samples.told:
