@@ -287,6 +287,19 @@ def test_two_models_that_differ(cfi, other, told):
     assert cfi("verify", "shop:painting", other, "images.npy", "--json").json["same"] is False
 
 
+def test_inputs_by_name_are_given_in_the_order_of_the_models(cfi, shop):
+    (shop / "named.py").write_text(
+        "def one():\n    return lambda x, mask: x * mask\n\n"
+        "def same():\n    return lambda x, mask: mask * x\n\n"
+        "def turned():\n    return lambda mask, x: mask * x\n"
+    )
+    np.savez("two.npz", mask=np.array([[0.0, 1.0], [1.0, 0.5]]), x=np.array([[3.0, 4.0], [5.0, 6.0]]))
+    assert cfi("verify", "named:one", "named:same", "two.npz").code == Code.DONE
+    assert "in another order" in cfi("verify", "named:one", "named:turned", "two.npz").err
+    np.savez("three.npz", mask=np.ones((2, 2)), y=np.ones((2, 2)))
+    assert "takes x, mask" in cfi("verify", "named:one", "named:same", "three.npz").err
+
+
 def test_verify_without_a_shape_says_what_to_do(cfi):
     ran = cfi("verify", "shop:painting", "shop:printed")
     assert ran.code == Code.REFUSED and "--shape" in ran.err

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import cfi_core
-from cfi_cli.samples import PRESETS, DataOptions, draw_samples
+from cfi_cli.samples import PRESETS, DataOptions, draw_samples, read_values
 from cfi_core.framework import FrameworkAdapter
 
 RED, GREEN = (200, 10, 20), (0, 100, 50)
@@ -239,6 +239,14 @@ def test_a_table_that_is_none(tmp_path, text):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(cfi_core.CFIError, match="a line of names"):
         read(tmp_path / "t.csv", model())
+
+
+def test_values_of_one_file(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((1, 3)))
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    assert read_values(tmp_path / "a.npy").shape == (1, 3) and read_values(tmp_path / "t.csv").tolist() == [[1, 2]]
+    with pytest.raises(cfi_core.CFIError, match="There is no file"):
+        read_values(tmp_path / "b.npy")
 
 
 # drawn samples

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 import cfi_core as cfi
-from cfi_cli.samples import Samples
+from cfi_cli.samples import ARRAYS, TABLES, Samples, read_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class QuestionOptions:
     ] = None
     neuron: Annotated[str | None, typer.Option(metavar="INDEX", help="A unit of the layer: 5 or 5,0,0.")] = None
     baselines: Annotated[
-        str | None, typer.Option(metavar="NUMBER|FILE.npy", help="Reference inputs of methods that compare with some.")
+        str | None,
+        typer.Option(metavar="NUMBER|FILE", help="Reference inputs of methods that compare with some; .npy or .csv."),
     ] = None
     init: Annotated[
         list[str] | None,
@@ -140,11 +141,8 @@ def _numbers(text: str, option: str) -> Any:
 
 
 def _baselines(text: str) -> Any:
-    if text.endswith(".npy"):
-        try:
-            return np.load(text, allow_pickle=False)
-        except ValueError as error:
-            raise cfi.InputError(f"--baselines {text} holds no plain array.") from error
+    if text.lower().endswith((*ARRAYS, *TABLES)):
+        return read_values(Path(text))
     try:
         return float(text)
     except ValueError:

@@ -83,7 +83,8 @@ class DataOptions:
         kinds = {_kind(path) for path in paths}
         if len(kinds) > 1:
             raise cfi.InputError(f"INPUT mixes {' and '.join(sorted(kinds))}; name files of one kind.")
-        return _READERS[kinds.pop()](paths, self, loaded)
+        kind = kinds.pop()
+        return _read_pictures(paths, self, loaded) if kind == "pictures" else _READERS[kind](paths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +270,7 @@ def _cut(image: Any, layout: Layout, fit: str) -> Any:
 # arrays and tables
 
 
-def _read_arrays(paths: Sequence[Path], options: DataOptions, loaded: Loaded) -> Samples:
+def _read_arrays(paths: Sequence[Path]) -> Samples:
     if any(path.suffix.lower() == ".npz" for path in paths):
         if len(paths) > 1:
             raise cfi.InputError("Of .npz files one can be named, which holds all inputs and samples.")
@@ -311,10 +312,13 @@ def _read_npz(path: Path) -> Samples:
     return Samples(arrays if len(arrays) > 1 else next(iter(arrays.values())), names)
 
 
-def _read_tables(paths: Sequence[Path], options: DataOptions, loaded: Loaded) -> Samples:
+def _read_tables(paths: Sequence[Path]) -> Samples:
     if len(paths) > 1:
         raise cfi.InputError("Of tables one can be named.")
-    (path,) = paths
+    return _read_table(paths[0])
+
+
+def _read_table(path: Path) -> Samples:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
@@ -327,10 +331,21 @@ def _read_tables(paths: Sequence[Path], options: DataOptions, loaded: Loaded) ->
     try:
         return Samples(np.array(cells, np.float64), names, features=tuple(header))
     except ValueError:  # words, dates, empty cells: for models that take frames
-        return Samples(_frame(path, loaded), names, features=tuple(header))
+        return Samples(_frame(path), names, features=tuple(header))
 
 
-def _frame(path: Path, loaded: Loaded) -> Any:
+def read_values(path: Path) -> Any:
+    """What one file of arrays or one table holds.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if not path.is_file():
+        raise cfi.InputError(f"There is no file {str(path)!r}.")
+    return (_read_table(path) if path.suffix.lower() in TABLES else _read_arrays([path])).values
+
+
+def _frame(path: Path) -> Any:
     try:
         import pandas
     except ImportError as error:
@@ -343,7 +358,7 @@ def _unique_names(paths: Sequence[Path]) -> tuple[str, ...]:
     return tuple(stem if stems.count(stem) == 1 else str(path) for stem, path in zip(stems, paths, strict=True))
 
 
-_READERS = {"pictures": _read_pictures, "arrays": _read_arrays, "tables": _read_tables}
+_READERS = {"arrays": _read_arrays, "tables": _read_tables}
 
 
 def draw_samples(loaded: Loaded, samples: int, shape: str | None) -> Samples:

@@ -68,11 +68,7 @@ def compare_models(first: Loaded, second: Loaded, inputs: Any, *, as_second: boo
     Raises:
         InputError: One of the models cannot be run on these inputs.
     """
-    if isinstance(inputs, dict):
-        raise cfi.InputError(
-            "verify takes inputs in the order of the model: .npy, pictures or a table, not arrays by name."
-        )
-    arrays = list(inputs) if isinstance(inputs, tuple) else [np.asarray(inputs)]
+    arrays = _in_order(first, second, inputs)
     if as_second:
         arrays = [_turn(array, _input_order(second, first, i, array.shape)) for i, array in enumerate(arrays)]
     axes = tuple(_input_order(first, second, i, array.shape) for i, array in enumerate(arrays))
@@ -100,6 +96,19 @@ def compare_models(first: Loaded, second: Loaded, inputs: Any, *, as_second: boo
         certificate,
         _layers(sides, arrays, certificate),
     )
+
+
+def _in_order(first: Loaded, second: Loaded, inputs: Any) -> list[np.ndarray]:
+    """The arrays in the order in which both models take them."""
+    if not isinstance(inputs, dict):
+        return list(inputs) if isinstance(inputs, tuple) else [np.asarray(inputs)]
+    names, others = (loaded.adapter.input_names(loaded.native) for loaded in (first, second))
+    if names is None or sorted(names) != sorted(inputs):
+        known = ", ".join(names or ()) or "names that are not known"
+        raise cfi.InputError(f"{first.name} takes {known}, and the file holds {', '.join(inputs)}.")
+    if others is not None and sorted(others) == sorted(names) and others != names:
+        raise cfi.InputError(f"{second.name} takes {', '.join(others)}, in another order than {first.name}.")
+    return [np.asarray(inputs[name]) for name in names]
 
 
 def _side(loaded: Loaded, input_axes: Any = (), output_axes: Any = ()) -> Side:
