@@ -13,6 +13,7 @@ import typer
 
 import cfi_core as cfi
 from cfi_cli.samples import ARRAYS, TABLES, Samples, read_values
+from cfi_core.specs import MethodSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,14 @@ def split_method(text: str, toolset: str | None = None) -> tuple[str, str | None
     if at and toolset not in (None, own):
         raise cfi.ArgumentError(f"--method {text} and --toolset {toolset} name two toolsets.")
     return key, own or toolset
+
+
+def specs_of(key: str, toolset: str | None) -> list[MethodSpec]:
+    """The methods that go by a key, in one toolset or in all; none for a key that nothing goes by."""
+    try:
+        return list(cfi.methods(key, toolset=toolset))
+    except cfi.UnknownMethodError:
+        return []
 
 
 def read_pairs(texts: Iterable[str] | None, option: str) -> dict[str, Any] | None:

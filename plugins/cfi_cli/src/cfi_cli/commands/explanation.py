@@ -17,7 +17,7 @@ from cfi_cli.models import Loaded, ModelOptions
 from cfi_cli.options import command
 from cfi_cli.pictures import options_for
 from cfi_cli.predictions import predict
-from cfi_cli.questions import QuestionOptions, split_method
+from cfi_cli.questions import QuestionOptions, specs_of, split_method
 from cfi_cli.samples import DataOptions
 from cfi_cli.terminal import answer, answer_json, answer_table, aside
 from cfi_core.specs import Kind
@@ -71,7 +71,7 @@ def explain(loaded: Loaded, key: str, toolset: str | None, arguments: dict[str, 
         LayerError: It needs a layer, and none is given; lists them.
         InputError: It needs samples, and there are none.
     """
-    specs = cfi.methods(key, toolset=toolset)
+    specs = specs_of(key, toolset)
     kinds = {spec.kind for spec in specs}
     if specs and "inputs" not in arguments and all("inputs" in spec.required for spec in specs):
         raise cfi.InputError(f"{key} explains samples: name files of pictures, .npy, .npz or .csv behind MODEL.")

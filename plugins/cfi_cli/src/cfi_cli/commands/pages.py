@@ -18,7 +18,7 @@ from cfi_cli.page import Chapter, Explanation, Sample
 from cfi_cli.page import report as write
 from cfi_cli.pictures import options_for
 from cfi_cli.predictions import predict
-from cfi_cli.questions import QuestionOptions, split_method
+from cfi_cli.questions import QuestionOptions, specs_of, split_method
 from cfi_cli.samples import DataOptions, Samples
 from cfi_cli.terminal import answer, aside, say
 from cfi_core.specs import Kind, MethodSpec
@@ -73,7 +73,7 @@ def _chapter(
     for key, toolset in methods:
         try:
             with remarks() as told:
-                made = explain(loaded, key, toolset, _fitting(cfi.methods(key, toolset=toolset), arguments))
+                made = explain(loaded, key, toolset, _fitting(specs_of(key, toolset), arguments))
         except cfi.CFIError as error:
             refusals[f"{key} by {toolset}" if toolset else key] = str(error)
             say(f"refused: {key}: {error}")
@@ -95,7 +95,7 @@ def _compare(loaded: Loaded, methods: list[tuple[str, str | None]], arguments: M
             asked.setdefault(key, []).append(toolset)
     found = []
     for key, toolsets in asked.items():
-        specs = [spec for toolset in toolsets for spec in cfi.methods(key, toolset=toolset)]
+        specs = [spec for toolset in toolsets for spec in specs_of(key, toolset)]
         if len(specs) > 1:
             found.append(cfi.compare(loaded.model, key, toolsets, **_fitting(specs, arguments)))
     return found
@@ -111,7 +111,7 @@ def _samples(samples: Samples | None, said: Any) -> list[Sample]:
 
 def _check_own(methods: list[tuple[str, str | None]], arguments: Mapping[str, Any]) -> None:
     """Every own argument goes to some method."""
-    specs = [spec for key, toolset in methods for spec in cfi.methods(key, toolset=toolset)]
+    specs = [spec for key, toolset in methods for spec in specs_of(key, toolset)]
     for kind in ("init_args", "exec_args"):
         known = {name for spec in specs for name in getattr(spec, kind)}
         if unknown := sorted(set(arguments.get(kind, ())) - known):
