@@ -59,9 +59,7 @@ def draw(attribution: Attribution, options: Mapping[str, Any] | None = None) -> 
     Raises:
         PlotError: No plotter accepts it.
     """
-    # A notebook that calls for a report shows none of its pictures.
-    quietly: dict[str, Any] = {"show": False} if "show" in signature(Attribution.plot).parameters else {}
-    return as_png(attribution.plot(**quietly, **(options or {})))
+    return as_png(attribution.plot(show=False, **(options or {})))  # a notebook that calls for a report shows none
 
 
 def as_png(figure: Any) -> bytes:
