@@ -260,7 +260,7 @@ def test_samples_are_drawn_as_declared_and_always_the_same():
     assert draw_samples(model((None, 3), integer=True), 2, None).values.dtype.kind == "i"
 
 
-@pytest.mark.parametrize(("shapes", "shape"), [((), None), (((None, 3, None),), None), ((), "3x8")])
+@pytest.mark.parametrize(("shapes", "shape"), [((), None), (((None, 3, None),), None), ((), "3x8"), ((), "0,8")])
 def test_what_has_no_shape_cannot_be_drawn(shapes, shape):
     with pytest.raises(cfi_core.CFIError, match="--shape"):
         draw_samples(model(*shapes), 2, shape)

@@ -110,6 +110,19 @@ def test_what_compiled_code_prints_is_no_part_of_the_answer(shop: Path):
     assert "loading the weights" in ran.stderr
 
 
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-", "<&-"])
+def test_streams_that_are_closed(closed):
+    command = f"{' '.join(PROGRAM)} layers nothing.onnx {closed}"
+    assert subprocess.run(["bash", "-c", command], check=False, timeout=120).returncode == 3
+
+
+def test_letters_that_the_terminal_has_not():
+    ran = piped("translators", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert ran.returncode == 0 and "bridge" in ran.stdout
+    told = piped("layers", "×.onnx", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert told.returncode == 3 and "\\xd7.onnx" in told.stderr
+
+
 def test_completion_knows_the_commands():
     ran = piped("--show-completion", "bash", env={**os.environ, "SHELL": "/bin/bash"})
     assert ran.returncode == 0 and "complete" in ran.stdout

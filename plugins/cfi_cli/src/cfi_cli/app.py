@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from cfi_cli.exits import Code
 from cfi_cli.plugin import cfi_commands
-from cfi_cli.terminal import answer, clean, quiet, wrap
+from cfi_cli.terminal import answer, clean, open_streams, quiet, wrap
 from cfi_core import CFIError, CFIWarning
 from cfi_core.errors import FOREIGN, summary
 from cfi_core.registry import registry
@@ -142,6 +142,7 @@ def _options(
 
 def main() -> None:
     """The entry point."""
+    open_streams()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -374,7 +374,7 @@ def draw_samples(loaded: Loaded, samples: int, shape: str | None) -> Samples:
     """
     declared = loaded.input_shapes
     if shape is not None:
-        if not all(part.strip().isdigit() for part in shape.split(",")):
+        if not all(part.strip().isdigit() and int(part) for part in shape.split(",")):
             raise cfi.ArgumentError(f"--shape {shape!r} is no list of sizes, such as 3,224,224.")
         declared = ((None, *map(int, shape.split(","))),)
     if declared is None or any(size is None for one in declared for size in one[1:]):

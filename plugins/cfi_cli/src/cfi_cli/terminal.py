@@ -7,6 +7,7 @@ could steer a terminal in them is shown, not sent.
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import os
 import sys
@@ -73,6 +74,18 @@ def wrap(text: object, indent: str = "") -> str:
     width = min(_WIDTH, os.get_terminal_size(sys.stderr.fileno()).columns)
     lines = clean(text).splitlines()
     return "\n".join(textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False) for line in lines)
+
+
+def open_streams() -> None:
+    """Makes sure that there are streams to write to, and that no letter is one too many for them."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:  # where the caller has closed one of the three
+        continue
+    os.close(opened)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
