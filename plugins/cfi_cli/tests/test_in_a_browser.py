@@ -83,7 +83,7 @@ def test_a_wide_screen_shows_several_side_by_side(browser, page):
     counts = []
     for width in (360, 1600):
         view, *_ = look(browser, page, width)
-        tops = view.evaluate("[...document.querySelectorAll('.picture')].slice(0, 2).map(one => one.offsetTop)")
+        tops = view.evaluate("[...document.querySelectorAll('.pictures')].slice(0, 2).map(one => one.offsetTop)")
         counts.append(len({round(top / 40) for top in tops}))
         view.context.close()
     assert counts == [2, 1]
@@ -117,5 +117,5 @@ def test_text_can_be_read_in_light_and_dark(browser, page, scheme):
 def test_all_pictures_are_drawn(browser, page):
     view, *_ = look(browser, page, 1000)
     sizes = view.evaluate("[...document.images].map(one => one.complete && one.naturalWidth)")
-    assert len(sizes) == 6 and all(size > 30 for size in sizes)
+    assert len(sizes) == 10 and all(size > 30 for size in sizes)
     view.context.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -76,7 +77,7 @@ def page(attribution, tmp_path_factory) -> Reader:
 def test_attributions_alone_make_a_page(attribution, tmp_path):
     made = cfi_cli.report(tmp_path / "a.html", attribution, attribution)
     read = Reader(made.read_text("utf-8"))
-    assert len(read.all("img")) == 2 and "cfi_core.testing.fake.Painting" in read.text
+    assert len(read.all("img")) == 4 and "cfi_core.testing.fake.Painting" in read.text
 
 
 def test_an_empty_page_is_refused(tmp_path):
@@ -119,6 +120,13 @@ def test_links_within_the_page_lead_somewhere(page):
     assert {one["href"] for one in page.all("a")} == {f"#{place}" for place in places}
 
 
+def test_maps_are_drawn_sample_by_sample_and_what_is_left_out_is_told(attribution, tmp_path):
+    many = replace(attribution, values=np.ones((11, 3, 8, 9)), inputs=(np.ones((11, 3, 8, 9)),))
+    read = Reader(cfi_cli.report(tmp_path / "a.html", many).read_text("utf-8"))
+    assert len(read.all("img")) == 8 and "3 more samples are not drawn." in read.text
+    assert "of sample 7; values from 1 to 1" in read.all("img")[7]["alt"]
+
+
 def test_the_sum_that_a_method_promises_is_told_in_words():
     from cfi_cli.page import _sum_in_words
 
@@ -133,7 +141,7 @@ def test_the_command_writes_it(cfi, shop: Path):
     ran = cfi(*line, "-o", "deep/report.html", "--layer", "relu", "--title", "Paintings")
     assert (ran.code, ran.out) == (0, "deep/report.html\n")
     read = Reader((shop / "deep/report.html").read_text("utf-8"))
-    assert len(read.all("img")) == 2 and "images[1]" in read.text and "Paintings" in read.text
+    assert len(read.all("img")) == 4 and "images[1]" in read.text and "Paintings" in read.text
 
 
 def test_a_method_that_is_refused_stands_on_the_page(cfi, shop: Path):

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_cli.pictures import as_png, draw
+from cfi_cli.pictures import MOST, as_png, draw_each
 from cfi_cli.predictions import Prediction
 from cfi_cli.terminal import clean, plain
 from cfi_core import Attribution, CFIError
@@ -193,11 +193,16 @@ def _show_explanation(one: Explanation) -> dict[str, Any]:
         "seconds": f"{provenance['seconds']:.1f}" if "seconds" in provenance else None,
     }
     heading = attribution.method_key.replace("_", " ")
+    pictures = draw_each(attribution, one.options)
+    drawn = len(pictures)
     return {
         "heading": clean(heading),
         "toolset": clean(attribution.toolset),
-        "picture": _inline(draw(attribution, one.options)),
-        "alternative": clean(_alternative(attribution, heading, layer)),
+        "pictures": [
+            {"data": _inline(picture), "alternative": clean(_alternative(attribution, heading, layer, number, drawn))}
+            for number, picture in enumerate(pictures)
+        ],
+        "left_out": max(0, len(attribution.parts[0][0]) - drawn) if drawn == MOST else 0,
         "facts": _texts({name: value for name, value in facts.items() if value}),
         "remarks": [clean(remark) for remark in one.remarks],
         "citation": clean(provenance.get("citation", "")),
@@ -219,14 +224,14 @@ def _show_measurement(row: Any) -> list[str]:
     return ["–" if one is None else f"{one:.2g}" if isinstance(one, float) else clean(one) for one in astuple(row)]
 
 
-def _alternative(attribution: Attribution, heading: str, layer: str) -> str:
-    """The picture in words, for those who cannot see it."""
-    parts = attribution.parts
-    count = len(parts[0][0])
+def _alternative(attribution: Attribution, heading: str, layer: str, number: int, drawn: int) -> str:
+    """A picture in words, for those who cannot see it."""
+    count = len(attribution.parts[0][0])
+    parts = [values[number : number + 1] if drawn > 1 else values for values, _ in attribution.parts]
     where = f" at layer {layer}" if layer else ""
-    rows = f"one row for each of {count} samples" if count > 1 else "of one sample"
-    sizes = "; ".join(f"values from {values.min():.3g} to {values.max():.3g}" for values, _ in parts if values.size)
-    return f"Picture of {heading} by {attribution.toolset}{where}, {rows}; {sizes}"
+    what = f"of sample {number}" if drawn > 1 else f"of {count} samples" if count > 1 else "of one sample"
+    sizes = "; ".join(f"values from {values.min():.3g} to {values.max():.3g}" for values in parts if values.size)
+    return f"Picture of {heading} by {attribution.toolset}{where}, {what}; {sizes}"
 
 
 def _show_result(result: Any, noun: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from cfi_core.specs import Kind, resolve
 
 _DOTS_PER_INCH = 110
 _SPACE = {"height", "width"}
+MOST = 8
+"""Samples that are drawn one by one."""
 
 
 def options_for(
@@ -51,6 +53,19 @@ def _options_of_plotter(attribution: Attribution) -> set[str]:
         if all(set(spec.accepts) <= set(dims) for _, dims in attribution.parts) and not unmet(spec.requirements):
             return set(signature(resolve(spec.implementation)).parameters)
     return set()
+
+
+def draw_each(attribution: Attribution, options: Mapping[str, Any] | None = None) -> list[bytes]:
+    """Maps sample by sample, which can be read on a narrow screen too; anything else in one picture.
+
+    Raises:
+        PlotError: No plotter accepts it.
+    """
+    single = {"samples", "title"} <= _options_of_plotter(attribution)
+    if not single or not all(set(dims) >= _SPACE for _, dims in attribution.parts):
+        return [draw(attribution, options)]
+    count = min(MOST, len(attribution.parts[0][0]))
+    return [draw(attribution, {**(options or {}), "samples": [i], "title": ""}) for i in range(count)]
 
 
 def draw(attribution: Attribution, options: Mapping[str, Any] | None = None) -> bytes:
