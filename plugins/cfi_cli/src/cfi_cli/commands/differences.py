@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +51,7 @@ def compare(
         models = {loaded.name: loaded.model, **{text: load_model(text, None, model.trust) for text in other or ()}}
         methods, toolsets = read_methods(method, toolset)
         asked = models if len(models) > 1 else loaded.model
-        made = cfi.compare(asked, methods, toolsets, **question.arguments(samples), reasons=reasons)
+        made = compare_answers(asked, methods, toolsets, {**question.arguments(samples), "reasons": reasons})
         for path in output or ():
             path.parent.mkdir(parents=True, exist_ok=True)
             made.save(path)
@@ -60,6 +61,17 @@ def compare(
     answer(made)
     for path in output or ():
         answer(f"written {path}")
+
+
+def compare_answers(model: Any, methods: Any, toolsets: list[str] | None, arguments: Mapping[str, Any]) -> Any:
+    """`cfi.compare`.
+
+    Raises:
+        CFIError: As there; or this cfi-core has none yet.
+    """
+    if not hasattr(cfi, "compare"):
+        raise cfi.CFIError(f"cfi-core {cfi.__version__} cannot compare: pip install -U cfi-core.")
+    return cfi.compare(model, methods, toolsets, **arguments)
 
 
 def read_methods(texts: list[str], toolsets: list[str] | None) -> tuple[Any, list[str] | None]:

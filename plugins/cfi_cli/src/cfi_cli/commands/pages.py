@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import cfi_core as cfi
+from cfi_cli.commands.differences import compare_answers
 from cfi_cli.commands.explanation import explain, remarks
 from cfi_cli.exits import Code
 from cfi_cli.models import Loaded, ModelOptions
@@ -56,7 +57,7 @@ def report(
         methods = [split_method(text) for text in method]
         chapter = _chapter(loaded, samples, methods, question)
         if compare:
-            chapter = replace(chapter, comparisons=_compare(loaded, methods, question.arguments(samples)))
+            chapter = _with_comparisons(chapter, loaded, methods, question.arguments(samples))
         output.parent.mkdir(parents=True, exist_ok=True)
         written = write(output, chapter, title=title or f"{loaded.name}, explained")
     answer(written)
@@ -87,18 +88,23 @@ def _chapter(
     return Chapter(loaded.name, explanations, facts, _samples(samples, said), refusals=refusals)
 
 
-def _compare(loaded: Loaded, methods: list[tuple[str, str | None]], arguments: Mapping[str, Any]) -> list[Any]:
-    """What `cfi.compare` finds of each method that several toolsets were asked for."""
-    asked: dict[str, list[str]] = {}
+def _with_comparisons(
+    chapter: Chapter, loaded: Loaded, methods: list[tuple[str, str | None]], arguments: Mapping[str, Any]
+) -> Chapter:
+    """With what `cfi.compare` finds of each method that several toolsets were asked for."""
+    asked: dict[str, list[MethodSpec]] = {}
     for key, toolset in methods:
-        if toolset is not None:
-            asked.setdefault(key, []).append(toolset)
-    found = []
-    for key, toolsets in asked.items():
-        specs = [spec for toolset in toolsets for spec in specs_of(key, toolset)]
+        asked.setdefault(key, []).extend(specs_of(key, toolset) if toolset else [])
+    found, refusals = [], dict(chapter.refusals)
+    for key, specs in asked.items():
         if len(specs) > 1:
-            found.append(cfi.compare(loaded.model, key, toolsets, **_fitting(specs, arguments)))
-    return found
+            try:
+                toolsets = [spec.toolset for spec in specs]
+                found.append(compare_answers(loaded.model, key, toolsets, _fitting(specs, arguments)))
+            except cfi.CFIError as error:
+                refusals[f"comparison of {key}"] = str(error)
+                say(f"refused: comparison of {key}: {error}")
+    return replace(chapter, comparisons=found, refusals=refusals)
 
 
 def _samples(samples: Samples | None, said: Any) -> list[Sample]:
