@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import cfi_core as cfi
+from cfi_cli.saving import FORMATS
 from cfi_core.detection import load_original
 from cfi_core.errors import FOREIGN, summary
 from cfi_core.framework import FrameworkAdapter
@@ -114,7 +115,10 @@ def _load(text: str, *, weights: Path | None, trust: bool) -> Any:
     if not colon or Path(text).exists():
         if not Path(text).exists():
             raise cfi.InputError(f"There is no file {text!r}. MODEL is a file, or package.module:factory.")
-        return text
+        kind = next((one for one in FORMATS.values() if one.suffix == Path(text).suffix), None)
+        if kind is not None and kind.runs_code and not trust:
+            raise cfi.InputError(f"{text} can run code while it is loaded. If it is yours, pass --trust.")
+        return text if kind is None else kind.read(Path(text))
     factory = find_object(text)
     try:
         return factory()

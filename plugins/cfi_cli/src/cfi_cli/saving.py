@@ -28,6 +28,7 @@ class Format:
     suffix: str
     write: Callable[[Any, Path, Sequence[Any]], None]
     read: Callable[[Path], Any]
+    runs_code: bool = False
 
 
 def save_model(model: Any, framework: str, path: Path, arrays: Sequence[np.ndarray]) -> str:
@@ -83,7 +84,8 @@ def _told(model: Any, path: Path) -> str:
     own = {type(one).__module__ for one in getattr(model, "layers", ()) if type(one).__module__.startswith("cfi_")}
     if path.suffix == ".keras" and own:
         return f"to load it elsewhere, import {', '.join(sorted(own))} first"
-    return "to load it, cfi needs --trust" if path.suffix == ".pt2" else ""
+    needs_trust = any(kind.runs_code and kind.suffix == path.suffix for kind in FORMATS.values())
+    return "to load it, cfi needs --trust" if needs_trust else ""
 
 
 def _outputs(adapter: Any, model: Any, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -136,6 +138,6 @@ def _write_onnx(model: Any, path: Path, tensors: Sequence[Any]) -> None:
 
 FORMATS: Mapping[str, Format] = {
     "tensorflow": Format(".keras", _write_keras, _read_keras),
-    "torch": Format(".pt2", _write_torch, _read_torch),
+    "torch": Format(".pt2", _write_torch, _read_torch, runs_code=True),
     "onnx": Format(".onnx", _write_onnx, str),
 }
