@@ -8,7 +8,7 @@ METADATA := pyproject.toml $(wildcard plugins/*/pyproject.toml) constraints.txt
 
 .PHONY: demo test lint dist clean
 
-demo: $(VENV)/.demo  ## explains two real models across frameworks and writes demo-output/
+demo: $(VENV)/.demo  ## explains two real models across frameworks, and reports it in demo-output/report.html
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.tox-installed  ## every environment of tox.ini, and how long each took
@@ -40,5 +40,5 @@ $(VENV)/.tox-installed: constraints.txt | $(BIN)/python
 $(VENV)/.demo: $(METADATA) examples/requirements.txt | $(BIN)/python
 	$(RUN) -m pip install --quiet --no-compile 'setuptools>=77' -r examples/requirements.txt
 	$(RUN) tools/install.py --quiet --no-compile --no-build-isolation \
-		cfi-captum cfi-tfkerasvis cfi-bridge 'cfi-translate[libraries]'
+		cfi-captum cfi-tfkerasvis cfi-bridge cfi-cli 'cfi-translate[libraries]'
 	@touch $@

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cfi_core.attribution import Attribution
     from cfi_core.records import Plan, Route
     from cfi_core.specs import (
+        CommandSpec,
         FrameworkSpec,
         MethodSpec,
         MetricSpec,
@@ -134,6 +135,18 @@ def cfi_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
         return [MetricSpec(
             name="Sparseness", library="quantus", category="Complexity", better="higher",
             needs=frozenset(), implementation="cfi_quantus.evaluation:evaluate",
+        )]
+    """
+
+
+@hookspec
+def cfi_commands() -> Iterable[CommandSpec]:  # type: ignore[empty-body]
+    """Commands beside those that `cfi-cli` brings: `cfi NAME …`. What implements one is imported when it is called.
+
+    @hookimpl
+    def cfi_commands():
+        return [CommandSpec(
+            name="mosaic", help="Puts attributions together in one picture.", implementation="my_plots.command:mosaic",
         )]
     """
 

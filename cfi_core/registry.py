@@ -21,6 +21,7 @@ from cfi_core.errors import FOREIGN, PluginConflictError, PluginWarning, Unknown
 from cfi_core.requirements import unmet, version_of
 from cfi_core.specs import (
     ANY,
+    CommandSpec,
     FrameworkSpec,
     MethodSpec,
     MetricSpec,
@@ -110,6 +111,7 @@ _SLOTS = (
     _Slot("plotters", PlotterSpec, "plotter"),
     _Slot("writers", WriterSpec, "file suffix", lambda spec: spec.suffixes),
     _Slot("metrics", MetricSpec, "metric", lambda spec: ((spec.name, spec.library),)),
+    _Slot("commands", CommandSpec, "command"),
 )
 
 
@@ -136,6 +138,7 @@ class Registry:
     plotters: Names[str, PlotterSpec]
     writers: Names[str, WriterSpec]
     metrics: Names[tuple[str, str], MetricSpec]
+    commands: Names[str, CommandSpec]
     origins: Mapping[tuple[str, Hashable], PluginInfo]
     withdrawn: tuple[Withdrawn[Any], ...] = ()
 

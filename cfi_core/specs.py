@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from cfi_core.progress import phase
 from cfi_core.validation import (
     Checked,
+    Command,
     Identifier,
     Key,
     Module,
@@ -513,8 +514,36 @@ class MetricSpec(Checked):
         return f"{self.name:<34} {self.library:<9} {self.category:<14} {self.better} is better, needs {needs}{again}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class CommandSpec(Checked):
+    """A command of the command line, `cfi NAME …` (`cfi-cli` brings it).
+
+    Attributes:
+        name: What users type: `"attribute"`.
+        help: What it does, in one line, for the list of commands, which imports no implementation.
+        implementation: `"module:attribute"`, a `typer.Typer`, or a function that typer makes a command of.
+        requirements: PEP 508 requirements.
+    """
+
+    name: Command
+    help: Name
+    implementation: Reference
+    requirements: tuple[Requires, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"{self.name:<14} {self.help}"
+
+
 Spec = (
-    FrameworkSpec | ToolsetSpec | MethodSpec | TranslatorSpec | PreparationSpec | PlotterSpec | WriterSpec | MetricSpec
+    FrameworkSpec
+    | ToolsetSpec
+    | MethodSpec
+    | TranslatorSpec
+    | PreparationSpec
+    | PlotterSpec
+    | WriterSpec
+    | MetricSpec
+    | CommandSpec
 )
 
 

@@ -174,6 +174,7 @@ _DOTTED = rf"{_NAME}(\.{_NAME})*"
 
 Name = Annotated[str, _form(r"\S(.*\S)?", "a name: a string that neither is empty nor begins or ends with a space")]
 Key = Annotated[str, _form(r"[a-z][a-z0-9_]*", "a key: lower-case letters, digits and underscores, such as 'grad_cam'")]
+Command = Annotated[str, _form(r"[a-z][a-z0-9-]*", "the name of a command: lower-case letters, digits and hyphens")]
 Identifier = Annotated[str, _form(_NAME, "the name of an argument or class")]
 Module = Annotated[str, _form(_DOTTED, "the name of a module")]
 Reference = Annotated[str, _form(rf"{_DOTTED}:{_NAME}", "of the form 'module:attribute'")]

@@ -17,7 +17,17 @@ from cfi_core.discovery import PluginInfo
 from cfi_core.hookspec import CONTRACT, hookimpl
 from cfi_core.registry import load
 from cfi_core.requirements import unmet
-from cfi_core.specs import FrameworkSpec, Kind, MethodSpec, MetricSpec, Need, ToolsetSpec, TranslatorSpec, WriterSpec
+from cfi_core.specs import (
+    CommandSpec,
+    FrameworkSpec,
+    Kind,
+    MethodSpec,
+    MetricSpec,
+    Need,
+    ToolsetSpec,
+    TranslatorSpec,
+    WriterSpec,
+)
 from cfi_core.testing import fake, use_plugins
 from cfi_core.testing.fake import Print
 
@@ -256,6 +266,10 @@ class Claims:
     def cfi_metrics(self):
         return self.offers.get("metrics", [])
 
+    @hookimpl
+    def cfi_commands(self):
+        return self.offers.get("commands", [])
+
 
 @pytest.fixture
 def partly():
@@ -371,6 +385,21 @@ def test_metrics_of_another_kind_leave_the_plugin_out():
     refusal = "cfi_metrics returned the ToolsetSpec 'half', which is no MetricSpec"
     with pytest.warns(cfi.PluginWarning, match=refusal), use_plugins(Claims(metrics=[toolset()])) as registry:
         assert not registry.metrics
+
+
+def command(name):
+    return CommandSpec(name=name, help="Weighs.", implementation="scales:weigh")
+
+
+def test_a_command_that_two_plugins_claim(partly):
+    class Others(Claims):
+        pass
+
+    claim = r"command 'weigh' is claimed by dist-of-Claims 1\.0 and by dist-of-Others"
+    registry = partly(claim, Claims(commands=[command("weigh"), command("sift")]), Others(commands=[command("weigh")]))
+    with pytest.raises(cfi.PluginConflictError, match=claim):
+        registry.commands["weigh"]
+    assert repr(registry.commands["sift"]) == "sift           Weighs."
 
 
 def test_a_method_of_a_toolset_that_nobody_describes_is_withdrawn(partly, painting, images):

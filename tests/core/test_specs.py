@@ -9,6 +9,7 @@ import pytest
 from cfi_core.contract import Axes, BridgedLayer, Converted, MethodResult
 from cfi_core.specs import (
     ANY,
+    CommandSpec,
     Defaults,
     FrameworkSpec,
     Head,
@@ -50,6 +51,7 @@ METRIC = MetricSpec(
     needs=frozenset({Need.FORWARD}),
     implementation="scales:weigh",
 )
+COMMAND = CommandSpec(name="weigh", help="Weighs attributions.", implementation="scales.command:weigh")
 CONVERTED = Converted(object())
 
 
@@ -109,6 +111,9 @@ CONVERTED = Converted(object())
         (METRIC, {"needs": {"forward"}}, "is no member of Need"),
         (METRIC, {"explains": "yes"}, "is neither True nor False"),
         (METRIC, {"library": ""}, "MetricSpec 'Evenness': library='' is not a name"),
+        (COMMAND, {"name": "weigh_all"}, "is not the name of a command: lower-case letters, digits and hyphens"),
+        (COMMAND, {"help": ""}, "CommandSpec 'weigh': help='' is not a name"),
+        (COMMAND, {"implementation": "scales.command"}, "is not of the form 'module:attribute'"),
         (CONVERTED, {"input_axes": ((0, 2, 2),)}, "is no permutation of axes: it must hold each of 0 to 2 once"),
         (CONVERTED, {"input_axes": (0, 2, 1)}, "holds 0, which is no tuple"),
         (CONVERTED, {"output_axes": ((1, 2, 3),)}, "is no permutation of axes"),

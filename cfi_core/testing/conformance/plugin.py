@@ -17,7 +17,17 @@ from cfi_core.errors import FOREIGN, PluginWarning, summary
 from cfi_core.hookspec import ENTRY_POINT_GROUP
 from cfi_core.registry import Registry
 from cfi_core.requirements import unmet
-from cfi_core.specs import ANY, FrameworkSpec, MethodSpec, MetricSpec, PlotterSpec, TranslatorSpec, WriterSpec, resolve
+from cfi_core.specs import (
+    ANY,
+    CommandSpec,
+    FrameworkSpec,
+    MethodSpec,
+    MetricSpec,
+    PlotterSpec,
+    TranslatorSpec,
+    WriterSpec,
+    resolve,
+)
 from cfi_core.testing import use_plugins
 
 
@@ -125,7 +135,7 @@ def _check_guard(spec: Any) -> None:
         _check_callable(reference, f"the guard of {spec.title}", None)
 
 
-def _entrance(current: Registry, spec: Any) -> tuple[str, int]:
+def _entrance(current: Registry, spec: Any) -> tuple[str, int | None]:
     """What core imports for a spec, and how many arguments it passes; nothing where something is not installed."""
     match spec:
         case FrameworkSpec() if find_spec(spec.module.partition(".")[0]) is not None:
@@ -140,4 +150,6 @@ def _entrance(current: Registry, spec: Any) -> tuple[str, int]:
             return spec.implementation, 2
         case MetricSpec() if not unmet(spec.requirements):
             return spec.implementation, 3
+        case CommandSpec() if not unmet(spec.requirements):
+            return spec.implementation, None  # typer calls it with what it declares
     return "", 0
