@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cfi_core.comparison import Side
+from cfi_core.distance import Side
 
 import cfi_core as cfi
 from cfi_cli.models import Loaded
