@@ -39,6 +39,22 @@ def listing_seconds() -> float:
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
+def command_seconds(*arguments: str) -> float:
+    """Time of a whole process of the command, the interpreter's start included."""
+    start = perf_counter()
+    subprocess.run([sys.executable, "-m", "cfi_cli", *arguments], capture_output=True, check=True)
+    return perf_counter() - start
+
+
+def listing_process_seconds() -> float:
+    """Time of a whole process that prints all methods without the command."""
+    start = perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", "import cfi_core; print(cfi_core.methods())"], capture_output=True, check=True
+    )
+    return perf_counter() - start
+
+
 def overhead() -> tuple[float, list[float], float]:
     """attribute() over captum: IntegratedGradients, ResNet-18, 96×96, batch 8, 20 steps."""
     import torch
@@ -91,6 +107,9 @@ def main() -> None:
         ("import cfi_core, its own modules", import_seconds, "< 0.2 s"),
         ("import cfi_core, with numpy and all dependencies", cumulative_import_seconds, ""),
         ("import and list all methods", listing_seconds, "< 0.5 s"),
+        ("a process that prints all methods", listing_process_seconds, ""),
+        ("cfi methods", lambda: command_seconds("methods"), "≤ 0.3 s more"),
+        ("cfi --help", lambda: command_seconds("--help"), "≤ 0.5 s"),
     ):
         values = [function() for _ in range(RUNS)]
         row(name, f"{statistics.median(values):.3f} s ({min(values):.3f} – {max(values):.3f})", promised)

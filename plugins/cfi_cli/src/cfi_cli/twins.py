@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cfi_core.distance import Side
 
 import cfi_core as cfi
 from cfi_cli.models import Loaded
 from cfi_cli.predictions import is_distribution, softmax
 from cfi_core.certificate import certify
+from cfi_core.distance import Side
 from cfi_core.errors import FOREIGN, summary
 from cfi_core.layer_map import find_layers, first_divergence
 
