@@ -14,6 +14,7 @@ from cfi_core.attribution import Attribution
 from cfi_core.certificate import Certificate
 from cfi_core.errors import (
     ArgumentError,
+    BaselineWarning,
     CFIError,
     CFIWarning,
     ChoiceWarning,
@@ -21,18 +22,21 @@ from cfi_core.errors import (
     InputError,
     LayerError,
     MethodError,
+    ModelFileError,
     ModelWarning,
     NoGradientError,
     PlotError,
     PluginConflictError,
     PluginWarning,
     RouteError,
+    SamplingWarning,
     TargetError,
     TranslationError,
     TranslationWarning,
     UnfaithfulTranslationError,
     UnknownFrameworkError,
     UnknownMethodError,
+    UntrustedFileError,
 )
 from cfi_core.framework.base import Layer
 from cfi_core.layer_map import LayerMap, LayerMatch
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from cfi_core.api import attribute, finish_execution_with_layer, layers, plan, translate, visualize_features
     from cfi_core.archive import load
     from cfi_core.comparing import Comparison, compare
+    from cfi_core.model_files import load_model
     from cfi_core.tokens import TokenBaseline
     from cfi_core.translation.store import forget_translations, keep_translations
 
@@ -54,6 +59,7 @@ __all__ = ["attribute", "visualize_features", "finish_execution_with_layer", "pl
 _CALLS = tuple(__all__)
 __all__ += ["load"]
 __all__ += ["compare"]
+__all__ += ["load_model"]
 __all__ += ["targets"]
 __all__ += ["methods", "toolsets", "frameworks", "translators", "plugins"]
 __all__ += ["TokenBaseline"]
@@ -62,14 +68,16 @@ __all__ += ["Attribution", "PendingLayer", "Plan", "Translation", "Certificate",
 __all__ += ["Comparison"]
 __all__ += ["CFIError", "ArgumentError", "InputError", "TargetError", "LayerError", "MethodError", "NoGradientError"]
 __all__ += ["PlotError", "PluginConflictError", "RouteError", "TranslationError", "UnfaithfulTranslationError"]
-__all__ += ["UnknownFrameworkError", "UnknownMethodError"]
+__all__ += ["UnknownFrameworkError", "UnknownMethodError", "ModelFileError", "UntrustedFileError"]
 __all__ += ["CFIWarning", "ChoiceWarning", "CompletenessWarning", "ModelWarning", "PluginWarning", "TranslationWarning"]
+__all__ += ["BaselineWarning", "SamplingWarning"]
 
 # Loaded when they are first used, as the steps of a call are with them: listing what is installed needs none of these.
 _PLACES = {
     **dict.fromkeys(_CALLS, "cfi_core.api"),
     "load": "cfi_core.archive",
     **dict.fromkeys(("compare", "Comparison"), "cfi_core.comparing"),
+    "load_model": "cfi_core.model_files",
     "TokenBaseline": "cfi_core.tokens",
     "keep_translations": "cfi_core.translation.store",
     "forget_translations": "cfi_core.translation.store",

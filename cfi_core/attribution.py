@@ -145,7 +145,8 @@ class Attribution:
             values=self.like_values(values),
             dims=self.like_values(dims),
             feature_names=self.like_values(names) if any(names) else None,
-            extras={name: value for name, value in self.extras.items() if name != "figure"},
+            # Errors of single values do not tell those of a sum.
+            extras={name: value for name, value in self.extras.items() if name not in ("figure", "standard_error")},
             provenance={**self.provenance, "applied": applied},
         )
 

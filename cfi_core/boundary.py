@@ -218,6 +218,8 @@ def _check_result(request: MethodRequest, result: Any, inputs: Sequence[Shape], 
     for step, values in result.steps.items():
         if [tuple(one.shape) for one in values] != [tuple(one.shape) for one in result.values]:
             raise Refused(f"step {step} with other shapes than those of the values")
+    if result.sampling is not None and [*map(_shape, result.sampling.errors)] != [*map(_shape, result.values)]:
+        raise Refused("standard errors of other shapes than the values")
 
 
 def _check_model(converted: Any, inputs: Sequence[Shape], outputs: Sequence[Shape] | None) -> None:

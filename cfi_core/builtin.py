@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cfi_core.attribution import BUILTIN_WRITER
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import FrameworkSpec, Need, PreparationSpec, WriterSpec
+from cfi_core.specs import FrameworkSpec, ModelFormat, Need, PreparationSpec, WriterSpec
+
+_UNPICKLED: Any = {
+    "model": "cfi_core.model_files:read_pickle",
+    "suffixes": (".pkl", ".pickle", ".joblib"),
+    "runs_code": "unpickling runs whatever its writer put there",
+    "instead": "Without that, 'package.module:factory' can name a function of yours that builds the model.",
+}
+_PACKED = ("78 01", "78 5e", "78 9c", "78 da", "1f 8b", "42 5a 68", "fd 37 7a 58 5a", "04 22 4d 18")
+"""How joblib's packed files begin: those of zlib, gzip, bzip2, xz and lz4."""
 
 
 @hookimpl
@@ -19,6 +30,10 @@ def cfi_frameworks() -> list[FrameworkSpec]:
         module="numpy",
         model_methods=("predict_proba", "decision_function", "predict"),
         takes_functions=True,
+        formats=(
+            ModelFormat(name="a pickle", begins=("80 02", "80 03", "80 04", "80 05"), **_UNPICKLED),
+            ModelFormat(name="a packed file, which may be a pickle", begins=_PACKED, **_UNPICKLED),
+        ),
         offers=frozenset({Need.FORWARD}),
         without_gradients="A function of numpy arrays (an estimator, too) has outputs only: use a perturbation method "
         "such as feature_ablation, occlusion, lime, kernel_shap or shapley_value_sampling. A function of another "

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from cfi_core.specs import FrameworkSpec
+from cfi_core.specs import FrameworkSpec, ModelFormat
 
 _TABLES = json.loads(files("cfi_core").joinpath("catalogue.json").read_text("utf-8"))
 
@@ -22,4 +22,7 @@ DISTRIBUTION_OF_PLOTTER: Mapping[str, str] = _TABLES["plotters"]
 DISTRIBUTION_OF_WRITER: Mapping[str, str] = _TABLES["writers"]
 TOOLSETS_OF_METHOD: Mapping[str, Sequence[str]] = _TABLES["methods"]
 PREPARATIONS: Sequence[Mapping[str, Any]] = _TABLES["preparations"]
-FRAMEWORKS: Mapping[str, FrameworkSpec] = {fields["name"]: FrameworkSpec(**fields) for fields in _TABLES["known"]}
+FRAMEWORKS: Mapping[str, FrameworkSpec] = {
+    fields["name"]: FrameworkSpec(**{**fields, "formats": [ModelFormat(**one) for one in fields.get("formats", ())]})
+    for fields in _TABLES["known"]
+}

@@ -169,6 +169,22 @@ class Miss(Checked):
 
 
 @dataclass(frozen=True)
+class Sampling(Checked):
+    """How well values are known that are made of random draws.
+
+    Attributes:
+        errors: The standard error of each value, told by the spread of the draws: tensors or arrays like the values;
+            infinite where the draws are too few to tell it.
+        draws: How many draws each value is made of.
+        argument: What sets their number: an own argument of the method, or `"baselines"`, which are counted.
+    """
+
+    errors: tuple[Any, ...]
+    draws: int
+    argument: Name
+
+
+@dataclass(frozen=True)
 class MethodResult(Checked):
     """What a method gave.
 
@@ -184,6 +200,7 @@ class MethodResult(Checked):
             by design (the relevance of biases), one array of a number per sample for each total; None: not known.
         steps: What the values were on the way, of a method that makes them step by step and was asked to keep some:
             by the number of the step, each like `values`. They come home as `extras["steps"]`.
+        sampling: Of a method that draws: how well its values are known, told by the same draws; None: not known.
     """
 
     values: tuple[Any, ...]
@@ -193,6 +210,7 @@ class MethodResult(Checked):
     layer: Name | None = None
     absorbed: tuple[Any, ...] | None = None
     steps: Mapping[int, tuple[Any, ...]] = field(default_factory=dict)
+    sampling: Sampling | None = None
 
     __repr__ = outline
 

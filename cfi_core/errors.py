@@ -61,6 +61,14 @@ class LayerError(ArgumentError):
     """The layer is not part of the model, or cannot be read where the method runs."""
 
 
+class ModelFileError(ArgumentError):
+    """A path leads to no model that can be read, or to weights that do not fit."""
+
+
+class UntrustedFileError(ModelFileError):
+    """Reading the file could run code that stands in it, which is done only where the caller trusts it."""
+
+
 class TranslationError(CFIError):
     """A translator failed on the model."""
 
@@ -111,6 +119,14 @@ class ModelWarning(CFIWarning):
 
 class CompletenessWarning(CFIWarning):
     """The values do not add up to what their method promises."""
+
+
+class SamplingWarning(CFIWarning):
+    """The values are made of so few random draws that they are off by more than a tenth."""
+
+
+class BaselineWarning(CFIWarning):
+    """The baseline is 0 because none was given; told once for each method."""
 
 
 def brief(text: str) -> str:

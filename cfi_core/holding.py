@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.adapters import as_array, is_array, is_number
-from cfi_core.contract import MethodResult, Target
+from cfi_core.contract import MethodResult, Sampling, Target
 from cfi_core.errors import InputError, MethodError, ModelWarning, TargetError, summary, warn
 from cfi_core.framework import flatten, map_structure
 from cfi_core.records import Arguments, Call, Inputs
@@ -242,7 +242,18 @@ def join(parts: Sequence[Call], results: Sequence[MethodResult], to_numpy: Calla
         extras=_join_notes([one.extras for one in results]),
         applied=_join_notes([one.applied for one in results]),
         absorbed=tuple(map(np.concatenate, zip(*absorbed, strict=True))) if len(absorbed) == len(results) else None,
+        sampling=_join_sampling([one.sampling for one in results], to_numpy),
     )
+
+
+def _join_sampling(parts: Sequence[Sampling | None], to_numpy: Callable[[Any], Any]) -> Sampling | None:
+    """How well the values of all samples are known, if that is known of each."""
+    known = [one for one in parts if one is not None]
+    if len(known) < len(parts):
+        return None
+    columns = zip(*(one.errors for one in known), strict=True)
+    errors = tuple(np.concatenate([np.asarray(to_numpy(part)) for part in column]) for column in columns)
+    return replace(known[0], errors=errors, draws=min(one.draws for one in known))
 
 
 def _of_samples(inputs: Inputs) -> list[np.ndarray]:

@@ -30,6 +30,7 @@ from cfi_core.progress import phase
 from cfi_core.records import Call, Carried, Prepared
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
+from cfi_core.sampling import measure_sampling
 from cfi_core.seeking import ground_of
 from cfi_core.specs import Kind, Role, Spec
 
@@ -50,6 +51,7 @@ def bring_home(
     Warns:
         CompletenessWarning: The values do not add up to what the method promises.
         ModelWarning: The values are zero everywhere.
+        SamplingWarning: They are made of too few draws.
         PluginWarning: It could not be drawn.
     """
     plan, layers = call.plan, _explained_layers(call, prepared, result)
@@ -59,9 +61,11 @@ def bring_home(
     completeness = measure_completeness(registry, call, prepared, carried, result, values)
     values = tuple(_without_kept(call, result.axes, i, value) for i, value in enumerate(values))
     laid = lay_out(call, layers, carried, result.axes, values, dims)
+    errors = _bring_errors(call, prepared, carried, layers, result, dims)
     provenance = _provenance(registry, call, prepared, carried, result)
     provenance |= {"completeness": completeness, "layer": call.sought or "as given", "grid": laid.told}
-    attribution = _compose(registry, call, prepared, result, layers, laid, provenance)
+    provenance["sampling"] = measure_sampling(call, result.sampling, laid.values, errors)
+    attribution = _compose(registry, call, prepared, result, layers, laid, errors, provenance)
     attribution.extras.update(_steps(call, prepared, carried, layers, result))  # type: ignore[attr-defined]
     if plan.arguments.unpacked is not None and plan.method.kind is not Kind.FEATURE_VISUALIZATION:
         attribution = come_home(plan.arguments.unpacked, attribution, result.axes)
@@ -78,6 +82,7 @@ def _compose(
     result: MethodResult,
     layers: tuple[str, ...],
     laid: LaidOut,
+    errors: Sequence[np.ndarray],
     provenance: Mapping[str, Any],
 ) -> Attribution:
     """The record, with values under the names of the inputs where these have some."""
@@ -92,6 +97,9 @@ def _compose(
     def arrange(each: Sequence[Any]) -> Any:
         return dict(zip(names, each, strict=True)) if is_named else tuple(each) if count > 1 else each[0]
 
+    extras = {name: prepared.as_numpy(value) for name, value in result.extras.items()} | dict(laid.extras)
+    if errors:
+        extras["standard_error"] = arrange(errors)
     return Attribution(
         values=arrange(laid.values),
         dims=arrange(laid.dims),
@@ -102,7 +110,7 @@ def _compose(
         # As the user gave it, in whichever words.
         target=next(iter(plan.arguments.of_role(Role.OWN_TARGET, plan.method)), plan.arguments.target),
         layer=layers if len(layers) > 1 else next(iter(layers), None),
-        extras={name: prepared.as_numpy(value) for name, value in result.extras.items()} | dict(laid.extras),
+        extras=extras,
         provenance=provenance,
         inputs=inputs,
         input_dims=tuple(name_axes(call, array.shape, None) for array in inputs),
@@ -181,6 +189,25 @@ def _label(
     values = np.array(unpermute(values, order))
     dims = name_axes(call, values.shape, layer)
     return values, name_tokens(call, axes, layer, dims, values.shape)
+
+
+def _bring_errors(
+    call: Call,
+    prepared: Prepared,
+    carried: Carried,
+    layers: tuple[str, ...],
+    result: MethodResult,
+    dims: Sequence[tuple[str, ...]],
+) -> tuple[np.ndarray, ...]:
+    """The standard errors of drawn values, in the axes of the values; none of a method that does not draw."""
+    if result.sampling is None:
+        return ()
+    parts = [
+        _label(call, prepared, carried, layers, result.axes, i, value)[0]
+        for i, value in enumerate(result.sampling.errors)
+    ]
+    parts = [_without_kept(call, result.axes, i, value) for i, value in enumerate(parts)]
+    return lay_out(call, layers, carried, result.axes, parts, dims).values
 
 
 def _without_kept(call: Call, axes: Axes, position: int, values: np.ndarray) -> np.ndarray:

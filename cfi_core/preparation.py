@@ -59,6 +59,9 @@ def come_home(unpacked: Unpacked, attribution: Attribution, axes: Axes) -> Attri
     if is_home and unpacked.shown:
         arrays, axes_shown = zip(*unpacked.shown, strict=True)
         shown = {"inputs": arrays, "input_dims": axes_shown}
+    if is_home and any(one.shape != other.shape for (one, _), (other, _) in zip(came, parts, strict=True)):
+        # Errors of single values do not tell those of what they were made into.
+        shown["extras"] = {name: value for name, value in attribution.extras.items() if name != "standard_error"}
     where = "values are on what was given" if is_home else unpacked.stays
     return replace(
         attribution,

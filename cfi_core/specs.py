@@ -18,6 +18,7 @@ from cfi_core.progress import phase
 from cfi_core.validation import (
     Checked,
     Command,
+    Hexadecimal,
     Identifier,
     Key,
     Module,
@@ -120,6 +121,43 @@ _Uniform = Annotated[str, one_of(*UNIFORM_ARGUMENTS)]
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelFormat(Checked):
+    """A format of files, or folders of files, in which a framework keeps models or weights (see `cfi.load_model`).
+
+    What a file holds is told by its first bytes and, where these are an archive's, by the archive's members; a format
+    that names neither is told by the suffix alone. Of several that a file fits, the one that says most of it counts.
+
+    Attributes:
+        name: For messages: `"a Keras archive"`.
+        suffixes: How its files are named; a file whose name belongs to other formats is refused.
+        begins: Bytes that files begin with, one of these: in hexadecimal, `??` for any (`"89 48 44 46"`).
+        members: Patterns of names, as the shell's: an archive (or the folder) has a member for each of them.
+        folder: It is a folder.
+        model: `"module:function"`, called with the path and whether the caller trusts it; returns the model. It raises
+            `ModelFileError` for a file that holds none, and `UntrustedFileError` for one that could run code and is not
+            trusted. Empty if there are only weights in such files.
+        weights: `"module:function"`, called with a model and the path: gives the model the weights in the file, and
+            raises `ModelFileError` where names or shapes differ, before anything is changed. It never runs what stands
+            in the file. Empty if there are none to be had.
+        runs_code: Why reading a model of this format could run code that stands in the file, as a clause; then the
+            function is called only for those who trust it. Empty if it cannot, or if the function decides.
+        instead: What to do who does not trust such a file, or has one that holds no model, in a sentence.
+        requirements: PEP 508 requirements, such as the first version whose safe mode is one.
+    """
+
+    name: Name
+    suffixes: tuple[Suffix, ...] = ()
+    begins: tuple[Hexadecimal, ...] = ()
+    members: tuple[Name, ...] = ()
+    folder: bool = False
+    model: Reference | Literal[""] = ""
+    weights: Reference | Literal[""] = ""
+    runs_code: str = ""
+    instead: str = ""
+    requirements: tuple[Requires, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class FrameworkSpec(Checked):
     """A library that models live in.
 
@@ -133,6 +171,7 @@ class FrameworkSpec(Checked):
         model_methods: An object that has one of these methods, and is a model of no framework by its type, is one of
             this framework.
         file_suffixes: Paths that end so are models of this framework.
+        formats: What files its models and weights are read from.
         aliases: Other names that users may take for this framework's; a message tells them the right one.
         offers: What its adapter's `runner` can do with a model: the needs that a bridge from it can meet.
         takes_functions: Whether its adapter takes plain functions of its tensors as models.
@@ -149,6 +188,7 @@ class FrameworkSpec(Checked):
     module: Module
     model_methods: tuple[Identifier, ...] = ()
     file_suffixes: tuple[Suffix, ...] = ()
+    formats: tuple[ModelFormat, ...] = ()
     aliases: tuple[_Framework, ...] = ()
     offers: frozenset[Need] = RUNNABLE
     takes_functions: bool = False
@@ -310,6 +350,8 @@ class MethodSpec(Checked):
         guard: Where its rules attach; None for a method without rules of its own.
         takes_integers: Whether its toolset's code takes inputs of whole numbers. If not, and the method needs no
             gradient of them, they are given as floating point numbers, of which the model makes whole ones again.
+        zero_baseline: It takes 0 for every element of the inputs where no baselines are given, which is told once.
+        instead_of_baselines: Own arguments with which it does not.
         maps_layer: Works with the axes of space of a layer's output (weights channels by their mean over them, or
             stretches them over the image): tokens on a grid are shown to it as a map with channels.
         own_required: Own arguments without which it cannot run, and which neither uniform words nor defaults give.
@@ -340,6 +382,8 @@ class MethodSpec(Checked):
     patches: tuple[Name, ...] = ()
     guard: Guard | None = None
     takes_integers: bool = True
+    zero_baseline: bool = False
+    instead_of_baselines: tuple[Identifier, ...] = ()
     maps_layer: bool = False
     own_required: tuple[Identifier, ...] = ()
     documentation: Documentation = field(default_factory=Documentation)
@@ -361,7 +405,7 @@ class MethodSpec(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fields = ("roles", "native_only", "argument_needs", "own_required", "common", "choices")
+        fields = ("roles", "native_only", "argument_needs", "own_required", "common", "choices", "instead_of_baselines")
         spoken_of = {name: {*getattr(self, name)} for name in fields}
         spoken_of["documentation"] = {*self.documentation.words, *self.documentation.example}
         spoken_of["defaults"] = {*self.defaults.raw, *self.defaults.toolset}

@@ -181,6 +181,7 @@ Reference = Annotated[str, _form(rf"{_DOTTED}:{_NAME}", "of the form 'module:att
 Place = Annotated[str, _form(rf"{_DOTTED}:{_DOTTED}", "of the form 'module:Class' or 'module:Class.method'")]
 Suffix = Annotated[str, _form(r"\.[^\s./\\A-Z]+", "a suffix: a dot, then lower-case characters without another dot")]
 Requires = Annotated[str, _requirement]
+Hexadecimal = Annotated[str, _form(r"(?=.*[0-9a-f])[0-9a-f?]{2}( [0-9a-f?]{2})*", "bytes, such as '89 48 44 46 ??'")]
 Permuted = Annotated[tuple[int, ...] | None, _permutation]
 Notes = Annotated[Mapping[str, Any], lambda value: dict(_convert(Mapping[Name, Any], value))]
 """Named notes, kept as a dict, because they are written to files."""

@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "cfi_core" / "catalogue.json"
-_FIELDS = ("name", "model_types", "tensor_types", "adapter", "module", "file_suffixes", "aliases")
+_FIELDS = ("name", "model_types", "tensor_types", "adapter", "module", "file_suffixes", "aliases", "formats")
 
 _EMPTY = ModuleType("cfi_core.catalogue")
 _EMPTY.__getattr__ = lambda name: {}  # type: ignore[method-assign]
@@ -51,7 +52,13 @@ def text() -> str:
         types = [(spec.name, spec.model_types) for spec in _offered(plugin, "preparations")]
         prepared += [{"name": name, "model_types": own, "distribution": distribution} for name, own in types]
         known += [{name: getattr(spec, name) for name in _FIELDS} for spec in _offered(plugin, "frameworks")]
-    return json.dumps({**owners, "methods": toolsets, "preparations": prepared, "known": known}, indent=2) + "\n"
+    tables = {**owners, "methods": toolsets, "preparations": prepared, "known": known}
+    return json.dumps(tables, indent=2, default=_told) + "\n"
+
+
+def _told(record: Any) -> dict[str, Any]:
+    """Of a record what it does not say by default."""
+    return {one.name: value for one in fields(record) if (value := getattr(record, one.name)) != one.default}
 
 
 def _offered(plugin: Any, kind: str) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 
 from cfi_core.adapters import as_arrays, framework_of_tensor, is_array
 from cfi_core.attribution import Outlets
+from cfi_core.checking.baselines import tell_zero_baseline
 from cfi_core.checking.embedding import embed, layer_of_embedding, means_embeddings, needs_embedding
 from cfi_core.checking.ends import end_at_target
 from cfi_core.checking.inputs import (
@@ -145,12 +146,14 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         ArgumentError: As `check_names` tells; or inputs, target, neuron, baselines or masks do not fit the model.
 
     Warns:
+        BaselineWarning: Baselines of 0 are taken because none are given; once for each method.
         ModelWarning: The model is in training mode, or no function of each sample (see `cfi_core.checking.purity`).
     """
     plan = check_names(registry, arguments, original, choice)
     _warn_of_training(original)
     read = _read if plan.arguments.inputs is not None else _make_example
     begun = read(registry, plan, original)
+    tell_zero_baseline(registry, begun.plan, begun.original)
     plan, original, inputs, arguments = begun.plan, begun.original, begun.inputs, begun.plan.arguments
     with Examination(original, inputs) as examination:
         given = first_pass(

@@ -30,9 +30,11 @@ def test_no_page_has_an_empty_place():
     assert not [page.name for page in pages if re.search(r"\b[A-Z]+_(TABLE|COUNT)\b", page.read_text())]
 
 
-def test_the_page_of_tables(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("page", ["tables.md", "loading-models.md", "sampling.md"])
+def test_the_examples_of_a_page(tmp_path, monkeypatch, capsys, page):
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", (README.parent / "docs" / "tables.md").read_text(), re.S)
-    exec(compile(example, "tables.md", "exec"), {})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (example,) = re.findall(r"```python\n(.*?)```", (README.parent / "docs" / page).read_text(), re.S)
+    exec(compile(example, page, "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert printed == re.findall(r"print\(.*?\)  # (.*)", example)

@@ -26,6 +26,8 @@ Nothing here knows a framework. `docs/writing-a-plugin.md` says what each class 
 """
 
 from cfi_core.testing.conformance.answers import KnownAnswerConformance, Law
+from cfi_core.testing.conformance.draws import assert_spread_is_told
+from cfi_core.testing.conformance.files import ModelFileConformance, assert_refused
 from cfi_core.testing.conformance.framework import FrameworkConformance
 from cfi_core.testing.conformance.invariance import InvarianceConformance
 from cfi_core.testing.conformance.plotter import PlotterConformance
@@ -40,9 +42,12 @@ __all__ = [
     "InvarianceConformance",
     "KnownAnswerConformance",
     "Law",
+    "ModelFileConformance",
     "PlotterConformance",
     "PluginConformance",
     "ToolsetConformance",
     "TranslatorConformance",
     "WriterConformance",
+    "assert_refused",
+    "assert_spread_is_told",
 ]

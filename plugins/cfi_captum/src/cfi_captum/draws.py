@@ -6,7 +6,7 @@ The global ones belong to the user's other threads, too. The numbers are those t
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -48,6 +48,19 @@ def own_generators(seed: int) -> Iterator[None]:
         _numpys_of_run.reset(token)
 
 
+_heard: ContextVar[Callable[[Any, int, Any, int], None] | None] = ContextVar("heard", default=None)
+
+
+@contextmanager
+def hear_tunnels(heard: Callable[[Any, int, Any, int], None]) -> Iterator[None]:
+    """Tells what this thread's noise tunnels average inside: the list of a tunnel's sums, output, values, draws."""
+    token = _heard.set(heard)
+    try:
+        yield
+    finally:
+        _heard.reset(token)
+
+
 def captum_class(name: str) -> Any:
     """A class of `captum.attr`; of one that draws from numpy, a copy that draws from the generator of the run."""
     return next((vars(module)[name] for module in _copies() if _defines(module, name)), getattr(captum.attr, name))
@@ -76,9 +89,23 @@ def _copies() -> tuple[ModuleType, ...]:
         copies[name] = module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         vars(module).update({word: vars(copies[origin])[word] for word, origin in taken.items()})
+        if _defines(module, "NoiseTunnel"):
+            _let_hear(module.NoiseTunnel)
         if "np" in vars(module):
             vars(module)["np"] = _Numpy()
     return tuple(copies.values())
+
+
+def _let_hear(tunnel: Any) -> None:
+    """Of a copy of the class, which nobody else has."""
+    update = tunnel._update_sum_attribution_and_sq
+
+    def heard_update(sums: list[Any], squares: list[Any], values: Any, place: int, draws: int) -> None:
+        if heard := _heard.get():
+            heard(sums, place, values, draws)
+        update(sums, squares, values, place, draws)
+
+    tunnel._update_sum_attribution_and_sq = staticmethod(heard_update)
 
 
 class _Numpy:

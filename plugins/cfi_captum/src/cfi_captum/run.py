@@ -21,6 +21,7 @@ from cfi_captum.draws import DRAWING, captum_class, make_explainer, own_generato
 from cfi_captum.forward import make_forward
 from cfi_captum.lrp import Absorption, attach_rules
 from cfi_captum.passes import divide_gradients, limit_batch, tell_steps
+from cfi_captum.sampling import Hearing
 from cfi_captum.table import GRAD_CAM, METHODS, NOISE_TUNNEL, TUNNELLED, UPSAMPLING, WORKAROUNDS, CaptumMethod, Rule
 from cfi_captum.workarounds import (
     COLUMN_FLATTENED,
@@ -30,7 +31,7 @@ from cfi_captum.workarounds import (
     mend_rules,
     ready_for_tunnel,
 )
-from cfi_core.contract import Axes, MethodRequest, MethodResult
+from cfi_core.contract import Axes, MethodRequest, MethodResult, Sampling
 from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, ModelWarning, warn
 from cfi_core.silence import without_warnings
 from cfi_core.specs import Kind
@@ -102,7 +103,9 @@ def run(request: MethodRequest) -> MethodResult:
             stack.enter_context(_unchanged_layers(model, request))
             stack.enter_context(_only_warnings_for_users())
             draws = partial(_draws, request, method)
-            call_captum = partial(_call_captum, method, request, model, init_args, call, tunnel, draws)
+            hearing = Hearing(method.key, "smoothgrad" if tunnel is None else tunnel.get("nt_type", "smoothgrad"))
+            stack.enter_context(hearing.listen())
+            call_captum = partial(_call_captum, method, request, model, init_args, call, tunnel, draws, hearing)
             if workarounds is None:
                 raw = call_captum()
             else:
@@ -112,12 +115,14 @@ def run(request: MethodRequest) -> MethodResult:
         raw, delta = raw
         extras["convergence_delta"] = _numpy(delta)
     values = tuple(value.detach() for value in _flat(raw))
+    sampling = hearing.sampling(values, call, tunnel)
     values, axes = _shape_values(method, values, request, call, upsample)
+    sampling = _shape_sampling(sampling, values, axes)
     applied = _list_settings(method, init_args, call, tunnel, upsample, axes)
     if workarounds is not None:
         applied[WORKAROUNDS] = workarounds
     absorbed = None if absorption is None else absorption.of(request.layer)
-    return MethodResult(values, axes, extras, applied, absorbed=absorbed)
+    return MethodResult(values, axes, extras, applied, absorbed=absorbed, sampling=sampling)
 
 
 def _method(request: MethodRequest) -> CaptumMethod:
@@ -246,11 +251,13 @@ def _call_captum(
     call: Mapping[str, Any],
     tunnel: Mapping[str, Any] | None,
     draws: Callable[[], AbstractContextManager[None]],
+    hearing: Hearing,
 ) -> Any:
     try:
         with draws():
             explainer = make_explainer(method.captum_class, model, init_args)
             divide_gradients(method, request, explainer)
+            hearing.attach(explainer)
             if tunnel is None:
                 return explainer.attribute(**call)
             return captum_class("NoiseTunnel")(ready_for_tunnel(explainer)).attribute(**call, **tunnel)
@@ -341,6 +348,14 @@ def _shape_values(
                 "target=…."
             )
     return values, Axes.INPUT
+
+
+def _shape_sampling(sampling: Sampling | None, values: tuple[Tensor, ...], axes: Axes) -> Sampling | None:
+    """The same for the errors; what was stretched over the image has none of its own."""
+    if sampling is None or axes is Axes.INPUT_SIZED_MAP:
+        return None
+    pairs = zip(sampling.errors, values, strict=True)
+    return replace(sampling, errors=tuple(error.reshape(value.shape) for error, value in pairs))
 
 
 def _maps(

@@ -791,6 +791,8 @@ def method_spec(method: CaptumMethod) -> MethodSpec:
         choices={
             name: values for name, values in CHOICES.items() if name in (*method.exec_args, *method.own_exec_args)
         },
+        zero_baseline=method.key != NOISE_TUNNEL and "baselines" in optional,
+        instead_of_baselines=tuple(name for name in ("perturb_func",) if name in init_args),
     )
 
 

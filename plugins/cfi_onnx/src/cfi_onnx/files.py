@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, external_data_helper
 
-from cfi_core.errors import InputError
+from cfi_core.errors import InputError, ModelFileError
 from cfi_onnx.limits import GIB
 from cfi_onnx.structure import Structure, check_in_memory, check_stored, examine, tensor_bytes
 from cfi_onnx.wire import WireError, look_through
@@ -45,6 +45,18 @@ def load(path: Path) -> ModelProto:
     except Exception as error:  # the parser, the checker and the file system each raise their own kinds
         raise InputError(f"{str(path)!r} is no valid ONNX model: {_first_line(error)}.") from error
     return model
+
+
+def read_model(path: Path, trust: bool) -> ModelProto:
+    """The model in a file, as `load` gives it: an ONNX file runs no code, and its limits hold for everybody.
+
+    Raises:
+        ModelFileError: What `load` says.
+    """
+    try:
+        return load(path)
+    except InputError as error:
+        raise ModelFileError(f"{error}") from error
 
 
 def _check_path(path: Path) -> None:

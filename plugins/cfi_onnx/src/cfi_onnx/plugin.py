@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import FrameworkSpec, Need
+from cfi_core.specs import FrameworkSpec, ModelFormat, Need
 
 
 @hookimpl
@@ -20,6 +20,14 @@ def cfi_frameworks() -> Iterable[FrameworkSpec]:
             adapter="cfi_onnx.adapter:OnnxAdapter",
             module="onnx",
             file_suffixes=(".onnx",),
+            formats=(
+                ModelFormat(
+                    name="an ONNX model",
+                    suffixes=(".onnx",),
+                    model="cfi_onnx.files:read_model",
+                    requirements=("onnx>=1.23",),  # before 1.21, weights were read from anywhere
+                ),
+            ),
             offers=frozenset({Need.FORWARD, Need.LAYER}),
             without_gradients="ONNX Runtime computes no gradients: pip install cfi-translate, which converts the model "
             "into one that has them.",

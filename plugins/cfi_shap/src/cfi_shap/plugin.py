@@ -75,7 +75,7 @@ def cfi_methods() -> Iterable[MethodSpec]:
     yield _method("deep_lift_shap", _MEAN, needs=_GRADIENT | {Need.MODULES}, head=Head.LOGIT)  # as DeepLIFT is
     yield _method("gradient_shap", _DRAWN, drawn, drawn, needs=_GRADIENT)
     yield _method("kernel_shap", _MEAN, kernel, kernel | {"l1_reg": "num_features(10)"})
-    yield _method("partition_shap", _OWEN, halves, halves, **optional)
+    yield _method("partition_shap", _OWEN, halves, halves, zero_baseline=True, **optional)
     yield _method("tree_shap", _MEAN, **trees)
 
 

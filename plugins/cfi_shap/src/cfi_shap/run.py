@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import shap
 import torch
 from torch import Tensor, nn
 
-from cfi_core.contract import Axes, MethodRequest, MethodResult, Target
+from cfi_core.contract import Axes, MethodRequest, MethodResult, Sampling, Target
 from cfi_core.errors import ArgumentError, MethodError
 from cfi_core.framework import rows_at_once
 from cfi_core.progress import steps as expect
 from cfi_core.silence import without_warnings
+from cfi_shap.sampling import Kernel, errors_over_baselines, hear_gradients
 from cfi_torchgraph.scores import choose, one_per_sample
 
 _MOST_MISSING = 1e-3
@@ -24,6 +25,20 @@ _NOTHING = 1e-12
 
 _BATCH = 50
 """Rows that shap's GradientExplainer takes gradients of at once, unless it is told otherwise."""
+
+
+class Found(NamedTuple):
+    """What an explainer gives, one array for each input.
+
+    Attributes:
+        values: Shapley values.
+        errors: Their standard errors.
+        draws: How many draws they are made of; None if the errors are not known.
+    """
+
+    values: Sequence[Any]
+    errors: Sequence[Any] = ()
+    draws: int | None = None
 
 
 class Score(nn.Module):
@@ -48,6 +63,8 @@ def run(request: MethodRequest) -> MethodResult:
     pairs = zip(request.baselines or (0.0,) * len(inputs), inputs, strict=True)
     baselines = [base if isinstance(base, Tensor) else torch.full_like(x[:1], base) for base, x in pairs]
     values = [np.zeros(x.shape) for x in inputs]
+    errors = [np.zeros(x.shape) for x in inputs]
+    draws: set[int | None] = set()
     count = len(inputs[0])
     is_paired = request.method.key == "partition_shap" and len(baselines[0]) == count > 1
     chosen = target.indices(count) if target.index else [None] * count
@@ -60,9 +77,12 @@ def run(request: MethodRequest) -> MethodResult:
             score = Score(request, Target(target.output, index, target.function)).eval()
             own = [one[base : base + 1] for one in baselines] if is_paired else baselines
             found = _EXPLAINERS[request.method.key](request, score, [x[rows] for x in inputs], own)
-            for value, part in zip(values, found, strict=True):
-                value[rows] = np.reshape(part, value[rows].shape)
-    return MethodResult(tuple(values), Axes.INPUT, applied=dict(request.exec_args))
+            draws.add(found.draws)
+            for whole, parts in ((values, found.values), (errors, found.errors if found.draws else found.values)):
+                for value, part in zip(whole, parts, strict=True):
+                    value[rows] = np.reshape(part, value[rows].shape)
+    sampling = None if None in draws else Sampling(tuple(errors), min(filter(None, draws)), _DRAWS[request.method.key])
+    return MethodResult(tuple(values), Axes.INPUT, applied=dict(request.exec_args), sampling=sampling)
 
 
 def _tell_steps(request: MethodRequest, baselines: int) -> None:
@@ -79,10 +99,12 @@ def _tell_steps(request: MethodRequest, baselines: int) -> None:
         expect(most if isinstance(most, int) else None, "masks", share=count)
 
 
-def _deep(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Sequence[Any]:
+def _deep(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Found:
     """What DeepExplainer only warns of, or does not notice, is an error."""
     with without_warnings("unrecognized nn.Module", action="error"):
-        found = shap.DeepExplainer(score, baselines).shap_values(inputs, check_additivity=False)
+        explainer = shap.DeepExplainer(score, baselines)
+        gradients = hear_gradients(explainer.explainer)
+        found = explainer.shap_values(inputs, check_additivity=False)
     with torch.no_grad():
         promised = (score(*inputs) - score(*baselines).mean(0)).double().cpu().numpy()[:, 0]
     rows = np.concatenate([np.reshape(part, (len(promised), -1)) for part in found], axis=1)
@@ -92,24 +114,29 @@ def _deep(request: MethodRequest, score: Score, inputs: list[Tensor], baselines:
             f"shap's DeepExplainer misses f(inputs) - mean of f(baselines) by a relative {gap:.1e}: an activation is "
             f"no module (F.relu), or used twice. Make each a module of its own, or use 'gradient_shap'."
         )
-    return found
+    return Found(found, errors_over_baselines(gradients, inputs, baselines), len(baselines[0]))
 
 
-def _gradient(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Sequence[Any]:
-    most = rows_at_once([x.shape for x in inputs], 1, _BATCH)
+def _gradient(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Found:
+    most, draws = rows_at_once([x.shape for x in inputs], 1, _BATCH), int(request.exec_args["nsamples"])
     explainer = shap.GradientExplainer(score, baselines, batch_size=most)
-    found = explainer.shap_values(inputs, rseed=request.seed, **request.exec_args)
-    return found if len(inputs) > 1 else [found]
+    found, spread = explainer.shap_values(inputs, rseed=request.seed, return_variances=True, **request.exec_args)
+    # What shap calls the variance of the mean is that of the draws over the root of their number.
+    several = spread[0] if len(inputs) > 1 else spread
+    errors = [np.sqrt(one / np.sqrt(draws) * (draws / (draws - 1) if draws > 1 else np.inf)) for one in several]
+    return Found(found if len(inputs) > 1 else [found], errors, draws)
 
 
-def _kernel(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Sequence[Any]:
+def _kernel(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Found:
     """Every element of the input is a feature; exact where `nsamples` reaches all coalitions."""
     x, background = (_only(request, values).flatten(1).cpu().numpy() for values in (inputs, baselines))
-    explainer = shap.KernelExplainer(_on_arrays(score, inputs[0]), background)
-    return [explainer.shap_values(x, silent=True, **request.exec_args)]
+    explainer = Kernel(_on_arrays(score, inputs[0]), background)
+    found = explainer.shap_values(x, silent=True, **request.exec_args)
+    is_plain = not request.exec_args.get("l1_reg")  # else features were chosen before
+    return Found([found], [np.stack(explainer.errors)], explainer.coalitions if is_plain else None)
 
 
-def _partition(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Sequence[Any]:
+def _partition(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Found:
     """Owen values of the input's halves, and of their halves, which take the baseline."""
     if len(_only(request, baselines)) != 1:
         raise ArgumentError(f"'partition_shap' takes one baseline for all samples, not {len(baselines[0])}.")
@@ -123,9 +150,10 @@ def _partition(request: MethodRequest, score: Score, inputs: list[Tensor], basel
 
     function, masker = _on_arrays(score, inputs[0]), shap.maskers.Image(base.reshape(form).cpu().numpy())
     explainer = shap.PartitionExplainer(lambda pictures: function(back(pictures)), masker)
-    return [back(explainer(x.reshape(-1, *form).cpu().numpy(), silent=True, **request.exec_args).values)]
+    return Found([back(explainer(x.reshape(-1, *form).cpu().numpy(), silent=True, **request.exec_args).values)])
 
 
+_DRAWS = {"deep_lift_shap": "baselines", "gradient_shap": "nsamples", "kernel_shap": "nsamples"}
 _EXPLAINERS = {
     "deep_lift_shap": _deep,
     "gradient_shap": _gradient,

@@ -21,9 +21,9 @@ import h5py
 import keras
 import tensorflow as tf
 
-_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
-_MEMBERS = frozenset(("metadata.json", _CONFIG, _WEIGHTS))
-_MOST_JSON, _MOST_LISTS = 2**25, 2**18
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+MEMBERS = frozenset(("metadata.json", CONFIG, WEIGHTS))
+MOST_JSON, _MOST_LISTS = 2**25, 2**18
 """In bytes, and how many lists and objects: the constants of a Swin transformer take eight megabytes there."""
 
 _MOST_OBJECTS = 100_000
@@ -32,11 +32,11 @@ _MOST_OBJECTS = 100_000
 _MOST_MILLISECONDS = 8_000
 """That making all layers may take: eight hundred convolutions, each with its normalization."""
 
-_MILLISECONDS = {"Bidirectional": 30, "GRU": 12, "LSTM": 12, "SimpleRNN": 12}
+_MILLISECONDS = {"Bidirectional": 30, "GRU": 12, "LSTM": 12, "SimpleRNN": 12, "MultiHeadAttention": 20}
 _OF_A_LAYER, _OF_AN_OPERATION = 5, 0.4
 """That Keras takes to make one, and its variables, as measured on one core of 2026."""
 
-_MORE_VARIABLES = 2
+MORE_VARIABLES = 2
 """Variables may hold so many times the numbers of the file: some layers make variables that they do not keep."""
 
 _VALUES = frozenset(("__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"))
@@ -56,7 +56,7 @@ _CLASSES = {
     "keras.src.ops.core": "Cast ScatterUpdate Slice",
 }
 _KNOWN = {(module, name) for module, names in _CLASSES.items() for name in names.split()}
-_OPERATIONS = frozenset(f"keras.src.ops.{name}" for name in ("math", "nn", "numpy"))
+OPERATIONS = frozenset(f"keras.src.ops.{name}" for name in ("math", "nn", "numpy"))
 """All operations there compute tensors from tensors and numbers."""
 
 
@@ -85,12 +85,12 @@ def read(data: bytes) -> Any:
     with tempfile.TemporaryDirectory() as folder:  # of the user's alone
         path = Path(folder) / "model.keras"
         path.write_bytes(data)
-        with _variables_within(_MORE_VARIABLES * numbers):
+        with variables_within(MORE_VARIABLES * numbers):
             return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
 @contextmanager
-def _variables_within(most: int) -> Iterator[None]:
+def variables_within(most: int) -> Iterator[None]:
     """Refuses, in this thread, a variable before it takes memory if all together hold more numbers than `most`.
 
     How large a variable is, the layers around it tell. It is made of zeros: the values of the archive take their place.
@@ -116,28 +116,38 @@ def _check(data: bytes) -> int:
     """Refuses an archive before anything in it is made; gives how many numbers its weights are."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = archive.infolist()
-        if len(members) != len(_MEMBERS) or {one.filename for one in members} != _MEMBERS:
+        if len(members) != len(MEMBERS) or {one.filename for one in members} != MEMBERS:
             raise ValueError("other members than Keras writes")
         # Keras packs nothing; what is packed can become any size.
         if any(one.compress_type or one.compress_size != one.file_size or one.file_size > len(data) for one in members):
             raise ValueError("a packed member, or one that is larger than the archive")
-        if archive.getinfo(_CONFIG).file_size > _MOST_JSON:
+        if archive.getinfo(CONFIG).file_size > MOST_JSON:
             raise ValueError("a configuration that is too large")
-        text = archive.read(_CONFIG)
-        weights = archive.read(_WEIGHTS)
+        text = archive.read(CONFIG)
+        weights = archive.read(WEIGHTS)
+    check_objects(parse(text), _check_object)
+    with h5py.File(io.BytesIO(weights), "r") as file:
+        return check_weights(file, len(weights))
+
+
+def parse(text: bytes) -> Any:
+    """A configuration, if it is of bounded size."""
     if text.count(b"[") + text.count(b"{") > _MOST_LISTS:
         raise ValueError("a configuration of too many parts")
+    return json.loads(text)
+
+
+def check_objects(configuration: Any, check: Callable[[dict[str, Any]], None]) -> None:
+    """Refuses a configuration of which an object is refused, which takes long to be made, or computes meanwhile."""
     milliseconds = 0.0
-    for one in _objects(json.loads(text)):
-        _check_object(one)
+    for one in objects_in(configuration):
+        check(one)
         milliseconds += _check_calls(one)
     if milliseconds > _MOST_MILLISECONDS:
         raise ValueError("a model of too many layers")
-    with h5py.File(io.BytesIO(weights), "r") as file:
-        return _check_weights(file, len(weights))
 
 
-def _objects(configuration: Any) -> Iterator[dict[str, Any]]:
+def objects_in(configuration: Any) -> Iterator[dict[str, Any]]:
     """All that Keras would make, at any depth."""
     held = [configuration]
     while held:
@@ -154,16 +164,22 @@ def _check_object(config: dict[str, Any]) -> None:
     module, name = config.get("module"), config.get("class_name")
     if config.get("compile_config"):
         raise ValueError("something to compile")
-    if module is None and name in _VALUES and config.get("registered_name") is None:
+    if is_value(config):
         return
     # Anything else under that name would be an object of somebody's who registered it.
     is_own = config.get("registered_name") in (None, name)
-    if not is_own or not ((module, name) in _KNOWN or _is_operation(module, name)):
+    if not is_own or not ((module, name) in _KNOWN or is_operation(module, name)):
         raise ValueError(f"{module}.{name}")
 
 
-def _is_operation(module: Any, name: Any) -> bool:
-    kind = getattr(sys.modules.get(module), str(name), None) if module in _OPERATIONS else None
+def is_value(config: dict[str, Any]) -> bool:
+    """Whether it is an array, a tensor of the graph or the like, and no object that anything is called of."""
+    return (config.get("module"), config.get("registered_name")) == (None, None) and config.get("class_name") in _VALUES
+
+
+def is_operation(module: Any, name: Any) -> bool:
+    """Whether that is an operation of Keras' on tensors."""
+    kind = getattr(sys.modules.get(module), str(name), None) if module in OPERATIONS else None
     return isinstance(kind, type) and issubclass(kind, keras.Operation) and kind.__module__ == module
 
 
@@ -174,15 +190,15 @@ def _check_calls(config: dict[str, Any]) -> float:
     any size.
     """
     for call in config.get("inbound_nodes") or ():
-        if not any(one["class_name"] == "__keras_tensor__" for one in _objects(call)):
+        if not any(one["class_name"] == "__keras_tensor__" for one in objects_in(call)):
             raise ValueError("a layer that is called on nothing")
     module, name = config.get("module"), str(config.get("class_name"))
-    if module in _OPERATIONS or module == "keras.src.ops.core":
+    if module in OPERATIONS or module == "keras.src.ops.core":
         return _OF_AN_OPERATION
     return _MILLISECONDS.get(name, _OF_A_LAYER) if module == "keras.layers" else 0
 
 
-def _check_weights(file: h5py.File, most: int) -> int:
+def check_weights(file: h5py.File, most: int) -> int:
     """Groups and numbers in the file itself, as many as there are bytes: no links, filters, or parts left out."""
     held, number, numbers = [file["/"]], 0, 0
     while held:

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cfi_core.contract import Axes, MethodRequest, MethodResult
+from cfi_core.contract import Axes, MethodRequest, MethodResult, Sampling
 from cfi_core.errors import ArgumentError, LayerError, TargetError
 from cfi_core.framework import rows_at_once
+from cfi_core.moments import Moments
 from cfi_core.progress import steps as expect
 from cfi_core.progress import tick
 from cfi_core.silence import without_warnings
@@ -82,8 +83,18 @@ def _smooth_grad(request: MethodRequest, images: np.ndarray) -> MethodResult:
     expect(count, "samples")
     # The mean of plain gradients is integrated gradients' own, of another set of points.
     average = own_tool("IntegratedGradients", request.seed, compiled=False).get_integrated_gradients
-    mean = _mean(noisy.reshape(len(images), count, *images.shape[1:]), average, _score(request, images))
-    return MethodResult((mean.astype(images.dtype),), Axes.INPUT, applied={"num_samples": count, "noise": told})
+    moments = Moments()
+
+    def heard(points: np.ndarray, model: Any, index: int, number: int) -> Any:
+        each = average(points, model, index, 1)  # the mean of one is itself
+        each = tf.reshape(each, (-1, number, *each.shape[1:]))
+        moments.add(each.numpy(), 1)
+        return tf.reduce_mean(each, axis=1)
+
+    mean = _mean(noisy.reshape(len(images), count, *images.shape[1:]), heard, _score(request, images))
+    sampling = Sampling((moments.error_of_mean(),), count, "num_samples")
+    applied = {"num_samples": count, "noise": told}
+    return MethodResult((mean.astype(images.dtype),), Axes.INPUT, applied=applied, sampling=sampling)
 
 
 def _occlusion(request: MethodRequest, images: np.ndarray) -> MethodResult:

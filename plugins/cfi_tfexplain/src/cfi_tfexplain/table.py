@@ -85,6 +85,8 @@ class ExplainMethod:
             implementation="cfi_tfexplain.run:run",
             citation=self.citation,
             required=("inputs", "layer") if self.kind is Kind.LAYER else ("inputs",),
+            zero_baseline="baselines" in self.optional,
+            instead_of_baselines=(PICTURE,) if PICTURE in self.own_args and "baselines" in self.optional else (),
             optional=self.optional,
             init_args=self.init_args,
             exec_args=(*self.exec_args, *self.own_args),

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cfi_core.contract import Axes, MethodRequest, MethodResult
+from cfi_core.contract import Axes, MethodRequest, MethodResult, Sampling
 from cfi_core.errors import ArgumentError, CFIError, LayerError, MethodError, ModelWarning, TargetError, warn
 from cfi_core.framework import rows_at_once
+from cfi_core.moments import Moments
 from cfi_core.progress import steps as expect
 from cfi_core.specs import Head
 from cfi_tfkerasvis.describe import describe
@@ -150,6 +151,7 @@ def _attribute(request: MethodRequest, method: KerasVisMethod) -> MethodResult:
         arguments["activation_modifier"] = WeightsReLU(len(prepared.activation.shape))
     if method.tool is Saliency:
         expect(arguments["smooth_samples"] or 1, "samples", share=samples)
+    moments = _hear_gradients(tool, len(inputs)) if arguments.get("smooth_samples") else ()
     try:
         raw, notes = _run_tool(request, tool, scores, inputs, arguments)
     except Exception:
@@ -164,6 +166,7 @@ def _attribute(request: MethodRequest, method: KerasVisMethod) -> MethodResult:
     values = raw if isinstance(raw, list | tuple) else [raw]
     return MethodResult(
         values=tuple(np.asarray(value) for value in values),
+        sampling=_sampling(moments, arguments, inputs),
         axes=_axes(method, arguments),
         applied=applied,
         layer=prepared.layer.name if prepared.sought else None,
@@ -343,6 +346,30 @@ def _connect(raw: Any, inputs: Sequence[Any]) -> list[Any]:
     if all(value is None for value in values):
         raise TargetError(NO_WAY)
     return [np.zeros(tuple(x.shape), np.float32) if v is None else v for v, x in zip(values, inputs, strict=True)]
+
+
+def _hear_gradients(tool: Any, number: int) -> tuple[Moments, ...]:
+    """The spread of the gradients that Saliency averages, one for each input."""
+    moments, gradients = tuple(Moments() for _ in range(number)), tool._get_gradients
+
+    def heard(*args: Any) -> Any:
+        found = gradients(*args)
+        for one, value in zip(moments, found, strict=True):
+            if value is not None:
+                one.add(np.asarray(value)[None])
+        return found
+
+    tool._get_gradients = heard
+    return moments
+
+
+def _sampling(moments: Sequence[Moments], arguments: Mapping[str, Any], inputs: Sequence[Any]) -> Sampling | None:
+    """How well the averages are known; not of what is made of them behind."""
+    if not moments or arguments["normalize_map"] or not arguments["keepdims"]:
+        return None
+    pairs = zip(moments, inputs, strict=True)
+    errors = tuple(one.error_of_mean() if one.draws else np.zeros(tuple(value.shape)) for one, value in pairs)
+    return Sampling(errors, int(arguments["smooth_samples"]), "smooth_samples")
 
 
 def _score_cam(

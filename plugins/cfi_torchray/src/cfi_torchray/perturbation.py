@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfi_core.contract import Axes, MethodRequest, MethodResult, Target
+from cfi_core.contract import Axes, MethodRequest, MethodResult, Sampling, Target
 from cfi_core.errors import ArgumentError
 from cfi_core.framework import rows_at_once
 from cfi_core.progress import steps as expect
@@ -64,7 +64,8 @@ def run_rise(request: MethodRequest) -> MethodResult:
     else:
         columns = _shared_columns(request, explained)
     seed = request.seed if call.get("seed") is None else int(call["seed"])
-    library = private_copy("rise", torch=_Torch(seed, sigmoid=bool(call["sigmoid"])))
+    heard = _Torch(seed, samples=len(request.inputs[0]), sigmoid=bool(call["sigmoid"]))
+    library = private_copy("rise", torch=heard)
     masks = call.get("filter_masks")
     number = len(masks) if masks is not None else call["num_masks"]
     expect(number + 1, "masks", share=len(request.inputs[0]))
@@ -78,14 +79,16 @@ def run_rise(request: MethodRequest) -> MethodResult:
             batch_size=call["batch_size"],
             p=call["p"],
         )
+    errors = heard.errors(maps, number)
     if call["divide_by_p"]:
-        maps = maps / call["p"]
-    values = maps[torch.arange(len(maps)), torch.tensor(columns)]
+        maps, errors = maps / call["p"], errors / call["p"]
+    chosen = torch.arange(len(maps)), torch.tensor(columns)
+    values, sampling = maps[chosen], Sampling((errors[chosen],), number, "num_masks")
     extras = {"all_classes": maps.detach().cpu().numpy()} if call["all_classes"] else {}
     applied = {"function": "torchray.attribution.rise.rise", "seed": seed, **{name: call[name] for name in _RISE}}
     applied |= {name: call[name] for name in ("sigmoid", "divide_by_p", "all_classes")} | {"num_masks": number}
     applied["filter_masks"] = masks is not None
-    return MethodResult((values,), Axes.INPUT_MAP, extras, applied)
+    return MethodResult((values,), Axes.INPUT_MAP, extras, applied, sampling=sampling)
 
 
 def _in_portions(explained: Explained, most: int, rows: Tensor) -> Tensor:
@@ -121,8 +124,10 @@ def _shared_columns(request: MethodRequest, explained: Explained) -> list[int]:
 class _Torch:
     """Stands for torch in a copy of TorchRay's `rise`, which draws from the global generators and seeds them."""
 
-    def __init__(self, seed: int, *, sigmoid: bool) -> None:
+    def __init__(self, seed: int, *, samples: int, sigmoid: bool) -> None:
         self._seed = seed
+        self._squares: list[Any] = [0.0] * samples
+        self._products = 0
         self._sigmoid = sigmoid
         self._generators: dict[torch.device, torch.Generator] = {}
 
@@ -141,6 +146,20 @@ class _Torch:
     def sigmoid(self, scores: Tensor) -> Tensor:
         """What TorchRay makes of the model's outputs, which the paper does not."""
         return torch.sigmoid(scores) if self._sigmoid else scores
+
+    def matmul(self, scores: Tensor, masks: Tensor) -> Tensor:
+        """The sum of masks times scores, sample by sample, and for oneself that of the squares of these products."""
+        sample = self._products % len(self._squares)
+        self._products += 1
+        self._squares[sample] = self._squares[sample] + torch.matmul(scores.double() ** 2, masks.double() ** 2)
+        return torch.matmul(scores, masks)
+
+    def errors(self, maps: Tensor, number: int) -> Tensor:
+        """The standard errors of the means over so many masks."""
+        squares = torch.stack(self._squares).reshape(maps.shape) / number
+        if number < 2:
+            return torch.full_like(maps, torch.inf)
+        return ((squares - maps.double() ** 2).clamp(min=0) / (number - 1)).sqrt().to(maps)
 
     def rand(self, *size: int, device: Any) -> Tensor:
         """Uniform numbers from the generator of the run."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cfi_core.contract import MethodRequest, MethodResult
 from cfi_torchray import gradients, perturbation
 from cfi_torchray.licence import LICENCE, tell_licence
@@ -25,4 +27,4 @@ def run(request: MethodRequest) -> MethodResult:
     """
     tell_licence()
     result = _RUNS.get(request.method.key, gradients.run)(request)
-    return MethodResult(result.values, result.axes, result.extras, {**result.applied, "licence": LICENCE})
+    return replace(result, applied={**result.applied, "licence": LICENCE})

@@ -36,6 +36,7 @@ from cfi_zennit.attributors import AtLayers, ScoreDrop, offsets
 from cfi_zennit.conservation import COARSE, Ledger
 from cfi_zennit.coverage import Family, explain, hard_gaps, list_places, rules_by_gradient
 from cfi_zennit.prepare import Ruled, is_function, prepare, refuse_function
+from cfi_zennit.sampling import SmoothGrad, sampling_of
 from cfi_zennit.scores import Column, Explained, Start, as_it_is, ones, rectifies
 from cfi_zennit.table import (
     ALL_PARAMETERS,
@@ -107,13 +108,22 @@ def _run_plain(method: ZennitMethod, request: MethodRequest) -> MethodResult:
     attributor = _attributor(method, settings)(model=model, attr_output=_start(request, usual), **settings)
     _, packed = _call(method, attributor, _pack(explained), request)
     values = explained.unpack(packed.detach())
-    return MethodResult(_of_inputs(method, explained, values), Axes.INPUT, applied=_list_settings(method, settings))
+    return MethodResult(
+        _of_inputs(method, explained, values),
+        Axes.INPUT,
+        applied=_list_settings(method, settings),
+        sampling=sampling_of(attributor),
+    )
 
 
 def _attributor(method: ZennitMethod, settings: dict[str, Any]) -> Any:
     if method.attributor == "Occlusion" and settings.pop(SCORE_DROP):
         return ScoreDrop
-    return getattr(zennit.attribution, method.attributor)
+    return _class(method)
+
+
+def _class(method: ZennitMethod) -> Any:
+    return SmoothGrad if method.attributor == "SmoothGrad" else getattr(zennit.attribution, method.attributor)
 
 
 def _settings(method: ZennitMethod, request: MethodRequest, explained: Explained) -> dict[str, Any]:
@@ -184,8 +194,7 @@ def _run_with_rules(method: ZennitMethod, request: MethodRequest) -> MethodResul
     if layers:
         attributor: Any = AtLayers(explained, layers, ruled.placed, begin)
     else:
-        kind = getattr(zennit.attribution, method.attributor)
-        attributor = kind(model=explained, composite=ruled.placed, attr_output=begin, **settings)
+        attributor = _class(method)(model=explained, composite=ruled.placed, attr_output=begin, **settings)
     values = _go_back(method, attributor, ruled, ledger, _pack(explained), request)
     apart = _apart(ruled)
     _tell(method, ruled, ledger, canonized)
@@ -197,6 +206,7 @@ def _run_with_rules(method: ZennitMethod, request: MethodRequest) -> MethodResul
         extras={"conservation": ledger.report()} if ledger is not None else {},
         applied=_list_settings(method, settings) | _describe(ruled, apart, request),
         absorbed=_absorption(ledger, layers, ruled.seen),
+        sampling=sampling_of(attributor),
     )
 
 

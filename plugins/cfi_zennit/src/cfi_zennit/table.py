@@ -239,6 +239,8 @@ def method_spec(method: ZennitMethod) -> MethodSpec:
         defaults=method.defaults,
         completeness=method.completeness,
         guard=_guard(method),
+        zero_baseline="baselines" in method.optional,
+        instead_of_baselines=tuple(name for name in ("baseline_fn", "occlusion_fn") if name in names),
         own_required=("low", "high") if method.composite == "epsilon_gamma_box" else (),
         documentation=_documentation(method, names),
         common={name: word for name, word in _COMMON[method.attributor].items() if name in names},
