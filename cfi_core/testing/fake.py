@@ -418,5 +418,5 @@ class slow_plugin:
         slow = _method("press_slowly")
         defaults = Defaults(raw={"passes": 1, "seconds": 0.0, "each": _nothing})
         own = ("passes", "seconds", "each")
-        plain = {"roles": {}, "argument_needs": {}, "documentation": Documentation()}
-        return [replace(slow, exec_args=own, defaults=defaults, **plain)]
+        plain = replace(slow, roles={}, argument_needs={}, documentation=Documentation())
+        return [replace(plain, exec_args=own, defaults=defaults)]
