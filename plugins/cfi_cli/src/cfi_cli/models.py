@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 
 import cfi_core as cfi
-from cfi_cli.saving import FORMATS
 from cfi_core.detection import load_original
 from cfi_core.errors import FOREIGN, summary
 from cfi_core.framework import FrameworkAdapter
@@ -108,22 +107,12 @@ def load_model(text: str, weights: Path | None = None, trust: bool = False) -> A
 
 
 def _load(text: str, *, weights: Path | None, trust: bool) -> Any:
-    """Until cfi.load_model is there."""
-    if found := getattr(cfi, "load_model", None):
-        return found(text, weights=weights, trust=trust)
-    colon = text.rpartition(":")[1]
-    if not colon or Path(text).exists():
-        if not Path(text).exists():
-            raise cfi.InputError(f"There is no file {text!r}. MODEL is a file, or package.module:factory.")
-        kind = next((one for one in FORMATS.values() if one.suffix == Path(text).suffix), None)
-        if kind is not None and kind.runs_code and not trust:
-            raise cfi.InputError(f"{text} can run code while it is loaded. If it is yours, pass --trust.")
-        return text if kind is None else kind.read(Path(text))
-    factory = find_object(text)
+    """The same, with errors that speak of the command's options."""
     try:
-        return factory()
-    except FOREIGN as error:
-        raise cfi.InputError(f"{text} failed when it was called without arguments ({summary(error)}).") from error
+        return cfi.load_model(text, weights=weights, trust=trust)
+    except cfi.ModelFileError as error:
+        told = str(error).replace("trust=True", "--trust").replace("weights=", "--weights ")
+        raise type(error)(told) from error
 
 
 def find_object(text: str) -> Any:
