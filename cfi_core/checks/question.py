@@ -19,6 +19,7 @@ from cfi_core.checking import check
 from cfi_core.detection import detect_framework, load_original
 from cfi_core.errors import ArgumentError, InputError, MethodError
 from cfi_core.framework import flatten, items, map_structure
+from cfi_core.prediction import predict
 from cfi_core.process import keep_model, keep_process, use
 from cfi_core.records import Arguments, Call, Choice, Route
 from cfi_core.reference import reference_of
@@ -283,6 +284,7 @@ class Question:
         """Inside, the function from inputs, as many samples as were explained, to what was explained of each.
 
         Raises:
+            ArgumentError: The model predicts something else for the inputs than when they were explained.
             CFIError: The model cannot be run, or the target is not known.
         """
         current = registry()
@@ -296,8 +298,22 @@ class Question:
             use(current, original, routes, original.framework)
             choice = Choice(_METHOD, original.framework, routes, (), "a check")
             call = check(current, arguments, original, choice)
+            self._check_prediction(call)
             with keep_model(call.original, call.purity):
                 yield _Scores(current, call, cut=head is Head.LOGIT)
+
+    def _check_prediction(self, call: Call) -> None:
+        """Compares the largest output of each sample with the one in the provenance, where both are known."""
+        now, then = predict(call), self.attribution.provenance.get("predicted")
+        if not now or not then:
+            return
+        here, there = (np.array([one["value"] for one in each], np.float64) for each in (now, then))
+        if len(here) == len(there) and np.allclose(here, there, rtol=0.02, atol=1e-6):
+            return
+        raise ArgumentError(
+            "the model predicts something else for these inputs than when they were explained: the model is another "
+            "one, or has changed, or inputs= are others."
+        )
 
 
 _ADVICE = (

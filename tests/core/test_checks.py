@@ -448,6 +448,15 @@ def test_a_model_of_another_framework_is_refused(explained):
         cfi.check(explained[1], linear)
 
 
+def test_a_model_that_predicts_something_else_is_refused(explained, images):
+    model, made = explained
+    other = Painting(model.mix, 2 * model.head)
+    for given in ({"model": other}, {"model": model, "inputs": images}):
+        with pytest.raises(cfi.ArgumentError, match="deletion cannot run: the model predicts something else"):
+            cfi.check(made, **given, checks="deletion")
+    assert "the model is another one" in cfi.check(made, other).left_out["insertion"]
+
+
 def test_inputs_that_were_made_are_not_checked(explained):
     _, made = explained
     drawn = replace(made, provenance={**made.provenance, "kind": "feature visualization"})
