@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from cfi_core import targets
     from cfi_core.api import attribute, finish_execution_with_layer, layers, plan, translate, visualize_features
     from cfi_core.archive import load
+    from cfi_core.checks import Check, Checks, check
     from cfi_core.comparing import Comparison, compare
     from cfi_core.model_files import load_model
     from cfi_core.tokens import TokenBaseline
@@ -60,12 +61,14 @@ _CALLS = tuple(__all__)
 __all__ += ["load"]
 __all__ += ["compare"]
 __all__ += ["load_model"]
+__all__ += ["check"]
 __all__ += ["targets"]
 __all__ += ["methods", "toolsets", "frameworks", "translators", "plugins"]
 __all__ += ["TokenBaseline"]
 __all__ += ["keep_translations", "forget_translations"]
 __all__ += ["Attribution", "PendingLayer", "Plan", "Translation", "Certificate", "LayerMap", "LayerMatch", "Layer"]
 __all__ += ["Comparison"]
+__all__ += ["Checks", "Check"]
 __all__ += ["CFIError", "ArgumentError", "InputError", "TargetError", "LayerError", "MethodError", "NoGradientError"]
 __all__ += ["PlotError", "PluginConflictError", "RouteError", "TranslationError", "UnfaithfulTranslationError"]
 __all__ += ["UnknownFrameworkError", "UnknownMethodError", "ModelFileError", "UntrustedFileError"]
@@ -78,6 +81,7 @@ _PLACES = {
     "load": "cfi_core.archive",
     **dict.fromkeys(("compare", "Comparison"), "cfi_core.comparing"),
     "load_model": "cfi_core.model_files",
+    **dict.fromkeys(("check", "Checks", "Check"), "cfi_core.checks"),
     "TokenBaseline": "cfi_core.tokens",
     "keep_translations": "cfi_core.translation.store",
     "forget_translations": "cfi_core.translation.store",

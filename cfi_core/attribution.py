@@ -317,7 +317,8 @@ def _plotter_for(
     Raises:
         PlotError: There is none that can be used, or it has no such option.
     """
-    plotters = attributions[0].outlets.plotters
+    known = attributions[0].outlets.plotters
+    plotters = {plotter: spec for plotter, spec in known.items() if spec.draws == "attribution"}
     all_dims = [dims for attribution in attributions for _, dims in attribution.parts]
     if not plotters:
         raise PlotError(f"No plotter is installed: pip install {' or '.join(DISTRIBUTION_OF_PLOTTER.values())}.")

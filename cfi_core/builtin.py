@@ -6,7 +6,7 @@ from typing import Any
 
 from cfi_core.attribution import BUILTIN_WRITER
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import FrameworkSpec, ModelFormat, Need, PreparationSpec, WriterSpec
+from cfi_core.specs import FrameworkSpec, MetricSpec, ModelFormat, Need, PreparationSpec, WriterSpec
 
 _UNPICKLED: Any = {
     "model": "cfi_core.model_files:read_pickle",
@@ -52,3 +52,30 @@ def cfi_preparations() -> list[PreparationSpec]:
 def cfi_writers() -> list[WriterSpec]:
     """NumPy archives."""
     return [BUILTIN_WRITER]
+
+
+@hookimpl
+def cfi_metrics() -> list[MetricSpec]:
+    """The checks that `cfi.check` runs where none is named."""
+    return [
+        _metric("parameter_randomisation", "Randomisation", "lower", "randomisation:measure_randomisation", again=True),
+        _metric("deletion", "Faithfulness", "lower", "removal:measure_removal"),
+        _metric("insertion", "Faithfulness", "higher", "removal:measure_removal"),
+        _metric("infidelity", "Faithfulness", "lower", "infidelity:measure_infidelity"),
+        _metric("max_sensitivity", "Robustness", "lower", "sensitivity:measure_sensitivity", again=True),
+        _metric("completeness", "Axiomatic", "lower", "sums:read_completeness", needs=()),
+    ]
+
+
+def _metric(
+    name: str, category: str, better: str, where: str, *, again: bool = False, needs: tuple[Need, ...] = (Need.FORWARD,)
+) -> MetricSpec:
+    return MetricSpec(
+        name=name,
+        library="cfi",
+        category=category,
+        better=better,
+        needs=frozenset(needs),
+        explains=again,
+        implementation=f"cfi_core.checks.{where}",
+    )

@@ -108,7 +108,7 @@ def cfi_preparations() -> Iterable[PreparationSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def cfi_plotters() -> Iterable[PlotterSpec]:  # type: ignore[empty-body]
-    """Plotters; they see only an `Attribution`, or several of them (`several=True`).
+    """Plotters; they see only an `Attribution`, or several (`several=True`), or a `Checks` (`draws="checks"`).
 
     @hookimpl
     def cfi_plotters():

@@ -496,6 +496,7 @@ class PlotterSpec(Checked):
         accepts: Names of axes (`Attribution.dims`) that an attribution must have; empty takes all.
         several: It draws several attributions in one figure: called as `function(attributions, titles=…, **options)`
             with a sequence of them, and with a title for each or None.
+        draws: `"attribution"`, or `"checks"`: it is called with a `cfi_core.Checks` instead.
         requirements: PEP 508 requirements.
     """
 
@@ -503,6 +504,7 @@ class PlotterSpec(Checked):
     implementation: Reference
     accepts: tuple[Name, ...] = ()
     several: bool = False
+    draws: Annotated[str, one_of("attribution", "checks")] = "attribution"
     requirements: tuple[Requires, ...] = ()
 
 
@@ -537,7 +539,9 @@ class MetricSpec(Checked):
         explains: It explains again (perturbed inputs, changed weights, other targets), so it has to know the method
             and its arguments; one that does not is content with the values.
         implementation: `"module:function"`, called as `function(model, attributions, name)` with an `Attribution` or a
-            mapping of such, returns an `xarray.Dataset`.
+            mapping of such, returns an `xarray.Dataset` (or, of one attribution, a `cfi_core.checks.Check`). Of its
+            keyword-only arguments `cfi.check` gives `inputs`, `target`, `explain` and `seed` as it got them; the others
+            are the options of the metric.
         requirements: PEP 508 requirements.
         citation: Paper that defines it.
     """

@@ -316,6 +316,26 @@ class FrameworkAdapter(ABC):
         """
         raise MethodError(f"models of {self.name} cannot be rewritten")
 
+    def weights(self, model: Any) -> Mapping[str, tuple[np.ndarray, ...]]:
+        """What the model has learnt, by the name of the layer that holds it, in the order of the model.
+
+        Floating point parameters alone: statistics that batch normalisation keeps are none. Empty for a model whose
+        parameters cannot be seen, which is so unless this is overridden.
+        """
+        return {}
+
+    def with_weights(self, model: Any, weights: Mapping[str, Sequence[np.ndarray]]) -> Any:
+        """A copy of its own, in inference mode, that holds these weights; the model itself stays as it is.
+
+        Args:
+            model: The user's model.
+            weights: All that `weights` tells, of the same shapes, or some layers of it.
+
+        Raises:
+            InputError: It cannot be copied, which is so unless this is overridden.
+        """
+        raise InputError(f"The parameters of a {type(model).__name__} cannot be exchanged in a copy of it.")
+
     def state(self, model: Any) -> State:
         """All that a forward pass could write to on the user's model, to see whether it does, and to undo it.
 

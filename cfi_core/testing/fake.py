@@ -227,6 +227,15 @@ class NetworkAdapter(FrameworkAdapter):
         mix, head = (model.mix, model.head) if share_weights else (model.mix.copy(), model.head.copy())
         return type(model)(mix, head, softmax=model.softmax, refuses=model.refuses, distorts=model.distorts)
 
+    def weights(self, model: Network) -> Mapping[str, tuple[np.ndarray, ...]]:
+        return {"mix": (model.mix,), "head": (model.head,)}
+
+    def with_weights(self, model: Network, weights: Mapping[str, Sequence[np.ndarray]]) -> Network:
+        copy = self.twin(model, share_weights=False)
+        for name, (array,) in weights.items():
+            setattr(copy, name, np.asarray(array, copy.mix.dtype))
+        return copy
+
     def in_training_mode(self, model: Network) -> bool:
         return model.training
 

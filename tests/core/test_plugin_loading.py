@@ -364,9 +364,14 @@ def metric(name="Evenness", library="scales"):
     return MetricSpec(name=name, library=library, **fields)
 
 
+def others(registry):
+    """Metrics of plugins; core has some of its own."""
+    return {name: spec for name, spec in registry.metrics.items() if spec.library != "cfi"}
+
+
 def test_metrics_are_known_by_name_and_library():
     with use_plugins(Claims(metrics=[metric(), metric(library="rulers")])) as registry:
-        assert set(registry.metrics) == {("Evenness", "rulers"), ("Evenness", "scales")}
+        assert set(others(registry)) == {("Evenness", "rulers"), ("Evenness", "scales")}
         assert registry.origin_of(registry.metrics["Evenness", "rulers"]).distribution == "dist-of-Claims"
 
 
@@ -378,13 +383,13 @@ def test_a_metric_that_two_plugins_claim(partly):
     registry = partly(claim, Claims(metrics=[metric(), metric("Weight")]), Others(metrics=[metric()]))
     with pytest.raises(cfi.PluginConflictError, match=claim):
         registry.metrics["Evenness", "scales"]
-    assert list(registry.metrics) == [("Weight", "scales")]
+    assert list(others(registry)) == [("Weight", "scales")]
 
 
 def test_metrics_of_another_kind_leave_the_plugin_out():
     refusal = "cfi_metrics returned the ToolsetSpec 'half', which is no MetricSpec"
     with pytest.warns(cfi.PluginWarning, match=refusal), use_plugins(Claims(metrics=[toolset()])) as registry:
-        assert not registry.metrics
+        assert not others(registry)
 
 
 def command(name):

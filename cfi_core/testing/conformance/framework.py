@@ -109,6 +109,25 @@ class FrameworkConformance(SampleConformance):
         for one, other in zip(found, expected, strict=True):
             assert_close(one, other, "the output of the twin")
 
+    def test_weights_are_exchanged_in_a_copy(self) -> None:
+        """With its own the copy computes what the model does, with others something else; or none can be seen."""
+        adapter, model, inputs = self._adapter(), self.make_model(), self.make_inputs()
+        loaded = self._load(model)
+        weights = adapter.weights(loaded)
+        if not weights:
+            return
+        with unchanged(model, "exchanging weights"), keep_process("exchanging weights"):
+            same = adapter.with_weights(loaded, weights)
+            other = adapter.with_weights(
+                loaded, {name: [array + 1 for array in held] for name, held in weights.items()}
+            )
+            found = [self._outputs(adapter, self._load(one), inputs) for one in (loaded, same, other)]
+        for expected, one in zip(found[0], found[1], strict=True):
+            assert_close(one, expected, "the output of the copy with the same weights")
+        assert not all(np.array_equal(one, two) for one, two in zip(found[0], found[2], strict=True)), (
+            "other weights changed nothing"
+        )
+
     def test_a_model_ends_where_a_target_does(self) -> None:
         """In what a function makes of its outputs, with its gradients and its layers; or there are no such models."""
         if not self.linear:

@@ -19,6 +19,7 @@ from cfi_jax import content
 from cfi_jax.keras import check_built, is_keras, keras_layer_name, keras_layers, keras_parameters
 from cfi_jax.logits import Logits, ends_in_softmax
 from cfi_jax.lookup import FromLookup, find_lookup
+from cfi_jax.parameters import parameters_of
 from cfi_jax.programs import (
     NOT_TRACEABLE,
     ByName,
@@ -93,6 +94,16 @@ class JaxAdapter(FrameworkAdapter):
         if is_equinox(model):
             return sys.modules["equinox"].nn.inference_mode(model)
         return model
+
+    def weights(self, model: Any) -> dict[str, tuple[np.ndarray, ...]]:
+        """Of NNX, bound Linen and Equinox modules."""
+        held = parameters_of(model)
+        return {} if held is None else held.read()
+
+    def with_weights(self, model: Any, weights: Mapping[str, Sequence[np.ndarray]]) -> Any:
+        """A module made anew around other arrays."""
+        held = parameters_of(model)
+        return super().with_weights(model, weights) if held is None else self.twin(held.exchange(weights))
 
     def in_training_mode(self, model: Any) -> bool:
         """Whether an NNX module drops units or takes statistics of the batch; Linen models are told in each call."""

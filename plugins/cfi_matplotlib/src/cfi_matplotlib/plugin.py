@@ -10,7 +10,7 @@ _FEATURES, _PLANE = ("sample", "feature"), ("height", "width")
 
 @hookimpl
 def cfi_plotters() -> list[PlotterSpec]:
-    """What draws everything, then what it draws single kinds with, which have options of their own; and comparisons."""
+    """What draws everything, then what it draws single kinds with, with options of their own; comparisons, checks."""
     return [
         PlotterSpec(name="matplotlib", implementation="cfi_matplotlib.plotting:plot"),
         PlotterSpec(name="text", implementation="cfi_matplotlib.text:draw_text", accepts=("token",)),
@@ -21,6 +21,7 @@ def cfi_plotters() -> list[PlotterSpec]:
         PlotterSpec(name="volume", implementation="cfi_matplotlib.volumes:draw_volume", accepts=_PLANE),
         PlotterSpec(name="making", implementation="cfi_matplotlib.making:draw_making", accepts=_PLANE),
         PlotterSpec(name="side-by-side", implementation="cfi_matplotlib.comparisons:side_by_side", several=True),
+        PlotterSpec(name="curves", implementation="cfi_matplotlib.curves:draw_checks", draws="checks"),
     ]
 
 

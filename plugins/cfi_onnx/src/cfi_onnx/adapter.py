@@ -14,6 +14,7 @@ from cfi_core.errors import LayerError
 from cfi_core.framework import Embedded, FrameworkAdapter, Layer, Parameters, Pick
 from cfi_onnx import files
 from cfi_onnx.lookup import find_lookup, from_lookup
+from cfi_onnx.parameters import weights_of, write_weights
 from cfi_onnx.runner import OnnxRunner, fixed_samples, real_inputs, session
 from cfi_onnx.scores import forget_places, in_own_places, keep_scores
 from cfi_onnx.structure import check_in_memory, examine
@@ -117,6 +118,16 @@ class OnnxAdapter(FrameworkAdapter):
         copy.graph.output.extend(kept)
         forget_places(copy)
         return copy
+
+    def weights(self, model: onnx.ModelProto) -> dict[str, tuple[np.ndarray, ...]]:
+        """Initializers by the node that takes them."""
+        return weights_of(model, [name for name, _ in _named_nodes(model)])
+
+    def with_weights(self, model: onnx.ModelProto, weights: Mapping[str, Sequence[np.ndarray]]) -> onnx.ModelProto:
+        """A copy of the graph with other initializers."""
+        copied = self.twin(model)
+        write_weights(copied, [name for name, _ in _named_nodes(model)], weights)
+        return copied
 
     def split_embedding(
         self, model: onnx.ModelProto, inputs: Sequence[np.ndarray], layer: str | None = None

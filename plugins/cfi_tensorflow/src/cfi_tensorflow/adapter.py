@@ -181,6 +181,16 @@ class TensorFlowAdapter(FrameworkAdapter):
         """A copy of a graph of Keras layers that computed in half precision; None of any other model."""
         return KerasView(model).in_single() if isinstance(model, keras.Model) else None
 
+    def weights(self, model: Any) -> dict[str, tuple[np.ndarray, ...]]:
+        """Of the layers of a Keras model; other models cannot be copied."""
+        return KerasView(model).weights() if isinstance(model, keras.Model) else {}
+
+    def with_weights(self, model: Any, weights: Mapping[str, Sequence[np.ndarray]]) -> Any:
+        """A clone of a Keras model."""
+        if not isinstance(model, keras.Model):
+            return super().with_weights(model, weights)  # refuses
+        return KerasView(model).with_weights(weights)
+
     def state(self, model: Any) -> State:
         """Of all variables that the model can reach, and of plain numbers in its layers or modules."""
         return _view(model).state()

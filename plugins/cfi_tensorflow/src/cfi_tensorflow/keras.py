@@ -40,6 +40,9 @@ _LIBRARIES = ("keras", "tensorflow")
 _PLAIN = frozenset((int, float, bool, str, type(None)))
 _OF_EVERY_LAYER = frozenset(("build", "call_signature_parameters"))  # Keras puts them there
 _NOT_INPUTS = frozenset({"training", "mask"})
+_STATISTICS = ("moving_", "seed_generator")
+"""How the variables are called that layers keep and do not learn."""
+
 _HALF = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 
 Replace = Callable[[str, Any], Any]
@@ -288,6 +291,21 @@ class KerasView(LayerView):
         shape = call.output.shape
         made = from_embedding(model, graph, embeds, outer, call.number, shape.rank, int(shape[-1]))
         return None if made is None else (call.name, call.output, made)
+
+    def weights(self) -> dict[str, tuple[np.ndarray, ...]]:
+        """Floating point variables by the path of their layer, without the statistics that layers keep."""
+        held = _weights_by_layer(self.model)
+        return {name: tuple(one.value.numpy() for one in variables) for name, variables in held.items()}
+
+    def with_weights(self, weights: Mapping[str, Sequence[np.ndarray]]) -> keras.Model:
+        """A copy with these in the place of its own."""
+        copied = self.twin(share_weights=False)
+        names = _weights_by_layer(self.model)
+        held = dict(zip(names, _weights_by_layer(copied).values(), strict=True))  # the copy may call its layers anew
+        for name, arrays in weights.items():
+            for variable, array in zip(held[name], arrays, strict=True):
+                variable.assign(array)
+        return copied
 
     def in_double(self) -> keras.Model | None:
         """The same graph of layers, each computing in float64; None for another model, or layers that cannot."""
@@ -544,6 +562,16 @@ def _occurrences(outer: Any, prefix: str = "", path: tuple[int, ...] = ()) -> It
 
 def _with_aliases(model: keras.Model) -> dict[str, Any]:
     return dict(_occurrences(model, path=(id(model),)))
+
+
+def _weights_by_layer(model: keras.Model) -> dict[str, list[Any]]:
+    """In the order of the model, each once; statistics and states of generators are nothing that was learnt."""
+    found: dict[str, list[Any]] = {}
+    for variable in {id(one): one for one in model.weights}.values():
+        layer, _, name = variable.path.rpartition("/")
+        if not name.startswith(_STATISTICS) and tf.as_dtype(variable.dtype).is_floating:
+            found.setdefault(layer, []).append(variable)
+    return found
 
 
 def _named_layers(model: keras.Model) -> list[tuple[str, Any]]:

@@ -254,6 +254,20 @@ class TorchAdapter(FrameworkAdapter):
         is_half = _floating_types(model) <= {torch.float16, torch.bfloat16, torch.float32}
         return self.twin(model, share_weights=False).float() if is_half and not _has_fixed_types(model) else None
 
+    def weights(self, model: nn.Module) -> dict[str, tuple[np.ndarray, ...]]:
+        """Parameters by module; of a function, whose modules cannot be copied, none."""
+        return {name: tuple(map(self.to_numpy, held)) for name, held in _parameters_by_module(model).items()}
+
+    def with_weights(self, model: nn.Module, weights: Mapping[str, Sequence[np.ndarray]]) -> nn.Module:
+        """A deep copy, in whose parameters these are written."""
+        copied = self.twin(model, share_weights=False)
+        held = _parameters_by_module(copied)
+        with torch.no_grad():
+            for name, arrays in weights.items():
+                for parameter, array in zip(held[name], arrays, strict=True):
+                    parameter.copy_(torch.as_tensor(np.array(array)))
+        return copied
+
     def state(self, model: nn.Module) -> ModelState:
         """Of parameters, buffers and plain numbers, also of modules that can be seen behind a function."""
         return ModelState(model)
@@ -569,6 +583,15 @@ def _example(model: Any) -> torch.Tensor | None:
 
 def _has_no_values(tensor: torch.Tensor) -> bool:
     return tensor.is_meta or isinstance(tensor, torch._subclasses.FakeTensor)
+
+
+def _parameters_by_module(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Floating point parameters, each once, under the name of the module that holds it."""
+    found: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in [] if isinstance(model, TorchFunction) else model.named_parameters():
+        if parameter.is_floating_point():
+            found.setdefault(name.rpartition(".")[0] or type(model).__name__, []).append(parameter)
+    return found
 
 
 def _floating_types(model: nn.Module) -> set[torch.dtype]:
