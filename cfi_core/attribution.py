@@ -321,7 +321,8 @@ def _plotter_for(
     plotters = {plotter: spec for plotter, spec in known.items() if spec.draws == "attribution"}
     all_dims = [dims for attribution in attributions for _, dims in attribution.parts]
     if not plotters:
-        raise PlotError(f"No plotter is installed: pip install {' or '.join(DISTRIBUTION_OF_PLOTTER.values())}.")
+        brings = " or ".join(dict.fromkeys(DISTRIBUTION_OF_PLOTTER.values()))
+        raise PlotError(f"No plotter is installed: pip install {brings}.")
     installed = f"installed are {', '.join(sorted(plotters))}"
     if name is not None and name not in plotters:
         raise PlotError(f"No plotter {name!r} is installed; {installed}.")

@@ -18,6 +18,7 @@ from cfi_matplotlib.blocks import values_by_sample
 from cfi_matplotlib.cells import cells_of, is_of_features, names_of, width_of_labels
 from cfi_matplotlib.colors import colormap_of
 from cfi_matplotlib.heading import heading_of, wrap
+from cfi_matplotlib.letters import dress
 from cfi_matplotlib.selection import choose_samples
 
 _ROW = 0.42  # inches
@@ -90,7 +91,7 @@ def draw_beeswarm(
         _explain_colors(figure, axis, colors)
     if notes:
         figure.supxlabel("; ".join(notes), fontsize=8, color="0.35", parse_math=False)
-    return figure
+    return dress(figure)
 
 
 def _colormap() -> Colormap:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core import Attribution
-from cfi_matplotlib.letters import width_of
+from cfi_matplotlib.letters import cut, known, width_of
 
 _NAME, _CELL = 34, 24  # letters
 
@@ -20,10 +20,10 @@ def is_of_features(attribution: Attribution) -> bool:
 
 def names_of(attribution: Attribution, sample: int = 0) -> list[str]:
     """The names of a sample's columns, cut in the middle where they are long; their positions, where none are known."""
-    known: Any = attribution.part_names[0]
-    if known is None:
+    given: Any = attribution.part_names[0]
+    if given is None:
         return [f"feature {position}" for position in range(attribution.parts[0][0].shape[1])]
-    return [cut(name) for name in (known if isinstance(known[0], str) else known[sample])]
+    return [known(cut(name, _NAME)) for name in (given if isinstance(given[0], str) else given[sample])]
 
 
 def labels_of(attribution: Attribution, sample: int, *, show_cells: bool = True) -> list[str]:
@@ -57,18 +57,11 @@ def cell_in_words(cell: Any) -> str:
     return f"“{_shorten(text)}”" if " " in text and isinstance(cell, str) else _shorten(text.removesuffix(" 00:00:00"))
 
 
-def cut(text: str, letters: int = _NAME) -> str:
-    """A long name without its middle: names that begin alike mostly end differently."""
-    plain = " ".join(text.split())
-    back = letters // 3
-    return plain if len(plain) <= letters else f"{plain[: letters - back - 1].rstrip()}…{plain[-back:].lstrip()}"
-
-
 def width_of_labels(labels: Sequence[str], points: float) -> float:
     """How many inches the longest label is wide."""
     return max((width_of(label, points) for label in labels), default=0.0)
 
 
 def _shorten(text: str) -> str:
-    plain = " ".join(text.split())
+    plain = known(" ".join(text.split()))
     return plain if len(plain) <= _CELL else f"{plain[: _CELL - 1]}…"

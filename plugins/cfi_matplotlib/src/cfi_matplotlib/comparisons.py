@@ -21,6 +21,7 @@ from cfi_matplotlib.composites import put_together, start_figure
 from cfi_matplotlib.differences import common_heading, titles_of
 from cfi_matplotlib.heading import label_of_sample, with_names, wrap
 from cfi_matplotlib.images import notes_on_maps, panel_of_picture, panels_of_maps
+from cfi_matplotlib.letters import dress
 from cfi_matplotlib.panels import Bar, Panel
 from cfi_matplotlib.pictures import IMAGE
 from cfi_matplotlib.plotting import plot
@@ -100,6 +101,7 @@ def side_by_side(
     style = Style(views_of(method, sign), outlier_perc, cmap, alpha_overlay, interpolation, show_colorbar, show_input)
     look = _Look(scale, style, show_input)
     figure = _draw(table, look, images, max_features, panel_size)
+    dress(figure)
     offer_figure(figure)
     return figure
 

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cfi_matplotlib.heading import wrap
+from cfi_matplotlib.letters import dress
 
 _DPI, _WIDE = 150, 13  # pixels of an inch, and inches
 
@@ -30,7 +31,7 @@ def put_together(figures: Sequence[Figure], heading: str, notes: Sequence[str] =
         axis.set_xlim(0, picture.shape[1] if beside else width)
         axis.set_ylim(height if beside else picture.shape[0], 0)
         axis.set_axis_off()
-    return figure
+    return dress(figure)
 
 
 def start_figure(heading: str, notes: Sequence[str], width: float, height: float) -> Figure:

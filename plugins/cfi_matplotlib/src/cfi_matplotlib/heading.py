@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from cfi_core import Attribution
 from cfi_core.errors import PlotError
-from cfi_matplotlib.letters import width_of
+from cfi_matplotlib.letters import cut, width_of
+
+_CLASS, _LAYER = 60, 120
+"""Most letters of a name: of a class or target, and of a layer."""
+
+_LINES = 24
+"""Most lines of one text: a picture has to be left below it."""
 
 
 def heading_of(attribution: Attribution) -> str:
@@ -19,7 +26,7 @@ def heading_of(attribution: Attribution) -> str:
     if targets and _same_for_all(attribution):
         facts.append(f"target {targets[0]}")
     if isinstance(attribution.layer, str):
-        facts.append(f"layer {attribution.layer}")
+        facts.append(f"layer {cut(attribution.layer, _LAYER)}")
     if attribution.provenance.get("neuron") is not None:
         facts.append(f"unit {attribution.provenance['neuron']}")
     facts.append(f"route {' → '.join(attribution.route)}" if attribution.route else "native")
@@ -76,9 +83,9 @@ def label_of_part(attribution: Attribution, part: int) -> str:
     if len(attribution.parts) < 2:
         return ""
     if isinstance(attribution.values, Mapping):
-        return str(list(attribution.values)[part])
+        return cut(str(list(attribution.values)[part]), _LAYER)
     layers = attribution.layer
-    return layers[part] if isinstance(layers, tuple) and part < len(layers) else f"input {part}"
+    return cut(layers[part], _LAYER) if isinstance(layers, tuple) and part < len(layers) else f"input {part}"
 
 
 def label_of_panel(stacked: tuple[str, ...], index: tuple[int, ...]) -> str:
@@ -87,25 +94,41 @@ def label_of_panel(stacked: tuple[str, ...], index: tuple[int, ...]) -> str:
 
 
 def wrap(text: str, width: float, *, points: float = 10) -> str:
-    """The text broken into lines that fit into `width` inches, as wide as its letters are."""
-    return "\n".join(line for paragraph in text.splitlines() for line in _break(paragraph, width, points))
+    """The text broken into lines that fit into `width` inches, as wide as its letters are; a very long one is cut."""
+    lines = list(islice((line for part in text.splitlines() for line in _break(part, width, points)), _LINES + 1))
+    return "\n".join(lines if len(lines) <= _LINES else [*lines[: _LINES - 1], "…"])
 
 
-def _break(text: str, width: float, points: float) -> list[str]:
-    lines, current = [], ""
+def _break(text: str, width: float, points: float) -> Iterator[str]:
+    current = ""
     for word in text.split():
         longer = f"{current} {word}" if current else word
-        if width_of(longer, points) <= width:
+        if _fits(longer, width, points):
             current = longer
             continue
         if current:
-            lines.append(current)
-        while width_of(word, points) > width and len(word) > 1:  # a word that is longer than a line
-            fits = next((n for n in range(len(word) - 1, 1, -1) if width_of(word[:n], points) <= width), 1)
-            lines.append(word[:fits])
-            word = word[fits:]
+            yield current
+        while len(word) > 1 and not _fits(word, width, points):  # a word that is longer than a line
+            count = _fitting(word, width, points)
+            yield word[:count]
+            word = word[count:]
         current = word
-    return [*lines, current]
+    yield current
+
+
+def _fits(text: str, width: float, points: float) -> bool:
+    return len(text) <= _most(width, points) and width_of(text, points) <= width
+
+
+def _fitting(word: str, width: float, points: float) -> int:
+    """How many letters fit, found by halves: with more letters a text is no narrower."""
+    counts = range(1, min(len(word), _most(width, points) + 1))
+    return max(bisect_right(counts, width, key=lambda count: width_of(word[:count], points)), 1)
+
+
+def _most(width: float, points: float) -> int:
+    """More letters than a line holds, so that a text without end is not measured to its end."""
+    return int(8 * width * 72 / points) + 1
 
 
 # Targets.
@@ -153,12 +176,12 @@ def _targets(attribution: Attribution, count: int) -> list[str]:
 
 
 def _named(index: Any, name: str | None) -> str:
-    return str(index) if name in (None, str(index)) else f"{index} {name!r}"
+    return str(index) if name is None or name == str(index) else f"{index} {cut(name, _CLASS)!r}"
 
 
 def _in_words(target: Any) -> str:
     text = getattr(target, "__name__", None) if callable(target) else None
-    return textwrap.shorten(text or str(target), 60, placeholder="…")
+    return cut(text or str(target), _CLASS)
 
 
 def _prediction(attribution: Attribution, sample: int, count: int) -> tuple[str, str] | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
 from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 _FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans Arabic", "Noto Emoji", "Arial Unicode MS")
 _UNKNOWN = "□"
+_PILES = re.compile("([\u0300-\u036f]{3})[\u0300-\u036f]+")  # of accents, which grow higher than any figure
 
 
 @cache
@@ -20,8 +25,30 @@ def families() -> list[str]:
 
 def known(text: str) -> str:
     """The text with a box in the place of letters that no font has, and nothing that breaks a line."""
-    plain = "".join(letter if letter.isprintable() else " " for letter in text)
+    plain = "".join(letter if letter.isprintable() else " " for letter in _PILES.sub(r"\1", text))
     return "".join(letter if letter == " " or _is_known(letter) else _UNKNOWN for letter in plain) or " "
+
+
+def shown(text: str) -> str:
+    """The text, line by line, as it can be drawn."""
+    return "\n".join(known(line) if line else "" for line in text.split("\n"))
+
+
+def cut(text: str, letters: int) -> str:
+    """A long name without its middle: names that begin alike mostly end differently."""
+    plain = " ".join(text.split())
+    back = letters // 3
+    return plain if len(plain) <= letters else f"{plain[: letters - back - 1].rstrip()}…{plain[-back:].lstrip()}"
+
+
+def dress(figure: Figure) -> Figure:
+    """The same figure, all its words in fonts of many scripts, with a box for the letters that none has."""
+    for text in figure.findobj(Text):
+        text.set_fontfamily(families())  # type: ignore[attr-defined]
+        text.set_text(shown(text.get_text()))  # type: ignore[attr-defined]
+    for axes in figure.findobj(Axes):
+        axes.tick_params(labelfontfamily=families())  # type: ignore[attr-defined]
+    return figure
 
 
 def width_of(text: str, points: float) -> float:

@@ -18,6 +18,7 @@ from cfi_core.errors import PlotError
 from cfi_core.specs import Kind
 from cfi_matplotlib.colors import colormap_of, limit_of
 from cfi_matplotlib.heading import heading_of, label_of_sample, wrap
+from cfi_matplotlib.letters import dress, shown
 from cfi_matplotlib.pictures import IMAGE
 from cfi_matplotlib.scales import unit_range
 from cfi_matplotlib.selection import choose_samples
@@ -76,7 +77,7 @@ def draw_making(
         row[0].set_ylabel(label_of_sample(attribution, sample, images.shape[1]), fontsize=8, parse_math=False)
     if notes:
         figure.supxlabel("; ".join(notes), fontsize=8, color="0.35", parse_math=False)
-    return figure
+    return dress(figure)
 
 
 def write_gif(
@@ -194,7 +195,7 @@ def _stage(
     above = 0.17 * (text.count("\n") + 1) + 0.5
     height = lines * (size * ratio + 0.06) + above + 0.08
     figure = Figure(figsize=(width, height))
-    figure.text(0.5, 1 - 0.05 / height, text, ha="center", va="top", fontsize=9, parse_math=False)
+    figure.text(0.5, 1 - 0.05 / height, shown(text), ha="center", va="top", fontsize=9, parse_math=False)
     axes = figure.subplots(lines, columns, squeeze=False)
     figure.subplots_adjust(0.02, 0.06 / height, 0.98, 1 - above / height, 0.04, 0.04)
     for axis in axes.flat:

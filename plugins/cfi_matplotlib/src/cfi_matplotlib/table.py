@@ -16,6 +16,7 @@ from cfi_matplotlib.blocks import values_by_sample
 from cfi_matplotlib.cells import is_of_features, labels_of, width_of_labels
 from cfi_matplotlib.colors import NEGATIVE, OTHERS, POSITIVE
 from cfi_matplotlib.heading import heading_of, label_of_sample, wrap
+from cfi_matplotlib.letters import dress
 from cfi_matplotlib.scales import NOT_FINITE
 
 _ROW, _BARS = 0.26, 2.2  # inches: the height of a row, and the least width of the bars
@@ -91,7 +92,7 @@ def draw_table(
     )
     if samples is None and len(values) > max_samples:
         figure.supxlabel(f"the first {max_samples} of {len(values)} samples are shown", fontsize=8, color="0.35")
-    return figure
+    return dress(figure)
 
 
 def draw_bars(axis: Axes, values: np.ndarray, labels: Sequence[str], most: int) -> list[float]:

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from cfi_core import Attribution
 from cfi_core.errors import PlotError
 from cfi_matplotlib.colors import colormap_of
-from cfi_matplotlib.heading import heading_of, label_of_sample
+from cfi_matplotlib.heading import heading_of, label_of_sample, wrap
 from cfi_matplotlib.letters import families, known
 from cfi_matplotlib.words import Piece, is_right_to_left, read_tokens
 
@@ -213,17 +213,7 @@ class _Page:
 
     def wrap(self, text: str) -> list[str]:
         """Words on lines of the page."""
-        lines: list[str] = []
-        for paragraph in text.splitlines():
-            words, current = paragraph.split(" "), ""
-            for word in words:
-                longer = f"{current} {word}" if current else word
-                if current and self.measure(known(longer)) > self.width - 2 * _MARGIN:
-                    lines.append(current)
-                    longer = word
-                current = longer
-            lines.append(current)
-        return lines
+        return wrap(text, self.width - 2 * _MARGIN, points=self.font_size).split("\n")
 
 
 def _words(pieces: Sequence[Piece]) -> list[list[Piece]]:

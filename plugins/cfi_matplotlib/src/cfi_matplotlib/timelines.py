@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from cfi_core.errors import PlotError
 from cfi_matplotlib.blocks import values_by_sample
 from cfi_matplotlib.colors import colormap_of, limit_of
 from cfi_matplotlib.heading import heading_of, is_of_inputs, label_of_sample, wrap
+from cfi_matplotlib.letters import cut, dress, known
 from cfi_matplotlib.remarks import warning_of
 from cfi_matplotlib.selection import choose_samples, cut_note, strongest
 
@@ -101,7 +101,7 @@ def draw_series(
         draw_row(cell, row, colors, outlier_perc, signed=signed, lines=color == "line", show_colorbar=show_colorbar)
     if note:
         figure.supxlabel(note, fontsize=8, color="0.35", parse_math=False)
-    return figure
+    return dress(figure)
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ def _draw_panel(axis: Axes, panel: Panel, colors: Colormap, norm: Normalize, *, 
         casing: Any = [Stroke(linewidth=2.6, foreground="white", alpha=0.7), Normal()]
         for one, shade in zip(shown, ("black", "0.4", "0.6"), strict=False):
             axis.plot(one, color=shade, linewidth=1.1, path_effects=casing, marker="." if length == 1 else None)
-    axis.set_title(textwrap.shorten(panel.label, 100, placeholder="…"), fontsize=8, loc="left", pad=2, parse_math=False)
+    axis.set_title(cut(panel.label, 100), fontsize=8, loc="left", pad=2, parse_math=False)
     axis.tick_params(labelsize=7)
     axis.yaxis.set_major_locator(MaxNLocator(3))
     if len(panel.series) > 1:
@@ -337,7 +337,7 @@ def _name_time(axis: Axes, row: Row, length: int) -> None:
     if row.ticks is not None and len(row.ticks) == length:
         places = np.unique(np.linspace(0, length - 1, min(length, 7)).round().astype(int))
         axis.xaxis.set_major_locator(FixedLocator(places.tolist()))
-        axis.set_xticklabels([textwrap.shorten(row.ticks[i], 14, placeholder="…") for i in places], parse_math=False)
+        axis.set_xticklabels([known(cut(row.ticks[i], 14)) for i in places], parse_math=False)
 
 
 def _warn(axis: Axes, values: np.ndarray) -> None:

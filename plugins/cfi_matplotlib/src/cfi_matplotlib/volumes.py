@@ -18,6 +18,7 @@ from cfi_core.errors import PlotError
 from cfi_matplotlib.blocks import values_by_sample
 from cfi_matplotlib.colors import colormap_of, limit_of
 from cfi_matplotlib.heading import heading_of, is_of_inputs, label_of_sample, wrap
+from cfi_matplotlib.letters import dress
 from cfi_matplotlib.pictures import Picture, way_of_showing
 from cfi_matplotlib.remarks import annotate
 from cfi_matplotlib.selection import choose_samples
@@ -110,7 +111,7 @@ def draw_volume(
         )
     if note:
         figure.supxlabel(note, fontsize=8, color="0.35", parse_math=False)
-    return figure
+    return dress(figure)
 
 
 @dataclass(frozen=True)

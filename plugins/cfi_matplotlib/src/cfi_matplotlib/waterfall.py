@@ -17,6 +17,7 @@ from cfi_matplotlib.blocks import values_by_sample
 from cfi_matplotlib.cells import has_groups, is_of_features, labels_of, width_of_labels
 from cfi_matplotlib.colors import NEGATIVE, OTHERS, POSITIVE
 from cfi_matplotlib.heading import heading_of, label_of_sample, wrap
+from cfi_matplotlib.letters import dress
 from cfi_matplotlib.selection import choose_samples
 
 _ROW = 0.27  # inches
@@ -83,7 +84,7 @@ def draw_waterfall(
         draw_fall(axis, fall, what=_explained(attribution))
     if notes:
         figure.supxlabel(wrap("; ".join(notes), columns * wide, points=8), fontsize=8, color="0.35", parse_math=False)
-    return figure
+    return dress(figure)
 
 
 @dataclass(frozen=True)
