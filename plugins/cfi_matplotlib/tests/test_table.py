@@ -128,7 +128,7 @@ def test_what_must_not_be_overlooked():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": [2]}, r"samples=\[2\] must name some of the 2 samples"),
+        ({"samples": [2]}, r"samples=\[2\] must name at least one of the 2 samples"),
         ({"samples": []}, r"samples=\[\] must name"),
         ({"max_features": 0}, "must be at least 2 inches, max_features"),
         ({"width": 1}, "width must be"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -44,9 +45,14 @@ class Choice:
         """
         if self.samples is None:
             return list(range(min(count, self.max_samples)))
-        chosen = [int(sample) for sample in self.samples]
+        try:
+            chosen = [operator.index(sample) for sample in self.samples]
+        except TypeError:
+            chosen = []
         if not chosen or not all(0 <= sample < count for sample in chosen):
-            raise PlotError(f"samples={self.samples!r} must name at least one of the {count} samples, counted from 0.")
+            raise PlotError(
+                f"samples={self.samples!r} must name at least one of the {count} samples, counted from 0, in a list."
+            )
         return chosen
 
 

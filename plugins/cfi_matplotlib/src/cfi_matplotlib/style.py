@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 import matplotlib
@@ -66,10 +67,10 @@ class Style:
     show_input: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.outlier_perc < 100:
-            raise PlotError(f"outlier_perc={self.outlier_perc} must be at least 0 and below 100.")
-        if not 0 < self.alpha_overlay <= 1:
-            raise PlotError(f"alpha_overlay={self.alpha_overlay} must be above 0 and at most 1.")
+        if not (isinstance(self.outlier_perc, Real) and 0 <= self.outlier_perc < 100):
+            raise PlotError(f"outlier_perc={self.outlier_perc!r} must be at least 0 and below 100.")
+        if not (isinstance(self.alpha_overlay, Real) and 0 < self.alpha_overlay <= 1):
+            raise PlotError(f"alpha_overlay={self.alpha_overlay!r} must be above 0 and at most 1.")
         if self.interpolation not in (None, *get_args(Interpolation)):
             raise PlotError(f'interpolation={self.interpolation!r} must be "nearest" or "bilinear".')
         if isinstance(self.cmap, str) and self.cmap not in matplotlib.colormaps:

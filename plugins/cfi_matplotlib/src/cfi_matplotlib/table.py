@@ -18,6 +18,7 @@ from cfi_matplotlib.colors import NEGATIVE, OTHERS, POSITIVE
 from cfi_matplotlib.heading import heading_of, label_of_sample, wrap
 from cfi_matplotlib.letters import dress
 from cfi_matplotlib.scales import NOT_FINITE
+from cfi_matplotlib.selection import choose_samples
 
 _ROW, _BARS = 0.26, 2.2  # inches: the height of a row, and the least width of the bars
 _UNNAMED = 30  # features without names that are drawn by their positions; more are a profile
@@ -63,9 +64,7 @@ def draw_table(
     if not (width >= 2 and max_features > 0 and max_samples > 0):
         raise PlotError("width must be at least 2 inches, max_features and max_samples above 0.")
     values, _ = values_by_sample(attribution, 0)
-    chosen = list(range(len(values)))[:max_samples] if samples is None else list(samples)
-    if not chosen or any(not 0 <= one < len(values) for one in chosen):
-        raise PlotError(f"samples={samples!r} must name some of the {len(values)} samples, from 0 on.")
+    chosen, _ = choose_samples(samples, max_samples, len(values))
     if not np.isfinite(values[chosen]).any():
         raise PlotError("None of the values is finite (all are NaN or infinite).")
     labels = [labels_of(attribution, sample, show_cells=show_cells) for sample in chosen]

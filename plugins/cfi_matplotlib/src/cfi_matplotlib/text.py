@@ -19,10 +19,12 @@ from cfi_core.errors import PlotError
 from cfi_matplotlib.colors import colormap_of
 from cfi_matplotlib.heading import heading_of, label_of_sample, wrap
 from cfi_matplotlib.letters import families, known
+from cfi_matplotlib.selection import choose_samples
 from cfi_matplotlib.words import Piece, is_right_to_left, read_tokens
 
 _COLORS = "RdBu_r"
 _MARGIN, _BAR = 0.15, 1.7  # in inches
+_LONGEST = 400  # letters of a token
 _LEADING = 1.75  # from line to line, in letters
 
 
@@ -152,9 +154,7 @@ def _rows(attribution: Attribution, samples: Sequence[int] | None, max_samples: 
         if "embedding" in dims:
             values = values.sum(dims.index("embedding"))
         values = values if "sample" in dims else values[None]
-        chosen = range(min(len(values), max_samples)) if samples is None else [int(sample) for sample in samples]
-        if not len(chosen) or not all(0 <= sample < len(values) for sample in chosen):
-            raise PlotError(f"samples={samples!r} must name at least one of the {len(values)} samples, counted from 0.")
+        chosen, _ = choose_samples(samples, max_samples, len(values))
         for sample in chosen:
             tokens = names if isinstance(names[0], str) else names[sample]  # type: ignore[index]
             label = label_of_sample(attribution, sample, len(values)) + (f" · {which}" if several else "")
@@ -207,6 +207,7 @@ class _Page:
 
     def fit(self, text: str, room: float) -> str:
         """A text that is longer than a line without its end."""
+        text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
         while len(text) > 2 and self.measure(text) + 0.02 > room:
             text = text[: int(0.9 * len(text)) - 1] + "…"
         return text

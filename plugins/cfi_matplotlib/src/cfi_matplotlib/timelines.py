@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -383,7 +384,7 @@ def _check(
         raise PlotError(f'channels={channels!r} must be "sum" or "each".')
     if color not in ("bands", "line"):
         raise PlotError(f'color={color!r} must be "bands" or "line".')
-    if not 0 <= outlier_perc < 100:
-        raise PlotError(f"outlier_perc={outlier_perc} must be at least 0 and below 100.")
+    if not (isinstance(outlier_perc, Real) and 0 <= outlier_perc < 100):
+        raise PlotError(f"outlier_perc={outlier_perc!r} must be at least 0 and below 100.")
     if not (width >= 3 and panel_height >= 0.4):
         raise PlotError("width must be at least 3 inches, panel_height at least 0.4.")
