@@ -44,10 +44,10 @@ def cut(text: str, letters: int) -> str:
 def dress(figure: Figure) -> Figure:
     """The same figure, all its words in fonts of many scripts, with a box for the letters that none has."""
     for text in figure.findobj(Text):
-        text.set_fontfamily(families())  # type: ignore[attr-defined]
-        text.set_text(shown(text.get_text()))  # type: ignore[attr-defined]
+        text.set_fontfamily(families())
+        text.set_text(shown(text.get_text()))
     for axes in figure.findobj(Axes):
-        axes.tick_params(labelfontfamily=families())  # type: ignore[attr-defined]
+        axes.tick_params(labelfontfamily=families())
     return figure
 
 
