@@ -13,6 +13,7 @@ import pytest
 from cfi_cli import plugin
 from cfi_cli.app import load_command
 from cfi_cli.exits import Code
+from cfi_cli.terminal import in_options
 from cfi_core.registry import registry
 from cfi_core.testing import use_plugins
 from cfi_core.testing.fake import Painting
@@ -253,6 +254,17 @@ def test_what_does_not_fit_is_refused_in_two_lines(cfi, more, told):
     ran = cfi("attribute", "shop:painting", "images.npy", "-m", "press_gradient", *more)
     assert ran.code == Code.REFUSED and told in ran.err and ran.out == ""
     assert len(ran.err.splitlines()) == 2
+
+
+def test_what_is_missing_is_named_as_an_option(cfi):
+    ran = cfi("attribute", "shop:painting", "images.npy", "-m", "press_gradient")
+    assert ran.code == Code.REFUSED and "Pass --target, for example --target 0 " in ran.err
+
+
+def test_lines_of_python_stay_such():
+    line = 'Write: cfi.attribute(model, "saliency", target=3)'
+    assert in_options(line) == line
+    assert in_options("a.target=3, x_layer=2") == "a.target=3, x_layer=2"
 
 
 def test_a_plan_runs_nothing(cfi):

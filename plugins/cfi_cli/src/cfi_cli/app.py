@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from cfi_cli.exits import Code
 from cfi_cli.plugin import cfi_commands
-from cfi_cli.terminal import answer, clean, open_streams, quiet, wrap
+from cfi_cli.terminal import answer, clean, in_options, open_streams, quiet, wrap
 from cfi_core import CFIError, CFIWarning
 from cfi_core.errors import FOREIGN, summary
 from cfi_core.registry import registry
@@ -210,5 +210,5 @@ def _tell(error: BaseException, text: str, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
         return
-    print("error: " + " ".join(clean(text).split()), file=sys.stderr)
+    print("error: " + " ".join(clean(in_options(text)).split()), file=sys.stderr)
     print(f"({type(error).__name__}; the same with --debug shows where)", file=sys.stderr)

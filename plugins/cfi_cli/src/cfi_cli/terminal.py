@@ -10,6 +10,7 @@ import ctypes
 import io
 import json
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 _WIDTH = 100
+_ARGUMENTS = re.compile(r"(?<![\w.-])(target|layer|neuron|baselines|toolset|translator|head|defaults|seed)=(?=(\w?))")
 
 
 def clean(text: object) -> str:
@@ -30,6 +32,14 @@ def clean(text: object) -> str:
     return "".join(
         one if one in "\n\t" or one.isprintable() else one.encode("unicode_escape").decode() for one in shown
     )
+
+
+def in_options(text: object) -> str:
+    """A message of the library, its arguments as options of the command; a line of Python stays one."""
+    told = str(text)
+    if "cfi." in told:
+        return told
+    return _ARGUMENTS.sub(lambda found: f"--{found[1]}{' ' * bool(found[2])}", told)
 
 
 def say(text: object) -> None:

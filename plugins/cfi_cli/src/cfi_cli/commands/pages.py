@@ -21,7 +21,7 @@ from cfi_cli.pictures import options_for
 from cfi_cli.predictions import predict
 from cfi_cli.questions import QuestionOptions, specs_of, split_method
 from cfi_cli.samples import DataOptions, Samples
-from cfi_cli.terminal import answer, aside, say
+from cfi_cli.terminal import answer, aside, in_options, say
 from cfi_core.specs import Kind, MethodSpec
 
 
@@ -76,8 +76,8 @@ def _chapter(
             with remarks() as told:
                 made = explain(loaded, key, toolset, _fitting(specs_of(key, toolset), arguments))
         except cfi.CFIError as error:
-            refusals[f"{key} by {toolset}" if toolset else key] = str(error)
-            say(f"refused: {key}: {error}")
+            refusals[f"{key} by {toolset}" if toolset else key] = in_options(error)
+            say(f"refused: {key}: {in_options(error)}")
             continue
         pictures = () if samples is None else samples.pictures
         explanations.append(Explanation(made, tuple(told), options_for(made, pictures, question.names())))
