@@ -95,3 +95,12 @@ def test_samples_stand_on_a_grid_whose_panels_are_alike():
     assert len({round(axis.get_window_extent().x0, 3) for axis in panels}) == 4, "two tiles of two panels in a line"
     width, height = figure.get_size_inches()
     assert 0.7 < width / height < 2
+
+
+@pytest.mark.parametrize("shape", [(1, 500), (500, 1), (1, 1)])
+def test_a_picture_of_one_line_is_seen(shape):
+    figure = plot(Attribution(np.ones((1, *shape)), ("sample", "height", "width"), "saliency", "press"))
+    figure.canvas.draw()
+    for axis in figure.axes:
+        drawn = axis.get_window_extent()
+        assert min(drawn.width, drawn.height) >= 8, "pixels"

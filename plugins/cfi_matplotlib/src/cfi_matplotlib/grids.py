@@ -22,6 +22,7 @@ _COLUMNS = 6  # most pictures in a line
 _CHART_LEFT, _CHART_BOTTOM = 0.6, 0.45  # for numbers and names on the axes
 _BAR_GAP, _BAR, _BROAD_BAR, _LOWEST_BAR = 0.08, 0.13, 0.32, 0.3
 _NARROWEST, _WIDEST = 4.8, 13.0
+_NARROWEST_PANEL = 0.4  # has room for its label
 _SHAPE = 1.4  # width for height that a figure of many tiles comes near to
 _HEADING, _SAMPLE, _LABEL, _NOTE, _TICK = 10.0, 9.0, 8.0, 8.0, 7.0  # points
 
@@ -240,7 +241,7 @@ class _Size:
             return 2 * self.side - _CHART_LEFT + _GAP, 2 * self.side * panel.shape[0] / panel.shape[1]
         aspect = panel.shape[0] / panel.shape[1]
         width = self.side * min(1.0, 1.5 / aspect) * min(max(1.0, 0.5 / aspect), 2.4)
-        return width, max(width * aspect, 0.15)
+        return max(width, _NARROWEST_PANEL), max(width * aspect, 0.15)
 
     def width(self, panel: Panel) -> float:
         """With what stands beside it."""
