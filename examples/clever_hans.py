@@ -259,15 +259,14 @@ class Cam:
     activation: np.ndarray
     gradient: np.ndarray
 
-    def map(self, weights: np.ndarray, *, rectified: bool = False) -> np.ndarray:
+    def map(self, weights: np.ndarray) -> np.ndarray:
         """(sample, height, width, 1): the channels, weighted by one number each, or by one at each place."""
-        activation = np.maximum(self.activation, 0) if rectified else self.activation
-        return (activation * weights).sum(-1, keepdims=True)
+        return np.asarray((self.activation * weights).sum(-1, keepdims=True))
 
     def weights(self, mask: np.ndarray | None = None) -> np.ndarray:
         """Grad-CAM's: the mean of each channel's gradient over all places, or over those of a mask."""
         chosen = self.gradient.reshape(len(self.gradient), -1, self.gradient.shape[-1])
-        return (chosen if mask is None else chosen[:, mask.ravel()]).mean(1)[:, None, None]
+        return np.asarray((chosen if mask is None else chosen[:, mask.ravel()]).mean(1)[:, None, None])
 
 
 def cam_of(trained: Trained, layer: str) -> Cam:
@@ -290,21 +289,33 @@ def cam_of(trained: Trained, layer: str) -> Cam:
 
 def cams(trained: Trained, layer: str, box: Sequence[int]) -> dict[str, np.ndarray]:
     """Grad-CAM at a layer and what it becomes when one step is done otherwise; maps in the layer's own resolution."""
-    at: dict[str, Any] = {"inputs": trained.inputs(), "target": trained.targets(), "layer": layer}
-    cam, seeing = cam_of(trained, layer), cells_of(layer, box).mask
-    found = maps_of(cfi.attribute(trained.model, "grad_cam", "tf-keras-vis", **at))
-    elementwise = maps_of(cfi.attribute(trained.model, "layer_gradient_x_activation", "captum", **at))
+
+    def ask(method: str, toolset: str, layer: str) -> np.ndarray:
+        given = {"inputs": trained.inputs(), "target": trained.targets(), "layer": layer}
+        return maps_of(cfi.attribute(trained.model, method, toolset, **given))
+
+    cam, seeing, rectifier = cam_of(trained, layer), cells_of(layer, box).mask, layer.replace("conv", "relu")
+    found = ask("grad_cam", "tf-keras-vis", layer)
+    products = {one: ask("layer_gradient_x_activation", "captum", one) for one in (layer, rectifier)}
     return {
         "Grad-CAM": found,
         "… its positive part": np.maximum(found, 0),
         "… normalised": found - found.min((1, 2), keepdims=True),
-        "… after the rectifier": cam.map(cam.weights(), rectified=True),
+        "… after the rectifier": ask("grad_cam", "tf-keras-vis", rectifier),
         "… weights of the square's cells": cam.map(cam.weights(seeing)),
-        "gradient × activation": elementwise.sum(-1, keepdims=True),
-        "LayerCAM": maps_of(cfi.attribute(trained.model, "layer_cam", "tf-keras-vis", **at)),
+        "gradient × activation": products[layer].sum(-1, keepdims=True),
+        "… after the rectifier too": products[rectifier].sum(-1, keepdims=True),
+        "LayerCAM": ask("layer_cam", "tf-keras-vis", layer),
         "activation": cam.activation,
         "gradient": cam.gradient,
     }
+
+
+def points(maps: np.ndarray, box: Sequence[int]) -> float:
+    """The part of the samples whose largest value lies in the box."""
+    top, left, bottom, right = box
+    values = maps.sum(-1)
+    return float((values[:, top:bottom, left:right].max((1, 2)) == values.max((1, 2))).mean())
 
 
 def stretched(maps: np.ndarray) -> np.ndarray:
@@ -324,6 +335,10 @@ def anatomy(trained: Trained, layer: str, box: Sequence[int]) -> dict[str, float
         **{
             f"{name}, stretched": share(stretched(made[name]), box)
             for name in ("Grad-CAM", "gradient × activation", "LayerCAM")
+        },
+        **{
+            f"{name}: highest in the square's cells": points(made[name], cells.box)
+            for name in ("Grad-CAM", "… after the rectifier", "gradient × activation", "LayerCAM")
         },
         "weights ~ gradient at the square": _correlation(weights, cam.weights(cells.mask)),
         "weights ~ gradient elsewhere": _correlation(weights, cam.weights(~cells.mask)),
