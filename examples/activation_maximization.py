@@ -34,8 +34,8 @@ import cfi_core as cfi  # noqa: E402
 
 LAYER, PLACE = "conv2", (4, 4)
 SMOOTH = {"class": 20.0, "channel": 1.0, "neuron": 1.0}
-"""Weights of the total variation, for scores of that size. tf-keras-vis's random shifts are left out: they add up over the
-steps, and these networks see where a stroke is."""
+"""Weights of the total variation, for scores of that size. tf-keras-vis's random shifts are left out: they add up over
+the steps, and these networks see where a stroke is."""
 CATS_AND_CUPS = ("chelsea", "coffee")
 
 

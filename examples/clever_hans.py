@@ -70,7 +70,7 @@ class Scale:
     samples: int
 
 
-FULL, QUICK = Scale((0, 1, 2, 3, 4), 4000, 12, 10), Scale((0,), 1600, 14, 4)
+FULL, QUICK = Scale((0, 1, 2, 3, 4), 4000, 12, 10), Scale((0,), 1200, 16, 2)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -147,3 +148,12 @@ def _frame(axis: Axes, title: str, box: Sequence[int] | None, shape: Sequence[in
         axis.add_patch(
             Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor="#1a9850", linewidth=1)
         )
+
+
+def show(figure: Figure) -> Any:
+    """The figure as a notebook shows it at the end of a cell."""
+    from IPython.display import Image
+
+    page = io.BytesIO()
+    figure.savefig(page, format="png")
+    return Image(page.getvalue())
