@@ -416,7 +416,8 @@ def explain_layer(trained: Trained, asked: Asked) -> Any:
 
 def draw_maps(trained: Trained, maps: Mapping[str, np.ndarray]) -> Figure:
     """The first sample, and every method's map of it, summed over channels, with its share in the square."""
-    figure, axes = grid(-(-(len(maps) + 1) // 6), 6)
+    columns = 7 if len(maps) == 6 else 6
+    figure, axes = grid(-(-(len(maps) + 1) // columns), columns)
     panels = [axis for row in axes for axis in row]
     show_picture(
         panels[0], trained.shown.images[0], f"label {trained.shown.labels[0]}\npredicted {trained.targets()[0]}", CORNER

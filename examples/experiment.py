@@ -151,9 +151,11 @@ def _frame(axis: Axes, title: str, box: Sequence[int] | None, shape: Sequence[in
 
 
 def show(figure: Figure) -> Any:
-    """The figure as a notebook shows it at the end of a cell."""
+    """The figure as a notebook shows it at the end of a cell, in few colours, so that the notebook stays small."""
     from IPython.display import Image
+    from PIL import Image as Picture
 
-    page = io.BytesIO()
-    figure.savefig(page, format="png")
-    return Image(page.getvalue())
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    Picture.open(drawn).convert("RGB").quantize(256).save(small, format="png", optimize=True)
+    return Image(small.getvalue())
