@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,25 +11,31 @@ import nbclient
 import nbformat
 
 HERE = Path(__file__).parent
+_NOTHING = {"text/plain": ""}
+"""What is left of a progress bar."""
 
 
 def execute(path: Path, environment: Mapping[str, str] | None = None) -> nbformat.NotebookNode:
-    """The notebook, executed in its folder by a new kernel, without the times of its cells."""
+    """The notebook, executed in its folder by a new kernel."""
     notebook = nbformat.read(path, as_version=4)
     client = nbclient.NotebookClient(
         notebook, timeout=1200, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
     )
     client.execute(env={**_environment(), **(environment or {})})
+    return tidy(notebook)
+
+
+def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Without times, progress bars and what libraries log, which are no results."""
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":  # what libraries log is no result
-            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
+        if cell.cell_type == "code":
+            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr" and one.get("data") != _NOTHING]
     return notebook
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
