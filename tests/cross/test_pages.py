@@ -1,6 +1,6 @@
 """What stands in a block of code on a page runs, in an empty folder, one block after the other, as a reader would type it.
 
-Blocks of one page share their names. Where a line prints and a comment behind it says what, or a block of text follows,
+A block under the name of a file is that file. Blocks of one page share their names. Where a line prints and a comment behind it says what, or a block of text follows,
 that is what is printed ("…" stands for anything). Lines `$ cfi …` of a `console` block are run in the same folder.
 """
 
@@ -18,7 +18,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"(?P<note><!-- not run: .+? -->\n)?^```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(
+    r"(?:\*\*`(?P<file>[^`\n]+)`\*\*\n\n|(?P<note><!-- not run: [^>]+ -->\n))?"
+    r"^```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```$",
+    re.M | re.S,
+)
 
 # Pages whose files and commands are followed by tests of their own, and those that are made from what tests run.
 ELSEWHERE = {
@@ -39,6 +43,7 @@ class Block:
     line: int
     is_excerpt: bool
     prints: str = ""
+    file: str = ""
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -50,7 +55,7 @@ def blocks(page: Path) -> Iterator[Block]:
         near = following and following["language"] == "text" and not text[one.end() : following.start()].strip()
         if one["language"] in ("python", "console", "bash", "sh"):
             prints = following["text"] if following and near else ""
-            yield Block(one["language"], one["text"], line, bool(one["note"]), prints)
+            yield Block(one["language"], one["text"], line, bool(one["note"]), prints, one["file"] or "")
 
 
 def pages() -> list[Path]:
@@ -74,6 +79,9 @@ def test_its_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch, cap
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.is_excerpt:
+            continue
+        if block.file:
+            (tmp_path / block.file).write_text(block.text)
             continue
         if block.language == "python":
             at = "\n" * (block.line - 1)  # so that errors name the line of the page
