@@ -45,8 +45,10 @@ def index(guides: dict[str, tuple[MethodGuide, ...]]) -> str:
     lines = ["# Methods", ""]
     lines += [
         "Every method of every toolset of this project, read from the toolsets themselves: `cfi.methods(key)` shows the",
-        "same for what is installed, with the meaning of every argument. Which methods of which toolsets agree stands in",
-        "[toolsets side by side](../toolsets.md).",
+        "same for what is installed, with the meaning of every argument. Each method is tested natively and across",
+        "frameworks; how far a bridge or a conversion is from the toolset by itself, and which toolsets agree, stands in",
+        "[toolsets side by side](../toolsets.md), and what conversions cannot serve in",
+        "[conversions](../conversions.md#what-cannot-be-served).",
     ]
     for kind, title in KINDS.items():
         lines += ["", f"## {title}", "", "| method | toolsets | reference |", "| --- | --- | --- |"]
@@ -62,9 +64,10 @@ def page(key: str, guides: Iterable[MethodGuide]) -> str:
     """One method, with a section for each toolset that has it."""
     guides = list(guides)
     citations = list(dict.fromkeys(one.citation for one in guides))
-    lines = [f"# {key.replace('_', ' ').capitalize()}", "", f"`{key}`: {'; '.join(citations)}."]
-    if any(one.example.startswith("cfi.attribute") for one in guides):
-        lines += ["", "The calls stand for a `model` of images and its `inputs`, an array of some of them."]
+    lines = [f"# {key}", "", f"{'; '.join(citations)}.", ""]
+    trees = {one.framework for one in guides} == {"trees"}
+    what = "a fitted tree and `inputs` rows of its table" if trees else "a model of images and `inputs` an array of some"
+    lines += [f"In the calls, `model` is {what}."]
     for guide in guides:
         lines += ["", f"## With {guide.toolset}", "", *section(guide)]
     return "\n".join(lines) + "\n"
@@ -102,7 +105,7 @@ def routes(guide: MethodGuide) -> Iterator[tuple[str, str]]:
 
 def table(arguments: Iterable[ArgumentGuide]) -> Iterator[str]:
     """The toolset's own arguments."""
-    yield from ("| argument | type | default | meaning |", "| --- | --- | --- | --- |")
+    yield from ("| argument | type | default | what it means, or where the toolset tells it |", "| --- | --- | --- | --- |")
     for one in arguments:
         yield f"| `{one.name}` | {code(one.type)} | {default(one)} | {meaning(one)} |"
 
