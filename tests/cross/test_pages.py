@@ -1,21 +1,21 @@
 """What stands in a block of code on a page runs, in an empty folder, one block after the other, as a reader would type it.
 
 A block under the name of a file is that file. Blocks of one page share their names. Where a line prints and a comment behind it says what, or a block of text follows,
-that is what is printed ("…" stands for anything). Lines `$ cfi …` of a `console` block are run in the same folder.
+that is what is printed ("…" stands for anything). Lines `$ cfi …` of a `console` block are run in the same folder. The home folder is that folder, too.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+
+from cfi_cli.app import run
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
@@ -67,15 +67,17 @@ def pages() -> list[Path]:
 
 def told(block: Block) -> Iterator[str]:
     """Parts of lines that the block says it prints."""
-    comments = re.findall(r"^\s*print\(.*?\)\s+# (.*)$", block.text, re.M) if block.language == "python" else []
+    comments = re.findall(r"^[ \t]*print\(.*?\)[ \t]+# (.*)$", block.text, re.M) if block.language == "python" else []
     for line in [*comments, *block.prints.splitlines()]:
         yield from (part.strip() for part in line.split("…") if part.strip())
 
 
+@pytest.mark.filterwarnings("ignore:TorchRay is licensed")
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_its_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.is_excerpt:
@@ -86,25 +88,18 @@ def test_its_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch, cap
         if block.language == "python":
             at = "\n" * (block.line - 1)  # so that errors name the line of the page
             exec(compile(at + block.text, str(page), "exec"), names)
-            printed = capsys.readouterr().out
         else:
-            printed = run_commands(block.text, tmp_path)
+            run_commands(block.text)
+        printed = capsys.readouterr().out
         missing = [part for part in told(block) if part not in printed]
         assert not missing, f"{page}:{block.line} does not print {missing}, but\n{printed}"
 
 
-def run_commands(text: str, folder: Path) -> str:
-    """What the lines `$ cfi …` of a block print."""
-    lines = re.sub(r"\\\n\s*", " ", text).splitlines()
-    printed = []
-    for line in lines:
-        if not line.startswith("$ cfi "):
-            continue
-        command = [sys.executable, "-m", "cfi_cli", *shlex.split(line.removeprefix("$ cfi "), comments=True)]
-        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, f"{line}\n{ran.stdout}{ran.stderr}"
-        printed.append(ran.stdout)
-    return "".join(printed)
+def run_commands(text: str) -> None:
+    """Runs the lines `$ cfi …` of a block."""
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+        if line.startswith("$ cfi "):
+            assert run(shlex.split(line.removeprefix("$ cfi "), comments=True)) == 0, line
 
 
 def test_few_blocks_are_excerpts():
