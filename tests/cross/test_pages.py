@@ -28,6 +28,7 @@ BLOCK = re.compile(
 ELSEWHERE = {
     "docs/writing-a-plugin.md": "tests/core/test_guide.py",
     "docs/from-the-template.md": "tests/cross/test_template.py",
+    "docs/checking.md": "tests/cross/test_checking_page.py",
     "docs/methods": "tests/cross/test_method_guides.py",
 }
 # Blocks that are excerpts of what stands, and is tested, elsewhere; each says so above itself.
