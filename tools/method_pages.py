@@ -13,10 +13,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from cfi_core.guide.record import ArgumentGuide, MethodGuide
+    from cfi_core.guide.record import ArgumentGuide, MethodGuide, RouteGuide
+    from cfi_core.listing import Methods
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "methods"
 KINDS = {
@@ -33,7 +34,7 @@ def pages() -> dict[str, str]:
     import cfi_core as cfi
 
     keys = sorted({spec.key for spec in cfi.methods()})
-    guides = {key: cfi.methods(key).guides for key in keys}
+    guides = {key: cast("Methods", cfi.methods(key)).guides for key in keys}
     missing = sorted({f"{one.toolset}: {one.missing}" for found in guides.values() for one in found if one.missing})
     if missing:
         sys.exit(f"All toolsets must be installed. {'; '.join(missing)}")
@@ -44,10 +45,10 @@ def index(guides: dict[str, tuple[MethodGuide, ...]]) -> str:
     """All methods by what they explain."""
     lines = ["# Methods", ""]
     lines += [
-        "Every method of every toolset of this project, read from the toolsets themselves: `cfi.methods(key)` shows the",
-        "same for what is installed, with the meaning of every argument. Each method is tested natively and across",
-        "frameworks; how far a bridge or a conversion is from the toolset by itself, and which toolsets agree, stands in",
-        "[toolsets side by side](../toolsets.md), and what conversions cannot serve in",
+        "Every method of every toolset of this project, read from the toolsets themselves: `cfi.methods(key)` shows",
+        "the same for what is installed, with the meaning of every argument. Each method is tested natively and across",
+        "frameworks; how far a bridge or a conversion is from the toolset by itself, and which toolsets agree, stands",
+        "in [toolsets side by side](../toolsets.md), and what conversions cannot serve in",
         "[conversions](../conversions.md#what-cannot-be-served).",
     ]
     for kind, title in KINDS.items():
@@ -66,8 +67,10 @@ def page(key: str, guides: Iterable[MethodGuide]) -> str:
     citations = list(dict.fromkeys(one.citation for one in guides))
     lines = [f"# {key}", "", f"{'; '.join(citations)}.", ""]
     trees = {one.framework for one in guides} == {"trees"}
-    what = "a fitted tree and `inputs` rows of its table" if trees else "a model of images and `inputs` an array of some"
-    lines += [f"In the calls, `model` is {what}."]
+    model, inputs = (
+        ("a fitted tree", "an array of rows of its table") if trees else ("a model of images", "an array of some")
+    )
+    lines += [f"In the calls, `model` is {model} and `inputs` is {inputs}."]
     for guide in guides:
         lines += ["", f"## With {guide.toolset}", "", *section(guide)]
     return "\n".join(lines) + "\n"
@@ -98,14 +101,18 @@ def uniform(guide: MethodGuide) -> str:
 
 def routes(guide: MethodGuide) -> Iterator[tuple[str, str]]:
     """From which frameworks models get there, and how; frameworks of one route in a row."""
-    ways = sorted((one.route.partition("(")[2].rstrip(")") or one.route or one.install, one.framework) for one in guide.routes)
-    for way, rows in groupby(ways, key=lambda row: row[0]):
-        yield "from " + ", ".join(name for _, name in rows), way
+
+    def way(one: RouteGuide) -> str:
+        return one.route.partition("(")[2].rstrip(")") or one.route or one.install
+
+    for told, rows in groupby(sorted(guide.routes, key=lambda one: (way(one), one.framework)), key=way):
+        yield "from " + ", ".join(one.framework for one in rows), told
 
 
 def table(arguments: Iterable[ArgumentGuide]) -> Iterator[str]:
     """The toolset's own arguments."""
-    yield from ("| argument | type | default | what it means, or where the toolset tells it |", "| --- | --- | --- | --- |")
+    yield "| argument | type | default | what it means, or where the toolset tells it |"
+    yield "| --- | --- | --- | --- |"
     for one in arguments:
         yield f"| `{one.name}` | {code(one.type)} | {default(one)} | {meaning(one)} |"
 

@@ -1,7 +1,8 @@
-"""What stands in a block of code on a page runs, in an empty folder, one block after the other, as a reader would type it.
+"""Every block of code on a page runs, in an empty folder, one block after the other, as a reader would type it.
 
-A block under the name of a file is that file. Blocks of one page share their names. Where a line prints and a comment behind it says what, or a block of text follows,
-that is what is printed ("…" stands for anything). Lines `$ cfi …` of a `console` block are run in the same folder. The home folder is that folder, too.
+A block under the name of a file is that file; blocks of one page share their names. Where a line prints and a comment
+behind it says what, or a block of text follows, that is what is printed ("…" stands for anything). Lines `$ cfi …` of a
+`console` block are run in the same folder, which is the home folder, too.
 """
 
 from __future__ import annotations
