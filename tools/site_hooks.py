@@ -26,7 +26,15 @@ OUTSIDE = "repository"  # the folder of the site in which files from outside of 
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)(?=[)#])")
 FENCED = re.compile(r"^(```+).*?^\1\s*$", re.M | re.S)
 Row = tuple[str, list[str]]  # the title of a page of the reference, and the names on it
-LANGUAGES = {".py": "python", ".txt": "text", ".toml": "toml", ".ini": "ini", ".yml": "yaml", ".cff": "yaml"}
+LANGUAGES = {
+    "": "text",
+    ".py": "python",
+    ".txt": "text",
+    ".toml": "toml",
+    ".ini": "ini",
+    ".yml": "yaml",
+    ".cff": "yaml",
+}
 
 
 # What mkdocs calls
@@ -97,7 +105,7 @@ def place(path: str) -> str:
     """Where a file of the repository stands in the site."""
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
-    return f"{OUTSIDE}/{path}" + ("" if PurePosixPath(path).suffix in (".md", ".png", ".svg") else ".md")
+    return f"{OUTSIDE}/{path}" + (".md" if PurePosixPath(path).suffix in LANGUAGES else "")
 
 
 def source(uri: str) -> str:
@@ -109,14 +117,14 @@ def source(uri: str) -> str:
 
 
 def page_of(path: str) -> str | bytes:
-    """A text as it is, code in a block under its name, anything else as bytes."""
+    """A text as it is, code in a block under its name; pictures, notebooks and all else as bytes."""
     kind = PurePosixPath(path).suffix
-    if kind in (".png", ".svg"):
+    if kind not in (".md", *LANGUAGES):
         return (ROOT / path).read_bytes()
     text = (ROOT / path).read_text()
     if kind == ".md":
         return text
-    return f"---\nsearch:\n  exclude: true\n---\n# `{path}`\n\n~~~~{LANGUAGES.get(kind, 'text')}\n{text}~~~~\n"
+    return f"---\nsearch:\n  exclude: true\n---\n# `{path}`\n\n~~~~{LANGUAGES[kind]}\n{text}~~~~\n"
 
 
 def turn_links(markdown: str, path: str, at: str) -> str:

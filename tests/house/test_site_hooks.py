@@ -10,7 +10,9 @@ import site_hooks
 from distributions import ROOT
 
 
-@pytest.mark.parametrize("path", ["docs/calls.md", "SECURITY.md", "examples/demo.py", "constraints.txt"])
+@pytest.mark.parametrize(
+    "path", ["docs/calls.md", "SECURITY.md", "examples/demo.py", "Makefile", "docs/images/routes.svg"]
+)
 def test_a_place_in_the_site_is_that_of_one_file(path):
     assert site_hooks.source(site_hooks.place(path)) == path
 
