@@ -1,4 +1,4 @@
-# make demo · make test · make lint: each sets up what it needs in .venv, also from a fresh clone.
+# make demo · make test · make lint · make docs: each sets up what it needs in .venv, also from a fresh clone.
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUN := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python
 METADATA := pyproject.toml $(wildcard plugins/*/pyproject.toml) constraints.txt
 
-.PHONY: demo test lint dist clean
+.PHONY: demo test lint docs dist clean
 
 demo: $(VENV)/.demo  ## explains two real models across frameworks, and reports it in demo-output/report.html
 	$(BIN)/python examples/demo.py
@@ -19,11 +19,15 @@ test: $(VENV)/.tox-installed  ## every environment of tox.ini, and how long each
 lint: $(VENV)/.tox-installed  ## style, types and who imports whom
 	$(BIN)/tox run -e lint
 
+docs: $(VENV)/.tox-installed  ## the documentation site, into site/
+	$(BIN)/tox run -e docs
+	@echo "The site is $(CURDIR)/site/index.html; with its search: $(BIN)/python -m http.server -d site"
+
 dist: $(VENV)/.tox-installed  ## the wheel and the sdist of every distribution, into dist/
 	$(BIN)/python tools/dist.py dist
 
 clean:  ## removes everything that the other targets made
-	rm -rf $(VENV) .tox demo-output build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .tox demo-output site build dist .mypy_cache .ruff_cache .pytest_cache
 	find cfi_core plugins tests examples benchmarks tools \( -name __pycache__ -o -name '*.egg-info' -o -name build \) -prune -exec rm -rf {} +
 	rm -rf *.egg-info
 

@@ -41,7 +41,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     start = perf_counter()
     chapters = [explain_photographs(folder), explain_digits(folder)]
-    pictures = sorted(folder.glob("*-*.png"))
+    pictures = sorted(folder.glob("*-*.png"), reverse=True)  # the photographs first
     print("\nwriting the report …", flush=True)
     page = cfi_cli.report(
         folder / "report.html", *chapters, title="Two models, each explained by a toolset of the other's framework"

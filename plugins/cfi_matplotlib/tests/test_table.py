@@ -99,6 +99,17 @@ def test_long_names_keep_both_ends_and_are_not_cut_off():
         )
 
 
+def test_what_the_model_predicts_is_not_cut_off():
+    predicted = [{"class": 2, "name": "a long name of a class", "value": 0.25, "kind": "probability"}] * 2
+    figure = draw_table(make(provenance={"predicted": predicted}))
+    figure.canvas.draw()
+    for axis in panels(figure):
+        assert "a long name" in " ".join(axis.get_title().split())
+        told = axis.title.get_window_extent()
+        assert told.x0 >= 0
+        assert told.x1 <= figure.bbox.x1
+
+
 def test_values_of_groups_do_not_say_cells_that_are_not_theirs():
     inputs = np.arange(10.0).reshape(2, 5)
     grouped = make(names=None, inputs=(inputs,), provenance={"exec_args": {"feature_mask": "[4, 3, 2, 1, 0]"}})

@@ -72,7 +72,9 @@ def draw_table(
     columns = min(len(chosen), 3)
     lines, bars = -(-len(chosen) // columns), min(values.shape[1], max_features + 1)
     text = wrap(heading_of(attribution) if title is None else title, columns * width)
-    size = (columns * width, lines * (bars * _ROW + 0.75) + 0.2 * (text.count("\n") + 2))
+    names = [wrap(label_of_sample(attribution, sample, len(values)), _BARS, points=9) for sample in chosen]
+    above = 0.15 * max(name.count("\n") for name in names)  # what further lines above the bars take
+    size = (columns * width, lines * (bars * _ROW + 0.75 + above) + 0.2 * (text.count("\n") + 2))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(text, fontsize=10, parse_math=False)
@@ -80,9 +82,9 @@ def draw_table(
     for unused in axes[len(chosen) :]:
         unused.set_axis_off()
     ends: list[float] = []
-    for axis, sample, own in zip(axes, chosen, labels, strict=False):
+    for axis, sample, own, name in zip(axes, chosen, labels, names, strict=False):
         ends += draw_bars(axis, values[sample], own, max_features)
-        axis.set_title(label_of_sample(attribution, sample, len(values)), fontsize=9, parse_math=False)
+        axis.set_title(name, fontsize=9, parse_math=False)
         axis.tick_params(labelsize=8, labelbottom=True)
     low, high = min(ends), max(ends)
     room = 0.34 * (high - low) or 1.0  # for the numbers beside the bars
