@@ -167,3 +167,30 @@ def test_an_exported_program_is_the_module_that_it_holds() -> None:
     loaded = ADAPTER.load(exported)
     np.testing.assert_allclose(ADAPTER.outputs(ADAPTER.twin(loaded), [x[:3]]), model(x[:3]).detach(), rtol=1e-6)
     assert ADAPTER.fingerprint(loaded) == ADAPTER.fingerprint(ADAPTER.load(exported))
+
+
+class ConvolvedByFunction(nn.Module):
+    """Convolves a series with a kernel of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.ones(4, 2, 5))
+
+    def forward(self, x):
+        return nn.functional.conv1d(x, self.kernel).mean(-1)
+
+
+class Placed(nn.Module):
+    """Adds embeddings of the places to those of tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = nn.Parameter(torch.ones(1, 7, 4))
+
+    def forward(self, x):
+        return (x + self.places).mean(1)
+
+
+def test_series_that_a_function_convolves_have_their_channels_first():
+    assert ADAPTER.channel_axis(ConvolvedByFunction(), (3, 2, 160)) == 1
+    assert ADAPTER.channel_axis(Placed(), (3, 7, 4)) == 2

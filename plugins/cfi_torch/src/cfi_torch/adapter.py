@@ -183,7 +183,7 @@ class TorchAdapter(FrameworkAdapter):
     def channel_axis(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """Axis 1, but the last one where features lie there.
 
-        That is so for sequences (rank 3 in a model without 1-D convolutions), and for layers of vision models that
+        That is so for sequences (rank 3 in a model without 1-D convolutions or kernels of some), and for layers of vision models that
         permute their images: a linear layer or layer norm, or a last axis of a size that the model has features of,
         where axis 1 has no size that it has channels of.
         """
@@ -195,7 +195,8 @@ class TorchAdapter(FrameworkAdapter):
         if layer is None and starts_at_embedding(model):
             return rank - 1
         if rank == 3:
-            return 1 if any(isinstance(kind_of(module), _ONE_DIMENSIONAL) for module in _modules(model)) else 2
+            is_convolved = any(isinstance(kind_of(module), _ONE_DIMENSIONAL) for module in _modules(model))
+            return 1 if is_convolved or _has_kernel(model, shape) else 2
         return rank - 1 if layer is not None and _is_channels_last(model, shape, layer) else 1
 
     def is_certain(self, model: nn.Module, shape: Sequence[int | None], layer: str) -> bool:
@@ -642,6 +643,15 @@ def _is_channels_last(model: nn.Module, shape: Sequence[int | None], layer: str)
     if isinstance(own, _CHANNELS_FIRST) or any(shape[1] in _channels_of(module) for module in kinds):
         return False
     return any(shape[-1] in (*_features_of(module), *_channels_of(module)) for module in kinds)
+
+
+def _has_kernel(model: nn.Module, shape: Sequence[int | None]) -> bool:
+    """Whether a parameter can be what a function convolves series of that shape with: (out, in, length).
+
+    Position embeddings are as long as the series, and one for all.
+    """
+    sizes = [tuple(one.shape) for one in model.parameters() if one.ndim == 3]
+    return any(out > 1 and channels == shape[1] and length != shape[2] for out, channels, length in sizes)
 
 
 def _knows_size(model: nn.Module, size: int | None) -> bool:
