@@ -183,9 +183,9 @@ class TorchAdapter(FrameworkAdapter):
     def channel_axis(self, model: nn.Module, shape: Sequence[int | None], *, layer: str | None = None) -> int | None:
         """Axis 1, but the last one where features lie there.
 
-        That is so for sequences (rank 3 in a model without 1-D convolutions or kernels of some), and for layers of vision models that
-        permute their images: a linear layer or layer norm, or a last axis of a size that the model has features of,
-        where axis 1 has no size that it has channels of.
+        That is so for sequences (rank 3 in a model without 1-D convolutions or kernels of some), and for layers of
+        vision models that permute their images: a linear layer or layer norm, or a last axis of a size that the model
+        has features of, where axis 1 has no size that it has channels of.
         """
         rank = len(shape)
         if isinstance(model, KerasModel):
