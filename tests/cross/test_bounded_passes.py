@@ -5,6 +5,7 @@ Captum's methods are tested beside its plugin.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import keras
@@ -51,6 +52,7 @@ def rows_of(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Notes how many rows each pass on values has."""
     rows: list[int] = []
     if isinstance(model, torch.nn.Module):
+        monkeypatch.setattr(model, "_forward_pre_hooks", OrderedDict())  # other tests have the same model
         model.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
         return rows
     run = keras.Model.__call__

@@ -94,7 +94,7 @@ def test_an_onnx_file_is_read_where_it_lives_and_converted_for_gradients(twins: 
     read = cfi.attribute(str(onnx_file), "layer_activation", "captum", inputs=twins.first, layer="/relu2/Relu")
     native = cfi.attribute(twins.torch_model, "layer_activation", "captum", inputs=twins.first, layer="relu2")
     assert read.route == ("bridge-to-torch",) and apart(native.values, read.values) < 1e-5
-    assert cfi.plan(str(onnx_file), "saliency", "captum", inputs=twins.first).route.names == ("onnx-torch",)
+    assert cfi.plan(str(onnx_file), "saliency", "captum", inputs=twins.first, target=0).route.names == ("onnx-torch",)
     with pytest.raises(cfi.RouteError, match="onnx-torch"):
         cfi.attribute(str(onnx_file), "saliency", "captum", inputs=twins.first, target=0, translator="bridge")
 

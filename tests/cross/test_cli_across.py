@@ -18,6 +18,13 @@ import cfi_core as cfi
 from cfi_cli.app import run
 from cfi_cli.known_answers import check_toolset
 
+
+@pytest.fixture(autouse=True)
+def _backend_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command sets matplotlib's backend, where nobody has, for its whole process: here that is the tests'."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+
+
 MODELS = """
 import keras
 import numpy as np

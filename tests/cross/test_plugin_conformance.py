@@ -35,7 +35,10 @@ OFFERED = [
     (word, name)
     for word, table in (("toolset", "toolsets"), ("framework", "frameworks"), ("plotter", "plotters"))
     for (kind, name), plugin in registry().origins.items()
-    if kind == table and (FOLDERS / plugin.distribution.replace("-", "_") / "tests").exists()
+    if kind == table
+    and (FOLDERS / plugin.distribution.replace("-", "_") / "tests").exists()
+    # What draws checks has tests of its own: the kit's are of attributions.
+    and not (kind == "plotters" and registry().plotters[name].draws == "checks")
 ]
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import cfi_core as cfi
-from cfi_core.attribution import Attribution, Outlets
+from cfi_core.attribution import Attribution, Outlets, plot_together
 from cfi_core.registry import registry
 from cfi_core.specs import PlotterSpec
 from cfi_core.testing.conformance.samples import in_threads, raises
@@ -126,7 +126,10 @@ class PlotterConformance:
 
     def _figure(self, attribution: Attribution) -> Any:
         object.__setattr__(attribution, "outlets", self._outlets())
-        figure = attribution.plot(self.plotter, **self.options)
+        if self._spec().several:
+            figure = plot_together([attribution, attribution], plotter=self.plotter, **self.options)
+        else:
+            figure = attribution.plot(self.plotter, **self.options)
         assert hasattr(figure, "savefig"), f"{self.plotter} returns a {type(figure).__name__}, which is no figure"
         return figure
 

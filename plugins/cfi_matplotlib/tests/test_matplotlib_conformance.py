@@ -76,6 +76,40 @@ class TestVolume(PlotterConformance):
         return [video, Attribution(drawn[0, ..., 0], dims[:4], "made_up", "kit")]
 
 
+class TestSideBySide(PlotterConformance):
+    plotter = "side-by-side"
+
+
+class TestMaking(PlotterConformance):
+    """Its values are those of the last step, and are drawn as that."""
+
+    plotter = "making"
+
+    def attributions(self) -> Sequence[Attribution]:
+        """With the steps that were kept."""
+        return [self._made(np.random.default_rng(3).uniform(size=(3, 2, 6, 8, 3)))]
+
+    def test_other_values_give_another_picture(self) -> None:
+        """The picture is of the steps."""
+        steps = np.random.default_rng(3).uniform(size=(3, 2, 6, 8, 3))
+        assert self.draw(self._made(steps)) != self.draw(self._made(steps[..., ::-1] ** 3))
+
+    def test_zeros_and_one_sample_are_drawn(self) -> None:
+        """Each step."""
+        self.draw(self._made(np.zeros((3, 1, 6, 8, 3))))
+
+    @staticmethod
+    def _made(steps: np.ndarray) -> Attribution:
+        return Attribution(
+            steps[-1],
+            ("sample", "height", "width", "channel"),
+            "made_up",
+            "kit",
+            extras={"steps": steps, "step_numbers": np.arange(len(steps))},
+            provenance={"kind": "feature visualization"},
+        )
+
+
 class TestPictures(WriterConformance):
     suffix = ".png"
 

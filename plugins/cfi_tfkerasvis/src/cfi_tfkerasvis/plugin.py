@@ -121,8 +121,13 @@ CLASSES = MappingProxyType(
     }
 )
 """Where tf-keras-vis says what its arguments mean."""
-OWN_WORDS = (
-    "Whether faults of tf-keras-vis that are known to change values are worked around. Its own users have these faults."
+OWN_WORDS = MappingProxyType(
+    {
+        WORKAROUNDS: "Whether faults of tf-keras-vis that are known to change values are worked around. Its own users "
+        "have these faults.",
+        KEEP_STEPS: "How many of the steps are kept in extras, evenly spaced, to see how the image came about; None "
+        "keeps none.",
+    }
 )
 
 INPUT_GRADIENT = frozenset({Need.FORWARD, Need.INPUT_GRADIENT})
@@ -195,7 +200,7 @@ def cfi_methods() -> Iterable[MethodSpec]:
             head=Head.LOGIT,
             defaults=MENDED.around(MAXIMIZATION),
             own_required=("input_range",),
-            documentation=_documentation("activation_maximization", WORKAROUNDS, input_range="(0.0, 1.0)"),
+            documentation=_documentation("activation_maximization", WORKAROUNDS, KEEP_STEPS, input_range="(0.0, 1.0)"),
             patches=(RANDOM,),  # its input modifiers draw from numpy's generator, its first noise from TensorFlow's
         ),
     ]
@@ -247,5 +252,8 @@ def _documentation(key: str, *own: str, **example: str) -> Documentation:
     """Where the arguments of a method are explained; the plugin's own ones here."""
     place = CLASSES[key]
     return Documentation(
-        init_args=(place,), exec_args=(f"{place}.__call__",), words=dict.fromkeys(own, OWN_WORDS), example=example
+        init_args=(place,),
+        exec_args=(f"{place}.__call__",),
+        words={name: OWN_WORDS[name] for name in own},
+        example=example,
     )
