@@ -122,14 +122,15 @@ def explain_digits(folder: Path) -> Chapter:
     images, targets = data.test_images[shown], data.test_labels[shown].tolist()
 
     explanations = []
-    for method, layer in (
-        ("integrated_gradients", None),
-        ("deep_lift", None),
-        ("grad_cam", "conv2"),
-        ("layer_conductance", "conv1"),
+    black = {"baselines": 0}
+    for method, arguments in (
+        ("integrated_gradients", black),
+        ("deep_lift", black),
+        ("grad_cam", {"layer": "conv2"}),
+        ("layer_conductance", {"layer": "conv1", **black}),
     ):
         announce(method, "captum")
-        result = cfi.attribute(model, method, "captum", inputs=images, target=targets, layer=layer, seed=0)
+        result = cfi.attribute(model, method, "captum", inputs=images, target=targets, seed=0, **arguments)
         explanations.append(tell(result, folder))
     samples = [
         Sample(f"a {digit}", as_bytes(image[..., 0] * 255), predictions(row, {}, is_probability=True))
