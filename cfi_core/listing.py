@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
 from cfi_core.adapters import is_importable
 from cfi_core.discovery import PluginInfo
@@ -71,6 +71,10 @@ class Installed(Generic[_Spec]):
         return f"{self.spec!r}, {state}"
 
 
+@overload
+def methods(key: None = None, *, toolset: str | None = None, kind: str | Kind | None = None) -> Listing[MethodSpec]: ...
+@overload
+def methods(key: str, *, toolset: str | None = None, kind: str | Kind | None = None) -> Methods: ...
 def methods(
     key: str | None = None, *, toolset: str | None = None, kind: str | Kind | None = None
 ) -> Listing[MethodSpec]:

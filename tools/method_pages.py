@@ -13,11 +13,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cfi_core.guide.record import ArgumentGuide, MethodGuide, RouteGuide
-    from cfi_core.listing import Methods
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "methods"
 KINDS = {
@@ -34,7 +33,7 @@ def pages() -> dict[str, str]:
     import cfi_core as cfi
 
     keys = sorted({spec.key for spec in cfi.methods()})
-    guides = {key: cast("Methods", cfi.methods(key)).guides for key in keys}
+    guides = {key: cfi.methods(key).guides for key in keys}
     missing = sorted({f"{one.toolset}: {one.missing}" for found in guides.values() for one in found if one.missing})
     if missing:
         sys.exit(f"All toolsets must be installed. {'; '.join(missing)}")

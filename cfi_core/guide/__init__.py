@@ -18,6 +18,8 @@ from cfi_core.routes import all_routes, lacks, nearest_route, pip_line
 from cfi_core.silence import without_warnings
 from cfi_core.specs import UNIFORM_ARGUMENTS, Kind, MethodSpec, Role
 
+__all__ = ["ArgumentGuide", "MethodGuide", "RouteGuide", "make_guide", "write_example"]
+
 _MEANS = {Role.ONE_OR_SEVERAL: "inputs", Role.OWN_TARGET: "target", **{Role(name): name for name in UNIFORM_ARGUMENTS}}
 
 

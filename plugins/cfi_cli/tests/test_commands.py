@@ -273,6 +273,14 @@ def test_a_plan_runs_nothing(cfi):
     assert "route" in cfi("plan", "shop:painting", "press_gradient", "images.npy", "--target", 1).out
 
 
+def test_a_plan_without_an_input_tells_all_ways(cfi):
+    asked = ("plan", "shop:painting", "press_gradient")
+    assert cfi(*asked, "--json").json == [
+        {"toolset": "press", "route": "paint → print (paint2print)", "needs": "inputs"}
+    ]
+    assert "paint2print" in cfi(*asked).out
+
+
 # two models
 
 

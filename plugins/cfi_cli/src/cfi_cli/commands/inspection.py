@@ -13,6 +13,7 @@ from cfi_cli.options import command
 from cfi_cli.questions import QuestionOptions, split_method
 from cfi_cli.samples import DataOptions
 from cfi_cli.terminal import answer, answer_json, answer_table, aside
+from cfi_core.guide import MethodGuide
 
 
 @command(
@@ -57,11 +58,24 @@ def plan(
     toolset: Annotated[str | None, typer.Option(help="cfi toolsets lists them.")] = None,
     json: Json = False,
 ) -> None:
-    """What a method would do with a model: toolset, route, settings; nothing is run."""
+    """What a method would do with a model: toolset, route, settings; nothing is run.
+
+    Without an input: all toolsets that have the method, how the model gets to each, and what they need.
+    """
     with aside():
         loaded = model.load()
         samples = data.read(loaded)
         key, named = split_method(method, toolset)
+        ways = (
+            [_way(one, loaded.framework) for one in cfi.methods(key, toolset=named).guides] if samples is None else []
+        )
+    if ways:
+        if json:
+            answer_json(ways)
+        else:
+            answer_table(_WAY, [tuple(one[name] for name in _WAY) for one in ways])
+        return
+    with aside():
         made = cfi.plan(loaded.model, key, named, **question.arguments(samples))
     if not json:
         answer(made)
@@ -89,3 +103,14 @@ def plan(
             "citation": spec.citation,
         }
     )
+
+
+_WAY = ("toolset", "route", "needs")
+
+
+def _way(guide: MethodGuide, framework: str) -> dict[str, str]:
+    """How a model of a framework gets to one toolset, and what the method must be given."""
+    (route,) = (one for one in guide.routes if one.framework == framework)
+    own = (one.name for one in guide.arguments if one.required and not one.uniform)
+    told = ", ".join(filter(None, (route.route or "none", route.install)))
+    return dict(zip(_WAY, (guide.toolset, told, ", ".join([*guide.required, *own])), strict=True))
