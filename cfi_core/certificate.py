@@ -311,12 +311,17 @@ def confirm(excerpt: Excerpt, label: str, earlier: Certificate, seed: int = 0) -
         expected = excerpt.pair.run(0, excerpt.inputs, excerpt.cotangents, recorded_alone=True)
     except NoGradientError as error:
         certificate = confirm(replace(excerpt, cotangents=None, gradients=()), label, earlier, seed)
-        note = f"gradients of the run not compared ({error})"
+        note = f"gradients of the run not compared ({_cause(error)})"
         return replace(certificate, notes=tuple(dict.fromkeys((*certificate.notes, note))))
     sizes = Sizes.measure([expected.outputs], [expected.recorded or expected.outputs], excerpt.sources())
     results = _without_equal_nan(expected, excerpt.results)
     compared = _Comparison(excerpt.pair, label, excerpt.inputs, results, sizes, excerpt.cotangents)
     return _join([earlier, _judge(compared, _elsewhere(earlier), np.random.default_rng(seed), in_run=True)])
+
+
+def _cause(error: NoGradientError) -> str:
+    """Why, without the advice that goes with it: nobody needs that where the run has succeeded."""
+    return str(error).partition(". ")[0].rstrip(".")
 
 
 def _without_equal_nan(one: Results, other: Results) -> tuple[Results, Results]:
@@ -736,7 +741,7 @@ def _compare_each(
     try:
         passes = [pair.run_each(which, firsts, given) for which in (0, 1)]
     except NoGradientError as error:
-        note = f"input gradients not compared ({error})"
+        note = f"input gradients not compared ({_cause(error)})"
         return [replace(one, notes=(note,)) if one in alike else one for one in compared]
     known = {id(one): each for one, *each in zip(alike, *passes, cotangents, strict=True)}
     return [_with_gradients(one, *known[id(one)]) if id(one) in known else one for one in compared]

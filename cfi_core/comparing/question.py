@@ -94,7 +94,7 @@ def ask(
     found = list(_find(registry, _name_methods(methods, toolsets), arguments, notes))
     _refuse_unused(arguments, [spec for _, spec, _ in found])
     is_own = _is_by_models(arguments["target"], models)
-    targets = [("", None)] if is_own else _name_targets(arguments["target"], arguments["inputs"], notes)
+    targets = [("", None)] if is_own else _name_targets(arguments["target"], arguments["inputs"])
     own_models = list(_for_each_model(registry, models, arguments, notes))
     several = (len(models) > 1, len({name for name, *_ in found}) > 1, len(targets) > 1)
     cases = []
@@ -257,14 +257,12 @@ def _refuse_unused(arguments: Mapping[str, Any], specs: Sequence[MethodSpec]) ->
 # targets
 
 
-def _name_targets(target: Any, inputs: Any, notes: list[str]) -> list[tuple[str, Any]]:
+def _name_targets(target: Any, inputs: Any) -> list[tuple[str, Any]]:
     """The targets: several in a dict, or in a list that has no entry for each sample."""
     if isinstance(target, Mapping):
         return [(str(name), one) for name, one in target.items()]
-    if isinstance(target, list) and len(target) > 1:
-        if len(target) != count_samples(inputs):
-            return [(f"target {one}", one) for one in target]
-        notes.append("target: one for each sample (a dict of targets compares them)")
+    if isinstance(target, list) and len(target) > 1 and len(target) != count_samples(inputs):
+        return [(f"target {one}", one) for one in target]
     return [("", target)]
 
 
