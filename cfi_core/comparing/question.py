@@ -105,8 +105,8 @@ def ask(
     if len(cases) < 2:
         only = f"{found[0][1].toolset} alone offers it here" if found else "nothing was asked"
         raise ArgumentError(
-            f"There is nothing to compare {found[0][0]!r} with: {only}. Name several methods, toolsets, models or "
-            f"targets; cfi.methods() lists what there is."
+            f"There is nothing to compare {found[0][0]!r} with: {only}. Name several methods, toolsets, models, "
+            "or a dict of targets; cfi.methods() lists what there is."
         )
     return Question(tuple(cases), tuple(dict.fromkeys(notes)))
 
