@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -86,6 +87,9 @@ def test_its_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch, cap
             continue
         if block.file:
             (tmp_path / block.file).write_text(block.text)
+            monkeypatch.delitem(
+                sys.modules, Path(block.file).stem, raising=False
+            )  # what other tests import by that name
             continue
         if block.language == "python":
             at = "\n" * (block.line - 1)  # so that errors name the line of the page
