@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from cfi_core.archive import load
     from cfi_core.checks import Check, Checks, check
     from cfi_core.comparing import Comparison, compare
+    from cfi_core.explainer import Explainer
     from cfi_core.model_files import load_model
     from cfi_core.tokens import TokenBaseline
     from cfi_core.translation.store import forget_translations, keep_translations
@@ -58,6 +59,7 @@ __version__ = _version("cfi-core")
 # By kind, as in docs/api.md.
 __all__ = ["attribute", "visualize_features", "finish_execution_with_layer", "plan", "translate", "layers"]
 _CALLS = tuple(__all__)
+__all__ += ["Explainer"]
 __all__ += ["load"]
 __all__ += ["compare"]
 __all__ += ["load_model"]
@@ -81,6 +83,7 @@ _PLACES = {
     "load": "cfi_core.archive",
     **dict.fromkeys(("compare", "Comparison"), "cfi_core.comparing"),
     "load_model": "cfi_core.model_files",
+    "Explainer": "cfi_core.explainer",
     **dict.fromkeys(("check", "Checks", "Check"), "cfi_core.checks"),
     "TokenBaseline": "cfi_core.tokens",
     "keep_translations": "cfi_core.translation.store",

@@ -1,9 +1,8 @@
-"""The public calls. `attribute` is the way of one call; its eight steps stand in `_explain`, one line each."""
+"""The public calls. `attribute` is an `Explainer` used once: its eight steps stand there, one line each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,38 +10,27 @@ from typing import Any
 from cfi_core.adapters import adapter_for, find_framework
 from cfi_core.attribution import Attribution
 from cfi_core.binding import explain_unknown_arguments
-from cfi_core.boundary import observe
-from cfi_core.carrying import carry
-from cfi_core.checking import check, check_layer, check_names, check_what_is_missing
+from cfi_core.checking import check_layer, check_names, check_what_is_missing
 from cfi_core.checking.inputs import read_inputs, run_as_it_is, run_original
 from cfi_core.checking.purity import Examination
 from cfi_core.columns import cells_of
-from cfi_core.confirming import confirm_run
 from cfi_core.detection import detect_framework, find_original, load_original
 from cfi_core.diagnosis import tell_what_is_missing
 from cfi_core.errors import ArgumentError
+from cfi_core.explainer import ATTRIBUTION_KINDS, VISUALIZATION_KINDS, explain_once, finish
 from cfi_core.finding import find_methods
 from cfi_core.framework import Layer, flatten
-from cfi_core.homecoming import bring_home
 from cfi_core.listing import Listing
-from cfi_core.precision import in_single
 from cfi_core.preparation import unpack, unpack_model
 from cfi_core.process import first_pass, keep_model, keep_process, use
-from cfi_core.progress import logger_of, phase, show
-from cfi_core.records import Arguments, Call, PendingLayer, Plan, Prepared, Route, Translation, check_progress
-from cfi_core.registry import Registry, registry
+from cfi_core.progress import phase, show
+from cfi_core.records import Arguments, PendingLayer, Plan, Route, Translation, check_progress
+from cfi_core.registry import registry
 from cfi_core.routing import choose, choose_conversion
-from cfi_core.running import run
-from cfi_core.seeking import settle_layer
-from cfi_core.specs import Kind, Translator
+from cfi_core.specs import Translator
 from cfi_core.translation import prepare, translate_model
 from cfi_core.translation.conversion import Job, convert_anew, convert_thoroughly
 from cfi_core.translation.guarding import guard
-
-ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
-VISUALIZATION_KINDS = frozenset({Kind.FEATURE_VISUALIZATION})
-
-_log = logger_of(__name__)
 
 
 @explain_unknown_arguments
@@ -132,7 +120,7 @@ def attribute(
         TranslationError: The model cannot be translated (`UnfaithfulTranslationError`: not without changing it).
         MethodError: The toolset failed.
     """
-    return _explain(Arguments(**locals()), ATTRIBUTION_KINDS)
+    return explain_once(Arguments(**locals()), ATTRIBUTION_KINDS)
 
 
 @explain_unknown_arguments
@@ -168,7 +156,7 @@ def visualize_features(
     Returns:
         An attribution whose values are the inputs found.
     """
-    result = _explain(Arguments(**locals()), VISUALIZATION_KINDS)
+    result = explain_once(Arguments(**locals()), VISUALIZATION_KINDS)
     if isinstance(result, PendingLayer):
         raise ArgumentError(f"{method_key} needs a layer and one of its units: pass layer= and neuron=.")
     return result
@@ -245,52 +233,7 @@ def finish_execution_with_layer(pending: PendingLayer, layer: Any, *, progress: 
             call = first_pass(current, lambda: check_layer(pending, layer))
             with tell_what_is_missing(call):
                 prepared = guard(current, call, pending.prepared) if pending.prepared else prepare(current, call)
-                return _finish(current, call, prepared)
-
-
-def _explain(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | PendingLayer:
-    """The eight steps of a call."""
-    with show(arguments.progress), phase(f"preparing {arguments.method_key}"), ExitStack() as stack:
-        current = registry()
-        stack.enter_context(keep_process(current))
-        methods = find_methods(current, arguments, kinds)  # 1
-        arguments = unpack(current, arguments, methods)  # where the model brings its own preparation
-        original = find_original(current, arguments, methods)  # 2
-        choice = choose(current, methods, original, arguments.translator)  # 3
-        _log.info("%s of %s: %s: %s", choice.method.key, choice.method.toolset, choice.routes[0], choice.reason)
-        use(current, original, choice.routes, choice.toolset_framework)
-        call = check(current, arguments, original, choice)  # 4
-        stack.enter_context(keep_model(original, call.purity))
-        observe(current, "cfi_before_run", plan=call.plan)
-        with tell_what_is_missing(call):
-            call = in_single(call)
-            if call.plan.needs_layer:
-                return _wait_for_layer(current, call)
-            return _finish(current, call, prepare(current, call))  # 5
-
-
-def _finish(current: Registry, call: Call, prepared: Prepared) -> Attribution:
-    """The steps after the model has been prepared."""
-    call = settle_layer(call, prepared)
-    carried = carry(current, call, prepared)  # 6
-    made = run(current, call, prepared, carried)  # 7
-    confirmed = confirm_run(call, prepared, carried, made)  # its end
-    return bring_home(current, call, confirmed, carried, made.result)  # 8
-
-
-def _wait_for_layer(current: Registry, call: Call) -> PendingLayer:
-    """The call with its translated model, and the layers that its method could use."""
-    adapter, model = call.original.adapter, call.original.model
-    users = call.users or call.original
-    listed, fingerprint = adapter.layers(model, call.inputs.passed), adapter.fingerprint(users.model)
-    if call.plan.route.bridge:
-        # A bridge is built at the layers of the call, so it waits for them; it can open what is read in one piece.
-        prepared, choosable = None, [layer for layer in listed if layer.output_shape is not None]
-    else:
-        prepared = prepare(current, call)
-        layer_map = prepared.translation.layer_map if prepared.translation else None
-        choosable = [layer for layer in listed if layer_map is None or layer.name in layer_map]
-    return PendingLayer(call.plan, tuple(choosable), call, prepared, fingerprint)
+                return finish(current, call, prepared).attribution
 
 
 def translate(

@@ -35,7 +35,9 @@ def explain_unknown_arguments(call: Callable[_P, _R]) -> Callable[_P, _R]:
         if unknown:
             known = {name: value for name, value in kwargs.items() if name not in unknown}
             given = signature.bind_partial(*args, **known).arguments
-            raise ArgumentError(_Correction(registry(), call.__name__, signature, given, kwargs, unknown).text)
+            given.pop("self", None)
+            name = call.__qualname__.removesuffix(".__init__")
+            raise ArgumentError(_Correction(registry(), name, signature, given, kwargs, unknown).text)
         return call(*args, **kwargs)
 
     return checked

@@ -25,7 +25,7 @@ from cfi_core.holding import check_function, check_rows, is_apart, is_bound, spl
 from cfi_core.progress import phase
 from cfi_core.records import Call, Carried, ModelAtHead, Plan, Portion, Prepared
 from cfi_core.registry import Registry
-from cfi_core.specs import Role
+from cfi_core.specs import Need, Role
 from cfi_core.targets import NamedTarget
 
 _EXACT = 2**24
@@ -33,8 +33,14 @@ _EXACT = 2**24
 
 
 @phase("carrying inputs and target across")
-def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
+def carry(registry: Registry, call: Call, prepared: Prepared, head: ModelAtHead | None = None) -> Carried:
     """Makes the request for one run of the method, or for one with each sample's held inputs.
+
+    Args:
+        registry: The plugins.
+        call: The call.
+        prepared: The model that the method runs on.
+        head: The same up to where it is explained, from another batch.
 
     Raises:
         ArgumentError: Something does not fit the model that runs (`LayerError`: it has no such layer).
@@ -43,13 +49,15 @@ def carry(registry: Registry, call: Call, prepared: Prepared) -> Carried:
         ModelWarning: What is explained is not what the method's paper explains.
     """
     started = perf_counter()
-    request, head, shown = _make_request(registry, call, prepared)
+    request, head, shown = _make_request(registry, call, prepared, head=head)
     if head.warning:
         warn(head.warning, ModelWarning)
     apart = bool(request.inputs) and (is_bound(call) or is_apart(call))
     portions = partial(_make_portions, registry, call, prepared) if apart else None
     types = _whole_types(call) if request.inputs else {}
-    return Carried(request, head.explained, head.cut, started, portions, types, shown.shapes, shown.maps)
+    rules = call.plan.method.alters_model or Need.MODULES in call.plan.method.needs  # which mark the model
+    kept = None if rules or types or apart or shown.maps else head
+    return Carried(request, head.explained, head.cut, started, portions, types, shown.shapes, shown.maps, kept)
 
 
 def _make_portions(registry: Registry, call: Call, prepared: Prepared) -> Iterator[Portion]:
@@ -74,19 +82,22 @@ def _make_portions(registry: Registry, call: Call, prepared: Prepared) -> Iterat
 
 
 def _make_request(
-    registry: Registry, call: Call, prepared: Prepared, bound: tuple[Any, ...] = ()
+    registry: Registry, call: Call, prepared: Prepared, bound: tuple[Any, ...] = (), head: ModelAtHead | None = None
 ) -> tuple[MethodRequest, ModelAtHead, Shown]:
     """The request, on a model that holds what is bound to it."""
     plan, given = call.plan, call.inputs
-    model = prepared.adapter.twin(prepared.model, share_weights=not plan.method.alters_model)
+    share = not plan.method.alters_model
+    model = head.twin if head else prepared.adapter.twin(prepared.model, share_weights=share)
     carrier = Carrier(registry, call, prepared, model)
     # The model's own tensors without a detour through numpy, if they can be used where the method runs.
     values = given.tensors if prepared.adapter.is_tensor(given.tensors[0]) else given.arrays
     inputs = carrier.like_inputs(values) if given.given else ()
     passed = (*inputs, *carrier.held_tensors()) if inputs else ()
-    # A bridge was cut before it was built.
-    cut = prepared.translation.head if prepared.translation else None
-    head = replace(cut, model=model) if cut else at_head(call, prepared.adapter, model, passed)
+    if head is None:
+        # A bridge was cut before it was built.
+        cut = prepared.translation.head if prepared.translation else None
+        head = replace(cut, model=model) if cut else at_head(call, prepared.adapter, model, passed)
+        head = replace(head, twin=model)
     if bound:
         head = replace(head, model=prepared.adapter.bind(head.model, bound))
         carrier = replace(carrier, model=head.model)

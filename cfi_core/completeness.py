@@ -63,6 +63,8 @@ def measure_completeness(
     promise = call.plan.method.completeness
     if promise is None:
         return {"gap": None, "why": f"{call.plan.method.key} promises no sum"}
+    if not call.in_full:
+        return {"gap": None, "why": "not measured in this batch"}
     try:
         _check_promise(call, promise, result, values)
         explained = _Explained(registry, call, prepared, carried, promise)

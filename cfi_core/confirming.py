@@ -33,6 +33,9 @@ def confirm_run(call: Call, prepared: Prepared, carried: Carried, run: Run) -> P
         UnfaithfulTranslationError: In the run, the converted model gave something else than the user's.
     """
     certificate = prepared.certificate
+    if certificate is not None and not call.in_full:
+        certificate = replace(certificate, notes=(*certificate.notes, "the run not compared: others of its kind were"))
+        return _with_certificate(prepared, certificate)
     if certificate is None or run.passes is None:
         return prepared
     sides = _sides(call, prepared, carried)
@@ -49,6 +52,10 @@ def confirm_run(call: Call, prepared: Prepared, carried: Carried, run: Run) -> P
             f"(cfi.translators() lists them), or a toolset of the model's own framework.",
             certificate,
         )
+    return _with_certificate(prepared, certificate)
+
+
+def _with_certificate(prepared: Prepared, certificate: Certificate) -> Prepared:
     if prepared.repair:
         return replace(prepared, repair=replace(prepared.repair, certificate=certificate))
     assert prepared.translation is not None

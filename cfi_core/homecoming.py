@@ -37,6 +37,7 @@ from cfi_core.specs import Kind, Role, Spec
 _MAPS = {Axes.INPUT_MAP, Axes.LAYER_MAP, Axes.INPUT_SIZED_MAP}
 _OF_LAYERS = {Axes.LAYER, Axes.LAYER_MAP}
 _OF_INPUTS = {Axes.INPUT, Axes.INPUT_MAP}
+_SEEN = "types, shapes, target and finite values of this batch; what else is measured, of others (see cfi.Explainer)"
 
 
 @phase("bringing the result home")
@@ -267,6 +268,7 @@ def _provenance(
         "certificate": str(prepared.certificate or "native: nothing to certify"),
         "repaired": prepared.repair.canonical.repairs if prepared.repair else (),
         "function": call.purity.found,
+        "checks": "in full" if call.in_full else _SEEN,
         **({"precision": call.precision} if call.precision else {}),
         "explained": carried.explained,
         "target": _describe_target(call),

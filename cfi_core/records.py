@@ -318,6 +318,7 @@ class Call:
     placed: Mapping[str, Placed] = field(default_factory=dict)  # where the values of the layers lie in the image
     choices: tuple[str, ...] = ()  # of `layer="auto"`: the layers that serve, the last one in front
     sought: str = ""  # how the layer was found, in words
+    in_full: bool = True  # what can be measured is measured; else the outputs are not known
 
     __repr__ = outline
 
@@ -335,6 +336,7 @@ class ModelAtHead:
     explained: str  # in words, for the provenance
     warning: str = ""  # what the user should be told of it
     cut: bool = False  # whether a softmax was left out
+    twin: Any = None  # what it was made of, where another batch may use it
 
     __repr__ = outline
 
@@ -466,6 +468,7 @@ class Carried:
     types: Mapping[int, np.dtype[Any]] = field(default_factory=dict)  # of whole numbers that the toolset gets as others
     layer_shapes: tuple[tuple[int, ...] | None, ...] = ()  # of what the layers of the request give
     shown: Mapping[str, int] = field(default_factory=dict)  # layers shown as maps, with the channel axis of these
+    head: ModelAtHead | None = None  # the model that runs, where another batch may use it as it is
 
     __repr__ = outline
 

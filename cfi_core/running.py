@@ -24,7 +24,7 @@ def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) ->
     """
     translation = prepared.translation
     is_converted = prepared.repair is not None or (translation is not None and not translation.route.bridge)
-    passes = Passes(carried.request.seed) if is_converted else None
+    passes = Passes(carried.request.seed) if is_converted and call.in_full else None
     if passes is not None:
         passes.types = carried.types
     with phase(f"running {call.plan.method.key} of {call.plan.method.toolset}"):

@@ -71,7 +71,7 @@ def check_names(registry: Registry, arguments: Arguments, original: Original, ch
     arguments = _with_sample_axes(registry, arguments, original, method)
     arguments, embeddings = _take_embeddings(arguments, original, method)
     called = name_model(arguments.model, original.model)
-    arguments = replace(_sort_arguments(arguments, method), model=original.model, called=called)
+    arguments = replace(sort_arguments(arguments, method), model=original.model, called=called)
     for name in method.native_only:
         if arguments.own.get(name) and not choice.routes[0].native:
             raise ArgumentError(
@@ -167,7 +167,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         )
         ended = end_at_target(plan, original, inputs, given, found)
         _check_layers_lead(plan, ended.original)
-        _check_like_inputs(registry, plan, inputs)
+        check_like(registry, plan, inputs)
         others = _layer_names(original, list(filter(None, arguments.of_role(Role.OTHER_LAYER, plan.method))))
         at_layers = _at_layers(plan, original, inputs)
         purity = examination.judge(ended.examined, ended.end, by_sample=ended.by_sample)
@@ -182,7 +182,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
             output=position_of(ended.target, ended.outputs),
             **at_layers,
             mentioned=tuple(dict.fromkeys((*_layers_in(arguments.own, registry, original), *others))),
-            seed=secrets.randbits(31) if arguments.seed is None else arguments.seed,
+            seed=draw_seed() if arguments.seed is None else arguments.seed,
             seconds=perf_counter() - arguments.started,
             purity=purity,
             fingerprint=examination.fingerprint,
@@ -260,6 +260,11 @@ def _try_baselines(plan: Plan, original: Original, inputs: Inputs) -> None:
         raise InputError(f"The baselines are no tokens of the model: {error}") from error
 
 
+def draw_seed() -> int:
+    """For a call that is given none."""
+    return secrets.randbits(31)
+
+
 def _warn_of_training(original: Original) -> None:
     adapter, model = original.adapter, original.model
     if not adapter.in_training_mode(model):
@@ -289,7 +294,7 @@ def check_layer(pending: PendingLayer, layer: Any) -> Call:
     return look_at_layers(replace(call, plan=plan, **_at_layers(plan, original, call.inputs)))
 
 
-def _sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
+def sort_arguments(arguments: Arguments, method: MethodSpec) -> Arguments:
     """Checks the arguments by name, and lifts own words into the uniform ones that they mean.
 
     Returns:
@@ -394,7 +399,12 @@ def _with_sample_axes(registry: Registry, arguments: Arguments, original: Origin
     return replace(arguments, exec_args=words)
 
 
-def _check_like_inputs(registry: Registry, plan: Plan, inputs: Inputs) -> None:
+def check_like(registry: Registry, plan: Plan, inputs: Inputs) -> None:
+    """Checks baselines and own arguments that have to be like the inputs.
+
+    Raises:
+        InputError: They are not.
+    """
     baselines, method = plan.arguments.baselines, plan.method
     if baselines is not None:
         check_baselines(registry, inputs, baselines)

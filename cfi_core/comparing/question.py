@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from cfi_core.adapters import as_array
-from cfi_core.api import ATTRIBUTION_KINDS
 from cfi_core.detection import load_original
 from cfi_core.errors import ArgumentError, UnknownMethodError
+from cfi_core.explainer import ATTRIBUTION_KINDS
 from cfi_core.finding import find_methods
 from cfi_core.framework.axes import Permutation, permute
 from cfi_core.records import Arguments, Original

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
@@ -138,6 +138,15 @@ class FrameworkAdapter(ABC):
         Another one each time for a model whose contents cannot be seen: nothing made of it is kept then.
         """
         return uuid4().hex
+
+    def glance(self, model: Any) -> Hashable:
+        """What changes with nearly every change of the model, and is quickly told: by default the fingerprint.
+
+        Another batch of a model that looks as before is explained by what was made of it. One that takes time to read
+        (weights) may be looked at in parts, as long as a step of training, another file of weights and another layer
+        in the place of one are seen.
+        """
+        return self.fingerprint(model)
 
     def input_shapes(self, model: Any) -> tuple[tuple[int | None, ...], ...] | None:
         """Shapes that the model declares, sample axis first; None if it declares none."""

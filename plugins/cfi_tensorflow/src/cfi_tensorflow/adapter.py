@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
@@ -89,6 +89,11 @@ class TensorFlowAdapter(FrameworkAdapter):
     def fingerprint(self, model: Any) -> str:
         """Hash of weights, settings and code."""
         return _view(model).fingerprint()
+
+    def glance(self, model: Any) -> Hashable:
+        """Of a Keras model its layers, their settings and some numbers of each weight; of others all."""
+        found = _view(model)
+        return found.glance() if isinstance(found, KerasView) else found.fingerprint()
 
     def content(self, model: Any) -> str | None:
         """Of graphs of Keras' own layers: their configuration and weights."""

@@ -11,7 +11,7 @@ import copy
 import functools
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -353,6 +353,14 @@ class KerasView(LayerView):
             held.add(arguments)
         self._add_weights(held)
         return held.hexdigest()
+
+    def glance(self) -> Hashable:
+        """Layers, their settings and some numbers of each weight."""
+        layers = [
+            (name, id(layer), id(type(layer).call), *_outline(layer)) for name, layer in _named_layers(self.model)
+        ]
+        some = [_some_of(np.asarray(_in_place(weight.value))) for weight in self.model.weights]
+        return id(type(self.model).call), *layers, *(id(weight) for weight in self.model.weights), *some
 
     def content(self) -> str | None:
         """The same in every process, for a graph of Keras' own layers and functions; None for any other."""
@@ -703,6 +711,17 @@ def _parts(value: Any) -> list[str] | None:
     if isinstance(value, keras.KerasTensor):
         return [f"tensor {value.dtype}{value.shape}"]
     return [identity(value)] if isinstance(value, _ELSEWHERE) else None
+
+
+def _outline(layer: Any) -> Iterator[Hashable]:
+    """Settings that are words or numbers, and which other things the layer holds."""
+    for key, value in vars(layer).items():
+        yield value if type(value) in _PLAIN else (key, id(value))
+
+
+def _some_of(array: np.ndarray) -> bytes:
+    """Up to about four of its numbers, spread over all of it."""
+    return array.reshape(-1)[:: max(1, array.size // 4)].tobytes()
 
 
 @contextmanager

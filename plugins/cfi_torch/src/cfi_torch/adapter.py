@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import chain
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +27,7 @@ from cfi_core.framework import (
     Layer,
     Layout,
     Passes,
+    UnseenError,
     flatten,
     map_structure,
 )
@@ -131,6 +133,14 @@ class TorchAdapter(FrameworkAdapter):
         """
         unseen = isinstance(model, TorchFunction) or is_offloaded(model)
         return uuid4().hex if unseen else content.fingerprint(_parts(model))
+
+    def glance(self, model: nn.Module) -> Hashable:
+        """Of identities and versions of all tensors, and some of their numbers; where these cannot be had, all."""
+        if isinstance(model, TorchFunction) or is_offloaded(model):
+            return uuid4().hex
+        with suppress(UnseenError, RuntimeError):
+            return content.glance(_parts(model))
+        return self.fingerprint(model)
 
     def content(self, model: nn.Module) -> str | None:
         """Hash of the same and of the code of the modules' classes; None for functions and models that hold some."""
@@ -577,8 +587,12 @@ def _gradients(
 def _example(model: Any) -> torch.Tensor | None:
     if not isinstance(model, nn.Module):
         return None
-    tensors = [tensor for module in _modules(model) for tensor in _own_tensors(module)]
-    like = next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0] if tensors else None)
+    like: torch.Tensor | None = None
+    for tensor in chain.from_iterable(map(_own_tensors, _modules(model))):
+        if tensor.is_floating_point():
+            like = tensor
+            break
+        like = tensor if like is None else like
     return torch.empty(0, dtype=like.dtype) if like is not None and like.is_meta else like  # of an offloaded model
 
 

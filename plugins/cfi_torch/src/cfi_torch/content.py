@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -16,6 +16,9 @@ from cfi_core.framework import Content, UnseenError, identity, refuse
 _LIBRARIES = ("torch", "torchaudio", "torchvision")
 _LEFT_OUT = ("training", "_modules", "_with_softmax")
 _CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format)
+
+_PLAIN, _SIZED = (bool, int, float, str, type(None)), (dict, list, set, tuple)
+_SOME = 4
 
 Modules = Iterable[tuple[str, nn.Module]]
 
@@ -37,6 +40,37 @@ def _fingerprint(modules: Modules) -> str:
         held.write(f"{name}:{type(module).__qualname__}:{id(type(module).forward)}")
         _add(held, module)
     return held.hexdigest()
+
+
+def glance(modules: Modules) -> Hashable:
+    """Modules, settings, hooks and tensors by their identities, versions and some of their numbers."""
+    marks: list[Hashable] = []
+    numbers: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
+    for name, module in modules:
+        marks.append((name, id(module), id(type(module).forward), *_outline(module)))
+        for tensor in filter(None.__ne__, (*module._parameters.values(), *module._buffers.values())):
+            assert tensor is not None
+            if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.layout is not torch.strided:
+                raise UnseenError(type(tensor).__qualname__)
+            version = None if tensor.is_inference() else tensor._version
+            marks.append((id(tensor), tensor.data_ptr(), version, tuple(tensor.shape)))
+            numbers.setdefault((tensor.dtype, tensor.device), []).append(_some_of(tensor.detach()))
+    some = (torch.cat(rows).view(torch.uint8).cpu().numpy().tobytes() for rows in numbers.values())
+    return (*marks, *some)
+
+
+def _outline(module: nn.Module) -> Iterator[Hashable]:
+    """Settings that are words or numbers, and which other things the module holds, how many of them."""
+    for key, value in vars(module).items():
+        if key not in _LEFT_OUT:
+            yield value if isinstance(value, _PLAIN) else (id(value), len(value) if isinstance(value, _SIZED) else 0)
+
+
+def _some_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Up to about four of its numbers, spread over all of it where it lies in one piece."""
+    if not tensor.is_contiguous():
+        return tensor[(0,) * (tensor.ndim - 1)][:_SOME].contiguous()
+    return tensor.view(-1)[:: max(1, tensor.numel() // _SOME)].contiguous()
 
 
 def content(modules: Modules) -> str | None:
