@@ -163,14 +163,6 @@ def test_another_kind_of_batch_is_checked_in_full(painting, registry):
     assert [explainer(images).provenance["checks"] == "in full" for images in kinds] == [True, True, False, True]
 
 
-def test_a_target_function_is_asked_in_full(painting):
-    with use_plugins(*BRIDGED):
-        explainer = cfi.Explainer(painting, "press_gradient", checks="first")
-        for images in batches(2):
-            found = explainer(images, lambda outputs: outputs[:, 0] - outputs[:, 1])
-            assert found.provenance["checks"] == "in full"
-
-
 @pytest.mark.parametrize(
     ("inputs", "target", "error", "message"),
     [

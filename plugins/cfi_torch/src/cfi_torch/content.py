@@ -48,8 +48,9 @@ def glance(modules: Modules) -> Hashable:
     numbers: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
     for name, module in modules:
         marks.append((name, id(module), id(type(module).forward), *_outline(module)))
-        for tensor in filter(None.__ne__, (*module._parameters.values(), *module._buffers.values())):
-            assert tensor is not None
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is None:
+                continue
             if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.layout is not torch.strided:
                 raise UnseenError(type(tensor).__qualname__)
             version = None if tensor.is_inference() else tensor._version
