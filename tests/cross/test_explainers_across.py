@@ -60,8 +60,7 @@ def change_torch(twins: Twins, how: str) -> None:
     elif how == "another layer":
         twins.torch_model.relu2 = torch.nn.Tanh().eval()
     elif how == "a setting":
-        twins.torch_model.conv1.padding = (0, 0)
-        twins.torch_model.conv2.padding = (1, 1)
+        twins.torch_model.conv1.padding = twins.torch_model.conv1.dilation = (2, 2)
     else:
         twins.torch_model.fc.register_forward_hook(lambda module, args, output: -output)
 
