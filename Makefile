@@ -11,9 +11,9 @@ METADATA := pyproject.toml $(wildcard plugins/*/pyproject.toml) constraints.txt
 demo: $(VENV)/.demo  ## explains two real models across frameworks, and reports it in demo-output/report.html
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.tox-installed  ## every environment of tox.ini, and how long each took
+test: $(VENV)/.tox-installed  ## every environment of tox.ini, two at a time, and how long each took
 	@mkdir -p .tox && rm -f .tox/result.json
-	$(BIN)/tox run --result-json .tox/result.json $(TOX_ARGS); status=$$?; \
+	$(BIN)/tox run-parallel --parallel 2 --result-json .tox/result.json $(TOX_ARGS); status=$$?; \
 	test ! -f .tox/result.json || $(BIN)/python tools/minutes.py .tox/result.json; exit $$status
 
 lint: $(VENV)/.tox-installed  ## style, types and who imports whom

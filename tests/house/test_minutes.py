@@ -20,5 +20,5 @@ def test_minutes_of_what_ran():
         "environment           install  commands  minutes",
         "core                      0.6       0.9      1.5",
         "a-long-name-of-one        0.5       0.0      0.5  failed",
-        "together                                     2.0",
+        "sum                                          2.0",
     ]
