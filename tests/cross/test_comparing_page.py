@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 
-def test_the_page_shows_what_is_printed() -> None:
+
+def test_the_page_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers aside, which rounding moves."""
+    monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text("utf-8")
     printed: list[str] = []
     blocks = re.findall(r"```(python|)\n(.*?)```", page, re.S)

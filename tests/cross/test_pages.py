@@ -31,8 +31,11 @@ ELSEWHERE = {
     "docs/writing-a-plugin.md": "tests/core/test_guide.py",
     "docs/from-the-template.md": "tests/cross/test_template.py",
     "docs/checking.md": "tests/cross/test_checking_page.py",
+    "docs/comparing.md": "tests/cross/test_comparing_page.py",
     "docs/methods": "tests/cross/test_method_guides.py",
 }
+# What the blocks of a page leave in the folder.
+FILES = {"docs/pictures.md": {"scan.gif", "making.gif", "methods.png"}}
 # Blocks that are excerpts of what stands, and is tested, elsewhere; each says so above itself.
 MOST_EXCERPTS = 12
 
@@ -99,6 +102,8 @@ def test_its_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch, cap
         printed = capsys.readouterr().out
         missing = [part for part in told(block) if part not in printed]
         assert not missing, f"{page}:{block.line} does not print {missing}, but\n{printed}"
+    left = {path.name for path in tmp_path.glob("[!.]*")}
+    assert left == FILES.get(str(page.relative_to(ROOT)), left)
 
 
 def run_commands(text: str) -> None:
