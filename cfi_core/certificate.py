@@ -313,6 +313,8 @@ def confirm(excerpt: Excerpt, label: str, earlier: Certificate, seed: int = 0) -
         certificate = confirm(replace(excerpt, cotangents=None, gradients=()), label, earlier, seed)
         note = f"gradients of the run not compared ({_cause(error)})"
         return replace(certificate, notes=tuple(dict.fromkeys((*certificate.notes, note))))
+    if told := _other_shapes(expected, excerpt):
+        return _join([earlier, replace(earlier, measurements=(), faults=(f"{told} on {label}",), notes=())])
     sizes = Sizes.measure([expected.outputs], [expected.recorded or expected.outputs], excerpt.sources())
     results = _without_equal_nan(expected, excerpt.results)
     compared = _Comparison(excerpt.pair, label, excerpt.inputs, results, sizes, excerpt.cotangents)
@@ -322,6 +324,26 @@ def confirm(excerpt: Excerpt, label: str, earlier: Certificate, seed: int = 0) -
 def _cause(error: NoGradientError) -> str:
     """Why, without the advice that goes with it: nobody needs that where the run has succeeded."""
     return str(error).partition(". ")[0].rstrip(".")
+
+
+def _other_shapes(expected: Results, excerpt: Excerpt) -> str:
+    """What a run has given in other shapes than the original does, in words.
+
+    Raises:
+        ValueError: The original gives something else than a row for each sample, so nothing of it can be compared.
+    """
+    results, rows = excerpt.results, len(excerpt.inputs[0])
+    if any(one.shape[:1] != (rows,) for one in expected.outputs):
+        raise ValueError(f"it gives {[one.shape for one in expected.outputs]} for {rows} samples of several passes")
+    pairs = {
+        "outputs": (expected.outputs, results.outputs),
+        "input gradients": (expected.gradients or (), results.gradients or ()),
+    }
+    for name, sides in pairs.items():
+        ours, theirs = ([one.shape for one in arrays] for arrays in sides)
+        if ours != theirs:
+            return f"{name} have shapes {theirs} instead of {ours}"
+    return ""
 
 
 def _without_equal_nan(one: Results, other: Results) -> tuple[Results, Results]:

@@ -338,7 +338,8 @@ def _find(ground: Ground, layer: str, shape: Sequence[int], *, thorough: bool) -
     if ground.image is None:
         return Placed(None)
     if rank < 3 or shape[0] % samples:
-        return Placed(None, found="the layer's output has no axis of tokens")
+        what = "which have no axis of tokens" if rank < 3 else f"whose first axis does not hold the {samples} samples"
+        return Placed(None, found=f"layer {layer!r} gives values of shape {tuple(shape)}, {what}")
     rows = shape[0] // samples
     if rows == 1 and rank == len(ground.space) + 2:
         return _find_channels(ground, layer, shape)

@@ -171,7 +171,8 @@ def _read(current: Registry, text: str, trust: bool) -> Any:
     if form.runs_code and not trust:
         raise UntrustedFileError(f"{shown!r} holds {form.name}: {form.runs_code}. {_ASK} {form.instead}".rstrip())
     if not form.model:
-        raise ModelFileError(f"{shown!r} holds {form.name}, which is no model. {form.instead}".rstrip())
+        why = "which is no model" if form.weights else "which is not read here"
+        raise ModelFileError(f"{shown!r} holds {form.name}, {why}. {form.instead}".rstrip())
     with _reading(current, spec, form, path):
         model = resolve(form.model)(path, trust)
     return _require_model(current, model, f"{shown!r} holds")
@@ -216,7 +217,7 @@ def _recognize(current: Registry, path: Path, contents: Contents) -> _Found:
         names = " and ".join(one.format.name for one in best)
         raise ModelFileError(f"{shown!r} can be {names} at once, so it is not read. It holds {contents}.")
     (found,) = best
-    if named and found not in named:
+    if named and found not in named and found.format.suffixes:
         names = " or ".join(dict.fromkeys(one.format.name for one in named))
         raise ModelFileError(
             f"{shown!r} is named like {names} and holds {found.format.name}. If that is what you mean, give it such a "
@@ -260,6 +261,8 @@ def _known(current: Registry) -> str:
     """What could be read, and with what."""
     suffixes: dict[str, list[str]] = {}
     for spec, form in _all_formats(current):
+        if not form.suffixes:
+            continue
         at = "" if spec.name in current.frameworks else f" ({remedy(current, spec.name)})"
         suffixes.setdefault(at, []).extend(form.suffixes)
     listed = "; ".join(f"{', '.join(sorted(set(names)))}{at}" for at, names in sorted(suffixes.items()))

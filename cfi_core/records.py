@@ -60,8 +60,7 @@ class Arguments:
             raise ArgumentError(f"head={self.head!r} is neither 'logit' nor 'output'.")
         if self.defaults not in DEFAULTS:
             raise ArgumentError(f"defaults={self.defaults!r} is neither 'raw' nor 'toolset'.")
-        if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 2**32):
-            raise ArgumentError(f"seed={self.seed!r} is no integer between 0 and 2**32 - 1.")
+        check_seed(self.seed)
         check_progress(self.progress)
         for name in ("init_args", "exec_args"):
             given = getattr(self, name)
@@ -76,6 +75,16 @@ class Arguments:
     def of_role(self, role: Role, method: MethodSpec) -> list[Any]:
         """Values of those that play this role in the method."""
         return [value for name, value in self.own.items() if method.roles.get(name) is role]
+
+
+def check_seed(seed: Any) -> None:
+    """Refuses what no generator of random numbers takes.
+
+    Raises:
+        ArgumentError: It is neither None nor an integer between 0 and 2**32 - 1.
+    """
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
+        raise ArgumentError(f"seed={seed!r} is no integer between 0 and 2**32 - 1.")
 
 
 def check_progress(progress: Any) -> None:

@@ -129,13 +129,15 @@ class ModelFormat(Checked):
 
     Attributes:
         name: For messages: `"a Keras archive"`.
-        suffixes: How its files are named; a file whose name belongs to other formats is refused.
+        suffixes: How its files are named; a file whose name belongs to other formats is refused. Empty where the first
+            bytes alone tell, and the names are everybody's.
         begins: Bytes that files begin with, one of these: in hexadecimal, `??` for any (`"89 48 44 46"`).
         members: Patterns of names, as the shell's: an archive (or the folder) has a member for each of them.
         folder: It is a folder.
         model: `"module:function"`, called with the path and whether the caller trusts it; returns the model. It raises
             `ModelFileError` for a file that holds none, and `UntrustedFileError` for one that could run code and is not
-            trusted. Empty if there are only weights in such files.
+            trusted. Empty if there are only weights in such files, or (with `weights` empty as well) if they are
+            refused, with what is to be done instead.
         weights: `"module:function"`, called with a model and the path: gives the model the weights in the file, and
             raises `ModelFileError` where names or shapes differ, before anything is changed. It never runs what stands
             in the file. Empty if there are none to be had.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from types import MappingProxyType
 
 _ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -70,10 +70,16 @@ UNIFORM_WORDS: Mapping[str, str] = MappingProxyType(
 """What other libraries call the uniform arguments."""
 
 
+_NEARLY = 0.8
+"""Of the likeness of the best match: what is less like the word was not meant."""
+
+
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> list[str]:
-    """Up to three known names that look alike, whatever their case and separators."""
-    plain = {_plain(other): other for other in known}
-    return [plain[match] for match in get_close_matches(_plain(name), sorted(plain), n=3, cutoff=cutoff)]
+    """Up to three known names that look alike, whatever their case and separators: none that is much less like it."""
+    plain, word = {_plain(other): other for other in known}, _plain(name)
+    matches = get_close_matches(word, sorted(plain), n=3, cutoff=cutoff)
+    likeness = [SequenceMatcher(None, match, word).ratio() for match in matches]
+    return [plain[match] for match, ratio in zip(matches, likeness, strict=True) if ratio >= _NEARLY * likeness[0]]
 
 
 def nearest_methods(key: str, known: Iterable[str]) -> list[str]:

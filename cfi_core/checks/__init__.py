@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from inspect import Parameter, signature
 from typing import Any
 
@@ -19,6 +18,7 @@ from cfi_core.records import check_progress
 from cfi_core.registry import Registry, registry
 from cfi_core.requirements import unmet
 from cfi_core.specs import MetricSpec, resolve
+from cfi_core.spelling import nearest
 
 __all__ = ["Check", "Checks", "Curve", "check"]
 
@@ -105,6 +105,8 @@ def _read(current: Registry, checks: Any) -> list[tuple[MetricSpec, dict[str, An
     """The metrics that are asked for, with their options."""
     if checks is None:
         return [(spec, {}) for (_, library), spec in current.metrics.items() if library == OWN]
+    if not isinstance(checks, str | Mapping | Sequence):
+        raise ArgumentError(f"checks={checks!r} is none of a name, a list of names, and a mapping of names to dicts.")
     entries = checks.items() if isinstance(checks, Mapping) else [checks] if isinstance(checks, str) else list(checks)
     if not entries:
         raise ArgumentError("checks is empty: name some, or leave it out to run all that can run.")
@@ -135,7 +137,7 @@ def _find(current: Registry, asked: str) -> MetricSpec:
             those = ", ".join(sorted(f"{spec.library}:{spec.name}" for spec in matches))
             raise ArgumentError(f"Several libraries have a metric {name!r}: name one of {those}.")
     names = sorted({one for one, _ in known})
-    near = get_close_matches(name, names, 3, 0.5)
+    near = nearest(name, names)
     hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"There are {', '.join(names)}."
     raise ArgumentError(f"There is no metric {asked!r}. {hint}{current.absence_note()}")
 

@@ -9,10 +9,19 @@ import numpy as np
 
 from cfi_core.adapters import as_array
 from cfi_core.attribution import Attribution
-from cfi_core.checks.places import READINGS, Places, read_choice, read_count, reading_of, usual_baseline
+from cfi_core.checks.places import (
+    READINGS,
+    Places,
+    read_choice,
+    read_count,
+    read_perturbations,
+    read_share,
+    reading_of,
+    usual_baseline,
+)
 from cfi_core.checks.question import Arrays, Question
 from cfi_core.checks.results import Check
-from cfi_core.errors import ArgumentError, InputError
+from cfi_core.errors import InputError
 from cfi_core.registry import registry
 
 _CITATION = "Yeh et al. 2019, On the (In)fidelity and Sensitivity of Explanations"
@@ -64,16 +73,13 @@ def measure_infidelity(
     question = Question.of(model, attribution, inputs, target, explain, seed)
     places, generator = Places(question), np.random.default_rng(question.seed)
     reading = reading_of(question) if reading is None else read_choice("reading", reading, READINGS)
-    draws = read_count("draws", draws if perturbations is None else len(perturbations))
+    drawn = read_perturbations(perturbations, question)
+    draws = read_count("draws", draws if drawn is None else len(drawn))
     settings: dict[str, Any] = {"reading": reading, "draws": draws}
     if reading == "gradients":
-        if not isinstance(noise, int | float) or noise <= 0:
-            raise ArgumentError(f"noise={noise!r} is no share of the standard deviation of the inputs above 0.")
-        settings["noise"] = noise if perturbations is None else "given"
-        pairs = (
-            _add_noise(places, generator, noise, None if perturbations is None else perturbations[one])
-            for one in range(draws)
-        )
+        noise = read_share("noise", noise, "the standard deviation of the inputs")
+        settings["noise"] = noise if drawn is None else "given"
+        pairs = (_add_noise(places, generator, noise, None if drawn is None else drawn[one]) for one in range(draws))
     else:
         used = _own_baseline(places) if baseline is None else baseline
         settings["baseline"] = used if isinstance(used, str | int | float) else "given"
@@ -104,8 +110,7 @@ def _own_baseline(places: Places) -> Any:
     given = question.own.get("baselines")
     if given is not None and not isinstance(given, str):
         return given if isinstance(given, int | float | tuple) else as_array(registry(), given, "baselines")
-    method = registry().methods.get((question.attribution.method_key, question.attribution.toolset))
-    promise = None if method is None else method.completeness
+    promise = None if question.method is None else question.method.completeness
     return usual_baseline(places.dims[0], blur=False) if promise is None else float(promise.baseline)
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.adapters import as_array
 from cfi_core.checks.question import Arrays, Question
+from cfi_core.comparing.measures import stretch
 from cfi_core.errors import ArgumentError, InputError
 from cfi_core.registry import registry
 from cfi_core.specs import Kind, Need
@@ -83,7 +85,7 @@ class Places:
                     f"the values are of {where}, with the axes {dims}, and no places of inputs with the axes {own}."
                 )
             for axis in range(1, array.ndim):
-                array = _stretch(array, axis, shape[axis])
+                array = stretch(array, axis, shape[axis])
             found.append(array.reshape(len(array), -1))
         return np.concatenate(found, axis=1)
 
@@ -124,8 +126,12 @@ class Places:
 
 def reading_of(question: Question) -> str:
     """Whether values are what places contribute, or how the output changes with them (gradients)."""
-    method = registry().methods.get((question.attribution.method_key, question.attribution.toolset))
-    if method is None or method.completeness is not None or Need.INPUT_GRADIENT not in method.needs:
+    method, own = question.method, question.own_settings
+    if method is None or Need.INPUT_GRADIENT not in method.needs:
+        return "contributions"
+    promise = method.completeness
+    # Without what makes contributions of them, the values are gradients on the way from the baseline.
+    if promise is not None and not any(own.get(name) is False for name, value in promise.only_with.items() if value):
         return "contributions"
     # What is multiplied by the inputs names them.
     is_gradient = method.kind is Kind.ATTRIBUTION and "input" not in method.key and not question.attribution.layer
@@ -141,6 +147,33 @@ def read_choice(name: str, given: Any, known: Sequence[str]) -> str:
     if given not in known:
         raise ArgumentError(f"{name}={given!r} is none of {', '.join(map(repr, known))}.")
     return str(given)
+
+
+def read_share(name: str, given: Any, of: str) -> float:
+    """An option that is a positive number.
+
+    Raises:
+        ArgumentError: It is none.
+    """
+    if not isinstance(given, int | float) or isinstance(given, bool) or not 0 < given < np.inf:
+        raise ArgumentError(f"{name}={given!r} is no share of {of} above 0.")
+    return float(given)
+
+
+def read_perturbations(given: Any, question: Question) -> np.ndarray | None:
+    """Noise of the user's, for a model of one explained input.
+
+    Raises:
+        ArgumentError: It is of another shape, or there are several inputs.
+    """
+    if given is None:
+        return None
+    if len(question.arrays) > 1:
+        raise ArgumentError(f"perturbations= goes with one input, and {len(question.arrays)} were explained.")
+    found, shape = as_array(registry(), given, "perturbations"), question.arrays[0].shape
+    if found.ndim != len(shape) + 1 or found.shape[1:] != shape or not len(found) or found.dtype.kind not in "fiu":
+        raise ArgumentError(f"perturbations= has shape {found.shape}, where (draws, {str(shape)[1:-1]}) is needed.")
+    return found
 
 
 def read_count(name: str, given: Any) -> int:
@@ -197,15 +230,3 @@ def _blur(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
         weights = near / near.sum(1, keepdims=True)
         found = np.moveaxis(np.moveaxis(found, axis, -1) @ weights.T, -1, axis)
     return found.astype(array.dtype)
-
-
-def _stretch(array: np.ndarray, axis: int, size: int) -> np.ndarray:
-    """Linear interpolation between the middles of cells, as pictures are resized."""
-    have = array.shape[axis]
-    if have == size:
-        return array
-    at = np.clip((np.arange(size) + 0.5) * have / size - 0.5, 0, have - 1)
-    low = np.floor(at).astype(int)
-    high = np.minimum(low + 1, have - 1)
-    share = (at - low).reshape([-1 if place == axis else 1 for place in range(array.ndim)])
-    return array.take(low, axis) * (1 - share) + array.take(high, axis) * share

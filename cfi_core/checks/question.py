@@ -21,7 +21,7 @@ from cfi_core.errors import ArgumentError, InputError, MethodError
 from cfi_core.framework import flatten, items, map_structure
 from cfi_core.prediction import predict
 from cfi_core.process import keep_model, keep_process, use
-from cfi_core.records import Arguments, Call, Choice, Route
+from cfi_core.records import Arguments, Call, Choice, Route, check_seed
 from cfi_core.reference import reference_of
 from cfi_core.registry import Registry, registry
 from cfi_core.silence import without_warnings
@@ -84,6 +84,7 @@ class Question:
         if not isinstance(explain, Mapping | None) or (unknown := sorted(set(explain or {}) - set(NAMES))):
             what = "no dict" if not isinstance(explain, Mapping) else f"given {', '.join(map(repr, unknown))}"
             raise ArgumentError(f"explain= takes a dict with any of {', '.join(NAMES)}; it was {what}.")
+        check_seed(seed)
         return cls(
             model, attribution, inputs, target, dict(explain or {}), secrets.randbits(31) if seed is None else seed
         )
@@ -232,6 +233,24 @@ class Question:
             )
         return found
 
+    @cached_property
+    def own_settings(self) -> dict[str, Any]:
+        """The toolset's own arguments, as far as the provenance holds more than their text, or the user gives them."""
+        told = self.attribution.provenance
+        texts = {**told.get("init_args", {}), **told.get("exec_args", {})}
+        found = {key: _value(text) for key, text in texts.items()}
+        found |= {**(self.own.get("init_args") or {}), **(self.own.get("exec_args") or {})}
+        return {key: value for key, value in found.items() if value is not _LOST}
+
+    @cached_property
+    def method(self) -> MethodSpec | None:
+        """The method that explained; the one inside of a method that wraps another. None if it is not known here."""
+        methods, toolset = registry().methods, self.attribution.toolset
+        outer = methods.get((self.attribution.method_key, toolset))
+        if outer is None or not outer.wraps:
+            return outer
+        return methods.get((str(self.own_settings.get(outer.wraps)), toolset)) or outer
+
     def _without_questions(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Without the inputs, and the target where it is given: they are told otherwise."""
         method = registry().methods.get((self.attribution.method_key, self.attribution.toolset))
@@ -255,7 +274,14 @@ class Question:
             found = attribute(self.model if model is None else model, inputs=inputs, target=target, **self.arguments)
         if not isinstance(found, Attribution):
             raise ArgumentError("to explain again, the layer must be known: pass explain={'layer': …}.")
-        return [np.asarray(values, np.float64) for values, _ in found.parts]
+        return [np.asarray(values, np.float64) for values, _ in self._reduced(found).parts]
+
+    def _reduced(self, made: Attribution) -> Attribution:
+        """Summed over the axes that the given one was summed over."""
+        for text in self.attribution.provenance.get("applied", {}).get("reduced", ()):
+            how, _, axis = text.partition(" over ")
+            made = {"sum": Attribution.sum, "mean": Attribution.mean, "norm": Attribution.norm}[how](made, axis)
+        return made
 
     def _has_own_target(self, method: MethodSpec | None) -> bool:
         own = {**self.arguments["init_args"], **self.arguments["exec_args"]}
@@ -287,6 +313,11 @@ class Question:
             ArgumentError: The model predicts something else for the inputs than when they were explained.
             CFIError: The model cannot be run, or the target is not known.
         """
+        if self.asked is None and self.method and "target" not in (*self.method.required, *self.method.optional):
+            raise MethodError(
+                f"{self.method.key} explains no output of the model, by whose changes it could be checked: pass "
+                f"target= to take one."
+            )
         current = registry()
         head = Head.LOGIT if "logit" in str(self.attribution.provenance.get("explained")) else Head.OUTPUT
         arguments = Arguments(

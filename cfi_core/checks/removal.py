@@ -59,7 +59,7 @@ def measure_removal(
     used = usual_baseline(places.dims[0], blur=inserts) if baseline is None else baseline
     order = places.order(generator, absolute=reading == "gradients")
     others = places.baselines(used)
-    cuts = np.unique(np.linspace(0, places.count, steps + 1).round().astype(int))
+    cuts = np.unique(np.linspace(0, places.count, min(steps, places.count) + 1).round().astype(int))
     with question.scores() as score:
         found = _curve(places, score, order, others, cuts, inserts)
         random = [_curve(places, score, places.random_order(generator), others, cuts, inserts) for _ in range(orders)]

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from cfi_core.attribution import Attribution
-from cfi_core.checks.places import read_count
+from cfi_core.checks.places import read_count, read_perturbations, read_share
 from cfi_core.checks.question import Question
 from cfi_core.checks.results import Check
-from cfi_core.errors import ArgumentError, InputError
+from cfi_core.errors import InputError
 
 _CITATION = "Yeh et al. 2019, On the (In)fidelity and Sensitivity of Explanations"
 
@@ -53,9 +53,8 @@ def measure_sensitivity(
     question = Question.of(model, attribution, inputs, target, explain, seed)
     if any(array.dtype.kind != "f" for array in question.arrays):
         raise InputError("the inputs are whole numbers, which have no neighbours to explain.")
-    if not isinstance(radius, int | float) or radius <= 0:
-        raise ArgumentError(f"radius={radius!r} is no share of the range of the inputs above 0.")
-    draws = read_count("draws", draws if perturbations is None else len(perturbations))
+    radius, drawn = read_share("radius", radius, "the range of the inputs"), read_perturbations(perturbations, question)
+    draws = read_count("draws", draws if drawn is None else len(drawn))
     generator = np.random.default_rng(question.seed)
     before = question.explain_as_given()
     size = _norm(before)
@@ -64,9 +63,7 @@ def measure_sensitivity(
     moved = np.zeros((draws, len(size)))
     for one in range(draws):
         nearby = [
-            (array + (_noise(array, generator, radius) if perturbations is None else perturbations[one])).astype(
-                array.dtype
-            )
+            (array + (_noise(array, generator, radius) if drawn is None else drawn[one])).astype(array.dtype)
             for array in question.arrays
         ]
         after = question.explain(nearby)
@@ -78,7 +75,7 @@ def measure_sensitivity(
         means="largest change of the values for inputs nearby, relative to their size",
         reference=np.full(1, np.sqrt(2)),
         reference_is="unrelated values",
-        settings={"draws": draws, "radius": radius if perturbations is None else "given"},
+        settings={"draws": draws, "radius": radius if drawn is None else "given"},
         citation=_CITATION,
     )
 

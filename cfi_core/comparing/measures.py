@@ -98,6 +98,18 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return (ends - (counts + 1) / 2)[places]
 
 
+def stretch(array: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """Another number of cells along an axis: linearly between the middles of cells, as pictures are resized."""
+    had = array.shape[axis]
+    if had == size:
+        return array
+    at = np.clip((np.arange(size) + 0.5) * had / size - 0.5, 0, had - 1)  # in cells that are there
+    below = np.floor(at).astype(int)
+    share = (at - below).reshape(-1, *(1,) * (array.ndim - axis - 1))
+    low, high = (array.take(np.minimum(below + i, had - 1), axis) for i in (0, 1))
+    return np.asarray(low * (1 - share) + high * share)
+
+
 def _cosine(first: np.ndarray, second: np.ndarray) -> float:
     largest = [float(np.abs(one).max(initial=0)) for one in (first, second)]
     if not all(largest):
@@ -171,12 +183,7 @@ class _Named:
         if had == size:
             return self
         done.append(f"{axis} stretched from {had} to {size}, linearly")
-        # The centres of the finer map's cells, in cells of the coarser one.
-        at = np.clip((np.arange(size) + 0.5) * had / size - 0.5, 0, had - 1)
-        below = np.floor(at).astype(int)
-        share = (at - below).reshape(-1, *(1,) * (self.values.ndim - place - 1))
-        low, high = (self.values.take(np.minimum(below + i, had - 1), place) for i in (0, 1))
-        return _Named(low * (1 - share) + high * share, self.dims)
+        return _Named(stretch(self.values, place, size), self.dims)
 
 
 def _refuse(one: _Named, other: _Named) -> str:

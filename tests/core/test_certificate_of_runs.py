@@ -150,14 +150,13 @@ def test_what_a_run_fed_to_the_model_is_compared_with_the_original(excerpt, pair
         (lambda one: replace(one, gradients=[one.gradients[0] * 1.5]), "input gradients on the run differ by 5.0e-01"),
         (lambda one: replace(one, outputs=[one.outputs[0] * 1.1]), "outputs on the run differ by 1.0e-01"),
         (lambda one: replace(one, outputs=[one.outputs[0] * np.nan]), "outputs on the run differ by nan"),
-        (lambda one: replace(one, outputs=[one.outputs[0][:, :4]]), "outputs on the run differ by inf"),
+        (lambda one: replace(one, outputs=[one.outputs[0][:, :4]]), "have shapes [(2, 4)] instead of [(2, 5)] on the"),
+        # It goes with the other one by numpy's rules, which make rows of both.
+        (lambda one: replace(one, outputs=[one.outputs[0][:, :1]]), "have shapes [(2, 1)] instead of [(2, 5)] on the"),
+        (lambda one: replace(one, gradients=[one.gradients[0][..., :1]]), "input gradients have shapes [(2, "),
     ],
 )
 def test_what_went_wrong_in_a_run_is_told(excerpt, pair, images, change, what):
-    if what.endswith("inf"):
-        with pytest.raises(ValueError, match="broadcast"):
-            confirm(change(excerpt), "the run", certify(*pair, [images]))
-        return
     found = confirm(change(excerpt), "the run", certify(*pair, [images]))
     assert not found.faithful and what in "; ".join(found.faults)
 

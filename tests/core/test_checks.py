@@ -365,11 +365,16 @@ def test_all_of_the_own_checks_run_where_the_model_has_parameters(explained):
         (["deletoin"], "no metric 'deletoin'. Did you mean 'deletion'"),
         ([], "checks is empty"),
         ([3], "checks holds 3, which is neither a name nor a pair"),
+        (3, "checks=3 is none of a name, a list of names, and a mapping"),
         ({"deletion": {"step": 3}}, "no option 'step'; its options are baseline, steps, orders, reading"),
         ({"deletion": {"steps": 0}}, "steps=0 is no number of times"),
         ({"infidelity": {"reading": "tea"}}, "reading='tea' is none of 'contributions', 'gradients'"),
         ({"infidelity": {"reading": "gradients", "noise": 0}}, "noise=0 is no share"),
+        ({"infidelity": {"reading": "gradients", "noise": float("nan")}}, "noise=nan is no share"),
+        ({"infidelity": {"perturbations": np.zeros((2, 7))}}, r"has shape \(2, 7\), where \(draws, 3, 5\) is needed"),
         ({"max_sensitivity": {"radius": -1}}, "radius=-1 is no share"),
+        ({"max_sensitivity": {"radius": float("inf")}}, "radius=inf is no share"),
+        ({"max_sensitivity": {"perturbations": ROWS}}, r"has shape \(3, 5\), where \(draws, 3, 5\) is needed"),
         ("Weight", "Several libraries have a metric 'Weight': name one of rulers:Weight, scales:Weight"),
     ],
 )
@@ -383,6 +388,8 @@ def test_what_cannot_be_asked(omission_plugin, checks, message):
     [
         ({"explain": {"method": "omit"}}, "explain= takes a dict with any of method_key, .*; it was given 'method'"),
         ({"explain": 3}, "it was no dict"),
+        ({"seed": -1}, "seed=-1 is no integer between"),
+        ({"seed": "a"}, "seed='a' is no integer between"),
         ({"attribution": np.zeros(3)}, "What is checked is an Attribution, .* not a ndarray"),
     ],
 )
@@ -390,6 +397,27 @@ def test_what_cannot_be_given(omission, given, message):
     given = {"attribution": omitted(), "model": linear, **given}
     with pytest.raises(cfi.ArgumentError, match=message):
         cfi.check(**given)
+
+
+def test_more_steps_than_places_are_as_many_as_places(omission):
+    found = cfi.check(omitted(), linear, checks={"deletion": {"steps": 10**12}}, seed=1)["deletion"]
+    assert found.places == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def test_what_was_summed_is_made_again_and_summed(explained):
+    """A linear model's gradients depend on nothing but its parameters."""
+    model, made = explained
+    asked = ["parameter_randomisation", "max_sensitivity"]
+    whole, summed = (cfi.check(one, model, checks=asked, seed=0) for one in (made, made.sum("channel")))
+    assert not whole.left_out and summed["max_sensitivity"].score == pytest.approx(0)
+
+
+def test_a_unit_of_a_layer_is_no_output_to_be_checked_by(explained):
+    model, made = explained
+    unit = cfi.attribute(model, "press_neuron", inputs=made.inputs[0], layer="relu", neuron=(1, 2, 3))
+    with pytest.raises(cfi.MethodError, match="press_neuron explains no output of the model.*pass target="):
+        cfi.check(unit, model, checks="deletion")
+    assert cfi.check(unit, model, checks="max_sensitivity", seed=0)["max_sensitivity"].score == pytest.approx(0)
 
 
 def test_metrics_of_plugins_run_by_name(omission_plugin):

@@ -74,9 +74,10 @@ def test_errors_have_the_place_of_the_values_and_are_told_in_the_provenance():
 @pytest.mark.parametrize(
     ("share", "draws", "words"),
     [
-        (0.2, 20, r"20 draws.*off by some 20%.*exec_args=\{'draws': 80\} would"),
-        (0.333, 37, r"exec_args=\{'draws': 420\}"),
-        (float("inf"), 3, "3 draws, which are too few to tell"),
+        (0.2, 20, r"20 draws,.*off by some 20%.*exec_args=\{'draws': 120\} would bring it below 10%"),
+        (0.333, 37, r"exec_args=\{'draws': 620\}"),
+        (float("inf"), 3, "3 draws: too few to tell"),
+        (float("inf"), 1, "1 draw: not enough to tell"),
     ],
 )
 def test_errors_of_more_than_a_tenth_are_told_with_what_would_do(share, draws, words):
@@ -85,7 +86,7 @@ def test_errors_of_more_than_a_tenth_are_told_with_what_would_do(share, draws, w
 
 
 def test_errors_of_baselines_are_told_in_baselines():
-    with pytest.warns(cfi.SamplingWarning, match="a mean over 20 baselines.*About 80 baselines would"):
+    with pytest.warns(cfi.SamplingWarning, match="a mean over 20 baselines.*About 120 baselines would"):
         explain(share=0.2, argument="baselines")
 
 
@@ -99,6 +100,50 @@ def test_up_to_a_tenth_nothing_is_told():
 def test_values_of_zero_have_no_relative_error():
     with pytest.warns(cfi.ModelWarning, match="zero everywhere"):
         assert explain(share=0.2, inputs=0 * ROWS).provenance["sampling"]["relative"] == 0
+
+
+def test_values_of_zero_whose_errors_are_none_are_told(monkeypatch):
+    """As a penalty makes them: what they are, the draws do not tell."""
+    monkeypatch.setattr(sys.modules[__name__], "draw", lambda request: zeros(request, slice(None)))
+    told = pytest.warns(cfi.SamplingWarning, match=r"its values are zero, with standard errors of up to 0\.3")
+    with told, pytest.warns(cfi.ModelWarning, match="zero everywhere"):
+        found = explain()
+    assert found.provenance["sampling"]["relative"] == np.inf
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.6, r"values of sample 1 are off by some 60%.*'draws': 44\}"), (0.4, "")]
+)
+def test_a_sample_of_noise_is_told_also_where_others_are_many_times_larger(monkeypatch, share, words):
+    """The errors of sample 1 are told, which are too small to count among all."""
+
+    def draw(request: MethodRequest) -> MethodResult:
+        (values,) = request.inputs
+        errors = np.zeros_like(values)
+        errors[1] = share * values[1]
+        return MethodResult((values,), Axes.INPUT, sampling=Sampling((errors,), 20, "draws"))
+
+    monkeypatch.setattr(sys.modules[__name__], "draw", draw)
+    inputs = ROWS * [[1000], [1]]
+    if words:
+        with pytest.warns(cfi.SamplingWarning, match=words):
+            found = explain(inputs=inputs)
+    else:
+        found = explain(inputs=inputs)
+    assert found.provenance["sampling"]["relative"] < 1e-2
+
+
+def test_a_sample_of_zeros_is_told_beside_others(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "draw", lambda request: zeros(request, slice(1, 2)))
+    with pytest.warns(cfi.SamplingWarning, match="its values of sample 1 are zero"):
+        explain(inputs=100 * ROWS)
+
+
+def zeros(request: MethodRequest, rows: slice) -> MethodResult:
+    """Zeros in some rows, and an error of 0.3 everywhere."""
+    values = np.array(request.inputs[0])
+    values[rows] = 0
+    return MethodResult((values,), Axes.INPUT, sampling=Sampling((np.full_like(values, 0.3),), 20, "draws"))
 
 
 def test_errors_of_another_shape_are_refused():

@@ -104,6 +104,35 @@ def test_max_sensitivity_is_captums() -> None:
     np.testing.assert_allclose(found.scores, by_hand.detach(), rtol=1e-4)
 
 
+READINGS = {
+    "contributions": [
+        ("noise_tunnel", {"init_args": {"method": "integrated_gradients"}}),
+        ("noise_tunnel", {"init_args": {"method": "deep_lift"}, "exec_args": {"nt_samples": 2}}),
+        ("integrated_gradients", {}),
+        ("input_x_gradient", {}),
+    ],
+    "gradients": [
+        ("noise_tunnel", {"init_args": {"method": "saliency"}}),
+        ("integrated_gradients", {"init_args": {"multiply_by_inputs": False}}),
+        ("deep_lift", {"init_args": {"multiply_by_inputs": False}}),
+        ("saliency", {}),
+    ],
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.filterwarnings("ignore::cfi_core.errors.SamplingWarning")
+def test_values_are_read_as_what_the_method_makes_also_inside_of_another(reading: str) -> None:
+    """A tunnel around Integrated Gradients gives contributions; Integrated Gradients without the input, gradients."""
+    model = torch_model()
+    for key, given in READINGS[reading]:
+        baselines = {} if key in ("saliency", "input_x_gradient") or "saliency" in str(given) else {"baselines": 0}
+        made = cfi.attribute(model, key, "captum", inputs=IMAGES, target=TARGETS, seed=0, **baselines, **given)
+        found = cfi.check(made, model, checks={"infidelity": {"draws": 3}}, seed=0)["infidelity"]
+        assert found.settings["reading"] == reading, (key, given)
+        assert reading == "gradients" or key == "input_x_gradient" or found.settings["baseline"] == 0.0
+
+
 def test_a_keras_model_over_a_bridge_has_the_numbers_of_its_torch_twin() -> None:
     twin, model = torch_model(), keras_model()
     some = NOISE[:4]

@@ -215,6 +215,36 @@ def test_attribute_in_words(cfi):
     assert ran.code == Code.DONE
     for words in ("method      press_gradient", "certificate faithful", "written     out/press-press_gradient.png"):
         assert words in ran.out
+    assert "-o out has no suffix, so it becomes a folder" in ran.err
+
+
+LINES = {
+    "attribute": ["-m", "press_gradient", "--target", "1"],
+    "compare": ["-m", "press_gradient", "--target", "1"],
+    "report": ["-m", "press_gradient", "--target", "1"],
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("/dev/full", "-o /dev/full"),
+        ("images.npy/a.html", "images.npy is no folder"),
+        ("a.tiff", "nothing writes '.tiff' files here. Known are "),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(cfi, name, place, told):
+    """The model is not even made: nobody waits for an answer that is lost."""
+    ran = cfi(name, "shop:broken", "images.npy", *LINES[name], "-o", place)
+    assert ran.code == Code.REFUSED and told in ran.err and "Errno" not in ran.err
+    assert "the weights are lost" not in ran.err
+
+
+def test_a_disk_that_is_full_is_told_in_words(cfi, shop):
+    (shop / "full.npz").symlink_to("/dev/full")
+    ran = cfi("attribute", "shop:painting", "images.npy", *LINES["attribute"], "-o", "full.npz")
+    assert ran.code == Code.REFUSED and "-o full.npz cannot be written: No space left on device." in ran.err
 
 
 def test_names_of_classes_are_targets(cfi, shop):

@@ -14,6 +14,7 @@ from cfi_core.specs import (
     Head,
     Kind,
     MethodSpec,
+    ModelFormat,
     Need,
     PlotterSpec,
     ToolsetSpec,
@@ -27,6 +28,29 @@ _FORWARD, _GRADIENT = frozenset({Need.FORWARD}), frozenset({Need.FORWARD, Need.I
 _OWEN, _MEAN = Completeness(total=Total.DIFFERENCE), Completeness(total=Total.MEAN_DIFFERENCE)
 _DRAWN = Completeness(total=Total.MEAN_DIFFERENCE, unmeasured="the sum holds in expectation only: points are drawn")
 _ENSEMBLES = ("RandomForest", "ExtraTrees", "GradientBoosting", "HistGradientBoosting")
+_OR_NAME = "and pass that, or name a function that gives it: 'package.module:factory'."
+_BOOSTERS = (
+    ModelFormat(
+        name="a model of XGBoost",
+        begins=("7b 22 6c 65 61 72 6e 65 72 22", "7b 4c 00 00 00 00 00 00 00 07 6c 65 61 72 6e 65 72"),  # {"learner"
+        instead=f"model = xgboost.XGBClassifier() (or XGBRegressor), model.load_model(path), {_OR_NAME}",
+    ),
+    ModelFormat(
+        name="a model of LightGBM",
+        begins=(
+            "74 72 65 65 0a 76 65 72 73 69 6f 6e 3d",
+            "74 72 65 65 0d 0a 76 65 72 73 69 6f 6e 3d",
+        ),  # tree, version=
+        instead=f"model = lightgbm.Booster(model_file=path), {_OR_NAME}",
+    ),
+    ModelFormat(
+        name="a model of CatBoost",
+        begins=("43 42 4d 31",),  # CBM1
+        instead=f"model = catboost.CatBoost(), model.load_model(path), {_OR_NAME}",
+    ),
+)
+"""Files that these libraries write for themselves: of any name, often .json and .txt."""
+
 _SKLEARN = [("tree", "DecisionTree"), ("tree", "ExtraTree"), *(("ensemble", name) for name in _ENSEMBLES)]
 
 
@@ -54,6 +78,7 @@ def cfi_frameworks() -> Iterable[FrameworkSpec]:
         tensor_types=(),
         adapter="cfi_shap.trees:TreeAdapter",
         module="shap",
+        formats=_BOOSTERS,
         offers=_FORWARD,
         without_gradients="Trees have outputs only: use 'tree_shap', or a perturbation method such as 'kernel_shap'.",
     )

@@ -12,9 +12,12 @@ import cfi_core as cfi
 from cfi_cli.commands.lists import Json
 from cfi_cli.models import ModelOptions, load_model
 from cfi_cli.options import command
+from cfi_cli.places import check_places, writing
 from cfi_cli.questions import QuestionOptions, split_method
 from cfi_cli.samples import DataOptions
 from cfi_cli.terminal import answer, answer_json, aside
+
+_SUFFIXES = (".json", ".npz", ".html", ".png", ".svg", ".pdf")
 
 
 @command(
@@ -46,6 +49,7 @@ def compare(
 ) -> None:
     """Several methods or toolsets on one question, and why they differ."""
     with aside():
+        check_places(output or (), _SUFFIXES)
         loaded = model.load()
         samples = data.read(loaded)
         models = {loaded.name: loaded.model, **{text: load_model(text, None, model.trust) for text in other or ()}}
@@ -53,8 +57,8 @@ def compare(
         asked = models if len(models) > 1 else loaded.model
         made = compare_answers(asked, methods, toolsets, {**question.arguments(samples), "reasons": reasons})
         for path in output or ():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            made.save(path)
+            with writing(path):
+                made.save(path)
     if json:
         answer_json({**made.as_dict(), "files": output or []})
         return

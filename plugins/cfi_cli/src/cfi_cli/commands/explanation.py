@@ -16,10 +16,12 @@ from cfi_cli.commands.lists import Json
 from cfi_cli.models import Loaded, ModelOptions
 from cfi_cli.options import command
 from cfi_cli.pictures import options_for
+from cfi_cli.places import check_places, is_folder, make_folder, writing
 from cfi_cli.predictions import predict
 from cfi_cli.questions import QuestionOptions, specs_of, split_method
 from cfi_cli.samples import DataOptions
 from cfi_cli.terminal import answer, answer_json, answer_table, aside
+from cfi_core.registry import registry
 from cfi_core.specs import Kind
 
 _SUFFIXES = (".png", ".npz")
@@ -49,6 +51,7 @@ def attribute(
 ) -> None:
     """Explains a model on pictures, arrays or tables."""
     with aside():
+        check_places(output or (), [*registry().writers], folders=True)
         key, named = split_method(method, toolset)
         loaded = model.load()
         samples = data.read(loaded)
@@ -106,14 +109,15 @@ def save(attribution: cfi.Attribution, place: Path, options: Mapping[str, Any]) 
 
     Raises:
         PlotError: No writer serves the suffix.
+        ArgumentError: It cannot be written.
     """
-    if place.suffix and not place.is_dir():
-        paths = [place]
-    else:
+    paths = [place]
+    if is_folder(place):
+        make_folder(place)
         paths = [place / f"{attribution.toolset}-{attribution.method_key}{suffix}" for suffix in _SUFFIXES]
     for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        attribution.save(path, **(options if path.suffix.lower() in _PICTURES else {}))
+        with writing(path):
+            attribution.save(path, **(options if path.suffix.lower() in _PICTURES else {}))
     return paths
 
 

@@ -18,6 +18,7 @@ from cfi_cli.options import command
 from cfi_cli.page import Chapter, Explanation, Sample
 from cfi_cli.page import report as write
 from cfi_cli.pictures import options_for
+from cfi_cli.places import check_places, writing
 from cfi_cli.predictions import predict
 from cfi_cli.questions import QuestionOptions, specs_of, split_method
 from cfi_cli.samples import DataOptions, Samples
@@ -52,14 +53,15 @@ def report(
 ) -> None:
     """Explanations of a model on one page of HTML that holds all it needs."""
     with aside():
+        check_places([output], (".html", ".htm"))
         loaded = model.load()
         samples = data.read(loaded)
         methods = [split_method(text) for text in method]
         chapter = _chapter(loaded, samples, methods, question)
         if compare:
             chapter = _with_comparisons(chapter, loaded, methods, question.arguments(samples))
-        output.parent.mkdir(parents=True, exist_ok=True)
-        written = write(output, chapter, title=title or f"{loaded.name}, explained")
+        with writing(output):
+            written = write(output, chapter, title=title or f"{loaded.name}, explained")
     answer(written)
     if chapter.refusals:
         raise typer.Exit(Code.REFUSED)
