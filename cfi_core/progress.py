@@ -299,7 +299,7 @@ class _NotebookPen(_Pen):
         if self._bar is not None:
             self._bar.close()
             self._bar.container.close()
-            self._handle.update({"text/plain": ""}, raw=True)
+            self._handle.update({}, raw=True)  # an empty text would be a blank line
 
 
 def _pen_for(stream: TextIO) -> _Pen:

@@ -11,7 +11,7 @@ import nbclient
 import nbformat
 
 HERE = Path(__file__).parent
-_NOTHING = {"text/plain": ""}
+_NOTHING: Mapping[str, str] = {}
 """What is left of a progress bar."""
 
 

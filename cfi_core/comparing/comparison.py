@@ -155,7 +155,7 @@ class Comparison:
         raise KeyError(f"{first!r} and {second!r} were not compared; answers are {', '.join(self.attributions)}")
 
     def subtract(self, first: str, second: str) -> Attribution:
-        """What one answer has more than another, in the axes in which they are compared.
+        """What one answer has more than another, in the axes in which they are compared; `applied` says so.
 
         Raises:
             PlotError: The two are not comparable.
@@ -166,7 +166,10 @@ class Comparison:
             raise PlotError(f"{first} and {second} are not comparable: {pair}.")
         values = answer.like_values([one - another for one, another in zip(pair.first, pair.second, strict=True)])
         names = answer.feature_names if answer.dims == answer.like_values(pair.dims) else None
-        return replace(answer, values=values, dims=answer.like_values(pair.dims), feature_names=names, extras={})
+        provenance = dict(answer.provenance)
+        provenance["applied"] = {**provenance.get("applied", {}), "subtracted": second}
+        made = replace(answer, values=values, dims=answer.like_values(pair.dims), feature_names=names, extras={})
+        return replace(made, provenance=provenance)
 
     @property
     def agrees(self) -> bool:

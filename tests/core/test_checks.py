@@ -415,7 +415,7 @@ def test_what_was_summed_is_made_again_and_summed(explained):
 def test_a_unit_of_a_layer_is_no_output_to_be_checked_by(explained):
     model, made = explained
     unit = cfi.attribute(model, "press_neuron", inputs=made.inputs[0], layer="relu", neuron=(1, 2, 3))
-    with pytest.raises(cfi.MethodError, match="press_neuron explains no output of the model.*pass target="):
+    with pytest.raises(cfi.MethodError, match=r"press_neuron explains no output of the model.*pass target="):
         cfi.check(unit, model, checks="deletion")
     assert cfi.check(unit, model, checks="max_sensitivity", seed=0)["max_sensitivity"].score == pytest.approx(0)
 

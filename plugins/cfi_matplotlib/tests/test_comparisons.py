@@ -55,6 +55,20 @@ def test_rows_are_samples_and_columns_are_the_input_and_each_attribution():
     assert "saliency · press · target 3 · native" in words(figure) and "sum over channels" in words(figure)
 
 
+@pytest.mark.parametrize(
+    ("scale", "signed"), [("column", [False, True]), ("cell", [False, True]), ("figure", [True, True])]
+)
+def test_a_difference_has_two_signs_also_where_it_is_zero_or_positive(scale, signed):
+    """A scale from black to 0…1, for what another one was taken away from, tells of values where there are none."""
+    one = make(np.abs(random(2, 6, 4)), ("sample", "height", "width"), **GIVEN)
+    rest = replace(one, values=0 * one.values, provenance={"applied": {"subtracted": "two"}})
+    figure = side_by_side([one, rest], ["one", "one − two"], scale=scale, method="heat_map")
+    shown = [axis.images[-1] for axis in panels(figure)[1:3]]
+    assert [image.norm.vmin < 0 for image in shown] == signed
+    middle = shown[1].cmap(shown[1].norm(0.0))
+    np.testing.assert_allclose(middle[:3], 0.967, atol=0.01)
+
+
 def test_the_originals_are_shown_and_names_are_those_that_are_given():
     photos = (np.random.default_rng(5).uniform(size=(2, 6, 4, 3)) * 255).astype(np.uint8)
     one = make(random(2, 3, 6, 4), **GIVEN, provenance={"target": (3,)})

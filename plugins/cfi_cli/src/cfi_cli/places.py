@@ -28,7 +28,9 @@ def check_places(places: Sequence[Path], suffixes: Sequence[str], *, folders: bo
             if not folders:
                 raise cfi.ArgumentError(f"-o {place}: name a file that ends in one of {known}.")
             if place.exists() and not place.is_dir():
-                raise cfi.ArgumentError(f"-o {place} is there and no folder. Name one, or a file that ends in {known}.")
+                raise cfi.ArgumentError(
+                    f"-o {place} exists and is no folder: name one, or a file that ends in {known}."
+                )
         elif place.suffix.lower() not in suffixes:
             raise cfi.ArgumentError(f"-o {place}: nothing writes {place.suffix!r} files here. Known are {known}.")
         _check_above(place)

@@ -70,6 +70,7 @@ class Block:
         notes: What the reader must know about what was left out.
         scale_label: Stands beside the colour scale.
         name: Of the input or the layer, where there are several.
+        is_difference: What one attribution has more than another, which has two signs whatever its values are.
     """
 
     form: Form
@@ -81,6 +82,12 @@ class Block:
     notes: tuple[str, ...] = ()
     scale_label: str = ""
     name: str = ""
+    is_difference: bool = False
+
+
+def is_difference(attribution: Attribution) -> bool:
+    """Whether another one was taken away from it."""
+    return "subtracted" in attribution.provenance.get("applied", {})
 
 
 def arrange(attribution: Attribution, part: int, choice: Choice) -> Block:
@@ -133,6 +140,7 @@ def arrange(attribution: Attribution, part: int, choice: Choice) -> Block:
         (*notes, *left_out),
         scale_label,
         label_of_part(attribution, part),
+        is_difference(attribution),
     )
     if axes:
         return block

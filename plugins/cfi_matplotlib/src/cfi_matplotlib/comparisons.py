@@ -14,7 +14,7 @@ from matplotlib.figure import Figure, SubFigure
 from cfi_core import Attribution
 from cfi_core.display import offer_figure
 from cfi_core.errors import PlotError
-from cfi_matplotlib.blocks import Block, Choice, arrange, values_by_sample
+from cfi_matplotlib.blocks import Block, Choice, arrange, is_difference, values_by_sample
 from cfi_matplotlib.cells import is_of_features, labels_of, width_of_labels
 from cfi_matplotlib.colors import NEGATIVE, POSITIVE, colormap_of, limit_of
 from cfi_matplotlib.composites import put_together, start_figure
@@ -233,6 +233,8 @@ def _cells(block: Block, look: _Look, blocks: Sequence[Block]) -> list[Panel]:
     """The panels of a column, each with its colour bar, on the scale that they share."""
     style = replace(look.style, show_input=False, show_colorbar=True)
     shared = {"cell": None, "column": block.values, "figure": np.concatenate([one.values.ravel() for one in blocks])}
+    if look.scale == "figure":
+        block = replace(block, is_difference=any(one.is_difference for one in blocks))
     return [panels_of_maps(block, row, style, shared[look.scale])[-1] for row in range(len(block.values))]
 
 
@@ -276,7 +278,8 @@ def _series(table: _Table, look: _Look, size: float) -> Figure:
             shown = (
                 [line[column] for line in cells] if look.scale != "figure" else [one for line in cells for one in line]
             )
-            signed = any((one < 0).any() for one in shown)
+            whose = table.attributions if look.scale == "figure" else [table.attributions[column]]
+            signed = any(map(is_difference, whose)) or any((one < 0).any() for one in shown)
             colors = colormap_of(look.cmap, signed=signed)
             limit = None if look.scale == "cell" else limits[row][column]
             room = max(len(other[row].panels) for other in rows)

@@ -48,7 +48,7 @@ def panels_of_maps(block: Block, row: int, style: Style, shared: np.ndarray | No
         kept = of_sign(values, view.sign)
         # One kind of scale for all rows of a figure, so that they can be compared.
         decisive = block.values if shared is None else shared
-        signed = view.sign == "all" and bool((decisive < 0).any())
+        signed = view.sign == "all" and (block.is_difference or bool((decisive < 0).any()))
         scale = scale_of(
             kept if shared is None else of_sign(shared, view.sign),
             view.sign,
