@@ -297,6 +297,48 @@ def test_lines_of_python_stay_such():
     assert in_options("a.target=3, x_layer=2") == "a.target=3, x_layer=2"
 
 
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("baselines='zero' is for tokens", "--baselines 'zero' is for tokens"),
+        ("pass baselines=: the mean. baselines=0 says so.", "pass --baselines: the mean. --baselines 0 says so."),
+        (
+            "pass exec_args={'size': (3, 3)}. cfi.methods('occlusion') says what that means.",
+            'pass --exec "size=(3, 3)". cfi methods occlusion says what that means.',
+        ),
+        ("init_args={'n_iter': 46} would do", '--init "n_iter=46" would do'),
+        ("cfi.layers(model) lists all; pass target=0.", "cfi layers MODEL lists all; pass --target 0."),
+    ],
+)
+def test_what_the_library_advises_can_be_typed(told, shown):
+    assert in_options(told) == shown
+
+
+def test_warnings_speak_of_options_too(cfi, shop):
+    (shop / "wordy.py").write_text(
+        "import warnings, shop\nfrom cfi_core import CFIWarning\n\ndef make():\n"
+        "    warnings.warn('Pass toolset= to choose.', CFIWarning)\n    return shop.painting()\n"
+    )
+    assert "warning: Pass --toolset to choose." in cfi("layers", "wordy.py:make").err
+
+
+@pytest.mark.parametrize("option", [["--preprocess", "unit"], ["--size", "5"], ["--channels", "first"], ["--grey"]])
+def test_what_is_for_pictures_is_not_passed_over_for_arrays(cfi, option):
+    ran = cfi("attribute", "shop:painting", "images.npy", "-m", "press_gradient", "--target", 1, *option)
+    assert ran.code == Code.REFUSED and f"{option[0]} is for pictures, and images.npy holds arrays" in ran.err
+
+
+def test_a_file_of_code_lacks_the_name_of_a_function(cfi):
+    ran = cfi("layers", "shop.py")
+    assert ran.code == Code.REFUSED and "shop.py:FUNCTION" in ran.err
+
+
+def test_an_argument_of_the_method_is_told_its_place(cfi):
+    ran = cfi("attribute", "shop:painting", "images.npy", "-m", "press_gradient", "--gain", 2)
+    assert ran.code == Code.USAGE and "No such option: --gain" in ran.err and "--exec NAME=VALUE" in ran.err
+    assert "--exec" not in cfi("layers", "shop:painting", "--gain", 2).err
+
+
 def test_a_plan_runs_nothing(cfi):
     ran = cfi("plan", "shop:painting", "press_gradient", "images.npy", "--target", 1, "--json")
     assert (ran.json["framework"], ran.json["toolset_framework"]) == ("paint", "print")

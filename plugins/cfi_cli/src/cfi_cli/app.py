@@ -51,6 +51,9 @@ Exit codes:
 """
 
 
+_EXPLAINING = ("attribute", "compare", "plan", "report")
+"""Commands that hand arguments on to methods."""
+
 _SETTINGS = {"help_option_names": ["--help", "-h"], "max_content_width": 110}
 
 
@@ -165,6 +168,8 @@ def run(arguments: Sequence[str]) -> int:
         return int(error.code or 0)
     except typer.TyperException as error:
         error.show()
+        if "No such option" in str(error) and arguments and arguments[0] in _EXPLAINING:
+            print("What the method itself takes goes in --exec NAME=VALUE or --init NAME=VALUE.", file=sys.stderr)
         return int(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print("\ncfi: interrupted", file=sys.stderr)
@@ -202,7 +207,9 @@ def _warn_in_short(debug: bool) -> None:
         return
     warnings.simplefilter("ignore")
     warnings.simplefilter("default", CFIWarning)
-    warnings.showwarning = lambda message, *_, **__: print(wrap(f"warning: {message}", "  "), file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: print(
+        wrap(f"warning: {in_options(message)}", "  "), file=sys.stderr
+    )
 
 
 def _tell(error: BaseException, text: str, debug: bool) -> None:

@@ -92,6 +92,8 @@ class Loaded:
 def load_model(text: str, weights: Path | None = None, trust: bool = False) -> Any:
     """The model that MODEL names; see `ModelOptions`."""
     place, _, name = text.rpartition(":")
+    if text.endswith(".py") and Path(text).is_file():
+        raise cfi.ArgumentError(f"{text} is code: name the function in it that makes the model, {text}:FUNCTION.")
     if not place.endswith(".py") or Path(text).exists():
         _look_here()
         return _load(text, weights=weights, trust=trust)
@@ -146,9 +148,9 @@ def _import(name: str) -> Any:
     return import_module(name)
 
 
-def _look_here() -> None:
-    """Modules in the folder in which `cfi` is called are found, behind all that is installed."""
-    here = str(Path.cwd())
+def _look_here(folder: Path | None = None) -> None:
+    """Modules in the folder in which `cfi` is called, or in this one, are found, behind all that is installed."""
+    here = str((folder or Path.cwd()).resolve())
     if here not in sys.path:
         sys.path.append(here)
 
@@ -156,6 +158,7 @@ def _look_here() -> None:
 def _run_file(path: Path) -> Any:
     if not path.is_file():
         raise cfi.InputError(f"There is no file {str(path)!r}.")
+    _look_here(path.parent)  # as a script finds what lies beside it
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None  # of a file that ends in .py there always is one
     module = importlib.util.module_from_spec(spec)

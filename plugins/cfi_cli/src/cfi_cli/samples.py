@@ -84,7 +84,16 @@ class DataOptions:
         if len(kinds) > 1:
             raise cfi.InputError(f"INPUT mixes {' and '.join(sorted(kinds))}; name files of one kind.")
         kind = kinds.pop()
+        if kind != "pictures" and (idle := self._of_pictures()):
+            raise cfi.ArgumentError(
+                f"{idle} is for pictures, and {paths[0]} holds {kind}, which go to the model as they are: leave it out."
+            )
         return _read_pictures(paths, self, loaded) if kind == "pictures" else _READERS[kind](paths)
+
+    def _of_pictures(self) -> str:
+        """The options that are given and say how pictures are read."""
+        given = {"--preprocess": self.preprocess, "--size": self.size, "--channels": self.channels, "--grey": self.grey}
+        return ", ".join(name for name, value in given.items() if value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,11 @@ from typing import Any
 import numpy as np
 
 _WIDTH = 100
-_ARGUMENTS = re.compile(r"(?<![\w.-])(target|layer|neuron|baselines|toolset|translator|head|defaults|seed)=(?=(\w?))")
+_ARGUMENTS = re.compile(
+    r"(?<![\w.-])(target|layer|neuron|baselines|toolset|translator|head|defaults|seed)=(?=([\w'\"(\[]?))"
+)
+_OWN = re.compile(r"\b(init|exec)_args=\{'(\w+)': ([^{}]*)\}")
+_METHODS, _LAYERS = re.compile(r"cfi\.methods\('(\w+)'\)"), re.compile(r"cfi\.layers\(model\)")
 
 
 def clean(text: object) -> str:
@@ -36,7 +40,8 @@ def clean(text: object) -> str:
 
 def in_options(text: object) -> str:
     """A message of the library, its arguments as options of the command; a line of Python stays one."""
-    told = str(text)
+    told = _LAYERS.sub("cfi layers MODEL", _METHODS.sub(r"cfi methods \1", str(text)))
+    told = _OWN.sub(r'--\1 "\2=\3"', told)
     if "cfi." in told:
         return told
     return _ARGUMENTS.sub(lambda found: f"--{found[1]}{' ' * bool(found[2])}", told)
