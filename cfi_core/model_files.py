@@ -88,6 +88,8 @@ def _checked(path: Any, name: str) -> str:
             f"{name} is of type {type(path).__name__}. Pass the path of a file"
             + (", or 'package.module:factory'; a model that you have needs no loading." if name == "path" else ".")
         )
+    if not text:
+        raise ModelFileError(f"{name} is an empty text. Pass the path of a file.")
     if "://" in text:
         raise ModelFileError(f"{brief(text)!r} is an address. Nothing is fetched: download it, and pass the path.")
     return text
@@ -142,6 +144,10 @@ def _import(module: str) -> Any:
             return import_module(module)
     except ArgumentError as error:
         cause = error.__cause__
+        if module.endswith(".py"):
+            raise ArgumentError(
+                f"{module!r} is the name of a file, and modules go without its end: '{module.removesuffix('.py')}:…'."
+            ) from cause
         if isinstance(cause, ModuleNotFoundError) and f"{module}.".startswith(f"{cause.name}."):
             raise ArgumentError(
                 f"There is no module {cause.name!r} to import. If it lies in a folder of yours, begin Python there or "
@@ -208,6 +214,11 @@ def _recognize(current: Registry, path: Path, contents: Contents) -> _Found:
     best = _best(current, path, contents)
     shown = brief(str(path))
     named = [one for one in _all_formats(current) if path.suffix.lower() in one.format.suffixes and not contents.folder]
+    if not best and path.suffix.lower() == ".py":
+        raise ModelFileError(
+            f"{shown!r} is code. Pass '{path.stem}:FUNCTION', the name of what makes the model in it; Python has to "
+            f"find the module, so begin it in that folder or name the folder in PYTHONPATH."
+        )
     if not best and named:
         names = " or ".join(dict.fromkeys(one.format.name for one in named))
         raise ModelFileError(f"{shown!r} is named like {names} and is none: it holds {contents}. Get the file again.")

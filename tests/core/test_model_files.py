@@ -332,6 +332,16 @@ def test_a_module_that_fails_or_lacks_another_is_told_as_such(tmp_path, monkeypa
         cfi.load_model("lacking_factory:make")
 
 
+def test_code_is_named_by_its_module(tmp_path, factories):
+    (tmp_path / "code.py").write_text("def make(): ...")
+    with pytest.raises(cfi.ModelFileError, match=r"code\.py' is code. Pass 'code:FUNCTION'"):
+        cfi.load_model(tmp_path / "code.py")
+    with pytest.raises(cfi.ArgumentError, match=r"'code\.py' is the name of a file, and modules go .*'code:…'"):
+        cfi.load_model("code.py:make")
+    with pytest.raises(cfi.ModelFileError, match="path is an empty text"):
+        cfi.load_model("")
+
+
 def test_a_file_of_that_name_is_a_file(tmp_path, monkeypatch, factories):
     monkeypatch.chdir(tmp_path)
     Path("factories:make").write_text("DRAW1 7.")

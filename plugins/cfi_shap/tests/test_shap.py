@@ -169,3 +169,32 @@ def test_a_target_function_gives_one_value_for_each_sample(key):
 def test_no_model_is_translated_into_trees() -> None:
     with pytest.raises(cfi.RouteError, match=r"no model is translated into one of trees\. Pass such a model"):
         cfi.attribute(nn.Linear(3, 2), "tree_shap", inputs=np.ones((2, 3), np.float32), target=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "said"),
+    [
+        ("a.json", b'{"learner":{"attributes":{}}}', r"holds a model of XGBoost.*xgboost\.XGBClassifier\(\)"),
+        ("a.ubj", b"{L\0\0\0\0\0\0\0\x07learner{L", r"holds a model of XGBoost.*model\.load_model\(path\)"),
+        (
+            "a.txt",
+            b"tree\nversion=v4\nnum_class=1\n",
+            r"holds a model of LightGBM.*lightgbm\.Booster\(model_file=path\)",
+        ),
+        ("a.cbm", b"CBM1\x10\0\0\0", r"holds a model of CatBoost.*catboost\.CatBoost\(\)"),
+    ],
+)
+@pytest.mark.parametrize("trust", [False, True])
+def test_files_of_boosters_say_how_they_are_loaded(
+    tmp_path: Any, name: str, begin: bytes, said: str, trust: bool
+) -> None:
+    (tmp_path / name).write_bytes(begin)
+    with pytest.raises(cfi.ModelFileError, match=said):
+        cfi.load_model(tmp_path / name, trust=trust)
+
+
+def test_other_files_of_such_names_are_not_said_to_be_boosters(tmp_path: Any) -> None:
+    (tmp_path / "a.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(cfi.ModelFileError, match="holds no model that is known") as told:
+        cfi.load_model(tmp_path / "a.json")
+    assert "XGBoost" not in str(told.value) and ".json" not in str(told.value).partition("Known")[2]
