@@ -50,9 +50,8 @@ def measure_sampling(
 def _tell(call: Call, sampling: Sampling, relative: float, largest: float) -> str:
     argument, begin = sampling.argument, _begin(call, sampling)
     if not math.isfinite(largest):
-        few = "too few" if sampling.draws > 1 else "not enough"
         return (
-            f"{begin}: {few} to tell how far its values are off, which may be noise. Draw many times more "
+            f"{begin}: too few to tell how far its values are off, which may be noise. Draw many times more "
             f"({argument}), or let it explain fewer features, in groups."
         )
     if not math.isfinite(relative):

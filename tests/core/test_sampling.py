@@ -77,7 +77,7 @@ def test_errors_have_the_place_of_the_values_and_are_told_in_the_provenance():
         (0.2, 20, r"20 draws,.*off by some 20%.*exec_args=\{'draws': 120\} would bring it below 10%"),
         (0.333, 37, r"exec_args=\{'draws': 620\}"),
         (float("inf"), 3, "3 draws: too few to tell"),
-        (float("inf"), 1, "1 draw: not enough to tell"),
+        (float("inf"), 1, "1 draw: too few to tell"),
     ],
 )
 def test_errors_of_more_than_a_tenth_are_told_with_what_would_do(share, draws, words):
