@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -80,11 +81,15 @@ def make_explainer(name: str, model: Any, init_args: Mapping[str, Any]) -> Any:
 
 @cache
 def _load_regressions() -> None:
-    """Before captum does: scikit-learn loads what draws from Python's generator while it is loaded (rich's styles)."""
+    """Before captum does: scikit-learn loads what draws from Python's generator while it is loaded (rich's styles).
+
+    What other threads draw meanwhile is more than that, and stays drawn.
+    """
     state = random.getstate()
     with suppress(ImportError):  # captum tells what it lacks
         importlib.import_module("sklearn.linear_model")
-    random.setstate(state)
+    if threading.active_count() == 1:
+        random.setstate(state)
 
 
 def _defines(module: ModuleType, name: str) -> bool:
