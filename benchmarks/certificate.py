@@ -20,11 +20,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 MEASURED = ("certificate", "layers", "comparison")
 PARTS = (
-    ("cfi_core.api", "check", "function"),
+    ("cfi_core.explainer", "check", "function"),
     ("cfi_core.homecoming", "measure_completeness", "sum"),
     ("cfi_core.translation.conversion", "_certify", "certificate"),
     ("cfi_core.translation.conversion", "find_layers", "layers"),
-    ("cfi_core.api", "confirm_run", "comparison"),
+    ("cfi_core.explainer", "confirm_run", "comparison"),
     ("cfi_core.running", "run_method", "run"),
 )
 
@@ -33,7 +33,11 @@ CLOCKS = (perf_counter, process_time)
 
 
 def watch(spent: dict[str, list[float]]) -> None:
-    """Counts the seconds that the parts of a call take; those that the tree at hand does not have, not."""
+    """Counts the seconds that the parts of a call take.
+
+    Raises:
+        AttributeError: The tree at hand has a part at another place, and its share would be missing.
+    """
     from importlib import import_module
 
     def timed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -49,8 +53,7 @@ def watch(spent: dict[str, list[float]]) -> None:
 
     for module, name, part in PARTS:
         found = import_module(module)
-        if hasattr(found, name):
-            setattr(found, name, timed(getattr(found, name), part))
+        setattr(found, name, timed(getattr(found, name), part))
 
 
 def share(spent: dict[str, list[float]], parts: Iterable[str]) -> str:

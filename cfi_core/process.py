@@ -31,6 +31,9 @@ from cfi_core.turns import Lock, Needs, Turn, at_fork, current
 _PATIENCE = 0.5
 """Seconds that another thread of the user's has to draw again, where nothing in a model's code speaks of drawing."""
 
+_ANOTHER_SEED = 20_000_003
+"""No model seeds with it, as far as one can tell."""
+
 _T = TypeVar("_T")
 States = dict[str, Any]
 
@@ -79,7 +82,8 @@ def first_pass(registry: Registry, run: Callable[[], _T]) -> _T:
     """What the first pass of a call's model gives; a model that draws random numbers has them to itself from then on.
 
     It is seen by the states of the generators. Where they have moved, which another thread may have done, a second pass
-    tells, during which no other call draws.
+    tells, during which no other call draws; and where they do not move again and its code speaks of seeding, a third
+    one that begins with others, for a model that seeds them ends in the same state each time.
     """
     turn = current()
     if turn is None or turn.generators:
@@ -94,7 +98,10 @@ def first_pass(registry: Registry, run: Callable[[], _T]) -> _T:
             drawn = [name for name in drawn if not _moves_by_itself(registry, name)]
         elif drawn:
             with turn.extend(Needs(frozenset({RANDOM}))):
-                again, drawn = _pass_once_more(registry, run)
+                again, drawn, seeds = _pass_once_more(registry, run)
+                if seeds and not drawn:
+                    again, drawn = _pass_from_another_state(registry, run)
+                    turn.seeds = bool(drawn)
                 made = again if made.error is None else made
         _restore(registry, {name: before[name] for name in drawn})
     result = made.result()
@@ -126,13 +133,31 @@ class _Pass:
             self.error = None  # whose traceback holds this pass
 
 
-def _pass_once_more(registry: Registry, run: Callable[[], Any]) -> tuple[_Pass, list[str]]:
-    """A pass that no other call disturbs, and the generators from which it draws, rather than another thread's code."""
+def _pass_once_more(registry: Registry, run: Callable[[], Any]) -> tuple[_Pass, list[str], bool]:
+    """A pass that no other call disturbs, and the generators from which it draws, rather than another thread's code.
+
+    And whether anything that it calls speaks of seeding.
+    """
     before = _states(registry)
     with DrawWatch() as watch:
         made = _Pass(run)
     moved = _changes(before, _states(registry))
-    return made, [name for name in moved if watch.seen or not _moves_by_itself(registry, name)]
+    drawn = [name for name in moved if watch.seen or not _moves_by_itself(registry, name)]
+    return made, drawn, watch.seeds
+
+
+def _pass_from_another_state(registry: Registry, run: Callable[[], Any]) -> tuple[_Pass, list[str]]:
+    """A pass of a model that moved generators once only, and those that it brings to a state of its own: it seeds them.
+
+    All are as they were afterwards.
+    """
+    before = _states(registry)
+    reseed(registry, _ANOTHER_SEED)
+    start = _states(registry)
+    made = _Pass(run)
+    seeded = _changes(start, _states(registry))
+    _restore(registry, before)
+    return made, seeded
 
 
 def _changes(before: States, after: States) -> list[str]:

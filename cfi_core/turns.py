@@ -46,13 +46,14 @@ class Turn:
     Attributes:
         needs: What it has while it is not aside.
         generators: Whether the global generators are the call's own while it has them.
+        seeds: Whether the call's model seeds them whenever it is run.
         on_leave: Called before it gives up what it has, to put things back as others expect them.
         on_enter: Called when it has got it again.
     """
 
     def __init__(self, needs: Needs) -> None:
         self.needs = needs
-        self.generators = False
+        self.generators = self.seeds = False
         self.on_enter: Callable[[], None] = _nothing
         self.on_leave: Callable[[], None] = _nothing
         self._aside = 0

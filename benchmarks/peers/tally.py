@@ -22,7 +22,8 @@ _NOTHING = 1e-12  # the variance of what single precision holds as constant
 LEGEND = f"""
 {SAME}: to the last bit. {CLOSE}: the largest difference, relative to the largest value (or below {_NOTHING}).
 {ROUNDING}: elsewhere, no farther than {_FLOORS} times what the library is from itself when the inputs change in their
-last bits, or when it computes in double precision.
+last bits, or when it computes in double precision; natively, when it is called again with the same seeds, as
+tf-keras-vis's input modifiers draw from generators that take none.
 {REFUSED}: by an error of CFI's own. {NEITHER}: both fail, CFI by an error of its own.
 {SERVED}: the library fails, CFI gives values."""
 

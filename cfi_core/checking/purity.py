@@ -1,18 +1,22 @@
 """Whether the user's model is a function at all: of each sample alone, the same each time, without a trace on itself.
 
-One more forward pass tells, of a batch that holds the first sample twice and another one beside it. Its two equal rows
-must agree with each other and with the row of the first pass, within rounding. If they do not, the same pass is made
-again: a model that gives something else then is random or keeps a state, in any other its samples influence each other.
-What was found is kept for the model's content.
+One more forward pass tells, of a batch that holds the first sample twice, another one between them and the user's last
+one behind. Its two equal rows must agree with each other, and all with the rows of the first pass, within rounding. If
+they do not, the same pass is made again: a model that gives something else then is random or keeps a state, in any
+other its samples influence each other. What was found is kept for the model's content.
+
+That pass records gradients, which the first one did not (`FrameworkAdapter.other_outputs`): so a model is told that
+gives something else then. So are one that seeds what methods draw from, and one whose outputs lie in memory that its
+next pass overwrites.
 """
 
 from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -21,7 +25,7 @@ from cfi_core.errors import ModelWarning, warn
 from cfi_core.framework import FrameworkAdapter, flatten
 from cfi_core.framework.axes import Arrays
 from cfi_core.records import Inputs, Original, Purity
-from cfi_core.turns import Lock
+from cfi_core.turns import Lock, current
 
 ROUNDING = 16.0
 """Units in the last place by which rows may be apart: kernels for another number of samples sum in another order.
@@ -47,6 +51,15 @@ DRAWS = 8
 """Times that a pass is repeated which draws random numbers: a dropout may by chance drop nothing that counts."""
 
 ALONE = "a function of each sample"
+
+_SEEDS = (
+    "The model seeds the random numbers of the process whenever it is run. A method that draws between its passes gets "
+    "the same numbers each time, and its draws are no longer independent. Leave seeding to seed=."
+)
+_OVERWRITES = (
+    "The model gives its outputs in memory that its next pass overwrites. A method that keeps them compares the later "
+    "ones with themselves. Return a copy of them."
+)
 
 _AT_LEISURE = "tensorfloat32"
 _UNITS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, _AT_LEISURE: 2.0**-10, "bfloat16": 2.0**-8}
@@ -74,10 +87,14 @@ class Examination:
 
     def __init__(self, original: Original, inputs: Inputs) -> None:
         self._adapter, self._model, self._inputs = original.adapter, original.model, inputs
-        signature = tuple((array.shape[1:], array.dtype.str) for array in inputs.arrays)
-        # Held ones may have a row for each sample in one call, and be constants in another.
+        signature: tuple[Any, ...] = tuple((array.shape[1:], array.dtype.str) for array in inputs.arrays)
+        # Held ones may have a row for each sample in one call, and be constants in another; and only some masks mask.
         signature += tuple(
-            (array.shape if array.shape[:1] != (inputs.samples,) else array.shape[1:], array.dtype.str)
+            (
+                array.shape if array.shape[:1] != (inputs.samples,) else array.shape[1:],
+                array.dtype.str,
+                array.dtype.kind in "biu" and bool((array == array.flat[:1]).all()),
+            )
             for array in inputs.held_arrays
         )
         self.fingerprint = self._adapter.fingerprint(self._model)
@@ -161,14 +178,16 @@ class _Passes:
     def __init__(
         self, adapter: FrameworkAdapter, model: Any, inputs: Inputs, probe: Arrays, *, by_sample: bool = True
     ) -> None:
-        self.is_random, self._by_sample = False, by_sample
+        self.is_random, self._overwrites, self._by_sample = False, False, by_sample
         self._adapter, self._model, self._inputs, self._probe = adapter, model, inputs, probe
         names = {*adapter.precision(model), *(output.dtype.name for output in probe)}
         units = {name: _UNITS.get(name, _COARSEST) for name in names if "float" in name}
         self._coarsest = max(units.values())
         # What a device may use where it is quicker is no excuse before double precision was asked.
         self._unit = max(unit for name, unit in units.items() if name != _AT_LEISURE)
-        self._other = _last_unlike(self._arrays, inputs.samples)
+        # By what is held, if that tells: a sample without padding is no example of one with it.
+        unlike = (_last_unlike(arrays, inputs.samples) for arrays in (inputs.held_arrays, inputs.arrays))
+        self._other = next((row for row in unlike if row is not None), None)
 
     @property
     def _arrays(self) -> Arrays:
@@ -176,25 +195,37 @@ class _Passes:
 
     def compare(self) -> tuple[str, str]:
         """What is found, in words, and what to warn of, if there is something."""
-        for rows in self._batches():
+        first, self._probe = self._probe, [np.array(output) for output in self._probe]
+        for otherwise, rows in product((True, False), self._batches()):
             tensors, before = self._tensors(self._model, rows), self._random_state()
-            if (given := self._run(self._model, tensors, len(rows))) is not None:
-                return self._judge(rows, tensors, given, draws=self._random_state() != before)
+            if (given := self._run(self._model, tensors, len(rows), otherwise=otherwise)) is not None:
+                self._overwrites = any(map(_difference, first, self._probe))
+                return self._judge(rows, tensors, given, draws=self._random_state() != before, otherwise=otherwise)
         return "not compared: the model fails when it is run again", ""
 
-    def _judge(self, rows: Rows, tensors: list[Any], given: Arrays, *, draws: bool) -> tuple[str, str]:
-        apart = _apart(rows, given, self._probe)
+    def _judge(self, rows: Rows, tensors: list[Any], given: Arrays, *, draws: bool, otherwise: bool) -> tuple[str, str]:
+        apart, turn = _apart(rows, given, self._probe), current()
         is_alike = apart <= ROUNDING * self._unit
         for _ in range(DRAWS if draws else 0 if is_alike else 1):
-            again = self._run(self._model, tensors, len(rows))
+            again = self._run(self._model, tensors, len(rows), otherwise=otherwise)
             changed = np.inf if again is None else max(map(_difference, given, again))
             if changed > REPEATED * self._unit:
                 self.is_random = True
                 return _random(changed, self._first_apart(tensors, tensors, len(rows), REPEATED))
-        if is_alike or self._is_rounding(rows, apart):
-            return self._describe(rows), ""
+        if is_alike or self._is_rounding(rows, apart, otherwise=otherwise):
+            seeds = turn is not None and turn.seeds
+            return self._describe(rows), _OVERWRITES if self._overwrites else _SEEDS if seeds else ""
+        if otherwise and self._is_alike(rows, self._run(self._model, tensors, len(rows))):
+            return _of_recording(apart)
         alike = self._tensors(self._model, (0,) * len(rows))
         return _influence(apart, self._first_apart(tensors, alike, 1, CERTAIN), held=bool(self._inputs.held_arrays))
+
+    def _is_alike(self, rows: Rows, given: Arrays | None) -> bool:
+        """Whether passes that record nothing agree."""
+        if given is None:
+            return False
+        apart = _apart(rows, given, self._probe)
+        return apart <= ROUNDING * self._unit or self._is_rounding(rows, apart, otherwise=False)
 
     def _random_state(self) -> object:
         """State of what random numbers are drawn from, to see whether some were."""
@@ -205,8 +236,9 @@ class _Passes:
         count, held = self._inputs.samples, self._inputs.held_arrays
         # What is held may tell of the whole batch, such as where each of its samples begins.
         if self._by_sample and all(array.shape[:1] == (count,) or array.size == 1 for array in held):
-            yield (0, BEYOND, 0)
-            yield (0, BETWEEN, 0)
+            last = () if self._other is None else (self._other,)
+            yield (0, BEYOND, 0, *last)
+            yield (0, BETWEEN, 0, *last)
             yield (0, 0, BETWEEN)  # some models want their longest sample first
             if count > 1:  # some take no other number of samples
                 yield tuple(0 if row == (self._other or count - 1) else row for row in range(count))
@@ -226,17 +258,18 @@ class _Passes:
         is_read = [adapter.is_tensor(value) and not adapter.unreadable(value) for value in held]
         return [*explained, *(next(tensors) if read else value for value, read in zip(held, is_read, strict=True))]
 
-    def _run(self, model: Any, tensors: list[Any], count: int) -> list[np.ndarray] | None:
+    def _run(self, model: Any, tensors: list[Any], count: int, *, otherwise: bool = False) -> list[np.ndarray] | None:
         """Its outputs; None if it does not take so many samples, or gives no row for each."""
+        run = self._adapter.other_outputs if otherwise else self._adapter.outputs
         try:
-            given = [np.asarray(output) for output in flatten(self._adapter.outputs(model, tensors))]
+            given = [np.asarray(output) for output in flatten(run(model, tensors))]
         except Exception:  # noqa: BLE001 - the user's model may raise anything, and this is only a try
             return None
         given = [output.reshape(output.shape or 1) for output in given] if count == 1 else given
         has_rows = len(given) == len(self._probe) and all(output.shape[:1] == (count,) for output in given)
         return given if has_rows else None
 
-    def _is_rounding(self, rows: Rows, apart: float) -> bool:
+    def _is_rounding(self, rows: Rows, apart: float, *, otherwise: bool) -> bool:
         """In double precision, where the model can be had so; otherwise by how much they are apart."""
         bound = CERTAIN if self._coarsest <= _UNITS["float32"] else ROUNDING
         model = None
@@ -245,7 +278,8 @@ class _Passes:
         if model is None:
             return apart <= bound * self._coarsest
         every = tuple(range(self._inputs.samples))
-        given, probe = (self._run(model, self._tensors(model, each), len(each)) for each in (rows, every))
+        given = self._run(model, self._tensors(model, rows), len(rows), otherwise=otherwise)
+        probe = self._run(model, self._tensors(model, every), len(every))
         if given is None or probe is None or given[0].dtype != np.float64:
             return apart <= bound * self._coarsest
         if apart > max(EXCUSED, 4 * ROUNDING * self._coarsest):
@@ -277,6 +311,16 @@ def _random(changed: float, place: str) -> tuple[str, str]:
     return found, (
         f"The model is random or keeps a state: two equal passes differ by {changed:.1e}{place}. The attribution is "
         f"of one draw. Switch off what is random or changes from call to call; seed= makes random draws the same again."
+    )
+
+
+def _of_recording(apart: float) -> tuple[str, str]:
+    found = f"another function where gradients are recorded: by {apart:.1e}"
+    return found, (
+        f"The model gives something else where gradients are recorded: its outputs for the same sample differ by "
+        f"{apart:.1e}. Methods that differentiate explain what it gives then, those that only run it the other. The "
+        f"usual cause is a path for inference alone, as transformer encoders have one for padded samples: switch it "
+        f"off, or do without what it cannot do."
     )
 
 
@@ -324,7 +368,7 @@ def _make_sample(array: np.ndarray, other: int | None, how: int) -> np.ndarray:
     return np.where(np.isfinite(mixed), mixed, first) if first.any() or last.any() else share.astype(array.dtype)
 
 
-def _last_unlike(arrays: Arrays, count: int) -> int | None:
+def _last_unlike(arrays: Sequence[np.ndarray], count: int) -> int | None:
     """The last sample that is unlike the first."""
     rows = reversed(range(1, count))
     whole = [array for array in arrays if array.shape[:1] == (count,)]

@@ -390,6 +390,10 @@ class FrameworkAdapter(ABC):
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
         """Forward pass: numpy arrays in the structure that the model returns (array, tuple, list, dict)."""
 
+    def other_outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """The same of a pass that is made otherwise, where models may do something else then: it records gradients."""
+        return self.outputs(model, inputs)
+
     def vjp(
         self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray | None]
     ) -> tuple[Arrays, Sequence[np.ndarray | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,14 @@ TABLE = np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32)
 MATRIX = np.random.default_rng(4).normal(size=(3, 2)).astype(np.float32)
 
 
+_NUMBERS = count()
+
+
 class Counting:
     """A function of arrays that notes the arrays it got."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.passes = function, []
+        self.function, self.passes, self.number = function, [], next(_NUMBERS)
 
     def __call__(self, *arrays: np.ndarray) -> Any:
         self.passes.append(arrays)
@@ -189,7 +193,7 @@ def test_what_is_held_goes_along(registry):
         return linear(table) * (scale[:, None] if scale.ndim else scale)
 
     examine(registry, function, TABLE, held=(np.arange(1.0, 5.0), "plain"))
-    assert seen == [((4,), "plain"), ((3,), "plain")]
+    assert seen == [((4,), "plain"), ((4,), "plain")]
     examine(registry, function, TABLE, held=(np.arange(1.0, 3.0)[:0].sum(keepdims=True), "plain"))
     assert seen[2:] == [((1,), "plain"), ((1,), "plain")]
 
@@ -228,6 +232,62 @@ def test_double_precision_explains_rounding_and_no_more(registry, share, monkeyp
         examine(registry, linear, TABLE, adapter=SinglePrecision(share))
 
 
+class RecordingAdapter(ArrayAdapter):
+    """Passes that are made otherwise give so much more."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def other_outputs(self, model: Any, tensors: Any) -> Any:
+        return self.outputs(model, tensors) * (1 + self.share)
+
+
+@pytest.mark.parametrize("share", [1e-15, 1e-6, 0.01, 1.0])
+def test_a_model_that_gives_something_else_where_gradients_are_recorded_is_told(registry, share):
+    """In single precision 1e-15 is nothing, and 1e-6 might be rounding."""
+    told = share > 1e-4
+    with pytest.warns(cfi.ModelWarning, match="where gradients are recorded") if told else nullcontext():
+        found = examine(registry, linear, TABLE, adapter=RecordingAdapter(share)).found
+    assert found.startswith("another function" if told else "a function of each sample")
+
+
+def test_a_pass_that_only_fails_where_it_is_made_otherwise_is_made_as_it_was(registry):
+    class Failing(ArrayAdapter):
+        def other_outputs(self, model: Any, tensors: Any) -> Any:
+            raise RuntimeError("no gradients here")
+
+    assert examine(registry, linear, TABLE, adapter=Failing()).found == "a function of each sample"
+    with pytest.warns(cfi.ModelWarning, match="samples influence each other"):
+        examine(registry, MIXING["mean"], TABLE, adapter=Failing())
+
+
+def test_the_last_sample_is_compared_too_by_what_is_held_where_that_tells(registry):
+    """The first one may be the only one that is not padded."""
+    lengths = np.array([3.0, 2.0, 3.0, 3.0])
+
+    class OfPadded(ArrayAdapter):
+        def other_outputs(self, model: Any, tensors: Any) -> Any:
+            return self.outputs(model, tensors) * np.where(tensors[1] < 3, 0.5, 1)[:, None]
+
+    def function(table: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        return linear(table)
+
+    with pytest.warns(cfi.ModelWarning, match="where gradients are recorded"):
+        examine(registry, function, TABLE, adapter=OfPadded(), held=(lengths,))
+
+
+def test_outputs_in_memory_that_the_next_pass_overwrites_are_told(registry):
+    room = np.empty((9, 2), np.float32)
+
+    class Overwriting(ArrayAdapter):
+        def outputs(self, model: Any, tensors: Any) -> Any:
+            room[: len(tensors[0])] = model.function(*tensors) if hasattr(model, "function") else model(*tensors)
+            return room[: len(tensors[0])]
+
+    with pytest.warns(cfi.ModelWarning, match="memory that its next pass overwrites.*Return a copy"):
+        examine(registry, linear, TABLE, adapter=Overwriting())
+
+
 # for the model's content
 
 
@@ -238,7 +298,7 @@ class KnownAdapter(ArrayAdapter):
         self.held = held
 
     def fingerprint(self, model: Any) -> str:
-        return f"{id(model.function)} {self.held}"
+        return f"{getattr(model.function, 'number', model.function)} {self.held}"
 
     def state(self, model: Any) -> State:
         return _State(self.held) if self.held is not None else State()
@@ -259,7 +319,7 @@ def test_a_second_call_with_an_unchanged_model_does_not_pay(registry):
     adapter, model = KnownAdapter(), Counting(linear)
     for _ in range(3):
         assert examine(registry, model, TABLE, adapter=adapter).found == "a function of each sample"
-    assert [len(table) for (table,) in model.passes] == [4, 3, 4, 4]
+    assert len(model.passes) == 4  # two in the first call
     examine(registry, model, TABLE[:, None], adapter=adapter)  # another shape is another model to some
     assert len(model.passes) == 6
 
@@ -269,7 +329,7 @@ def test_what_was_found_is_told_in_each_call(registry):
     for _ in range(2):
         with pytest.warns(cfi.ModelWarning, match="samples influence each other"):
             examine(registry, model, TABLE, adapter=adapter)
-    assert [len(table) for (table,) in model.passes] == [4, 3, 3, 4]  # the third is the second again
+    assert len(model.passes) == 5  # the third is the second again, the fourth as the first
 
 
 def test_a_model_whose_content_cannot_be_seen_is_examined_each_time(registry):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -96,6 +97,76 @@ def test_on_every_route(route):
     model = Net(lambda net, x: x - x.mean(0)).eval()
     with pytest.warns(cfi.ModelWarning, match=MIXED):
         assert bool(cfi.attribute(model, "saliency", route, inputs=ROWS, target=1).route) == (route != "captum")
+
+
+class Encoder(nn.Module):
+    """Its path for inference leaves zeros in the place of what is padded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.first, self.encoder, self.last = nn.Linear(3, 8), nn.TransformerEncoder(layer, 2), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        return self.last(self.encoder(self.first(x), src_key_padding_mask=padding).mean(1))
+
+
+@pytest.mark.parametrize("padded", [False, True])  # the model is known by then, but not with what is held
+def test_a_transformer_that_gives_something_else_for_inference(padded):
+    x = np.random.default_rng(1).normal(size=(3, 7, 3)).astype(np.float32)
+    padding = np.zeros((3, 7), bool)
+    padding[1, 4:] = padded
+    model = Encoder().eval()
+    with torch.no_grad():
+        alone = model(torch.tensor(x), torch.tensor(padding)).numpy()
+    recorded = model(torch.tensor(x), torch.tensor(padding)).detach().numpy()
+    assert (np.abs(alone - recorded).max() > 0.1) == padded
+    inputs = {"x": x, "padding": padding}
+    with pytest.warns(cfi.ModelWarning, match="recorded.*transformer encoders") if padded else nullcontext():
+        cfi.attribute(model, "saliency", "captum", inputs=inputs, explain=["x"], target=1)
+
+
+def test_a_torch_model_that_asks_whether_gradients_are_recorded():
+    model = Net(lambda net, x: x if torch.is_grad_enabled() else x * 1.5).eval()
+    told("gives something else where gradients are recorded", model)
+    told("gives something else where gradients are recorded", model, method="feature_ablation", baselines=0)
+
+
+def test_a_torch_model_that_gives_its_outputs_in_one_place():
+    class InOnePlace(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                self.__dict__.setdefault("room", torch.zeros(9, 3))[: len(x)].copy_(super().forward(x))
+            return self.room[: len(x)]
+
+    model = InOnePlace(lambda net, x: x).eval()
+    with (
+        pytest.warns(cfi.ModelWarning, match="memory that its next pass overwrites"),
+        pytest.warns(cfi.ModelWarning, match="zero everywhere"),
+    ):
+        cfi.attribute(model, "feature_ablation", "captum", inputs=ROWS, target=1, baselines=0)
+
+
+SEEDING = {
+    "torch": lambda net, x: x + 0 * torch.randn(len(x), 1, generator=torch.manual_seed(7)),
+    "torch alone": lambda net, x: x * bool(torch.manual_seed(7)),
+    "numpy": lambda net, x: (np.random.seed(7), x)[1],
+    "Python": lambda net, x: (random.seed(7), x)[1],
+}
+
+
+@pytest.mark.parametrize("kind", SEEDING)
+def test_a_model_that_seeds_is_told_and_the_users_numbers_are_left_alone(kind):
+    model = Net(SEEDING[kind]).eval()
+    for generator in (torch.manual_seed, np.random.seed, random.seed):
+        generator(123)
+    wanted = float(torch.rand(())), np.random.random(), random.random()
+    for generator in (torch.manual_seed, np.random.seed, random.seed):
+        generator(123)
+    for _ in range(2):  # the second time by what is known
+        told("seeds the random numbers of the process.*no longer independent", model)
+    assert (float(torch.rand(())), np.random.random(), random.random()) == wanted
 
 
 TORCH_MIXED = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -77,3 +79,21 @@ def test_inputs_are_left_alone() -> None:
     before = asked.inputs[0].clone()
     run(asked)
     assert torch.equal(asked.inputs[0], before)
+
+
+FIRST_CALL = """
+import random
+import torch
+import cfi_core as cfi
+
+before = random.getstate()
+model = torch.nn.Linear(3, 2).eval()
+few = {"n_samples": 9}
+cfi.attribute(model, "kernel_shap", "captum", inputs=torch.ones(1, 3), target=0, baselines=0, exec_args=few)
+assert random.getstate() == before
+"""
+
+
+def test_what_the_first_call_loads_draws_nothing_from_the_users_generator() -> None:
+    """Scikit-learn does while it is loaded, with rich beside it."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FIRST_CALL], check=True, capture_output=True, timeout=120)

@@ -6,8 +6,10 @@ The global ones belong to the user's other threads, too. The numbers are those t
 from __future__ import annotations
 
 import importlib.util
+import random
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
@@ -68,11 +70,26 @@ def captum_class(name: str) -> Any:
 
 def make_explainer(name: str, model: Any, init_args: Mapping[str, Any]) -> Any:
     """An explainer of that class of `captum.attr`."""
+    if name in ("Lime", "KernelShap"):
+        _load_regressions()
     explainer = captum_class(name)(model, **init_args)
     if name == "Lime" and init_args.get("interpretable_model") is None:
         # Its Lasso draws a number from numpy's generator, of which it makes no use.
         vars(explainer.interpretable_model).get("construct_kwargs", {}).setdefault("random_state", 0)
     return explainer
+
+
+@cache
+def _load_regressions() -> None:
+    """Before captum does: scikit-learn loads what draws from Python's generator while it is loaded (rich's styles).
+
+    What other threads draw meanwhile is more than that, and stays drawn.
+    """
+    state = random.getstate()
+    with suppress(ImportError):  # captum tells what it lacks
+        importlib.import_module("sklearn.linear_model")
+    if threading.active_count() == 1:
+        random.setstate(state)
 
 
 def _defines(module: ModuleType, name: str) -> bool:

@@ -301,15 +301,25 @@ class TorchAdapter(FrameworkAdapter):
         with torch.no_grad(), _SampleAxisWatch():
             return map_structure(self.to_numpy, model(*inputs))
 
+    def other_outputs(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> Any:
+        """A pass that records gradients; of attention, which has a path for inference alone, one that takes this path.
+
+        It does so only where nothing watches, so `outputs` never takes it.
+        """
+        if any(isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer) for module in _modules(model)):
+            with torch.no_grad():
+                return map_structure(self.to_numpy, model(*inputs))
+        with torch.enable_grad():
+            return map_structure(self.to_numpy, model(*_behind(_leaves(inputs))))
+
     def vjp(
         self, model: nn.Module, inputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray | None]
     ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
         """Gradient by `torch.autograd.grad`; nothing is accumulated in any `.grad`."""
-        leaves = [tensor.detach().clone() for tensor in inputs]
-        differentiable = [leaf.requires_grad_() for leaf in leaves if leaf.is_floating_point()]
+        leaves = _leaves(inputs)
+        differentiable = [leaf for leaf in leaves if leaf.requires_grad]
         with torch.enable_grad():
-            # In-place modules at the front would fail on a leaf.
-            outputs = flatten(model(*(leaf * 1 if leaf.requires_grad else leaf for leaf in leaves)))
+            outputs = flatten(model(*_behind(leaves)))
         found = iter(_gradients(outputs, cotangents, differentiable))
         gradients = [self.to_numpy(next(found)) if leaf.requires_grad else None for leaf in leaves]
         return [*map(self.to_numpy, outputs)], gradients
@@ -574,6 +584,16 @@ class _SoftmaxWatch(TorchFunctionMode):
     def input_of(self, output: Any) -> torch.Tensor | None:
         """The input of the softmax that made this very tensor."""
         return next((logits for result, logits in self._seen if result is output), None)
+
+
+def _leaves(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Copies, the floating point ones of which record gradients."""
+    return [tensor.detach().clone().requires_grad_(tensor.is_floating_point()) for tensor in inputs]
+
+
+def _behind(leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """What models take in their place: in-place modules at the front would fail on a leaf."""
+    return [leaf * 1 if leaf.requires_grad else leaf for leaf in leaves]
 
 
 def _gradients(
