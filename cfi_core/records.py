@@ -107,8 +107,9 @@ def check_batch_size(batch_size: Any) -> None:
     Raises:
         ArgumentError: It is something else.
     """
-    is_number = isinstance(batch_size, int) and not isinstance(batch_size, bool)
-    if not (batch_size is None or batch_size == "auto" or (is_number and batch_size >= 1)):
+    is_word = isinstance(batch_size, str) and batch_size == "auto"
+    is_number = isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size >= 1
+    if not (batch_size is None or is_word or is_number):
         raise ArgumentError(
             f"batch_size={batch_size!r} is neither a number of rows (1 or more) nor 'auto', which finds one that fits "
             f"into memory, nor None, which leaves all samples together."

@@ -118,13 +118,15 @@ def example_inputs(original: Original, samples: int) -> Inputs:
     return Inputs(tuple(tensors), tuple(map(adapter.to_numpy, tensors)), given=False)
 
 
-def run_original(original: Original, inputs: Inputs, *, native: bool = False, twin: Any = None) -> Any:
+def run_original(
+    original: Original, inputs: Inputs, *, native: bool = False, twin: Any = None, batch_size: BatchSize = None
+) -> Any:
     """What the user's model (by a twin of it) gives for the inputs: so what does not fit is found before it costs much.
 
     Raises:
         InputError: The model fails on them, gives no numbers, or mixes the samples.
     """
-    outputs = run_as_it_is(original, inputs, native=native, twin=twin)
+    outputs = run_as_it_is(original, inputs, native=native, twin=twin, batch_size=batch_size)
     for output in flatten(outputs):
         check_output(output, inputs)
     return outputs

@@ -231,7 +231,7 @@ def test_a_target_function_that_tells_samples_by_their_places_is_refused() -> No
         explain(batch_size=2, target=lambda outputs: outputs[:, 0] - outputs[:, 0].mean())
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, "all", True, "2"])
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "all", True, "2", np.array([1, 2])])
 def test_what_is_no_size_is_refused(wrong: Any) -> None:
     with pytest.raises(cfi.ArgumentError, match="batch_size="):
         explain(batch_size=wrong)
@@ -375,10 +375,21 @@ def test_the_peak_is_seen_and_nothing_of_the_process_changes() -> None:
     assert available is not None and available > 0
 
 
+def test_an_explainer_divides_each_batch() -> None:
+    """Linear models of numpy are functions, whose content is not seen: each batch is checked in full."""
+    explainer = cfi.Explainer(linear, "splash", "scissors", target=1, baselines=0, seed=3, batch_size=2)
+    whole = explain("splash", 3, model=linear, target=1, baselines=0)
+    for _ in range(2):
+        np.testing.assert_allclose(explainer(X).values, whole.values, rtol=1e-12)
+    rest = explainer(X[2:], seed=seed_of_sample(3, 2))
+    np.testing.assert_allclose(rest.values, whole.values[2:], rtol=1e-12)
+    assert rest.provenance["batch_size"]["asked"] == 2
+
+
 def test_every_call_takes_it() -> None:
     from inspect import signature
 
-    for call in (cfi.attribute, cfi.visualize_features, cfi.plan):
+    for call in (cfi.attribute, cfi.visualize_features, cfi.plan, cfi.Explainer.__init__):
         assert "batch_size" in signature(call).parameters
     planned = cfi.plan(Model(), "snip", "scissors", inputs=X, target=1, batch_size=2)
     assert planned.arguments.batch_size == 2
