@@ -358,11 +358,11 @@ def take_rows(adapter: FrameworkAdapter, passed: Sequence[Any], samples: int, so
 def some_passed(call: Call, passed: Sequence[Any], adapter: FrameworkAdapter) -> Sequence[Any]:
     """As many samples of what a pass takes as are enough, and allowed, to see what the model does."""
     samples = call.inputs.samples
-    some = first_rows(samples, call.inputs.arrays, call.plan.arguments.batch_size)
+    some = first_rows(samples, call.plan.arguments.batch_size)
     return passed if some == samples else take_rows(adapter, passed, samples, slice(some))
 
 
-def first_rows(samples: int, arrays: Sequence[np.ndarray], batch_size: BatchSize) -> int:
+def first_rows(samples: int, batch_size: BatchSize) -> int:
     """How many samples are enough, and allowed, to see what a model gives for one."""
-    most = rows_at_once([array.shape for array in arrays], 1) if batch_size == "auto" else batch_size
+    most = 1 if batch_size == "auto" else batch_size  # of which it is known that they fit
     return samples if most is None else min(most, samples)

@@ -167,7 +167,7 @@ def check_function(registry: Registry, call: Call) -> None:
         return np.asarray(adapter.outputs(adapter.twin(model), taken.passed), np.float64).reshape(-1)
 
     # Of a call whose samples are divided, as many together as go through the model at once.
-    most = first_rows(call.inputs.samples, call.inputs.arrays, call.plan.arguments.batch_size)
+    most = first_rows(call.inputs.samples, call.plan.arguments.batch_size)
     every = range(call.inputs.samples if is_bound(call) else max(most, 2))
     whole = values(every)
     try:

@@ -434,7 +434,7 @@ def _at_layers(plan: Plan, original: Original, inputs: Inputs) -> dict[str, Any]
     shapes, neuron = {}, plan.arguments.neuron
     if plan.layers:
         adapter, samples = original.adapter, inputs.samples
-        some = first_rows(samples, inputs.arrays, plan.arguments.batch_size)
+        some = first_rows(samples, plan.arguments.batch_size)
         passed = take_rows(adapter, inputs.passed, samples, slice(some))
         activations = adapter.activations(adapter.twin(original.model), passed, plan.layers)
         shapes = {name: _of_samples(one.shape, some, samples) for name, one in activations.items()}
