@@ -212,7 +212,7 @@ def test_a_run_that_runs_out_halves_and_remembers(twins: Twins) -> None:
     expected = cfi.attribute(twins.torch_model, "integrated_gradients", "captum", **given)
     found = cfi.attribute(model, "integrated_gradients", "captum", batch_size="auto", **given)
     notes = found.provenance["batch_size"]
-    assert notes["rows"] <= 3 and notes["halved"] > 0
+    assert notes["rows"] < 2 * 3 and notes["halved"] > 0  # a whole multiple of three samples goes through at once
     np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=1e-5 * np.abs(expected.values).max())
     again = cfi.attribute(model, "integrated_gradients", "captum", batch_size="auto", **given)
     assert again.provenance["batch_size"]["rows"] == notes["rows"] and "halved" not in again.provenance["batch_size"]
