@@ -25,6 +25,7 @@ from cfi_core.errors import (
     ModelFileError,
     ModelWarning,
     NoGradientError,
+    OutOfMemoryError,
     PlotError,
     PluginConflictError,
     PluginWarning,
@@ -72,6 +73,7 @@ __all__ += ["Attribution", "PendingLayer", "Plan", "Translation", "Certificate",
 __all__ += ["Comparison"]
 __all__ += ["Checks", "Check"]
 __all__ += ["CFIError", "ArgumentError", "InputError", "TargetError", "LayerError", "MethodError", "NoGradientError"]
+__all__ += ["OutOfMemoryError"]
 __all__ += ["PlotError", "PluginConflictError", "RouteError", "TranslationError", "UnfaithfulTranslationError"]
 __all__ += ["UnknownFrameworkError", "UnknownMethodError", "ModelFileError", "UntrustedFileError"]
 __all__ += ["CFIWarning", "ChoiceWarning", "CompletenessWarning", "ModelWarning", "PluginWarning", "TranslationWarning"]

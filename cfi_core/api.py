@@ -27,7 +27,7 @@ from cfi_core.progress import phase, show
 from cfi_core.records import Arguments, PendingLayer, Plan, Route, Translation, check_progress
 from cfi_core.registry import registry
 from cfi_core.routing import choose, choose_conversion
-from cfi_core.specs import Translator
+from cfi_core.specs import BatchSize, Translator
 from cfi_core.translation import prepare, translate_model
 from cfi_core.translation.conversion import Job, convert_anew, convert_thoroughly
 from cfi_core.translation.guarding import guard
@@ -55,6 +55,7 @@ def attribute(
     plot: bool | str | Path = False,
     progress: bool | None = None,
     seed: int | None = None,
+    batch_size: BatchSize = None,
 ) -> Attribution | PendingLayer:
     """Explains a model with an introspection method, whatever framework either of them is of.
 
@@ -108,6 +109,10 @@ def attribute(
         progress: Whether a line on the standard error says what is going on, and how long it will take, once the call
             has run for two seconds; None: in a terminal and in a Jupyter notebook.
         seed: Seeds everything random in the method; None draws a seed, which `provenance["seed"]` tells.
+        batch_size: How many rows (samples, or samples times steps) go through the model at once, at most, and how many
+            samples are explained together; `"auto"`: as many as memory allows, found while it runs. Whatever it is, the
+            values are the same to rounding, and so are random draws: they belong to the seed and the sample's place.
+            None: all samples together. `provenance["batch_size"]` tells what was done.
 
     Returns:
         The attribution; or a `PendingLayer`, if the method needs a layer and none is given.
@@ -118,7 +123,7 @@ def attribute(
         RouteError: The toolset cannot be reached.
         ArgumentError: An argument does not fit (`InputError`, `TargetError` and `LayerError` are of this kind).
         TranslationError: The model cannot be translated (`UnfaithfulTranslationError`: not without changing it).
-        MethodError: The toolset failed.
+        MethodError: The toolset failed (`OutOfMemoryError`: for want of memory).
     """
     return explain_once(Arguments(**locals()), ATTRIBUTION_KINDS)
 
@@ -145,6 +150,7 @@ def visualize_features(
     plot: bool | str | Path = False,
     progress: bool | None = None,
     seed: int | None = None,
+    batch_size: BatchSize = None,
 ) -> Attribution:
     """Makes inputs that drive an output, a channel or a unit of the model as high as they can.
 
@@ -184,6 +190,7 @@ def plan(
     plot: bool | str | Path = False,
     progress: bool | None = None,
     seed: int | None = None,
+    batch_size: BatchSize = None,
 ) -> Plan:
     """Says what `attribute` (or `visualize_features`) would do with the same arguments, without doing it.
 

@@ -16,6 +16,7 @@ import numpy as np
 from cfi_core.adapters import as_array, as_arrays, framework_of_tensor, is_array, is_number
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, warn
+from cfi_core.framework import hand_over, seed_of_sample
 from cfi_core.framework.axes import Permutation, inverse, permute
 from cfi_core.framework.layout import Layout
 from cfi_core.framework.structure import flatten, map_structure
@@ -49,15 +50,74 @@ def carry(registry: Registry, call: Call, prepared: Prepared, head: ModelAtHead 
         ModelWarning: What is explained is not what the method's paper explains.
     """
     started = perf_counter()
-    request, head, shown = _make_request(registry, call, prepared, head=head)
+    request, made = _make_request(registry, call, prepared, head=head)
+    head, shown = made.head, made.shown
     if head.warning:
         warn(head.warning, ModelWarning)
     apart = bool(request.inputs) and (is_bound(call) or is_apart(call))
     portions = partial(_make_portions, registry, call, prepared) if apart else None
+    divides = call.plan.arguments.batch_size is not None and bool(request.inputs)
+    parts = _Parts(registry, call, prepared, made) if divides else None
     types = _whole_types(call) if request.inputs else {}
     rules = call.plan.method.alters_model or Need.MODULES in call.plan.method.needs  # which mark the model
     kept = None if rules or types or apart or shown.maps else head
-    return Carried(request, head.explained, head.cut, started, portions, types, shown.shapes, shown.maps, kept)
+    return Carried(request, head.explained, head.cut, started, portions, parts, types, shown.shapes, shown.maps, kept)
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """The model that requests are on, and what is known of it."""
+
+    model: Any  # in which layers are looked up
+    head: ModelAtHead
+    shown: Shown
+    samples: int  # that the shapes in it are of
+
+    def resize(self, samples: int) -> _Made:
+        """The same, for another number of samples."""
+        shapes = (
+            None if shape is None or shape[0] % self.samples else (shape[0] // self.samples * samples, *shape[1:])
+            for shape in self.shown.shapes
+        )
+        return replace(self, shown=replace(self.shown, shapes=tuple(shapes)), samples=samples)
+
+
+class _Parts:
+    """Requests for some samples each, on one model as long as nothing of theirs is bound to it."""
+
+    def __init__(self, registry: Registry, call: Call, prepared: Prepared, made: _Made) -> None:
+        self._registry, self._call, self._prepared = registry, call, prepared
+        self._made: _Made | None = made
+        self._bound = is_bound(call)
+        if call.inputs.samples > 1:
+            if self._bound:
+                check_rows(registry, call)
+            check_function(registry, call)
+
+    def take(self, rows: range, most: int | None) -> Portion:
+        """For these samples, with so many rows at once at most.
+
+        Raises:
+            InputError: What is held is no row for each sample.
+            TargetError: A target function tells samples by their places.
+        """
+        part, adapter = take_samples(self._registry, self._call, rows), self._prepared.adapter
+        part = replace(part, seed=seed_of_sample(part.seed, rows[0]))
+        held: tuple[Any, ...] = ()
+        if self._bound:
+            first = take_samples(self._registry, part, [0])
+            held = Carrier(self._registry, first, self._prepared, self._prepared.model).held_tensors()
+        known = None if self._bound else self._made
+        request, made = _make_request(self._registry, part, self._prepared, held, made=known)
+        self._made = made
+        samples = self._call.inputs.samples
+        place = (rows[0], samples) if len(rows) == 1 < samples else None
+        arrays = tuple(np.array(adapter.to_numpy(one)) for one in held if adapter.is_tensor(one))
+        return Portion(part, replace(request, place=place, rows=most), arrays, made.shown.shapes)
+
+    def renew(self) -> None:
+        """Another twin for those that follow: what ran on the last one has failed."""
+        self._made = None
 
 
 def _make_portions(registry: Registry, call: Call, prepared: Prepared) -> Iterator[Portion]:
@@ -75,39 +135,31 @@ def _make_portions(registry: Registry, call: Call, prepared: Prepared) -> Iterat
     for position, part in enumerate(parts):
         first = take_samples(registry, part, [0])
         held = Carrier(registry, first, prepared, prepared.model).held_tensors() if bound else ()
-        request, _, shown = _make_request(registry, part, prepared, held)
+        request, made = _make_request(registry, part, prepared, held)
         place = (position, len(parts)) if len(parts) > 1 else None
         arrays = tuple(np.array(adapter.to_numpy(one)) for one in held if adapter.is_tensor(one))
-        yield Portion(part, replace(request, place=place), arrays, shown.shapes)
+        yield Portion(part, replace(request, place=place), arrays, made.shown.shapes)
 
 
 def _make_request(
-    registry: Registry, call: Call, prepared: Prepared, bound: tuple[Any, ...] = (), head: ModelAtHead | None = None
-) -> tuple[MethodRequest, ModelAtHead, Shown]:
-    """The request, on a model that holds what is bound to it."""
-    plan, given = call.plan, call.inputs
-    share = not plan.method.alters_model
-    model = head.twin if head else prepared.adapter.twin(prepared.model, share_weights=share)
-    carrier = Carrier(registry, call, prepared, model)
+    registry: Registry,
+    call: Call,
+    prepared: Prepared,
+    bound: tuple[Any, ...] = (),
+    *,
+    head: ModelAtHead | None = None,
+    made: _Made | None = None,
+) -> tuple[MethodRequest, _Made]:
+    """The request, on a model that holds what is bound to it; on one that ends at a known head, or is made already."""
+    given, carrier = call.inputs, Carrier(registry, call, prepared, prepared.model)
     # The model's own tensors without a detour through numpy, if they can be used where the method runs.
-    values = given.tensors if prepared.adapter.is_tensor(given.tensors[0]) else given.arrays
+    values = given.tensors if prepared.adapter.is_tensor(given.tensors[0]) else _across(call, prepared)
     inputs = carrier.like_inputs(values) if given.given else ()
-    passed = (*inputs, *carrier.held_tensors()) if inputs else ()
-    if head is None:
-        # A bridge was cut before it was built.
-        cut = prepared.translation.head if prepared.translation else None
-        head = replace(cut, model=model) if cut else at_head(call, prepared.adapter, model, passed)
-        head = replace(head, twin=model)
-    if bound:
-        head = replace(head, model=prepared.adapter.bind(head.model, bound))
-        carrier = replace(carrier, model=head.model)
     types = _whole_types(call) if inputs else {}
-    if types:
-        names = [name for name in map(prepared.layer_name, plan.layers) if name is not None]
-        head = replace(head, model=prepared.adapter.with_real_inputs(head.model, names))
-        carrier = replace(carrier, model=head.model)
-        inputs = tuple(carrier.real(value) if i in types else value for i, value in enumerate(inputs))
-    shown = show_layers(carrier, head.model, tuple(map(carrier.layer_object, plan.layers)))
+    made = made.resize(given.samples) if made else _make_model(carrier, inputs, bound, types, head)
+    carrier = replace(carrier, model=made.model)
+    inputs = tuple(carrier.real(value) if i in types else value for i, value in enumerate(inputs))
+    plan, shown = call.plan, made.shown
     request = MethodRequest(
         method=plan.method,
         model=shown.model,
@@ -126,7 +178,44 @@ def _make_request(
         head=plan.head,
         codes=call.original.table is not None and call.original.table.coded,
     )
-    return request, head, shown
+    return request, made
+
+
+def _across(call: Call, prepared: Prepared) -> tuple[Any, ...]:
+    """The inputs for another framework: what lies on a device does not go through the host."""
+    original, inputs = call.original, call.inputs
+    if not original.adapter.is_accelerated(original.model):
+        return inputs.arrays
+    return tuple(hand_over(one, original.adapter, prepared.adapter, prepared.model) for one in inputs.tensors)
+
+
+def _make_model(
+    carrier: Carrier,
+    inputs: tuple[Any, ...],
+    bound: tuple[Any, ...],
+    types: Mapping[int, np.dtype[Any]],
+    head: ModelAtHead | None,
+) -> _Made:
+    """A twin that ends where the method explains it, and shows its layers as the method sees them."""
+    call, prepared, plan = carrier.call, carrier.prepared, carrier.call.plan
+    share = not plan.method.alters_model
+    model = head.twin if head else prepared.adapter.twin(prepared.model, share_weights=share)
+    carrier = replace(carrier, model=model)
+    if head is None:
+        passed = (*inputs, *carrier.held_tensors()) if inputs else ()
+        # A bridge was cut before it was built.
+        cut = prepared.translation.head if prepared.translation else None
+        head = replace(cut, model=model) if cut else at_head(call, prepared.adapter, model, passed)
+        head = replace(head, twin=model)
+    if bound:
+        head = replace(head, model=prepared.adapter.bind(head.model, bound))
+        carrier = replace(carrier, model=head.model)
+    if types:
+        names = [name for name in map(prepared.layer_name, plan.layers) if name is not None]
+        head = replace(head, model=prepared.adapter.with_real_inputs(head.model, names))
+        carrier = replace(carrier, model=head.model)
+    shown = show_layers(carrier, head.model, tuple(map(carrier.layer_object, plan.layers)))
+    return _Made(carrier.model, head, shown, call.inputs.samples)
 
 
 def _without_held(plan: Plan, bound: tuple[Any, ...]) -> Mapping[str, Any]:

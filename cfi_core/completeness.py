@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.adapters import as_array, as_arrays, is_number
+from cfi_core.batches import run_apart
 from cfi_core.contract import Axes, MethodResult, Target
 from cfi_core.errors import FOREIGN, CompletenessWarning, summary, warn
 from cfi_core.framework import Runner, flatten, items, map_structure
@@ -212,6 +213,11 @@ class _Explained:
     def run(self, passed: Sequence[Any]) -> Any:
         """The model's outputs; the layer's, where a neuron is explained."""
         adapter = self.call.original.adapter
+        arrays = [adapter.to_numpy(one) for one in passed[: len(self.call.inputs.arrays)]]
+        return run_apart(adapter, self._pass, passed, arrays, self.call.plan.arguments.batch_size)
+
+    def _pass(self, passed: Sequence[Any]) -> Any:
+        adapter = self.call.original.adapter
         if not self.neuron:
             return adapter.outputs(self.model, passed)
         (layer,) = self.call.plan.layers
@@ -282,7 +288,10 @@ class _Sums:
         totals = [[part] for part in parts] if alone else [parts]
         self.sums = np.array([sum(part.sum(1, dtype=np.float64) for part in total) for total in totals])
         self.sizes = np.array([sum(np.abs(part).sum(1, dtype=np.float64) for part in total) for total in totals])
-        units = max(_UNITS.get(str(value.dtype).rpartition(".")[2], 0.0) for value in result.values)
+        units = max(
+            _UNITS.get(str(value.dtype).rpartition(".")[2], 0.0)
+            for value in (*result.values, *explained.carried.request.inputs)
+        )
         self.bound = self.promise.within + ROUNDINGS * units
         self.expected = self._expect()
         self.gaps = self.relative(self.sums - self.expected, self.expected)

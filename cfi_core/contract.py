@@ -95,6 +95,9 @@ class MethodRequest:
             toolset's own words for all samples is as it was given.
         codes: Whether the inputs are codes that stand for the cells of a table: to be exchanged with those of the
             baselines, while their sizes and distances mean nothing.
+        rows: How many rows may go through the model at once, at most, as the user says or as memory allows; None: as
+            sizes say. For `rows_at_once`, which divides the passes that a toolset would make of several rows of each
+            sample; of the samples themselves there are not more than that.
     """
 
     method: MethodSpec
@@ -113,6 +116,7 @@ class MethodRequest:
     head: Head = Head.OUTPUT
     place: tuple[int, int] | None = None
     codes: bool = False
+    rows: int | None = None
 
     __repr__ = outline
 
@@ -193,6 +197,7 @@ class MethodResult(Checked):
         axes: Whose axes each of the values has.
         extras: Further results, such as a convergence delta; numpy arrays or plain values. `"picture"` is for a picture
             that the toolset itself draws: bytes of shape (height, width) or (height, width, 3).
+        sample_axes: On which axis arrays among the extras have the samples, where that is not the first.
         applied: What was done to the raw values and with which settings, for the provenance.
         layer: Name, in the model that ran, of the layer that the values are of, where the toolset took another one than
             it was given; None where it did not.
@@ -211,6 +216,7 @@ class MethodResult(Checked):
     absorbed: tuple[Any, ...] | None = None
     steps: Mapping[int, tuple[Any, ...]] = field(default_factory=dict)
     sampling: Sampling | None = None
+    sample_axes: Mapping[str, int] = field(default_factory=dict)
 
     __repr__ = outline
 

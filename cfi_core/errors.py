@@ -89,6 +89,10 @@ class MethodError(CFIError):
     """The toolset could not run the method; the toolset's own error is the cause."""
 
 
+class OutOfMemoryError(MethodError):
+    """One sample, one row at a time, does not fit into memory; or nobody said that samples may be divided."""
+
+
 class NoGradientError(CFIError):
     """The framework cannot differentiate the model."""
 

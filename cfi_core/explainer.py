@@ -33,7 +33,7 @@ from cfi_core.registry import Registry, registry
 from cfi_core.routing import choose
 from cfi_core.running import run
 from cfi_core.seeking import settle_layer
-from cfi_core.specs import Kind, Translator
+from cfi_core.specs import BatchSize, Kind, Translator
 from cfi_core.translation import prepare
 from cfi_core.turns import Lock
 
@@ -100,6 +100,7 @@ class Explainer:
         defaults: As there.
         progress: As there, for each batch.
         seed: Of every batch that comes without one; None draws one for each.
+        batch_size: As there, of each batch; `"auto"` keeps what it has found.
         checks: `"sampled"` (the first batch and one in 16, which the seed draws), `"every"` or `"first"`.
         columns: Names of the columns that hold inputs and target, where batches are dicts of arrays, as in
             `ray.data.Dataset.map_batches` and `datasets.Dataset.map`: `{"inputs": "image", "target": "label"}`. Such a
@@ -134,6 +135,7 @@ class Explainer:
         defaults: str = "raw",
         progress: bool | None = None,
         seed: int | None = None,
+        batch_size: BatchSize = None,
         checks: str = "sampled",
         columns: Mapping[str, str] | None = None,
         factory: bool = False,
@@ -360,7 +362,7 @@ def finish(current: Registry, call: Call, prepared: Prepared) -> Explained:
     carried = carry(current, call, prepared)  # 6
     made = run(current, call, prepared, carried)  # 7
     confirmed = confirm_run(call, prepared, carried, made)  # its end
-    attribution = bring_home(current, call, confirmed, carried, made.result)  # 8
+    attribution = bring_home(current, call, confirmed, carried, made)  # 8
     return Explained(
         call.plan, attribution, lambda: _Known.of(call, prepared, carried.head) if is_plain(call) else None
     )
@@ -420,8 +422,8 @@ class _Known:
         carried = carry(current, call, self.prepared, head)  # 6
         made = run(current, call, self.prepared, carried)  # 7
         confirmed = confirm_run(call, self.prepared, carried, made)  # its end
-        attribution = bring_home(current, call, confirmed, carried, made.result)  # 8
-        if carried.head is not None:  # what failed may have left marks
+        attribution = bring_home(current, call, confirmed, carried, made)  # 8
+        if carried.head is not None and not (made.batch or {}).get("halved"):  # what failed may have left marks
             self.heads.append(carried.head)
         return attribution
 

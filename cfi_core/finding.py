@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from cfi_core.errors import UnknownMethodError
 from cfi_core.lookup import check_toolset, describe_unknown
 from cfi_core.records import Arguments
 from cfi_core.registry import Registry
-from cfi_core.specs import Kind, MethodSpec
+from cfi_core.specs import Kind, MethodSpec, Samples
 
 
 def find_methods(registry: Registry, arguments: Arguments, kinds: frozenset[Kind]) -> tuple[MethodSpec, ...]:
@@ -45,6 +47,7 @@ def _complete(registry: Registry, method: MethodSpec, arguments: Arguments) -> M
     given = {**init_args, **exec_args}
     needs = method.needs | {need for name, need in method.argument_needs.items() if given.get(name)}
     wrapped = registry.methods.get((str(init_args.get(method.wraps)), method.toolset)) if method.wraps else None
+    method = replace(method, samples=_samples(method, wrapped, given))
     if wrapped is None:
         return method if needs == method.needs else replace(method, needs=needs)
     return replace(
@@ -59,3 +62,12 @@ def _complete(registry: Registry, method: MethodSpec, arguments: Arguments) -> M
         guard=wrapped.guard or method.guard,
         own_required=(*method.own_required, *wrapped.own_required),
     )
+
+
+def _samples(method: MethodSpec, wrapped: MethodSpec | None, given: Mapping[str, Any]) -> Samples:
+    """Which samples may be explained together with these arguments: the narrowest of what any part of it says."""
+    said = {method.samples, wrapped.samples if wrapped else method.samples}
+    usual = method.defaults.raw
+    if any(name in given and given[name] != usual.get(name) for name in method.alone_with):
+        said.add(Samples.ALONE)
+    return max(said, key=list(Samples).index)

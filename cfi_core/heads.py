@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.batches import some_passed
 from cfi_core.framework import FrameworkAdapter, flatten
 from cfi_core.records import Call, ModelAtHead
 from cfi_core.specs import Head
@@ -38,6 +39,7 @@ def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[
     The model, of the adapter's framework, is free to be marked, and gives all tensors that the user's model gives. The
     inputs are tensors for it; empty if the user gave none.
     """
+    inputs = some_passed(call, inputs, adapter)
     place, position, outputs = place_of(call), call.output, call.output_arrays
     rows = [output for output in outputs if output.ndim == 2 and output.shape[1] > 1]
     if call.original.function is not None:

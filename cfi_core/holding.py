@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cfi_core.adapters import as_array, is_array, is_number
+from cfi_core.batches import first_rows, take_rows
 from cfi_core.contract import MethodResult, Sampling, Target
 from cfi_core.errors import InputError, MethodError, ModelWarning, TargetError, summary, warn
 from cfi_core.framework import flatten, map_structure
@@ -79,7 +80,9 @@ def tell_held(call: Call) -> str:
     if not is_bound(call):
         return f"{what}: part of every pass, as {call.plan.method.argument_of(Role.HELD)!r}"
     alike = hold_the_same(_of_samples(call.inputs)) and not is_apart(call)
-    how = "one run, as all samples hold the same" if alike else "one run for each sample, each begun with the seed"
+    seeds = "the seed" if call.plan.arguments.batch_size is None else "a seed of its own"
+    alone = f"one run for each sample, each begun with {seeds}"
+    how = "one run, as all samples hold the same" if alike and call.plan.arguments.batch_size is None else alone
     return f"{what}: constants of the model, {how}"
 
 
@@ -96,25 +99,18 @@ def hold_the_same(arrays: Sequence[np.ndarray]) -> bool:
 
 
 def take_samples(registry: Registry, call: Call, rows: Sequence[int]) -> Call:
-    """The call for some of its samples, with all that belongs to them."""
-    samples, original, inputs = call.inputs.samples, call.original, call.inputs
-    rows = list(rows)
+    """The call for some of its samples, which stand beside each other, with all that belongs to them."""
+    samples, adapter, inputs = call.inputs.samples, call.original.adapter, call.inputs
+    place = slice(rows[0], rows[-1] + 1)
 
     def some(array: np.ndarray) -> np.ndarray:
-        return array[rows] if array.shape[:1] == (samples,) else array
+        return array[place] if array.shape[:1] == (samples,) else array
 
-    def held(value: Any) -> Any:
-        adapter = original.adapter
-        if not adapter.is_tensor(value) or tuple(value.shape[:1]) != (samples,):
-            return value
-        return adapter.tensor(adapter.to_numpy(value)[rows], original.model)
-
-    arrays = tuple(map(some, inputs.arrays))
     taken = Inputs(
-        tuple(original.adapter.tensor(array, original.model) for array in arrays),
-        arrays,
+        tuple(take_rows(adapter, inputs.tensors, samples, place)),
+        tuple(map(some, inputs.arrays)),
         inputs.given,
-        tuple(map(held, inputs.held)),
+        tuple(take_rows(adapter, inputs.held, samples, place)),
         tuple(map(some, inputs.held_arrays)),
     )
     shapes = {name: _shape_of(shape, samples, len(rows)) for name, shape in call.layer_shapes.items()}
@@ -170,7 +166,9 @@ def check_function(registry: Registry, call: Call) -> None:
         taken = take_samples(registry, call, rows).inputs
         return np.asarray(adapter.outputs(adapter.twin(model), taken.passed), np.float64).reshape(-1)
 
-    every = range(call.inputs.samples)
+    # Of a call whose samples are divided, as many together as go through the model at once.
+    most = first_rows(call.inputs.samples, call.plan.arguments.batch_size)
+    every = range(call.inputs.samples if is_bound(call) else max(most, 2))
     whole = values(every)
     try:
         alone = np.concatenate([values([row]) for row in every])
@@ -181,7 +179,10 @@ def check_function(registry: Registry, call: Call) -> None:
         raise TargetError(f"{_ALONE} and gives another value for one than beside the others. {_INSTEAD}")
 
 
-_ALONE = "The target function is given one sample at a time here, as each holds inputs of its own,"
+_ALONE = (
+    "The target function is not given all samples at once here, as each holds inputs of its own, or batch_size= "
+    "divides them,"
+)
 _INSTEAD = "Explain one sample at a time (inputs of one row), or pass one index for each sample as target."
 
 
@@ -195,8 +196,8 @@ def tell_places(registry: Registry, call: Call) -> None:
         return
     original, adapter = call.original, call.original.adapter
     model = original.model if original.function is not None else adapter.ended_by(original.model, Values.of(function))
-    if model is None or is_bound(call):
-        return  # with held inputs of each sample it is refused, before it sees one at a time
+    if model is None or is_bound(call) or call.plan.arguments.batch_size is not None:
+        return  # with held inputs of each sample, or in parts, it is refused (`check_function`)
 
     def values(rows: Sequence[int]) -> np.ndarray:
         inputs = take_samples(registry, call, rows).inputs
@@ -226,8 +227,10 @@ def join(parts: Sequence[Call], results: Sequence[MethodResult], to_numpy: Calla
     if len(results) == 1:
         return first
     key, toolset = parts[0].plan.method.key, parts[0].plan.method.toolset
+    counts = [call.inputs.samples for call in parts]
     if any((one.axes, one.layer, len(one.values)) != (first.axes, first.layer, len(first.values)) for one in results):
         raise MethodError(f"{key} of {toolset} explains another place in one sample than in the others.")
+    axes = first.sample_axes
     try:
         values = tuple(
             np.concatenate([np.asarray(to_numpy(part)) for part in column])
@@ -239,8 +242,9 @@ def join(parts: Sequence[Call], results: Sequence[MethodResult], to_numpy: Calla
     return replace(
         first,
         values=values,
-        extras=_join_notes([one.extras for one in results]),
-        applied=_join_notes([one.applied for one in results]),
+        extras=_join_notes([one.extras for one in results], counts, axes),
+        applied=_join_notes([one.applied for one in results], counts, axes),
+        steps=_join_steps([one.steps for one in results], to_numpy),
         absorbed=tuple(map(np.concatenate, zip(*absorbed, strict=True))) if len(absorbed) == len(results) else None,
         sampling=_join_sampling([one.sampling for one in results], to_numpy),
     )
@@ -278,19 +282,24 @@ def _split_target(target: Target | None, rows: Sequence[int]) -> Target | None:
 
 def _split_arguments(registry: Registry, call: Call, rows: Sequence[int]) -> Arguments:
     arguments, method, samples = call.plan.arguments, call.plan.method, call.inputs.samples
+    place, ranks = slice(rows[0], rows[-1] + 1), {array.ndim for array in call.inputs.arrays}
+    of_layers = {len(shape) for shape in call.layer_shapes.values()}
 
-    def split(value: Any) -> Any:
+    def split(value: Any, name: str = "") -> Any:
         if isinstance(value, tuple | list):
-            return type(value)(map(split, value))
+            return type(value)(split(part, name) for part in value)
         if is_number(value) or not is_array(registry, value) or tuple(value.shape[:1]) != (samples,):
             return value
-        return as_array(registry, value, "an argument")[list(rows)]
+        # One that lacks axes in front has no samples, however long its first axis is.
+        if len(value.shape) not in (of_layers if method.roles.get(name) is Role.LIKE_LAYER else ranks):
+            return value
+        return as_array(registry, value, "an argument")[place]
 
     promise = method.completeness
     is_distribution = promise is not None and promise.total is Total.MEAN_DIFFERENCE
     own = {
         where: {
-            name: split(value) if method.roles.get(name) in _SPLIT else value
+            name: split(value, name) if method.roles.get(name) in _SPLIT else value
             for name, value in (getattr(arguments, where) or {}).items()
         }
         for where in ("init_args", "exec_args")
@@ -305,25 +314,62 @@ def _split_arguments(registry: Registry, call: Call, rows: Sequence[int]) -> Arg
     )
 
 
-def _join_notes(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _join_steps(
+    parts: Sequence[Mapping[int, tuple[Any, ...]]], to_numpy: Callable[[Any], Any]
+) -> Mapping[int, tuple[Any, ...]]:
+    """What the values of all samples were on the way, at the steps that are known of each."""
+    return {
+        step: tuple(
+            np.concatenate([np.asarray(to_numpy(one)) for one in column])
+            for column in zip(*(part[step] for part in parts), strict=True)
+        )
+        for step in parts[0]
+        if all(step in part for part in parts)
+    }
+
+
+def _join_notes(
+    parts: Sequence[Mapping[str, Any]],
+    counts: Sequence[int] | None = None,
+    axes: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Notes on parts of so many samples, one if that is left out; of some arrays, on which axis these are."""
+    pairs = list(zip(parts, counts or [1] * len(parts), strict=True))
     names = dict.fromkeys(name for part in parts for name in part)
-    return {name: _join_note(name, [part[name] for part in parts if name in part], len(parts)) for name in names}
+    return {name: _join_note(name, [(part[name], n) for part, n in pairs if name in part], axes) for name in names}
 
 
-def _join_note(name: str, values: list[Any], samples: int) -> Any:
-    """Arrays of one sample as one array of all, pictures side by side; what differs otherwise, one for each sample."""
+def _join_note(name: str, parts: Sequence[tuple[Any, int]], axes: Mapping[str, int]) -> Any:
+    """Arrays of some samples as one of all, pictures side by side; what differs otherwise, one for each part."""
+    values, counts = zip(*parts, strict=True)
     first = values[0]
     if all(isinstance(value, Mapping) for value in values):
-        return _join_notes(values)
-    if all(isinstance(value, np.ndarray) for value in values) and len(values) == samples:
-        sizes = {value.shape[0:1] + value.shape[2:] if name == PICTURE else value.shape[1:] for value in values}
-        if len(sizes) == 1 and first.ndim and (name == PICTURE or all(len(value) == 1 for value in values)):
-            return np.concatenate(values, axis=1 if name == PICTURE else 0)
+        return _join_notes(values, counts, axes)
+    if all(isinstance(value, np.ndarray) for value in values):
+        axis = 1 if name == PICTURE else axes.get(name, 0)
+        if _hold_samples(values, counts, axis, told=name == PICTURE or name in axes):
+            return np.concatenate(values, axis=axis)
         if all(np.array_equal(value, first) for value in values):
             return first
     elif not any(isinstance(value, np.ndarray) for value in values) and _all_equal(values):
         return first
-    return tuple(values)
+    is_by_sample = all(count == 1 for count in counts)
+    return values if is_by_sample else tuple(one for i, one in enumerate(values) if not _is_in(one, values[:i]))
+
+
+def _hold_samples(values: Sequence[np.ndarray], counts: Sequence[int], axis: int, *, told: bool) -> bool:
+    """Whether an axis of all arrays holds the samples of their parts; if it is told, maybe several rows of each."""
+    if any(value.ndim <= axis for value in values):
+        return False
+    fits = told or all(value.shape[axis] == count for value, count in zip(values, counts, strict=True))
+    return fits and len({value.shape[:axis] + value.shape[axis + 1 :] for value in values}) == 1
+
+
+def _is_in(value: Any, others: Sequence[Any]) -> bool:
+    return any(
+        type(other) is type(value) and not isinstance(other, np.ndarray) and _all_equal([value, other])
+        for other in others
+    )
 
 
 def _all_equal(values: Sequence[Any]) -> bool:

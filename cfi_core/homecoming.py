@@ -27,7 +27,7 @@ from cfi_core.laying import LaidOut, lay_out, unshow
 from cfi_core.prediction import predict
 from cfi_core.preparation import come_home
 from cfi_core.progress import phase
-from cfi_core.records import Call, Carried, Prepared
+from cfi_core.records import Call, Carried, Prepared, Run
 from cfi_core.registry import Registry
 from cfi_core.requirements import version_of
 from cfi_core.sampling import measure_sampling
@@ -41,9 +41,7 @@ _SEEN = "types, shapes, target and finite values of this batch; what else is mea
 
 
 @phase("bringing the result home")
-def bring_home(
-    registry: Registry, call: Call, prepared: Prepared, carried: Carried, result: MethodResult
-) -> Attribution:
+def bring_home(registry: Registry, call: Call, prepared: Prepared, carried: Carried, made: Run) -> Attribution:
     """Makes the attribution.
 
     Raises:
@@ -55,7 +53,8 @@ def bring_home(
         SamplingWarning: They are made of too few draws.
         PluginWarning: It could not be drawn.
     """
-    plan, layers = call.plan, _explained_layers(call, prepared, result)
+    plan, result = call.plan, made.result
+    layers = _explained_layers(call, prepared, result)
     parts = [_label(call, prepared, carried, layers, result.axes, i, value) for i, value in enumerate(result.values)]
     values, dims = zip(*parts, strict=True)
     _check_values(call, values)
@@ -65,6 +64,7 @@ def bring_home(
     errors = _bring_errors(call, prepared, carried, layers, result, dims)
     provenance = _provenance(registry, call, prepared, carried, result)
     provenance |= {"completeness": completeness, "layer": call.sought or "as given", "grid": laid.told}
+    provenance["batch_size"] = None if made.batch is None else dict(made.batch)
     provenance["sampling"] = measure_sampling(call, result.sampling, laid.values, errors)
     attribution = _compose(registry, call, prepared, result, layers, laid, errors, provenance)
     attribution.extras.update(_steps(call, prepared, carried, layers, result))  # type: ignore[attr-defined]

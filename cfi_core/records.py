@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from cfi_core.errors import ArgumentError, kind_of
 from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, Placed, flatten
 from cfi_core.framework.axes import Permutation, permutation_at
 from cfi_core.layer_map import LayerMap
-from cfi_core.specs import DEFAULTS, Head, Kind, MethodSpec, Need, Role, Translator, TranslatorSpec
+from cfi_core.specs import DEFAULTS, BatchSize, Head, Kind, MethodSpec, Need, Role, Translator, TranslatorSpec
 from cfi_core.tables import Table
 
 
@@ -49,6 +49,7 @@ class Arguments:
     plot: bool | str | Path = False
     progress: bool | None = None
     seed: int | None = None
+    batch_size: BatchSize = None
     started: float = field(default_factory=perf_counter, kw_only=True)  # when the call began
     unpacked: Unpacked | None = field(default=None, kw_only=True)  # of a model that brings its own preparation
     called: str = field(default="", kw_only=True)  # the user's own class, or function, with its module
@@ -62,6 +63,7 @@ class Arguments:
             raise ArgumentError(f"defaults={self.defaults!r} is neither 'raw' nor 'toolset'.")
         check_seed(self.seed)
         check_progress(self.progress)
+        check_batch_size(self.batch_size)
         for name in ("init_args", "exec_args"):
             given = getattr(self, name)
             if not isinstance(given, Mapping | None):
@@ -96,6 +98,21 @@ def check_progress(progress: Any) -> None:
     if progress not in (None, True, False) or not isinstance(progress, bool | None):
         raise ArgumentError(
             f"progress={progress!r} is neither True nor False, nor None, which shows it in a terminal or notebook."
+        )
+
+
+def check_batch_size(batch_size: Any) -> None:
+    """Refuses anything but a number of rows, "auto" and None.
+
+    Raises:
+        ArgumentError: It is something else.
+    """
+    is_word = isinstance(batch_size, str) and batch_size == "auto"
+    is_number = isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size >= 1
+    if not (batch_size is None or is_word or is_number):
+        raise ArgumentError(
+            f"batch_size={batch_size!r} is neither a number of rows (1 or more) nor 'auto', which finds one that fits "
+            f"into memory, nor None, which leaves all samples together."
         )
 
 
@@ -465,6 +482,16 @@ class Portion:
     __repr__ = outline
 
 
+class Parts(Protocol):
+    """Makes what the toolset is asked for some of the samples."""
+
+    def take(self, rows: range, most: int | None) -> Portion:
+        """For these samples, with so many rows at once at most."""
+
+    def renew(self) -> None:
+        """Another copy of the model for those that follow: what ran on the last one has failed."""
+
+
 @dataclass(frozen=True, eq=False)
 class Carried:
     """What the toolset is asked (after step 6)."""
@@ -474,6 +501,7 @@ class Carried:
     cut: bool  # whether a softmax at the end was left out
     started: float  # when carrying began, in the seconds of `time.perf_counter`
     portions: Callable[[], Iterator[Portion]] | None = None  # to run instead of it, where inputs are bound to the model
+    parts: Parts | None = None  # to run in the place of both, where the user divides the samples
     types: Mapping[int, np.dtype[Any]] = field(default_factory=dict)  # of whole numbers that the toolset gets as others
     layer_shapes: tuple[tuple[int, ...] | None, ...] = ()  # of what the layers of the request give
     shown: Mapping[str, int] = field(default_factory=dict)  # layers shown as maps, with the channel axis of these
@@ -488,6 +516,7 @@ class Run:
 
     result: MethodResult
     passes: Passes | None = None  # samples of what it fed to a converted model; None of any other
+    batch: Mapping[str, Any] | None = None  # how samples and rows were divided; None where nobody asked for it
 
     __repr__ = outline
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+from cfi_core.batches import some_passed
 from cfi_core.heads import at_head, place_of
 from cfi_core.records import Call
 
@@ -65,7 +66,9 @@ def reference_of(call: Call, *, cut: bool, counts: bool = False) -> Reference | 
         return None
     if not counts or uses != USES:
         return Reference(model)
-    made = Reference(model, call.original.adapter.compiled(model, call.inputs.passed))
+    made = Reference(
+        model, call.original.adapter.compiled(model, some_passed(call, call.inputs.passed, call.original.adapter))
+    )
     with _lock:
         kept.reference = made if made.compiled is not None else None
     return made

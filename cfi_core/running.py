@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
+from cfi_core.batches import Division, ran_out
 from cfi_core.boundary import Shape, run_method
 from cfi_core.contract import MethodRequest, MethodResult
+from cfi_core.errors import CFIError, OutOfMemoryError, summary
 from cfi_core.framework import Passes
 from cfi_core.framework.axes import Permutation
-from cfi_core.holding import join
+from cfi_core.holding import is_apart, is_bound, join
 from cfi_core.process import generators
 from cfi_core.progress import count, is_shown, phase
-from cfi_core.records import Call, Carried, Portion, Prepared, Run
+from cfi_core.records import Call, Carried, Parts, Portion, Prepared, Run
 from cfi_core.registry import Registry
 from cfi_core.turns import aside
 
@@ -28,7 +32,43 @@ def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) ->
     if passes is not None:
         passes.types = carried.types
     with phase(f"running {call.plan.method.key} of {call.plan.method.toolset}"):
-        return Run(_run_all(registry, call, prepared, carried, passes), passes)
+        if carried.parts is not None:
+            return _run_parts(registry, call, prepared, carried.parts, passes)
+        try:
+            return Run(_run_all(registry, call, prepared, carried, passes), passes)
+        except CFIError as error:
+            if isinstance(error, OutOfMemoryError) or not ran_out(error, (call.original.adapter, prepared.adapter)):
+                raise
+            raise OutOfMemoryError(
+                f"{call.plan.method.key} of {call.plan.method.toolset} ran out of memory ({summary(error)}). Pass "
+                f"batch_size='auto', which divides samples and steps so that they fit, or a number of rows."
+            ) from error
+
+
+def _run_parts(registry: Registry, call: Call, prepared: Prepared, asked: Parts, passes: Passes | None) -> Run:
+    """Some samples after the other; where memory did not suffice, once more with half as many rows."""
+    division = Division(registry, call, prepared, alone=is_bound(call) or is_apart(call))
+    parts: list[Call] = []
+    results: list[MethodResult] = []
+    at, samples = 0, call.inputs.samples
+    while at < samples:
+        portion = asked.take(range(at, min(at + division.together, samples)), division.rows)
+        if passes is not None:
+            passes.held = portion.held
+        try:
+            with division.watch() as heard:
+                results.append(_run_one(registry, portion.call, prepared, portion, passes, heard))
+        except Exception as error:  # raised again, unless half as many rows may fit
+            if not division.ran_out(error):
+                raise
+            division.halve(error)
+            asked.renew()
+        else:
+            parts.append(portion.call)
+            at += portion.call.inputs.samples
+            continue
+        division.release()  # now that the error, which held what ran, is gone
+    return Run(join(parts, results, prepared.as_numpy), passes, division.notes())
 
 
 def _run_all(
@@ -46,7 +86,12 @@ def _run_all(
 
 
 def _run_one(
-    registry: Registry, call: Call, prepared: Prepared, asked: Carried | Portion, passes: Passes | None
+    registry: Registry,
+    call: Call,
+    prepared: Prepared,
+    asked: Carried | Portion,
+    passes: Passes | None,
+    heard: Callable[[int], None] | None = None,
 ) -> MethodResult:
     request, origin = asked.request, registry.origin_of(call.plan.method).label
     # Where the method makes the inputs, they are of any number of samples.
@@ -56,9 +101,16 @@ def _run_one(
         request = replace(_users_functions_aside(request), seeded=seeded)
         if passes is not None:
             stack.enter_context(prepared.adapter.watch_passes(request.model, passes, request.layer))
-        elif is_shown():
-            stack.enter_context(prepared.adapter.count_passes(request.model, count))
+        elif is_shown() or heard is not None:
+            stack.enter_context(prepared.adapter.count_passes(request.model, partial(_tell_pass, heard)))
         return run_method(request, origin, inputs=inputs, layers=asked.layer_shapes)
+
+
+def _tell_pass(heard: Callable[[int], None] | None, rows: int) -> None:
+    """Of a pass of so many rows, to whoever waits, and to whoever looks at the memory."""
+    count(rows)
+    if heard is not None:
+        heard(rows)
 
 
 def _users_functions_aside(request: MethodRequest) -> MethodRequest:

@@ -94,6 +94,20 @@ class Total(StrEnum):
     """Of each layer on its own, where the values are of layers."""
 
 
+class Samples(StrEnum):
+    """Which samples a method may be asked to explain together, without another result for any of them."""
+
+    APART = "apart"
+    """Any: the values of a sample are its own, whatever stands beside it."""
+    ALONE = "alone"
+    """One at a time, or else all: what is drawn at random for a sample depends on those in front of it."""
+    TOGETHER = "together"
+    """All: they are made of each other, as where features are exchanged between samples."""
+
+
+BatchSize = int | Literal["auto"] | None
+"""What users may write in `batch_size=`."""
+
 Translator = str | Sequence[str] | None
 """What users may write in `translator=`: a name, a kind (`"conversion"`, `"bridge"`), a list of names, or nothing."""
 
@@ -361,6 +375,11 @@ class MethodSpec(Checked):
         common: Own arguments that other toolsets have under other names, in the word for them (one of `COMMON`):
             `cfi.compare` sets one toolset's to another's.
         choices: Own arguments that are one of a few values, with these: `cfi.compare` tries them.
+        samples: Which samples may be explained together where a user divides them (`batch_size=`).
+        rows_together: How many rows of one sample go through the model together in any case.
+        for_each_baseline: Whether there are as many for each baseline.
+        alone_with: Own arguments that, set to something else than among the raw defaults, have them explained one at a
+            time (such as the number of noisy copies, of a method that draws nothing without them).
     """
 
     key: Key
@@ -391,6 +410,10 @@ class MethodSpec(Checked):
     documentation: Documentation = field(default_factory=Documentation)
     common: Mapping[Identifier, Annotated[str, one_of(*COMMON)]] = field(default_factory=dict)
     choices: Mapping[Identifier, tuple[Any, ...]] = field(default_factory=dict)
+    samples: Samples = Samples.ALONE
+    rows_together: int = 1
+    for_each_baseline: bool = False
+    alone_with: tuple[Identifier, ...] = ()
 
     def argument_of(self, role: Role) -> str | None:
         """Name of the argument of the toolset's call that plays a role; None if there is none."""
@@ -407,7 +430,16 @@ class MethodSpec(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fields = ("roles", "native_only", "argument_needs", "own_required", "common", "choices", "instead_of_baselines")
+        fields = (
+            "roles",
+            "native_only",
+            "argument_needs",
+            "own_required",
+            "common",
+            "choices",
+            "instead_of_baselines",
+            "alone_with",
+        )
         spoken_of = {name: {*getattr(self, name)} for name in fields}
         spoken_of["documentation"] = {*self.documentation.words, *self.documentation.example}
         spoken_of["defaults"] = {*self.defaults.raw, *self.defaults.toolset}

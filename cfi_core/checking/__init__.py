@@ -15,6 +15,7 @@ import numpy as np
 
 from cfi_core.adapters import as_arrays, framework_of_tensor, is_array
 from cfi_core.attribution import Outlets
+from cfi_core.batches import first_rows, take_rows
 from cfi_core.checking.baselines import tell_zero_baseline
 from cfi_core.checking.embedding import embed, layer_of_embedding, means_embeddings, needs_embedding
 from cfi_core.checking.ends import end_at_target
@@ -157,7 +158,14 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
     plan, original, inputs, arguments = begun.plan, begun.original, begun.inputs, begun.plan.arguments
     with Examination(original, inputs) as examination:
         given = first_pass(
-            registry, lambda: run_as_it_is(original, inputs, native=plan.route.native, twin=examination.twin)
+            registry,
+            lambda: run_as_it_is(
+                original,
+                inputs,
+                native=plan.route.native,
+                twin=examination.twin,
+                batch_size=arguments.batch_size,
+            ),
         )
         check_repeated(original, inputs, given, examination.twin)
         found = (
@@ -425,13 +433,20 @@ def _at_layers(plan: Plan, original: Original, inputs: Inputs) -> dict[str, Any]
     """
     shapes, neuron = {}, plan.arguments.neuron
     if plan.layers:
-        twin = original.adapter.twin(original.model)
-        activations = original.adapter.activations(twin, inputs.passed, plan.layers)
-        shapes = {name: activation.shape for name, activation in activations.items()}
+        adapter, samples = original.adapter, inputs.samples
+        some = first_rows(samples, plan.arguments.batch_size)
+        passed = take_rows(adapter, inputs.passed, samples, slice(some))
+        activations = adapter.activations(adapter.twin(original.model), passed, plan.layers)
+        shapes = {name: _of_samples(one.shape, some, samples) for name, one in activations.items()}
     if len(plan.layers) == 1 and plan.layers[0] in shapes:
         (layer,), channel_allowed = plan.layers, plan.method.kind is Kind.FEATURE_VISUALIZATION
         neuron = resolve_neuron(neuron, shapes[layer], channel_allowed=channel_allowed, layer=layer)
     return {"layer_shapes": MappingProxyType(shapes), "neuron": neuron}
+
+
+def _of_samples(shape: tuple[int, ...], some: int, samples: int) -> tuple[int, ...]:
+    """Of what a layer gives for all samples, by what it gives for some."""
+    return shape if some == samples or not shape else (shape[0] * samples // some, *shape[1:])
 
 
 def _layers_in(value: Any, registry: Registry, original: Original) -> Iterator[str]:

@@ -56,7 +56,7 @@ def check_batch(registry: Registry, known: Call, arguments: Arguments) -> Call |
         return None
     outputs = _outputs(known, inputs)
     if _names_prediction(plan.arguments.target):
-        outputs = run_original(known.original, inputs, native=plan.route.native)
+        outputs = run_original(known.original, inputs, native=plan.route.native, batch_size=plan.arguments.batch_size)
     found = (
         resolve_target(registry, known.original, plan.arguments.target, outputs, inputs.samples)
         if plan.explains_target

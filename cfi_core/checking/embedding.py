@@ -81,7 +81,8 @@ def embed(registry: Registry, plan: Plan, original: Original, inputs: Inputs) ->
     method = plan.method
     place = method.argument_of(Role.HELD)
     adapter, tokens = original.adapter, inputs.arrays[0]
-    run_as_it_is(original, inputs)  # which says what is wrong with images in whole numbers
+    # Which says what is wrong with images in whole numbers.
+    run_as_it_is(original, inputs, batch_size=plan.arguments.batch_size)
     found = _split(original, inputs)
     if found is None and len(inputs.arrays) > 1:
         named = f" ({', '.join(original.names.explained)})" if original.names else ""

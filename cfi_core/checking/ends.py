@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from cfi_core.batches import run_apart
 from cfi_core.boxes import is_detection
 from cfi_core.checking.inputs import check_output
 from cfi_core.checking.targets import Resolved
@@ -21,7 +23,7 @@ from cfi_core.errors import CFIError, TargetError, summary
 from cfi_core.framework import Pick, Several, flatten, is_structure, map_structure
 from cfi_core.outputs import leaves_of, main_path
 from cfi_core.records import Inputs, Original, Plan
-from cfi_core.specs import Head, Role
+from cfi_core.specs import BatchSize, Head, Role
 from cfi_core.targets import NamedTarget, Values
 
 
@@ -135,7 +137,7 @@ def _at_function(plan: Plan, original: Original, inputs: Inputs, outputs: Any, t
     if model is None:
         _check_all(outputs, inputs)
         return Ended(original, outputs, target, None, outputs)
-    values = _run(original, model, inputs)
+    values = _run(original, model, inputs, plan.arguments.batch_size)
     is_whole = len(fine) == len(leaves)
     made = Ended(original, outputs, target, None, outputs) if is_whole else _examined(original, outputs, target, fine)
     # Nobody but the user can tell which sample a value belongs to that a function makes of all of them.
@@ -170,11 +172,12 @@ def _at_logits(plan: Plan) -> bool:
     return plan.route.bridge and plan.arguments.head == Head.LOGIT
 
 
-def _run(original: Original, model: Any, inputs: Inputs) -> np.ndarray:
+def _run(original: Original, model: Any, inputs: Inputs, batch_size: BatchSize) -> np.ndarray:
     """The values of a target function, checked."""
     adapter = original.adapter
     try:
-        values = np.asarray(adapter.outputs(adapter.twin(model), inputs.passed))
+        run = partial(adapter.outputs, adapter.twin(model))
+        values = np.asarray(run_apart(adapter, run, inputs.passed, inputs.arrays, batch_size))
     except CFIError:
         raise
     except Exception as error:  # the user's function may raise anything

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cfi_core.adapters import as_array, as_arrays, framework_of_tensor, is_array, is_number
-from cfi_core.errors import ArgumentError, CFIError, InputError
+from cfi_core.batches import ran_out, run_apart
+from cfi_core.errors import ArgumentError, CFIError, InputError, OutOfMemoryError, summary
 from cfi_core.framework import FrameworkAdapter, flatten, map_structure
 from cfi_core.naming import in_order
 from cfi_core.records import Inputs, Original
 from cfi_core.registry import Registry
+from cfi_core.specs import BatchSize
 
 _USUAL_BATCHES = (1, 2, 3, 4, 5, 6, 8, 10, 16, 32, 64)
 
@@ -115,13 +118,15 @@ def example_inputs(original: Original, samples: int) -> Inputs:
     return Inputs(tuple(tensors), tuple(map(adapter.to_numpy, tensors)), given=False)
 
 
-def run_original(original: Original, inputs: Inputs, *, native: bool = False, twin: Any = None) -> Any:
+def run_original(
+    original: Original, inputs: Inputs, *, native: bool = False, twin: Any = None, batch_size: BatchSize = None
+) -> Any:
     """What the user's model (by a twin of it) gives for the inputs: so what does not fit is found before it costs much.
 
     Raises:
         InputError: The model fails on them, gives no numbers, or mixes the samples.
     """
-    outputs = run_as_it_is(original, inputs, native=native, twin=twin)
+    outputs = run_as_it_is(original, inputs, native=native, twin=twin, batch_size=batch_size)
     for output in flatten(outputs):
         check_output(output, inputs)
     return outputs
@@ -160,8 +165,10 @@ def check_repeated(original: Original, inputs: Inputs, outputs: Any, twin: Any) 
     )
 
 
-def run_as_it_is(original: Original, inputs: Inputs, *, native: bool = False, twin: Any = None) -> Any:
-    """The same, whatever it gives.
+def run_as_it_is(
+    original: Original, inputs: Inputs, *, native: bool = False, twin: Any = None, batch_size: BatchSize = None
+) -> Any:
+    """The same, whatever it gives; in portions, where the user divides the samples.
 
     Run natively, it may give a single number for a single sample, which is returned as an array of one.
 
@@ -170,10 +177,12 @@ def run_as_it_is(original: Original, inputs: Inputs, *, native: bool = False, tw
     """
     adapter, model = original.adapter, original.adapter.twin(original.model) if twin is None else twin
     try:
-        outputs = adapter.outputs(model, inputs.passed)
+        outputs = run_apart(adapter, partial(adapter.outputs, model), inputs.passed, inputs.arrays, batch_size)
     except CFIError:
         raise
     except Exception as error:  # the user's model may raise anything
+        if ran_out(error, [adapter]):
+            raise OutOfMemoryError(_NO_MEMORY[batch_size is None].format(summary(error))) from error
         shapes = ", ".join(f"{array.shape} {array.dtype}" for array in inputs.arrays)
         integers = [array for array in inputs.arrays if not np.issubdtype(array.dtype, np.floating)]
         hint = _integers("inputs", integers[0]) if integers else _repair(adapter, model, inputs)
@@ -201,6 +210,12 @@ def run_as_it_is(original: Original, inputs: Inputs, *, native: bool = False, tw
     if native and inputs.samples == 1 and len(flatten(outputs)) == 1:
         outputs = map_structure(lambda output: output.reshape(output.shape or 1), outputs)
     return outputs
+
+
+_NO_MEMORY = {
+    True: "Your model runs out of memory on all samples together ({}). Pass batch_size='auto', or a number of samples.",
+    False: "Your model runs out of memory on one sample ({}). Take smaller inputs, or a device with more memory.",
+}
 
 
 def check_output(output: np.ndarray, inputs: Inputs) -> None:

@@ -3,7 +3,8 @@
 `FrameworkAdapter`, `Runner` and `State` are what it implements. The rest helps: structures of tensors (`flatten`,
 `items`, `entry_of`, `map_structure`), axes (`named_axes`, `Permutation`, `inverse`), calls of layers (`LayerCalls`),
 and of layers without hooks (`stand_in`), hashes of what models hold (`Content`), models with a fixed number of samples
-(`Portions`), how many rows go through one at once (`rows_at_once`), passes of a run (`Passes`), bounds that the
+(`Portions`), how many rows go through one at once (`rows_at_once`), seeds of samples
+(`seed_of_sample`), passes of a run (`Passes`), bounds that the
 environment raises (`Limit`), what a function calls its inputs (`Parameters`), ends of models (`Pick`, `Several`), what
 an adapter makes for rules to attach to (`Canonical`), where the values of a layer lie (`Layout`).
 `cfi_core.arrays` has the adapter of functions of numpy arrays, to inherit from.
@@ -19,7 +20,7 @@ from cfi_core.framework.layout import Layout, Placed
 from cfi_core.framework.limits import Limit
 from cfi_core.framework.parameters import Parameters
 from cfi_core.framework.passes import Pass, Passes
-from cfi_core.framework.portions import Portions, one_size, rows_at_once
+from cfi_core.framework.portions import Portions, one_size, rows_at_once, seed_of_sample
 from cfi_core.framework.stand_ins import stand_in
 from cfi_core.framework.state import State
 from cfi_core.framework.structure import entry_of, flatten, is_structure, items, map_structure
@@ -27,5 +28,5 @@ from cfi_core.framework.structure import entry_of, flatten, is_structure, items,
 __all__ = ["FrameworkAdapter", "Runner", "Pullback", "Layer", "Embedded", "State", "hand_over"]
 __all__ += ["flatten", "items", "entry_of", "map_structure", "is_structure", "named_axes", "Permutation", "inverse"]
 __all__ += ["LayerCalls", "stand_in", "Content", "UnseenError", "always_new", "identity", "refuse"]
-__all__ += ["Portions", "one_size", "rows_at_once", "Pass", "Passes"]
+__all__ += ["Portions", "one_size", "rows_at_once", "seed_of_sample", "Pass", "Passes"]
 __all__ += ["Limit", "Parameters", "Canonical", "Factories", "Pick", "Several", "Layout", "Placed"]

@@ -554,6 +554,19 @@ class FrameworkAdapter(ABC):
         """The tensor with its axes in another order: axis `i` of the result is axis `axes[i]`."""
         return np.transpose(tensor, axes)
 
+    # memory
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether this error of the framework says that memory, of whatever device, did not suffice."""
+        return isinstance(error, MemoryError)
+
+    def release_memory(self) -> None:  # noqa: B027 - nothing to do is a default too
+        """Gives back what the framework keeps of memory that nothing uses, after it did not suffice."""
+
+    def is_accelerated(self, model: Any) -> bool:
+        """Whether the model runs on a device with memory of its own."""
+        return False
+
     # process
 
     def shared_parts(self, model: Any) -> Sequence[Any]:

@@ -114,7 +114,9 @@ MOST_ELEMENTS = 2**21
 """Of the inputs that go through a model at once: 13 photographs of 224 by 224 pixels in three colours."""
 
 
-def rows_at_once(shapes: Iterable[Sequence[int]], samples: int, most: int | None = None) -> int:
+def rows_at_once(
+    shapes: Iterable[Sequence[int]], samples: int, most: int | None = None, *, limit: int | None = None
+) -> int:
     """How many rows of inputs a method sends through a model at once, where it makes several of each sample.
 
     A user who interrupts a call waits for the pass that runs, so that none is to last long. Sizes decide, and no clock:
@@ -124,10 +126,24 @@ def rows_at_once(shapes: Iterable[Sequence[int]], samples: int, most: int | None
         shapes: Of the model's inputs, sample axis first.
         samples: The samples that are explained. All of them go through together, however large they are.
         most: No more rows than that, if it is not less than the samples.
+        limit: What the user or memory allows (`MethodRequest.rows`), in the place of what sizes say.
 
     Returns:
         A whole multiple of the samples.
     """
     elements = samples * sum(prod(shape[1:]) for shape in shapes)
-    fitting = max(MOST_ELEMENTS // max(elements, 1), 1)
-    return samples * (fitting if most is None else max(min(fitting, most // samples), 1))
+    fitting = MOST_ELEMENTS // max(elements, 1) if limit is None else limit // samples
+    return samples * max(fitting if most is None else min(fitting, most // samples), 1)
+
+
+def seed_of_sample(seed: int, place: int) -> int:
+    """The seed of the sample at a place, where samples are explained apart; that of the first is the seed itself.
+
+    Seeds of places add up: those of samples from another place on, begun with the seed of that place, are the same. So
+    what is drawn for a sample does not depend on how many stand in front of it in one call. They go through all numbers
+    of 32 bits in steps of the golden ratio (a Weyl sequence), far from those of neighbouring seeds.
+    """
+    return (seed + place * _STEP) % 2**32
+
+
+_STEP = 0x9E3779B1

@@ -216,7 +216,8 @@ def test_arguments_in_a_tuple_are_split_too() -> None:
 
 
 def a_part() -> Any:
-    return SimpleNamespace(plan=SimpleNamespace(method=SimpleNamespace(key="cut", toolset="scissors")))
+    plan = SimpleNamespace(method=SimpleNamespace(key="cut", toolset="scissors"))
+    return SimpleNamespace(plan=plan, inputs=SimpleNamespace(samples=1))
 
 
 def test_results_that_do_not_fit_together_are_refused() -> None:

@@ -20,14 +20,6 @@ import numpy as np
 
 from cfi_torchgraph.draws import OwnGenerators
 
-DRAWING = frozenset(
-    {
-        *("noise_tunnel", "gradient_shap", "layer_gradient_shap", "neuron_gradient_shap", "shapley_value_sampling"),
-        *("lime", "kernel_shap", "feature_permutation", "layer_feature_permutation"),
-    }
-)
-"""Keys of the methods that draw."""
-
 # Captum's modules that draw from numpy, each after those that it takes classes and functions from.
 _MODULES = {
     "captum._utils.common": {},

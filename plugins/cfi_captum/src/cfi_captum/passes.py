@@ -34,7 +34,7 @@ def limit_batch(
     if _AT_ONCE not in method.exec_args or method.key in _ROW_BY_ROW or call.get(_AT_ONCE) is not None:
         return
     samples = len(request.inputs[0]) * _noisy(tunnel)
-    most = rows_at_once([x.shape for x in request.inputs], samples)
+    most = rows_at_once([x.shape for x in request.inputs], samples, limit=request.rows)
     least = samples * (2 if method.key in _BY_DIFFERENCES else 1)
     if samples * _setting(method.captum_class, "n_steps", call) > max(most, least):
         call[_AT_ONCE] = max(most, least)
@@ -43,7 +43,7 @@ def limit_batch(
 def divide_gradients(method: CaptumMethod, request: MethodRequest, explainer: Any) -> None:
     """Has the explainer take gradients of a part of the rows at a time: what is drawn stays what it was."""
     if method.key in _ROW_BY_ROW:
-        most = rows_at_once([x.shape for x in request.inputs], len(request.inputs[0]))
+        most = rows_at_once([x.shape for x in request.inputs], len(request.inputs[0]), limit=request.rows)
         explainer.gradient_func = _in_portions(explainer.gradient_func, most)
 
 

@@ -17,12 +17,22 @@ from torch import Tensor, nn
 
 from cfi_captum.cells import with_similarity
 from cfi_captum.checks import check_arguments, check_modules, check_tunnel
-from cfi_captum.draws import DRAWING, captum_class, make_explainer, own_generators
+from cfi_captum.draws import captum_class, make_explainer, own_generators
 from cfi_captum.forward import make_forward
 from cfi_captum.lrp import Absorption, attach_rules
 from cfi_captum.passes import divide_gradients, limit_batch, tell_steps
 from cfi_captum.sampling import Hearing
-from cfi_captum.table import GRAD_CAM, METHODS, NOISE_TUNNEL, TUNNELLED, UPSAMPLING, WORKAROUNDS, CaptumMethod, Rule
+from cfi_captum.table import (
+    DRAWING,
+    GRAD_CAM,
+    METHODS,
+    NOISE_TUNNEL,
+    TUNNELLED,
+    UPSAMPLING,
+    WORKAROUNDS,
+    CaptumMethod,
+    Rule,
+)
 from cfi_captum.workarounds import (
     COLUMN_FLATTENED,
     TARGET_INSIDE,
@@ -122,7 +132,8 @@ def run(request: MethodRequest) -> MethodResult:
     if workarounds is not None:
         applied[WORKAROUNDS] = workarounds
     absorbed = None if absorption is None else absorption.of(request.layer)
-    return MethodResult(values, axes, extras, applied, absorbed=absorbed, sampling=sampling)
+    told = dict.fromkeys(extras, 0)  # with one for each sample, or for each of its baselines
+    return MethodResult(values, axes, extras, applied, absorbed=absorbed, sampling=sampling, sample_axes=told)
 
 
 def _method(request: MethodRequest) -> CaptumMethod:

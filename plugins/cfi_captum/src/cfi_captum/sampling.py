@@ -18,7 +18,8 @@ import torch
 from captum.attr._core.lime import construct_feature_mask
 from torch import Tensor
 
-from cfi_captum.draws import DRAWING, hear_tunnels
+from cfi_captum.draws import hear_tunnels
+from cfi_captum.table import DRAWING
 from cfi_core.contract import Sampling
 from cfi_core.moments import Moments
 

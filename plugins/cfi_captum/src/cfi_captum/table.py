@@ -13,7 +13,19 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from cfi_core.specs import Completeness, Defaults, Documentation, Guard, Head, Kind, MethodSpec, Need, Role, Total
+from cfi_core.specs import (
+    Completeness,
+    Defaults,
+    Documentation,
+    Guard,
+    Head,
+    Kind,
+    MethodSpec,
+    Need,
+    Role,
+    Samples,
+    Total,
+)
 
 
 class Rule(StrEnum):
@@ -792,8 +804,29 @@ def method_spec(method: CaptumMethod) -> MethodSpec:
             name: values for name, values in CHOICES.items() if name in (*method.exec_args, *method.own_exec_args)
         },
         zero_baseline=method.key != NOISE_TUNNEL and "baselines" in optional,
+        samples=_samples(method.key),
+        # DeepLIFT runs inputs and baselines in one pass; conductance takes differences of steps that follow each other.
+        rows_together=2 if method.rule is Rule.DIFFERENCE or method.key == "layer_conductance" else 1,
+        for_each_baseline=method.rule is Rule.DIFFERENCE and method.baseline_distribution,
+        alone_with=tuple(name for name in (WORKAROUNDS,) if name in init_args),  # captum's rules mix samples
         instead_of_baselines=tuple(name for name in ("perturb_func",) if name in init_args),
     )
+
+
+DRAWING = frozenset(
+    {
+        *("noise_tunnel", "gradient_shap", "layer_gradient_shap", "neuron_gradient_shap", "shapley_value_sampling"),
+        *("lime", "kernel_shap", "feature_permutation", "layer_feature_permutation"),
+    }
+)
+"""Keys of the methods that draw."""
+
+
+def _samples(key: str) -> Samples:
+    """Values are exchanged between the samples; or drawn in their order; or each is by itself."""
+    if key in ("feature_permutation", "layer_feature_permutation"):
+        return Samples.TOGETHER
+    return Samples.ALONE if key in DRAWING else Samples.APART
 
 
 _EXAMPLES = {

@@ -328,6 +328,18 @@ class JaxAdapter(FrameworkAdapter):
         like = next((weight for weight in weights(model) if is_floating(weight)), None)
         return _place(array if like is None or not is_floating(array) else array.astype(like.dtype), model)
 
+    # memory
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Of whichever device: XLA has one kind of error for all that fails at run time."""
+        return isinstance(error, MemoryError) or (
+            isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+        )
+
+    def is_accelerated(self, model: Any) -> bool:
+        """Whether jax computes elsewhere than on the CPU."""
+        return jax.default_backend() != "cpu"
+
     def permute(self, tensor: Any, axes: Sequence[int]) -> jax.Array:
         """The array with its axes in another order."""
         return jnp.transpose(tensor, axes)

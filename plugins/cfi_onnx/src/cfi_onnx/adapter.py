@@ -229,6 +229,13 @@ class OnnxAdapter(FrameworkAdapter):
 
     # tensors
 
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """ONNX Runtime tells it in words."""
+        words = ("Failed to allocate memory", "bad_alloc", "out of memory", "Available memory of")
+        return isinstance(error, MemoryError) or (
+            type(error).__module__.startswith("onnxruntime") and any(one in str(error) for one in words)
+        )
+
     def tensor(self, value: Any, model: Any) -> np.ndarray:
         """A fresh array in the model's floating point type."""
         array = np.array(value)

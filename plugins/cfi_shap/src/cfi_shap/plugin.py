@@ -17,6 +17,7 @@ from cfi_core.specs import (
     ModelFormat,
     Need,
     PlotterSpec,
+    Samples,
     ToolsetSpec,
     Total,
 )
@@ -124,4 +125,6 @@ def _method(
         exec_args=_CALLS.get(key, ()), words=words, example={"max_evals": "100"} if "max_evals" in raw else {}
     )
     common |= {"common": {"nsamples": "samples"} if "nsamples" in raw else {}}
+    drawn = key in ("gradient_shap", "kernel_shap")
+    common |= {"samples": Samples.ALONE if drawn else Samples.APART}
     return MethodSpec(key=key, kind=Kind.ATTRIBUTION, completeness=promise, **common)

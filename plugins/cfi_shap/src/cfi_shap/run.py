@@ -118,7 +118,8 @@ def _deep(request: MethodRequest, score: Score, inputs: list[Tensor], baselines:
 
 
 def _gradient(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Found:
-    most, draws = rows_at_once([x.shape for x in inputs], 1, _BATCH), int(request.exec_args["nsamples"])
+    most = rows_at_once([x.shape for x in inputs], 1, _BATCH, limit=request.rows)
+    draws = int(request.exec_args["nsamples"])
     explainer = shap.GradientExplainer(score, baselines, batch_size=most)
     found, spread = explainer.shap_values(inputs, rseed=request.seed, return_variances=True, **request.exec_args)
     # What shap calls the variance of the mean is that of the draws over the root of their number.
@@ -130,7 +131,7 @@ def _gradient(request: MethodRequest, score: Score, inputs: list[Tensor], baseli
 def _kernel(request: MethodRequest, score: Score, inputs: list[Tensor], baselines: list[Tensor]) -> Found:
     """Every element of the input is a feature; exact where `nsamples` reaches all coalitions."""
     x, background = (_only(request, values).flatten(1).cpu().numpy() for values in (inputs, baselines))
-    explainer = Kernel(_on_arrays(score, inputs[0]), background)
+    explainer = Kernel(_on_arrays(score, inputs[0], request.rows), background)
     found = explainer.shap_values(x, silent=True, **request.exec_args)
     is_plain = not request.exec_args.get("l1_reg")  # else features were chosen before
     return Found([found], [np.stack(explainer.errors)], explainer.coalitions if is_plain else None)
@@ -148,7 +149,7 @@ def _partition(request: MethodRequest, score: Score, inputs: list[Tensor], basel
     def back(pictures: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(pictures.reshape(-1, *x.shape[1:]).transpose(np.argsort(order)))
 
-    function, masker = _on_arrays(score, inputs[0]), shap.maskers.Image(base.reshape(form).cpu().numpy())
+    function, masker = _on_arrays(score, inputs[0], request.rows), shap.maskers.Image(base.reshape(form).cpu().numpy())
     explainer = shap.PartitionExplainer(lambda pictures: function(back(pictures)), masker)
     return Found([back(explainer(x.reshape(-1, *form).cpu().numpy(), silent=True, **request.exec_args).values)])
 
@@ -168,8 +169,8 @@ def _only(request: MethodRequest, values: list[Tensor]) -> Tensor:
     return values[0]
 
 
-def _on_arrays(score: Score, like: Tensor) -> Callable[[np.ndarray], np.ndarray]:
-    most = rows_at_once([like.shape], 1)
+def _on_arrays(score: Score, like: Tensor, limit: int | None) -> Callable[[np.ndarray], np.ndarray]:
+    most = rows_at_once([like.shape], 1, limit=limit)
 
     def function(rows: np.ndarray) -> np.ndarray:
         with torch.no_grad():

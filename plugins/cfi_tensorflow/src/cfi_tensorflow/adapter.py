@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -301,8 +302,10 @@ class TensorFlowAdapter(FrameworkAdapter):
     # tensors
 
     def share(self, tensor: Any) -> Any:
-        """The tensor itself, which speaks DLPack."""
+        """The tensor itself, which speaks DLPack; on a device, once it has been computed, as no stream is told."""
         tensor = tf.convert_to_tensor(tensor)
+        if "GPU" in tensor.device:
+            tf.test.experimental.sync_devices()
         # Asked for anything that is no number (a string), TensorFlow's DLPack ends the process.
         plain = tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool or tensor.dtype.is_complex
         return tensor if plain and not tensor.dtype.is_quantized else tensor.numpy()
@@ -349,6 +352,20 @@ class TensorFlowAdapter(FrameworkAdapter):
     def constant(self, array: np.ndarray, like: Any) -> tf.Tensor:
         """A tensor of that type."""
         return tf.constant(np.asarray(array), like.dtype)
+
+    # memory
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Of whichever device."""
+        return isinstance(error, tf.errors.ResourceExhaustedError | MemoryError)
+
+    def release_memory(self) -> None:
+        """What Python holds in circles."""
+        gc.collect()
+
+    def is_accelerated(self, model: Any) -> bool:
+        """Whether TensorFlow has a device besides the CPU: it runs there what can be."""
+        return bool(tf.config.list_logical_devices("GPU"))
 
     def permute(self, tensor: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
         """The tensor with its axes in another order."""

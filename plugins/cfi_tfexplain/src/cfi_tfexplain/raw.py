@@ -70,7 +70,8 @@ def _integrated_gradients(request: MethodRequest, images: np.ndarray) -> MethodR
     scored, average = _score(request, images), tool.get_integrated_gradients
     expect(steps + 2, "steps")
     # By the trapezoidal rule, in which the ends count half; tf-explain counts them whole, which is less exact.
-    mean = (steps * _mean(path, average, scored) - _mean(path[:, [0, -1]], average, scored)) / (steps - 1)
+    ends = _mean(path[:, [0, -1]], average, scored, request.rows)
+    mean = (steps * _mean(path, average, scored, request.rows) - ends) / (steps - 1)
     multiplied = bool(request.exec_args[MULTIPLY])
     values = mean * (images - baselines) if multiplied else mean
     return MethodResult((values.astype(images.dtype),), Axes.INPUT, applied={"n_steps": steps, MULTIPLY: multiplied})
@@ -91,7 +92,8 @@ def _smooth_grad(request: MethodRequest, images: np.ndarray) -> MethodResult:
         moments.add(each.numpy(), 1)
         return tf.reduce_mean(each, axis=1)
 
-    mean = _mean(noisy.reshape(len(images), count, *images.shape[1:]), heard, _score(request, images))
+    points = noisy.reshape(len(images), count, *images.shape[1:])
+    mean = _mean(points, heard, _score(request, images), request.rows)
     sampling = Sampling((moments.error_of_mean(),), count, "num_samples")
     applied = {"num_samples": count, "noise": told}
     return MethodResult((mean.astype(images.dtype),), Axes.INPUT, applied=applied, sampling=sampling)
@@ -101,12 +103,13 @@ def _occlusion(request: MethodRequest, images: np.ndarray) -> MethodResult:
     check_images(request, images, "tf-explain's occlusion")
     sizes = patch_sizes(request)
     scored, baselines = _score(request, images), _baselines(request, images)
-    batch = request.init_args.get("batch_size") or rows_at_once([images.shape], len(images), _ROWS)
+    batch = request.init_args.get("batch_size") or rows_at_once([images.shape], len(images), _ROWS, limit=request.rows)
     plain = _numpy(scored(_like(images, request)))[:, 0]
     expect(sum(len(patches(images.shape[1:], size)) for size in sizes), "masks")
     maps = [_drops(images, baselines, size, plain, scored, int(batch), request) for size in sizes]
     extras = {"patch_sizes": list(sizes), "maps": np.stack(maps)} if len(sizes) > 1 else {}
-    return MethodResult((maps[0],), Axes.INPUT_MAP, extras, {"patch_size": list(sizes)})
+    applied = {"patch_size": list(sizes)}
+    return MethodResult((maps[0],), Axes.INPUT_MAP, extras, applied, sample_axes={"maps": 1} if extras else {})
 
 
 def _grad_cam(request: MethodRequest, images: np.ndarray) -> MethodResult:
@@ -166,10 +169,10 @@ def _gradients(request: MethodRequest, images: np.ndarray) -> np.ndarray:
     return _numpy(gradients)
 
 
-def _mean(points: np.ndarray, average: Callable[..., Any], scored: Scored) -> np.ndarray:
+def _mean(points: np.ndarray, average: Callable[..., Any], scored: Scored, most: int | None) -> np.ndarray:
     """The mean gradient at points of shape (samples, points, …), a portion of the points at a time."""
     samples, count = points.shape[:2]
-    portion = rows_at_once([points.shape[1:]], samples, _ROWS) // samples
+    portion = rows_at_once([points.shape[1:]], samples, _ROWS, limit=most) // samples
     total = np.zeros((samples, *points.shape[2:]))
     for first in range(0, count, portion):
         some = points[:, first : first + portion]

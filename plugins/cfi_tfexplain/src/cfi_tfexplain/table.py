@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from cfi_core.specs import Completeness, Defaults, Documentation, Head, Kind, MethodSpec, Need, Role, Total
+from cfi_core.specs import Completeness, Defaults, Documentation, Head, Kind, MethodSpec, Need, Role, Samples, Total
 
 TOOLSET = "tf-explain"
 
@@ -95,6 +95,8 @@ class ExplainMethod:
             defaults=Defaults(raw={PICTURE: False, **self.raw}, toolset={PICTURE: True, **self.toolset}),
             completeness=self.completeness,
             takes_integers=Need.LAYER_GRADIENT not in self.needs,
+            samples=Samples.ALONE if "num_samples" in self.exec_args else Samples.APART,
+            alone_with=(PICTURE,) if PICTURE in self.own_args else (),  # one picture of all
             maps_layer=self.key == "grad_cam",
             own_required=("patch_size",) if "patch_size" in self.exec_args else (),
             documentation=Documentation(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import RANDOM, Defaults, Documentation, Head, Kind, MethodSpec, Need, Role, ToolsetSpec
+from cfi_core.specs import RANDOM, Defaults, Documentation, Head, Kind, MethodSpec, Need, Role, Samples, ToolsetSpec
 
 TOOLSET = "tf-keras-vis"
 IMPLEMENTATION = "cfi_tfkerasvis.run:run"
@@ -223,6 +223,8 @@ def _saliency(key: str, citation: str, defaults: Defaults) -> MethodSpec:
         defaults=defaults,
         documentation=_documentation(key),
         common={"smooth_samples": "samples", "smooth_noise": "noise share"},
+        samples=Samples.APART if key == "saliency" else Samples.ALONE,
+        alone_with=("smooth_samples", "training"),
     )
 
 
@@ -244,6 +246,9 @@ def _cam(key: str, needs: frozenset[Need], exec_args: tuple[str, ...], citation:
         defaults=defaults,
         takes_integers=Need.LAYER_GRADIENT not in needs,  # Score-CAM, which scales the inputs, is for no others at all
         maps_layer=True,
+        samples=Samples.APART,
+        # Samples of a batch choose each other's maps in tf-keras-vis, or share their statistics.
+        alone_with=tuple(name for name in ("max_N", "training") if name in exec_args),
         documentation=_documentation(key, *(WORKAROUNDS,) * (WORKAROUNDS in defaults.raw)),
     )
 

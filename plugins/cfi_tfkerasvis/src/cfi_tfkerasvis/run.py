@@ -17,6 +17,7 @@ from cfi_core.moments import Moments
 from cfi_core.progress import steps as expect
 from cfi_core.specs import Head
 from cfi_tfkerasvis.describe import describe
+from cfi_tfkerasvis.masking import score_cam
 from cfi_tfkerasvis.maximization import maximize
 from cfi_tfkerasvis.model import (
     PreparedModel,
@@ -35,7 +36,6 @@ from cfi_tfkerasvis.workarounds import (
     Gradcam,
     GradcamPlusPlus,
     Layercam,
-    Predictions,
     Saliency,
     Scorecam,
     Shifted,
@@ -143,7 +143,7 @@ def _attribute(request: MethodRequest, method: KerasVisMethod) -> MethodResult:
 
     applied = dict(prepared.applied)
     if method.tool is Scorecam:
-        _tell_masks(arguments, prepared, inputs)
+        _tell_masks(arguments, prepared, inputs, request.rows)
         without_progress_bars(tool.model)
         _check_scorecam(request, tool.model, inputs, prepared, arguments)
         applied["softmax"] = _softmax_of_scorecam(request)
@@ -179,7 +179,8 @@ def _run_tool(
     """What the class gives, and what was done besides."""
     workarounds = request.init_args.get(WORKAROUNDS)
     if workarounds and isinstance(tool, Scorecam):
-        return _score_cam(tool, scores, inputs, arguments, softmax=request.head is Head.LOGIT), {}
+        tap: Tap = arguments["penultimate_layer"]
+        return score_cam(tool.model, tap.output, scores, inputs, arguments, request.head is Head.LOGIT), {}
     if workarounds and isinstance(tool, GradcamPlusPlus):
         shifted = [Shifted(score, len(scores)) for score in scores]
         return tool(score=shifted, seed_input=list(inputs), **arguments), {"scale": "each map divided by exp(score)"}
@@ -332,12 +333,13 @@ def _check_finite(result: MethodResult, key: str) -> None:
 # the methods that need more than a call
 
 
-def _tell_masks(arguments: dict[str, Any], prepared: PreparedModel, inputs: Sequence[Any]) -> None:
+def _tell_masks(arguments: dict[str, Any], prepared: PreparedModel, inputs: Sequence[Any], most: int | None) -> None:
     """Tells how many masks there are, and lets as many through the model at once as sizes allow."""
     samples, channels = int(inputs[0].shape[0]), int(prepared.activation.shape[-1])
     chosen = arguments["max_N"] or 0
     expect(samples * (chosen if chosen > 0 else channels), "masks")
-    arguments["batch_size"] = rows_at_once([value.shape for value in inputs], 1, arguments["batch_size"])
+    shapes = [value.shape for value in inputs]
+    arguments["batch_size"] = rows_at_once(shapes, 1, arguments["batch_size"], limit=most)
 
 
 def _connect(raw: Any, inputs: Sequence[Any]) -> list[Any]:
@@ -370,28 +372,6 @@ def _sampling(moments: Sequence[Moments], arguments: Mapping[str, Any], inputs: 
     pairs = zip(moments, inputs, strict=True)
     errors = tuple(one.error_of_mean() if one.draws else np.zeros(tuple(value.shape)) for one, value in pairs)
     return Sampling(errors, int(arguments["smooth_samples"]), "smooth_samples")
-
-
-def _score_cam(
-    tool: Any, scores: Sequence[SampleScore], inputs: Sequence[Any], arguments: Mapping[str, Any], *, softmax: bool
-) -> list[Any]:
-    """Score-CAM sample by sample, with or without tf-keras-vis's own softmax.
-
-    With `max_N`, tf-keras-vis lets the samples of a batch choose each other's maps,
-    and it holds several copies of the input for every map of every sample at once.
-    """
-    samples = int(inputs[0].shape[0])
-    predictions = None if softmax else Predictions(tool.model)
-    parts: list[list[Any]] = []
-    for sample in range(samples):
-        alone = [score.of_sample(sample) for score in scores]
-        raw = tool(
-            score=alone if predictions is None else predictions.scores(alone),
-            seed_input=[value[sample : sample + 1] for value in inputs],
-            **arguments,
-        )
-        parts.append([np.asarray(value) for value in (raw if isinstance(raw, list | tuple) else [raw])])
-    return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
 def _axes(method: KerasVisMethod, arguments: Mapping[str, Any]) -> Axes:

@@ -30,12 +30,20 @@ class SampleScore:
         function: Maps an output tensor of the model to one value per sample (a tensor, or a list of values).
         samples: Number of samples in the batch.
         name: What to call it in errors.
+        indices: Which value of the output it is, for each sample; None of any other function.
     """
 
-    def __init__(self, function: Callable[[Any], Any], samples: int, name: str) -> None:
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        samples: int,
+        name: str,
+        indices: tuple[tuple[int, ...], ...] | None = None,
+    ) -> None:
         self.function = function
         self.samples = samples
         self.name = name
+        self.indices = indices
 
     def __call__(self, output: Any) -> Any:
         """One score per sample, checked."""
@@ -61,13 +69,22 @@ class SampleScore:
 
         return SampleScore(alone, 1, self.name)
 
+    def of_rows(self, output: Any, sample: int) -> Any:
+        """Its values for any number of rows, each of which stands for that sample."""
+        if self.indices is None:
+            alone = self.of_sample(sample)
+            return tf.concat([alone(output[row : row + 1]) for row in range(len(output))], 0)
+        rows = len(output)
+        return SampleScore(_gather((self.indices[sample],) * rows, rows), rows, self.name)(output)
+
 
 def target_score(target: Target | None, samples: int) -> SampleScore:
     """The score function of a target."""
     if target is not None and target.function is not None:
         return SampleScore(_one_value_each(target.function, samples), samples, "the target function")
     if target is not None and target.index is not None:
-        return SampleScore(_gather(target.indices(samples), samples), samples, "the target")
+        indices = target.indices(samples)
+        return SampleScore(_gather(indices, samples), samples, "the target", indices)
     return SampleScore(_only_value, samples, "the output")
 
 

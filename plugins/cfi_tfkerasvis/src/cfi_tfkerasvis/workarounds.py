@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
 
@@ -35,7 +35,7 @@ with without_warnings():
     from tf_keras_vis.layercam import Layercam
     from tf_keras_vis.saliency import Saliency
     from tf_keras_vis.scorecam import Scorecam
-    from tf_keras_vis.utils import find_layer
+    from tf_keras_vis.utils import find_layer, normalize, zoom_factor
     from tf_keras_vis.utils.model_modifiers import Conv, GuidedBackpropagation, ReplaceToLinear
     from tf_keras_vis.utils.scores import BinaryScore, CategoricalScore
 
@@ -52,7 +52,6 @@ __all__ = [
     "Layercam",
     "ModelVisualization",
     "Norm",
-    "Predictions",
     "ReplaceToLinear",
     "Rotate2D",
     "Saliency",
@@ -64,11 +63,13 @@ __all__ = [
     "find_layer",
     "fresh_optimizer",
     "functional",
+    "normalize",
     "own_names",
     "own_numbers",
     "refuse_limited_steps",
     "seeded_modifiers",
     "without_progress_bars",
+    "zoom_factor",
 ]
 
 
@@ -134,34 +135,6 @@ class Shifted:
         """The shifted score."""
         values = self.score(output)
         return values - tf.stop_gradient(values) + self.value
-
-
-class Predictions:
-    """What a model has predicted, for score functions that are to see it as it is.
-
-    Fault: `Scorecam` takes a softmax of whatever the model predicts, of probabilities too, before it asks for a score.
-
-    Attributes:
-        model: A model that nobody else uses; its `predict` is watched from now on.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self._predict = model.predict
-        self._rows: list[Iterator[Any]] = []
-        model.predict = self._watch
-
-    def _watch(self, inputs: Any, batch_size: int) -> Any:
-        outputs = self._predict(inputs, batch_size=batch_size)
-        self._rows = [iter(rows) for rows in (outputs if isinstance(outputs, list) else [outputs])]
-        return outputs
-
-    def scores(self, scores: Sequence[Any]) -> list[Any]:
-        """Functions of one row after the other of what was predicted; of what they are given, they take no notice."""
-
-        def of_prediction(score: Any, position: int) -> Any:
-            return lambda softened: score(tf.constant(next(self._rows[position])[None]))
-
-        return [of_prediction(score, position) for position, score in enumerate(scores)]
 
 
 def without_progress_bars(model: Any) -> None:

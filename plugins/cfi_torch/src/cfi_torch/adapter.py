@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain
@@ -423,15 +424,21 @@ class TorchAdapter(FrameworkAdapter):
     # tensors
 
     def share(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor itself, apart from gradients, where it lies row by row."""
-        return tensor.detach().resolve_conj().resolve_neg().contiguous()
+        """The tensor itself, apart from gradients, where it lies row by row; on a device, once it has been computed.
+
+        Others compute in streams of their own, and not all of them ask for one.
+        """
+        shared = tensor.detach().resolve_conj().resolve_neg().contiguous()
+        if shared.is_cuda:
+            torch.cuda.current_stream(shared.device).synchronize()
+        return shared
 
     def adopt(self, shared: Any, model: Any) -> torch.Tensor:
         """A tensor on the same memory, unless the model is on another device or DLPack does not know the type."""
         if isinstance(shared, np.ndarray) and min(shared.strides, default=0) < 0:
             shared = shared.copy()  # torch before 2.14 ends the process over an axis that runs backwards
         try:
-            tensor = shared.detach() if isinstance(shared, torch.Tensor) else torch.from_dlpack(shared)
+            tensor = shared.detach() if isinstance(shared, torch.Tensor) else _from_other(shared)
         except Exception:  # noqa: BLE001 - every framework refuses in its own way, and a copy serves as well
             tensor = _from_array(np.asarray(shared))
         like = _example(model)
@@ -481,6 +488,25 @@ class TorchAdapter(FrameworkAdapter):
     def permute(self, tensor: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
         """A view with its axes in another order."""
         return tensor.permute(*axes)
+
+    # memory
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Of a device, or of the CPU, where torch raises a plain RuntimeError."""
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return True
+        return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+    def release_memory(self) -> None:
+        """What graphs of autograd held that refer to themselves, and what the allocator of the device keeps."""
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def is_accelerated(self, model: Any) -> bool:
+        """Whether its parameters lie elsewhere than on the CPU."""
+        like = _example(model)
+        return like is not None and like.device.type not in ("cpu", "meta")
 
     # process
 
@@ -602,6 +628,24 @@ def _gradients(
     """Of `sum(output * cotangent)` at tensors that the outputs were made from; zeros where none was."""
     found = pull_back(outputs, cotangents, tensors)
     return [torch.zeros_like(each) if one is None else one for each, one in zip(tensors, found, strict=True)]
+
+
+def _from_other(shared: Any) -> torch.Tensor:
+    """A tensor on the memory of another framework's.
+
+    On a device torch names its stream, which TensorFlow refuses to hear: it has been waited for (`share`), so that the
+    capsule is taken without one, and nothing goes through the host.
+    """
+    try:
+        return torch.from_dlpack(shared)
+    except Exception:
+        if not hasattr(shared, "__dlpack_device__") or int(shared.__dlpack_device__()[0]) == _DLPACK_CPU:
+            raise
+        return torch.from_dlpack(shared.__dlpack__())
+
+
+_DLPACK_CPU = 1
+_NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "out of memory")
 
 
 def _example(model: Any) -> torch.Tensor | None:

@@ -69,9 +69,10 @@ def run_rise(request: MethodRequest) -> MethodResult:
     masks = call.get("filter_masks")
     number = len(masks) if masks is not None else call["num_masks"]
     expect(number + 1, "masks", share=len(request.inputs[0]))
+    most = rows_at_once([request.inputs[0].shape], 1, limit=request.rows)
     with torch.inference_mode(False), failures("rise"):
         maps = library.rise(
-            partial(_in_portions, explained, rows_at_once([request.inputs[0].shape], 1)),
+            partial(_in_portions, explained, most),
             explained.input_of(request),
             num_masks=number,
             num_cells=call["num_cells"],

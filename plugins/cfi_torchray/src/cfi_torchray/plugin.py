@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import Defaults, Documentation, Head, Kind, MethodSpec, Need, Role, ToolsetSpec
+from cfi_core.specs import Defaults, Documentation, Head, Kind, MethodSpec, Need, Role, Samples, ToolsetSpec
 
 WORKAROUNDS = "workarounds"
 """Whether faults of TorchRay that change values are worked around; its own users have them."""
@@ -142,6 +142,7 @@ def cfi_methods() -> Iterable[MethodSpec]:
             roles=ROLES | dict.fromkeys(("contrast_layer", "classifier_layer"), Role.OTHER_LAYER),
             patches=FUNCTIONS,
             own_required=("contrast_layer",),
+            samples=Samples.APART,
             documentation=_documentation(
                 "excitation_backprop:contrastive_excitation_backprop",
                 (WORKAROUNDS, REDUCTION),
@@ -230,6 +231,7 @@ def _saliency(
         roles=ROLES,
         patches=patches,
         documentation=_documentation("common:saliency", (WORKAROUNDS,)),
+        samples=Samples.APART,
         maps_layer=Need.MODULES not in needs,  # whose rules would not know what shows the map
         **_OF_TORCHRAY,
     )

@@ -12,7 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from cfi_core.specs import Completeness, Defaults, Documentation, Guard, Head, Kind, MethodSpec, Need, Role, Total
+from cfi_core.specs import (
+    Completeness,
+    Defaults,
+    Documentation,
+    Guard,
+    Head,
+    Kind,
+    MethodSpec,
+    Need,
+    Role,
+    Samples,
+    Total,
+)
 
 COMPOSITE = "composite"
 NAME_MAP = "name_map"
@@ -244,6 +256,7 @@ def method_spec(method: ZennitMethod) -> MethodSpec:
         own_required=("low", "high") if method.composite == "epsilon_gamma_box" else (),
         documentation=_documentation(method, names),
         common={name: word for name, word in _COMMON[method.attributor].items() if name in names},
+        samples=Samples.ALONE if method.attributor == "SmoothGrad" else Samples.APART,
     )
 
 

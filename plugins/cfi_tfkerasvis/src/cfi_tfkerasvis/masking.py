@@ -1,0 +1,129 @@
+"""Score-CAM as tf-keras-vis computes it, without what it holds and does besides the passes of the model.
+
+tf-keras-vis builds all masked inputs of all samples at once, several times over, stretches maps by a spline over every
+axis, has Keras trace a new `predict`, and asks for the score of each mask by itself. Here as many masks are made as go
+through the model together, sample by sample: with `max_N`, its samples choose each other's maps. The score may be that
+of the model's output as it is; tf-keras-vis takes a softmax of whatever the model gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy.ndimage import zoom
+
+from cfi_core.progress import tick
+from cfi_tfkerasvis.scores import SampleScore
+from cfi_tfkerasvis.workarounds import normalize, zoom_factor
+
+COMPILED = 16
+"""Passes from which on a model of Keras's own layers is compiled: to trace it costs about what ten of them save."""
+
+
+def score_cam(
+    model: Any,
+    activation: Any,
+    scores: Sequence[SampleScore],
+    inputs: Sequence[Any],
+    own: Mapping[str, Any],
+    softmax: bool,
+) -> list[np.ndarray]:
+    """One map, or with `expand_cam` one for each input, of all samples.
+
+    Args:
+        model: A functional model.
+        activation: The tensor of it that the maps are.
+        scores: One for each of its outputs.
+        inputs: Of all samples.
+        own: The arguments of tf-keras-vis's call.
+        softmax: Whether a softmax is taken of the outputs, before the score.
+
+    Raises:
+        ValueError: `max_N` is larger than the number of maps.
+    """
+    front = keras.Model(list(model.inputs), activation)
+    samples, run = int(inputs[0].shape[0]), _passes(model, inputs, activation, own)
+    parts = []
+    for sample in range(samples):
+        alone = [np.asarray(value)[sample : sample + 1] for value in inputs]
+        maps = np.asarray(tf.cast(front(alone, training=own["training"]), tf.float32))[0]
+        maps = maps[..., _chosen(maps, own["max_N"])]
+        weights = np.zeros(maps.shape[-1], np.float32)
+        for some, outputs in _masked(run, maps, alone, own["batch_size"]):
+            for score, output in zip(scores, outputs, strict=True):
+                given = tf.nn.softmax(output) if softmax else output
+                weights[some] += np.asarray(score.of_rows(given, sample), np.float32)
+        parts.append(_finish(tf.constant((maps @ weights)[None]), alone, own))
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
+def _passes(
+    model: Any, inputs: Sequence[Any], activation: Any, own: Mapping[str, Any]
+) -> Callable[[list[Any]], list[Any]]:
+    """What gives the outputs for some masked inputs."""
+
+    def run(rows: list[Any]) -> list[Any]:
+        return list(keras.tree.flatten(model(rows, training=False)))
+
+    chosen = own["max_N"] if own["max_N"] and own["max_N"] > 0 else activation.shape[-1]
+    passes = len(inputs[0]) * -(-int(chosen) // own["batch_size"])
+    if passes < COMPILED or not all(type(layer).__module__.startswith("keras.") for layer in model.layers):
+        return run
+    like = [tf.TensorSpec((None, *value.shape[1:]), value.dtype) for value in inputs]
+    compiled = tf.function(run, input_signature=[like])
+    return lambda rows: list(compiled(rows))
+
+
+def _chosen(maps: np.ndarray, most: int | None) -> np.ndarray:
+    """Positions of the maps that vary most, or of all of them."""
+    channels = maps.shape[-1]
+    if most is None or most <= 0:
+        return np.arange(channels)
+    if most > channels:
+        raise ValueError(f"max_N must be 1 or more and {channels} or less. max_N: {most}")
+    spread = tf.math.reduce_std(maps, axis=tuple(range(maps.ndim - 1)))
+    return np.asarray(tf.math.top_k(spread, most)[1])
+
+
+def _masked(
+    run: Callable[[list[Any]], list[Any]], maps: np.ndarray, inputs: Sequence[np.ndarray], most: int
+) -> Iterator[tuple[slice, list[Any]]]:
+    """Which maps masked the inputs, and what the model gave then."""
+    stretches = [_stretches(maps.shape[:-1], value.shape[1:-1]) for value in inputs]
+    for first in range(0, maps.shape[-1], most):
+        some = slice(first, first + most)
+        rows = []
+        for value, stretch in zip(inputs, stretches, strict=True):
+            masks = _stretch(np.moveaxis(maps[..., some], -1, 0), stretch)
+            space = tuple(range(1, masks.ndim))
+            low, high = masks.min(space, keepdims=True), masks.max(space, keepdims=True)
+            masks = (masks - low) / (high - low + keras.config.epsilon())
+            rows.append(tf.constant(value * masks[..., None].astype(value.dtype)))
+        yield some, run(rows)
+        tick(len(rows[0]))
+
+
+def _stretches(small: Sequence[int], large: Sequence[int]) -> list[np.ndarray]:
+    """What SciPy's zoom does along each axis, as matrices: it is linear, and does it one axis after the other."""
+    pairs = zip(small, zoom_factor(small, large), strict=True)
+    return [zoom(np.eye(size, dtype=np.float32), (factor, 1), order=1, mode="nearest") for size, factor in pairs]
+
+
+def _stretch(maps: np.ndarray, stretches: Sequence[np.ndarray]) -> np.ndarray:
+    for axis, matrix in enumerate(stretches, start=1):
+        maps = np.moveaxis(np.tensordot(maps, matrix, (axis, 1)), -1, axis)
+    return maps
+
+
+def _finish(cam: Any, inputs: Sequence[np.ndarray], own: Mapping[str, Any]) -> list[np.ndarray]:
+    """What is done to the map of a sample behind the method itself."""
+    if own["activation_modifier"] is not None:
+        cam = own["activation_modifier"](cam)
+    cams = [np.asarray(cam)]
+    if own["expand_cam"]:
+        cams = [zoom(cams[0], zoom_factor(cams[0].shape, value.shape), order=1) for value in inputs]
+    return [normalize(one) for one in cams] if own["normalize_cam"] else cams
