@@ -60,7 +60,8 @@ def carry(registry: Registry, call: Call, prepared: Prepared, head: ModelAtHead 
     parts = _Parts(registry, call, prepared, made) if divides else None
     types = _whole_types(call) if request.inputs else {}
     rules = call.plan.method.alters_model or Need.MODULES in call.plan.method.needs  # which mark the model
-    kept = None if rules or types or apart or shown.maps else head
+    # What failed for want of memory on the way may have left marks, too.
+    kept = None if rules or types or apart or divides or shown.maps else head
     return Carried(request, head.explained, head.cut, started, portions, parts, types, shown.shapes, shown.maps, kept)
 
 
