@@ -18,13 +18,12 @@ from cfi_core.errors import ArgumentError, PlotError
 from cfi_core.options import check_options
 from cfi_core.plain import simplify
 from cfi_core.requirements import unmet
-from cfi_core.specs import PlotterSpec, WriterSpec, resolve
+from cfi_core.specs import BUILTIN_WRITER, PlotterSpec, WriterSpec, resolve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from xarray import DataArray, Dataset
 
-BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.archive:write_npz")
 
 
 @dataclass(frozen=True)
