@@ -253,12 +253,15 @@ class BridgeRequest:
         model: The model, in inference mode and free to be marked.
         inputs: Tensors of the model's framework that it takes, two samples or more.
         layers: Names of the model's layers that shall be layers of the new model too.
+        outputs: All tensors that the model gives for these inputs, where it is known, and known that each sample is
+            computed by itself; otherwise nothing.
     """
 
     adapter: FrameworkAdapter
     model: Any
     inputs: tuple[Any, ...]
     layers: tuple[str, ...] = ()
+    outputs: tuple[Any, ...] = ()
 
     __repr__ = outline
 
