@@ -1,4 +1,4 @@
-"""What the first answer costs: python benchmarks/first_answer.py [saliency] [ig] [torch] [translate] [listing] [--pairs N].
+"""What the first answer costs: python benchmarks/first_answer.py [WHAT …] [--pairs N]; all of these without arguments.
 
 saliency   a Keras ResNet-50 under Captum's Saliency, against an eager tape by hand
 ig         the same under Captum's IntegratedGradients of 50 steps, against a compiled loop by hand with its compilation
@@ -6,9 +6,9 @@ torch      a torch ResNet-50 under tf-keras-vis's Saliency, against torch by han
 translate  `cfi.translate` of models of the zoo: certificate and layer map, against the conversion itself
 listing    `cfi.methods()` with all plugins, above `import numpy`
 
-The first three: 96 pixels, 4 images, everything for the first time. Each time is taken in a process of its own, by turns
-by hand and by `cfi.attribute`, after both have explained a small model, so that libraries are loaded; the median of the
-pairs counts, by the clock and in seconds of the processors (which other programs on the machine change less).
+The first three: 96 pixels, 4 images, everything for the first time. Each time is taken in a process of its own, by
+turns by hand and by `cfi.attribute`, after both have explained a small model, so that libraries are loaded; the median
+of the pairs counts, by the clock and in seconds of the processors (which other programs on the machine change less).
 """
 
 from __future__ import annotations

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from xarray import DataArray, Dataset
 
 
-
 @dataclass(frozen=True)
 class Outlets:
     """What can draw an attribution, by name, and what can write it, by file suffix."""

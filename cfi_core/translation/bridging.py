@@ -7,6 +7,9 @@ gradient at each of these layers, against the model in its own framework.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +30,22 @@ from cfi_core.specs import Need
 from cfi_core.translation.conversion import SEED, Job, two_samples
 from cfi_core.translation.store import recall
 
+_often: ContextVar[bool] = ContextVar("cfi_core_often", default=False)
+
+
+@contextmanager
+def often() -> Iterator[None]:
+    """Bridges that are asked for inside will run many batches: what is compiled for that is compiled at once.
+
+    So the same batch has the same passes whatever came before it, in whichever process.
+    """
+    token = _often.set(True)
+    try:
+        yield
+    finally:
+        _often.reset(token)
+
+
 _ADVICE = "Pass translator='conversion' to convert the model instead."
 
 
@@ -37,7 +56,7 @@ def bridge(job: Job, call: Call, route: Route) -> Translation:
     # A target function may want as many samples as there are.
     arrays = job.arrays if job.original.function is not None else [array[:2] for array in job.arrays]
     span = _Span(job, call, route, arrays, layers, gradients)
-    names = (*route.names, place_of(call), str(gradients), *layers)
+    names = (*route.names, place_of(call), str(gradients), *(("often",) if _often.get() else ()), *layers)
     return recall(job.original, names, job.arrays, job.outputs, span.build, span.measure_again)
 
 
@@ -57,7 +76,8 @@ class _Span:
         original, step, head = self.job.original, self.route.translators[0], self._cut()
         arrays = self.arrays if original.function is not None else two_samples(self.arrays)
         examples = self._tensors(arrays)
-        request = BridgeRequest(original.adapter, head.model, examples, self.layers, self._tensors(self._known(head)))
+        known = self._tensors(self._known(head))
+        request = BridgeRequest(original.adapter, head.model, examples, self.layers, known, often=_often.get())
         origin = self.job.registry.origin_of(step).label
         with phase(f"building a bridge ({step.name})"):
             bridged = build_bridge(step, request, origin, layers=self.call.layer_shapes)

@@ -135,6 +135,8 @@ def span(request: BridgeRequest, host: FrameworkAdapter, *, channels_last: bool)
     """
     original, model = request.adapter, request.model
     runner = original.runner(model, request.inputs, tuple(dict.fromkeys(request.layers)))
+    if request.often:
+        runner.settle()
     is_known = request.outputs and not request.layers
     examples = Examples(request.inputs, (), request.outputs) if is_known else run_all(runner, request.inputs)
 

@@ -136,8 +136,9 @@ class LayerView:
         """The model's graph; None where layers lie inside a loop, a branch or a compiled function."""
         traced = self._trace(inputs, order, snapshot=False)
         # The user's own gradients are lost where a graph is cut: the model has them.
-        is_whole = traced is not None and traced.differentiable and set(order) <= set(traced.taps)
-        return GraphRunner(traced, order) if is_whole else None
+        if traced is None or not traced.differentiable or not set(order) <= set(traced.taps):
+            return None
+        return GraphRunner(traced, order)
 
     # reading and replacing
 
