@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cfi_core.hookspec import hookimpl
-from cfi_core.specs import BUILTIN_WRITER, FrameworkSpec, MetricSpec, ModelFormat, Need, PreparationSpec, WriterSpec
+from cfi_core.options import BUILTIN_WRITER
+from cfi_core.specs import FrameworkSpec, MetricSpec, ModelFormat, Need, PreparationSpec, WriterSpec
 
 _UNPICKLED: Any = {
     "model": "cfi_core.model_files:read_pickle",

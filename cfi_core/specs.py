@@ -528,9 +528,6 @@ class WriterSpec(Checked):
     requirements: tuple[Requires, ...] = ()
 
 
-BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.archive:write_npz")
-
-
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(Checked):
     """A measure of how good the explanations of a model are.
