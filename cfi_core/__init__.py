@@ -10,8 +10,6 @@ from importlib import import_module as _import
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
-from cfi_core.attribution import Attribution
-from cfi_core.certificate import Certificate
 from cfi_core.errors import (
     ArgumentError,
     BaselineWarning,
@@ -39,19 +37,21 @@ from cfi_core.errors import (
     UnknownMethodError,
     UntrustedFileError,
 )
-from cfi_core.framework.base import Layer
-from cfi_core.layer_map import LayerMap, LayerMatch
-from cfi_core.listing import frameworks, methods, plugins, toolsets, translators
-from cfi_core.records import PendingLayer, Plan, Translation
 
 if TYPE_CHECKING:
     from cfi_core import targets
     from cfi_core.api import attribute, finish_execution_with_layer, layers, plan, translate, visualize_features
     from cfi_core.archive import load
+    from cfi_core.attribution import Attribution
+    from cfi_core.certificate import Certificate
     from cfi_core.checks import Check, Checks, check
     from cfi_core.comparing import Comparison, compare
     from cfi_core.explainer import Explainer
+    from cfi_core.framework.base import Layer
+    from cfi_core.layer_map import LayerMap, LayerMatch
+    from cfi_core.listing import frameworks, methods, plugins, toolsets, translators
     from cfi_core.model_files import load_model
+    from cfi_core.records import PendingLayer, Plan, Translation
     from cfi_core.tokens import TokenBaseline
     from cfi_core.translation.store import forget_translations, keep_translations
 
@@ -87,6 +87,12 @@ _PLACES = {
     "load_model": "cfi_core.model_files",
     "Explainer": "cfi_core.explainer",
     **dict.fromkeys(("check", "Checks", "Check"), "cfi_core.checks"),
+    **dict.fromkeys(("methods", "toolsets", "frameworks", "translators", "plugins"), "cfi_core.listing"),
+    **dict.fromkeys(("PendingLayer", "Plan", "Translation"), "cfi_core.records"),
+    **dict.fromkeys(("LayerMap", "LayerMatch"), "cfi_core.layer_map"),
+    "Attribution": "cfi_core.attribution",
+    "Certificate": "cfi_core.certificate",
+    "Layer": "cfi_core.framework.base",
     "TokenBaseline": "cfi_core.tokens",
     "keep_translations": "cfi_core.translation.store",
     "forget_translations": "cfi_core.translation.store",

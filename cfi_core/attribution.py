@@ -15,7 +15,7 @@ from cfi_core.certificate import Certificate
 from cfi_core.coordinates import Names, axis_of_names, label
 from cfi_core.display import brief_value, html_facts, html_record, offer_figure, show_figure, show_record
 from cfi_core.errors import ArgumentError, PlotError
-from cfi_core.options import check_options
+from cfi_core.options import BUILTIN_WRITER, check_options
 from cfi_core.plain import simplify
 from cfi_core.requirements import unmet
 from cfi_core.specs import PlotterSpec, WriterSpec, resolve
@@ -23,8 +23,6 @@ from cfi_core.specs import PlotterSpec, WriterSpec, resolve
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from xarray import DataArray, Dataset
-
-BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.archive:write_npz")
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cfi_core.attribution import BUILTIN_WRITER
 from cfi_core.hookspec import hookimpl
+from cfi_core.options import BUILTIN_WRITER
 from cfi_core.specs import FrameworkSpec, MetricSpec, ModelFormat, Need, PreparationSpec, WriterSpec
 
 _UNPICKLED: Any = {

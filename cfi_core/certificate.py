@@ -450,14 +450,15 @@ def _rescale(array: np.ndarray, factor: float, shift: float) -> np.ndarray:
 
 
 def certify_bridge(
-    original: Side, bridged: Side, arrays: Arrays, seed: int = 0, *, gradients: bool = True
+    original: Side, bridged: Side, arrays: Arrays, outputs: Arrays, seed: int = 0, *, gradients: bool = True
 ) -> Certificate:
     """Compares a model with itself inside another framework.
 
     A bridge runs the model itself, so there is no need for other samples than some of the user's: what could go wrong
-    is the crossing of values, axes and gradients, which are compared only if they are needed.
+    is the crossing of values, axes and gradients, which are compared only if they are needed. The outputs are those of
+    the original for the samples.
     """
-    pair, generator = Pair((original, bridged)), np.random.default_rng(seed)
+    pair, generator = Pair((original, bridged), known=[(original, arrays, outputs)]), np.random.default_rng(seed)
     sizes = measure_sizes(pair, [arrays])
     # All of them: a target function may tell samples by their rows.
     compared = _compare(pair, arrays, _YOURS, sizes, generator, gradients=gradients, all_gradients=True)

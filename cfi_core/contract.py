@@ -259,12 +259,17 @@ class BridgeRequest:
         model: The model, in inference mode and free to be marked.
         inputs: Tensors of the model's framework that it takes, two samples or more.
         layers: Names of the model's layers that shall be layers of the new model too.
+        outputs: All tensors that the model gives for these inputs, where it is known, and known that each sample is
+            computed by itself; otherwise nothing.
+        often: Whether many batches will run through it, so that what is compiled for that is compiled at once.
     """
 
     adapter: FrameworkAdapter
     model: Any
     inputs: tuple[Any, ...]
     layers: tuple[str, ...] = ()
+    outputs: tuple[Any, ...] = ()
+    often: bool = False
 
     __repr__ = outline
 

@@ -95,7 +95,8 @@ def _read(distribution: Distribution, group: str) -> list[tuple[PluginInfo, Entr
     folder = PurePath(str(getattr(distribution, "_path", "unknown distribution"))).name
     name, version, file = "", "", "metadata"
     try:
-        name, version = distribution.metadata.get("Name") or "", distribution.metadata.get("Version") or ""
+        metadata = distribution.metadata  # parsed anew each time that it is asked for
+        name, version = metadata.get("Name") or "", metadata.get("Version") or ""
         if not name:
             return [(PluginInfo("unknown", folder, "", "", "its metadata does not tell its name"), None)]
         file = _FILE

@@ -35,6 +35,7 @@ from cfi_core.running import run
 from cfi_core.seeking import settle_layer
 from cfi_core.specs import BatchSize, Kind, Translator
 from cfi_core.translation import prepare
+from cfi_core.translation.bridging import often
 from cfi_core.turns import Lock
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
@@ -287,9 +288,7 @@ class Explainer:
         return bool(np.random.default_rng([self._asked.seed or 0, number]).integers(SAMPLED) == 0)
 
     def _prepare(self, arguments: Arguments) -> Plan:
-        made = _explain(arguments, ATTRIBUTION_KINDS | VISUALIZATION_KINDS, runs=False)
-        if isinstance(made.answer, PendingLayer):
-            raise _lacks_layer(made.answer)
+        made = self._take_steps(arguments, runs=False)
         self._plan = made.plan
         return made.plan
 
@@ -301,9 +300,7 @@ class Explainer:
             attribution = known.explain(arguments)
             if attribution is not None:
                 return attribution
-        made = _explain(arguments, ATTRIBUTION_KINDS | VISUALIZATION_KINDS)
-        if isinstance(made.answer, PendingLayer):
-            raise _lacks_layer(made.answer)
+        made = self._take_steps(arguments)
         assert made.answer is not None
         self._plan, known = made.plan, made.known() if kind else None
         with self._lock:
@@ -313,6 +310,18 @@ class Explainer:
                 while len(self._known) > _CAPACITY:
                     self._known.popitem(last=False)
         return made.answer
+
+    def _take_steps(self, arguments: Arguments, *, runs: bool = True) -> Explained:
+        """All of them; what is compiled for many batches is compiled at once, so that equal batches have equal passes.
+
+        Raises:
+            LayerError: The method needs a layer.
+        """
+        with often():
+            made = _explain(arguments, ATTRIBUTION_KINDS | VISUALIZATION_KINDS, runs=runs)
+        if isinstance(made.answer, PendingLayer):
+            raise _lacks_layer(made.answer)
+        return made
 
 
 # The way of one call

@@ -33,6 +33,18 @@ def place_of(call: Call) -> str:
     return f"logits of {'all' if target is None else call.output}"
 
 
+def _may_be_softmax(outputs: Sequence[np.ndarray]) -> bool:
+    """Whether one of them may be what a softmax gives, or its logarithm, in whatever shape; else none is sought."""
+    return any(_is_share(one) for one in outputs if one.size)
+
+
+def _is_share(output: np.ndarray) -> bool:
+    """Whether no value tells that it is none; a softmax of infinite values is no number."""
+    least, most = float(np.min(output)), float(np.max(output))
+    slack = 1e-2  # half precision rounds
+    return not (least < -slack and most > slack) and not (least >= -slack and most > 1 + slack)
+
+
 def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[Any]) -> ModelAtHead:
     """Cuts off a softmax where the method explains logits.
 
@@ -48,7 +60,8 @@ def at_head(call: Call, adapter: FrameworkAdapter, model: Any, inputs: Sequence[
         return ModelAtHead(model, _UNCUT[place])
     several = len(outputs) > 1 and call.target is not None and bool(inputs)
     before = flatten(adapter.outputs(model, inputs)) if several else []
-    logits = adapter.without_softmax(model, inputs) if inputs or adapter.input_shapes(model) is not None else None
+    can_be_sought = bool(inputs) or adapter.input_shapes(model) is not None
+    logits = adapter.without_softmax(model, inputs) if can_be_sought and _may_be_softmax(outputs) else None
     if logits is not None:
         after = flatten(adapter.outputs(logits, inputs)) if several else []
         if not several or not np.array_equal(before[position], after[position]):

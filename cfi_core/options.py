@@ -13,6 +13,8 @@ from cfi_core.specs import PlotterSpec, WriterSpec, resolve
 
 Outlet = PlotterSpec | WriterSpec
 
+BUILTIN_WRITER = WriterSpec(name="npz", suffixes=(".npz",), implementation="cfi_core.archive:write_npz")
+
 
 def check_options(spec: Outlet, options: Mapping[str, Any], others: Sequence[Outlet] = ()) -> None:
     """Checks that a plotter or writer takes options of these names.

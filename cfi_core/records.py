@@ -6,20 +6,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from cfi_core.certificate import Certificate
 from cfi_core.contract import MethodRequest, MethodResult, Target, Unpacked
 from cfi_core.coordinates import Names
 from cfi_core.display import html_facts, html_table, outline
 from cfi_core.errors import ArgumentError, kind_of
 from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, Placed, flatten
 from cfi_core.framework.axes import Permutation, permutation_at
-from cfi_core.layer_map import LayerMap
 from cfi_core.specs import DEFAULTS, BatchSize, Head, Kind, MethodSpec, Need, Role, Translator, TranslatorSpec
 from cfi_core.tables import Table
+
+if TYPE_CHECKING:
+    from cfi_core.certificate import Certificate
+    from cfi_core.layer_map import LayerMap
 
 
 @dataclass(frozen=True, eq=False)

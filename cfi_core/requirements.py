@@ -30,7 +30,8 @@ def installed_distribution(name: str) -> importlib_metadata.Distribution | None:
     found: Iterable[Any] = importlib_metadata.distributions(name=name)
     for distribution in found:
         try:
-            if distribution.metadata.get("Name") and distribution.version:
+            metadata = distribution.metadata  # parsed anew each time that it is asked for
+            if metadata.get("Name") and metadata.get("Version"):
                 return distribution
         except FOREIGN:
             continue  # what an interrupted update leaves behind

@@ -81,6 +81,9 @@ class Runner(ABC):
         """
         _refuse_gradients("This model has")
 
+    def settle(self) -> None:  # noqa: B027 - nothing to do, where nothing is put off
+        """Says that many passes will follow: what is compiled for them is compiled now."""
+
 
 class FrameworkAdapter(ABC):
     """What core can do with the models and tensors of one framework.

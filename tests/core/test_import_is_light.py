@@ -14,3 +14,15 @@ def test_importing_and_listing_import_no_framework():
     )
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert result.stdout.strip() == "[] False"
+
+
+def test_listing_loads_nothing_of_what_a_call_makes():
+    """Records of results and what measures them take longer to load than what is listed."""
+    script = (
+        "import sys, cfi_core as cfi\n"
+        "cfi.methods()\n"
+        "print([name for name in ('attribution', 'certificate', 'distance', 'layer_map', 'tokens')"
+        " if f'cfi_core.{name}' in sys.modules])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]"

@@ -15,7 +15,7 @@ from tensorflow_checks import ADAPTER, apart, chain, check, random, tokens
 
 from cfi_core.errors import LayerError
 from cfi_tensorflow.gradients import split
-from cfi_tensorflow.runners import EagerRunner
+from cfi_tensorflow.runners import EagerRunner, GraphRunner, TapedRunner
 
 
 @pytest.fixture(autouse=True)
@@ -385,6 +385,7 @@ def test_other_numbers_of_samples_trace_nothing_anew() -> None:
     model = Traced()
     model(random(2, 4))
     runner = ADAPTER.runner(model, [random(2, 4)], ["dense"])
+    runner.settle()
     before = len(traces)
     for samples in (3, 1, 5, 1):
         x = random(samples, 4)
@@ -393,9 +394,63 @@ def test_other_numbers_of_samples_trace_nothing_anew() -> None:
     assert len(traces) == before
 
 
+def test_few_passes_trace_nothing_and_many_trace_the_model_once() -> None:
+    """By their number and size alone: the first answer is not kept waiting for a graph that would serve one pass."""
+    traces: list[bool] = []
+
+    class Traced(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = layers.Dense(3, name="dense")
+
+        def call(self, x: Any) -> Any:
+            traces.append(tf.is_symbolic_tensor(x))
+            return self.dense(x)
+
+    model = Traced()
+    x = random(4, 4)
+    model(x)
+    runner = ADAPTER.runner(model, [x])
+    for _ in range(3):
+        results, pullback = runner.linearize(0, [x])
+        pullback([tf.ones([4, 3])], [True])
+    assert not any(traces)
+    assert type(runner.current) is EagerRunner
+    for _ in range(20):
+        again = runner.run(0, [x])
+    assert sum(traces) == 1 and type(runner.current) is GraphRunner
+    assert apart(again[0], results[0]) < 1e-6
+    of_many = ADAPTER.runner(model, [x])
+    of_many.run(0, [random(64, 4)])
+    assert type(of_many.current) is GraphRunner
+
+
+def test_a_graph_with_another_gradient_than_the_model_takes_nothing_over() -> None:
+    model = randomise(residual())
+    x = random(2, 12, 10, 3)
+    runner = ADAPTER.runner(model, [x])
+    make = runner._make
+
+    class Wrong(TapedRunner):
+        def __init__(self, graph: Any) -> None:
+            self.graph, self.layers = graph, graph.layers
+
+        def _results(self, stage: int, values: Any) -> Any:
+            return self.graph.run(stage, values)
+
+        def linearize(self, stage: int, values: Any) -> Any:
+            results, pullback = self.graph.linearize(stage, values)
+            return results, lambda *given: tuple(1.01 * one for one in pullback(*given))
+
+    runner._make = lambda: Wrong(make())
+    runner.settle()
+    assert type(runner.current) is EagerRunner
+
+
 def test_calls_leave_nothing_behind() -> None:
     model = residual()
     runner = ADAPTER.runner(model, [random(2, 12, 10, 3)], ["sum"])
+    runner.settle()
 
     def call(samples: int) -> None:
         x = random(samples, 12, 10, 3)
@@ -430,7 +485,8 @@ def test_changed_weights_are_noticed_and_a_new_runner_has_them(kind: Any) -> Non
 def test_a_graph_without_calls_shares_the_weights() -> None:
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2, name="dense")])
     runner = ADAPTER.runner(model, [random(2, 3)])
-    graph = runner._stages[0].graph
+    runner.settle()
+    graph = runner.current._stages[0].graph
     assert {variable.ref() for variable in graph.variables} == {weight.value.ref() for weight in model.weights}
     assert not any(
         operation.type == "Const" and operation.outputs[0].shape.rank for operation in graph.get_operations()
@@ -542,7 +598,8 @@ def test_a_layer_compiled_by_itself_is_seen_inside() -> None:
     model = keras.Sequential([keras.Input((4,)), Compiled(), layers.Dense(2)])
     model(random(2, 4))
     runner = ADAPTER.runner(model, [random(2, 4)], ["compiled/inner"])
-    check(model, [random(2, 4)], ["compiled/inner"], kind=type(runner))
+    runner.settle()
+    check(model, [random(2, 4)], ["compiled/inner"], kind=type(runner.current))
 
 
 def test_a_layer_with_one_tensor_in_a_structure() -> None:

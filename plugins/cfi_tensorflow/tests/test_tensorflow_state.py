@@ -41,6 +41,28 @@ def test_variables_of_layers_generators_and_numbers_are_put_back():
     assert norm.calls == 3 and kept.changes(given) == ()
 
 
+def test_values_are_held_whatever_way_a_variable_is_written():
+    """They are not copied, so this is what TensorFlow promises: nothing writes to memory that somebody has read."""
+    ways = {
+        "assign": lambda one: one.assign(one * 2),
+        "add": lambda one: one.assign_add(tf.ones_like(one)),
+        "scatter": lambda one: one.scatter_nd_update([[1]], [9.0]),
+        "slice": lambda one: one[2:].assign([7.0]),
+        "graph": tf.function(lambda one: one.assign_sub(tf.ones_like(one))),
+        "compiled": tf.function(lambda one: one.assign_add(tf.ones_like(one)), jit_compile=True),
+    }
+    for name, write in ways.items():
+        holder = tf.Module()
+        holder.held = tf.Variable([1.0, 2.0, 3.0], name="held")
+        for _ in range(2):  # after a write to some of its values a variable is read in another way
+            kept = ADAPTER.state(ADAPTER.load(lambda x, holder=holder: x + holder.held))
+            write(holder.held)
+            assert kept.changes(None) == ("held",), name
+            kept.restore()
+            assert holder.held.numpy().tolist() == [1, 2, 3], name
+            assert kept.changes(None) == ()
+
+
 class Module(tf.Module):
     def __init__(self) -> None:
         super().__init__()

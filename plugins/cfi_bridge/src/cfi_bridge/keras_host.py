@@ -48,8 +48,9 @@ def bridge(request: BridgeRequest) -> Converted:
         )
     spanned, examples = span(request, adapter_for(registry(), "tensorflow"), channels_last=True)
     more = examples
-    with suppress(Exception):  # of a model that takes no other number of samples: then only that axis is open
-        more = run_all(spanned.runner, [_one_more(request, value) for value in request.inputs])
+    if request.layers or not request.outputs:  # of samples that are computed by themselves only that axis is open
+        with suppress(Exception):  # of a model that takes no other number of samples: likewise
+            more = run_all(spanned.runner, [_one_more(request, value) for value in request.inputs])
 
     def describe(values: Sequence[Any], others: Sequence[Any], axes: Sequence[Any]) -> list[_Value]:
         turned = [spanned.outwards(value, turn, None) for value, turn in zip(values, axes, strict=True)]

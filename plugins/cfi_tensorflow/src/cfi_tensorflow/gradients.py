@@ -12,6 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
+from tensorflow.python.eager import wrap_function
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from cfi_core.turns import Lock
 
@@ -85,7 +87,7 @@ def split(function: Any, count: int) -> Split | None:
     needed = _reach([one for one in found if one is not None], _compute(graph, inputs, seeds, forward_operations))
     # All results of an operation or none: pruning cannot both cut an operation off and compute it.
     needed = list({output.name: output for tensor in needed for output in tensor.op.outputs}.values())
-    forward = function.prune(inputs, [*outputs, *needed])
+    forward = cut(function, inputs, [*outputs, *needed])
     feeds = [*inputs, *needed, *seeds]
     kept = {(True,) * count: _prune(function, feeds, gradients)}
 
@@ -101,10 +103,64 @@ def split(function: Any, count: int) -> Split | None:
     return Split(lambda *values: call(forward, values), len(outputs), backward)
 
 
+def cut(function: Any, feeds: Sequence[Any], fetches: Sequence[Any]) -> Any:
+    """The function from some tensors of a graph to others.
+
+    `WrappedFunction.prune` copies a graph operation by operation, in Python; where nothing is called, its definition
+    can be read back at once instead.
+    """
+    graph, captured = function.graph, {inner.name: outer for outer, inner in function.graph.captures}
+    feeds = [feed for feed in feeds if feed.name not in captured]
+    if calls_functions(graph):
+        return function.prune(feeds, list(fetches))
+    piece = FuncGraph("piece")
+    with piece.as_default():
+        given = {feed.name: tf.compat.v1.placeholder(feed.dtype, feed.shape) for feed in feeds}
+        definition, used = _between(graph, {*given, *captured}, fetches)
+        held = {name: piece.capture(outer) for name, outer in captured.items() if name in used}
+        ends = [fetch.name for fetch in fetches if fetch.name not in given]
+        known = {name: value for name, value in {**given, **held}.items() if name in used}
+        made = dict(zip(ends, tf.graph_util.import_graph_def(definition, known, ends, name=""), strict=True))
+    piece.inputs = [*given.values(), *held.values()]
+    piece.outputs = [made[fetch.name] if fetch.name in made else given[fetch.name] for fetch in fetches]
+    piece.structured_outputs = list(piece.outputs)
+    piece.structured_input_signature = None
+    piece.variables = graph.variables
+    made_of = wrap_function.WrappedFunction(piece, variable_holder=wrap_function.VariableHolder())
+    made_of._num_positional_args = len(given)  # as `prune` leaves it
+    made_of._arg_keywords = [one.op.name for one in given.values()]
+    return made_of
+
+
+def _between(graph: Any, sources: set[str], fetches: Sequence[Any]) -> tuple[Any, set[str]]:
+    """The definition of the operations that lie between, and the sources that they use."""
+    needed: set[str] = set()
+    used: set[str] = set()
+    waiting = [fetch for fetch in fetches if fetch.name not in sources]
+    while waiting:
+        operation = waiting.pop().op
+        if operation.name in needed:
+            continue
+        needed.add(operation.name)
+        used.update(one.name for one in operation.inputs if one.name in sources)
+        waiting.extend(one for one in operation.inputs if one.name not in sources)
+        waiting.extend(one.outputs[0] for one in operation.control_inputs if one.outputs)
+    whole = graph.as_graph_def()
+    definition = type(whole)(versions=whole.versions)
+    for node in whole.node:
+        if node.name in needed:
+            kept = definition.node.add()
+            kept.CopyFrom(node)
+            del kept.input[:]
+            kept.input.extend(one for one in node.input if not one.startswith("^") or one[1:] in needed)
+            kept.attr.pop("_class", None)  # where the operation is to lie: beside one that may not be there
+    return definition, used
+
+
 def _prune(function: Any, feeds: Sequence[Any], fetches: Sequence[Any | None]) -> Callable[..., list[Any | None]]:
     """From values of the feeds to values of the fetches."""
     wanted = [fetch for fetch in fetches if fetch is not None]
-    pruned = function.prune(list(feeds), wanted) if wanted else None
+    pruned = cut(function, feeds, wanted) if wanted else None
 
     def pull(*values: Any) -> list[Any | None]:
         results = iter(call(pruned, values) if pruned is not None else ())

@@ -22,7 +22,7 @@ from tensorflow.python.framework import ops  # the only place where a registered
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from cfi_core.framework import flatten, map_structure
-from cfi_tensorflow.gradients import calls_functions
+from cfi_tensorflow.gradients import calls_functions, cut
 from cfi_tensorflow.outputs import dense, same, seeds
 
 MOST_FROZEN_BYTES = 10**9
@@ -66,7 +66,7 @@ class Trace:
 
     def between(self, feeds: Sequence[Any], fetches: Sequence[Any]) -> Callable[..., list[Any]]:
         """The function that computes some tensors of the graph from others."""
-        return _independent(self.function.prune(list(feeds), list(fetches)))
+        return _independent(cut(self.function, feeds, fetches))
 
     def call(self, inputs: Sequence[Any]) -> Any:
         """The outputs, in the structure that the model returns."""

@@ -23,14 +23,14 @@ from keras.src.models.functional import Functional
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable  # tf.Variable names distributed ones, too
 
 from cfi_core.errors import InputError
-from cfi_core.framework import Content, Layer, LayerCalls, Parameters, flatten, identity, stand_in
+from cfi_core.framework import Content, Layer, LayerCalls, Parameters, Runner, flatten, identity, stand_in
 from cfi_core.turns import hold_alone, keep_random
 from cfi_tensorflow.embedding import find_embedding, from_embedding
 from cfi_tensorflow.graphs import Trace, open_batch, tap, trace
 from cfi_tensorflow.logits import traced_logits
 from cfi_tensorflow.outputs import dense, order, pull_back
 from cfi_tensorflow.rewiring import bind_graph, stands_for, view, with_real_inputs
-from cfi_tensorflow.runners import EagerRunner, GraphRunner, TapedRunner
+from cfi_tensorflow.runners import EagerRunner, GraphRunner, PatientRunner
 from cfi_tensorflow.state import VariableState, own_variables
 
 _SOFTMAXES = (keras.activations.softmax, keras.activations.log_softmax)
@@ -122,20 +122,23 @@ class LayerView:
         gradients = pull_back(tape, flatten(reading.outputs), cotangents, list(found.values()))
         return dict(zip(found, gradients, strict=True))
 
-    def runner(self, inputs: Sequence[Any], layers: Sequence[str]) -> TapedRunner:
-        """The model's traced graph where it computes the same as the model; the model itself otherwise."""
-        reading = self._read(inputs, names=layers)
+    def runner(self, inputs: Sequence[Any], layers: Sequence[str]) -> Runner:
+        """The model itself, and its traced graph, where that computes the same, once it pays."""
+        reading = self._read(inputs, names=layers) if layers else None
         for name in layers:
+            assert reading is not None
             reading.check(name)
-        order, outputs = list(reading.tensors), flatten(dense(reading.outputs))
+        order = [] if reading is None else list(reading.tensors)
+        eager = EagerRunner(functools.partial(self._pass, order), len(inputs), order)
+        return PatientRunner(eager, functools.partial(self._graph_runner, inputs, order), inputs)
+
+    def _graph_runner(self, inputs: Sequence[Any], order: Sequence[str]) -> GraphRunner | None:
+        """The model's graph; None where layers lie inside a loop, a branch or a compiled function."""
         traced = self._trace(inputs, order, snapshot=False)
-        # Layers inside a loop, a branch or a compiled function, and the user's own gradients: the model has them.
-        if traced is not None and traced.differentiable and set(order) <= set(traced.taps):
-            runner = GraphRunner(traced, order)
-            # Side effects and choices by value are traced once only.
-            if runner.agrees(inputs, outputs, reading.tensors):
-                return runner
-        return EagerRunner(functools.partial(self._pass, order), len(inputs), order)
+        # The user's own gradients are lost where a graph is cut: the model has them.
+        if traced is None or not traced.differentiable or not set(order) <= set(traced.taps):
+            return None
+        return GraphRunner(traced, order)
 
     # reading and replacing
 

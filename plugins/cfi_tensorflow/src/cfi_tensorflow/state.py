@@ -18,14 +18,15 @@ class VariableState(State):
     """Of variables by their names, and of the objects that a model consists of. A twin shares all of them."""
 
     def __init__(self, variables: Iterable[Any], objects: Mapping[str, Any]) -> None:
-        """Copies their values.
+        """Holds their values.
 
         Args:
             variables: Keras's and TensorFlow's.
             objects: Layers and modules, by name.
         """
         read = [(variable, _values(variable)) for variable in variables]
-        self._kept = [(variable, np.array(values)) for variable, values in read if values is not None]
+        # Read, not copied: TensorFlow writes to other memory as long as anybody holds what was read.
+        self._kept = [(variable, values) for variable, values in read if values is not None]
         self._objects = objects
         self._numbers = self.numbers(None)
 
@@ -59,7 +60,8 @@ class VariableState(State):
 def _values(variable: Any) -> np.ndarray | None:
     """None of one that has no values yet, or none that are numbers."""
     try:
-        values = np.asarray(variable.value if isinstance(variable, keras.Variable) else variable.read_value())
+        held = variable.value if isinstance(variable, keras.Variable) else variable
+        values = np.asarray(held.read_value() if isinstance(held, tf.Variable) else held)
     except Exception:  # noqa: BLE001 - a variable may not be initialised, or be of a kind that cannot be read
         return None
     return None if values.dtype.hasobject or values.dtype.kind in "SU" else values
@@ -68,7 +70,9 @@ def _values(variable: Any) -> np.ndarray | None:
 def _is_equal(variable: Any, values: np.ndarray) -> bool:
     """Bit by bit; one of another shape is taken for a cache."""
     now = _values(variable)
-    return now is None or now.shape != values.shape or now.tobytes() == values.tobytes()
+    if now is None or now.shape != values.shape or now.ctypes.data == values.ctypes.data:
+        return True
+    return now.tobytes() == values.tobytes()
 
 
 def own_variables(holder: Any) -> list[Any]:

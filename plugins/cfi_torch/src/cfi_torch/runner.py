@@ -121,6 +121,8 @@ class TorchRunner(Runner):
                     f"Layer {name!r} is TorchScript, which cannot be opened. Choose a layer that is a plain module: "
                     f"cfi.layers(model, inputs) shows an output shape for each of them."
                 )
+        if not names:
+            return ()
         found: dict[str, torch.Tensor] = {}
         with torch.inference_mode(False), torch.no_grad(), LayerWatch(self._model, names, found.__setitem__) as watch:
             _tensors(self._model(*(_private(value) for value in inputs)))
