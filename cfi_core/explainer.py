@@ -301,7 +301,6 @@ class Explainer:
             if attribution is not None:
                 return attribution
         made = self._take_steps(arguments)
-        assert made.answer is not None
         self._plan, known = made.plan, made.known() if kind else None
         with self._lock:
             self._known.pop(kind, None)
