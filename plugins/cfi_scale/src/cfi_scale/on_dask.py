@@ -1,0 +1,160 @@
+"""Chunks on workers of dask.distributed.
+
+The work, with the model in it, is a plugin of the workers: the scheduler sends it to each of them once, also to those
+that come later or again. A task is a few numbers. The tasks of a worker that dies go to others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from typing import Any
+from uuid import uuid4
+
+import cloudpickle
+import distributed
+from distributed import Client, LocalCluster, WorkerPlugin
+
+from cfi_scale.errors import RunError
+from cfi_scale.executors import cores, environment
+from cfi_scale.progress import say
+from cfi_scale.warm import unpack
+from cfi_scale.work import Outcome, Task, Work, Worker
+
+AHEAD = 3
+"""Tasks for each thread that are handed over before they are needed."""
+LEAST = 8
+IN_FLIGHT = 2**26
+"""Bytes of samples that are sent ahead, where workers do not read by themselves."""
+ATTEMPTS = 3
+"""How often a chunk whose worker died (more often than dask allows) is tried again."""
+
+
+class Dask:
+    """Workers of a client, or of a cluster of processes on this machine, which lives as long as the run.
+
+    Args:
+        client: Of a cluster that is there; None starts one.
+        workers: Processes to start; None: one for every core, or every GPU that `CUDA_VISIBLE_DEVICES` names.
+        threads: That libraries may use in each of them; None divides the cores.
+    """
+
+    def __init__(self, client: Client | None = None, *, workers: int | None = None, threads: int | None = None) -> None:
+        self._client, self._workers, self._threads = client, workers, threads
+
+    @contextmanager
+    def open(self, work: Work) -> Iterator[_Session]:
+        """Starts workers where there are none, and sends them the work."""
+        if self._client is not None:
+            with _session(self._client, work) as session:
+                yield session
+            return
+        workers = self._workers or cores()
+        with _local(workers, self._threads or max(1, cores() // workers)) as client:
+            say(f"dashboard: {client.dashboard_link}")
+            with _session(client, work) as session:
+                yield session
+
+
+@contextmanager
+def _local(workers: int, threads: int) -> Iterator[Client]:
+    cluster = LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", env=environment(threads)
+    )
+    with cluster, Client(cluster) as client:
+        yield client
+
+
+@contextmanager
+def _session(client: Client, work: Work) -> Iterator[_Session]:
+    name = f"cfi-scale-{uuid4().hex}"
+    client.register_plugin(_Carrier(cloudpickle.dumps(work), name))
+    try:
+        yield _Session(client, name)
+    finally:
+        with suppress(Exception):  # the scheduler may be gone, which the run has told
+            client.unregister_worker_plugin(name)
+
+
+class _Carrier(WorkerPlugin):
+    """Brings the work to each worker, where it is unpacked when the first task comes."""
+
+    idempotent = True
+
+    def __init__(self, packed: bytes, name: str) -> None:
+        self.packed, self.name = packed, name
+        self._worker: Worker | None = None
+
+    def carry_out(self, task: Task) -> Outcome:
+        if self._worker is None:
+            self._worker = unpack(self.packed)
+        return self._worker.carry_out(task)
+
+
+def _carry_out(name: str, task: Task) -> Outcome:
+    return distributed.get_worker().plugins[name].carry_out(task)
+
+
+class _Session:
+    def __init__(self, client: Client, name: str) -> None:
+        self._client, self._name = client, name
+        self._tried: Counter[int] = Counter()
+
+    @property
+    def width(self) -> int:
+        return max(1, sum(self._client.nthreads().values()))
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        tasks = iter(tasks)
+        running: dict[Any, Task] = {}
+        done = distributed.as_completed()
+        try:
+            self._fill(tasks, running, done)
+            while running:
+                future = next(done)
+                task = running.pop(future)
+                yield from self._take(future, task, running, done)
+                self._fill(tasks, running, done)
+        finally:
+            with suppress(Exception):
+                self._client.cancel(list(running), force=True)
+
+    def _fill(self, tasks: Iterator[Task], running: dict[Any, Task], done: Any) -> None:
+        """As many tasks as keep the workers busy."""
+        most = max(LEAST, AHEAD * self.width)
+        while len(running) < most and _bytes_of(running) < IN_FLIGHT:
+            following = list(islice(tasks, 1))
+            if not following:
+                return
+            self._submit(following[0], running, done)
+
+    def _submit(self, task: Task, running: dict[Any, Task], done: Any) -> None:
+        future = self._client.submit(
+            _carry_out, self._name, task, pure=False, key=f"explain-{task.number}-{uuid4().hex[:8]}", priority=-task.number
+        )
+        running[future] = task
+        done.add(future)
+
+    def _take(self, future: Any, task: Task, running: dict[Any, Task], done: Any) -> Iterator[Outcome]:
+        """The outcome; or another try, where workers died."""
+        try:
+            yield future.result()
+        except distributed.KilledWorker as error:
+            self._tried[task.number] += 1
+            if self._tried[task.number] >= ATTEMPTS:
+                raise RunError(
+                    f"Chunk {task.number} (samples {task.start} to {task.stop - 1}) killed its workers again and again "
+                    f"({error}). It may need more memory than a worker has: pass a smaller batch_size or fewer workers."
+                ) from error
+            self._submit(task, running, done)
+        except (distributed.client.FutureCancelledError, distributed.CommClosedError) as error:
+            raise RunError(
+                f"The scheduler of dask is gone ({type(error).__name__}). What is in the store stays valid: start the "
+                f"run again, and it goes on where it stopped."
+            ) from error
+
+
+def _bytes_of(running: dict[Any, Task]) -> int:
+    return sum(task.samples.nbytes for task in running.values() if task.samples is not None)
