@@ -12,15 +12,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cfi_scale.dataset import explain_dataset, open_store
     from cfi_scale.errors import RunError, StoreError
+    from cfi_scale.images import ImageFolder
     from cfi_scale.on_dask import Dask
     from cfi_scale.on_ray import Ray
+    from cfi_scale.state import Status, status
+    from cfi_scale.virelay import to_virelay
     from cfi_scale.work import Worker
 
-__all__ = ["explain_dataset", "open_store", "Dask", "Ray", "Worker", "RunError", "StoreError"]
+__all__ = ["explain_dataset", "open_store", "status", "Status", "ImageFolder", "to_virelay"]
+__all__ += ["Dask", "Ray", "Worker", "RunError", "StoreError"]
 
 _PLACES = {
     **dict.fromkeys(("explain_dataset", "open_store"), "dataset"),
     **dict.fromkeys(("RunError", "StoreError"), "errors"),
+    **dict.fromkeys(("status", "Status"), "state"),
+    "ImageFolder": "images",
+    "to_virelay": "virelay",
     "Dask": "on_dask",
     "Ray": "on_ray",
     "Worker": "work",

@@ -213,10 +213,16 @@ class _Run:
         store.clean()
         self._store, self._done = store, store.done()
         last = -1 if self._total is None else (self._total - 1) // self._chunk
-        self._there = sum(self._chunk if number != last else self._total - number * self._chunk for number in self._done)  # type: ignore[operator]
+        self._there = sum(
+            self._chunk if number != last else self._total - number * self._chunk for number in self._done
+        )  # type: ignore[operator]
         if self._total is not None:
             self._compare_data(store)
         _tell_versions(store)
+
+    def _size(self, number: int) -> int:
+        """Samples of a chunk: fewer in the last one."""
+        return self._chunk if self._total is None else min(self._chunk, self._total - number * self._chunk)
 
     def _compare_data(self, store: Store) -> None:
         """Whether the data are those of the chunks that are there, by a few samples."""
@@ -327,8 +333,8 @@ class _Run:
     def _create(self, first: Explained, held: Sequence[Outcome]) -> Store:
         if self._asked.dtype == "float16" and (off := max(outcome.rounding for outcome in held)) > LARGEST_ROUNDING:
             raise ArgumentError(
-                f"dtype='float16' cannot hold these values: they would be off by up to {off:.0%} of a sample's largest. "
-                f"Leave dtype out."
+                f"dtype='float16' cannot hold these values: they would be off by up to {off:.0%} of a sample's "
+                f"largest. Leave dtype out."
             )
         variables = {name: Variable.of(values, first.dims[name]) for name, values in first.variables.items()}
         layout = Layout(variables, first.coordinates, first.attributes, self._chunk)

@@ -16,6 +16,7 @@ from uuid import uuid4
 import cloudpickle
 import distributed
 from distributed import Client, LocalCluster, WorkerPlugin
+from distributed.comm import CommClosedError
 
 from cfi_scale.errors import RunError
 from cfi_scale.executors import cores, environment
@@ -60,11 +61,32 @@ class Dask:
 
 @contextmanager
 def _local(workers: int, threads: int) -> Iterator[Client]:
-    cluster = LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", env=environment(threads)
-    )
-    with cluster, Client(cluster) as client:
+    with _start(workers, threads) as cluster, Client(cluster) as client:
         yield client
+
+
+def _start(workers: int, threads: int) -> LocalCluster:
+    """A cluster of processes; begun anew where one dies while it starts.
+
+    Raises:
+        RunError: They do not start.
+    """
+    failed: Exception | None = None
+    for _ in range(ATTEMPTS):
+        try:
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=":0",
+                env=environment(threads),
+            )
+        except (RuntimeError, TimeoutError) as error:
+            failed = error
+    raise RunError(
+        f"The processes of dask do not start ({failed}). A script must do its work under if __name__ == '__main__':, "
+        f"because these processes import it; what they say stands above."
+    ) from failed
 
 
 @contextmanager
@@ -132,7 +154,12 @@ class _Session:
 
     def _submit(self, task: Task, running: dict[Any, Task], done: Any) -> None:
         future = self._client.submit(
-            _carry_out, self._name, task, pure=False, key=f"explain-{task.number}-{uuid4().hex[:8]}", priority=-task.number
+            _carry_out,
+            self._name,
+            task,
+            pure=False,
+            key=f"explain-{task.number}-{uuid4().hex[:8]}",
+            priority=-task.number,
         )
         running[future] = task
         done.add(future)
@@ -149,7 +176,7 @@ class _Session:
                     f"({error}). It may need more memory than a worker has: pass a smaller batch_size or fewer workers."
                 ) from error
             self._submit(task, running, done)
-        except (distributed.client.FutureCancelledError, distributed.CommClosedError) as error:
+        except (distributed.client.FutureCancelledError, CommClosedError) as error:
             raise RunError(
                 f"The scheduler of dask is gone ({type(error).__name__}). What is in the store stays valid: start the "
                 f"run again, and it goes on where it stopped."

@@ -1,4 +1,4 @@
-"""Chunks in actors of Ray, each of which holds the model; one that dies is made anew, and its chunk given to it again."""
+"""Chunks in actors of Ray, each of which holds the model. One that dies is made anew, and given its chunk again."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ class _Session:
         return len(self._actors)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        tasks, running = iter(tasks), {}
+        tasks = iter(tasks)
+        running: dict[Any, tuple[Any, Task]] = {}
         # Two chunks each: the next is there when one is done.
         for actor in self._actors * 2:
             self._submit(tasks, actor, running)
@@ -112,7 +113,7 @@ def _take(done: Any, task: Task) -> Outcome:
         raise error.as_instanceof_cause() from error
     except ray.exceptions.RayError as error:
         raise RunError(
-            f"Chunk {task.number} (samples {task.start} to {task.stop - 1}) killed its actor again and again, or Ray is "
-            f"gone ({type(error).__name__}). What is in the store stays valid. If it needs more memory than there is, "
+            f"Chunk {task.number} (samples {task.start} to {task.stop - 1}) killed its actor again and again, or Ray "
+            f"is gone ({type(error).__name__}). What is in the store stays valid. If it needs more memory than there is, "
             f"pass a smaller batch_size or fewer workers."
         ) from error

@@ -1,4 +1,4 @@
-"""What a run says while it runs: a line with an estimate where somebody looks, now and then a line of text elsewhere."""
+"""What a run says while it runs: a line with an estimate where somebody looks; elsewhere, now and then, some text."""
 
 from __future__ import annotations
 

@@ -60,7 +60,9 @@ def describe(value: Any) -> Any:
     if isinstance(value, FunctionType):
         return f"{value.__module__}.{value.__qualname__} {_hash(_contents(value.__code__))}"
     if is_dataclass(value) and not isinstance(value, type):
-        return {"kind": type(value).__qualname__} | {one.name: describe(getattr(value, one.name)) for one in fields(value)}
+        return {"kind": type(value).__qualname__} | {
+            one.name: describe(getattr(value, one.name)) for one in fields(value)
+        }
     if hasattr(value, "__array__"):
         array = np.asarray(value)
         return f"{array.dtype}{array.shape} {_hash(np.ascontiguousarray(array).tobytes())}"

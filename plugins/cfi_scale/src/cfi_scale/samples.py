@@ -97,7 +97,7 @@ def sift(
     errors = {place: found for place, one in enumerate(entries) if (found := _fault(one, forms))}
     good = tuple(place for place in range(len(entries)) if place not in errors)
     arrays = tuple(
-        np.stack([entries[place][part] for place in good])  # type: ignore[index]
+        np.stack([np.asarray(entries[place][part]) for place in good])  # type: ignore[index]
         if good
         else np.empty((0, *form.shape), form.dtype)
         for part, form in enumerate(forms)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import cloudpickle
 import numpy as np
@@ -100,10 +101,8 @@ def _gives_batches(data: Any) -> bool:
 
 def _arrays_of(data: Any) -> tuple[Any, ...] | None:
     """The arrays, if these are all it is."""
-    if isinstance(data, Mapping):
-        parts = tuple(data.values())
-    else:
-        parts = data if isinstance(data, tuple) else (data,)
+    several = tuple(data.values()) if isinstance(data, Mapping) else data
+    parts = several if isinstance(several, tuple) else (several,)
     return parts if parts and all(hasattr(part, "shape") and hasattr(part, "dtype") for part in parts) else None
 
 
@@ -134,8 +133,7 @@ def _each(values: Any, count: int, what: str) -> tuple[Any, ...] | None:
 def _names_of(ids: Any, count: int) -> tuple[Any, ...] | None:
     found = _each(ids, count, "ids")
     if found is not None and len(set(found)) != count:
-        seen: set[Any] = set()
-        double = next(one for one in found if one in seen or seen.add(one))
+        (double, _), *_ = Counter(found).most_common(1)
         raise InputError(f"The id {double!r} stands for several samples. Give each its own, or leave ids out.")
     return found
 
@@ -151,11 +149,11 @@ class MappedArray:
     dtype: str
     offset: int
     shape: tuple[int, ...]
-    order: str = "C"
+    order: Literal["C", "F"] = "C"
 
     @cached_property
     def _open(self) -> np.ndarray:
-        return np.memmap(self.file, self.dtype, "r", self.offset, self.shape, self.order)
+        return np.memmap(self.file, np.dtype(self.dtype), "r", self.offset, self.shape, self.order)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         return np.array(self._open[key])
@@ -200,10 +198,10 @@ def portable(array: Any) -> Any:
 def _map_of(array: np.memmap[Any, Any]) -> MappedArray | None:
     """Where a map as it was opened lies in its file; None of a part of one, or of one without a file."""
     base = array.base
-    whole = not isinstance(base, np.ndarray) and array.filename is not None
-    if not whole or not (array.flags.c_contiguous or array.flags.f_contiguous):
+    whole = not isinstance(base, np.ndarray)
+    if array.filename is None or not whole or not (array.flags.c_contiguous or array.flags.f_contiguous):
         return None
-    order = "C" if array.flags.c_contiguous else "F"
+    order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
     return MappedArray(str(Path(array.filename).resolve()), array.dtype.str, array.offset, array.shape, order)
 
 
@@ -296,7 +294,7 @@ class SequenceSource:
         own_targets = [one.target if isinstance(one, Parts) else None for one in found]
         has_targets = any(target is not None for target in own_targets)
         targets = own_targets if has_targets else None if self.targets is None else self.targets[start:stop]
-        numbers = range(start, stop) if self.ids is None else self.ids[start:stop]
+        numbers: Sequence[Any] = range(start, stop) if self.ids is None else self.ids[start:stop]
         entries = [one.inputs if isinstance(one, Parts) else one for one in found]
         if self.ids is None and self._first.id is not None:
             # What cannot be read cannot say its id.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from asyncio import gather
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -126,12 +127,19 @@ class Store:
         Raises:
             StoreError: It cannot be written; what is in the store stays as it is.
         """
+        from zarr.core.sync import sync
+
         start = number * self.chunk
-        names = [*(name for name in self.own["variables"] if name != "status"), "status"]
+        rows = slice(start, start + len(variables["status"]))
+        arrays = {name: self._array(name, rows.stop).async_array for name in self.own["variables"]}
+        mark = arrays.pop("status")
+
+        async def write_all() -> None:
+            await gather(*(array.setitem(rows, variables[name]) for name, array in arrays.items()))
+            await mark.setitem(rows, variables["status"])
+
         try:
-            for name in names:
-                values = variables[name]
-                self._array(name, start + len(values))[start : start + len(values)] = values
+            sync(write_all())
         except OSError as error:
             raise StoreError(_say_not_written(self.path, number, error)) from error
 

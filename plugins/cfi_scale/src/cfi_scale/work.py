@@ -37,7 +37,7 @@ _SMALLEST = 1e-30
 _VOLATILE = ("seconds", "seconds_per_step", "predicted", "target", "target_in_words", "classes", "seed", "completeness")
 """What the provenance holds of a batch alone."""
 
-Rows = Mapping[str, tuple[tuple[str, ...], np.ndarray]]
+Rows = dict[str, tuple[tuple[str, ...], np.ndarray]]
 """Values by the names of variables, with the axes behind that of the samples."""
 
 
@@ -206,7 +206,9 @@ def fit(known: Mapping[str, Variable], variables: Mapping[str, np.ndarray]) -> d
     for name, one in known.items():
         own = Variable.of(whole[name])
         if (own.shape, own.dtype) != (one.shape, one.dtype):
-            raise RunError(f"{name} is {own.shape} of {own.dtype} in a chunk, and {one.shape} of {one.dtype} before it.")
+            raise RunError(
+                f"{name} is {own.shape} of {own.dtype} in a chunk, and {one.shape} of {one.dtype} before it."
+            )
     return whole
 
 
@@ -231,7 +233,6 @@ class _Chunk:
         self._variables: dict[str, np.ndarray] = {}
         self._dims: dict[str, tuple[str, ...]] = {}
         self._first: Attribution | None = None
-        self._coordinates: Rows = {}
 
     def explain(self) -> Explained:
         """Batch after batch."""
@@ -239,8 +240,9 @@ class _Chunk:
         for start in range(0, len(samples.good), size):
             self._explain(start, min(start + size, len(samples.good)), start)
         whole = self._whole()
-        attributes = {} if self._first is None else _attributes(self._first)
-        return Explained(whole, self._dims, self._coordinates, attributes)
+        if self._first is None or not self._gives_back:
+            return Explained(whole, self._dims, {}, {})
+        return Explained(whole, self._dims, _names_along(self._first), _attributes(self._first))
 
     def _explain(self, start: int, stop: int, batch: int) -> None:
         """Good samples from one to another; halves, where that fails, down to the samples that are to blame."""
@@ -291,8 +293,6 @@ class _Chunk:
                 self.errors |= dict.fromkeys(places, f"{name} has the shape {values.shape[1:]}, that of others {shape}")
                 return
             self._variables[name][places] = values
-        if not self._coordinates and self._first is not None:
-            self._coordinates = _names_along(self._first)
 
     def _whole(self) -> dict[str, np.ndarray]:
         """All variables, with those of every chunk."""
@@ -342,25 +342,52 @@ def _noted() -> Iterator[Counter[tuple[str, str]]]:
 # What an attribution holds of each sample
 
 
-def _variables(
-    attribution: Attribution, samples: int, *, checked: bool
-) -> Rows:
-    made = attribution.to_xarray()
-    parts = [made] if hasattr(made, "values") and not hasattr(made, "data_vars") else [*made.data_vars.values()]
-    found: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-    for part in parts:
-        name = ATTRIBUTION + str(part.name).removeprefix(attribution.method_key)
-        if "sample" not in part.dims or part.sizes["sample"] != samples:
+def _variables(attribution: Attribution, samples: int, *, checked: bool) -> Rows:
+    """Values, what was explained, what was checked, and what was predicted, if that is known of every batch."""
+    found = {}
+    for name, (values, dims) in zip(_names(attribution), attribution.parts, strict=True):
+        if dims[:1] != ("sample",) or len(values) != samples:
             raise RunError(f"{attribution.method_key} gives no values for each sample, which a store holds.")
-        ordered = part.transpose("sample", ...)
-        found[name] = tuple(map(str, ordered.dims[1:])), np.asarray(ordered.values)
-    coordinates = parts[0].coords
-    for name, coordinate in (("target", "target"), ("target_name", "class")):
-        if coordinate in coordinates:
-            found[name] = (), np.asarray(coordinates[coordinate].values)
+        found[name] = _own_axes(name, dims[1:]), values
+    provenance = attribution.provenance
+    found |= _targets(provenance.get("target"), provenance.get("classes"), samples)
     found |= _checks(attribution, samples, checked=checked)
-    predicted = attribution.provenance.get("predicted") if _is_predicted(attribution) else None
+    predicted = provenance.get("predicted") if _is_predicted(attribution) else None
     return found | (_as_predictions(predicted) if predicted else {})
+
+
+def _names(attribution: Attribution) -> list[str]:
+    """Of the variables of its arrays."""
+    if isinstance(attribution.values, Mapping):
+        return [f"{ATTRIBUTION}_{name}" for name in attribution.values]
+    count = len(attribution.parts)
+    return [f"{ATTRIBUTION}_{part}" for part in range(count)] if count > 1 else [ATTRIBUTION]
+
+
+def _own_axes(name: str, dims: tuple[str, ...]) -> tuple[str, ...]:
+    """Sizes differ from part to part, so every axis but the samples is named by its part."""
+    part = name.removeprefix(ATTRIBUTION)
+    return tuple(f"{dim}{part}" for dim in dims)
+
+
+def _targets(resolved: Any, classes: Any, samples: int) -> Rows:
+    """What was explained of each sample: an index, or a text (a place in a larger output, a function), and its name."""
+    found: Rows = {}
+    if isinstance(resolved, tuple) and resolved:
+        *path, last = resolved
+        index = last if isinstance(last, tuple | str) and not (path and isinstance(path[0], tuple)) else resolved
+        per_sample = isinstance(index, tuple) and isinstance(index[0], tuple)
+        each = [_flat(one) for one in index] if per_sample else [_flat(index)] * samples
+        if len(each) == samples:
+            numbers = all(isinstance(one, int | np.integer) for one in each)
+            found["target"] = (), np.array(each, np.int64) if numbers else np.array([str(one) for one in each], object)
+    if classes and len(classes) in (1, samples):
+        found["target_name"] = (), np.array([*classes] * (samples if len(classes) == 1 else 1), object)
+    return found
+
+
+def _flat(index: Any) -> Any:
+    return index[0] if isinstance(index, tuple) and len(index) == 1 else index
 
 
 def _is_predicted(attribution: Attribution) -> bool:
@@ -404,7 +431,9 @@ class _Predictor:
 
     def predict(self, inputs: tuple[np.ndarray, ...]) -> Rows:
         """Classes and their values, of a classifier with one output; nothing of any other."""
-        outputs = flatten(self._adapter.outputs(self._model, [self._adapter.tensor(one, self._model) for one in inputs]))
+        outputs = flatten(
+            self._adapter.outputs(self._model, [self._adapter.tensor(one, self._model) for one in inputs])
+        )
         scores = np.asarray(outputs[0])
         is_classifier = len(outputs) == 1 and scores.ndim == 2 and scores.shape[1] > 1 and scores.dtype.kind in "fiu"
         if not is_classifier or not np.isfinite(scores).all():
@@ -416,7 +445,7 @@ class _Predictor:
 
 def _in_half(found: Rows) -> Rows:
     """Attributions in half precision, and how far off that is of each sample, relative to its largest value."""
-    halves: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    halves: Rows = {}
     worst: np.ndarray | None = None
     for name, (dims, values) in found.items():
         if not name.startswith(ATTRIBUTION) or values.dtype.kind != "f":
