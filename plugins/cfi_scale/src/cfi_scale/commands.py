@@ -100,12 +100,13 @@ def explain(
     print(find_status(store))
 
 
-explain.epilog = """\b
+_EXAMPLES = """\b
 Examples:
   cfi explain-dataset models:cnn digits.npy saliency.zarr -m saliency@captum --executor dask
   cfi explain-dataset resnet.onnx photos/ cams.zarr -m grad_cam --layer auto --preprocess prepare.py:prepare
   cfi status saliency.zarr
-"""  # type: ignore[attr-defined]
+"""
+explain.epilog = _EXAMPLES  # type: ignore[attr-defined]
 
 
 def status(

@@ -114,6 +114,6 @@ def _take(done: Any, task: Task) -> Outcome:
     except ray.exceptions.RayError as error:
         raise RunError(
             f"Chunk {task.number} (samples {task.start} to {task.stop - 1}) killed its actor again and again, or Ray "
-            f"is gone ({type(error).__name__}). What is in the store stays valid. If it needs more memory than there is, "
-            f"pass a smaller batch_size or fewer workers."
+            f"is gone ({type(error).__name__}). What is in the store stays valid. If it needs more memory than there "
+            f"is, pass a smaller batch_size or fewer workers."
         ) from error

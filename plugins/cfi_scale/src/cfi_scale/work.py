@@ -399,7 +399,7 @@ def _checks(attribution: Attribution, samples: int, *, checked: bool) -> Rows:
     """Of batches that are checked in full by the draw: `checked`, and the largest gap of the sums in that batch."""
     completeness = attribution.provenance.get("completeness") or {}
     gap = completeness.get("gap") if checked else None
-    found = {"checked": ((), np.full(samples, checked, np.uint8))}
+    found: Rows = {"checked": ((), np.full(samples, checked, np.uint8))}
     found["completeness"] = (), np.full(samples, np.nan if gap is None else gap, np.float32)
     errors = attribution.extras.get("standard_error")
     if isinstance(errors, np.ndarray) and isinstance(attribution.values, np.ndarray):
