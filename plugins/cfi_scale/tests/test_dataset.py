@@ -200,7 +200,11 @@ def test_half_precision_tells_its_error(tmp_path, images):
 def test_half_precision_is_refused_where_it_holds_nothing(tmp_path, images):
     with pytest.raises(cfi.ArgumentError, match="float16.*off by up to 100%"):
         cfi_scale.explain_dataset(
-            pressing.explainer("press_gradient", exec_args={"scale": 1e-12}), images, tmp_path / "s", dtype="float16", **SIZES
+            pressing.explainer("press_gradient", exec_args={"scale": 1e-12}),
+            images,
+            tmp_path / "s",
+            dtype="float16",
+            **SIZES,
         )
 
 
