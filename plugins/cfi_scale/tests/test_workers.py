@@ -193,12 +193,13 @@ def test_a_scheduler_that_is_killed_ends_the_run_and_the_next_goes_on(tmp_path, 
     try:
         while not Path(file).exists():
             time.sleep(0.1)
+        victim = [psutil.Process(scheduler.pid)]
         with (
             Client(scheduler_file=file, timeout=30) as client,
-            kills(lambda: [psutil.Process(scheduler.pid)], 1, tmp_path / "s"),
+            kills(lambda: victim, 1, tmp_path / "s"),
+            pytest.raises(cfi_scale.RunError, match="scheduler of dask is gone"),
         ):
-            with pytest.raises(cfi_scale.RunError, match="scheduler of dask is gone"):
-                cfi_scale.explain_dataset(pressing.explainer(pause=0.1), many, tmp_path / "s", executor=client, **SIZES)
+            cfi_scale.explain_dataset(pressing.explainer(pause=0.1), many, tmp_path / "s", executor=client, **SIZES)
     finally:
         for process in (worker, scheduler):
             process.kill()

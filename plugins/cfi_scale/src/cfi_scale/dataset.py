@@ -212,7 +212,6 @@ class _Run:
             )
         store.clean()
         self._store, self._done = store, store.done()
-        last = -1 if self._total is None else (self._total - 1) // self._chunk
         self._there = sum(self._size(number) for number in self._done)
         if self._total is not None:
             self._compare_data(store)

@@ -106,13 +106,12 @@ def _class_names(targets: np.ndarray, names: Sequence[str] | None) -> list[str]:
 
 
 def _predictions(store: Store, samples: int, classes: int) -> np.ndarray:
-    """A row of outputs for each sample, as ViRelAy takes them; only that of the predicted class is known."""
+    """A row for each sample, whose largest number ViRelAy takes: 1 for the class predicted, whose outputs are not kept."""
     if "prediction" not in store.variables:
         return np.zeros((samples, classes), np.float32)
     best = store.read("prediction", 0, samples)
     made = np.zeros((samples, max(classes, int(best.max()) + 1)), np.float32)
-    known = best >= 0
-    made[np.flatnonzero(known), best[known]] = store.read("prediction_value", 0, samples)[known]
+    made[np.flatnonzero(best >= 0), best[best >= 0]] = 1
     return made
 
 
