@@ -13,10 +13,6 @@ sys.path.insert(0, str(Path(__file__).parent))  # the processes of dask and Ray 
 import pressing
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "faults: processes are killed again and again, which takes minutes")
-
-
 @pytest.fixture
 def plugins():
     """The fake plugin alone."""

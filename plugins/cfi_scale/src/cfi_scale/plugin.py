@@ -5,7 +5,7 @@ from __future__ import annotations
 from cfi_core.hookspec import hookimpl
 from cfi_core.specs import CommandSpec
 
-_NEEDS = ("typer>=0.29",)
+_NEEDS = ("typer>=0.29.2",)
 
 
 @hookimpl
@@ -14,7 +14,7 @@ def cfi_commands() -> list[CommandSpec]:
     return [
         CommandSpec(
             name="explain-dataset",
-            help="Explains a data set into a store, on all cores or a cluster; goes on where it stopped.",
+            help="Explains a data set into a store; goes on where it stopped.",
             implementation="cfi_scale.commands:explain",
             requirements=_NEEDS,
         ),

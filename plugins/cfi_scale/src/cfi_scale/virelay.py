@@ -106,7 +106,7 @@ def _class_names(targets: np.ndarray, names: Sequence[str] | None) -> list[str]:
 
 
 def _predictions(store: Store, samples: int, classes: int) -> np.ndarray:
-    """A row for each sample, whose largest number ViRelAy takes: 1 for the class predicted, whose outputs are not kept."""
+    """A row for each sample, whose largest number ViRelAy takes: 1 for the class predicted; outputs are not kept."""
     if "prediction" not in store.variables:
         return np.zeros((samples, classes), np.float32)
     best = store.read("prediction", 0, samples)
