@@ -48,7 +48,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
     images, labels = mnist_data()
     order = np.random.default_rng(0).permutation(len(images))  # they come sorted
-    return (images.reshape(-1, 28, 28, 1) / 255).astype(np.float32)[order], labels[order]
+    return (images.reshape(-1, 28, 28, 1) / 255).astype(np.float32)[order], labels.astype(np.int64)[order]
 
 
 def train(output: Path) -> None:
@@ -73,7 +73,7 @@ def train(output: Path) -> None:
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss, ["accuracy"])
+    model.compile("adam", loss, metrics=["accuracy"])
     images, labels = digits()
     model.fit(images[:4000], labels[:4000], epochs=3, batch_size=64, verbose=0)
     print(f"accuracy on digits not seen: {model.evaluate(images[4000:], labels[4000:], verbose=0)[1]:.3f}")

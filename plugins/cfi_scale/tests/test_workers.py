@@ -106,7 +106,7 @@ def test_two_processes_of_dask_and_one_kill(tmp_path, many, serial, capsys):
 def test_twenty_kills_of_workers(tmp_path, many, serial):
     store = tmp_path / "s"
     with kills(workers_of_dask, 20, store) as killed:
-        cfi_scale.explain_dataset(pressing.explainer(pause=0.1), many, store, executor="dask", workers=3, **SIZES)
+        cfi_scale.explain_dataset(pressing.explainer(pause=0.1), many, store, executor="dask", workers=2, **SIZES)
     assert len(killed) == 20
     assert pressing.tree(store) == serial
 

@@ -14,9 +14,12 @@ from typing import Any
 from uuid import uuid4
 
 import cloudpickle
+import dask
 import distributed
 from distributed import Client, LocalCluster, WorkerPlugin
 from distributed.comm import CommClosedError
+from distributed.core import Status
+from tornado.ioloop import PeriodicCallback
 
 from cfi_scale.errors import RunError
 from cfi_scale.executors import cores, environment
@@ -29,6 +32,8 @@ AHEAD = 3
 LEAST = 8
 IN_FLIGHT = 2**26
 """Bytes of samples that are sent ahead, where workers do not read by themselves."""
+_GONE = (Status.failed, Status.closed)
+_MEND_EVERY = 2000  # milliseconds
 ATTEMPTS = 3
 """How often a chunk whose worker died (more often than dask allows) is tried again."""
 
@@ -61,8 +66,33 @@ class Dask:
 
 @contextmanager
 def _local(workers: int, threads: int) -> Iterator[Client]:
-    with _start(workers, threads) as cluster, Client(cluster) as client:
+    # A process may take long to start again where many others run; dask would end it meanwhile.
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "60s"}),
+        _start(workers, threads) as cluster,
+        _mended(cluster, workers),
+        Client(cluster) as client,
+    ):
         yield client
+
+
+@contextmanager
+def _mended(cluster: LocalCluster, workers: int) -> Iterator[None]:
+    """Starts processes anew that dask has given up: those that died while they started."""
+
+    def mend() -> None:
+        for name, one in list(cluster.workers.items()):
+            if one.status in _GONE:
+                del cluster.workers[name]
+        if cluster.status is Status.running and len(cluster.workers) < workers:
+            cluster.scale(workers)
+
+    timer = PeriodicCallback(mend, _MEND_EVERY)
+    cluster.loop.add_callback(timer.start)
+    try:
+        yield
+    finally:
+        cluster.loop.add_callback(timer.stop)
 
 
 def _start(workers: int, threads: int) -> LocalCluster:
