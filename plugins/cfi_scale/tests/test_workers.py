@@ -113,17 +113,35 @@ def test_twenty_kills_of_workers(tmp_path, many, serial):
 
 @pytest.mark.faults
 def test_a_cluster_of_ones_own_with_data_that_do_not_travel(tmp_path, many, serial, monkeypatch):
+    import dask
     from distributed import Client, LocalCluster
 
     monkeypatch.setattr("cfi_scale.sources.TRAVELS", 100)
     store = tmp_path / "s"
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
-        cluster.adapt(minimum=0, maximum=2)
-        with kills(workers_of_dask, 2, store, every=5) as killed:
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "300s"}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        with kills(workers_of_dask, 1, store, every=5) as killed:
             cfi_scale.explain_dataset(pressing.explainer(pause=0.1), many, store, executor=client, **SIZES)
         assert client.status == "running"  # it is the user's
-    assert len(killed) == 2
+    assert len(killed) == 1
     assert pressing.tree(store) == serial
+
+
+@pytest.mark.faults
+def test_an_adaptive_cluster_that_begins_with_no_worker(tmp_path, many, serial, monkeypatch, capsys):
+    from distributed import Client, LocalCluster
+
+    monkeypatch.setattr("cfi_scale.on_dask.PATIENCE", 0.2)
+    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
+        cluster.adapt(minimum=0, maximum=2)
+        made = pressing.explainer(pause=0.1)
+        sizes = {**SIZES, "progress": True}
+        cfi_scale.explain_dataset(made, many, tmp_path / "s", executor=client, **sizes)
+    assert "has no worker now" in capsys.readouterr().err
+    assert pressing.tree(tmp_path / "s") == serial
 
 
 def start(tmp_path, many, asked, *, pause=0.1):

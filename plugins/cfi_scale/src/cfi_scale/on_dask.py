@@ -6,9 +6,11 @@ that come later or again. A task is a few numbers. The tasks of a worker that di
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from itertools import islice
 from typing import Any
 from uuid import uuid4
@@ -32,6 +34,8 @@ AHEAD = 3
 LEAST = 8
 IN_FLIGHT = 2**26
 """Bytes of samples that are sent ahead, where workers do not read by themselves."""
+PATIENCE = 30.0
+"""Seconds after which it is told that there is no worker."""
 _GONE = (Status.failed, Status.closed)
 _MEND_EVERY = 2000  # milliseconds
 ATTEMPTS = 3
@@ -124,10 +128,32 @@ def _session(client: Client, work: Work) -> Iterator[_Session]:
     name = f"cfi-scale-{uuid4().hex}"
     client.register_plugin(_Carrier(cloudpickle.dumps(work), name))
     try:
-        yield _Session(client, name)
+        with _watched(client):
+            yield _Session(client, name)
     finally:
         with suppress(Exception):  # the scheduler may be gone, which the run has told
             client.unregister_worker_plugin(name)
+
+
+@contextmanager
+def _watched(client: Client) -> Iterator[None]:
+    """Says so where the cluster has no worker for a while: it may be asked for some, or may have lost them for good."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(PATIENCE):
+            with suppress(Exception):  # the scheduler may be gone, which the run tells
+                if not client.nthreads():
+                    say(
+                        "The cluster of dask has no worker now. The run waits for one; Ctrl-C ends it, nothing is lost."
+                    )
+
+    thread = threading.Thread(target=copy_context().run, args=(watch,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 class _Carrier(WorkerPlugin):
