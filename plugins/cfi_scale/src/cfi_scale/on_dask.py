@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from itertools import islice
@@ -176,8 +176,8 @@ def _carry_out(name: str, task: Task) -> Outcome:
 
 
 class _Session:
-    def __init__(self, client: Client, name: str) -> None:
-        self._client, self._name = client, name
+    def __init__(self, client: Client, name: str, carry_out: Callable[[str, Task], Any] = _carry_out) -> None:
+        self._client, self._name, self._carry_out = client, name, carry_out
         self._tried: Counter[int] = Counter()
 
     @property
@@ -210,7 +210,7 @@ class _Session:
 
     def _submit(self, task: Task, running: dict[Any, Task], done: Any) -> None:
         future = self._client.submit(
-            _carry_out,
+            self._carry_out,
             self._name,
             task,
             pure=False,
