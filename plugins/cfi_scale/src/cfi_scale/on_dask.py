@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from itertools import islice
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -36,6 +37,7 @@ IN_FLIGHT = 2**26
 """Bytes of samples that are sent ahead, where workers do not read by themselves."""
 PATIENCE = 30.0
 """Seconds after which it is told that there is no worker."""
+_LOOK_EVERY = 2.0
 _GONE = (Status.failed, Status.closed)
 _MEND_EVERY = 2000  # milliseconds
 ATTEMPTS = 3
@@ -179,10 +181,13 @@ class _Session:
     def __init__(self, client: Client, name: str, carry_out: Callable[[str, Task], Any] = _carry_out) -> None:
         self._client, self._name, self._carry_out = client, name, carry_out
         self._tried: Counter[int] = Counter()
+        self._width, self._looked = 1, -_LOOK_EVERY
 
     @property
     def width(self) -> int:
-        return max(1, sum(self._client.nthreads().values()))
+        if monotonic() - self._looked > _LOOK_EVERY:  # the scheduler is asked, which is not for free
+            self._width, self._looked = max(1, sum(self._client.nthreads().values())), monotonic()
+        return self._width
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         tasks = iter(tasks)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +14,7 @@ import ray
 from cfi_scale.errors import RunError
 from cfi_scale.executors import cores, environment
 from cfi_scale.warm import unpack
-from cfi_scale.work import Outcome, Task, Work
+from cfi_scale.work import Outcome, Task, Work, Worker
 
 ATTEMPTS = 4
 """How often an actor is given the same chunk, where it dies of it."""
@@ -40,7 +42,10 @@ class Ray:
             have = ray.cluster_resources()
             most = have.get("GPU", 0) / self._gpus if self._gpus else have.get("CPU", 1)
             workers = self._workers or max(1, int(most))
-            with _session(work, workers, self._threads or max(1, cores() // workers), self._gpus) as session:
+            variables = environment(self._threads or max(1, cores() // workers))
+            if own:  # what is importable here is so there
+                variables["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+            with _session(work, workers, variables, self._gpus) as session:
                 yield session
         finally:
             if own:
@@ -48,14 +53,14 @@ class Ray:
 
 
 @contextmanager
-def _session(work: Work, workers: int, threads: int, gpus: float) -> Iterator[_Session]:
+def _session(work: Work, workers: int, variables: Mapping[str, str], gpus: float) -> Iterator[_Session]:
     packed = ray.put(cloudpickle.dumps(work))
     kind = ray.remote(_Actor).options(
         num_cpus=0 if gpus else 1,
         num_gpus=gpus,
         max_restarts=-1,
         max_task_retries=ATTEMPTS,
-        runtime_env={"env_vars": environment(threads)},
+        runtime_env={"env_vars": dict(variables)},
     )
     actors = [kind.remote(packed) for _ in range(workers)]
     try:
@@ -69,9 +74,12 @@ class _Actor:
     """A process with the model in it."""
 
     def __init__(self, packed: bytes) -> None:
-        self._worker = unpack(packed)
+        self._packed = packed
+        self._worker: Worker | None = None
 
     def carry_out(self, task: Task) -> Outcome:
+        if self._worker is None:  # here, so that what fails is an error of the task
+            self._worker = unpack(self._packed)
         return self._worker.carry_out(task)
 
 
