@@ -308,7 +308,7 @@ class Explainer:
                 self._known[kind] = known
                 while len(self._known) > _CAPACITY:
                     self._known.popitem(last=False)
-        return made.answer
+        return made.attribution
 
     def _take_steps(self, arguments: Arguments, *, runs: bool = True) -> Explained:
         """All of them; what is compiled for many batches is compiled at once, so that equal batches have equal passes.

@@ -9,6 +9,7 @@ from distributions import ROOT
 
 # At the end of a training, these tell what the explanations took: their documentation says so.
 TELLING = {"cfi_tensorflow/callback.py", "cfi_torch/logger.py"}
+TELLING |= {"cfi_scale/commands.py", "cfi_scale/progress.py"}  # commands of `cfi`; a run of hours, asked to tell
 SOURCES = sorted([*(ROOT / "cfi_core").rglob("*.py"), *(ROOT / "plugins").glob("cfi_*/src/**/*.py")])
 COMMANDS = "cfi_cli"  # whose output is what they are for
 

@@ -1,0 +1,317 @@
+"""`explain_dataset` in one process: what is in the store, what is refused, and how a run goes on."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pressing
+import pytest
+import xarray
+import zarr
+
+import cfi_core as cfi
+import cfi_scale
+from cfi_scale.store import Store
+
+pytestmark = pytest.mark.usefixtures("plugins")
+SIZES = {"batch_size": 4, "chunk_size": 8, "progress": False}
+
+
+def run(images, store, method="press_gradient", **named):
+    asked = {name: named.pop(name) for name in ("pause", "log", "fails_at", "layer") if name in named}
+    return cfi_scale.explain_dataset(pressing.explainer(method, **asked), images, store, **{**SIZES, **named})
+
+
+def test_holds_what_the_method_gives_by_hand(tmp_path, images):
+    found = run(images, tmp_path / "s")
+    model = pressing.network()
+    best = model(images).argmax(1)
+    by_hand = model.gradients(images, np.eye(5)[best])["input"]
+    np.testing.assert_allclose(found.attribution, by_hand, rtol=1e-6)
+    assert found.attribution.dims == ("sample", "height", "width", "channel")
+    np.testing.assert_array_equal(found.target, best)
+    np.testing.assert_array_equal(found.prediction, best)
+    np.testing.assert_allclose(found.prediction_value, model(images).max(1), rtol=1e-6)
+    np.testing.assert_array_equal(found.id, np.arange(len(images)))
+    assert (found.status == 1).all()
+
+
+def test_tells_where_it_comes_from(tmp_path, images):
+    found = run(images, tmp_path / "s")
+    told = json.loads(found.attrs["provenance"])
+    assert (found.attrs["method"], found.attrs["toolset"]) == ("press_gradient", "press")
+    assert told["versions"]["numpy"] == np.__version__
+    assert "seconds" not in told and "predicted" not in told
+    assert json.loads(found.attrs["cfi_scale"])["question"]["model"]
+
+
+def test_predictions_are_kept_for_a_target_of_ones_own(tmp_path, images):
+    model, targets = pressing.network(), np.arange(50) % 5
+    found = run(images, tmp_path / "s", target=targets)
+    np.testing.assert_array_equal(found.target, targets)
+    np.testing.assert_array_equal(found.prediction, model(images).argmax(1))
+    assert "prediction" not in run(images, tmp_path / "t", target=targets, predictions=False)
+
+
+def test_draws_depend_on_the_chunk_and_not_on_what_was_done_before(tmp_path, images):
+    first = run(images, tmp_path / "a", "press_noise")
+    for mark in sorted((tmp_path / "a" / "status" / "c").iterdir())[1:4]:
+        mark.unlink()
+    before = pressing.tree(tmp_path / "a")
+    run(images, tmp_path / "a", "press_noise")
+    run(images, tmp_path / "b", "press_noise")
+    run(images, tmp_path / "c", "press_noise", seed=1)
+    assert pressing.tree(tmp_path / "a") == pressing.tree(tmp_path / "b") != before
+    assert not np.array_equal(first.attribution, xarray.open_zarr(tmp_path / "c").attribution)
+    batches = first.attribution.values[:48].reshape(12, -1)
+    assert len(np.unique(batches, axis=0)) == 12  # each has draws of its own
+
+
+def test_goes_on_where_it_stopped(tmp_path, images):
+    log = tmp_path / "log"
+    store = tmp_path / "s"
+    images[30] = np.nan
+    with pytest.raises(cfi_scale.RunError, match="max_bad is 0"):
+        run(images, store, max_bad=0)
+    assert Store(store).done() == {0, 1, 2}
+    run(images, store, log=str(log))
+    assert sum(int(line.split()[1]) for line in log.read_text().splitlines()) == 50 - 24 - 1
+    log.unlink()
+    run(images, store, log=str(log))
+    assert not log.exists()
+
+
+def test_bad_samples_are_recorded_and_the_rest_goes_on(tmp_path, images, capsys):
+    images[3], images[20, 0, 0, 0], images[21, 0, 0, 0] = np.nan, 99, np.inf
+    found = run(images, tmp_path / "s", fails_at=99, progress=True)
+    bad = {3, 20, 21}
+    assert set(np.flatnonzero(found.status == 2)) == bad
+    assert found.error.values[3] == "90 of its 90 values are NaN"
+    assert "does not suit me" in found.error.values[20]
+    assert found.error.values[21] == "1 of its 90 values is infinite"
+    assert np.isnan(found.attribution[[3, 20, 21]]).all()
+    good = [place for place in range(50) if place not in bad]
+    model = pressing.network()
+    kept = images[good]
+    by_hand = model.gradients(kept, np.eye(5)[model(kept).argmax(1)])["input"]
+    np.testing.assert_allclose(found.attribution[good], by_hand, rtol=1e-6)
+    assert "3 of 50 samples could not be explained" in capsys.readouterr().err
+    assert cfi_scale.status(tmp_path / "s").bad == 3
+
+
+def test_a_run_ends_above_the_limit_of_bad_samples(tmp_path, images):
+    images[10:20] = np.nan
+    with pytest.raises(cfi_scale.RunError, match=r"max_bad is 5.*values are NaN.*goes on where it stopped"):
+        run(images, tmp_path / "s", max_bad=5)
+    found = run(images, tmp_path / "s", max_bad=10)
+    assert (found.status == 2).sum() == 10
+
+
+def test_what_is_wrong_with_the_question_is_refused_before_there_is_a_store(tmp_path, images):
+    with pytest.raises(cfi.UnknownMethodError, match="press_gradient"):
+        run(images, tmp_path / "s", "press_gradeint")
+    with pytest.raises(cfi.TargetError):
+        run(images, tmp_path / "s", target=7)
+    with pytest.raises(cfi_scale.RunError, match=r"No sample could be explained\. 0: ValueError: .* suit me"):
+        run(np.full_like(images, 99), tmp_path / "s", fails_at=99)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"seed": 1}, "seed was 0, and is 1"),
+        ({"target": 2}, "target of all was null, and is 2"),
+        ({"batch_size": 5}, "batch_size was 4, and is 5"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"method": "press_probability"}, "method_key"),
+    ],
+)
+def test_a_store_of_another_question_is_refused(tmp_path, images, change, told):
+    run(images, tmp_path / "s")
+    before = pressing.tree(tmp_path / "s")
+    with pytest.raises(cfi_scale.StoreError, match=told):
+        run(images, tmp_path / "s", **change)
+    assert pressing.tree(tmp_path / "s") == before
+
+
+def test_a_store_of_another_model_is_refused(tmp_path, images):
+    run(images, tmp_path / "s")
+    other = pressing.explainer("press_gradient")
+    other.__setstate__(other.__getstate__())
+    asked = other.__getstate__()["asked"]
+    asked.model.mix[0, 0] += 1e-3
+    with pytest.raises(cfi_scale.StoreError, match="model was"):
+        cfi_scale.explain_dataset(other, images, tmp_path / "s", **SIZES)
+
+
+def test_other_data_are_refused(tmp_path, images):
+    run(images, tmp_path / "s")
+    (tmp_path / "s" / "status" / "c" / "3").unlink()
+    with pytest.raises(cfi.InputError, match=r"not those that .* was begun with"):
+        run(images[::-1], tmp_path / "s")
+    with pytest.raises(cfi.InputError, match=r"not those that .* was begun with"):
+        run(images, tmp_path / "s", ids=[f"image {number}" for number in range(50)])
+    with pytest.raises(cfi_scale.StoreError, match="samples was 50, and is 40"):
+        run(images[:40], tmp_path / "s")
+
+
+def test_an_existing_store_is_left_alone_without_resume(tmp_path, images):
+    run(images, tmp_path / "s")
+    with pytest.raises(cfi_scale.StoreError, match="resume=True"):
+        run(images, tmp_path / "s", resume=False)
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.write_text("mine")])
+def test_what_is_no_store_is_left_alone(tmp_path, images, make):
+    make(tmp_path / "s")
+    (tmp_path / "s").is_dir() and (tmp_path / "s" / "mine").write_text("mine")
+    with pytest.raises(cfi_scale.StoreError):
+        run(images, tmp_path / "s")
+    assert (tmp_path / "s").is_file() or (tmp_path / "s" / "mine").read_text() == "mine"
+
+
+def test_one_run_at_a_time(tmp_path, images):
+    with cfi_scale.store.hold(tmp_path / "s"), pytest.raises(cfi_scale.StoreError, match="Another run"):
+        run(images, tmp_path / "s")
+    assert run(images, tmp_path / "s").sizes["sample"] == 50
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_half_precision_tells_its_error(tmp_path, images):
+    whole = run(images, tmp_path / "a", "press_noise").attribution.values
+    found = run(images, tmp_path / "b", "press_noise", dtype="float16")
+    assert found.attribution.dtype == np.float16
+    axes = (1, 2, 3)
+    off = np.abs(found.attribution.values.astype(float) - whole).max(axes) / np.abs(whole).max(axes)
+    np.testing.assert_allclose(found["rounding"], off, rtol=1e-3)
+    assert 0 < cfi_scale.status(tmp_path / "b").rounding < 1e-3
+
+
+def test_half_precision_is_refused_where_it_holds_nothing(tmp_path, images):
+    with pytest.raises(cfi.ArgumentError, match=r"float16.*off by up to 100%"):
+        cfi_scale.explain_dataset(
+            pressing.explainer("press_gradient", exec_args={"scale": 1e-12}),
+            images,
+            tmp_path / "s",
+            dtype="float16",
+            **SIZES,
+        )
+
+
+def test_a_growing_store_is_read_by_plain_xarray(tmp_path, images):
+    store, seen = tmp_path / "s", []
+
+    def batches():
+        for start in range(0, 50, 5):
+            if (store / "zarr.json").exists():
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    opened = xarray.open_zarr(store, chunks=None)
+                    seen.append(int((opened.status == 1).sum()))
+                    assert np.isnan(opened.attribution.values[opened.status.values == 0]).all()
+                    assert np.isfinite(opened.attribution.values[opened.status.values == 1]).all()
+            yield images[start : start + 5]
+
+    found = run(batches(), store)
+    assert found.sizes["sample"] == 50 and (found.status == 1).all()
+    assert seen == sorted(seen) and len(set(seen)) > 3
+    np.testing.assert_array_equal(found.attribution, run(images, tmp_path / "t").attribution)
+    again = zarr.open_group(store, use_consolidated=False)
+    assert {name: array.shape[0] for name, array in again.arrays()} == dict.fromkeys(found.data_vars, 50)
+
+
+def test_a_stream_goes_on_and_must_be_the_same(tmp_path, images):
+    def batches(order=1):
+        return iter(np.array_split(images[::order], 7))
+
+    run(batches(), tmp_path / "s")
+    whole = pressing.tree(tmp_path / "s")
+    for number in (2, 5):
+        (tmp_path / "s" / "status" / "c" / str(number)).unlink()
+    run(batches(), tmp_path / "s")
+    assert pressing.tree(tmp_path / "s") == whole
+    with pytest.raises(cfi.InputError, match="same samples in the same order"):
+        run(batches(-1), tmp_path / "s")
+
+
+def test_a_layer_and_a_map_have_their_own_axes(tmp_path, images):
+    found = run(images, tmp_path / "s", "press_map", layer="mix")
+    assert found.attribution.dims == ("sample", "height", "width")
+    assert found.attrs["layer"] == "mix"
+
+
+def test_a_script_that_is_killed_goes_on(tmp_path, images):
+    np.save(tmp_path / "images.npy", images)
+    script = textwrap.dedent(f"""
+        import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import numpy as np, pressing, cfi_scale
+        pressing.see_fake_plugin()
+        images = np.load({str(tmp_path / "images.npy")!r}, mmap_mode="r")
+        made = pressing.explainer("press_noise", pause=0.05)
+        cfi_scale.explain_dataset(made, images, {str(tmp_path / "s")!r}, batch_size=4, chunk_size=8, progress=False)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script])
+    while not len(list((tmp_path / "s" / "status").glob("c/*"))) > 1:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = Store(tmp_path / "s").done()
+    assert 1 < len(done) < 7
+    assert not cfi_scale.status(tmp_path / "s").complete
+    run(images, tmp_path / "s", "press_noise")
+    run(images, tmp_path / "t", "press_noise")
+    assert pressing.tree(tmp_path / "s") == pressing.tree(tmp_path / "t")
+
+
+def test_a_full_disk_ends_the_run_and_harms_nothing(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    large = np.random.default_rng(0).normal(size=(6, 8, 48, 40, 3)).astype(np.float32)
+
+    def batches():
+        for number, batch in enumerate(large):
+            if number == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # files grow no further
+            yield batch
+
+    try:
+        with pytest.raises(cfi_scale.StoreError, match=r"Chunk 3 of .* cannot be written.*goes on where it stopped"):
+            run(batches(), tmp_path / "s", "press_noise")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, former)
+    assert Store(tmp_path / "s").done() == {0, 1, 2}
+    opened = xarray.open_zarr(tmp_path / "s", chunks=None)
+    assert np.isfinite(opened.attribution[:24].values).all()
+    assert (run(iter(large), tmp_path / "s", "press_noise").status == 1).all()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_damaged_chunk_is_an_error_and_no_values(tmp_path, images):
+    found = run(images, tmp_path / "s", "press_noise")
+    chunk = next((tmp_path / "s" / "attribution" / "c" / "2").rglob("0"))
+    while chunk.is_dir():
+        chunk = next(chunk.iterdir())
+    damaged = bytearray(chunk.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    chunk.write_bytes(damaged)
+    with pytest.raises(Exception, match=r"(?i)checksum|decompress|corrupt"):
+        np.asarray(found.attribution[16:24])
+
+
+def test_what_is_warned_of_in_chunks_is_warned_of_once(tmp_path, images):
+    made = pressing.explainer("press_gradient", exec_args={"scale": 0.0})
+    with pytest.warns(cfi.ModelWarning, match=r"zero everywhere.*times in this run") as caught:
+        cfi_scale.explain_dataset(made, images, tmp_path / "s", **SIZES)
+    assert len(caught) == 1
