@@ -10,7 +10,7 @@ import pytest
 import xarray
 from sklearn.metrics import adjusted_rand_score
 
-from cfi_core.errors import ArgumentError
+from cfi_core.errors import ArgumentError, PlotError
 from cfi_scale import views
 from cfi_scale.views import samples as reading
 from cfi_scale.views.spectrum import spectrum_of
@@ -277,3 +277,42 @@ def test_small_classes_are_told() -> None:
 def test_what_cannot_be_served_is_refused_with_the_reason(call: Any, told: str) -> None:
     with pytest.raises(ArgumentError, match=told):
         call(store())
+
+
+# Pictures.
+
+
+def texts(figure: Any) -> str:
+    from matplotlib.text import Text
+
+    return "\n".join(one.get_text() for one in figure.findobj(Text))
+
+
+def test_mean_maps_are_drawn_with_their_counts() -> None:
+    figure = views.average(store(), over="channel").plot(names=["zero", "one", "two"])
+    drawn = [one for axis in figure.axes for one in axis.get_images()]
+    found = views.average(store(), over="channel")
+    np.testing.assert_array_equal(drawn[0].get_array(), found.mean[0])
+    assert len(drawn) == 6 and f"two (n = {found.counts[2]})" in texts(figure)
+
+
+def test_the_top_is_drawn_beside_its_images() -> None:
+    images = np.random.default_rng(1).random((60, 8, 10, 3))
+    found = views.rank(store(), "sum", over="channel", count=3)
+    figure = found.plot(images=images)
+    drawn = [one.get_array() for axis in figure.axes for one in axis.get_images()]
+    np.testing.assert_allclose(drawn[0], images[found.positions[0]])
+    np.testing.assert_array_equal(drawn[1], found.values[0])
+    assert found.ids[0] in texts(figure)
+
+
+def test_clusters_are_drawn_with_sizes_and_gap() -> None:
+    maps, _ = planted((40, 20), 0.3)
+    found = views.cluster(maps, by=None)
+    shown = texts(found.plot(places=True))
+    assert "40 samples" in shown and "20 samples" in shown and "behind 2" in shown and "t-SNE" in shown
+
+
+def test_maps_with_more_axes_than_a_picture_are_refused() -> None:
+    with pytest.raises(PlotError, match="over='channel'"):
+        views.average(store()).plot()

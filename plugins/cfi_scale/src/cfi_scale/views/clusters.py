@@ -10,7 +10,7 @@ import numpy as np
 
 from cfi_core.errors import ArgumentError
 from cfi_scale.views.samples import Reading, Samples, Sign, axes_of, classes_of, gather
-from cfi_scale.views.spectrum import Spectrum, spectrum_of
+from cfi_scale.views.spectrum import Spectrum, gaps_between, spectrum_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,8 +58,13 @@ class Clusters:
 
     @property
     def eigengap(self) -> float:
-        """How far the eigenvalue behind the last cluster is above the one of that cluster."""
-        return float(self.eigenvalues[self.count] - self.eigenvalues[self.count - 1])
+        """How many times the eigenvalue of the last cluster the next one is, with 0.01 added to both; 1 is no gap at all."""
+        return float(self.gaps[self.count - 1])
+
+    @property
+    def gaps(self) -> np.ndarray:
+        """The same behind one cluster, two, three, …"""
+        return gaps_between(self.eigenvalues)
 
     def layout(self, *, perplexity: float = 30.0, seed: int = 0) -> np.ndarray:
         """A place for each sample (sample, 2), by scikit-learn's t-SNE of the eigenvectors; for looking at, not for measuring."""
@@ -97,6 +102,12 @@ class Clustering:
     def __len__(self) -> int:
         return len(self.classes)
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{one.label}: {one.count}" for one in list(self)[:12]) + (" …" if len(self) > 12 else "")
+        left = f", {len(self.left_out)} samples left out" if len(self.left_out) else ""
+        few = f", {len(self.too_few)} classes too small" if self.too_few else ""
+        return f"<Clustering of {self.count} samples, clusters by class {counts}{left}{few}>"
+
     @property
     def groups(self) -> np.ndarray:
         """The cluster of every sample within its class; -1 where it is in none."""
@@ -104,6 +115,21 @@ class Clustering:
         for one in self:
             found[one.positions] = one.groups
         return found
+
+    def plot(self, *, most: int = 12, places: bool = False, seed: int = 0) -> Figure:
+        """A row for each class: its eigenvalues, and the mean map of each cluster.
+
+        Args:
+            most: The most classes drawn.
+            places: Whether t-SNE shows where the samples lie (`Clusters.layout`).
+            seed: Of t-SNE.
+
+        Raises:
+            PlotError: matplotlib is not installed, or the maps have more than two axes.
+        """
+        from cfi_scale.views.pictures import draw_clustering
+
+        return draw_clustering(self, most=most, places=places, seed=seed)
 
 
 def cluster(
@@ -127,7 +153,8 @@ def cluster(
     what machines really learn"): maps are made coarser and of length one; each sample is joined to its nearest ones; the
     lowest eigenvalues of the graph's normalized Laplacian tell how many clusters there are, by the largest gap between two
     that follow each other, and its eigenvectors tell which sample is in which. A class that is seen in one way has its
-    largest gap behind the first eigenvalue, and is one cluster.
+    largest gap behind the first eigenvalue, and is one cluster. A gap is a ratio here (`spectrum.gaps_between`), where the
+    paper looks at differences.
 
     What a cluster stands for is for people to see: in `Clusters.mean`, and in the samples that are in it.
 

@@ -11,6 +11,11 @@ from typing import Any
 
 import numpy as np
 
+CUT = 0.01
+"""Added to both eigenvalues of a gap. An eigenvalue says what part of the links of the groups lead out of them, between half
+of it and its root (Cheeger's inequality): groups that one link in a hundred joins are as good as separate, and how small
+an eigenvalue is below that says nothing."""
+
 _DENSE = 1500
 """Up to so many samples all of the matrix is taken, which is quicker."""
 
@@ -29,8 +34,8 @@ class Spectrum:
 
     @property
     def gaps(self) -> np.ndarray:
-        """By how much each eigenvalue is below the next one: the first gap is that behind one cluster."""
-        return np.diff(self.eigenvalues)
+        """How many times each eigenvalue the next one is (with `CUT` added to both): the first gap is that behind one cluster."""
+        return gaps_between(self.eigenvalues)
 
     def groups(self, count: int, seed: int) -> np.ndarray:
         """The group of each sample, the largest first (Ng, Jordan and Weiss 2001)."""
@@ -42,6 +47,15 @@ class Spectrum:
         found = KMeans(count, n_init=10, random_state=seed).fit_predict(rows)
         order = np.argsort(-np.bincount(found, minlength=count), kind="stable")
         return np.argsort(order)[found]
+
+
+def gaps_between(eigenvalues: np.ndarray) -> np.ndarray:
+    """A gap behind each eigenvalue but the last: k clusters have k that are small and one that is large beside them.
+
+    Differences do not show that: where the eigenvalues of a class rise by 0.1 from one to the next, the step from 0 to
+    0.07 is no larger than others, and yet it is the one from two separate groups to two that are not.
+    """
+    return (eigenvalues[1:] + CUT) / (eigenvalues[:-1] + CUT)
 
 
 def spectrum_of(points: np.ndarray, neighbours: int, count: int, seed: int) -> Spectrum:
