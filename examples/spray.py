@@ -125,7 +125,7 @@ def explain(model: Any, shown: Samples, store: Path) -> Path:
             "id": ("sample", np.arange(len(predicted))),
         }
     )
-    dataset.to_zarr(store, encoding={"attribution": {"chunks": (200, 28, 28, 1)}}, consolidated=False)
+    dataset.to_zarr(store, encoding={"attribution": {"chunks": (200, 28, 28, 1)}}, zarr_format=3)
     return store
 
 
@@ -238,7 +238,9 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     results, figures = run(QUICK if chosen.quick else FULL, Clock())
     for name, figure in figures.items():
         figure.savefig(chosen.output / f"spray-{name}.png")
-    write(chosen.output, "spray", {kind: list(map(vars, all_)) for kind, all_ in vars(results).items()}, page_of(results))
+    write(
+        chosen.output, "spray", {kind: list(map(vars, all_)) for kind, all_ in vars(results).items()}, page_of(results)
+    )
     return results
 
 

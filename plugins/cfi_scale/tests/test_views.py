@@ -103,11 +103,23 @@ def test_samples_that_failed_are_left_out_and_counted() -> None:
     np.testing.assert_allclose(maps.mean[0], data.attribution.values[zeros].astype("float64").mean(0))
 
 
+def test_what_a_growing_store_does_not_hold_yet_is_left_out() -> None:
+    data = store()
+    data["status"] = "sample", np.where(np.arange(60) < 40, 1, 0)
+    data["status"][7] = 2
+    data["prediction"][40:] = -1
+    maps = views.average(data, by="prediction")
+    assert maps.left_out == 21 and -1 not in maps.classes and maps.counts.sum() == 39
+    assert np.isnan(views.rank(data).all_scores).sum() == 21
+
+
 def test_a_store_on_disk_is_read_by_its_path(tmp_path: Path) -> None:
     data = store()
-    data.to_zarr(tmp_path / "found.zarr", encoding={"attribution": {"chunks": (16, *SHAPE)}}, consolidated=False)
+    data["id"] = "sample", np.arange(100, 160)
+    data.to_zarr(tmp_path / "found.zarr", encoding={"attribution": {"chunks": (16, *SHAPE)}}, zarr_format=3)
     np.testing.assert_array_equal(views.average(tmp_path / "found.zarr").mean, views.average(data).mean)
-    assert views.rank(str(tmp_path / "found.zarr"), count=2).ids[0].startswith("picture-")
+    found = views.rank(str(tmp_path / "found.zarr"), count=2)
+    assert (found.ids == found.positions + 100).all()
 
 
 def test_maps_become_a_data_set() -> None:
@@ -255,6 +267,7 @@ def test_small_classes_are_told() -> None:
 @pytest.mark.parametrize(
     ("call", "told"),
     [
+        (lambda data: views.average("nowhere.zarr"), "no store at nowhere.zarr"),
         (lambda data: views.average(data, by="klass"), "no variable 'klass'; it has attribution, target"),
         (lambda data: views.average(data, variable="values"), "no variable 'values'"),
         (lambda data: views.average(data, by=[1, 2]), "60 samples need one label each"),

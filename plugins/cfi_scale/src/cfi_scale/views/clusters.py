@@ -187,14 +187,22 @@ def cluster(
             few[label.item()] = int(chosen.sum())
             continue
         spectrum = spectrum_of(maps[chosen].reshape(chosen.sum(), -1), joined, (clusters or most) + 1, seed)
-        found[label.item()] = _clusters(label.item(), samples, positions[chosen], maps[chosen], spectrum, clusters, seed)
+        found[label.item()] = _clusters(
+            label.item(), samples, positions[chosen], maps[chosen], spectrum, clusters, seed
+        )
     if not found:
         raise ArgumentError(f"No class has enough samples to look for clusters: {_told(few)}.")
     return Clustering(found, len(samples), np.setdiff1d(np.arange(len(samples)), positions), few)
 
 
 def _clusters(
-    label: Any, samples: Samples, positions: np.ndarray, maps: np.ndarray, spectrum: Spectrum, count: int | None, seed: int
+    label: Any,
+    samples: Samples,
+    positions: np.ndarray,
+    maps: np.ndarray,
+    spectrum: Spectrum,
+    count: int | None,
+    seed: int,
 ) -> Clusters:
     count = count or int(spectrum.gaps.argmax()) + 1
     groups = spectrum.groups(count, seed)

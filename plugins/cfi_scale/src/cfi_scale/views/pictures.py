@@ -137,11 +137,15 @@ def _scale(maps: np.ndarray) -> dict[str, Any]:
     """Red speaks for, blue against, symmetric around zero; values without a sign from white to dark."""
     finite = maps[np.isfinite(maps)]
     bound = float(np.abs(finite).max()) if finite.size and np.any(finite) else 1.0
-    return {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound} if (finite < 0).any() else {
-        "cmap": "Reds",
-        "vmin": 0,
-        "vmax": bound,
-    }
+    return (
+        {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound}
+        if (finite < 0).any()
+        else {
+            "cmap": "Reds",
+            "vmin": 0,
+            "vmax": bound,
+        }
+    )
 
 
 def _show(axis: Axes, values: np.ndarray, scale: dict[str, Any]) -> None:
@@ -157,7 +161,9 @@ def _show(axis: Axes, values: np.ndarray, scale: dict[str, Any]) -> None:
 def _show_image(axis: Axes, image: Any) -> None:
     pixels = np.asarray(image).squeeze()
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] not in (3, 4)):
-        raise PlotError(f"images= must be (sample, height, width) or have colours last; one of them has {pixels.shape}.")
+        raise PlotError(
+            f"images= must be (sample, height, width) or have colours last; one of them has {pixels.shape}."
+        )
     axis.imshow(pixels, cmap="gray", interpolation="nearest")
     axis.set(xticks=[], yticks=[])
 

@@ -128,7 +128,9 @@ def _resolved(statistic: str | Statistic) -> tuple[str, Statistic]:
         return getattr(statistic, "__name__", "a function"), statistic
     if statistic not in STATISTICS:
         known = ", ".join(STATISTICS)
-        raise ArgumentError(f"There is no statistic {statistic!r}; there are {known}. A function of the maps is one, too.")
+        raise ArgumentError(
+            f"There is no statistic {statistic!r}; there are {known}. A function of the maps is one, too."
+        )
     return statistic, STATISTICS[statistic]
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cfi_core.errors import ArgumentError
+from cfi_scale.store import EXPLAINED
 
 Sign = Literal["all", "positive", "negative", "absolute_value"]
 
@@ -70,6 +71,7 @@ class Samples:
         dims: The names of its axes.
         ids: What each sample is called: its position where the data give no id.
         labels: The class of each sample.
+        present: Which samples were explained and have a class.
         reading: What is made of the values.
     """
 
@@ -77,6 +79,7 @@ class Samples:
     dims: tuple[str, ...]
     ids: np.ndarray
     labels: np.ndarray
+    present: np.ndarray
     reading: Reading
 
     def __len__(self) -> int:
@@ -92,7 +95,7 @@ class Samples:
         step = self._step()
         for start in range(0, len(self), step):
             values = np.asarray(self.values[start : start + step])
-            kept = np.isfinite(values).all(tuple(range(1, values.ndim))) & self._labelled[start : start + step]
+            kept = self.present[start : start + step] & np.isfinite(values).all(tuple(range(1, values.ndim)))
             yield start + np.flatnonzero(kept), self.reading(values[kept], self.dims)
 
     def at(self, positions: np.ndarray) -> np.ndarray:
@@ -100,12 +103,6 @@ class Samples:
         found = [np.asarray(self.values[int(place) : int(place) + 1]) for place in positions]
         empty = np.empty((0, *self.values.shape[1:]))
         return self.reading(np.concatenate(found) if found else empty, self.dims)
-
-    @property
-    def _labelled(self) -> np.ndarray:
-        """Where there is a class: a sample that failed has none."""
-        floating = self.labels.dtype.kind == "f"
-        return np.isfinite(self.labels) if floating else np.ones(len(self), bool)
 
     def _step(self) -> int:
         """Samples of a portion: whole chunks of the store, if it has chunks."""
@@ -147,7 +144,8 @@ def gather(
     _check_axes(reading, axes)
     if not len(values):
         raise ArgumentError("There is no sample to look at: the data hold none.")
-    return Samples(values, axes, ids, _labels(dataset, by, len(values)), reading)
+    labels = _labels(dataset, by, len(values))
+    return Samples(values, axes, ids, labels, _present(dataset, labels), reading)
 
 
 def classes_of(samples: Samples, only: Sequence[Any] | None) -> np.ndarray:
@@ -156,7 +154,7 @@ def classes_of(samples: Samples, only: Sequence[Any] | None) -> np.ndarray:
     Raises:
         ArgumentError: One of these is not there.
     """
-    known = np.unique(samples.labels[samples._labelled])
+    known = np.unique(samples.labels[samples.present])
     if only is None:
         return known
     if missing := [one for one in only if one not in known]:
@@ -170,7 +168,10 @@ def _opened(data: Any) -> Any:
     if isinstance(data, str | Path):
         import xarray
 
-        return xarray.open_dataset(data, engine="zarr", chunks=None, consolidated=False)
+        path = Path(data).expanduser()
+        if not path.exists():
+            raise ArgumentError(f"There is no store at {path}.")
+        return xarray.open_zarr(path, chunks=None)
     return data if hasattr(data, "data_vars") else None
 
 
@@ -188,7 +189,9 @@ def _array(data: Any) -> Any:
     """As it is, if it can be sliced and tells its shape, so that a file is not read into memory."""
     values = data if hasattr(data, "shape") and hasattr(data, "ndim") else np.asarray(data)
     if values.ndim < 2:
-        raise ArgumentError(f"Attributions of shape {tuple(values.shape)}: samples and at least one more axis are needed.")
+        raise ArgumentError(
+            f"Attributions of shape {tuple(values.shape)}: samples and at least one more axis are needed."
+        )
     return values
 
 
@@ -215,6 +218,14 @@ def _labels(dataset: Any, by: Any, count: int) -> np.ndarray:
     if (several := len(np.unique(labels))) > _MOST_CLASSES:
         raise ArgumentError(f"{name} has {several} different values, which are no classes.")
     return _whole(labels)
+
+
+def _present(dataset: Any, labels: np.ndarray) -> np.ndarray:
+    """Not those that a store has no label for, nor those whose `status` says that they failed or are still missing."""
+    present = np.isfinite(labels) if labels.dtype.kind == "f" else np.ones(len(labels), bool)
+    if dataset is not None and "status" in dataset.variables:
+        present &= np.asarray(dataset["status"]) == EXPLAINED
+    return present
 
 
 def _whole(labels: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from cfi_core.errors import ArgumentError
+
 CUT = 0.01
 """Added to both eigenvalues of a gap. An eigenvalue says what part of the links of the groups lead out of them, between half
 of it and its root (Cheeger's inequality): groups that one link in a hundred joins are as good as separate, and how small
@@ -66,10 +68,15 @@ def spectrum_of(points: np.ndarray, neighbours: int, count: int, seed: int) -> S
         neighbours: How many nearest samples each is joined to.
         count: Least number of eigenvalues; where the graph falls into more components, one more than there are.
         seed: For the vector that the iteration starts from.
-    """
-    from scipy.sparse import csgraph
-    from sklearn.neighbors import kneighbors_graph
 
+    Raises:
+        ArgumentError: scikit-learn is not installed.
+    """
+    try:
+        from scipy.sparse import csgraph
+        from sklearn.neighbors import kneighbors_graph
+    except ImportError as error:
+        raise ArgumentError("Clusters are found by scikit-learn: pip install 'cfi-scale[clusters]'.") from error
     graph = kneighbors_graph(points, neighbours)
     graph = graph.maximum(graph.T)
     components, component = csgraph.connected_components(graph, directed=False)
