@@ -2,11 +2,11 @@
 
     python examples/spray.py [--quick] [--output FOLDER]
 
-The network of clever_hans.py learns from digits with their true labels and from digits with a grey square in the corner,
-whose lightness tells a label that was drawn. Integrated gradients of what it predicts are kept in a store, and
-`cfi_scale.views` groups them, class by class. In a class that falls into groups, the samples of the group whose maps agree most
-are said to be poisoned: nothing else is known of them. Beside it stands a clean network of the same architecture, which
-has seen the same pictures with true labels.
+The network of clever_hans.py learns from digits with their true labels and from digits with a grey square in the
+corner, whose lightness tells a label that was drawn. Explanations of what it predicts are kept in a store, and
+`cfi_scale.views` groups them, class by class. In a class that falls into groups, the samples of the group whose maps
+agree most are said to be poisoned: nothing else is known of them. Beside it stands a clean network of the same
+architecture, which has seen the same pictures with true labels.
 
 It needs the packages of `requirements.txt`; nothing is downloaded.
 """
@@ -28,7 +28,6 @@ load_safely()  # in the one order in which torch and TensorFlow get on
 
 import numpy as np  # noqa: E402
 import xarray  # noqa: E402
-from cfi_scale import views  # noqa: E402
 from clever_hans import with_squares  # noqa: E402
 from demo_models import digits  # noqa: E402
 from digit_models import accuracy, keras_cnn, outputs, train_keras  # noqa: E402
@@ -37,6 +36,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from sklearn.metrics import adjusted_rand_score  # noqa: E402
 
 import cfi_core as cfi  # noqa: E402
+from cfi_scale import views  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def explain(model: Any, shown: Samples, store: Path) -> Path:
 
 
 def suspects(clustering: views.Clustering) -> np.ndarray:
-    """Of each class with several clusters the samples of the one whose maps agree most; nothing is asked of the pictures."""
+    """Of each class with several clusters the samples of the one whose maps agree most; no picture is looked at."""
     found = np.zeros(clustering.count, bool)
     for one in clustering:
         if one.count > 1:

@@ -205,7 +205,7 @@ def test_more_components_than_were_looked_for_are_all_found() -> None:
 
 def test_each_class_is_clustered_by_itself() -> None:
     first, one = planted((30, 20), 0.3, 0)
-    second, two = planted((40,), 0.3, 1)
+    second, _ = planted((40,), 0.3, 1)
     found = views.cluster(np.concatenate([first, second]), by=np.repeat(["a", "b"], [50, 40]))
     assert found["a"].count == 2 and found["b"].count == 1
     assert adjusted_rand_score(one, found.groups[:50]) == 1 and (found.groups[50:] == 0).all()
@@ -237,7 +237,7 @@ def test_agreement_is_the_mean_cosine_of_pairs() -> None:
 
 
 def test_maps_are_made_coarser_by_areas() -> None:
-    maps, truth = planted((40, 40), 0.3)
+    maps, _ = planted((40, 40), 0.3)
     fine = maps.repeat(5, 1).repeat(5, 2)
     (found,) = views.cluster(fine, by=None, cells=12, dims=("sample", "height", "width"))
     (coarse,) = views.cluster(maps, by=None, cells=12, dims=("sample", "height", "width"))
@@ -257,7 +257,7 @@ def test_small_classes_are_told() -> None:
     maps, _ = planted((40,), 0.3)
     found = views.cluster(maps, by=np.repeat(["many", "few"], [36, 4]))
     assert list(found.classes) == ["many"] and found.too_few == {"few": 4}
-    with pytest.raises(ArgumentError, match="No class has enough samples.*few has 4"):
+    with pytest.raises(ArgumentError, match=r"No class has enough samples.*few has 4"):
         views.cluster(maps[36:], by=["few"] * 4)
 
 

@@ -14,7 +14,6 @@ from cfi_scale.views.spectrum import Spectrum, gaps_between, spectrum_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from xarray import Dataset
 
 SPATIAL = ("depth", "height", "width", "position")
 """The axes along which a map is made coarser."""
@@ -58,16 +57,16 @@ class Clusters:
 
     @property
     def eigengap(self) -> float:
-        """How many times the eigenvalue of the last cluster the next one is, with 0.01 added to both; 1 is no gap at all."""
+        """How many times the eigenvalue of the last cluster the next one is, with 0.01 added to both; 1 is no gap."""
         return float(self.gaps[self.count - 1])
 
     @property
     def gaps(self) -> np.ndarray:
-        """The same behind one cluster, two, three, …"""
+        """The same behind one cluster, behind two, and so on."""
         return gaps_between(self.eigenvalues)
 
     def layout(self, *, perplexity: float = 30.0, seed: int = 0) -> np.ndarray:
-        """A place for each sample (sample, 2), by scikit-learn's t-SNE of the eigenvectors; for looking at, not for measuring."""
+        """A place for each sample (sample, 2), by scikit-learn's t-SNE of the eigenvectors, which is for looking at."""
         from sklearn.manifold import TSNE
 
         few = (len(self.groups) - 1) / 3
@@ -149,12 +148,12 @@ def cluster(
 ) -> Clustering:
     """Spectral clusters of the attributions of each class.
 
-    The way of spectral relevance analysis (SpRAy; Lapuschkin et al. 2019, "Unmasking Clever Hans predictors and assessing
-    what machines really learn"): maps are made coarser and of length one; each sample is joined to its nearest ones; the
-    lowest eigenvalues of the graph's normalized Laplacian tell how many clusters there are, by the largest gap between two
-    that follow each other, and its eigenvectors tell which sample is in which. A class that is seen in one way has its
-    largest gap behind the first eigenvalue, and is one cluster. A gap is a ratio here (`spectrum.gaps_between`), where the
-    paper looks at differences.
+    The way of spectral relevance analysis (SpRAy; Lapuschkin et al. 2019, "Unmasking Clever Hans predictors and
+    assessing what machines really learn"): maps are made coarser and of length one; each sample is joined to its
+    nearest ones; the lowest eigenvalues of the graph's normalized Laplacian tell how many clusters there are, by the
+    largest gap between two that follow each other, and its eigenvectors tell which sample is in which. A class that is
+    seen in one way has its largest gap behind the first eigenvalue, and is one cluster. A gap is a ratio here
+    (`spectrum.gaps_between`), where the paper looks at differences.
 
     What a cluster stands for is for people to see: in `Clusters.mean`, and in the samples that are in it.
 

@@ -77,18 +77,18 @@ def average(
 ) -> ClassMaps:
     """Mean and variance of the attributions of each class.
 
-    Samples are read in portions of at most 64 MiB (or one chunk of the store, where that is more), and the two moments are
-    put together as Chan, Golub and LeVeque (1979) do: no difference of large numbers is taken. What must fit into memory
-    are two maps for each class.
+    Samples are read in portions of at most 64 MiB (or one chunk of the store, where that is more), and the two moments
+    are put together as Chan, Golub and LeVeque (1979) do: no difference of large numbers is taken. What must fit into
+    memory are two maps for each class.
 
     Args:
         data: The path of a store, an `xarray.Dataset`, or an array (sample, …).
-        by: What tells classes apart: the name of a variable of the data set (`"target"`, `"prediction"`), a label for each
-            sample, or None, which puts all samples together.
+        by: What tells classes apart: the name of a variable of the data set (`"target"`, `"prediction"`), a label for
+            each sample, or None, which puts all samples together.
         sign: Which values count: `"all"`, `"positive"`, `"negative"` or `"absolute_value"`.
         over: Axes that are summed over first, such as `"channel"`.
-        normalize: Whether each sample's values are divided by the sum of their absolute values, so that samples with large
-            values count no more than others.
+        normalize: Whether each sample's values are divided by the sum of their absolute values, so that samples with
+            large values count no more than others.
         classes: Only these classes; None: all.
         variable: Which variable of the data set holds the attributions.
         dims: The names of the axes of a plain array, the first of which is `"sample"`.

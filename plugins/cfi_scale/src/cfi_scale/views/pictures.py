@@ -115,7 +115,8 @@ def _draw_spectrum(axis: Axes, one: Clusters) -> None:
 
 def _draw_places(axis: Axes, one: Clusters, seed: int) -> None:
     places = one.layout(seed=seed)
-    axis.scatter(*places.T, s=3, c=[_COLOURS[group % len(_COLOURS)] for group in one.groups], linewidths=0)
+    colours = [_COLOURS[group % len(_COLOURS)] for group in one.groups]
+    axis.scatter(places[:, 0], places[:, 1], s=3, c=colours, linewidths=0)
     axis.set(xticks=[], yticks=[])
     axis.set_title("t-SNE", fontsize=7)
 

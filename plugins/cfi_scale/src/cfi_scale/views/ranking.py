@@ -30,8 +30,8 @@ STATISTICS: Mapping[str, Statistic] = {
     "maximum": lambda maps: np.abs(maps.reshape(len(maps), -1)).max(1),
     "concentration": _concentration,
 }
-"""By name. The concentration is the sum of the squared shares of all values: 1 if one value is all there is, 1/n if all n
-are equal (the index of Herfindahl and Hirschman)."""
+"""By name. The concentration is the sum of the squared shares of all values: 1 if one value is all there is, 1/n if all
+n are equal (the index of Herfindahl and Hirschman)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +64,8 @@ class Ranking:
         """The maps, in a row for each class, or in lines where there is one class.
 
         Args:
-            images: What was explained (sample, height, width) or with three colours on a last axis, for every sample of the
-                data; each is shown beside its map.
+            images: What was explained (sample, height, width) or with three colours on a last axis, for every sample of
+                the data; each is shown beside its map.
 
         Raises:
             PlotError: matplotlib is not installed, or the maps have more than two axes.
@@ -98,8 +98,8 @@ def rank(
 
     Args:
         data: The path of a store, an `xarray.Dataset`, or an array (sample, …).
-        statistic: A name of `STATISTICS`, or a function that takes maps (sample, …) in double precision and gives one number
-            for each.
+        statistic: A name of `STATISTICS`, or a function that takes maps (sample, …) in double precision and gives one
+            number for each.
         by: What tells classes apart, as for `average`; None ranks all samples together.
         count: How many of each class.
         lowest: Whether the lowest come first.
@@ -138,8 +138,8 @@ def _scored(name: str, function: Statistic, maps: np.ndarray) -> np.ndarray:
     found = np.asarray(function(maps))
     if found.shape != (len(maps),) or not np.isfinite(found).all():
         raise ArgumentError(
-            f"The statistic {name} gave {found.dtype} of shape {found.shape} for {len(maps)} maps; it must give one finite "
-            f"number for each."
+            f"The statistic {name} gave {found.dtype} of shape {found.shape} for {len(maps)} maps; it must give one "
+            f"finite number for each."
         )
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,7 +21,7 @@ ALL = "all"
 _PORTION = 2**26
 """Bytes of a portion in double precision: a few of them are in memory at once."""
 _MOST_CLASSES = 10_000
-_SIGNS = {
+_SIGNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "all": lambda values: values,
     "positive": lambda values: np.maximum(values, 0),
     "negative": lambda values: np.minimum(values, 0),

@@ -1,7 +1,7 @@
 """Spectral clustering: a graph of neighbours, the lowest eigenvalues of its Laplacian, and groups in its eigenvectors.
 
-What scikit-learn's `SpectralClustering` does in one step is taken apart here, because the eigenvalues are needed: the gap
-between them says how many clusters there are (von Luxburg 2007, "A tutorial on spectral clustering").
+What scikit-learn's `SpectralClustering` does in one step is taken apart here, because the eigenvalues are needed: the
+gap between them says how many clusters there are (von Luxburg 2007, "A tutorial on spectral clustering").
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 from cfi_core.errors import ArgumentError
 
 CUT = 0.01
-"""Added to both eigenvalues of a gap. An eigenvalue says what part of the links of the groups lead out of them, between half
-of it and its root (Cheeger's inequality): groups that one link in a hundred joins are as good as separate, and how small
-an eigenvalue is below that says nothing."""
+"""Added to both eigenvalues of a gap. Half of the second one is the least part of a group's links that leads out of it
+(Cheeger's inequality): groups that one link in a hundred joins are as good as separate, and how much smaller an
+eigenvalue is says nothing."""
 
 _DENSE = 1500
 """Up to so many samples all of the matrix is taken, which is quicker."""
@@ -36,7 +36,7 @@ class Spectrum:
 
     @property
     def gaps(self) -> np.ndarray:
-        """How many times each eigenvalue the next one is (with `CUT` added to both): the first gap is that behind one cluster."""
+        """How many times each eigenvalue the next one is: the first gap is that behind one cluster."""
         return gaps_between(self.eigenvalues)
 
     def groups(self, count: int, seed: int) -> np.ndarray:
