@@ -17,7 +17,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -59,7 +58,7 @@ class Scale:
 
 
 FULL = Scale((0, 1, 2), 4000, 1500, 12, (400, 1000))
-QUICK = Scale((0,), 2000, 1000, 14, (300, 700))
+QUICK = Scale((0, 1, 2), 2000, 1000, 14, (300, 700))
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def train(learned: Samples, scale: Scale, seed: int) -> Any:
 
 
 def explain(model: Any, shown: Samples, store: Path) -> Path:
-    """DeepLIFT by Captum of what the network predicts, into a store."""
+    """DeepLIFT by Captum of what the network predicts, into a store, which is made anew."""
     predicted = outputs(model, shown.images).argmax(1)
     found = cfi.attribute(
         model,
@@ -125,7 +124,7 @@ def explain(model: Any, shown: Samples, store: Path) -> Path:
             "id": ("sample", np.arange(len(predicted))),
         }
     )
-    dataset.to_zarr(store, encoding={"attribution": {"chunks": (200, 28, 28, 1)}}, zarr_format=3)
+    dataset.to_zarr(store, mode="w", encoding={"attribution": {"chunks": (200, 28, 28, 1)}}, zarr_format=3)
     return store
 
 
@@ -183,26 +182,27 @@ class Results:
     clean: list[Found] = field(default_factory=list)
 
 
-def run(scale: Scale, clock: Callable[[str], None] = lambda text: None) -> tuple[Results, dict[str, Figure]]:
-    """All seeds; the figures show the first."""
+def run(
+    scale: Scale, folder: Path, clock: Callable[[str], None] = lambda text: None
+) -> tuple[Results, dict[str, Figure]]:
+    """All seeds, with a store for each network in the folder; the figures show the first."""
     results, figures = Results(), {}
     for seed in scale.seeds:
         for kind in ("poisoned", "clean"):
             learned = training_set(scale, seed, poisoned=kind == "poisoned")
             model, shown = train(learned, scale, seed), explained_set(learned, scale, seed)
-            with TemporaryDirectory() as folder:
-                store = explain(model, shown, Path(folder) / "store.zarr")
-                clustering = views.cluster(store, by="prediction", over="channel")
-                getattr(results, kind).append(judge(model, shown, clustering))
-                if seed == scale.seeds[0]:
-                    figures |= draw(store, shown, clustering, kind)
+            store = explain(model, shown, folder / f"spray-{kind}-{seed}.zarr")
+            clustering = views.cluster(store, by="prediction", over="channel")
+            getattr(results, kind).append(judge(model, shown, clustering))
+            if seed == scale.seeds[0]:
+                figures |= draw(store, shown, clustering, kind)
             clock(f"seed {seed}: {kind} network: {getattr(results, kind)[-1]}")
     return results, figures
 
 
 def draw(store: Path, shown: Samples, clustering: views.Clustering, kind: str) -> dict[str, Figure]:
     """The clusters; of the poisoned network the mean maps and the most concentrated ones, too."""
-    figures = {f"clusters-{kind}": clustering.plot(places=True)}
+    figures = {f"clusters-{kind}": clustering.plot()}
     if kind == "poisoned":
         figures["means"] = views.average(store, by="prediction", over="channel", normalize=True).plot()
         top = views.rank(store, "concentration", over="channel", count=10)
@@ -235,7 +235,7 @@ def page_of(results: Results) -> str:
 def main(arguments: Sequence[str] | None = None) -> Results:
     """Trains, explains, groups, compares with the truth, writes."""
     chosen = options(__doc__, arguments)
-    results, figures = run(QUICK if chosen.quick else FULL, Clock())
+    results, figures = run(QUICK if chosen.quick else FULL, chosen.output, Clock())
     for name, figure in figures.items():
         figure.savefig(chosen.output / f"spray-{name}.png")
     write(
