@@ -1,4 +1,4 @@
-"""SpRAy on Clever Hans: clusters of explanations tell poisoned samples from others, and find none in a clean network."""
+"""SpRAy on Clever Hans: clusters of explanations tell poisoned samples from others, and not in a clean network."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cfi_scale.views.ranking import Ranking
 
 _PANEL, _TITLE = 1.35, 0.45  # inches
-_COLUMNS = 10
+_COLUMNS, _BESIDE = 12, 8  # panels in a line: of maps, and of classes side by side
 _COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#8c8c8c")
 
 
@@ -79,7 +79,7 @@ def draw_clustering(clustering: Clustering, *, most: int, places: bool, seed: in
     """Of each class the eigenvalues, the mean map of each cluster, and where the samples lie; classes side by side."""
     shown = list(clustering)[:most]
     wide = (2 if places else 1) + max(one.count for one in shown)
-    beside = min(len(shown), max(1, _COLUMNS // wide))
+    beside = min(len(shown), max(1, _BESIDE // wide))
     figure, axes = _grid(-(-len(shown) // beside), beside * wide)
     tiles = [row[start : start + wide] for row in axes for start in range(0, beside * wide, wide)]
     for axis in (axis for tile in tiles for axis in tile):
@@ -108,6 +108,7 @@ def _draw_spectrum(axis: Axes, one: Clusters) -> None:
     axis.plot(range(1, len(values) + 1), values, "o", markersize=2.5, color="0.3")
     axis.axvline(one.count + 0.5, color="#c44e52", linewidth=1)
     axis.set(ylim=(-0.02, max(values.max() * 1.1, 0.05)), xticks=[1, len(values)])
+    axis.locator_params(axis="y", nbins=4)
     axis.tick_params(labelsize=6, length=2, pad=1)
     axis.set_title(f"eigengap {one.eigengap:.1f}\nbehind {one.count}", fontsize=7)
     axis.set_ylabel(f"{one.label}", fontsize=9, rotation=0, ha="right", va="center")

@@ -108,7 +108,7 @@ class Samples:
         """Samples of a portion: whole chunks of the store, if it has chunks."""
         fitting = max(1, _PORTION // (8 * max(1, prod(self.values.shape[1:]))))
         chunk = _chunk(self.values)
-        return fitting if chunk > len(self) else max(chunk, fitting // chunk * chunk)
+        return max(chunk, fitting // chunk * chunk)
 
 
 def gather(
