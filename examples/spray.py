@@ -144,7 +144,8 @@ class Found:
     Attributes:
         accuracy: On what is explained: with squares, without.
         clusters: How many each class has.
-        gaps: Of each class the eigengap behind two clusters.
+        gaps: Of each class the largest eigengap behind two clusters or more.
+        second: Of each class the second eigenvalue, which is zero if its graph falls apart.
         rand: Of each class the adjusted Rand index of its clusters against the truth: 1 the same, 0 by chance.
         suspects: How many samples are suspected.
         precision: The part of them that has a square; that of all samples where none is suspected.
@@ -154,6 +155,7 @@ class Found:
     accuracy: tuple[float, float]
     clusters: list[int]
     gaps: list[float]
+    second: list[float]
     rand: list[float]
     suspects: int
     precision: float
@@ -166,7 +168,8 @@ def judge(model: Any, shown: Samples, clustering: views.Clustering) -> Found:
     return Found(
         accuracy=tuple(accuracy(model, shown.images[one], shown.labels[one]) for one in (truth, ~truth)),
         clusters=[one.count for one in clustering],
-        gaps=[float(one.gaps[1]) for one in clustering],
+        gaps=[float(one.gaps[1:].max()) for one in clustering],
+        second=[float(one.eigenvalues[1]) for one in clustering],
         rand=[float(adjusted_rand_score(truth[one.positions], one.groups)) for one in clustering],
         suspects=int(found.sum()),
         precision=float(truth[found].mean() if found.any() else truth.mean()),
@@ -212,24 +215,32 @@ def draw(store: Path, shown: Samples, clustering: views.Clustering, kind: str) -
 
 def page_of(results: Results) -> str:
     """The numbers as a table in Markdown."""
-    rows = []
-    for kind, all_ in vars(results).items():
-        gaps, rand = [np.array([getattr(one, name) for one in all_]) for name in ("gaps", "rand")]
-        several = [sum(count > 1 for count in one.clusters) for one in all_]
-        rows.append(
-            [
-                kind,
-                *(percent([one.accuracy[which] for one in all_]) for which in (0, 1)),
-                ", ".join(map(str, several)),
-                f"{np.median(gaps):.1f} ({gaps.min():.1f} to {gaps.max():.1f})",
-                f"{rand.mean():.2f}",
-                percent([one.precision for one in all_]),
-                percent([one.recall for one in all_]),
-                ", ".join(str(one.suspects) for one in all_),
-            ]
-        )
-    head = ["network", "right with a square", "right without", "classes of ten with clusters", "eigengap behind two"]
-    return table([*head, "adjusted Rand index", "precision", "recall", "suspects"], rows)
+    head = ["", "poisoned", "clean"]
+    return table(head, [[what, *(told(all_) for all_ in vars(results).values())] for what, told in _ROWS.items()])
+
+
+def _range(name: str) -> Callable[[list[Found]], str]:
+    """Median, least and most over all classes and seeds."""
+
+    def tell(all_: list[Found]) -> str:
+        values = np.concatenate([getattr(one, name) for one in all_])
+        return f"{np.median(values):.2f} ({values.min():.2f} to {values.max():.2f})"
+
+    return tell
+
+
+_ROWS: dict[str, Callable[[list[Found]], str]] = {
+    "right, with a square": lambda all_: percent([one.accuracy[0] for one in all_]),
+    "right, without": lambda all_: percent([one.accuracy[1] for one in all_]),
+    "classes that fall into clusters": lambda all_: ", ".join(str(sum(k > 1 for k in one.clusters)) for one in all_),
+    "second eigenvalue": _range("second"),
+    "largest eigengap behind two clusters or more": _range("gaps"),
+    "adjusted Rand index of clusters and squares": _range("rand"),
+    "suspects": lambda all_: ", ".join(str(one.suspects) for one in all_),
+    "of them with a square (precision)": lambda all_: percent([one.precision for one in all_]),
+    "of the squares suspected (recall)": lambda all_: percent([one.recall for one in all_]),
+}
+"""What stands in a line, and how it is told of all seeds."""
 
 
 def main(arguments: Sequence[str] | None = None) -> Results:

@@ -47,6 +47,7 @@ def test_a_clean_network_has_no_such_clusters(found: Any) -> None:
         assert max(map(abs, clean.rand)) < 0.2, clean
         assert sum(count > 1 for count in clean.clusters) < sum(count > 1 for count in poisoned.clusters)
         assert np.median(clean.gaps) < np.median(poisoned.gaps)
+        assert np.median(clean.second) > 2 * np.median(poisoned.second)
 
 
 def test_the_numbers_and_pictures_are_written(found: Any, folder: Path) -> None:

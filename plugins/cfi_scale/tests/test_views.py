@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -329,3 +330,12 @@ def test_clusters_are_drawn_with_sizes_and_gap() -> None:
 def test_maps_with_more_axes_than_a_picture_are_refused() -> None:
     with pytest.raises(PlotError, match="over='channel'"):
         views.average(store()).plot()
+
+
+def test_what_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.neighbors", None)
+    with pytest.raises(ArgumentError, match=r"cfi-scale\[clusters\]"):
+        views.cluster(store(), by=None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(PlotError, match=r"cfi-scale\[plot\]"):
+        views.average(store(), over="channel").plot()
