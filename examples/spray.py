@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,16 +27,15 @@ from cfi_core.coexistence import load_safely
 load_safely()  # in the one order in which torch and TensorFlow get on
 
 import numpy as np  # noqa: E402
-import xarray  # noqa: E402
 from clever_hans import with_squares  # noqa: E402
 from demo_models import digits  # noqa: E402
-from digit_models import accuracy, keras_cnn, outputs, train_keras  # noqa: E402
+from digit_models import accuracy, keras_cnn, train_keras  # noqa: E402
 from experiment import Clock, options, percent, table, write  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from sklearn.metrics import adjusted_rand_score  # noqa: E402
 
 import cfi_core as cfi  # noqa: E402
-from cfi_scale import views  # noqa: E402
+from cfi_scale import explain_dataset, views  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -107,24 +107,9 @@ def train(learned: Samples, scale: Scale, seed: int) -> Any:
 
 def explain(model: Any, shown: Samples, store: Path) -> Path:
     """DeepLIFT by Captum of what the network predicts, into a store, which is made anew."""
-    predicted = outputs(model, shown.images).argmax(1)
-    found = cfi.attribute(
-        model,
-        "deep_lift",
-        "captum",
-        inputs=shown.images,
-        target=predicted.tolist(),
-        baselines=0,
-    )
-    dataset = xarray.Dataset(
-        {
-            "attribution": (found.dims, found.values),
-            "prediction": ("sample", predicted),
-            "target": ("sample", predicted),
-            "id": ("sample", np.arange(len(predicted))),
-        }
-    )
-    dataset.to_zarr(store, mode="w", encoding={"attribution": {"chunks": (200, 28, 28, 1)}}, zarr_format=3)
+    rmtree(store, ignore_errors=True)
+    explainer = cfi.Explainer(model, "deep_lift", "captum", target="predicted", baselines=0)
+    explain_dataset(explainer, shown.images, store, batch_size=200, progress=False)
     return store
 
 
