@@ -58,7 +58,7 @@ class Scale:
 
 
 FULL = Scale((0, 1, 2), 4000, 1500, 12, (400, 1000))
-QUICK = Scale((0, 1, 2), 2000, 1000, 14, (300, 700))
+QUICK = Scale((0, 1, 2), 2000, 800, 12, (300, 700))
 
 
 @dataclass(frozen=True)
