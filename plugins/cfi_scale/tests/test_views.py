@@ -327,6 +327,12 @@ def test_clusters_are_drawn_with_sizes_and_gap() -> None:
     assert "40 samples" in shown and "20 samples" in shown and "behind 2" in shown and "t-SNE" in shown
 
 
+def test_names_must_be_as_many_as_classes() -> None:
+    for names in (["zero"], ["zero", "one", "two", "three"]):
+        with pytest.raises(PlotError, match="names for 3 classes"):
+            views.average(store(), over="channel").plot(names=names)
+
+
 def test_maps_with_more_axes_than_a_picture_are_refused() -> None:
     with pytest.raises(PlotError, match="over='channel'"):
         views.average(store()).plot()

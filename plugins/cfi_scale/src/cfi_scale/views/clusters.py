@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfi_core.errors import ArgumentError
+from cfi_scale.views.pictures import Tile, draw_clusters
 from cfi_scale.views.samples import Reading, Samples, Sign, axes_of, classes_of, gather
 from cfi_scale.views.spectrum import Spectrum, gaps_between, spectrum_of
 
@@ -126,9 +127,24 @@ class Clustering:
         Raises:
             PlotError: matplotlib is not installed, or the maps have more than two axes.
         """
-        from cfi_scale.views.pictures import draw_clustering
+        shown = list(self)[:most]
+        return draw_clusters([_tile(one, one.layout(seed=seed) if places else None) for one in shown])
 
-        return draw_clustering(self, most=most, places=places, seed=seed)
+
+def _tile(one: Clusters, places: np.ndarray | None) -> Tile:
+    return Tile(
+        label=str(one.label),
+        eigenvalues=one.eigenvalues,
+        gap=one.eigengap,
+        means=one.mean,
+        dims=one.dims,
+        titles=[
+            f"{size} samples\nagreement {agreement:.2f}"
+            for size, agreement in zip(one.sizes, one.agreement, strict=True)
+        ],
+        groups=one.groups,
+        places=places,
+    )
 
 
 def cluster(

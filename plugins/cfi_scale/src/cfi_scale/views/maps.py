@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cfi_core.errors import PlotError
+from cfi_scale.views.pictures import draw_class_maps
 from cfi_scale.views.samples import Reading, Samples, Sign, axes_of, classes_of, gather
 
 if TYPE_CHECKING:
@@ -53,11 +55,13 @@ class ClassMaps:
             names: What to write above each class; None: the class itself.
 
         Raises:
-            PlotError: matplotlib is not installed, or the maps have more than two axes.
+            PlotError: matplotlib is not installed, the names do not fit, or the maps have more than two axes.
         """
-        from cfi_scale.views.pictures import draw_class_maps
-
-        return draw_class_maps(self, names)
+        shown = self.classes if names is None else names
+        if len(shown) != len(self.classes):
+            raise PlotError(f"There are {len(shown)} names for {len(self.classes)} classes.")
+        titles = [f"{name} (n = {count})" for name, count in zip(shown, self.counts, strict=True)]
+        return draw_class_maps(self.mean, self.variance, self.dims, titles)
 
     def __repr__(self) -> str:
         left = f", {self.left_out} left out" if self.left_out else ""

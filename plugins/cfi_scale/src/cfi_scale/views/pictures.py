@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,108 +16,139 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from cfi_scale.views.clusters import Clustering, Clusters
-    from cfi_scale.views.maps import ClassMaps
-    from cfi_scale.views.ranking import Ranking
-
 _PANEL, _TITLE = 1.35, 0.45  # inches
 _COLUMNS, _BESIDE = 12, 8  # panels in a line: of maps, and of classes side by side
+_LONGEST = 18
 _COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#8c8c8c")
 
 
-def draw_class_maps(maps: ClassMaps, names: Sequence[str] | None) -> Figure:
-    """Means and standard deviations, below each other for each class."""
-    means, spreads = _flat(maps.mean, maps.dims), np.sqrt(_flat(maps.variance, maps.dims))
-    titles = [str(one) for one in (maps.classes if names is None else names)]
-    if len(titles) != len(means):
-        raise PlotError(f"names= has {len(titles)} names for {len(means)} classes.")
-    bands = -(-len(means) // _COLUMNS)
-    columns = min(len(means), _COLUMNS)
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """What is drawn of the clusters of one class.
+
+    Attributes:
+        label: The class.
+        eigenvalues: The lowest ones.
+        gap: The ratio behind the last cluster.
+        means: The mean map of each cluster (cluster, …).
+        dims: The names of the axes of one map.
+        titles: What stands above each.
+        groups: The cluster of each sample.
+        places: Where each sample lies (sample, 2); None if that is not drawn.
+    """
+
+    label: str
+    eigenvalues: np.ndarray
+    gap: float
+    means: np.ndarray
+    dims: tuple[str, ...]
+    titles: Sequence[str]
+    groups: np.ndarray
+    places: np.ndarray | None
+
+
+def draw_class_maps(means: np.ndarray, variances: np.ndarray, dims: Sequence[str], titles: Sequence[str]) -> Figure:
+    """Means and standard deviations (class, …), below each other for each class.
+
+    Raises:
+        PlotError: The maps have no picture.
+    """
+    rows = {"mean": _flat(means, dims), "standard deviation": np.sqrt(_flat(variances, dims))}
+    bands, columns = -(-len(means) // _COLUMNS), min(len(means), _COLUMNS)
     figure, axes = _grid(2 * bands, columns)
-    scales = [_scale(means), _scale(spreads)]
-    for place in range(bands * _COLUMNS):
-        band, column = divmod(place, _COLUMNS)
-        if column >= columns:
-            continue
-        for row, values, what in ((0, means, "mean"), (1, spreads, "standard deviation")):
-            axis = axes[2 * band + row][column]
-            if place >= len(means):
-                axis.set_axis_off()
-                continue
-            _show(axis, values[place], scales[row])
-            axis.set_title(f"{titles[place]} (n = {maps.counts[place]})" if row == 0 else "", fontsize=7)
-            if column == 0:
-                axis.set_ylabel(what, fontsize=7)
-    for row, values in ((0, means), (1, spreads)):
-        _bar(figure, axes[row], values, scales[row])
+    for which, (what, maps) in enumerate(rows.items()):
+        panels = [axis for band in range(bands) for axis in axes[2 * band + which]]
+        scale = _scale(maps)
+        for axis, values, title in zip(panels, maps, titles, strict=False):
+            _show(axis, values, scale)
+            axis.set_title(title if which == 0 else "", fontsize=7)
+        for axis in panels[len(maps) :]:
+            axis.set_axis_off()
+        panels[0].set_ylabel(what, fontsize=7)
+        _bar(figure, axes[which], maps, scale)
     return _offered(figure)
 
 
-def draw_ranking(ranking: Ranking, images: Any) -> Figure:
-    """Maps with their scores, in lines; each behind what it is of."""
-    maps, each = _flat(ranking.values, ranking.dims), 1 if images is None else 2
-    lines = _lines(ranking.classes, _COLUMNS // each)
+def draw_ranking(
+    maps: np.ndarray,
+    dims: Sequence[str],
+    scores: Sequence[float],
+    ids: Sequence[Any],
+    classes: Sequence[Any],
+    images: Sequence[Any] | None,
+    heading: str,
+) -> Figure:
+    """Maps (sample, …) with their scores, in lines, of which each holds one class; each map behind what it is of.
+
+    Raises:
+        PlotError: The maps or images have no picture.
+    """
+    maps, each, scale = _flat(maps, dims), 1 if images is None else 2, _scale(_flat(maps, dims))
+    lines = _lines(classes, _COLUMNS // each)
     figure, axes = _grid(len(lines), each * max(map(len, lines)))
-    scale = _scale(maps)
     for line, row in zip(lines, axes, strict=True):
         for axis in row[each * len(line) :]:
             axis.set_axis_off()
-        for column, place in enumerate(line):
-            axis = row[each * column + each - 1]
+        for place, axis, beside in zip(line, row[each - 1 :: each], row[::each], strict=False):
+            name, score = _short(ids[place]), f"{scores[place]:.3g}"
             _show(axis, maps[place], scale)
-            axis.set_title(f"{ranking.scores[place]:.3g}", fontsize=7)
+            axis.set_title(f"{name}\n{score}" if images is None else score, fontsize=7)
             if images is not None:
-                _show_image(row[each * column], images[int(ranking.positions[place])])
-            row[each * column].set_title(_title(ranking, place, images is None), fontsize=7)
-        label = ranking.classes[line[0]]
-        row[0].set_ylabel("" if label == ALL else str(label), fontsize=8)
+                _show_image(beside, images[place])
+                beside.set_title(name, fontsize=7)
+        label = str(classes[line[0]])
+        row[0].set_ylabel("" if label == ALL else label, fontsize=8)
     _bar(figure, [axis for row in axes for axis in row], maps, scale)
-    figure.suptitle(f"by {ranking.statistic}", fontsize=9)
+    figure.suptitle(heading, fontsize=9)
     return _offered(figure)
 
 
-def draw_clustering(clustering: Clustering, *, most: int, places: bool, seed: int) -> Figure:
-    """Of each class the eigenvalues, the mean map of each cluster, and where the samples lie; classes side by side."""
-    shown = list(clustering)[:most]
-    wide = (2 if places else 1) + max(one.count for one in shown)
-    beside = min(len(shown), max(1, _BESIDE // wide))
-    figure, axes = _grid(-(-len(shown) // beside), beside * wide)
-    tiles = [row[start : start + wide] for row in axes for start in range(0, beside * wide, wide)]
-    for axis in (axis for tile in tiles for axis in tile):
+def draw_clusters(tiles: Sequence[Tile]) -> Figure:
+    """Of each class the eigenvalues, where the samples lie, and the mean map of each cluster; classes side by side.
+
+    Raises:
+        PlotError: The maps have no picture.
+    """
+    first = 1 if tiles[0].places is None else 2
+    wide = first + max(len(one.means) for one in tiles)
+    beside = min(len(tiles), max(1, _BESIDE // wide))
+    figure, axes = _grid(-(-len(tiles) // beside), beside * wide)
+    groups = [row[start : start + wide] for row in axes for start in range(0, beside * wide, wide)]
+    for axis in (axis for group in groups for axis in group):
         axis.set_axis_off()
-    for tile, one in zip(tiles, shown, strict=False):
-        _draw_class(tile, one, places, seed)
+    for group, one in zip(groups, tiles, strict=False):
+        _draw_tile(group[: first + len(one.means)], one)
     return _offered(figure)
 
 
-def _draw_class(tile: Sequence[Axes], one: Clusters, places: bool, seed: int) -> None:
-    maps, first = _flat(one.mean, one.dims), 2 if places else 1
-    for axis in tile[: first + one.count]:
+def _draw_tile(axes: Sequence[Axes], one: Tile) -> None:
+    for axis in axes:
         axis.set_axis_on()
-    _draw_spectrum(tile[0], one)
-    if places:
-        _draw_places(tile[1], one, seed)
-    for cluster, axis in enumerate(tile[first : first + one.count]):
+    _draw_spectrum(axes[0], one)
+    if one.places is not None:
+        _draw_places(axes[1], one.places, one.groups)
+    maps = _flat(one.means, one.dims)
+    for cluster, axis in enumerate(axes[-len(maps) :]):
         _show(axis, maps[cluster], _scale(maps[cluster]))
-        axis.set_title(f"{one.sizes[cluster]} samples\nagreement {one.agreement[cluster]:.2f}", fontsize=7)
+        axis.set_title(one.titles[cluster], fontsize=7)
         for spine in axis.spines.values():
             spine.set(color=_COLOURS[cluster % len(_COLOURS)], linewidth=2)
 
 
-def _draw_spectrum(axis: Axes, one: Clusters) -> None:
-    values = one.eigenvalues[: max(one.count + 1, 9)]
+def _draw_spectrum(axis: Axes, one: Tile) -> None:
+    count = len(one.means)
+    values = one.eigenvalues[: max(count + 1, 9)]
     axis.plot(range(1, len(values) + 1), values, "o", markersize=2.5, color="0.3")
-    axis.axvline(one.count + 0.5, color="#c44e52", linewidth=1)
+    axis.axvline(count + 0.5, color="#c44e52", linewidth=1)
     axis.set(ylim=(-0.02, max(values.max() * 1.1, 0.05)), xticks=[1, len(values)])
     axis.locator_params(axis="y", nbins=4)
     axis.tick_params(labelsize=6, length=2, pad=1)
-    axis.set_title(f"eigengap {one.eigengap:.1f}\nbehind {one.count}", fontsize=7)
-    axis.set_ylabel(f"{one.label}", fontsize=9, rotation=0, ha="right", va="center")
+    axis.set_title(f"eigengap {one.gap:.1f}\nbehind {count}", fontsize=7)
+    axis.set_ylabel(one.label, fontsize=9, rotation=0, ha="right", va="center")
 
 
-def _draw_places(axis: Axes, one: Clusters, seed: int) -> None:
-    places = one.layout(seed=seed)
-    colours = [_COLOURS[group % len(_COLOURS)] for group in one.groups]
+def _draw_places(axis: Axes, places: np.ndarray, groups: np.ndarray) -> None:
+    colours = [_COLOURS[group % len(_COLOURS)] for group in groups]
     axis.scatter(places[:, 0], places[:, 1], s=3, c=colours, linewidths=0)
     axis.set(xticks=[], yticks=[])
     axis.set_title("t-SNE", fontsize=7)
@@ -170,13 +202,12 @@ def _show_image(axis: Axes, image: Any) -> None:
     axis.set(xticks=[], yticks=[])
 
 
-def _title(ranking: Ranking, place: int, alone: bool) -> str:
-    text = str(ranking.ids[place])
-    text = text if len(text) <= 18 else f"…{text[-17:]}"
-    return f"{text}\n{ranking.scores[place]:.3g}" if alone else text
+def _short(name: Any) -> str:
+    text = str(name)
+    return text if len(text) <= _LONGEST else f"…{text[1 - _LONGEST :]}"
 
 
-def _lines(classes: np.ndarray, most: int) -> list[list[int]]:
+def _lines(classes: Sequence[Any], most: int) -> list[list[int]]:
     """Positions line by line; each class begins a new one."""
     lines: list[list[int]] = []
     for place, label in enumerate(classes):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfi_core.errors import ArgumentError
+from cfi_scale.views.pictures import draw_ranking
 from cfi_scale.views.samples import Reading, Samples, Sign, axes_of, classes_of, gather
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ class Ranking:
         Raises:
             PlotError: matplotlib is not installed, or the maps have more than two axes.
         """
-        from cfi_scale.views.pictures import draw_ranking
-
-        return draw_ranking(self, images)
+        shown = None if images is None else [images[int(place)] for place in self.positions]
+        heading = f"by {self.statistic}"
+        return draw_ranking(self.values, self.dims, self.scores.tolist(), self.ids, self.classes, shown, heading)
 
     def __repr__(self) -> str:
         left = f", {self.left_out} left out" if self.left_out else ""

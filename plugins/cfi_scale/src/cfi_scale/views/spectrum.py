@@ -15,8 +15,8 @@ from cfi_core.errors import ArgumentError
 
 CUT = 0.01
 """Added to both eigenvalues of a gap. Of the links of the smaller side of any split at least half of the second
-eigenvalue lead out of it (Cheeger's inequality): groups that one link in a hundred joins are as good as separate, and how
-much smaller an eigenvalue is says nothing."""
+eigenvalue lead out of it (Cheeger's inequality): groups that one link in a hundred joins are as good as separate, and
+how much smaller an eigenvalue is says nothing."""
 
 _DENSE = 1500
 """Up to so many samples all of the matrix is taken, which is quicker."""
