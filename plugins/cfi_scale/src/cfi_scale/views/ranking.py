@@ -73,7 +73,8 @@ class Ranking:
         """
         shown = None if images is None else [images[int(place)] for place in self.positions]
         heading = f"by {self.statistic}"
-        return draw_ranking(self.values, self.dims, self.scores.tolist(), self.ids, self.classes, shown, heading)
+        labels, ids, scores = self.classes.tolist(), self.ids.tolist(), self.scores.tolist()
+        return draw_ranking(self.values, self.dims, scores, ids, labels, shown, heading)
 
     def __repr__(self) -> str:
         left = f", {self.left_out} left out" if self.left_out else ""
