@@ -22,23 +22,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(folder: Path) -> Iterator[Any]:
-    """Three seeds, a poisoned and a clean network of each."""
+    """Two seeds, a poisoned and a clean network of each."""
     sys.path.insert(0, str(EXAMPLES))
     yield import_module("spray").main(["--quick", "--output", str(folder)])
     sys.path.remove(str(EXAMPLES))
 
 
 def test_what_is_suspected_is_poisoned_in_every_network(found: Any) -> None:
-    assert len(found.poisoned) == 3
+    assert len(found.poisoned) == 2
     for one in found.poisoned:
-        assert one.precision > 0.9, one  # 0.3 by chance
-        assert one.recall > 0.4, one  # the rest is in classes that did not fall into clusters
+        assert one.precision > 0.95, one  # 0.29 by chance
+        assert one.recall > 0.8, one
 
 
 def test_the_clusters_are_the_truth_in_most_classes(found: Any) -> None:
     for one in found.poisoned:
         in_clusters = [rand for rand, count in zip(one.rand, one.clusters, strict=True) if count > 1]
-        assert len(in_clusters) >= 4 and np.median(in_clusters) > 0.8, one
+        assert len(in_clusters) >= 8 and np.median(in_clusters) > 0.8, one
 
 
 def test_a_clean_network_has_no_such_clusters(found: Any) -> None:
