@@ -123,6 +123,13 @@ def test_a_store_on_disk_is_read_by_its_path(tmp_path: Path) -> None:
     assert (found.ids == found.positions + 100).all()
 
 
+def test_an_array_of_xarray_brings_its_axes_and_targets() -> None:
+    data = store()
+    array = data.attribution.assign_coords(target=data.target).transpose("height", "sample", ...)
+    found = views.average(array, by="target", over="channel")
+    np.testing.assert_allclose(found.mean, views.average(data, by="target", over="channel").mean)
+
+
 def test_maps_become_a_data_set() -> None:
     found = views.average(store(), by="prediction").to_xarray()
     assert found["mean"].dims == ("class", *DIMS[1:]) and found["count"].sum() == 60
@@ -284,6 +291,17 @@ def test_small_classes_are_told() -> None:
         (lambda data: views.rank(data, "mean"), "no statistic 'mean'; there are sum"),
         (lambda data: views.rank(data, lambda maps: maps.sum()), "one finite number for each"),
         (lambda data: views.rank(data, count=0), "count=0"),
+        (lambda data: views.average(data, classes=[]), "classes= is empty"),
+        (lambda data: views.average(data.attribution * np.nan, by=None), "None of the 60 samples has finite values"),
+        (lambda data: views.rank(data.attribution * np.nan), "None of the 60 samples"),
+        (lambda data: views.cluster(data.attribution * np.nan, by=None), "None of the 60 samples"),
+        (lambda data: views.average(data.attribution.astype(complex), by=None), "must be real numbers"),
+        (lambda data: views.average(np.array([["a", "b"]]), by=None), "must be real numbers"),
+        (lambda data: views.average(Path(__file__)), "is no store of zarr"),
+        (
+            lambda data: views.cluster(data, neighbours=50),
+            "No class has enough samples.*fewer clusters= or neighbours=",
+        ),
         (lambda data: views.cluster(data, neighbours=0), "neighbours=0"),
         (lambda data: views.cluster(data)[9], "no class 9; there are 0, 1, 2"),
     ],
@@ -318,6 +336,8 @@ def test_the_top_is_drawn_beside_its_images() -> None:
     np.testing.assert_allclose(drawn[0], images[found.positions[0]])
     np.testing.assert_array_equal(drawn[1], found.values[0])
     assert found.ids[0] in texts(figure)
+    with pytest.raises(PlotError, match="3 images for 60 samples"):
+        found.plot(images=images[:3])
 
 
 def test_clusters_are_drawn_with_sizes_and_gap() -> None:

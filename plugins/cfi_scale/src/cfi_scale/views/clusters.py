@@ -206,7 +206,10 @@ def cluster(
             label.item(), samples, positions[chosen], maps[chosen], spectrum, clusters, seed
         )
     if not found:
-        raise ArgumentError(f"No class has enough samples to look for clusters: {_told(few)}.")
+        raise ArgumentError(
+            f"No class has enough samples to look for clusters: {_told(few)}. Explain more, or ask for fewer clusters= "
+            f"or neighbours=; by=None takes all samples together."
+        )
     return Clustering(found, len(samples), np.setdiff1d(np.arange(len(samples)), positions), few)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cfi_core.errors import ArgumentError
+from cfi_core.errors import ArgumentError, PlotError
 from cfi_scale.views.pictures import draw_ranking
 from cfi_scale.views.samples import Reading, Samples, Sign, axes_of, classes_of, gather
 
@@ -69,8 +69,10 @@ class Ranking:
                 the data; each is shown beside its map.
 
         Raises:
-            PlotError: matplotlib is not installed, or the maps have more than two axes.
+            PlotError: matplotlib is not installed, the maps have more than two axes, or there are too few images.
         """
+        if images is not None and len(images) != len(self.all_scores):
+            raise PlotError(f"There are {len(images)} images for {len(self.all_scores)} samples of the data.")
         shown = None if images is None else [images[int(place)] for place in self.positions]
         heading = f"by {self.statistic}"
         labels, ids, scores = self.classes.tolist(), self.ids.tolist(), self.scores.tolist()

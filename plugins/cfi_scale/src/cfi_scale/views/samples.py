@@ -91,12 +91,20 @@ class Samples:
         return tuple(axis for axis in self.dims[1:] if axis not in self.reading.over)
 
     def portions(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Positions and maps of some samples after the others; those that are not finite are left out."""
-        step = self._step()
+        """Positions and maps of some samples after the others; those that are not finite are left out.
+
+        Raises:
+            ArgumentError: None is left.
+        """
+        step, found = self._step(), False
         for start in range(0, len(self), step):
             values = np.asarray(self.values[start : start + step])
             kept = self.present[start : start + step] & np.isfinite(values).all(tuple(range(1, values.ndim)))
-            yield start + np.flatnonzero(kept), self.reading(values[kept], self.dims)
+            if kept.any():
+                found = True
+                yield start + np.flatnonzero(kept), self.reading(values[kept], self.dims)
+        if not found:
+            raise ArgumentError(f"None of the {len(self)} samples has finite values and a class: nothing can be shown.")
 
     def at(self, positions: np.ndarray) -> np.ndarray:
         """The maps of these samples, in their order."""
@@ -126,7 +134,7 @@ def gather(
     Raises:
         ArgumentError: Something is missing or of another length.
     """
-    dataset = _opened(data)
+    dataset = _opened(data, variable)
     if dataset is None:
         values, ids = _array(data), np.arange(len(data))
         axes = tuple(dims) if dims is not None else ("sample", *(f"axis_{i}" for i in range(1, values.ndim)))
@@ -142,6 +150,8 @@ def gather(
         axes = tuple(map(str, values.dims))
         ids = _ids(dataset, len(values))
     _check_axes(reading, axes)
+    if np.asarray(values[:0]).dtype.kind not in "fiub":
+        raise ArgumentError(f"Attributions of type {values.dtype} cannot be looked at: they must be real numbers.")
     if not len(values):
         raise ArgumentError("There is no sample to look at: the data hold none.")
     labels = _labels(dataset, by, len(values))
@@ -157,22 +167,33 @@ def classes_of(samples: Samples, only: Sequence[Any] | None) -> np.ndarray:
     known = np.unique(samples.labels[samples.present])
     if only is None:
         return known
+    if not len(only):
+        raise ArgumentError("classes= is empty; leave it out for all of them.")
     if missing := [one for one in only if one not in known]:
         shown = ", ".join(map(str, known[:20])) + (" …" if len(known) > 20 else "")
         raise ArgumentError(f"There is no class {missing[0]!r}; there are {shown}.")
     return np.asarray(list(only), known.dtype)
 
 
-def _opened(data: Any) -> Any:
+def _opened(data: Any, variable: str) -> Any:
     """An `xarray.Dataset`, which reads its values when they are asked for; None of an array."""
     if isinstance(data, str | Path):
-        import xarray
-
-        path = Path(data).expanduser()
-        if not path.exists():
-            raise ArgumentError(f"There is no store at {path}.")
-        return xarray.open_zarr(path, chunks=None)
+        return _open(Path(data).expanduser())
+    if hasattr(data, "to_dataset"):  # a `DataArray` has names for its axes, and maybe the targets
+        return data.to_dataset(name=variable)
     return data if hasattr(data, "data_vars") else None
+
+
+def _open(path: Path) -> Any:
+    import xarray
+    from zarr.errors import GroupNotFoundError
+
+    if not path.exists():
+        raise ArgumentError(f"There is no store at {path}.")
+    try:
+        return xarray.open_zarr(path, chunks=None)
+    except GroupNotFoundError as error:
+        raise ArgumentError(f"{path} is no store of zarr: pass what explain_dataset has written.") from error
 
 
 def _variable(dataset: Any, name: str) -> Any:
