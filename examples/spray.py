@@ -181,10 +181,11 @@ def run(
             model, shown = train(learned, scale, seed), explained_set(learned, scale, seed)
             store = explain(model, shown, folder / f"spray-{kind}-{seed}.zarr")
             clustering = views.cluster(store, by="prediction", over="channel")
-            getattr(results, kind).append(judge(model, shown, clustering))
+            found = judge(model, shown, clustering)
+            getattr(results, kind).append(found)
             if seed == scale.seeds[0]:
                 figures |= draw(store, shown, clustering, kind)
-            clock(f"seed {seed}: {kind} network: {getattr(results, kind)[-1]}")
+            clock(f"seed {seed}: {kind} network, {found.suspects} suspects, {found.precision:.1%} with a square")
     return results, figures
 
 
