@@ -47,7 +47,11 @@ class TwoOutputs(NetworkAdapter):
         return None
 
 
-@pytest.mark.parametrize("judge", [certify, certify_bridge])
+def judge_bridge(original, bridged, arrays):
+    return certify_bridge(original, bridged, arrays, original.outputs(arrays))
+
+
+@pytest.mark.parametrize("judge", [certify, judge_bridge])
 @pytest.mark.parametrize("factor", [np.nan, np.inf, 1.001])
 def test_no_output_hides_what_is_wrong_with_another(painting, images, judge, factor):
     twin = Print(painting.mix, painting.head)

@@ -87,7 +87,7 @@ class PluginConformance(ABC):
         current, _ = self.load()
         heavy = {spec.module for spec in current.frameworks.values()} | set(DISTRIBUTION_OF_FRAMEWORK)
         script = f"""
-            import sys, cfi_core.testing
+            import sys, numpy, cfi_core.testing
             before = set(sys.modules)
             sys.path[:] = {sys.path!r}
             import {name}
