@@ -206,6 +206,11 @@ class Explainer:
         return self._plan
 
     @property
+    def asked(self) -> Arguments:
+        """What is asked of every batch: the arguments by the names that they have here, and the model or its factory."""
+        return self._asked
+
+    @property
     def fingerprint(self) -> str:
         """A hash of the model's content: the same in every process where it can be read in full, else of this one."""
         current, asked = registry(), self._asked

@@ -233,6 +233,13 @@ def test_an_unknown_argument_is_told_with_the_call_as_it_must_be(painting, regis
         cfi.Explainer(painting, "press_gradient", targets=3)
 
 
+def test_it_tells_what_it_was_asked(painting, registry):
+    explainer = cfi.Explainer(painting, "press_map", target=1, layer="mix", seed=3, batch_size=2)
+    asked = explainer.asked
+    assert (asked.model, asked.method_key, asked.target, asked.layer) == (painting, "press_map", 1, "mix")
+    assert (asked.seed, asked.batch_size, asked.inputs) == (3, 2, None)
+
+
 def test_pickled_it_is_the_same_question(painting, registry):
     images = batches(1)[0]
     explainer = cfi.Explainer(painting, "press_map", inputs=images, target=1, layer="mix", seed=3)

@@ -19,14 +19,14 @@ from cfi_core.registry import registry
 
 _ASKED = (
     "method_key", "toolset", "explain", "feature_names", "target", "layer", "reshape", "neuron", "baselines",
-    "init_args", "exec_args", "translator", "head", "defaults", "seed",
+    "init_args", "exec_args", "translator", "head", "defaults", "seed", "batch_size",
 )  # fmt: skip
 _LONGEST = 64
 
 
 def describe_explainer(explainer: Explainer) -> dict[str, Any]:
     """All that was asked, with a hash of the model, in the types of JSON."""
-    asked = explainer.__getstate__()["asked"]
+    asked = explainer.asked
     found = {name: describe(getattr(asked, name)) for name in _ASKED if name != "layer"}
     return {"model": hash_of_model(explainer), **found, "layer": _describe_layer(explainer, asked.layer)}
 
@@ -43,7 +43,7 @@ def _describe_layer(explainer: Explainer, layer: Any) -> Any:
         return layer
     if isinstance(layer, list | tuple):
         return [_describe_layer(explainer, one) for one in layer]
-    original = load_original(registry(), explainer.__getstate__()["asked"].model)
+    original = load_original(registry(), explainer.asked.model)
     return adapter_for(registry(), original.framework).layer_name(original.model, layer)
 
 
