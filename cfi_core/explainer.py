@@ -207,7 +207,7 @@ class Explainer:
 
     @property
     def asked(self) -> Arguments:
-        """What is asked of every batch: the arguments by the names that they have here, and the model or its factory."""
+        """What is asked of every batch, under the names of the arguments; the model, or its factory."""
         return self._asked
 
     @property
