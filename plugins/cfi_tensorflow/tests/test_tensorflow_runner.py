@@ -259,6 +259,26 @@ def test_of_a_relu_only_a_mask_is_kept(relu: Any, above: float) -> None:
     np.testing.assert_array_equal(outputs, result)
 
 
+@pytest.mark.parametrize(("size", "strides", "padding"), [(2, 2, "VALID"), (3, 2, "SAME"), (3, 1, "VALID")])
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_max_pooling_has_its_gradient_also_at_ties(size: int, strides: int, padding: str, ties: bool) -> None:
+    def pool(x: Any) -> Any:
+        return tf.nn.max_pool2d(x, size, strides, padding)
+
+    halves = split(tf.compat.v1.wrap_function(pool, [tf.TensorSpec([None, 9, 8, 3])]), 1)
+    assert halves is not None
+    values = tf.constant(np.round(random(2, 9, 8, 3)) if ties else random(2, 9, 8, 3))
+    results = halves.forward(values)
+    assert len(results) == 1  # what was largest is found again, and nothing is kept of it
+    cotangent = tf.random.normal(results[0].shape)
+    (found,) = halves.backward((True,))(values, *results[1:], cotangent)
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        result = pool(values)
+    np.testing.assert_array_equal(results[0], result)
+    np.testing.assert_allclose(found, tape.gradient(result, values, cotangent), atol=1e-6)
+
+
 def test_a_swish_has_its_gradient_and_so_has_a_gradient_of_the_users_own() -> None:
     @tf.custom_gradient
     def straight(x: Any) -> Any:
