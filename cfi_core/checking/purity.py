@@ -1,9 +1,10 @@
 """Whether the user's model is a function at all: of each sample alone, the same each time, without a trace on itself.
 
-One more forward pass tells, of a batch that holds the first sample twice, another one between them and the user's last
-one behind. Its two equal rows must agree with each other, and all with the rows of the first pass, within rounding. If
-they do not, the same pass is made again: a model that gives something else then is random or keeps a state, in any
-other its samples influence each other. What was found is kept for the model's content.
+One more forward pass tells, of a batch that holds the first sample twice, another one between them and, of tokens and
+where inputs are held, the user's last one behind. Its two equal rows must agree with each other, and all with the rows
+of the first pass, within rounding. If they do not, the same pass is made again: a model that gives something else then
+is random or keeps a state, in any other its samples influence each other. What was found is kept for the model's
+content.
 
 That pass records gradients, which the first one did not (`FrameworkAdapter.other_outputs`): so a model is told that
 gives something else then. So are one that seeds what methods draw from, and one whose outputs lie in memory that its
@@ -236,13 +237,20 @@ class _Passes:
         count, held = self._inputs.samples, self._inputs.held_arrays
         # What is held may tell of the whole batch, such as where each of its samples begins.
         if self._by_sample and all(array.shape[:1] == (count,) or array.size == 1 for array in held):
-            last = () if self._other is None else (self._other,)
+            last = (self._other,) if self._other is not None and self._may_be_padded() else ()
             yield (0, BEYOND, 0, *last)
             yield (0, BETWEEN, 0, *last)
             yield (0, 0, BETWEEN)  # some models want their longest sample first
             if count > 1:  # some take no other number of samples
                 yield tuple(0 if row == (self._other or count - 1) else row for row in range(count))
         yield tuple(range(count))
+
+    def _may_be_padded(self) -> bool:
+        """Whether samples may be of other lengths, so that one of them is no example of all.
+
+        Where they are not, the user's own stay out: beside them a batch may be scaled as it was in the first pass.
+        """
+        return bool(self._inputs.held_arrays) or any(array.dtype.kind != "f" for array in self._inputs.arrays)
 
     def _tensors(self, model: Any, rows: Rows) -> list[Any]:
         """What a pass of these samples takes; held values that have no samples as they are."""

@@ -300,9 +300,9 @@ def test_a_function_that_tells_samples_by_their_places_is_refused() -> None:
     def by_place(outputs: torch.Tensor) -> torch.Tensor:
         return outputs[range(len(outputs)), TARGETS[: len(outputs)]]
 
-    with pytest.raises(cfi.TargetError, match=r"given one sample at a time .* another value for one"):
+    with pytest.raises(cfi.TargetError, match=r"not given all samples at once here.* another value for one"):
         explain(TorchMasked().eval(), "saliency", "zennit", target=by_place)
-    with pytest.raises(cfi.TargetError, match=r"given one sample at a time .* fails on one"):
+    with pytest.raises(cfi.TargetError, match=r"not given all samples at once here.* fails on one"):
         explain(TorchMasked().eval(), "saliency", "zennit", target=lambda outputs: outputs[range(3), TARGETS])
     found = explain(TorchMasked().eval(), "saliency", "zennit", target=lambda outputs: outputs[:, 0] * outputs[:, 1])
     assert found.values["pixels"].shape == IMAGES.shape
