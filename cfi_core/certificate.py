@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from cfi_core.distance import (
     apart,
     cosine,
     gradient_difference,
+    gradient_differences,
     is_floating,
     move,
     random_like,
@@ -61,8 +63,10 @@ DRAWS = (
     4 * DISTANCES
 )  # at the most, of inputs next to the given ones, where rounding there does not explain a difference
 IN_ROUNDS = (DISTANCES, DISTANCES, 2 * DISTANCES)  # draws that go through the original together, where they may
-AT_EDGES = 2 * DISTANCES  # draws that show what units at their edges do, of the original alone
-ENOUGH_FEATURES = 5 * DRAWS  # of a sample, for moves of its gradient at so many draws to explain nothing by chance
+AT_EDGES = (*IN_ROUNDS, *3 * (2 * DISTANCES,))  # the same of the original alone, where units at their edges promise to
+PROMISING = 0.5  # explain all: where so much of the difference is left at the most, there are more draws
+FEATURES_EACH = 5  # of a sample, for each move of its gradient, so that moves explain nothing by chance
+ENOUGH_FEATURES = FEATURES_EACH * DRAWS
 ROUNDING = 5e-6  # by so much inputs next to each other move the outputs: what rounding does in deep float32 networks
 TRIED_STEPS = 16.0  # by which they are moved to see how far that moves the outputs
 MOST_STEPS = 1024.0  # units in the last place by which inputs are moved at the most to do so
@@ -513,7 +517,7 @@ def _judge(
         return replace(certificate, faults=_faults(compared, far, MOST, _own_rounding(compared)))
     if not compared.apart.beyond(_allowance(known.floor)):
         return certificate
-    if explained := _judge_at_edges(certificate, compared, generator):
+    if explained := _judge_at_edges(certificate, compared, generator, in_run=in_run):
         return explained
     if in_run:
         return _judge_by_moving(certificate, compared, IN_SINGLE if known.in_single else RESOLUTION, MOST, generator)
@@ -567,18 +571,20 @@ def _judge_in_double(certificate: Certificate, compared: _Comparison) -> Certifi
 
 
 def _judge_at_edges(
-    certificate: Certificate, compared: _Comparison, generator: np.random.Generator
+    certificate: Certificate, compared: _Comparison, generator: np.random.Generator, *, in_run: bool
 ) -> Certificate | None:
     """Faithful, where all that differs are gradients at a few samples with units at their edges; None if there is more.
 
-    That takes one pass of the original, where copies in double precision take the time of many.
+    In a run, whatever is measured next begins with the same draws, and they may be more than a few.
+
+    That takes few passes of the original, where copies in double precision take the time of many.
     """
     places, others = compared.different, replace(compared.apart, gradients=0.0)
-    if not compared.pair.by_sample or others.beyond(RESOLUTION) or 2 * len(places) > len(compared.with_gradients):
+    is_widespread = 2 * len(places) > len(compared.with_gradients)
+    if not compared.pair.by_sample or others.beyond(RESOLUTION) or (is_widespread and not in_run):
         return None
     with suppress(Exception):  # it may take a certain number of samples only
-        nearby = _Neighbourhood(compared, places, in_double=False)
-        if nearby.look_for_edges(generator) <= RESOLUTION.gradients:
+        if compared.nearby.look_for_edges(generator) <= RESOLUTION.gradients:
             return _explained_nearby(certificate, compared)
     return None
 
@@ -604,12 +610,11 @@ def _judge_by_moving(
             certificate = replace(certificate, floor=certificate.floor.larger(next_to.floor))
             if compared.results[0].gradients is not None and certificate.floor.gradients > 0:
                 certificate = replace(certificate, gradient_floor=certificate.floor.gradients)
-            allowed = allowed.larger(next_to.floor.times(FLOOR_FACTOR)).smaller(most)
+            excused = allowed.larger(next_to.floor.times(FLOOR_FACTOR)).smaller(most)
+            allowed = allowed.larger(next_to.excuses.times(FLOOR_FACTOR)).smaller(most)
             nearest = replace(compared.apart, gradients=min(compared.apart.gradients, next_to.nearest))
             if not nearest.beyond(allowed):
-                if not compared.apart.beyond(allowed):
-                    return certificate
-                return _explained_nearby(certificate, compared)
+                return certificate if not compared.apart.beyond(excused) else _explained_nearby(certificate, compared)
     because = "" if certificate.gradient_floor is None else f", rounding floor {certificate.gradient_floor:.1e}"
     return replace(certificate, faults=_faults(compared, compared.apart.beyond(allowed), allowed, because))
 
@@ -652,6 +657,11 @@ class _Comparison:
         """How far."""
         shapes, others = ([output.shape for output in one.outputs] for one in self.results)
         return Apart(np.inf, np.inf, np.inf) if shapes != others else apart(*self.results, self.sizes)
+
+    @cached_property
+    def nearby(self) -> _Neighbourhood:
+        """What the models do next to the samples that differ, in single precision."""
+        return _Neighbourhood(self, self.different, in_double=False)
 
     @property
     def measurement(self) -> Measurement:
@@ -698,11 +708,8 @@ class _Comparison:
         gradients = self.results[0].gradients
         if not gradients or not theirs or replace(self.apart, gradients=0.0).beyond(RESOLUTION):
             return self.with_gradients
-        alone = (
-            [[one[place : place + 1] for one in each] for each in (gradients, theirs)] for place in self.with_gradients
-        )
-        apart = [gradient_difference(one, other, sizes) for one, other in alone]
-        return [place for place, one in enumerate(apart) if not one <= RESOLUTION.gradients] or self.with_gradients
+        apart = gradient_differences(gradients, theirs, sizes)
+        return np.flatnonzero(~(apart <= RESOLUTION.gradients)).tolist() or self.with_gradients
 
     def samples_at(self, places: Sequence[int]) -> tuple[list[np.ndarray], list[np.ndarray | None] | None]:
         """Some samples, as both precisions hold them, with their cotangents."""
@@ -797,10 +804,13 @@ class _NextTo:
         own: The original's rounding, measured in double precision, where it is largest.
         always: How far the translated model is from the original in double precision, where that is least.
         nearest: How far the translated model's gradients at the samples are from what the original gives next to them,
-            for each sample where that is least.
+            for each sample where that is least; of a function of each sample alone those aside whose own floor excuses
+            the difference.
+        excuses: The floor, as far as it counts for all samples.
     """
 
     floor: Apart = NO_ROUNDING
+    excuses: Apart = NO_ROUNDING
     own: Apart = NO_ROUNDING
     always: Apart = NO_ROUNDING
     nearest: float = np.inf
@@ -815,82 +825,139 @@ def _move_next_to(compared: _Comparison, generator: np.random.Generator, *, in_d
     neither; and what the translated model does everywhere and the original nowhere, which double precision tells, is
     one of single precision.
 
-    Of a function of each sample alone those samples are moved that differ, and several times in one pass.
+    Of a function of each sample alone those samples are moved that differ, and several times in one pass; and the leaps
+    of a sample excuse no other.
     """
     if compared.pair.by_sample:
         with suppress(Exception):  # it may take a certain number of samples only
-            return _Neighbourhood(compared, compared.different, in_double).look(IN_ROUNDS, generator)
+            nearby = _Neighbourhood(compared, compared.different, in_double=True) if in_double else compared.nearby
+            return nearby.look(IN_ROUNDS, generator)
     return _Neighbourhood(compared, compared.with_gradients, in_double).look((1,) * DRAWS, generator)
 
 
 @dataclass(frozen=True, eq=False)
+class _Draw:
+    """Samples that were moved, and what the original gives for them; its gradients among those of all samples."""
+
+    power: float
+    samples: Arrays
+    results: Results
+    gradients: Arrays
+
+
+@dataclass(eq=False)
 class _Neighbourhood:
     """The samples that are moved, and what the models give for all of them."""
 
     compared: _Comparison
     places: Sequence[int]
     in_double: bool
+    steps: float | None = None
+    drawn: list[_Draw] = field(default_factory=list)
+    floors: np.ndarray | float = 0.0  # of each sample's gradients
 
     def look_for_edges(self, generator: np.random.Generator) -> float:
-        """How far the translated model's gradients are from what a few draws close to the samples explain."""
-        steps = self._steps(generator)
-        near = [move(self.samples, steps**power, generator) for power in _powers(0, AT_EDGES)]
-        ours = self.compared.pair.run_each(0, near, [self.cotangents] * AT_EDGES)
-        return self._nearest([self.here.put(self.places, one).gradients or () for one in ours])
+        """How far the translated model's gradients are from what draws of the original alone explain."""
+        for count in accumulate(AT_EDGES):
+            self._draw(count, generator)
+            nearest = self._nearest()
+            if nearest <= RESOLUTION.gradients or (count >= self._fewest and not self._is_promising(nearest)):
+                break
+        return nearest
 
     def look(self, rounds: Sequence[int], generator: np.random.Generator) -> _NextTo:
         """Moves the samples, in rounds of so many draws, until that explains how far the models are apart."""
         found = _NextTo(always=self.compared.apart if self.in_double else NO_ROUNDING)
-        steps, powers, moved = self._steps(generator), list[float](), list[Arrays]()
-        for draws in rounds:
-            powers += _powers(len(powers), draws, self._onset(powers, moved))
-            near = [move(self.samples, steps**power, generator) for power in powers[len(moved) :]]
-            near = [*map(to_double, near)] if self.in_double else near
-            ours = self.compared.pair.run_each(0, near, [self.cotangents] * draws)
-            moved += [self.here.put(self.places, one).gradients or () for one in ours]
-            found = replace(found, nearest=self._nearest(moved))
+        counts = [*accumulate(rounds)]
+        for first, count in pairwise([0, *counts]):
+            self._draw(count, generator)
+            found = replace(found, nearest=self._nearest())
             # What the translated model does next to the samples counts where the original alone does not explain it.
-            found = self._compare(near, ours, found) if self.in_double or self._is_beyond(found) else found
+            if self.in_double or self._is_beyond(found):
+                found = self._compare(self.drawn[first:count], found)
+                found = replace(found, nearest=self._nearest())
             if not self._is_beyond(found):
-                break
+                return found
+        for count in (one for one in accumulate(AT_EDGES) if one > counts[-1]):
+            if self._is_beyond(found) and self._is_promising(found.nearest):
+                self._draw(count, generator)
+                found = replace(found, nearest=self._nearest())
         return found
 
-    def _onset(self, powers: Sequence[float], moved: Sequence[Arrays]) -> float | None:
+    def _draw(self, count: int, generator: np.random.Generator) -> None:
+        """So many draws in all; those that lack go through the original together, where they may."""
+        first = len(self.drawn)
+        if count <= first:
+            return
+        if self.steps is None:
+            self.steps = self._measure_steps(generator)
+        powers = _powers(first, count - first, self._onset())
+        near = [move(self.samples, self.steps**power, generator) for power in powers]
+        near = [*map(to_double, near)] if self.in_double else near
+        ours = self.compared.pair.run_each(0, near, [self.cotangents] * len(near))
+        gradients = [self.here.put(self.places, one).gradients or () for one in ours]
+        self.drawn += map(_Draw, powers, near, ours, gradients)
+
+    @property
+    def _fewest(self) -> int:
+        """Draws that tell something: all distances once where most samples differ, as then units switch everywhere."""
+        return DISTANCES * (1 if 2 * len(self.places) > len(self.compared.with_gradients) else 2)
+
+    def _is_promising(self, nearest: float) -> bool:
+        """Whether units at their edges explain most of what gradients differ by, and nothing else differs."""
+        others = replace(self.compared.apart, gradients=0.0).beyond(RESOLUTION)
+        return not others and nearest <= PROMISING * self.compared.apart.gradients
+
+    def _onset(self) -> float | None:
         """The nearest distance at which the original's gradients move, where all distances were tried twice."""
         here, sizes = self.here.gradients, self.compared.sizes.inputs
-        if here is None or len(powers) < DRAWS // 2:
+        if here is None or len(self.drawn) < DRAWS // 2:
             return None
-        leaps = (gradient_difference(here, one, sizes) > RESOLUTION.gradients for one in moved)
-        return min((power for power, leap in zip(powers, leaps, strict=True) if leap), default=None)
+        leaps = (one for one in self.drawn if gradient_difference(here, one.gradients, sizes) > RESOLUTION.gradients)
+        return min((one.power for one in leaps), default=None)
 
     def _is_beyond(self, found: _NextTo) -> bool:
         yet = replace(self.compared.apart, gradients=min(self.compared.apart.gradients, found.nearest))
-        return bool(yet.beyond(_allowance(found.floor)) or found.always.beyond(_allowance(found.own)))
+        return bool(yet.beyond(_allowance(found.excuses)) or found.always.beyond(_allowance(found.own)))
 
-    def _compare(self, near: Sequence[Arrays], ours: Sequence[Results], found: _NextTo) -> _NextTo:
+    def _compare(self, drawn: Sequence[_Draw], found: _NextTo) -> _NextTo:
         """What both models say besides, of which the original's results are known."""
-        pair, sizes, cotangents = self.compared.pair, self.compared.sizes, [self.cotangents] * len(near)
+        pair, sizes, cotangents = self.compared.pair, self.compared.sizes, [self.cotangents] * len(drawn)
+        near = [one.samples for one in drawn]
         theirs = pair.run_each(1, near, cotangents)
-        for moved, other in zip(ours, theirs, strict=True):
-            one, two = self.here.put(self.places, moved), self.there.put(self.places, other)
+        for moved, other in zip(drawn, theirs, strict=True):
+            one, two = self.here.put(self.places, moved.results), self.there.put(self.places, other)
             least = apart(self.here, one, sizes).smaller(apart(one, two, sizes))
             found = replace(found, floor=found.floor.larger(least))
+            if pair.by_sample and one.gradients is not None and two.gradients is not None:
+                self.floors = np.maximum(self.floors, self._least_of_each(one.gradients, two.gradients))
+        found = replace(found, excuses=replace(found.floor, gradients=0.0) if pair.by_sample else found.floor)
         exact = pair.in_double.run_each(0, near, cotangents) if self.in_double else ()
-        for precise, moved, other in zip(exact, ours, theirs, strict=False):
-            mine, its = (apart(precise, single, sizes) for single in (moved, other))
+        for precise, moved, other in zip(exact, drawn, theirs, strict=False):
+            mine, its = (apart(precise, single, sizes) for single in (moved.results, other))
             found = replace(found, own=found.own.larger(mine), always=found.always.smaller(its))
         return found
 
-    def _nearest(self, moved: Sequence[Arrays]) -> float:
+    def _nearest(self) -> float:
         """How far the translated model's gradients are from the nearest that the original's rounding explains."""
-        theirs, best = self.compared.results[1].gradients, self.here.gradients
-        if theirs is None or best is None:
+        theirs, here = self.compared.results[1].gradients, self.here.gradients
+        if theirs is None or here is None:
             return float("inf")
-        for one in (*moved, _combine(theirs, best, moved, self.places)):
+        best, moved = here, [one.gradients for one in self.drawn]
+        for one in (*moved, _combine(theirs, here, moved, self.places)):
             best = _nearer(theirs, best, one)
-        return gradient_difference(best, theirs, self.compared.sizes.inputs)
+        sizes = self.compared.sizes.inputs
+        is_excused = gradient_differences(here, theirs, sizes) <= FLOOR_FACTOR * self.floors
+        best = [np.where(is_excused.reshape(-1, *(1,) * (a.ndim - 1)), b, a) for a, b in zip(best, theirs, strict=True)]
+        return gradient_difference(best, theirs, sizes)
 
-    def _steps(self, generator: np.random.Generator) -> float:
+    def _least_of_each(self, moved: Arrays, other: Arrays) -> np.ndarray:
+        """Of each sample's gradients, how far the original moves or the two models are apart: the smaller of both."""
+        sizes, here = self.compared.sizes.inputs, self.here.gradients
+        assert here is not None
+        return np.minimum(gradient_differences(here, moved, sizes), gradient_differences(moved, other, sizes))
+
+    def _measure_steps(self, generator: np.random.Generator) -> float:
         """By how many units in the last place inputs are moved to move the outputs by what rounding does.
 
         Rounding happens in every layer, and moving the inputs stands for all of it.
@@ -956,8 +1023,12 @@ def _combine(theirs: Arrays, here: Arrays, moved: Sequence[Arrays], places: Sequ
         )
         if len(base) < ENOUGH_FEATURES or not np.isfinite([base, goal, *others]).all():
             continue
-        moves = np.array(others) - base
-        slack = (RESOLUTION.gradients * np.linalg.norm(base)) ** 2 or 1.0
+        smallest = RESOLUTION.gradients * np.linalg.norm(base)
+        leaps = [one - base for one in others if np.linalg.norm(one - base) > smallest]
+        if not leaps:
+            continue
+        moves = np.array(leaps[: len(base) // FEATURES_EACH])
+        slack = smallest**2 or 1.0
         shares = np.linalg.solve(moves @ moves.T + slack * np.eye(len(moves)), moves @ (goal - base))
         shares *= min(1.0, FLOOR_FACTOR / max(np.abs(shares).sum(), 1.0))
         parts = np.split(base + shares @ moves, np.cumsum([one[place].size for one in here])[:-1])

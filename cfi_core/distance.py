@@ -333,6 +333,12 @@ def gradient_difference(reference: Arrays, other: Arrays, sizes: Arrays) -> floa
     return float(np.max([relative_difference(reference, other), relative_difference(scaled, others)]))
 
 
+def gradient_differences(reference: Arrays, other: Arrays, sizes: Arrays) -> np.ndarray:
+    """The same of each sample by itself."""
+    alone = ([[one[i : i + 1] for one in each] for each in (reference, other)] for i in range(len(reference[0])))
+    return np.array([gradient_difference(one, another, sizes) for one, another in alone])
+
+
 def relative_difference(reference: Arrays, other: Arrays) -> float:
     """L2 norm of the difference over the L2 norm of the reference, for the array where it is largest.
 

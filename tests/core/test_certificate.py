@@ -1,6 +1,7 @@
 """The certificate tells faults from rounding."""
 
 from dataclasses import replace
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -343,6 +344,43 @@ def test_a_unit_that_shows_alone_at_one_distance_only_is_rounding(pair, seed):
     for by_sample in (False, True):
         certificate = certify(one, other, [images], by_sample=by_sample)
         assert certificate.faithful, str(certificate)
+
+
+class Rare(Imprecise):
+    """Three units of one image at their edges, of which two lie so that few moves of the inputs open them."""
+
+    SHARES, SIZES = (0.5, 0.03, 0.03), (0.5, 0.1, 0.1)
+
+    def __init__(self, image, *, is_open, fault=0.0):
+        super().__init__(0.0)
+        self.image, self.is_open, self.fault = image, is_open, fault
+        self.moves = np.random.default_rng(6).normal(size=(len(self.SIZES) + 1, *image.shape)) * 0.05
+
+    def vjp(self, model, inputs, cotangents):
+        outputs, (gradient,) = super().vjp(model, inputs, cotangents)
+        if getattr(model, "precise", False):
+            return outputs, [gradient]
+        is_first = inputs[0].shape[1] == 3
+        weights = [self.weights(one if is_first else one.transpose(2, 0, 1)) for one in inputs[0]]
+        moved = np.einsum("nu,uchw->nchw", weights, self.moves) * np.abs(gradient).mean()
+        return outputs, [gradient + (moved if is_first else moved.transpose(0, 2, 3, 1))]
+
+    def weights(self, image):
+        """Of each unit's move, and of the fault's; what is open next to the image depends on where that is."""
+        off = np.abs(image - self.image).max()
+        drawn = np.random.default_rng(crc32(image.tobytes())).random(len(self.SHARES)) < self.SHARES
+        is_open = np.where(off > 0, drawn, self.is_open)
+        return [*(is_open * self.SIZES * (off < 1e-2)), self.fault]
+
+
+@pytest.mark.parametrize(("fault", "faithful"), [(0.0, True), (0.01, False)])
+@pytest.mark.parametrize("seed", range(8))
+def test_units_that_show_rarely_are_looked_for_where_others_explain_the_most(pair, seed, fault, faithful):
+    images = np.random.default_rng(seed).normal(size=(4, 3, 12, 16)).astype(np.float32)
+    one = Side(Rare(images[0], is_open=False), pair[0].model)
+    other = replace(pair[1], adapter=Rare(images[0], is_open=True, fault=fault))
+    certificate = certify(one, other, [images], by_sample=True)
+    assert certificate.faithful is faithful, str(certificate)
 
 
 @pytest.mark.parametrize("seed", range(5))
