@@ -13,7 +13,7 @@ import numpy as np
 from cfi_core.boundary import foreign
 from cfi_core.catalogue import DISTRIBUTION_OF_FRAMEWORK, FRAMEWORKS
 from cfi_core.coexistence import load_safely
-from cfi_core.errors import ArgumentError, InputError, UnknownFrameworkError, brief, summary
+from cfi_core.errors import FOREIGN, ArgumentError, InputError, UnknownFrameworkError, brief, summary
 from cfi_core.framework.base import FrameworkAdapter
 from cfi_core.progress import phase
 from cfi_core.registry import Registry
@@ -104,7 +104,7 @@ def as_array(registry: Registry, value: Any, name: str) -> np.ndarray:
         raise InputError(f"{name} {said}")
     try:
         array = np.asarray(value)
-    except Exception as error:  # objects of any library refuse in their own way
+    except FOREIGN as error:  # objects of any library refuse in their own way
         raise InputError(f"{name} is no array ({summary(error)}). Pass an array with the sample axis first.") from error
     if array.dtype.kind not in "fiub" or array.ndim == 0:
         raise InputError(f"{name} holds {array.dtype} of shape {array.shape}; pass an array of numbers, samples first.")
@@ -162,7 +162,7 @@ def _read(adapter: FrameworkAdapter, tensor: Any, name: str) -> np.ndarray:
         raise InputError(f"{name} {reason}.")
     try:
         return adapter.to_numpy(tensor)
-    except Exception as error:  # subclasses of tensors refuse in their own way
+    except FOREIGN as error:  # subclasses of tensors refuse in their own way
         kind = f"{type(tensor).__name__} of {getattr(tensor, 'dtype', 'no type')}"
         raise InputError(
             f"{name} is a {kind} that cannot be read as an array ({summary(error)}). Pass a dense one of plain numbers."
@@ -180,9 +180,16 @@ def is_number(value: Any) -> bool:
         return value.ndim == 0 and value.dtype.kind in "biuf"
     try:
         shape = getattr(value, "shape", None)
-    except RuntimeError:  # a nested tensor has none
+        return isinstance(value, int | float) if shape is None else len(shape) == 0
+    except FOREIGN:  # a nested tensor has none, and what a class or a module calls so is none
         return False
-    return isinstance(value, int | float) if shape is None else len(shape) == 0
+
+
+def number(registry: Registry, value: Any) -> int | float:
+    """One number (see `is_number`) as one of Python's: toolsets take these alone, or arrays with axes."""
+    is_tensor = framework_of_tensor(registry, value) is not None
+    plain: int | float = (as_array(registry, value, "a number") if is_tensor else np.asarray(value)).item()
+    return plain
 
 
 def as_arrays(registry: Registry, value: Any) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.adapters import as_array, as_arrays, framework_of_tensor, is_array, is_number
+from cfi_core.adapters import as_array, as_arrays, framework_of_tensor, is_array, is_number, number
 from cfi_core.contract import MethodRequest, Target
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, warn
 from cfi_core.framework import hand_over, seed_of_sample
@@ -409,9 +409,13 @@ class Carrier:
     def baselines(self) -> tuple[Any, ...] | None:
         """One tensor or number for each input."""
         given = self.call.plan.arguments.baselines
-        if isinstance(given, int | float):
-            return (given,) * len(self.call.inputs.arrays)
-        return None if given is None else self.like_inputs(given)
+        if is_number(given):
+            return (number(self.registry, given),) * len(self.call.inputs.arrays)
+        parts = given if isinstance(given, tuple) else as_arrays(self.registry, given)
+        return None if given is None else tuple(self._baseline(part, i) for i, part in enumerate(parts))
+
+    def _baseline(self, part: Any, position: int) -> Any:
+        return number(self.registry, part) if is_number(part) else self._like_input(part, position)
 
     def held_tensors(self) -> tuple[Any, ...]:
         """What the forward pass takes behind the inputs; as inputs of a translated model, of which it is one."""

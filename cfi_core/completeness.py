@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_core.adapters import as_array, as_arrays, is_number
+from cfi_core.adapters import as_array, as_arrays, is_number, number
 from cfi_core.batches import run_apart
 from cfi_core.contract import Axes, MethodResult, Target
 from cfi_core.errors import FOREIGN, CompletenessWarning, summary, warn
@@ -205,7 +205,7 @@ class _Explained:
 
     def _baseline(self, part: Any, like: np.ndarray) -> np.ndarray:
         if part is None or is_number(part):
-            value = self.promise.baseline if part is None else as_array(self.registry, [part], "baselines").item()
+            value = self.promise.baseline if part is None else number(self.registry, part)
             return np.full((1, *like.shape[1:]), value).astype(like.dtype)
         array = as_array(self.registry, part, "baselines")
         return np.broadcast_to(array, (len(array), *like.shape[1:])).astype(like.dtype)

@@ -255,6 +255,8 @@ def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str)
         if part is None or is_number(part):
             continue
         array = as_array(registry, part, name)
+        if not array.size:
+            raise InputError(f"{name} has shape {array.shape}: an axis of no size leaves nothing in it.")
         if name != "baselines":
             array = array[(None,) * (like.ndim - array.ndim)]
         if array.ndim != like.ndim:

@@ -12,7 +12,7 @@ import numpy as np
 from cfi_core.adapters import as_array, framework_of_tensor, is_masked
 from cfi_core.boxes import is_detection
 from cfi_core.contract import Target
-from cfi_core.errors import ArgumentError, TargetError, brief
+from cfi_core.errors import FOREIGN, ArgumentError, CFIError, TargetError, brief, summary
 from cfi_core.framework import entry_of, is_structure, items
 from cfi_core.outputs import leaves_of, main_path
 from cfi_core.records import Original
@@ -278,7 +278,12 @@ def _plain(registry: Registry, target: Any) -> Any:
     is_tensor = framework_of_tensor(registry, target) is not None
     if callable(target) and not is_tensor:
         return target
-    array = as_array(registry, target, "target") if is_tensor else np.asarray(target)
+    try:
+        array = as_array(registry, target, "target") if is_tensor else np.asarray(target)
+    except CFIError:
+        raise
+    except FOREIGN as error:  # objects of any library refuse in their own way
+        raise TargetError(f"The target is no index ({summary(error)}). Pass integers, or a callable of the output.") from error
     if array.dtype.kind in "UO" and all(isinstance(one, str | int) for one in array.flat):
         return array.item() if array.size == 1 else array.tolist()
     if array.dtype.kind not in "iu":

@@ -38,8 +38,17 @@ class Ragged:
 
 
 class Stubborn:
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error or RuntimeError("not by me")
+
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        raise RuntimeError("not by me")
+        raise self.error
+
+
+class Shapeless:
+    """Has something else of that name, as classes and modules have."""
+
+    shape = property()
 
 
 @pytest.mark.parametrize(
@@ -54,6 +63,7 @@ class Stubborn:
         (Sparse(), "inputs is a Sparse, which is no dense array.*toarray"),
         (Ragged(), "inputs is a Ragged, which is no dense array.*to_tensor"),
         (Stubborn(), r"inputs is no array \(RuntimeError: not by me\)"),
+        (Stubborn(SystemExit(3)), r"inputs is no array \(SystemExit: 3\)"),
         (np.zeros((2, 0), np.float32), r"inputs has shape \(2, 0\): an axis of no size"),
         (np.zeros((2, 3, 0, 4), np.float32), "an axis of no size"),
         (np.zeros((0, 3), np.float32), r"non-zero number of samples.*got \(0, 3\)"),
@@ -128,6 +138,11 @@ TOKENS = np.full((2, 3), 10)
         (TABLE, 1j, "complex"),
         (TABLE, "zero", "<U4"),
         (TABLE, (0, 0), "2 parts for 1 inputs"),
+        (TABLE, TABLE[:0], r"baselines has shape \(0, 3\): an axis of no size"),
+        (TABLE, np.ndarray, "baselines is a function"),
+        (TABLE, np, "baselines holds object"),
+        (TABLE, Shapeless(), "baselines holds object"),
+        (TABLE, Stubborn(), "baselines is no array"),
     ],
 )
 def test_baselines_that_an_input_of_its_type_cannot_hold(registry, like, value, message):
@@ -194,6 +209,8 @@ def test_infinite_inputs_are_passed_on_where_the_outputs_are_finite(registry):
         ([None, None], "None is no index"),
         (10**30, f"{10**30} is out of range"),
         (np.nan, "holds no indices"),
+        (Stubborn(), r"is no index \(RuntimeError: not by me\)"),
+        (Stubborn(SystemExit(3)), r"is no index \(SystemExit: 3\)"),
     ],
 )
 def test_targets_that_are_no_indices(registry, target, message):

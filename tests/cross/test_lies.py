@@ -122,6 +122,38 @@ def test_a_baseline_that_fits():
     np.testing.assert_array_equal(result.values, np.full((2, 6), 6))
 
 
+@pytest.mark.parametrize("number", [np.float32(0.5), np.array(0.5), torch.tensor(0.5), tf.constant(0.5)], ids=repr)
+@pytest.mark.parametrize(
+    "method", ["integrated_gradients", "deep_lift", "shapley_values", "kernel_shap", "layer_conductance"]
+)
+def test_a_baseline_of_one_number_in_an_array_is_that_number(method, number):
+    """As `images.mean()` gives it; before, captum was given the array."""
+    model, layer = torch_model(), {"layer": "0"} if "layer" in method else {}
+    call = {"inputs": ROWS, "target": 0, "seed": 0, **layer}
+    found, plain = (cfi.attribute(model, method, "captum", baselines=one, **call) for one in (number, 0.5))
+    np.testing.assert_array_equal(found.values, plain.values)
+
+
+def test_a_baseline_of_one_number_is_for_every_input():
+    both = cfi.attribute(
+        lambda a, b: a + b, "feature_ablation", "captum", inputs=(TENSOR, TENSOR), target=0, baselines=np.float32(1)
+    )
+    for values in both.values:
+        np.testing.assert_allclose(values[:, 0], ROWS[:, 0] - 1, rtol=1e-5)
+
+
+def test_numbers_of_types_that_tensorflow_lacks():
+    model = keras_model()
+    found, plain = (
+        cfi.attribute(model, "saliency", "tf-keras-vis", inputs=rows, target=0).values
+        for rows in (ROWS.astype(np.longdouble), ROWS)
+    )
+    np.testing.assert_array_equal(found, plain)
+    slices = tf.IndexedSlices(tf.constant(ROWS), tf.constant([0, 1]))
+    with pytest.raises(cfi.InputError, match="baselines holds object"):
+        cfi.attribute(torch_model(), "integrated_gradients", "captum", inputs=ROWS, target=0, baselines=slices)
+
+
 def test_a_mask_of_minus_infinity():
     """Where no straight line goes to it, an additive mask means what it means to the model."""
 

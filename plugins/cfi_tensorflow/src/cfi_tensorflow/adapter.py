@@ -345,7 +345,7 @@ class TensorFlowAdapter(FrameworkAdapter):
     def tensor(self, value: Any, model: Any) -> tf.Tensor:
         """A fresh tensor; floating point values take the type of the model's first weight."""
         # Copied, because TensorFlow may share memory with a numpy array that its owner changes later.
-        value = tf.identity(value) if self.is_tensor(value) else tf.constant(np.array(value))
+        value = tf.identity(value) if self.is_tensor(value) else tf.constant(_copy(value))
         dtype = None if model is None else _view(model).floating_type()
         return tf.cast(value, dtype) if dtype is not None and value.dtype.is_floating else value
 
@@ -413,6 +413,12 @@ class TensorFlowAdapter(FrameworkAdapter):
             if names is not None:
                 names.clear()
                 names.update(counts or {})
+
+
+def _copy(value: Any) -> np.ndarray:
+    """As an array of a type that TensorFlow has."""
+    array = np.array(value)
+    return array.astype(np.float64) if array.dtype == np.longdouble else array
 
 
 def _view(model: Any) -> Any:
