@@ -1,7 +1,7 @@
 """Whether the user's model is a function at all: of each sample alone, the same each time, without a trace on itself.
 
-One more forward pass tells, of a batch that holds the first sample twice, another one between them and, of tokens and
-where inputs are held, the user's last one behind. Its two equal rows must agree with each other, and all with the rows
+One more forward pass tells, of a batch that holds the first sample twice among others, so that neither the order of the
+samples nor the first or last of them is what it was: made up or, of tokens and where inputs are held, the user's. Its two equal rows must agree with each other, and all with the rows
 of the first pass, within rounding. If they do not, the same pass is made again: a model that gives something else then
 is random or keeps a state, in any other its samples influence each other. What was found is kept for the model's
 content.
@@ -212,14 +212,15 @@ class _Passes:
             changed = np.inf if again is None else max(map(_difference, given, again))
             if changed > REPEATED * self._unit:
                 self.is_random = True
-                return _random(changed, self._first_apart(tensors, tensors, len(rows), REPEATED))
+                return _random(changed, self._first_apart(tensors, tensors, slice(None), REPEATED))
         if is_alike or self._is_rounding(rows, apart, otherwise=otherwise):
             seeds = turn is not None and turn.seeds
             return self._describe(rows), _OVERWRITES if self._overwrites else _SEEDS if seeds else ""
         if otherwise and self._is_alike(rows, self._run(self._model, tensors, len(rows))):
             return _of_recording(apart)
         alike = self._tensors(self._model, (0,) * len(rows))
-        return _influence(apart, self._first_apart(tensors, alike, 1, CERTAIN), held=bool(self._inputs.held_arrays))
+        place = slice(rows.index(0), rows.index(0) + 1)
+        return _influence(apart, self._first_apart(tensors, alike, place, CERTAIN), held=bool(self._inputs.held_arrays))
 
     def _is_alike(self, rows: Rows, given: Arrays | None) -> bool:
         """Whether passes that record nothing agree."""
@@ -237,13 +238,21 @@ class _Passes:
         count, held = self._inputs.samples, self._inputs.held_arrays
         # What is held may tell of the whole batch, such as where each of its samples begins.
         if self._by_sample and all(array.shape[:1] == (count,) or array.size == 1 for array in held):
-            last = (self._other,) if self._other is not None and self._may_be_padded() else ()
-            yield (0, BEYOND, 0, *last)
-            yield (0, BETWEEN, 0, *last)
+            for another in (BEYOND, BETWEEN):
+                yield self._among(another)
+            yield (0, BETWEEN, 0)
             yield (0, 0, BETWEEN)  # some models want their longest sample first
             if count > 1:  # some take no other number of samples
                 yield tuple(0 if row == (self._other or count - 1) else row for row in range(count))
         yield tuple(range(count))
+
+    def _among(self, another: int) -> Rows:
+        """The first sample twice among others, so that no order, and neither end, is what it was to either of them."""
+        if self._other is None:
+            return another, 0, 0, another, another
+        between = self._other if self._may_be_padded() else another
+        is_last = self._other == self._inputs.samples - 1
+        return another, 0, between, 0, *(() if is_last else (another,))
 
     def _may_be_padded(self) -> bool:
         """Whether samples may be of other lengths, so that one of them is no example of all.
@@ -294,12 +303,12 @@ class _Passes:
             return False
         return _apart(rows, given, probe) <= CERTAIN * _UNITS["float64"]
 
-    def _first_apart(self, tensors: list[Any], others: list[Any], count: int, units: float) -> str:
-        """The first layer whose first values differ between two passes, in words."""
+    def _first_apart(self, tensors: list[Any], others: list[Any], rows: slice, units: float) -> str:
+        """The first layer whose values of these rows differ between two passes, in words."""
         with suppress(Exception):  # of the user's model
             values, other = (self._adapter.activations(self._model, one) for one in (tensors, others))
             for name in values:
-                if _difference(values[name][:count], other[name][:count]) > units * self._unit:
+                if _difference(values[name][rows], other[name][rows]) > units * self._unit:
                     return f", first seen at layer {name!r}"
         return ""
 

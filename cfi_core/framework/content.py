@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from enum import Enum
 from functools import cache, partial
 from itertools import chain, count
@@ -16,6 +19,8 @@ from typing import Any, NoReturn
 import numpy as np
 import xxhash
 
+from cfi_core.turns import Lock
+
 _WORDS = (int, float, complex, str, bytes, type(None), type(...))
 _ARRAYS, _CONTAINERS = (np.ndarray, np.generic), (list, tuple, dict)
 _FREE = (np.dtype, np.ufunc, type(str.join), type(object.__init__))
@@ -23,7 +28,12 @@ _DESCRIPTORS = ("__func__", "fget", "fset", "func", "__wrapped__")
 _OF_EVERY_CLASS = frozenset(("__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__"))
 _STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 _INSTALLED = frozenset({"site-packages", "dist-packages"})  # may lie inside the standard library's folder
+_MOST_HELD = 256
 _unseen = count()
+_numbered: dict[int, tuple[Callable[[], Any], int]] = {}
+"""Objects by their addresses: what gives them, and their numbers."""
+_held: deque[int] = deque()
+_lock = Lock()
 _name_of = cache(str)  # of a type of arrays, which is slow for one of thousands
 
 Parts = Iterable[Any]
@@ -43,8 +53,32 @@ def refuse(value: Any) -> NoReturn:
 
 
 def identity(value: Any) -> str:
-    """For a hash that notices another object in its place, and no change inside of it."""
-    return f"{type(value).__qualname__}@{id(value)}"
+    """For a hash that notices another object in its place, and no change inside of it.
+
+    By a number that no other object gets: an address is another one's as soon as the object is gone.
+    """
+    key = id(value)
+    with _lock:
+        hold, number = _numbered.get(key, (None, 0))
+        if hold is None or hold() is not value:
+            hold, number = _hold(value, key), next(_unseen)
+            _numbered[key] = hold, number
+    return f"{type(value).__qualname__}@{number}"
+
+
+def _hold(value: Any, key: int) -> Callable[[], Any]:
+    """What gives the object as long as it is there; of what cannot be watched, it stays there for a while."""
+
+    def forget(gone: Any) -> None:
+        if _numbered.get(key, (None, 0))[0] is gone:
+            _numbered.pop(key, None)
+
+    with suppress(TypeError):
+        return weakref.ref(value, forget)
+    _held.append(key)
+    if len(_held) > _MOST_HELD:
+        _numbered.pop(_held.popleft(), None)
+    return lambda: value
 
 
 def always_new(value: Any) -> str:

@@ -207,3 +207,36 @@ def test_words_count() -> None:
     assert held.hexdigest() != other.hexdigest()
     other.write("one")
     assert held.hexdigest() == other.hexdigest()
+
+
+class Slotted:
+    """Cannot be referred to weakly."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@pytest.mark.parametrize("make", [holding, Slotted, Configured])
+def test_an_object_at_the_address_of_one_that_is_gone_is_another(make: Callable[[int], Any]) -> None:
+    kept = [make(number) for number in range(3)]
+    known = [identity(one) for one in kept]
+    addresses, marks = set(), []
+    for number in range(100):
+        one = make(number)
+        addresses.add(id(one))
+        marks.append(identity(one))
+        del one
+    assert make is Slotted or len(addresses) < 100, "addresses are given out anew"
+    assert len({*marks, *known}) == 103
+    assert [identity(one) for one in kept] == known
+
+
+def test_of_what_cannot_be_watched_no_more_than_some_is_kept() -> None:
+    first = Slotted(0)
+    mark = identity(first)
+    assert identity(first) == mark
+    others = [Slotted(number) for number in range(300)]
+    assert len({identity(one) for one in others} - {mark}) == 300
+    assert identity(first) != mark, "rather unknown than taken for another"

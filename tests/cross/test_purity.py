@@ -175,6 +175,8 @@ TORCH_MIXED = {
     ),
     "over the samples": lambda: Net(lambda net, x: x / x.std(0)),
     "the largest": lambda: Net(lambda net, x: x / x.abs().amax(0)),
+    "the first": lambda: Net(lambda net, x: x - x[:1]),
+    "in another order": lambda: Net(lambda net, x: x[torch.argsort(x[:, 0])]),
     "attention": lambda: Net(lambda net, x: torch.softmax(x @ x.T, 1) @ x),
     "a recurrence": lambda: Net(lambda net, x: net.parts["rnn"](x)[0], rnn=nn.GRU(8, 8)),
 }
@@ -244,6 +246,13 @@ def test_weights_that_a_torch_model_writes_to_are_its_own_again(write, method):
         told(f"'last.weight' {WRITTEN}", model, method=method)
         assert model.last.weight is weight
         assert torch.equal(weight, values)
+
+
+def test_a_function_at_the_address_of_one_that_is_gone_makes_another_model():
+    """As when a cell is run again with another function: before, what had been found of the first one was told."""
+    for number in range(5):
+        untold(Net(lambda net, x, number=number: x + 0 * number).eval())
+        told(MIXED, Net(lambda net, x, number=number: x - x.mean(0) + 0 * number).eval())
 
 
 def test_buffers_and_numbers_that_a_torch_model_counts_with():

@@ -46,6 +46,6 @@ def _parts(value: Any) -> list[Any] | None:
 
 def _structure(structure: Any, module: Any) -> str:
     try:
-        return f"{hash(structure)}:{id(type(module).__call__)}"
+        return f"{hash(structure)}:{identity(type(module).__call__)}"
     except TypeError:  # a setting that cannot be hashed
         return always_new(structure)

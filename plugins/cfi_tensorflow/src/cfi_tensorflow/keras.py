@@ -346,9 +346,9 @@ class KerasView(LayerView):
     def fingerprint(self) -> str:
         """Hash of weights, layers, operations, their settings and functions."""
         held = Content(identity, parts=_parts, libraries=_LIBRARIES)
-        held.write(f"{type(self.model).__qualname__}:{id(type(self.model).call)}")
+        held.write(f"{type(self.model).__qualname__}:{identity(type(self.model).call)}")
         for name, layer in _named_layers(self.model):
-            held.write(f"{name}:{type(layer).__qualname__}:{id(type(layer).call)}")
+            held.write(f"{name}:{type(layer).__qualname__}:{identity(type(layer).call)}")
             _add_settings(held, layer)
         for operation, arguments in _operations(self.model):
             held.write(f"{operation.name}:{type(operation).__qualname__}")

@@ -37,7 +37,7 @@ def _fingerprint(modules: Modules) -> str:
         if isinstance(module, torch.jit.ScriptModule):
             _add_script(held, name, module)
             continue
-        held.write(f"{name}:{type(module).__qualname__}:{id(type(module).forward)}")
+        held.write(f"{name}:{type(module).__qualname__}:{identity(type(module).forward)}")
         _add(held, module)
     return held.hexdigest()
 
