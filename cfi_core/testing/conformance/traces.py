@@ -147,6 +147,6 @@ def assert_flat(repeat: Callable[[], Any], times: int, what: str, *, kept: int =
             repeat()
         after = Memory.now()
         grown, resident = after.objects - before.objects, after.resident - before.resident
-        if grown < max(half, _STRAY) + kept * half and resident < _GROWTH:
+        if grown < max(half - _STRAY, _STRAY) + kept * half and resident < _GROWTH:
             return
     raise AssertionError(f"{what}: {half} rounds leave {grown} objects behind, and {resident / 2**20:.0f} MiB")
