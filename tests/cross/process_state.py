@@ -33,6 +33,10 @@ PATCHABLE: tuple[Any, ...] = (
     *(cfi_tfkerasvis.workarounds.Saliency, cfi_tfkerasvis.workarounds.Scorecam),
 )
 
+LATER = ("zennit.core", "zennit.attribution", "zennit.composites", "shap", "shap.explainers._deep", "tf_explain.core")
+LATER += ("torchray.attribution.common", "torchray.attribution.rise", "torchray.attribution.excitation_backprop")
+"""Modules whose functions count too once they are imported."""
+
 
 def torch_state(model: nn.Module) -> dict[str, Any]:
     hooks = {
@@ -94,7 +98,7 @@ def process_state() -> dict[str, Any]:
         ),
         "functions": {
             (getattr(owner, "__name__", ""), name): id(value)
-            for owner in PATCHABLE
+            for owner in (*PATCHABLE, *(sys.modules[name] for name in LATER if name in sys.modules))
             for name, value in vars(owner).items()
             if callable(value) and not isinstance(value, ModuleType)
         },

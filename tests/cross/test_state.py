@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from method_arguments import ARGUMENTS
 from process_state import assert_same, keras_state, process_state, torch_state
 from shared_cnn import Twins
 from torch import nn
@@ -70,6 +71,41 @@ def test_nothing_of_the_user_changes(softmax_twins: Twins, framework, key, tools
             model.conv1.weight.grad = None
             model.fc.weight.requires_grad_(True)
             model.eval()
+
+
+@pytest.mark.filterwarnings("ignore:TorchRay is licensed")
+@pytest.mark.parametrize(
+    ("toolset", "key"),
+    [
+        *(("captum", key) for key in ("saliency", "deep_lift", "lrp")),
+        *(("zennit", key) for key in ("zennit_lrp", "smooth_grad")),
+        *(("torchray", key) for key in ("excitation_backprop", "extremal_perturbation", "grad_cam")),
+        *(("shap", key) for key in ("deep_lift_shap", "gradient_shap", "partition_shap")),
+    ],
+)
+def test_gradients_that_the_user_has_gathered_stay(twins: Twins, toolset: str, key: str):
+    """And what is trained is so in every pass of the method: another thread may train the model meanwhile."""
+    model, seen = twins.torch_model, set()
+    parameters = dict(model.named_parameters())
+
+    def look(*_: Any) -> None:
+        for name, one in parameters.items():
+            seen.add((one.requires_grad, one.grad is gathered[name]))
+
+    gathered = {name: torch.full_like(one, 3.0) for name, one in parameters.items()}
+    for name, one in parameters.items():
+        one.grad = gathered[name]
+    handle = model.conv1.register_forward_hook(look)
+    try:
+        arguments = ARGUMENTS[toolset][key]
+        cfi.attribute(model, key, toolset, inputs=torch.tensor(twins.first), seed=0, **arguments)
+        look()
+        assert seen == {(True, True)}
+        assert all((one == 3).all() for one in gathered.values())
+    finally:
+        handle.remove()
+        for one in parameters.values():
+            one.grad = None
 
 
 def test_the_users_hooks_still_fire(twins: Twins):

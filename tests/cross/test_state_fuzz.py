@@ -1,7 +1,8 @@
 """Whatever is called, on whatever route, and however it ends: the user's model and process are as before.
 
-The calls are drawn with a seed: method, framework of the model, route, and whether it goes well, a layer or the target
-raises an error, or the user interrupts it there, in the first pass or in a later one.
+The calls are drawn with a seed: method of any toolset, framework of the model, route, whether the call is seeded, and
+whether it goes well, a layer or the target raises an error, or the user interrupts it there, in the first pass or in a
+later one.
 """
 
 from __future__ import annotations
@@ -16,20 +17,27 @@ import keras
 import numpy as np
 import pytest
 import torch
-from method_arguments import CAPTUM, TF_KERAS_VIS, in_keras_order
+from method_arguments import ARGUMENTS, CAPTUM, TF_KERAS_VIS, in_keras_order
 from process_state import assert_same, keras_state, process_state, torch_state
 from shared_cnn import Twins, keras_twin, to_last
 
 import cfi_core as cfi
 
 VISUALIZED: dict[str, Any] = {"target": 1, "exec_args": {"input_range": (-1.0, 1.0), "steps": 2}}
-# By the framework of the model and the toolset.
-ROUTES: dict[tuple[str, str], list[Any]] = {
-    ("torch", "captum"): [None, "bridge"],
-    ("keras", "tf-keras-vis"): [None, "bridge"],
-    ("torch", "tf-keras-vis"): ["bridge", "conversion", ["torch-onnx", "onnx2keras"]],
-    ("keras", "captum"): ["bridge", "conversion", ["tf2onnx", "onnx-torch"], ["keras-onnx-export", "onnx2torch"]],
+OTHERS = [
+    (key, toolset)
+    for toolset in ("zennit", "tf-explain", "torchray", "shap")
+    for key in ARGUMENTS[toolset]
+    if (key, toolset) != ("kernel_shap", "shap")  # which takes thousands of passes
+]
+IN_KERAS = ("tf-keras-vis", "tf-explain")
+ROUTES: dict[tuple[str, bool], list[Any]] = {
+    ("torch", False): [None, "bridge"],
+    ("keras", True): [None, "bridge"],
+    ("torch", True): ["bridge", "conversion", ["torch-onnx", "onnx2keras"]],
+    ("keras", False): ["bridge", "conversion", ["tf2onnx", "onnx-torch"], ["keras-onnx-export", "onnx2torch"]],
 }
+"""By the framework of the model, and whether the toolset's is Keras."""
 ENDS = ("well", "well", "error", "interrupt", "target error", "target interrupt")
 PLACES = ("conv1", "relu1", "conv2", "relu2", "fc")
 
@@ -74,6 +82,7 @@ class Case:
     end: str
     place: str
     passes: int
+    seed: int | None = None
 
     @property
     def trip(self) -> Trip:
@@ -81,27 +90,27 @@ class Case:
 
     def __str__(self) -> str:
         route = self.route if isinstance(self.route, str | None) else "+".join(self.route)
-        return f"{self.key}-{self.toolset}-{self.framework}-{route}-{self.end}-{self.place}-{self.passes}"
+        return f"{self.key}-{self.toolset}-{self.framework}-{route}-{self.end}-{self.place}-{self.passes}-{self.seed}"
 
 
 def draw(number: int, seed: int) -> list[Case]:
     choose = random.Random(seed)
     methods = [(key, "captum") for key in CAPTUM] + [(key, "tf-keras-vis") for key in TF_KERAS_VIS] * 3
-    methods += [("activation_maximization", "tf-keras-vis")] * 2
+    methods += [("activation_maximization", "tf-keras-vis")] * 2 + OTHERS
+    choose.shuffle(methods)
     cases = []
     for place in range(number):
         key, toolset = methods[place % len(methods)]
         framework = choose.choice(("torch", "keras"))
-        route, end = choose.choice(ROUTES[framework, toolset]), choose.choice(ENDS)
-        cases.append(Case(key, toolset, framework, route, end, choose.choice(PLACES), choose.choice((1, 1, 2, 3, 5))))
+        route, end = choose.choice(ROUTES[framework, toolset in IN_KERAS]), choose.choice(ENDS)
+        where = choose.choice(PLACES), choose.choice((1, 1, 2, 3, 5))
+        cases.append(Case(key, toolset, framework, route, end, *where, choose.choice((None, 0, 7))))
     return cases
 
 
 def run(twins: Twins, case: Case) -> str:
     """Makes the call and compares; how it ended."""
-    arguments = dict({**CAPTUM, **TF_KERAS_VIS}.get(case.key, VISUALIZED))
-    if case.toolset == "tf-keras-vis":
-        arguments = dict(TF_KERAS_VIS.get(case.key, VISUALIZED))
+    arguments = arguments_of(case)
     trip, breaks = case.trip, []
     if "target" in case.end and "target" in arguments:
         arguments["target"] = tripping_target(trip)
@@ -127,7 +136,7 @@ def run(twins: Twins, case: Case) -> str:
             process["filters"] = list(warnings.filters)
             trip.armed = True
             try:
-                call(model, case.key, case.toolset, inputs=inputs, translator=case.route, **arguments)
+                call(model, case.key, case.toolset, inputs=inputs, translator=case.route, seed=case.seed, **arguments)
                 ended = "well"
             except (cfi.CFIError, KeyboardInterrupt, Broken) as error:
                 ended = type(error).__name__
@@ -141,6 +150,10 @@ def run(twins: Twins, case: Case) -> str:
             model.conv1.weight.grad = None
             model.fc.weight.requires_grad_(True)
     return ended
+
+
+def arguments_of(case: Case) -> dict[str, Any]:
+    return dict(ARGUMENTS[case.toolset].get(case.key, VISUALIZED))
 
 
 def tripping_target(trip: Trip) -> Callable[[Any], Any]:

@@ -56,6 +56,9 @@ class Score(nn.Module):
             return one_per_sample(self.target.function(outputs), len(inputs[0]))[:, None]
         return outputs[(slice(None), *(self.target.index or ()))].reshape(-1, 1)
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Nothing: shap calls it before it takes gradients, none of which is accumulated, and they are the user's."""
+
 
 def run(request: MethodRequest) -> MethodResult:
     """Runs the method that the request names."""
