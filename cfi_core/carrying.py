@@ -20,7 +20,7 @@ from cfi_core.framework import hand_over, seed_of_sample
 from cfi_core.framework.axes import Permutation, inverse, permute
 from cfi_core.framework.layout import Layout
 from cfi_core.framework.structure import flatten, map_structure
-from cfi_core.functions import bridge_function
+from cfi_core.functions import bridge_function, check_linear
 from cfi_core.heads import at_head
 from cfi_core.holding import check_function, check_rows, is_apart, is_bound, split_samples, take_samples
 from cfi_core.progress import phase
@@ -351,6 +351,8 @@ class Carrier:
             or original.adapter.ended_by(original.model, function) is None
         ):
             return None
+        if Need.MODULES in self.call.plan.method.needs:
+            check_linear(original, self.call.plan.method.key, function, outputs)
         return bridge_function(self.registry, original, self.call.plan.toolset_framework, adapter, function, outputs)
 
     def _of_original_outputs(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:

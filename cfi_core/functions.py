@@ -17,6 +17,9 @@ from cfi_core.registry import Registry
 from cfi_core.routes import all_routes
 from cfi_core.targets import Values
 
+_LINES, _STRAIGHT = 8, 1e-4
+"""Lines through the outputs along which a function is looked at, and how far (relatively) rounding bends it."""
+
 
 def bridge_function(
     registry: Registry,
@@ -45,14 +48,8 @@ def bridge_function(
             f"The target function takes {original.framework} tensors, and the method runs in {framework}: it needs a "
             f"bridge between the two. Install cfi-bridge, or pass an index or one of cfi.targets."
         )
-    values = Values.of(function)
-
-    def of_leaves(*leaves: Any) -> Any:
-        given = iter(leaves)
-        return values(map_structure(lambda _: next(given), outputs))
-
     own = original.adapter
-    model = own.load(of_leaves)
+    model = _of_leaves(original, function, outputs)
     examples = tuple(own.tensor(np.array(leaf), original.model) for leaf in flatten(outputs))
     try:
         made = build_bridge(bridges[0], BridgeRequest(own, model, examples), registry.origin_of(bridges[0]).label)
@@ -69,6 +66,45 @@ def bridge_function(
         return adapter.call(made.model, turned)
 
     return apply
+
+
+def check_linear(original: Original, who: str, function: Callable[[Any], Any], outputs: Any) -> None:
+    """Refuses a function that bends: a rectifier in it is none of those that a method's rules know.
+
+    Args:
+        original: The user's model.
+        who: The method, which has rules of its own for the modules of a model.
+        function: Takes outputs as the user's model gives them.
+        outputs: What the model gives, as arrays.
+
+    Raises:
+        TargetError: Its values do not lie on a straight line where the outputs do.
+    """
+    own, model = original.adapter, _of_leaves(original, function, outputs)
+    leaves, generator = [np.asarray(leaf) for leaf in flatten(outputs)], np.random.default_rng(0)
+    for _ in range(_LINES):
+        steps = [2 * np.abs(leaf).max() * generator.normal(size=leaf.shape) for leaf in leaves]
+        pairs = list(zip(leaves, steps, strict=True))
+        rows = [[(leaf + place * step).astype(leaf.dtype) for leaf, step in pairs] for place in (-1, 0, 1)]
+        given = [[own.tensor(one, original.model) for one in row] for row in rows]
+        before, at, behind = (np.asarray(own.outputs(model, tensors), np.float64) for tensors in given)
+        if not np.abs(before - 2 * at + behind).max() <= _STRAIGHT * np.abs([before, at, behind]).max():
+            raise TargetError(
+                f"'{who}' has rules for the modules of a model, and your target function, which runs in "
+                f"{original.framework}, is not linear in the outputs: no rule attaches to what bends there. Let it be "
+                f"linear, name an output by its index, or take a method of plain gradients, such as saliency."
+            )
+
+
+def _of_leaves(original: Original, function: Callable[[Any], Any], outputs: Any) -> Any:
+    """The function as a model that takes each array of the outputs as an input."""
+    values = Values.of(function)
+
+    def of_leaves(*leaves: Any) -> Any:
+        given = iter(leaves)
+        return values(map_structure(lambda _: next(given), outputs))
+
+    return original.adapter.load(of_leaves)
 
 
 def _permute(adapter: FrameworkAdapter, tensor: Any, axes: Permutation) -> Any:

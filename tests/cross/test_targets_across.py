@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -250,6 +251,24 @@ def test_a_converted_keras_model(keras_model):
     layered = cfi.attribute(keras_model, "grad_cam", "captum", inputs=LAST, target=product, layer="features")
     native = cfi.attribute(keras_model, "grad_cam", "tf-keras-vis", inputs=LAST, target=product, layer="features")
     assert apart(layered.values, native.values) < 1e-4
+
+
+RULES = [("zennit", "guided_backprop"), ("zennit", "deconvolution"), ("torchray", "guided_backprop")]
+
+
+@pytest.mark.filterwarnings("ignore:TorchRay is licensed")
+@pytest.mark.parametrize(("toolset", "key"), [*RULES, ("captum", "deep_lift"), ("shap", "deep_lift_shap")])
+def test_rules_do_not_reach_a_rectifier_in_a_function_of_another_framework(keras_model, toolset, key):
+    """Before, zennit refused it of a torch model, and of a Keras model mixed its rule with the plain gradient."""
+    own = {"baselines": np.zeros((2, 6, 8, 3), np.float32)} if "deep" in key else {}
+    model = keras.Model(keras_model.inputs, keras_model.get_layer("scores").output)
+    ask = partial(cfi.attribute, model, key, toolset, inputs=LAST, **own)
+    for bent in (tf.nn.relu, tf.abs, lambda values: tf.reduce_max(values[:, :2], axis=1, keepdims=True)):
+        with pytest.raises(cfi.TargetError, match="runs in tensorflow, is not linear in the outputs"):
+            ask(target=lambda outputs, bent=bent: -bent(outputs)[:, 0])
+    if (toolset, key) in RULES:
+        linear = ask(target=lambda outputs: 3 * outputs[:, 2] + 1)
+        assert apart(linear.values, 3 * ask(target=2).values) < 1e-5
 
 
 class Written(keras.Model):
