@@ -1,10 +1,10 @@
 """Whether the user's model is a function at all: of each sample alone, the same each time, without a trace on itself.
 
 One more forward pass tells, of a batch that holds the first sample twice among others, so that neither the order of the
-samples nor the first or last of them is what it was: made up or, of tokens and where inputs are held, the user's. Its two equal rows must agree with each other, and all with the rows
-of the first pass, within rounding. If they do not, the same pass is made again: a model that gives something else then
-is random or keeps a state, in any other its samples influence each other. What was found is kept for the model's
-content.
+samples nor the first or last of them is what it was. The others are made up; of tokens and where inputs are held, one
+is the user's. The two equal rows must agree with each other, and all with the rows of the first pass, within rounding.
+If they do not, the same pass is made again: a model that gives something else then is random or keeps a state, in any
+other its samples influence each other. What was found is kept for the model's content.
 
 That pass records gradients, which the first one did not (`FrameworkAdapter.other_outputs`): so a model is told that
 gives something else then. So are one that seeds what methods draw from, and one whose outputs lie in memory that its

@@ -283,7 +283,9 @@ def _plain(registry: Registry, target: Any) -> Any:
     except CFIError:
         raise
     except FOREIGN as error:  # objects of any library refuse in their own way
-        raise TargetError(f"The target is no index ({summary(error)}). Pass integers, or a callable of the output.") from error
+        raise TargetError(
+            f"The target is no index ({summary(error)}). Pass integers, or a callable of the output."
+        ) from error
     if array.dtype.kind in "UO" and all(isinstance(one, str | int) for one in array.flat):
         return array.item() if array.size == 1 else array.tolist()
     if array.dtype.kind not in "iu":

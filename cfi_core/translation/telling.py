@@ -12,13 +12,18 @@ Failures = Mapping[Route, TranslationError]
 """In the order in which the routes were tried, the best one first."""
 
 _ADVICE = re.compile(r" (Try another translator\b|Pass translator='conversion').*$")  # they were tried
+_OF_ANOTHER_KIND = re.compile(r" takes [^.]* models, and this is ")  # says nothing of this model
 _LONGEST_CLAUSE = 120
 
 
 def cause_of(failures: Failures) -> TranslationError:
-    """The failure to tell: that of a model which is known to be wrong, as only that has a certificate; or the first."""
+    """The failure to tell: that of a model which is known to be wrong, as only that has a certificate; or the first.
+
+    The first that looked at the model, if any did: a translator of other models is no cause.
+    """
     told = [one for one in failures.values() if isinstance(one, UnfaithfulTranslationError)]
-    return [*told, *failures.values()][0]
+    looked = [one for one in failures.values() if not _OF_ANOTHER_KIND.search(str(one))]
+    return [*told, *looked, *failures.values()][0]
 
 
 def tell(failures: Failures) -> str:
@@ -31,15 +36,20 @@ def tell(failures: Failures) -> str:
             clause = _clause(failure, is_same=_core(route, failure) == _core(lead, cause))
             others.setdefault(_core(route, failure), (clause, []))[1].append(" + ".join(route.names))
     also = "; ".join(f"{', '.join(names)} ({clause})" for clause, names in others.values())
-    return f"{_shorten(cause)}. Also tried: {also}." if also else f"{_shorten(cause)}."
+    return f"{_sentence(cause)} Also tried: {also}." if also else _sentence(cause)
 
 
 def without_advice(failure: TranslationError) -> TranslationError:
     """The same failure, without what to do next where nobody could."""
-    text = f"{_shorten(failure)}."
+    text = _sentence(failure)
     if isinstance(failure, UnfaithfulTranslationError):
         return UnfaithfulTranslationError(text, failure.certificate)
     return TranslationError(text)
+
+
+def _sentence(failure: TranslationError) -> str:
+    text = _shorten(failure)
+    return text if text.endswith("?") else f"{text}."
 
 
 def _shorten(failure: TranslationError) -> str:
@@ -60,4 +70,7 @@ def _clause(failure: TranslationError, *, is_same: bool) -> str:
     said = _shorten(failure)
     if is_same:
         return "the same reason"
-    return said if len(said) <= _LONGEST_CLAUSE else f"{said[:_LONGEST_CLAUSE].rpartition(' ')[0]} …"
+    if len(said) <= _LONGEST_CLAUSE:
+        return said
+    cut = said[:_LONGEST_CLAUSE].rpartition(" ")[0]
+    return f"{cut} …{')' * (cut.count('(') - cut.count(')'))}"

@@ -19,6 +19,9 @@ WHAT = {
     "alike": f"alike cannot translate Fft (node 'fft'): the operator is not supported. {ADVICE}",
     "other": f"other takes inputs of 2 axes, and 'x' has 4. {ADVICE}",
     "wordy": f"wordy failed: {'the same word again and ' * 100}so on. {ADVICE}",
+    "nested": f"nested failed (RuntimeError: {'the same word again and ' * 100}so on). {ADVICE}",
+    "strange": f"strange takes pictures of models, and this is a Painting. {ADVICE}",
+    "asking": f"asking gives something else each time. Does the model (or its layers) draw? {ADVICE}",
 }
 
 
@@ -29,7 +32,7 @@ def _raising(name: str) -> Callable[..., object]:
     return convert
 
 
-first, alike, other, wordy = map(_raising, WHAT)
+first, alike, other, wordy, nested, strange, asking = map(_raising, WHAT)
 
 
 def wrong(model: Painting, inputs: tuple[np.ndarray, ...]) -> object:
@@ -94,6 +97,23 @@ def test_what_else_was_tried_is_one_line_however_long_its_reason(images: np.ndar
     told = str(refusal(images, "first", "wordy"))
     assert "\n" not in told and len(told) < 500
     assert "wordy (wordy failed: the same word again and" in told and " …); " in told
+
+
+def test_a_reason_that_is_cut_closes_its_brackets(images: np.ndarray):
+    told = str(refusal(images, "first", "nested"))
+    assert "nested (nested failed (RuntimeError: the same word again and" in told and "word …)); " in told
+    assert told.count("(") == told.count(")")
+
+
+def test_a_translator_that_takes_no_such_models_is_not_the_cause(images: np.ndarray):
+    told = str(refusal(images, "strange", "first"))
+    assert told.startswith("first cannot translate Fft")
+    assert "Also tried: strange (strange takes pictures of models, and this is a Painting); " in told
+
+
+def test_a_question_ends_as_one(images: np.ndarray):
+    told = str(refusal(images, "asking", "first"))
+    assert told.startswith("asking gives something else each time. Does the model (or its layers) draw? Also tried: ")
 
 
 def test_one_failure_keeps_its_advice(images: np.ndarray):

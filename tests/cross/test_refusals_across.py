@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
 from shared_cnn import Twins
 from torch import nn
@@ -73,6 +74,50 @@ def test_a_model_that_no_translator_knows(twins: Twins):
         )
     result = cfi.attribute(Sampled().eval(), "saliency", "tf-keras-vis", inputs=twins.first, target=0)
     assert result.route == ("bridge-to-keras",)
+
+
+class Spectrum(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.fft2(x).abs().flatten(1)[:, :5]
+
+
+class KerasSpectrum(keras.layers.Layer):
+    def call(self, x):
+        return tf.math.abs(tf.signal.fft2d(tf.cast(tf.transpose(x, (0, 3, 1, 2)), tf.complex64)))
+
+    def compute_output_shape(self, shape):
+        return shape[0], shape[3], *shape[1:3]
+
+
+def keras_spectrum() -> keras.Model:
+    given = keras.Input((14, 20, 3))
+    return keras.Model(given, keras.layers.Dense(5)(keras.layers.Flatten()(KerasSpectrum(name="spectrum")(given))))
+
+
+def spectrum_function(x):
+    return tf.math.abs(tf.signal.fft2d(tf.cast(x, tf.complex64)))[:, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("make", "to", "begins"),
+    [
+        (lambda: Spectrum().eval(), "tensorflow", "torch-export cannot translate aten::_to_copy"),
+        (lambda: Spectrum().eval(), "onnx", "torch-export cannot translate aten::_to_copy"),
+        (keras_spectrum, "torch", "keras-torch cannot translate layer KerasSpectrum 'spectrum'"),
+        (keras_spectrum, "onnx", "keras-torch cannot translate layer KerasSpectrum 'spectrum'"),
+        (lambda: tf.function(spectrum_function), "torch", "tf2onnx cannot translate operator FFT2D"),
+    ],
+)
+def test_what_no_translator_takes_is_refused_for_one_reason_in_one_line(twins: Twins, make, to, begins):
+    """The reason first, then what else was tried; no advice to try what was tried."""
+    model = make()
+    images = tf.constant(twins.last) if not isinstance(model, nn.Module | keras.Model) else twins.last
+    with pytest.raises(cfi.TranslationError) as refused:
+        cfi.translate(model, to, inputs=twins.first if isinstance(model, nn.Module) else images)
+    told = str(refused.value)
+    assert told.startswith(begins) and told.count("Also tried: ") == 1
+    assert "\n" not in told and len(told) < 620 and told.count("(") == told.count(")")
+    assert "Try another translator" not in told and told.endswith(".")
 
 
 def test_a_translator_that_is_named_is_taken(twins: Twins):

@@ -301,3 +301,22 @@ def test_integer_inputs_of_a_signature() -> None:
 def test_what_is_no_model(model: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ADAPTER.load(model)
+
+
+def test_a_gradient_is_missing_where_other_code_runs() -> None:
+    class Sorted(Net):
+        def __call__(self, x: Any) -> Any:
+            return self.logits(
+                tf.ensure_shape(tf.py_function(lambda one: np.sort(one.numpy()), [x], tf.float32), x.shape)
+            )
+
+    class Read(Net):
+        def __call__(self, x: Any) -> Any:
+            return self.logits(tf.constant(np.sort(x.numpy())))
+
+    images = tf.constant(random(2, 6, 5, 2))
+    for model in (Sorted(), Read()):
+        loaded = ADAPTER.load(model)
+        assert "outside of TensorFlow" in ADAPTER.missing_gradient(ADAPTER.twin(loaded), [images])
+    for model in (Net(), Signed()):
+        assert ADAPTER.missing_gradient(ADAPTER.twin(ADAPTER.load(model)), [images]) == ""

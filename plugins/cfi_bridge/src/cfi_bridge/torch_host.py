@@ -104,11 +104,11 @@ class BridgedModel(nn.Module):
 
     def _results(self, stage: int, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         if torch.is_grad_enabled() and any(value.requires_grad for value in values):
-            return InAnotherFramework.apply(self, stage, *values)
+            return _InAnotherFramework.apply(self, stage, *values)
         return self._span.run(stage, values, self)
 
 
-class InAnotherFramework(torch.autograd.Function):
+class _InAnotherFramework(torch.autograd.Function):
     """One stage as a node of autograd's graph."""
 
     @staticmethod

@@ -228,6 +228,18 @@ class TensorFlowAdapter(FrameworkAdapter):
             outputs = flatten(_view(model).run(inputs))
         return self._as_numpy(inputs, outputs, pull_back(tape, outputs, cotangents, inputs))
 
+    def missing_gradient(self, model: Any, inputs: Sequence[Any], layers: Sequence[str] = ()) -> str:
+        """Of a model that runs code of another kind, of which the tape sees nothing; of layers it is not known."""
+        sources = [tensor for tensor in inputs if tensor.dtype.is_floating]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            outputs = [output for output in flatten(_view(model).run(inputs)) if output.dtype.is_floating]
+        found = tape.gradient(outputs, sources)
+        # That of a `py_function` whose results do not come from its tensors is one zero.
+        leads = [one is not None and one.shape == source.shape for one, source in zip(found, sources, strict=True)]
+        is_known = bool(layers or not sources or any(leads))
+        return "" if is_known else "code of the model's runs outside of TensorFlow (tf.py_function, numpy)"
+
     def _as_numpy(
         self, inputs: Sequence[Any], outputs: Sequence[Any], found: Sequence[Any]
     ) -> tuple[list[np.ndarray], list[np.ndarray | None]]:

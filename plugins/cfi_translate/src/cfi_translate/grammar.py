@@ -25,6 +25,8 @@ from cfi_core.errors import CFIError, TranslationError
 
 NEXT_STEP = "Try another translator (cfi.translators() lists them), or a toolset of the model's own framework."
 
+_LONG_LINE = 150
+
 Converter = Callable[..., Any]
 _Converter = TypeVar("_Converter", bound=Converter)
 
@@ -34,8 +36,9 @@ class Refusal(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, up to the end of its first line."""
-    return str(error).strip().partition("\n")[0][:300]
+    """What an error says, up to the end of its first line; of a long one, of its first sentence."""
+    line = str(error).strip().partition("\n")[0]
+    return line if len(line) <= _LONG_LINE else line.partition(". ")[0][:300]
 
 
 def require(condition: object, reason: str) -> None:
