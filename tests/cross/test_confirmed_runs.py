@@ -294,6 +294,27 @@ def test_a_thorough_translation_sees_what_only_runs_would(keras_model, monkeypat
         cfi.translate(keras_model, "torch", inputs=IMAGES, translator="keras-torch", thorough=True)
 
 
+def test_a_thorough_translation_to_keras_sees_it_too(torch_model, monkeypatch):
+    images = IMAGES.transpose(0, 3, 1, 2)
+    plant(monkeypatch, behind(lambda y: y * tf.where(tf.shape(y)[0] > 50, 1.5, 1.0)))
+    assert cfi.translate(torch_model, "tensorflow", inputs=images).certificate.faithful
+    with pytest.raises(cfi.UnfaithfulTranslationError, match=BEFORE):
+        cfi.translate(torch_model, "tensorflow", inputs=images, thorough=True)
+
+
+def test_no_batch_is_larger_than_those_of_the_method(keras_model, monkeypatch):
+    sizes: list[int] = []
+
+    def note(faulty: Faulty, x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        return faulty.model(x)
+
+    plant(monkeypatch, lambda model: Faulty(model, note).eval())
+    arguments = {"inputs": IMAGES, "target": 1, "translator": "keras-torch", "seed": 0, **STEPS}
+    cfi.attribute(keras_model, "integrated_gradients", "captum", **arguments)
+    assert max(sizes) == 20 * len(IMAGES)
+
+
 def test_a_thorough_certificate_says_what_it_covers(keras_model):
     made = cfi.translate(keras_model, "torch", inputs=IMAGES, translator="keras-torch", thorough=True)
     covered = [one.samples_of for one in made.certificate.measurements]
@@ -314,6 +335,19 @@ def test_a_column_beside_one_that_is_a_million_times_larger(monkeypatch):
     plant(monkeypatch, lambda made: Faulty(made, lambda faulty, x: faulty.model(x) * torch.tensor([1.0, 1.0, -1.0])))
     with pytest.raises(cfi.UnfaithfulTranslationError, match="a column of the outputs"):
         cfi.attribute(model, "saliency", "captum", inputs=rows, target=2, translator="keras-torch")
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2, 3], [0, 1, 3, 2]])
+def test_rare_classes_that_are_swapped(monkeypatch, order):
+    """Of a millionth each, they are nothing beside the others."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(4, "softmax")])
+    kernel, _ = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel, np.array([-14, -14, 0, 0], np.float32)])
+    rows = np.random.default_rng(2).normal(size=(8, 6)).astype(np.float32)
+    plant(monkeypatch, lambda made: Faulty(made, lambda faulty, x: faulty.model(x)[:, order]).eval())
+    with pytest.raises(cfi.UnfaithfulTranslationError, match="outputs"):
+        cfi.attribute(model, "saliency", "captum", inputs=rows, target=0, head="output", translator="keras-torch")
 
 
 def test_the_gradient_of_a_feature_in_units_of_a_million(monkeypatch):
