@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,92 @@ def test_an_existing_store_is_left_alone_without_resume(tmp_path, images):
         run(images, tmp_path / "s", resume=False)
 
 
+def test_an_empty_folder_becomes_the_store(tmp_path, images):
+    (tmp_path / "s").mkdir()
+    assert run(images, tmp_path / "s").sizes["sample"] == 50
+
+
+@pytest.mark.parametrize(
+    ("store", "told"),
+    [
+        (None, "store=None is no path"),
+        (b"s", "no path"),
+        ("", "no path"),
+        ("s3://bucket/s.zarr", "is an address"),
+        ("file/s", "Nothing can be written beside"),
+        ("/proc/nowhere/s", "Nothing can be written beside"),
+        ("there/s", "lies in .*there, which is a store"),
+        ("x" * 300, "Nothing can be written beside"),
+    ],
+)
+def test_a_place_that_cannot_be_a_store_is_refused(tmp_path, images, monkeypatch, store, told):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    zarr.create_group("there")
+    with pytest.raises((cfi.ArgumentError, cfi_scale.StoreError), match=told):
+        run(images, store)
+
+
+def test_a_place_with_spaces_and_umlauts_relative_to_here(tmp_path, images, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (run(images, "Über größe/mein [1] *.zarr").status == 1).all()
+    assert cfi_scale.status("Über größe/mein [1] *.zarr").complete
+    assert cfi_scale.open_store(Path("Über größe/mein [1] *.zarr")).sizes["sample"] == 50
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"batch_size": 2.0}, "batch_size=2.0 is no whole number from 1"),
+        ({"batch_size": True}, "no whole number"),
+        ({"predictions": "no"}, "neither True nor False"),
+        ({"threads": 0}, "threads=0 is no whole number from 1"),
+        ({"executor": "dask", "workers": -1}, "workers=-1 is no whole number from 1"),
+        ({"executor": "dask", "workers": 1.5}, "workers=1.5"),
+    ],
+)
+def test_what_is_no_number_of_anything_is_refused(tmp_path, images, asked, told):
+    with pytest.raises(cfi.ArgumentError, match=told):
+        run(images, tmp_path / "s", **asked)
+    assert not (tmp_path / "s").exists()
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path, images):
+    run(images, tmp_path / "a")
+    run(images, tmp_path / "b", batch_size=np.int64(4), chunk_size=np.uint8(8), seed=np.int32(0))
+    assert pressing.tree(tmp_path / "a") == pressing.tree(tmp_path / "b")
+
+
+@pytest.mark.parametrize("other", [lambda inputs: inputs, pressing.network(), "saliency"])
+def test_what_is_no_explainer_is_refused(tmp_path, images, other):
+    with pytest.raises(cfi.ArgumentError, match=r"Pass a cfi\.Explainer"):
+        cfi_scale.explain_dataset(other, images, tmp_path / "s", **SIZES)
+
+
+@pytest.mark.parametrize("make", [list, np.array, np.float32])
+def test_targets_of_each_sample(tmp_path, images, make):
+    targets = [number % 5 for number in range(50)]
+    if make is np.float32:
+        with pytest.raises(cfi.TargetError, match="holds no indices"):
+            run(images, tmp_path / "s", target=make(targets))
+    else:
+        np.testing.assert_array_equal(run(images, tmp_path / "s", target=make(targets)).target, targets)
+
+
+def test_one_target_as_an_array_is_one_for_all(tmp_path, images):
+    assert (run(images, tmp_path / "s", target=np.array(2)).target == 2).all()
+    np.testing.assert_array_equal(run(images[:5], tmp_path / "t", target=range(5)).target, np.arange(5))
+
+
+@pytest.mark.parametrize("samples", [1, 3, 7, 9])
+@pytest.mark.parametrize(("batch", "chunk"), [(3, 7), (30, 7), (1, 1)])
+def test_sizes_that_do_not_divide(tmp_path, images, samples, batch, chunk):
+    found = run(images[:samples], tmp_path / "s", batch_size=batch, chunk_size=chunk)
+    model = pressing.network()
+    by_hand = model.gradients(images[:samples], np.eye(5)[model(images[:samples]).argmax(1)])["input"]
+    np.testing.assert_allclose(found.attribution, by_hand, rtol=1e-6)
+
+
 @pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.write_text("mine")])
 def test_what_is_no_store_is_left_alone(tmp_path, images, make):
     make(tmp_path / "s")
@@ -195,6 +282,22 @@ def test_half_precision_tells_its_error(tmp_path, images):
     off = np.abs(found.attribution.values.astype(float) - whole).max(axes) / np.abs(whole).max(axes)
     np.testing.assert_allclose(found["rounding"], off, rtol=1e-3)
     assert 0 < cfi_scale.status(tmp_path / "b").rounding < 1e-3
+
+
+def test_a_sample_too_large_for_half_precision_is_bad(tmp_path, images):
+    class Loud(pressing.Pressing):
+        def __call__(self, inputs=None, target=None, **named):
+            made = super().__call__(inputs, target, **named)
+            made.values[np.asarray(inputs)[:, 0, 0, 0] == 99] = 1e6
+            return made
+
+    images[30, 0, 0, 0] = 99
+    loud = Loud(pressing.network(), "press_gradient", target="predicted")
+    found = cfi_scale.explain_dataset(loud, images, tmp_path / "s", dtype="float16", **SIZES)
+    assert list(np.flatnonzero(found.status == 2)) == [30]
+    assert "too large for float16" in found.error.values[30]
+    assert np.isfinite(found.attribution.values[np.arange(50) != 30]).all()
+    assert cfi_scale.status(tmp_path / "s").rounding < 1e-3
 
 
 def test_half_precision_is_refused_where_it_holds_nothing(tmp_path, images):
@@ -242,6 +345,36 @@ def test_a_stream_goes_on_and_must_be_the_same(tmp_path, images):
     assert pressing.tree(tmp_path / "s") == whole
     with pytest.raises(cfi.InputError, match="same samples in the same order"):
         run(batches(-1), tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("length", "told"), [(30, "were 50 samples, and there are 30"), (90, "were 50 .* more now|differ")]
+)
+def test_a_stream_of_another_length_is_refused(tmp_path, images, length, told):
+    run(iter([images]), tmp_path / "s")
+    before = pressing.tree(tmp_path / "s")
+    with pytest.raises(cfi.InputError, match=told):
+        run(iter([np.resize(images, (length, 6, 5, 3))]), tmp_path / "s")
+    assert pressing.tree(tmp_path / "s") == before
+
+
+def test_a_complete_stream_is_not_made_longer(tmp_path, images):
+    run(iter([images[:48]]), tmp_path / "s")
+    with pytest.raises(cfi.InputError, match="were 48 samples, and there are more now"):
+        run(iter([images]), tmp_path / "s")
+    assert cfi_scale.status(tmp_path / "s").samples == 48
+
+
+def test_a_stream_that_fails_goes_on(tmp_path, images):
+    def batches():
+        yield images[:20]
+        yield images[20:30]
+        raise OSError("the share is gone")
+
+    with pytest.raises(cfi.InputError, match="failed after 30 samples"):
+        run(batches(), tmp_path / "s")
+    assert "24 explained, 0 could not be; how many are left" in str(cfi_scale.status(tmp_path / "s"))
+    assert (run(iter([images]), tmp_path / "s").status == 1).all()
 
 
 def test_a_layer_and_a_map_have_their_own_axes(tmp_path, images):
@@ -308,6 +441,22 @@ def test_a_damaged_chunk_is_an_error_and_no_values(tmp_path, images):
     chunk.write_bytes(damaged)
     with pytest.raises(Exception, match=r"(?i)checksum|decompress|corrupt"):
         np.asarray(found.attribution[16:24])
+
+
+def test_a_damaged_store_says_what_to_do(tmp_path, images):
+    run(images, tmp_path / "s")
+    mark = tmp_path / "s" / "status" / "c" / "2"
+    mark.write_bytes(bytes(len(mark.read_bytes())))
+    for call in (cfi_scale.status, lambda store: run(images, store)):
+        with pytest.raises(cfi_scale.StoreError, match=r"Chunk 2 of 'status' .* Remove .*status/c/2 "):
+            call(tmp_path / "s")
+    mark.unlink()
+    assert (run(images, tmp_path / "s").status == 1).all()
+    shutil.rmtree(tmp_path / "s" / "status")
+    with pytest.raises(cfi_scale.StoreError, match="lost its variable 'status'"):
+        cfi_scale.status(tmp_path / "s")
+    with pytest.raises(cfi_scale.StoreError, match="There is no store"):
+        cfi_scale.open_store(tmp_path / "nowhere")
 
 
 def test_what_is_warned_of_in_chunks_is_warned_of_once(tmp_path, images):

@@ -123,6 +123,15 @@ def test_several_inputs_and_inputs_by_name(images):
         (np.ones((4, 3)), {"target": [1, 2]}, "4 samples and 2 of target"),
         (np.ones((4, 3)), {"ids": [1, 2, 2, 4]}, "The id 2 stands for several"),
         ((np.ones((4, 3)), np.ones((5, 3))), {}, "4 and 5 samples"),
+        (np.ones((4, 3)), {"ids": [1, None, 2, 4]}, "Sample 1 has no id"),
+        (np.ones((4, 3)), {"ids": [1, "1", 2, 4]}, "The id '1' stands for several"),
+        (np.ones((4, 3)), {"ids": 4}, "ids=4 is none for each sample"),
+        (np.ones((0, 3)), {}, "data are empty"),
+        ([], {}, "data are empty"),
+        (np.array(3.0), {}, r"shape \(\)"),
+        (np.array(["a", "b"], object), {}, "array of numbers"),
+        (np.ma.masked_array(np.ones((4, 3)), np.eye(4, 3)), {}, "mask would be lost"),
+        ([None] * 70, {}, "None of the first 64 samples can be read"),
     ],
 )
 def test_what_cannot_be_understood_is_told(data, named, told):
@@ -130,11 +139,86 @@ def test_what_cannot_be_understood_is_told(data, named, told):
         open_source(data, **named).forms  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    ("batches", "told"),
+    [
+        ([(np.ones((3, 2)), [1, 2, 3]), (np.ones((3, 2)), [4, 5])], "behind sample 3 has 3 of input 0, 2 of id"),
+        ([(np.ones((3, 2)), [1, 2, 3]), (np.ones((3, 2)), None)], "behind sample 3 has no ids"),
+        ([(np.ones((3, 2)), [1, 2, 3]), (np.ones((3, 2)), [4, 5, "six"])], "The id 'six' is no whole number"),
+        ([(np.ones((3, 2)), [1, 2, 1])], "The id 1 stands for several"),
+    ],
+)
+def test_a_batch_whose_parts_do_not_fit_is_told(batches, told):
+    source = open_source(iter(batches), fields=("inputs", "id"))
+    with pytest.raises(cfi.InputError, match=told):
+        source.read(0, 10)
+
+
+def test_empty_batches_are_passed_over():
+    source = open_source(iter([np.ones((0, 3)), np.ones((2, 3)), np.ones((0, 3)), np.ones((1, 3))]))
+    assert len(source.read(0, 8)) == 3
+
+
+def test_a_stream_that_fails_says_where():
+    def batches():
+        yield np.ones((4, 3))
+        raise OSError("the share is gone")
+
+    source = open_source(batches())
+    assert len(source.read(0, 3)) == 3
+    with pytest.raises(cfi.InputError, match=r"failed after 4 samples \(OSError: the share is gone\)"):
+        source.read(3, 6)
+
+
+@pytest.mark.parametrize(
+    ("ids", "first"),
+    [
+        ([2**70 + number for number in range(50)], str(2**70)),
+        (np.arange(50, dtype=np.uint64) + 2**63, str(2**63)),
+        ([f"photo \udce4 {number}" for number in range(50)], "photo \\udce4 0"),
+        ([b"\xc3\xa4%d" % number for number in range(50)], "ä0"),
+        (np.arange(50) / 2, "0.0"),
+    ],
+)
+def test_ids_of_all_kinds_are_kept_as_texts(tmp_path, images, ids, first):
+    made = pressing.explainer("press_gradient")
+    found = cfi_scale.explain_dataset(made, images, tmp_path / "s", ids=ids, chunk_size=8, progress=False)
+    assert found.id.values[0] == first
+    cfi_scale.explain_dataset(made, images, tmp_path / "s", ids=ids, chunk_size=8, progress=False)  # known again
+
+
+def test_ids_that_repeat_in_different_chunks_are_warned_of(tmp_path, images):
+    stream = iter([(images[:24], range(24)), (images[24:], range(26))])
+    with pytest.warns(cfi.CFIWarning, match="24 ids stand for several samples each, such as '0'"):
+        cfi_scale.explain_dataset(
+            pressing.explainer("press_gradient"),
+            stream,
+            tmp_path / "s",
+            fields=("inputs", "id"),
+            chunk_size=24,
+            progress=False,
+        )
+
+
 def test_values_that_overflow_in_a_sum_are_finite():
     rows = np.full((3, 1000), 3e38, np.float32)
     rows[1, 5], rows[2, 7] = np.inf, np.nan
     found = sift_rows([rows], range(3))
     assert found.good == (0,) and set(found.errors) == {1, 2}
+
+
+def test_a_folder_with_whatever_people_have_in_it(tmp_path, images):
+    for name in ("ä ö/1 ß.png", "2.PNG", b"latin-\xe4.png".decode("utf-8", "surrogateescape")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray((images[0] * 50).astype(np.uint8)).save(tmp_path / name, "PNG")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "lost.png").symlink_to("nowhere")
+    folder = cfi_scale.ImageFolder(tmp_path, lambda image: np.asarray(image, np.float32) / 255, suffixes="PNG")
+    found = cfi_scale.explain_dataset(pressing.explainer("press_gradient"), folder, tmp_path / "s", progress=False)
+    explained = {name: int(status) for name, status in zip(found.id.values, found.status.values, strict=True)}
+    assert explained == {"2.PNG": 1, "empty.png": 2, "latin-\\udce4.png": 1, "lost.png": 2, "ä ö/1 ß.png": 1}
+    assert "UnidentifiedImageError" in found.error.values[1] and "FileNotFoundError" in found.error.values[3]
 
 
 def test_a_folder_of_images(tmp_path):

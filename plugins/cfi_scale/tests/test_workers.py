@@ -150,18 +150,20 @@ def start(tmp_path, many, asked, *, pause=0.1):
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(f"""
-        import sys
+        import signal, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import numpy as np, pressing, cfi_scale
 
         if __name__ == "__main__":
+            # Who was started in the background has inherited that interrupts are ignored.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             pressing.see_fake_plugin()
             many = np.load({str(tmp_path / "many.npy")!r}, mmap_mode="r")
             made = pressing.explainer(pause={pause})
             cfi_scale.explain_dataset(made, many, {str(tmp_path / "s")!r}, batch_size=2, chunk_size=4, {asked})
         """)
     )
-    return subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def wait_for(chunks, store, process):
@@ -190,7 +192,7 @@ def test_a_client_that_is_killed_leaves_no_process_and_goes_on(tmp_path, many, s
 def test_an_interrupt_says_how_to_go_on(tmp_path, many, serial, asked):
     process = start(tmp_path, many, asked)
     wait_for(3, tmp_path / "s", process)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: it reaches the workers, too
     _, told = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "Interrupted." in told and "the same call goes on with the rest" in told

@@ -19,11 +19,11 @@ import cfi_core as cfi
 from cfi_core import ArgumentError, CFIError, CFIWarning, Explainer, InputError
 from cfi_core.errors import warn
 from cfi_scale.errors import RunError, StoreError
-from cfi_scale.executors import Executor, Session, executor_for
+from cfi_scale.executors import Executor, Session, executor_for, whole_number
 from cfi_scale.progress import Meter, metered, say, speaking
 from cfi_scale.question import describe, describe_explainer, differences
 from cfi_scale.sources import Fields, Source, open_source
-from cfi_scale.store import BAD, Layout, Store, Variable, create, hold
+from cfi_scale.store import ABSENT, BAD, Layout, Store, Variable, create, hold, place_of, read_own
 from cfi_scale.work import Explained, Outcome, Task, Work, fit
 
 if TYPE_CHECKING:
@@ -114,10 +114,13 @@ def explain_dataset(
         CFIError: As `cfi.attribute`, where the question itself is refused.
     """
     _refuse_in_a_spawned_process()
-    per_sample = isinstance(target, list | np.ndarray)
-    source = open_source(data, target=target if per_sample else None, ids=ids, fields=fields)
+    if not isinstance(explainer, Explainer):
+        raise ArgumentError(f"explainer is a {type(explainer).__name__}. Pass a cfi.Explainer(model, method_key, …).")
     asked = _Asked(batch_size, chunk_size, dtype, seed, checks, predictions, max_bad)
-    with speaking(progress), hold(path := Path(store).expanduser().absolute()):
+    path = place_of(store).absolute()
+    per_sample = _is_of_each_sample(target)
+    source = open_source(data, target=target if per_sample else None, ids=ids, fields=fields)
+    with speaking(progress), hold(path):
         run = _Run(explainer, source, path, asked, None if per_sample else target)
         run.find_store(resume=resume)
         run.go(executor_for(executor, workers, threads), progress=progress)
@@ -125,10 +128,21 @@ def explain_dataset(
 
 
 def open_store(path: str | os.PathLike[str]) -> Dataset:
-    """A store, also one that grows, as a data set of xarray whose values are read when they are used."""
+    """A store, also one that grows, as a data set of xarray whose values are read when they are used.
+
+    Raises:
+        StoreError: There is none.
+    """
     import xarray
 
-    return xarray.open_zarr(Path(path).expanduser(), chunks=None)
+    place = place_of(path)
+    read_own(place)
+    return xarray.open_zarr(place, chunks=None)
+
+
+def _is_of_each_sample(target: Any) -> bool:
+    """Whether it is a list or an array; a tuple is a place in a larger output."""
+    return isinstance(target, list | range) or (hasattr(target, "__array__") and np.ndim(target) > 0)
 
 
 @dataclass(frozen=True)
@@ -146,9 +160,10 @@ class _Asked:
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("chunk_size", 1), ("seed", 0), ("max_bad", 0)):
             value = getattr(self, name)
-            optional = name == "chunk_size" and value is None
-            if not optional and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-                raise ArgumentError(f"{name}={value!r} is no whole number from {least} on.")
+            if name != "chunk_size" or value is not None:
+                object.__setattr__(self, name, whole_number(name, value, least))
+        if not isinstance(self.predictions, bool):
+            raise ArgumentError(f"predictions={self.predictions!r} is neither True nor False.")
         if self.dtype not in ("float32", "float16"):
             raise ArgumentError(f"dtype={self.dtype!r} is neither 'float32' (values as they are) nor 'float16'.")
         if self.checks not in ("sampled", "every", "first"):
@@ -200,7 +215,7 @@ class _Run:
         Raises:
             StoreError: It is the answer to another question, or not to be touched.
         """
-        if not self._path.exists():
+        if not self._path.exists() or _is_empty(self._path):
             return
         if not resume:
             raise StoreError(f"There is a store at {self._path}. Pass resume=True to go on with it, or remove it.")
@@ -233,7 +248,7 @@ class _Run:
         """Raises InputError where samples are other ones than those in the store."""
         stored = store.read("digest", start, start + len(digests))
         named = store.read("id", start, start + len(digests))
-        same_ids = [str(one) for one in ids] == [str(one) for one in named]
+        same_ids = [str(one) for one in ids] == [str(one) for one in named]  # whole numbers come as numpy's
         # Of a sample that could not be read, then or now, no more is known.
         same = np.all((stored == digests) | (stored == 0) | (digests == 0)) if len(stored) == len(digests) else False
         if not same or not same_ids:
@@ -301,10 +316,31 @@ class _Run:
                 self._compare(self._store, start, samples.digests(), samples.ids)
             else:
                 if self._store is not None and total > self._store.own["samples"]:
+                    self._refuse_longer(self._store)
                     self._store.resize(start + AHEAD * self._chunk)
                 yield Task(number, start, total, samples)
             number += 1
         self._total = total
+        if self._store is not None:
+            self._refuse_shorter(self._store, total)
+
+    def _refuse_longer(self, store: Store) -> None:
+        """Raises InputError where a stream goes on behind where it ended before."""
+        if store.own.get("complete"):
+            raise self._say_other_length("more", store.own["samples"])
+
+    def _refuse_shorter(self, store: Store, total: int) -> None:
+        """Raises InputError where a stream ends before samples that are in the store."""
+        known = int(store.own["samples"])
+        behind = store.read("status", total, known) if total < known else np.zeros(0)
+        if (behind != ABSENT).any():
+            raise self._say_other_length(total, total + int(np.flatnonzero(behind != ABSENT)[-1]) + 1)
+
+    def _say_other_length(self, found: Any, known: int) -> InputError:
+        return InputError(
+            f"The data are not those that {self._path} was begun with: there were {known} samples, and there are "
+            f"{found} now. A stream must give the same samples again; for other data name another store."
+        )
 
     def _begin(self, session: Session, tasks: Iterator[Task], meter: Meter) -> None:
         """Explains as many chunks as there are workers, and makes the store of what the first one tells.
@@ -359,9 +395,18 @@ class _Run:
             facts["rounding"] = off
             say(f"float16: values are off by at most {off:.1e} of a sample's largest (variable 'rounding').")
         store.settle(**facts)
+        self._tell_ids(store)
         self._counts.tell()
         if bad:
             say(f"{bad:,} of {self._total:,} samples could not be explained; the variable 'error' says why.")
+
+    def _tell_ids(self, store: Store) -> None:
+        """Warns where samples brought an id that others have; in one chunk that is refused."""
+        if self._source.brings_ids:
+            names, counts = np.unique(store.read("id", 0, int(store.own["samples"])), return_counts=True)
+            if double := [str(name) for name in names[counts > 1]]:
+                told = f"{len(double):,} ids stand for several samples each, such as {double[0]!r}"
+                warn(f"{told}. Go by the number of a sample, not by its id.", CFIWarning)
 
 
 @dataclass(eq=False)
@@ -393,6 +438,11 @@ class _Counts:
             warn(text if count == 1 else f"{text} ({count} times in this run)", category)
         if self.rounding > LARGEST_ROUNDING:
             warn(f"float16 is off by up to {self.rounding:.0%} of a sample's largest value.", CFIWarning)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether it is a folder with nothing in it, which a store may take the place of."""
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _is_to_blame(outcome: Outcome) -> bool:

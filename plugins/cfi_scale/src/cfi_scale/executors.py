@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
+from operator import index
 from typing import Any, Protocol
 
 from cfi_core import ArgumentError
@@ -68,6 +69,8 @@ def executor_for(executor: Any, workers: int | None, threads: int | None) -> Exe
     Raises:
         ArgumentError: It is none of these, or its library is not installed.
     """
+    workers = None if workers is None else whole_number("workers", workers, 1)
+    threads = None if threads is None else whole_number("threads", threads, 1)
     if executor == "serial":
         if workers not in (None, 1):
             raise ArgumentError(f"executor='serial' has one worker, not {workers}. Pass executor='dask' or 'ray'.")
@@ -86,6 +89,21 @@ def executor_for(executor: Any, workers: int | None, threads: int | None) -> Exe
         f"executor={executor!r} is none of {', '.join(map(repr, NAMES))}, no client of dask.distributed, and has no "
         f"method open(work)."
     )
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """An argument as a number of Python's.
+
+    Raises:
+        ArgumentError: It is none, or a smaller one.
+    """
+    try:
+        found = index(value)
+    except TypeError:
+        found = least - 1
+    if found < least or isinstance(value, bool):
+        raise ArgumentError(f"{name}={value!r} is no whole number from {least} on.")
+    return found
 
 
 def cores() -> int:

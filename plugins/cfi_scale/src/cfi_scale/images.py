@@ -48,7 +48,9 @@ class ImageFolder:
         folder = Path(self.folder).expanduser()
         if not folder.is_dir():
             raise InputError(f"There is no folder {folder}.")
-        found = (path for path in folder.rglob("*") if path.suffix.lower() in self.suffixes)
+        endings = (self.suffixes,) if isinstance(self.suffixes, str) else self.suffixes
+        wanted = {f".{ending.lower().removeprefix('.')}" for ending in endings}
+        found = (path for path in folder.rglob("*") if path.suffix.lower() in wanted and not path.is_dir())
         return tuple(sorted(path.relative_to(folder).as_posix() for path in found))
 
     def __len__(self) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from xxhash import xxh3_64_intdigest as xxh3
+
+from cfi_core import InputError
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class Samples:
     names: tuple[str, ...] = ()
     targets: tuple[Any, ...] | None = None
     errors: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_ids(self.ids)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -114,6 +120,32 @@ def sift_rows(
     good = tuple(row for row in range(len(ids)) if row not in errors)
     kept = None if targets is None else tuple(targets[row] for row in good)
     return Samples(ids, good, tuple(array[list(good)] for array in arrays), names, kept, errors)
+
+
+def plain_ids(ids: Sequence[Any]) -> tuple[Any, ...]:
+    """Ids as a store holds them: whole numbers if all are, else texts.
+
+    Raises:
+        InputError: One is missing.
+    """
+    if all(isinstance(one, int | np.integer) and -(2**63) <= one < 2**63 for one in ids):
+        return tuple(int(one) for one in ids)
+    if lost := [place for place, one in enumerate(ids) if one is None]:
+        raise InputError(f"Sample {lost[0]} has no id. Give each its own, or leave ids out.")
+    return tuple(plain_text(one) for one in ids)
+
+
+def check_ids(ids: Sequence[Any]) -> None:
+    """Raises InputError where one stands for several samples."""
+    if not isinstance(ids, range) and len(set(ids)) != len(ids):
+        ((double, _),) = Counter(ids).most_common(1)
+        raise InputError(f"The id {double!r} stands for several samples. Give each its own, or leave ids out.")
+
+
+def plain_text(value: Any) -> str:
+    """As UTF-8 can hold it: names of files may have other bytes."""
+    text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _fault(entry: tuple[np.ndarray, ...] | Exception | str, forms: Sequence[Form]) -> str:

@@ -23,8 +23,9 @@ from cfi_core import InputError
 from cfi_core.adapters import as_array
 from cfi_core.errors import FOREIGN, brief, summary
 from cfi_core.registry import registry
-from cfi_scale.samples import Form, Samples, sift, sift_rows
+from cfi_scale.samples import Form, Samples, check_ids, plain_ids, plain_text, sift, sift_rows
 
+_EMPTY = "There is no sample to explain: data are empty."
 ROLES = ("inputs", "target", "id")
 TRAVELS = 2**23
 """Bytes of data that are sent to each worker as a whole; more is read here, chunk by chunk."""
@@ -52,6 +53,10 @@ class Source(Protocol):
     @property
     def travels(self) -> bool:
         """Whether workers read by themselves."""
+
+    @property
+    def brings_ids(self) -> bool:
+        """Whether ids come with the samples, so that nobody knows all of them before."""
 
     def read(self, start: int, stop: int) -> Samples:
         """These samples; of a stream, each once and in order."""
@@ -112,19 +117,31 @@ def _open_arrays(parts: tuple[Any, ...], target: Any, ids: Any, names: tuple[str
     if len(counts) > 1:
         raise InputError(f"The inputs have {' and '.join(map(str, sorted(counts)))} samples. Pass as many of each.")
     (count,) = counts
+    if not count:
+        raise InputError(_EMPTY)
     return ArraySource(arrays, names, _each(target, count, "target"), _names_of(ids, count))
 
 
 def _open_sequence(data: Any, target: Any, ids: Any, fields: Fields | None) -> Source:
     count = len(data)
-    own = getattr(data, "ids", None) if ids is None else ids
-    return SequenceSource(data, count, _each(target, count, "target"), _names_of(own, count), fields)
+    if not count:
+        raise InputError(_EMPTY)
+    told = getattr(data, "ids", None)
+    own = None if callable(told) else told
+    return SequenceSource(
+        data, count, _each(target, count, "target"), _names_of(own if ids is None else ids, count), fields
+    )
 
 
 def _each(values: Any, count: int, what: str) -> tuple[Any, ...] | None:
     if values is None:
         return None
-    found = tuple(values.tolist() if hasattr(values, "tolist") else values)
+    try:
+        found = tuple(values.tolist() if hasattr(values, "tolist") else values)
+    except TypeError:
+        raise InputError(
+            f"{what}={brief(repr(values))} is none for each sample. Pass a list with one for each."
+        ) from None
     if len(found) != count:
         raise InputError(f"There are {count} samples and {len(found)} of {what}. Pass one for each sample.")
     return found
@@ -132,10 +149,11 @@ def _each(values: Any, count: int, what: str) -> tuple[Any, ...] | None:
 
 def _names_of(ids: Any, count: int) -> tuple[Any, ...] | None:
     found = _each(ids, count, "ids")
-    if found is not None and len(set(found)) != count:
-        (double, _), *_ = Counter(found).most_common(1)
-        raise InputError(f"The id {double!r} stands for several samples. Give each its own, or leave ids out.")
-    return found
+    if found is None:
+        return None
+    plain = plain_ids(found)
+    check_ids(plain)
+    return plain
 
 
 # Arrays
@@ -190,8 +208,8 @@ def portable(array: Any) -> Any:
         return mapped
     if type(array).__module__.partition(".")[0] == "h5py":
         return Hdf5Array(array.file.filename, array.name, str(array.dtype), tuple(array.shape))
-    if isinstance(array, np.ndarray) or hasattr(array, "store") or hasattr(array, "dims"):
-        return array  # of numpy, zarr, xarray: all of them give numpy arrays for slices
+    if not isinstance(array, np.ndarray) and (hasattr(array, "store") or hasattr(array, "dims")):
+        return array  # of zarr, xarray: both give numpy arrays for slices
     return as_array(registry(), array, "data")
 
 
@@ -213,6 +231,7 @@ class ArraySource:
     names: tuple[str, ...] = ()
     targets: tuple[Any, ...] | None = None
     ids: tuple[Any, ...] | None = None
+    brings_ids: bool = False
 
     @property
     def samples(self) -> int:
@@ -253,17 +272,14 @@ class SequenceSource:
     @cached_property
     def _first(self) -> Parts:
         """The first sample that can be read."""
-        failed: Exception | None = None
+        failed: Counter[str] = Counter()
         for number in range(min(self.samples, _FIRST)):
             try:
-                found = take_apart(self.data[number], self.fields, "sample")
-            except InputError:
-                raise
+                return take_apart(self.data[number], self.fields, "sample")
             except FOREIGN as error:
-                failed = failed or Exception(summary(error))
-            else:
-                return found
-        raise InputError(f"None of the first {min(self.samples, _FIRST)} samples can be read ({failed}).")
+                failed[summary(error)] += 1
+        ((most, _),) = failed.most_common(1)
+        raise InputError(f"None of the first {failed.total()} samples can be read ({most}).")
 
     @cached_property
     def forms(self) -> tuple[Form, ...]:
@@ -274,6 +290,11 @@ class SequenceSource:
     def names(self) -> tuple[str, ...]:
         """Of the first sample that can be read."""
         return self._first.names
+
+    @property
+    def brings_ids(self) -> bool:
+        """Where the first sample has one, and nobody gave others."""
+        return self.ids is None and self._first.id is not None
 
     @cached_property
     def travels(self) -> bool:
@@ -296,10 +317,10 @@ class SequenceSource:
         targets = own_targets if has_targets else None if self.targets is None else self.targets[start:stop]
         numbers: Sequence[Any] = range(start, stop) if self.ids is None else self.ids[start:stop]
         entries = [one.inputs if isinstance(one, Parts) else one for one in found]
-        if self.ids is None and self._first.id is not None:
+        if self.brings_ids:
             # What cannot be read cannot say its id.
             pairs = zip(found, numbers, strict=True)
-            numbers = [str(one.id) if isinstance(one, Parts) else f"number {number}" for one, number in pairs]
+            numbers = [plain_text(one.id) if isinstance(one, Parts) else f"number {number}" for one, number in pairs]
         return sift(entries, numbers, self.forms, self.names, targets)
 
     def _read(self, number: int) -> Parts | Exception:
@@ -328,8 +349,26 @@ class StreamSource:
         self._parts = self._take_apart()
 
     def _take_apart(self) -> Iterator[Parts]:
-        for batch in self.data:
-            yield take_apart(batch, self.fields, "batch", several=True)
+        """Batches that hold something.
+
+        Raises:
+            InputError: data fail, or the parts of a batch do not fit.
+        """
+        given = 0
+        try:
+            for batch in self.data:
+                parts = take_apart(batch, self.fields, "batch", several=True)
+                _check_batch(parts, given, self.fields)
+                given += len(parts.inputs[0])
+                if len(parts.inputs[0]):
+                    yield parts
+        except InputError:
+            raise
+        except FOREIGN as error:
+            raise InputError(
+                f"data failed after {given} samples ({summary(error)}). What is in the store stays valid: mend them, "
+                f"and the same call goes on with the rest."
+            ) from error
 
     @cached_property
     def _first(self) -> Parts:
@@ -338,6 +377,16 @@ class StreamSource:
             raise InputError("data gives no batch. A generator that was used before is empty: make a new one.")
         self._rest.append(found)
         return found
+
+    @property
+    def brings_ids(self) -> bool:
+        """Where the first batch has some."""
+        return self._first.id is not None
+
+    @cached_property
+    def _are_numbers(self) -> bool:
+        """Whether the ids of the first batch are whole numbers, as all others must be then."""
+        return isinstance(plain_ids(self._first.id)[0], int)
 
     @cached_property
     def forms(self) -> tuple[Form, ...]:
@@ -368,9 +417,17 @@ class StreamSource:
         for part in taken:
             entries += zip(*part.inputs, strict=True)
         if taken and taken[0].id is not None:
-            ids = [name for part in taken for name in part.id]
+            ids = self._plain([name for part in taken for name in part.id])
         targets = [one for part in taken for one in part.target] if taken and taken[0].target is not None else None
         return sift(entries, ids, forms, self.names, targets)
+
+    def _plain(self, ids: list[Any]) -> tuple[Any, ...]:
+        """Ids of one kind, that of the first."""
+        if not self._are_numbers:
+            return tuple(map(plain_text, ids))
+        if strange := [one for one in ids if not isinstance(plain_ids([one])[0], int)]:
+            raise InputError(f"The id {strange[0]!r} is no whole number, as those before it. Make all of them texts.")
+        return plain_ids(ids)
 
     def _next(self, most: int) -> Parts | None:
         part = self._rest.pop() if self._rest else next(self._parts, None)
@@ -397,6 +454,19 @@ class Parts:
         inputs = tuple(array[part] for array in self.inputs)
         target = None if self.target is None else self.target[part]
         return Parts(inputs, self.names, target, None if self.id is None else self.id[part])
+
+
+def _check_batch(parts: Parts, given: int, fields: Fields | None) -> None:
+    """Raises InputError where the parts of a batch are not of as many samples, or some are missing."""
+    sizes = {f"input {place}": array for place, array in enumerate(parts.inputs)}
+    sizes |= {"target": parts.target, "id": parts.id}
+    counts = {name: len(one) for name, one in sizes.items() if hasattr(one, "__len__")}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        raise InputError(f"The batch behind sample {given} has {told}. Give as many of each.")
+    roles = list(fields.values() if isinstance(fields, Mapping) else fields or ())
+    if lost := [role for role in ("target", "id") if role in roles and role not in counts]:
+        raise InputError(f"The batch behind sample {given} has no {lost[0]}s: one for each of its samples is needed.")
 
 
 def take_apart(value: Any, fields: Fields | None, what: str, *, several: bool = False) -> Parts:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cfi_scale.store import BAD, EXPLAINED, Store
+from cfi_scale.store import BAD, EXPLAINED, Store, place_of
 
 _ERRORS = 5
 
@@ -49,7 +49,7 @@ class Status:
             f"store      {self.path}",
             f"method     {asked['method_key']}" + (f" of {asked['toolset']}" if asked["toolset"] else ""),
             f"model      {asked['model'][:16]}",
-            f"samples    {self.explained:,} explained, {self.bad:,} could not be, {self._left:,} left of {self._of}",
+            f"samples    {self.explained:,} explained, {self.bad:,} could not be{self._left}",
             f"chunks     of {asked['chunk_size']} samples, {asked['batch_size']} at a time",
             f"values     {self.bytes / 2**20:,.1f} MiB, {asked['dtype']}",
         ]
@@ -60,13 +60,10 @@ class Status:
         return "\n".join(lines)
 
     @property
-    def _left(self) -> int:
-        return self.samples - self.explained - self.bad
-
-    @property
-    def _of(self) -> str:
-        unknown = self.question["samples"] is None and not self.complete
-        return "a stream whose length is not known yet" if unknown else f"{self.samples:,}"
+    def _left(self) -> str:
+        if self.question["samples"] is None and not self.complete:
+            return "; how many are left of the stream is not known"
+        return f", {self.samples - self.explained - self.bad:,} left of {self.samples:,}"
 
 
 def status(store: str | os.PathLike[str]) -> Status:
@@ -75,7 +72,7 @@ def status(store: str | os.PathLike[str]) -> Status:
     Raises:
         StoreError: There is none, or it is of another kind.
     """
-    opened = Store(Path(store).expanduser())
+    opened = Store(place_of(store))
     own, samples = opened.own, int(opened.own["samples"])
     states = opened.read("status", 0, samples)
     sizes = [

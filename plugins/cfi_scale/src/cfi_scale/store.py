@@ -13,17 +13,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from asyncio import gather
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 import numpy as np
 
+from cfi_core import ArgumentError
+from cfi_core.errors import FOREIGN, summary
 from cfi_scale.errors import StoreError
 
 FORMAT = 1
@@ -33,6 +36,7 @@ ABSENT, EXPLAINED, BAD = 0, 1, 2
 _GROUP = "zarr.json"
 _OWN = "cfi_scale"
 _LEFT = ".partial"
+_WRITERS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,32 +131,56 @@ class Store:
         Raises:
             StoreError: It cannot be written; what is in the store stays as it is.
         """
-        from zarr.core.sync import sync
-
         start = number * self.chunk
         rows = slice(start, start + len(variables["status"]))
-        arrays = {name: self._array(name, rows.stop).async_array for name in self.own["variables"]}
-        mark = arrays.pop("status")
+        arrays = {name: self._array(name, rows.stop) for name in self.own["variables"]}
 
-        async def write_all() -> None:
-            await gather(*(array.setitem(rows, variables[name]) for name, array in arrays.items()))
-            await mark.setitem(rows, variables["status"])
+        def write(name: str) -> None:
+            arrays[name][rows] = variables[name]
 
         try:
-            sync(write_all())
+            with ThreadPoolExecutor(_WRITERS) as pool:  # one would mostly wait for the threads of zarr
+                list(pool.map(write, arrays.keys() - {"status"}))
+            write("status")
         except OSError as error:
             raise StoreError(_say_not_written(self.path, number, error)) from error
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Values of some samples."""
-        return np.asarray(self._array(name)[start:stop])
+        """Values of some samples.
+
+        Raises:
+            StoreError: They are damaged.
+        """
+        array = self._array(name)
+        try:
+            return np.asarray(array[start:stop])
+        except FOREIGN as error:  # whatever zarr's codecs make of broken bytes
+            number = self._find_damaged(array, start, stop)
+            raise StoreError(
+                f"Chunk {number} of {name!r} in {self.path} cannot be read ({summary(error)}). Remove "
+                f"{self.path / 'status' / 'c' / str(number)} and start the run again: it makes the chunk anew."
+            ) from error
+
+    def _find_damaged(self, array: Any, start: int, stop: int) -> int:
+        """The number of the first chunk that cannot be read."""
+        for number in range(start // self.chunk, -(-stop // self.chunk)):
+            try:
+                array[number * self.chunk : (number + 1) * self.chunk]
+            except FOREIGN:
+                return number
+        return start // self.chunk
 
     def _array(self, name: str, samples: int = 0) -> Any:
         """The array, opened once; anew where it has become longer."""
         if name not in self._arrays or self._arrays[name].shape[0] < samples:
             import zarr
 
-            self._arrays[name] = zarr.open_array(self.path, path=name, mode="r+", zarr_format=3)
+            try:
+                self._arrays[name] = zarr.open_array(self.path, path=name, mode="r+", zarr_format=3)
+            except FOREIGN as error:
+                raise StoreError(
+                    f"The store {self.path} has lost its variable {name!r} ({summary(error)}). Name another place."
+                ) from error
         return self._arrays[name]
 
     def forget(self, number: int) -> None:
@@ -186,7 +214,7 @@ class Store:
             for name in files:
                 if name.endswith(_LEFT):
                     (Path(folder) / name).unlink(missing_ok=True)
-        for left in self.path.parent.glob(f".{self.path.name}.*{_LEFT}"):
+        for left in self.path.parent.glob(f".{escape(self.path.name)}.*{_LEFT}"):
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -196,7 +224,6 @@ def create(path: Path, layout: Layout, own: Mapping[str, Any], samples: int) -> 
     Raises:
         StoreError: It cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     made = path.parent / f".{path.name}.{uuid4().hex}{_LEFT}"
     held = {"format": FORMAT, **own, "chunk_size": layout.chunk, "variables": list(layout.variables)}
     try:
@@ -270,14 +297,16 @@ def read_own(path: Path) -> Mapping[str, Any]:
     try:
         attributes = json.loads((path / _GROUP).read_text())["attributes"]
         own: Mapping[str, Any] = json.loads(attributes[_OWN])
+        known = own["format"]
     except FileNotFoundError:
-        raise StoreError(f"There is no store at {path}.") from None
+        there = "What is there was not written by cfi_scale: name another place." if path.exists() else ""
+        raise StoreError(f"There is no store at {path}. {there}".strip()) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{path} was not written by cfi_scale, or is damaged ({type(error).__name__}). Name another place."
         ) from error
-    if own["format"] != FORMAT:
-        raise StoreError(f"{path} is of format {own['format']}, and this version knows {FORMAT}. Update cfi-scale.")
+    if known != FORMAT:
+        raise StoreError(f"{path} is of format {known}, and this version knows {FORMAT}. Update cfi-scale.")
     return own
 
 
@@ -295,9 +324,8 @@ def hold(path: Path) -> Iterator[None]:
     except ImportError:  # another system, without such locks
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.parent / f".{path.name}.lock"
-    with lock.open("w") as file:
+    with _open_lock(path, lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -313,6 +341,35 @@ def hold(path: Path) -> Iterator[None]:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+def _open_lock(path: Path, lock: Path) -> IO[str]:
+    """Makes the folder of the store, and the file beside it that is locked.
+
+    Raises:
+        StoreError: Nothing can be written there, or it lies in another store.
+    """
+    inside = [one for one in path.parents if (one / _GROUP).is_file()]
+    if inside:
+        raise StoreError(f"{path} lies in {inside[0]}, which is a store or group itself. Name a place outside of it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return lock.open("w")
+    except OSError as error:
+        raise StoreError(f"Nothing can be written beside {path} ({error}). Name another place.") from error
+
+
+def place_of(store: str | os.PathLike[str]) -> Path:
+    """Where a store is, or shall be.
+
+    Raises:
+        ArgumentError: It is no path of a folder.
+    """
+    if not isinstance(store, str | os.PathLike) or isinstance(os.fspath(store), bytes) or not os.fspath(store):
+        raise ArgumentError(f"store={store!r} is no path. Pass the folder that the store is, or shall be.")
+    if "://" in os.fspath(store):
+        raise ArgumentError(f"store={os.fspath(store)!r} is an address. A store is a folder, also of a mounted disk.")
+    return Path(store).expanduser()
 
 
 def _is_at(path: Path, opened: int) -> bool:

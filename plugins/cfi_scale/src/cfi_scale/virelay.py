@@ -17,7 +17,7 @@ from cfi_core import ArgumentError, InputError
 from cfi_scale.errors import StoreError
 from cfi_scale.samples import Samples
 from cfi_scale.sources import open_source
-from cfi_scale.store import EXPLAINED, Store
+from cfi_scale.store import EXPLAINED, Store, place_of
 
 _BATCH = 64
 
@@ -58,7 +58,7 @@ def to_virelay(
         import h5py
     except ImportError:
         raise ArgumentError("ViRelAy's layout is HDF5: pip install 'cfi-scale[hdf5]'.") from None
-    opened = Store(Path(store).expanduser())
+    opened = Store(place_of(store))
     samples = int(opened.own["samples"])
     if not opened.own.get("complete"):
         raise StoreError(f"{opened.path} is not complete. Finish it with explain_dataset first.")

@@ -25,7 +25,7 @@ from cfi_core.framework import flatten
 from cfi_core.registry import registry
 from cfi_scale.errors import RunError, StoreError
 from cfi_scale.question import hash_of_model
-from cfi_scale.samples import Samples
+from cfi_scale.samples import Samples, plain_text
 from cfi_scale.sources import Source
 from cfi_scale.store import BAD, EXPLAINED, Store, Variable, read_own
 
@@ -34,6 +34,7 @@ CHECKED = 16
 ATTRIBUTION = "attribution"
 _SMALLEST = 1e-30
 """No value is taken to be smaller, where errors are told relative to it."""
+_TOO_LARGE = "its values are too large for float16, which ends at 65504"
 _VOLATILE = ("seconds", "seconds_per_step", "predicted", "target", "target_in_words", "classes", "seed", "completeness")
 """What the provenance holds of a batch alone."""
 
@@ -154,7 +155,7 @@ class Worker:
         with _noted() as warned:
             made = _Chunk(self, task, samples)
             explained = made.explain()
-        errors = tuple((samples.ids[place], text) for place, text in sorted(made.errors.items()))
+        errors = tuple((samples.ids[place], plain_text(text)) for place, text in sorted(made.errors.items()))
         off = explained.variables.get("rounding", np.zeros(0))
         rounding = float(np.nanmax(off, initial=0))
         outcome = Outcome(task.number, len(samples), errors, dict(warned), rounding, cause=made.cause)
@@ -277,9 +278,7 @@ class _Chunk:
         found = _variables(attribution, stop - start, checked=checked)
         if work.predictions and "prediction" not in found:
             found |= self._worker.predict(inputs)
-        if work.half:
-            found |= _in_half(found)
-        return found
+        return found | _in_half(found) if work.half else found
 
     def _keep(self, made: Rows, start: int, stop: int) -> None:
         """Puts the rows of a batch into those of the chunk."""
@@ -293,6 +292,9 @@ class _Chunk:
                 self.errors |= dict.fromkeys(places, f"{name} has the shape {values.shape[1:]}, that of others {shape}")
                 return
             self._variables[name][places] = values
+        if "rounding" in made:
+            over = np.flatnonzero(np.isinf(made["rounding"][1]))
+            self.errors |= dict.fromkeys((places[row] for row in over), _TOO_LARGE)
 
     def _whole(self) -> dict[str, np.ndarray]:
         """All variables, with those of every chunk."""
@@ -301,7 +303,7 @@ class _Chunk:
         status = np.full(len(samples), EXPLAINED, np.uint8)
         status[bad] = BAD
         errors = np.full(len(samples), "", object)
-        errors[bad] = [self.errors[place] for place in bad]
+        errors[bad] = [plain_text(self.errors[place]) for place in bad]
         whole = {name: _without(values, bad) for name, values in self._variables.items()}
         whole |= {"id": _ids(samples.ids), "digest": samples.digests(), "error": errors, "status": status}
         self._dims |= dict.fromkeys(("id", "digest", "error", "status"), ())
@@ -314,8 +316,8 @@ def _without(values: np.ndarray, bad: list[int]) -> np.ndarray:
 
 
 def _ids(ids: Any) -> np.ndarray:
-    numbers = all(isinstance(one, int | np.integer) for one in ids)
-    return np.array(ids, np.int64) if numbers else np.array([str(one) for one in ids], object)
+    numbers = all(isinstance(one, int) for one in ids)
+    return np.array(ids, np.int64) if numbers else np.array(ids, object)
 
 
 def _drawn(work: Work, number: int, batch: int, start: int) -> tuple[int, bool]:
