@@ -411,7 +411,7 @@ class StreamSource:
             taken.append(part)
             count -= len(part.inputs[0])
         total = stop - start - count
-        ids = list(range(start, start + total))
+        ids: Sequence[Any] = range(start, start + total)
         self._read += total
         entries: list[Any] = []
         for part in taken:
