@@ -7,7 +7,7 @@
     python benchmarks/dataset.py scheduler --chunks 10000
 
 `--only loop` compares one process with the bare loop of the model's own framework; `--only workers` two workers
-with one, each pinned to one core; `--only memory` prints the resident memory of a run while it goes. `scheduler` runs
+with one, each pinned to one core; `--only memory` does a whole run and prints what memory it holds. `scheduler` runs
 empty tasks through dask and prints what each costs. `--samples` makes a run smaller.
 """
 
@@ -36,6 +36,8 @@ import numpy as np  # noqa: E402
 PAIRS = 15
 STEPS = 20
 _NOTED_EVERY = 1.0
+_INTERVAL = 3.0
+_COMPUTED = ("workers", "own")
 
 
 @dataclass(frozen=True)
@@ -115,40 +117,80 @@ def loop(bare: Callable[[np.ndarray], Any], rows: np.ndarray, batch: int, folder
 
 
 def measure_workers(case: Case, images: np.ndarray) -> None:
-    """Two workers, and one: rates without the first chunk of each, with which models are loaded."""
-    rates = {}
-    for workers in (1, 2):
-        with temporary() as folder:
-            rates[workers] = rate(case, images, folder / "s", workers)
-        print(f"{workers} worker{'s' * (workers > 1)}: {rates[workers]:.1f} samples/s", flush=True)
-    print(f"two workers: {rates[2] / rates[1] / 2:.3f} of twice one")
+    """Two workers, each on a core of its own, of which one is stopped in every second interval: pairs in one run.
 
+    Where other work runs beside, the clock says little. What was computed says what two cores of one's own would give:
+    workers and the process of client and scheduler share them, while one worker leaves the second core to that.
+    """
+    import psutil
 
-def rate(case: Case, images: np.ndarray, store: Path, workers: int) -> float:
-    """Samples per second from the time when every worker has done a chunk."""
     import cfi_scale
 
-    marks: list[float] = []
-    over = threading.Event()
+    here, sizes = psutil.Process(), {"batch_size": max(case.batch // 5, 1), "chunk_size": max(case.batch // 5, 1) * 2}
+    with temporary() as folder:
+        np.save(folder / "images.npy", images)  # workers read it by themselves
+        data = np.load(folder / "images.npy", mmap_mode="r")
+        executor, store = cfi_scale.Dask(workers=2, threads=1), folder / "s"
+        run = partial(cfi_scale.explain_dataset, case.explainer(), data, store, executor=executor, progress=False)
+        thread = threading.Thread(target=partial(run, **sizes))
+        thread.start()
+        while _chunks(store) < 20:  # both have loaded the model
+            time.sleep(0.1)
+        children = here.children(recursive=True)
+        workers = [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+        for core, one in zip(sorted(os.sched_getaffinity(0)), workers, strict=False):
+            one.cpu_affinity([core])
+        pairs = []
+        while _chunks(store) < len(images) // sizes["chunk_size"] * 0.9:
+            workers[1].suspend()
+            alone = observe(store, here, workers)
+            workers[1].resume()
+            pairs.append((alone, observe(store, here, workers)))
+        thread.join()
+    clock = statistics.median(both.chunks / alone.chunks / 2 for alone, both in pairs if alone.chunks)
+    one, two = ([pair[place] for pair in pairs] for place in (0, 1))
+    alone = sum(found.workers for found in one) / sum(found.chunks for found in one)
+    both, own = (sum(getattr(found, name) for found in two) / sum(found.chunks for found in two) for name in _COMPUTED)
+    print(
+        f"two workers: {clock:.3f} of twice one by the clock (median of {len(pairs)} pairs of intervals), "
+        f"{alone / (both + own):.3f} by what was computed: for a chunk of {sizes['chunk_size']} samples "
+        f"{alone * 1e3:.0f} ms by one worker, {both * 1e3:.0f} by one of two, {own * 1e3:.1f} by client and scheduler"
+    )
 
-    def watch() -> None:
-        while not over.wait(0.02):
-            done = sum(1 for _ in store.glob("status/c/*"))
-            marks.extend([time.perf_counter()] * (done - len(marks)))
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    sizes = {"batch_size": case.batch, "chunk_size": case.batch * 2}
-    executor = cfi_scale.Dask(workers=workers, threads=1)
-    cfi_scale.explain_dataset(case.explainer(), images, store, executor=executor, progress=False, **sizes)
-    over.set()
-    thread.join()
-    first = 2 * workers
-    return (len(marks) - first) * sizes["chunk_size"] / (marks[-1] - marks[first - 1])
+@dataclass(frozen=True)
+class Interval:
+    """What happened in one.
+
+    Attributes:
+        chunks: That were done.
+        workers: Seconds that the workers computed.
+        own: Seconds that the process of client and scheduler computed.
+    """
+
+    chunks: int
+    workers: float
+    own: float
+
+
+def observe(store: Path, here: Any, workers: list[Any]) -> Interval:
+    """The next seconds of a run."""
+
+    def now() -> tuple[int, float, float]:
+        times = [sum(one.cpu_times()[:2]) for one in (here, *workers)]
+        return _chunks(store), sum(times[1:]), times[0]
+
+    before = now()
+    time.sleep(_INTERVAL)
+    return Interval(*(after - former for after, former in zip(now(), before, strict=True)))
+
+
+def _chunks(store: Path) -> int:
+    return sum(1 for _ in store.glob("status/c/*"))
 
 
 def measure_memory(case: Case, images: np.ndarray) -> None:
-    """Resident memory of this process while it explains: after the first minute, and at the end."""
+    """A whole run in this process: what it took, and its resident memory after the first minute and at the end."""
     import psutil
 
     import cfi_scale
@@ -163,9 +205,15 @@ def measure_memory(case: Case, images: np.ndarray) -> None:
     thread = threading.Thread(target=watch)
     with temporary() as folder:
         thread.start()
+        started, computed = time.perf_counter(), time.process_time()
         cfi_scale.explain_dataset(explainer, images, folder / "s", batch_size=case.batch, progress=False)
+        passed, computed = time.perf_counter() - started, time.process_time() - computed
         over.set()
         thread.join()
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    print(
+        f"{len(images):,} samples in {passed:.0f} s, {computed:.0f} s computed; the store takes {size / 2**20:.1f} MiB"
+    )
     minute = int(60 / _NOTED_EVERY)
     if len(noted) <= minute:
         print(f"The run took {len(noted)} s; ask for more --samples: what counts begins after a minute.")

@@ -443,6 +443,19 @@ def test_a_damaged_chunk_is_an_error_and_no_values(tmp_path, images):
         np.asarray(found.attribution[16:24])
 
 
+@pytest.mark.parametrize("length", [50, 48, 5])
+def test_states_are_those_that_zarr_reads(tmp_path, images, length):
+    images[[3, 11, 12]] = np.nan
+    run(images[:length], tmp_path / "s")
+    store = Store(tmp_path / "s")
+    if length > 16:
+        store.forget(1)
+    states = store.states()
+    np.testing.assert_array_equal(states, store.read("status", 0, length))
+    assert list(np.flatnonzero(states == 2)) == [3]
+    assert list(np.flatnonzero(states == 0)) == (list(range(8, 16)) if length > 16 else [])
+
+
 def test_a_damaged_store_says_what_to_do(tmp_path, images):
     run(images, tmp_path / "s")
     mark = tmp_path / "s" / "status" / "c" / "2"

@@ -331,10 +331,9 @@ class _Run:
 
     def _refuse_shorter(self, store: Store, total: int) -> None:
         """Raises InputError where a stream ends before samples that are in the store."""
-        known = int(store.own["samples"])
-        behind = store.read("status", total, known) if total < known else np.zeros(0)
-        if (behind != ABSENT).any():
-            raise self._say_other_length(total, total + int(np.flatnonzero(behind != ABSENT)[-1]) + 1)
+        known = np.flatnonzero(store.states() != ABSENT)
+        if len(known) and known[-1] >= total:
+            raise self._say_other_length(total, known[-1] + 1)
 
     def _say_other_length(self, found: Any, known: int) -> InputError:
         return InputError(
@@ -388,7 +387,7 @@ class _Run:
         assert self._total is not None
         if store.own["samples"] != self._total:
             store.resize(self._total)
-        bad = int((store.read("status", 0, self._total) == BAD).sum())
+        bad = int((store.states() == BAD).sum())
         facts: dict[str, Any] = {"complete": True, "bad": bad}
         if "rounding" in store.variables:
             off = float(np.nanmax(store.read("rounding", 0, self._total), initial=0))

@@ -74,7 +74,7 @@ def status(store: str | os.PathLike[str]) -> Status:
     """
     opened = Store(place_of(store))
     own, samples = opened.own, int(opened.own["samples"])
-    states = opened.read("status", 0, samples)
+    states = opened.states()
     sizes = [
         int(np.prod(one.shape)) * np.dtype(one.dtype).itemsize
         for name, one in opened.variables.items()

@@ -62,7 +62,7 @@ def to_virelay(
     samples = int(opened.own["samples"])
     if not opened.own.get("complete"):
         raise StoreError(f"{opened.path} is not complete. Finish it with explain_dataset first.")
-    places = np.flatnonzero(opened.read("status", 0, samples) == EXPLAINED)
+    places = np.flatnonzero(opened.states() == EXPLAINED)
     source = open_source(data)
     if source.samples != samples:
         raise InputError(f"data have {source.samples} samples, and the store {samples}. Pass what it was made of.")
