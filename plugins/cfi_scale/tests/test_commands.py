@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pressing
@@ -21,6 +22,11 @@ def made(tmp_path, images, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("images.npy", images)
     np.save("labels.npy", np.arange(50) % 5)
+    np.save("halves.npy", np.arange(50) / 2 % 5)
+    np.save("few.npy", np.arange(7) % 5)
+    np.save("objects.npy", np.array([{}, 1], object), allow_pickle=True)
+    Path("broken.npy").write_bytes(b"\x93NUMPY")
+    Path("broken.h5").write_bytes(b"nothing")
     return tmp_path
 
 
@@ -60,6 +66,14 @@ def test_a_store_that_is_not_complete_exits_with_1(made, images, capsys):
         (["explain-dataset", "pressing:network", ".", "s", "-m", "press_gradient"], "--preprocess"),
         ([*OF_IMAGES, "--exec", "scale"], "NAME=VALUE"),
         ([*OF_IMAGES, "--executor", "dusk"], "'serial', 'dask'"),
+        ([*OF_IMAGES, "--target", "halves.npy"], "holds no indices"),
+        ([*OF_IMAGES, "--target", "few.npy"], "50 samples and 7 of target"),
+        (["explain-dataset", "pressing:network", "broken.npy", "s", "-m", "press_gradient"], "cannot be read"),
+        (["explain-dataset", "pressing:network", "objects.npy", "s", "-m", "press_gradient"], "cannot be read"),
+        (["explain-dataset", "pressing:network", "broken.h5:x", "s", "-m", "press_gradient"], "cannot be read"),
+        (["explain-dataset", "pressing:network", "none.h5:x", "s", "-m", "press_gradient"], "There are no data at"),
+        (["status", "images.npy"], "was not written by cfi_scale"),
+        (["status", "."], "There is no store at"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_two_lines(made, capsys, arguments, told):

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import cfi_core as cfi
@@ -122,7 +123,7 @@ def status(
 
 def _target(text: str) -> Any:
     if text.endswith(".npy"):
-        return [int(one) for one in open_path(text)]
+        return np.asarray(open_path(text)).tolist()
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

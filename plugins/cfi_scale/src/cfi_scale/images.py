@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfi_core import InputError
+from cfi_core.errors import FOREIGN, summary
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,11 +72,19 @@ def open_path(path: str | os.PathLike[str], preprocess: Callable[[Image], Any] |
     """
     text = os.fspath(path)
     file, _, name = text.rpartition(":")
-    if name and file.lower().endswith((".h5", ".hdf5")):
-        return _open_hdf5(Path(file).expanduser(), name)
-    place = Path(text).expanduser()
+    in_file = bool(name) and file.lower().endswith((".h5", ".hdf5"))
+    place = Path(file if in_file else text).expanduser()
     if not place.exists():
         raise InputError(f"There are no data at {place}.")
+    try:
+        return _open_hdf5(place, name) if in_file else _open(place, preprocess)
+    except InputError:
+        raise
+    except FOREIGN as error:
+        raise InputError(f"{place} cannot be read ({summary(error)}).") from error
+
+
+def _open(place: Path, preprocess: Callable[[Image], Any] | None) -> Any:
     if place.suffix == ".npy":
         return np.load(place, mmap_mode="r")
     if (place / "zarr.json").is_file() or (place / ".zarray").is_file():
@@ -92,8 +101,6 @@ def _open_hdf5(file: Path, name: str) -> Any:
         import h5py
     except ImportError:
         raise InputError(f"Reading {file} needs h5py: pip install h5py.") from None
-    if not file.is_file():
-        raise InputError(f"There is no file {file}.")
     opened = h5py.File(file, "r")
     if not isinstance(found := opened.get(name), h5py.Dataset):
         raise InputError(f"{file} has no array {name!r}; it has {', '.join(opened)}.")

@@ -51,7 +51,7 @@ class Status:
             f"model      {asked['model'][:16]}",
             f"samples    {self.explained:,} explained, {self.bad:,} could not be{self._left}",
             f"chunks     of {asked['chunk_size']} samples, {asked['batch_size']} at a time",
-            f"values     {self.bytes / 2**20:,.1f} MiB, {asked['dtype']}",
+            f"values     {_size(self.bytes)}, {asked['dtype']}",
         ]
         if self.rounding is not None:
             lines.append(f"rounding   at most {self.rounding:.1e} of a sample's largest value")
@@ -64,6 +64,10 @@ class Status:
         if self.question["samples"] is None and not self.complete:
             return "; how many are left of the stream is not known"
         return f", {self.samples - self.explained - self.bad:,} left of {self.samples:,}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
 
 
 def status(store: str | os.PathLike[str]) -> Status:
