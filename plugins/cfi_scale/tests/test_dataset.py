@@ -21,6 +21,7 @@ import zarr
 
 import cfi_core as cfi
 import cfi_scale
+from cfi_scale.question import describe
 from cfi_scale.store import Store
 
 pytestmark = pytest.mark.usefixtures("plugins")
@@ -153,6 +154,29 @@ def test_a_store_of_another_model_is_refused(tmp_path, images):
     asked.model.mix[0, 0] += 1e-3
     with pytest.raises(cfi_scale.StoreError, match="model was"):
         cfi_scale.explain_dataset(other, images, tmp_path / "s", **SIZES)
+
+
+FACTOR = 1
+
+
+def weigh(outputs):
+    """A target that uses a value of its module."""
+    return outputs[:, 0] * FACTOR
+
+
+def test_a_function_is_known_by_all_that_it_computes_with(monkeypatch):
+    def of(column, factor=1):
+        return lambda outputs, factor=factor: outputs[:, column] * factor
+
+    def indirectly(outputs):
+        return weigh(outputs)
+
+    assert describe(of(1)) == describe(of(1)) and describe(weigh) == describe(weigh)
+    several = [of(0), of(1), of(1, 2), of(np.array([1])), of(np.array([2])), of("1"), weigh, indirectly]
+    assert len({describe(one) for one in several}) == len(several)
+    before = describe(weigh), describe(indirectly)
+    monkeypatch.setattr(sys.modules[__name__], "FACTOR", 2)
+    assert describe(weigh) != before[0] and describe(indirectly) != before[1]
 
 
 def test_other_data_are_refused(tmp_path, images):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from hashlib import blake2b
-from types import CodeType, FunctionType
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 import cloudpickle
@@ -58,7 +58,7 @@ def describe(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, FunctionType):
-        return f"{value.__module__}.{value.__qualname__} {_hash(_contents(value.__code__))}"
+        return f"{value.__module__}.{value.__qualname__} {_hash(_contents(value))}"
     if is_dataclass(value) and not isinstance(value, type):
         return {"kind": type(value).__qualname__} | {
             one.name: describe(getattr(value, one.name)) for one in fields(value)
@@ -75,9 +75,35 @@ def differences(asked: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str
     return [f"{name} was {_brief(stored.get(name))}, and is {_brief(asked.get(name))}" for name in names]
 
 
-def _contents(code: CodeType) -> bytes:
-    """Of a function: what it does, wherever it stands."""
-    inner = [_contents(one) if isinstance(one, CodeType) else repr(one).encode() for one in code.co_consts]
+def _contents(function: FunctionType, seen: tuple[FunctionType, ...] = ()) -> bytes:
+    """Of a function: what it does, wherever it stands, and the values that it has from outside."""
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+    known = (function, *seen)
+    used = {name: function.__globals__.get(name) for name in sorted(_names_in(function.__code__))}
+    outside = {
+        name: _contents(value, known).hex() if isinstance(value, FunctionType) else describe(value)
+        for name, value in {**used, **{f"cell {place}": cell for place, cell in enumerate(cells)}}.items()
+        if (isinstance(value, FunctionType) and value not in known) or _is_plain(value)
+    }
+    given = [one for one in (function.__defaults__, function.__kwdefaults__) if _is_plain(one)]
+    return _code(function.__code__) + json.dumps([outside, describe(given)]).encode()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is described by its contents, and not by how it is pickled."""
+    if isinstance(value, list | tuple | Mapping):
+        return all(map(_is_plain, value.values() if isinstance(value, Mapping) else value))
+    return value is None or isinstance(value, bool | int | float | str | range) or hasattr(value, "__array__")
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """Names that it, or a function in it, looks up outside."""
+    inner = [_names_in(one) for one in code.co_consts if isinstance(one, CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+def _code(code: CodeType) -> bytes:
+    inner = [_code(one) if isinstance(one, CodeType) else repr(one).encode() for one in code.co_consts]
     return b"|".join([code.co_code, *inner, repr(code.co_names).encode()])
 
 
