@@ -480,6 +480,27 @@ def test_states_are_those_that_zarr_reads(tmp_path, images, length):
     assert list(np.flatnonzero(states == 0)) == (list(range(8, 16)) if length > 16 else [])
 
 
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_disk_that_is_full_when_the_length_is_noted(tmp_path, images, monkeypatch, told):
+    """Of a stream the store is made longer while it runs, and as long as it is at the end."""
+    write, calls = Store._write_group, []
+
+    def write_group(store, **facts):
+        calls.append(facts)
+        if len(calls) > told:
+            raise OSError(28, "No space left on device")
+        write(store, **facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_write_group", write_group)
+        with pytest.raises(cfi_scale.StoreError, match=r"cannot be written .*No space left.*goes on where it stopped"):
+            run(iter([images]), tmp_path / "s", "press_noise")
+    assert not cfi_scale.status(tmp_path / "s").complete
+    run(iter([images]), tmp_path / "s", "press_noise")
+    run(iter([images]), tmp_path / "t", "press_noise")
+    assert pressing.tree(tmp_path / "s") == pressing.tree(tmp_path / "t")
+
+
 def test_a_damaged_store_says_what_to_do(tmp_path, images):
     run(images, tmp_path / "s")
     mark = tmp_path / "s" / "status" / "c" / "2"

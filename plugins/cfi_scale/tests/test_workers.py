@@ -247,6 +247,29 @@ def test_a_chunk_that_kills_its_workers_ends_the_run(tmp_path, many):
 
 
 @pytest.mark.faults
+def test_a_chunk_that_takes_more_memory_than_a_worker_has(tmp_path, many, serial):
+    from distributed import Client, LocalCluster
+
+    class Hungry(pressing.Pressing):
+        def __call__(self, inputs=None, target=None, **named):
+            if (np.asarray(inputs) == 77).any():
+                held = [np.ones(2**24) for _ in range(16)]  # 2 GiB; dask looks every tenth of a second
+                time.sleep(60)
+                del held
+            return super().__call__(inputs, target, **named)
+
+    former, many[101] = many[101].copy(), 77
+    limits = {"memory_limit": "1GiB", "n_workers": 2, "threads_per_worker": 1}
+    with LocalCluster(**limits, dashboard_address=":0") as cluster, Client(cluster) as client:
+        hungry = Hungry(pressing.network(), "press_noise")
+        with pytest.raises(cfi_scale.RunError, match=r"Chunk 25 .* may need more memory than a worker has"):
+            cfi_scale.explain_dataset(hungry, many, tmp_path / "s", executor=client, **SIZES)
+    many[101] = former
+    cfi_scale.explain_dataset(pressing.explainer(), many, tmp_path / "s", **SIZES)
+    assert pressing.tree(tmp_path / "s") == serial
+
+
+@pytest.mark.faults
 def test_actors_of_ray_that_are_killed(tmp_path, many, serial):
     pytest.importorskip("ray")
     store = tmp_path / "s"

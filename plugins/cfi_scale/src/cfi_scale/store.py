@@ -138,12 +138,10 @@ class Store:
         def write(name: str) -> None:
             arrays[name][rows] = variables[name]
 
-        try:
+        with self._writing(f"Chunk {number}"):
             with ThreadPoolExecutor(_WRITERS) as pool:  # one would mostly wait for the threads of zarr
                 list(pool.map(write, arrays.keys() - {"status"}))
             write("status")
-        except OSError as error:
-            raise StoreError(_say_not_written(self.path, number, error)) from error
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
         """Values of some samples.
@@ -166,11 +164,12 @@ class Store:
         found = np.full(int(self.own["samples"]), ABSENT, np.uint8)
         unpacked: dict[bytes, np.ndarray] = {}
         for number in sorted(self.done()):
-            rows = slice(number * self.chunk, min((number + 1) * self.chunk, len(found)))
+            start = number * self.chunk
             packed = (self.path / "status" / "c" / str(number)).read_bytes()
             if packed not in unpacked:
-                unpacked[packed] = self.read("status", rows.start, rows.stop)
-            found[rows] = unpacked[packed][: len(found[rows])]
+                unpacked[packed] = self.read("status", start, start + self.chunk)
+            rows = unpacked[packed][: max(len(found) - start, 0)]
+            found[start : start + len(rows)] = rows
         return found
 
     def _find_damaged(self, array: Any, start: int, stop: int) -> int:
@@ -200,16 +199,33 @@ class Store:
         (self.path / "status" / "c" / str(number)).unlink(missing_ok=True)
 
     def resize(self, samples: int) -> None:
-        """Makes all variables as long; readers see the old length, then the new one."""
-        for name in self.own["variables"]:
-            array = self._array(name)
-            if array.shape[0] != samples:
-                array.resize((samples, *array.shape[1:]))
-        self._write_group(samples=samples)
+        """Makes all variables as long; readers see the old length, then the new one.
+
+        Raises:
+            StoreError: That cannot be written.
+        """
+        with self._writing("The length"):
+            for name in self.own["variables"]:
+                array = self._array(name)
+                if array.shape[0] != samples:
+                    array.resize((samples, *array.shape[1:]))
+            self._write_group(samples=samples)
 
     def settle(self, **facts: Any) -> None:
-        """Notes how a run ended."""
-        self._write_group(**facts)
+        """Notes how a run ended.
+
+        Raises:
+            StoreError: That cannot be written.
+        """
+        with self._writing("The end"):
+            self._write_group(**facts)
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(_say_not_written(self.path, what, error)) from error
 
     def _write_group(self, **facts: Any) -> None:
         held = {**read_own(self.path), **facts}
@@ -391,9 +407,9 @@ def _is_at(path: Path, opened: int) -> bool:
         return False
 
 
-def _say_not_written(path: Path, number: int, error: OSError) -> str:
+def _say_not_written(path: Path, what: str, error: OSError) -> str:
     free = shutil.disk_usage(path).free
     return (
-        f"Chunk {number} of {path} cannot be written ({error}; {free / 2**20:,.0f} MiB are free there). What is in "
+        f"{what} of {path} cannot be written ({error}; {free / 2**20:,.0f} MiB are free there). What is in "
         f"the store stays valid. Make room, and start the run again: it goes on where it stopped."
     )
