@@ -154,6 +154,27 @@ def test_a_batch_whose_parts_do_not_fit_is_told(batches, told):
         source.read(0, 10)
 
 
+def test_memory_that_is_used_again_for_the_next_sample_or_batch(images):
+    """As generators do that fill a buffer."""
+    buffer = np.empty_like(images[:5])
+
+    class Reader:
+        def __len__(self):
+            return 50
+
+        def __getitem__(self, number):
+            buffer[0] = images[number]
+            return buffer[0]
+
+    def batches():
+        for start in range(0, 50, 5):
+            buffer[...] = images[start : start + 5]
+            yield buffer
+
+    np.testing.assert_array_equal(values(open_source(batches())), images)
+    np.testing.assert_array_equal(values(open_source(Reader())), images)
+
+
 def test_empty_batches_are_passed_over():
     source = open_source(iter([np.ones((0, 3)), np.ones((2, 3)), np.ones((0, 3)), np.ones((1, 3))]))
     assert len(source.read(0, 8)) == 3

@@ -137,7 +137,8 @@ def _each(values: Any, count: int, what: str) -> tuple[Any, ...] | None:
     if values is None:
         return None
     try:
-        found = tuple(values.tolist() if hasattr(values, "tolist") else values)
+        plain = values if hasattr(values, "tolist") or not hasattr(values, "__array__") else np.asarray(values)
+        found = tuple(plain.tolist() if hasattr(plain, "tolist") else plain)
     except TypeError:
         raise InputError(
             f"{what}={brief(repr(values))} is none for each sample. Pass a list with one for each."
@@ -512,7 +513,8 @@ def _roles(fields: Fields, value: Any, what: str) -> dict[Any, str]:
 
 
 def _array(value: Any) -> np.ndarray:
-    return as_array(registry(), value, "a sample of data")
+    """Of its own: who makes samples may use the same memory for the next one."""
+    return np.array(as_array(registry(), value, "a sample of data"))
 
 
 def _plain(value: Any, *, several: bool) -> Any:
