@@ -218,9 +218,11 @@ def measure_memory(case: Case, images: np.ndarray) -> None:
     if len(noted) <= minute:
         print(f"The run took {len(noted)} s; ask for more --samples: what counts begins after a minute.")
         return
+    mebi = [held / 2**20 for held in noted]
     print(
-        f"resident memory: {noted[minute] / 2**20:,.0f} MiB after a minute, {max(noted[minute:]) / 2**20:,.0f} at most "
-        f"after it, {noted[-1] / 2**20:,.0f} at the end of {len(noted)} s: {max(noted[minute:]) / noted[minute]:.3f}"
+        f"resident memory: {mebi[minute]:,.0f} MiB after a minute, {mebi[-1]:,.0f} at the end of {len(noted)} s: "
+        f"{mebi[-1] / mebi[minute]:.3f}; at most {max(mebi[:minute]):,.0f} in the first minute, {max(mebi[minute:]):,.0f} "
+        f"after it: {max(mebi[minute:]) / max(mebi[:minute]):.3f}"
     )
 
 

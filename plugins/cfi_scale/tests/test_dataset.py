@@ -190,6 +190,20 @@ def test_other_data_are_refused(tmp_path, images):
         run(images[:40], tmp_path / "s")
 
 
+@pytest.mark.parametrize("changed", [47, 8, 15])
+def test_other_samples_at_the_ends_of_chunks_and_other_ids_are_seen(tmp_path, images, changed):
+    names = [f"image {number}" for number in range(50)]
+    run(images, tmp_path / "s", ids=names)
+    (tmp_path / "s" / "status" / "c" / "6").unlink()
+    others = names.copy()
+    others[changed - 3] = "another"
+    with pytest.raises(cfi.InputError, match=r"not those that .* was begun with"):
+        run(images, tmp_path / "s", ids=others)
+    images[changed] += 1
+    with pytest.raises(cfi.InputError, match=rf"samples {changed} to {changed}, values"):
+        run(images, tmp_path / "s", ids=names)
+
+
 def test_an_existing_store_is_left_alone_without_resume(tmp_path, images):
     run(images, tmp_path / "s")
     with pytest.raises(cfi_scale.StoreError, match="resume=True"):

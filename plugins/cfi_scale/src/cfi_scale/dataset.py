@@ -37,8 +37,8 @@ CHUNK_BYTES = 2**24
 AHEAD = 32
 """By how many chunks the store of a stream is made longer at a time."""
 LARGEST_ROUNDING = 0.01
-_LOOKED_AT = 4
-"""Chunks that are there whose first sample is compared with the data."""
+_LOOKED_AT = 16
+"""Chunks that are there whose first and last samples are compared with the data."""
 _SHOWN = 3
 
 
@@ -237,12 +237,17 @@ class _Run:
         return self._chunk if self._total is None else min(self._chunk, self._total - number * self._chunk)
 
     def _compare_data(self, store: Store) -> None:
-        """Whether the data are those of the chunks that are there, by a few samples."""
+        """Whether the data are those of the chunks that are there, by a few samples and all ids that were given."""
         numbers = sorted(self._done)
-        for number in numbers[:: max(1, len(numbers) // _LOOKED_AT)]:
-            start = number * self._chunk
-            sample = self._source.read(start, start + 1)
-            self._compare(store, start, sample.digests(), sample.ids)
+        for number in {*numbers[:: -(-len(numbers) // _LOOKED_AT) or 1], *numbers[-1:]}:
+            first = number * self._chunk
+            for place in {first, first + self._size(number) - 1}:
+                sample = self._source.read(place, place + 1)
+                self._compare(store, place, sample.digests(), sample.ids)
+        if (ids := self._source.ids) is not None:
+            for number in numbers:
+                start, stop = number * self._chunk, number * self._chunk + self._size(number)
+                self._compare(store, start, store.read("digest", start, stop), ids[start:stop])
 
     def _compare(self, store: Store, start: int, digests: np.ndarray, ids: Sequence[Any]) -> None:
         """Raises InputError where samples are other ones than those in the store."""

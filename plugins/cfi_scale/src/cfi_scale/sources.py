@@ -55,6 +55,10 @@ class Source(Protocol):
         """Whether workers read by themselves."""
 
     @property
+    def ids(self) -> Sequence[Any] | None:
+        """Of all samples, where somebody gave them."""
+
+    @property
     def brings_ids(self) -> bool:
         """Whether ids come with the samples, so that nobody knows all of them before."""
 
@@ -341,6 +345,7 @@ class StreamSource:
     data: Iterable[Any]
     fields: Fields | None = None
     samples: None = None
+    ids: None = None
     travels: bool = False
     _parts: Iterator[Parts] = field(init=False)
     _rest: list[Parts] = field(default_factory=list)
