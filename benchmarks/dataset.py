@@ -219,10 +219,11 @@ def measure_memory(case: Case, images: np.ndarray) -> None:
         print(f"The run took {len(noted)} s; ask for more --samples: what counts begins after a minute.")
         return
     mebi = [held / 2**20 for held in noted]
+    before, after = max(mebi[:minute]), max(mebi[minute:])
     print(
         f"resident memory: {mebi[minute]:,.0f} MiB after a minute, {mebi[-1]:,.0f} at the end of {len(noted)} s: "
-        f"{mebi[-1] / mebi[minute]:.3f}; at most {max(mebi[:minute]):,.0f} in the first minute, {max(mebi[minute:]):,.0f} "
-        f"after it: {max(mebi[minute:]) / max(mebi[:minute]):.3f}"
+        f"{mebi[-1] / mebi[minute]:.3f}; at most {before:,.0f} in the first minute, {after:,.0f} after it: "
+        f"{after / before:.3f}"
     )
 
 
