@@ -118,6 +118,16 @@ def test_a_run_ends_above_the_limit_of_bad_samples(tmp_path, images):
     assert (found.status == 2).sum() == 10
 
 
+def test_bad_samples_of_former_runs_count(tmp_path, images):
+    images[[3, 20, 35]] = np.nan
+    with pytest.raises(cfi_scale.RunError, match="max_bad is 2"):
+        run(images, tmp_path / "s", max_bad=2)
+    (tmp_path / "s" / "status" / "c" / "4").unlink(missing_ok=True)  # the third is still to come
+    with pytest.raises(cfi_scale.RunError, match="3 samples could not be explained, and max_bad is 2"):
+        run(images, tmp_path / "s", max_bad=2)
+    assert (run(images, tmp_path / "s", max_bad=3).status == 2).sum() == 3
+
+
 def test_what_is_wrong_with_the_question_is_refused_before_there_is_a_store(tmp_path, images):
     with pytest.raises(cfi.UnknownMethodError, match="press_gradient"):
         run(images, tmp_path / "s", "press_gradeint")

@@ -242,6 +242,24 @@ def test_a_folder_with_whatever_people_have_in_it(tmp_path, images):
     assert "UnidentifiedImageError" in found.error.values[1] and "FileNotFoundError" in found.error.values[3]
 
 
+def test_data_named_from_here_are_found_from_elsewhere(tmp_path, images, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray((np.abs(images[0]) * 50).astype(np.uint8)).save("photos/1.png")
+    with h5py.File("a.h5", "w") as file:
+        file["images"] = images
+    np.save("a.npy", images)
+    folder, mapped = cfi_scale.ImageFolder("photos", half), np.load("a.npy", mmap_mode="r")
+    with h5py.File("a.h5") as file:
+        sources = [pickle.dumps(open_source(data)) for data in (mapped, file["images"])]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert folder[0].shape == (4, 5, 3)
+    for source in sources:
+        np.testing.assert_array_equal(values(pickle.loads(source)), images)
+
+
 def test_a_folder_of_images(tmp_path):
     for name in ("b/2.png", "a/1.png", "a/0.JPG"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -94,7 +94,7 @@ def explain_dataset(
             draws (`"sampled"`), `"every"`, or the `"first"`.
         predictions: Whether a classifier's predictions are kept; that is one more pass for each batch, unless the
             target is `"predicted"`.
-        max_bad: So many samples that cannot be explained are recorded; one more ends the run.
+        max_bad: So many samples of the store that cannot be explained are recorded; one more ends the run.
         workers: How many processes dask or Ray start; None: one for each core.
         threads: That libraries may use in each of them; None divides the cores.
         resume: Whether to go on with a store that is there. False refuses to touch it.
@@ -228,6 +228,7 @@ class _Run:
         store.clean()
         self._store, self._done = store, store.done()
         self._there = sum(self._size(number) for number in self._done)
+        self._counts.bad = int((store.states() == BAD).sum())
         if self._total is not None:
             self._compare_data(store)
         _tell_versions(store)

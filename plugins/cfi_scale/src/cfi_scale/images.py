@@ -38,6 +38,8 @@ class ImageFolder:
     suffixes: tuple[str, ...] = SUFFIXES
 
     def __post_init__(self) -> None:
+        # Absolute: workers, and this process later, may stand elsewhere.
+        object.__setattr__(self, "folder", Path(self.folder).expanduser().absolute())
         if not callable(self.preprocess):
             raise InputError(f"preprocess={self.preprocess!r} is no function that makes an array of an image.")
         if not self.ids:
@@ -46,7 +48,7 @@ class ImageFolder:
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """Paths below the folder."""
-        folder = Path(self.folder).expanduser()
+        folder = Path(self.folder)
         if not folder.is_dir():
             raise InputError(f"There is no folder {folder}.")
         endings = (self.suffixes,) if isinstance(self.suffixes, str) else self.suffixes
@@ -60,7 +62,7 @@ class ImageFolder:
     def __getitem__(self, number: int) -> np.ndarray:
         from PIL import Image, ImageOps
 
-        with Image.open(Path(self.folder).expanduser() / self.ids[number]) as image:
+        with Image.open(Path(self.folder) / self.ids[number]) as image:
             return np.asarray(self.preprocess(ImageOps.exif_transpose(image)))
 
 

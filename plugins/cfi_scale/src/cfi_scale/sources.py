@@ -212,7 +212,7 @@ def portable(array: Any) -> Any:
     if isinstance(array, np.memmap) and (mapped := _map_of(array)) is not None:
         return mapped
     if type(array).__module__.partition(".")[0] == "h5py":
-        return Hdf5Array(array.file.filename, array.name, str(array.dtype), tuple(array.shape))
+        return Hdf5Array(str(Path(array.file.filename).resolve()), array.name, str(array.dtype), tuple(array.shape))
     if not isinstance(array, np.ndarray) and (hasattr(array, "store") or hasattr(array, "dims")):
         return array  # of zarr, xarray: both give numpy arrays for slices
     return as_array(registry(), array, "data")
