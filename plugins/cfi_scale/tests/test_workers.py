@@ -18,6 +18,7 @@ import pressing
 import psutil
 import pytest
 
+import cfi_core as cfi
 import cfi_scale
 from cfi_scale.store import Store
 
@@ -100,6 +101,28 @@ def test_two_processes_of_dask_and_one_kill(tmp_path, many, serial, capsys):
     told = capsys.readouterr().err
     assert "dashboard: http://" in told
     assert "1 of 200 samples could not be explained" in told
+
+
+@pytest.mark.faults
+def test_what_is_refused_in_a_worker_is_raised_here_and_not_printed_there(tmp_path, many, capfd):
+    class Doubles:
+        def __len__(self):
+            return 200
+
+        def __getitem__(self, number):
+            return many[number], "the same"
+
+    with pytest.raises(cfi.InputError, match="'the same' stands for several samples"):
+        cfi_scale.explain_dataset(
+            pressing.explainer(),
+            Doubles(),
+            tmp_path / "s",
+            fields=("inputs", "id"),
+            executor="dask",
+            workers=1,
+            **SIZES,
+        )
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.faults

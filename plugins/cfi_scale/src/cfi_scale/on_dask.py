@@ -24,6 +24,7 @@ from distributed.comm import CommClosedError
 from distributed.core import Status
 from tornado.ioloop import PeriodicCallback
 
+from cfi_core import CFIError
 from cfi_scale.errors import RunError
 from cfi_scale.executors import cores, environment
 from cfi_scale.progress import say
@@ -173,8 +174,12 @@ class _Carrier(WorkerPlugin):
         return self._worker.carry_out(task)
 
 
-def _carry_out(name: str, task: Task) -> Outcome:
-    return distributed.get_worker().plugins[name].carry_out(task)
+def _carry_out(name: str, task: Task) -> Outcome | CFIError:
+    """The outcome, or why there is none: of what is raised, dask would print the traceback in every terminal."""
+    try:
+        return distributed.get_worker().plugins[name].carry_out(task)
+    except CFIError as error:
+        return error
 
 
 class _Session:
@@ -228,7 +233,10 @@ class _Session:
     def _take(self, future: Any, task: Task, running: dict[Any, Task], done: Any) -> Iterator[Outcome]:
         """The outcome; or another try, where workers died."""
         try:
-            yield future.result()
+            outcome = future.result()
+            if isinstance(outcome, CFIError):
+                raise outcome
+            yield outcome
         except distributed.KilledWorker as error:
             self._tried[task.number] += 1
             if self._tried[task.number] >= ATTEMPTS:
