@@ -367,6 +367,7 @@ def test_a_growing_store_is_read_by_plain_xarray(tmp_path, images):
             if (store / "zarr.json").exists():
                 with warnings.catch_warnings():
                     warnings.simplefilter("error")
+                    warnings.filterwarnings("ignore", "The codec `vlen-utf8`")  # of zarr 3.1.0
                     opened = xarray.open_zarr(store, chunks=None)
                     seen.append(int((opened.status == 1).sum()))
                     assert np.isnan(opened.attribution.values[opened.status.values == 0]).all()
@@ -545,4 +546,4 @@ def test_what_is_warned_of_in_chunks_is_warned_of_once(tmp_path, images):
     made = pressing.explainer("press_gradient", exec_args={"scale": 0.0})
     with pytest.warns(cfi.ModelWarning, match=r"zero everywhere.*times in this run") as caught:
         cfi_scale.explain_dataset(made, images, tmp_path / "s", **SIZES)
-    assert len(caught) == 1
+    assert [one.category for one in caught if issubclass(one.category, cfi.CFIWarning)] == [cfi.ModelWarning]
