@@ -176,7 +176,7 @@ def translate() -> None:
 
     print(f"\n{'cfi.translate, seconds of the processors':<40} conversion   the rest  at most (3 times, or 5)")
     for name in TRANSLATED:
-        is_torch = hasattr(torchvision.models, name)
+        is_torch = name.islower()
         model = (
             getattr(torchvision.models, name)(weights=None).eval()
             if is_torch

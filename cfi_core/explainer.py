@@ -35,7 +35,7 @@ from cfi_core.running import run
 from cfi_core.seeking import settle_layer
 from cfi_core.specs import BatchSize, Kind, Translator
 from cfi_core.translation import prepare
-from cfi_core.translation.bridging import often
+from cfi_core.translation.bridging import lacks_evidence, often
 from cfi_core.turns import Lock
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})
@@ -54,7 +54,7 @@ _log = logger_of(__name__)
 
 def explain_once(arguments: Arguments, kinds: frozenset[Kind]) -> Attribution | PendingLayer:
     """What an explainer gives that is made for this call alone; a call that lacks its layer waits for it."""
-    answer = _explain(arguments, kinds).answer
+    answer = _explain(arguments, kinds, once=True).answer
     assert answer is not None
     return answer
 
@@ -346,8 +346,8 @@ class Explained:
         return self.answer
 
 
-def _explain(arguments: Arguments, kinds: frozenset[Kind], *, runs: bool = True) -> Explained:
-    """The eight steps of a call; the first five of one that only prepares."""
+def _explain(arguments: Arguments, kinds: frozenset[Kind], *, runs: bool = True, once: bool = False) -> Explained:
+    """The eight steps of a call, which may be its model's only one; the first five of one that only prepares."""
     with show(arguments.progress), phase(f"preparing {arguments.method_key}"), ExitStack() as stack:
         current = registry()
         stack.enter_context(keep_process(current))
@@ -357,7 +357,7 @@ def _explain(arguments: Arguments, kinds: frozenset[Kind], *, runs: bool = True)
         choice = choose(current, methods, original, arguments.translator)  # 3
         _log.info("%s of %s: %s: %s", choice.method.key, choice.method.toolset, choice.routes[0], choice.reason)
         use(current, original, choice.routes, choice.toolset_framework)
-        call = check(current, arguments, original, choice)  # 4
+        call = check(current, arguments, original, choice, records=once)  # 4
         stack.enter_context(keep_model(original, call.purity))
         if runs:
             observe(current, "cfi_before_run", plan=call.plan)
@@ -374,6 +374,9 @@ def finish(current: Registry, call: Call, prepared: Prepared) -> Explained:
     call = settle_layer(call, prepared)
     carried = carry(current, call, prepared)  # 6
     made = run(current, call, prepared, carried)  # 7
+    if lacks_evidence(call, prepared):
+        call = replace(call, recorded=None)
+        return finish(current, call, prepare(current, call))
     confirmed = confirm_run(call, prepared, carried, made)  # its end
     attribution = bring_home(current, call, confirmed, carried, made)  # 8
     return Explained(

@@ -14,7 +14,7 @@ from cfi_core.contract import MethodRequest, MethodResult, Target, Unpacked
 from cfi_core.coordinates import Names
 from cfi_core.display import html_facts, html_table, outline
 from cfi_core.errors import ArgumentError, kind_of
-from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, Placed, flatten
+from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, Placed, Recorded, flatten
 from cfi_core.framework.axes import Permutation, permutation_at
 from cfi_core.specs import DEFAULTS, BatchSize, Head, Kind, MethodSpec, Need, Role, Translator, TranslatorSpec
 from cfi_core.tables import Table
@@ -347,6 +347,7 @@ class Call:
     choices: tuple[str, ...] = ()  # of `layer="auto"`: the layers that serve, the last one in front
     sought: str = ""  # how the layer was found, in words
     in_full: bool = True  # what can be measured is measured; else the outputs are not known
+    recorded: Recorded | None = None  # the pass that gave the outputs, where it may serve in the run
 
     __repr__ = outline
 

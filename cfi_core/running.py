@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -35,7 +35,8 @@ def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) ->
         if carried.parts is not None:
             return _run_parts(registry, call, prepared, carried.parts, passes)
         try:
-            return Run(_run_all(registry, call, prepared, carried, passes), passes)
+            with call.recorded.handed() if call.recorded else nullcontext():
+                return Run(_run_all(registry, call, prepared, carried, passes), passes)
         except CFIError as error:
             if isinstance(error, OutOfMemoryError) or not ran_out(error, (call.original.adapter, prepared.adapter)):
                 raise

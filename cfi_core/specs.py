@@ -380,6 +380,8 @@ class MethodSpec(Checked):
         for_each_baseline: Whether there are as many for each baseline.
         alone_with: Own arguments that, set to something else than among the raw defaults, have them explained one at a
             time (such as the number of noisy copies, of a method that draws nothing without them).
+        once: It runs the model once, on the inputs as they are, forward and back: over a bridge the pass that the model
+            has made by itself may serve. What makes other passes all the same is found, and costs a second run.
     """
 
     key: Key
@@ -414,6 +416,7 @@ class MethodSpec(Checked):
     rows_together: int = 1
     for_each_baseline: bool = False
     alone_with: tuple[Identifier, ...] = ()
+    once: bool = False
 
     def argument_of(self, role: Role) -> str | None:
         """Name of the argument of the toolset's call that plays a role; None if there is none."""

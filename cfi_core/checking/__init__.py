@@ -31,6 +31,7 @@ from cfi_core.checking.inputs import (
 )
 from cfi_core.checking.layers import describe_mistaken, is_auto, look_at_layers
 from cfi_core.checking.purity import Examination
+from cfi_core.checking.recording import Recording, may_serve
 from cfi_core.checking.targets import position_of, resolve_neuron, resolve_target
 from cfi_core.columns import check_columns, other_cells, turn_table
 from cfi_core.errors import ArgumentError, InputError, LayerError, ModelWarning, PlotError, brief, summary, warn
@@ -140,8 +141,17 @@ def check_what_is_missing(registry: Registry, plan: Plan, original: Original) ->
 
 
 @phase("running your model once")
-def check(registry: Registry, arguments: Arguments, original: Original, choice: Choice) -> Call:
+def check(
+    registry: Registry, arguments: Arguments, original: Original, choice: Choice, *, records: bool = False
+) -> Call:
     """Checks what names tell, and what can be known from the user's model alone, by one forward pass.
+
+    Args:
+        registry: Of plugins.
+        arguments: The call's.
+        original: The model.
+        choice: Method and routes.
+        records: Whether the run may use the forward pass, if the method needs no other.
 
     Raises:
         ArgumentError: As `check_names` tells; or inputs, target, neuron, baselines or masks do not fit the model.
@@ -157,6 +167,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
     tell_zero_baseline(registry, begun.plan, begun.original)
     plan, original, inputs, arguments = begun.plan, begun.original, begun.inputs, begun.plan.arguments
     with Examination(original, inputs) as examination:
+        recording = Recording(original.adapter) if records and may_serve(plan, original, inputs) else None
         given = first_pass(
             registry,
             lambda: run_as_it_is(
@@ -165,8 +176,10 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
                 native=plan.route.native,
                 twin=examination.twin,
                 batch_size=arguments.batch_size,
+                run=recording,
             ),
         )
+        recorded = recording.made if recording else None
         check_repeated(original, inputs, given, examination.twin)
         found = (
             resolve_target(registry, original, arguments.target, given, inputs.samples)
@@ -178,7 +191,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
         check_like(registry, plan, inputs)
         others = _layer_names(original, list(filter(None, arguments.of_role(Role.OTHER_LAYER, plan.method))))
         at_layers = _at_layers(plan, original, inputs)
-        purity = examination.judge(ended.examined, ended.end, by_sample=ended.by_sample)
+        purity = examination.judge(ended.examined, ended.end, by_sample=ended.by_sample, recorded=recorded is not None)
         call = Call(
             plan=plan,
             original=ended.original,
@@ -196,6 +209,7 @@ def check(registry: Registry, arguments: Arguments, original: Original, choice: 
             fingerprint=examination.fingerprint,
             features=begun.features,
             kept=begun.kept,
+            recorded=recorded if purity.by_sample and ended.original is original else None,
         )
         first_pass(registry, lambda: tell_places(registry, call))
         if not plan.layers and not plan.seeks_layer and arguments.reshape is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -166,18 +166,25 @@ def check_repeated(original: Original, inputs: Inputs, outputs: Any, twin: Any) 
 
 
 def run_as_it_is(
-    original: Original, inputs: Inputs, *, native: bool = False, twin: Any = None, batch_size: BatchSize = None
+    original: Original,
+    inputs: Inputs,
+    *,
+    native: bool = False,
+    twin: Any = None,
+    batch_size: BatchSize = None,
+    run: Callable[[Any, Sequence[Any]], Any] | None = None,
 ) -> Any:
     """The same, whatever it gives; in portions, where the user divides the samples.
 
-    Run natively, it may give a single number for a single sample, which is returned as an array of one.
+    Run natively, it may give a single number for a single sample, which is returned as an array of one. What a pass is
+    made by is `run`, if it is given, which takes a model and what goes in.
 
     Raises:
         InputError: The model fails on them, or gives no numbers.
     """
     adapter, model = original.adapter, original.adapter.twin(original.model) if twin is None else twin
     try:
-        outputs = run_apart(adapter, partial(adapter.outputs, model), inputs.passed, inputs.arrays, batch_size)
+        outputs = run_apart(adapter, partial(run or adapter.outputs, model), inputs.passed, inputs.arrays, batch_size)
     except CFIError:
         raise
     except Exception as error:  # the user's model may raise anything

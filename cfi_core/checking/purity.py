@@ -6,8 +6,8 @@ is the user's. The two equal rows must agree with each other, and all with the r
 If they do not, the same pass is made again: a model that gives something else then is random or keeps a state, in any
 other its samples influence each other. What was found is kept for the model's content.
 
-That pass records gradients, which the first one did not (`FrameworkAdapter.other_outputs`): so a model is told that
-gives something else then. So are one that seeds what methods draw from, and one whose outputs lie in memory that its
+That pass records gradients, which the first one did not (`FrameworkAdapter.other_outputs`), or the other way round,
+where the first one is to serve in the run (`FrameworkAdapter.record`): so a model is told that gives something else then. So are one that seeds what methods draw from, and one whose outputs lie in memory that its
 next pass overwrites.
 """
 
@@ -113,20 +113,28 @@ class Examination:
         if self._state is not None:
             self._state.restore()
 
-    def judge(self, outputs: Any, end: Callable[[Any], Any] | None = None, *, by_sample: bool = True) -> Purity:
+    def judge(
+        self,
+        outputs: Any,
+        end: Callable[[Any], Any] | None = None,
+        *,
+        by_sample: bool = True,
+        recorded: bool = False,
+    ) -> Purity:
         """What the model is found to be, which gave these outputs for the inputs.
 
         Args:
             outputs: What it gives; where it has another end than the user's, what it gives there.
             end: That end; two equal ones print alike.
             by_sample: Whether other samples may be tried beside these.
+            recorded: Whether the pass that gave them has recorded gradients.
 
         Warns:
             ModelWarning: It is random, keeps a state, mixes its samples or writes to itself.
         """
         if end is not None:
             self._change_end(end)
-        self._by_sample = by_sample
+        self._by_sample, self._recorded = by_sample, recorded
         if self._known is None:
             self._known = self._find([np.asarray(output) for output in flatten(outputs)])
             self._keep(self._known)
@@ -149,7 +157,9 @@ class Examination:
     def _find(self, probe: Arrays) -> Purity:
         assert self._state is not None
         numbers = self._state.numbers(self.twin)
-        passes = _Passes(self._adapter, self.twin, self._inputs, probe, by_sample=self._by_sample)
+        passes = _Passes(
+            self._adapter, self.twin, self._inputs, probe, by_sample=self._by_sample, recorded=self._recorded
+        )
         found, warning = passes.compare()
         after = self._state.numbers(self.twin).items()
         counted = [name for name, value in after if value == value and numbers.get(name, value) != value]
@@ -177,8 +187,17 @@ class _Passes:
     """The passes that are compared, of one model."""
 
     def __init__(
-        self, adapter: FrameworkAdapter, model: Any, inputs: Inputs, probe: Arrays, *, by_sample: bool = True
+        self,
+        adapter: FrameworkAdapter,
+        model: Any,
+        inputs: Inputs,
+        probe: Arrays,
+        *,
+        by_sample: bool = True,
+        recorded: bool = False,
     ) -> None:
+        alike, unlike = adapter.outputs, adapter.other_outputs
+        self._run_alike, self._run_otherwise = (unlike, alike) if recorded else (alike, unlike)
         self.is_random, self._overwrites, self._by_sample = False, False, by_sample
         self._adapter, self._model, self._inputs, self._probe = adapter, model, inputs, probe
         names = {*adapter.precision(model), *(output.dtype.name for output in probe)}
@@ -223,7 +242,7 @@ class _Passes:
         return _influence(apart, self._first_apart(tensors, alike, place, CERTAIN), held=bool(self._inputs.held_arrays))
 
     def _is_alike(self, rows: Rows, given: Arrays | None) -> bool:
-        """Whether passes that record nothing agree."""
+        """Whether passes agree that are made as the first one was."""
         if given is None:
             return False
         apart = _apart(rows, given, self._probe)
@@ -277,7 +296,7 @@ class _Passes:
 
     def _run(self, model: Any, tensors: list[Any], count: int, *, otherwise: bool = False) -> list[np.ndarray] | None:
         """Its outputs; None if it does not take so many samples, or gives no row for each."""
-        run = self._adapter.other_outputs if otherwise else self._adapter.outputs
+        run = self._run_otherwise if otherwise else self._run_alike
         try:
             given = [np.asarray(output) for output in flatten(run(model, tensors))]
         except Exception:  # noqa: BLE001 - the user's model may raise anything, and this is only a try

@@ -4,8 +4,8 @@
 `items`, `entry_of`, `map_structure`), axes (`named_axes`, `Permutation`, `inverse`), calls of layers (`LayerCalls`),
 and of layers without hooks (`stand_in`), hashes of what models hold (`Content`), models with a fixed number of samples
 (`Portions`), how many rows go through one at once (`rows_at_once`), seeds of samples
-(`seed_of_sample`), passes of a run (`Passes`), bounds that the
-environment raises (`Limit`), what a function calls its inputs (`Parameters`), ends of models (`Pick`, `Several`), what
+(`seed_of_sample`), passes of a run (`Passes`), one that a model has made by itself (`Recorded`, `recorded_pass`),
+bounds that the environment raises (`Limit`), what a function calls its inputs (`Parameters`), ends of models (`Pick`, `Several`), what
 an adapter makes for rules to attach to (`Canonical`), where the values of a layer lie (`Layout`).
 `cfi_core.arrays` has the adapter of functions of numpy arrays, to inherit from.
 """
@@ -21,6 +21,7 @@ from cfi_core.framework.limits import Limit
 from cfi_core.framework.parameters import Parameters
 from cfi_core.framework.passes import Pass, Passes
 from cfi_core.framework.portions import Portions, one_size, rows_at_once, seed_of_sample
+from cfi_core.framework.recorded import Recorded, recorded_pass
 from cfi_core.framework.stand_ins import stand_in
 from cfi_core.framework.state import State
 from cfi_core.framework.structure import entry_of, flatten, is_structure, items, map_structure
@@ -30,3 +31,4 @@ __all__ += ["flatten", "items", "entry_of", "map_structure", "is_structure", "na
 __all__ += ["LayerCalls", "stand_in", "Content", "UnseenError", "always_new", "identity", "refuse"]
 __all__ += ["Portions", "one_size", "rows_at_once", "seed_of_sample", "Pass", "Passes"]
 __all__ += ["Limit", "Parameters", "Canonical", "Factories", "Pick", "Several", "Layout", "Placed"]
+__all__ += ["Recorded", "recorded_pass"]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from uuid import uuid4
 
 import numpy as np
@@ -18,6 +18,9 @@ from cfi_core.framework.layout import Layout
 from cfi_core.framework.parameters import Parameters
 from cfi_core.framework.passes import Passes
 from cfi_core.framework.state import State
+
+if TYPE_CHECKING:
+    from cfi_core.framework.recorded import Recorded
 
 Pullback = Callable[[Sequence[Any | None], Sequence[bool]], tuple[Any | None, ...]]
 """From a cotangent for each result (None: zero) and a mark for each value whose gradient is wanted to the gradients,
@@ -396,6 +399,14 @@ class FrameworkAdapter(ABC):
     def other_outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
         """The same of a pass that is made otherwise, where models may do something else then: it records gradients."""
         return self.outputs(model, inputs)
+
+    def record(self, model: Any, inputs: Sequence[Any]) -> Recorded | None:
+        """A pass that records gradients, whose gradients can still be taken; None where none is to be kept.
+
+        Where it is made, `outputs` is the pass that is made otherwise: only models to which nothing but recording makes
+        a difference may be recorded.
+        """
+        return None
 
     def vjp(
         self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray | None]

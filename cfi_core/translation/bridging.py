@@ -7,25 +7,27 @@ gradient at each of these layers, against the model in its own framework.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from cfi_core.boundary import build_bridge, foreign
-from cfi_core.certificate import bridge_tolerance, certify_bridge, gradient_tolerance
+from cfi_core.certificate import Certificate, bridge_tolerance, certify_bridge, gradient_tolerance
 from cfi_core.contract import BridgedLayer, BridgeRequest, Converted
-from cfi_core.distance import Side
+from cfi_core.distance import Side, is_floating
 from cfi_core.errors import TranslationError, UnfaithfulTranslationError
+from cfi_core.framework import Recorded
 from cfi_core.framework.axes import Arrays
 from cfi_core.heads import at_head, place_of
 from cfi_core.layer_map import LayerMap, LayerMatch, read_layers
 from cfi_core.progress import phase
-from cfi_core.records import Call, ModelAtHead, Route, Translation
+from cfi_core.records import Call, ModelAtHead, Prepared, Route, Translation
 from cfi_core.specs import Need
 from cfi_core.translation.conversion import SEED, Job, two_samples
 from cfi_core.translation.store import recall
@@ -46,6 +48,9 @@ def often() -> Iterator[None]:
         _often.reset(token)
 
 
+CROSSING = "the pass of the run is one that your model made by itself, so what crosses the bridge was compared"
+"""In the notes of a certificate for that pass alone."""
+
 _ADVICE = "Pass translator='conversion' to convert the model instead."
 
 
@@ -56,7 +61,8 @@ def bridge(job: Job, call: Call, route: Route) -> Translation:
     # A target function may want as many samples as there are.
     arrays = job.arrays if job.original.function is not None else [array[:2] for array in job.arrays]
     span = _Span(job, call, route, arrays, layers, gradients)
-    names = (*route.names, place_of(call), str(gradients), *(("often",) if _often.get() else ()), *layers)
+    marks = [name for name, is_so in (("often", _often.get()), ("once", call.recorded is not None)) if is_so]
+    names = (*route.names, place_of(call), str(gradients), *marks, *layers)
     return recall(job.original, names, job.arrays, job.outputs, span.build, span.measure_again)
 
 
@@ -110,7 +116,9 @@ class _Span:
         original, bridged = Side(adapter, adapter.twin(head.model)), self.job.translated_side(converted)
         with foreign(TranslationError, f"The model run by {names} fails on your inputs", _ADVICE):
             outputs = self._known(head) or original.outputs(self.arrays)
-            certificate = certify_bridge(original, bridged, self.arrays, outputs, SEED, gradients=self.gradients)
+            certificate = self._certify_crossing(original, bridged, outputs, head) or certify_bridge(
+                original, bridged, self.arrays, outputs, SEED, gradients=self.gradients
+            )
             matches = self._match_layers(original, bridged, outputs, converted) if self.layers else {}
             tolerance = bridge_tolerance(original, outputs)
         unmeasured = [name for name, match in matches.items() if match.gradient_difference is None]
@@ -133,6 +141,26 @@ class _Span:
         axes = (converted.input_axes, converted.output_axes)
         return Translation(converted.model, self.route, certificate, layer_map, *axes, head=head)
 
+    def _certify_crossing(
+        self, original: Side, bridged: Side, outputs: Arrays, head: ModelAtHead
+    ) -> Certificate | None:
+        """Where the run is to be a pass that the model has made by itself: whether all goes across as it is.
+
+        Then there is no gradient but the model's own, and nothing that the bridge could make otherwise than hand values,
+        outputs, cotangents and gradients on, which is told without running the model: each of them has to arrive to the
+        last bit. None where that is not so, or the run is to be another pass.
+        """
+        if self.call.recorded is None or head.cut:
+            return None
+        stands = _Stand.of(original, self.arrays, outputs)
+        with suppress(Exception), stands.recorded.handed():
+            certificate = certify_bridge(stands, bridged, self.arrays, outputs, SEED)
+            apart = certificate.measurements[0]
+            if stands.recorded.missed or apart.output_difference or apart.gradient_difference != 0:
+                return None
+            return replace(certificate, notes=(*certificate.notes, CROSSING))
+        return None
+
     def _match_layers(self, original: Side, bridged: Side, outputs: Arrays, made: Converted) -> dict[str, LayerMatch]:
         """How far activation and gradient at each opened layer are apart in the two frameworks."""
         generator, opened = np.random.default_rng(SEED), made.layers
@@ -141,3 +169,62 @@ class _Span:
         reading = read_layers(original, self.arrays, cotangents, self.layers)
         other = read_layers(bridged, self.arrays, cotangents, [opened[name].name for name in self.layers])
         return {name: reading.match(name, other, opened[name].name, opened[name].axes) for name in self.layers}
+
+
+def lacks_evidence(call: Call, prepared: Prepared) -> bool:
+    """Whether a bridge that was to hand on a pass of the model's own made others in the run, which nothing speaks for."""
+    certificate, recorded = prepared.certificate, call.recorded
+    if recorded is None or certificate is None or CROSSING not in certificate.notes:
+        return False
+    return bool(recorded.missed or not recorded.taken)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stand(Side):
+    """Stands for a model whose outputs are known, with gradients that are drawn.
+
+    Attributes:
+        arrays: The inputs.
+        known: The outputs.
+        drawn: A gradient for each floating point input.
+        asked: The cotangents that these were asked for with.
+        recorded: The same for a bridge, which gets the gradients for these cotangents alone.
+    """
+
+    arrays: Arrays = ()
+    known: Arrays = ()
+    drawn: Mapping[int, np.ndarray] = field(default_factory=dict)
+    asked: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, side: Side, arrays: Arrays, outputs: Arrays) -> _Stand:
+        """For a model, some inputs and what it gives for them."""
+        generator = np.random.default_rng(SEED)
+        drawn = {
+            i: generator.standard_normal(array.shape).astype(array.dtype)
+            for i, array in enumerate(arrays)
+            if is_floating(array)
+        }
+        return cls(side.adapter, side.model, arrays=arrays, known=outputs, drawn=drawn)
+
+    def gradients(
+        self, arrays: Arrays, cotangents: Sequence[np.ndarray | None]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """As of any side."""
+        self.asked[:] = cotangents
+        return list(self.known), list(self.drawn.values())
+
+    @cached_property
+    def recorded(self) -> Recorded:
+        """A pass on these inputs."""
+        adapter = self.adapter
+
+        def pullback(cotangents: Sequence[Any | None], wanted: Sequence[bool]) -> tuple[Any | None, ...]:
+            pairs = zip(cotangents, self.asked, strict=True)
+            if not all(given is not None and np.array_equal(adapter.to_numpy(given), own) for given, own in pairs):
+                raise ValueError("other cotangents arrive")
+            asked = (self.drawn.get(i) if is_wanted else None for i, is_wanted in enumerate(wanted))
+            return tuple(None if one is None else adapter.tensor(one, self.model) for one in asked)
+
+        results = [adapter.tensor(output, self.model) for output in self.known]
+        return Recorded(adapter, self.tensors(self.arrays), None, results, pullback)

@@ -810,6 +810,7 @@ def method_spec(method: CaptumMethod) -> MethodSpec:
         for_each_baseline=method.rule is Rule.DIFFERENCE and method.baseline_distribution,
         alone_with=tuple(name for name in (WORKAROUNDS,) if name in init_args),  # captum's rules mix samples
         instead_of_baselines=tuple(name for name in ("perturb_func",) if name in init_args),
+        once=method.key in ("saliency", "input_x_gradient"),
     )
 
 

@@ -18,7 +18,18 @@ from tensorflow.python.eager import context  # the only place where the eager ra
 from tensorflow.python.ops import stateful_random_ops
 
 from cfi_core.errors import InputError, UnknownFrameworkError
-from cfi_core.framework import Embedded, FrameworkAdapter, Layer, Layout, Passes, Runner, State, flatten, map_structure
+from cfi_core.framework import (
+    Embedded,
+    FrameworkAdapter,
+    Layer,
+    Layout,
+    Passes,
+    Recorded,
+    Runner,
+    State,
+    flatten,
+    map_structure,
+)
 from cfi_tensorflow import archive
 from cfi_tensorflow.compiled import CompiledModel
 from cfi_tensorflow.ending import ended_by
@@ -27,9 +38,10 @@ from cfi_tensorflow.keras import KerasView, is_graph, is_of_keras_layers
 from cfi_tensorflow.legacy import LegacyView, is_legacy
 from cfi_tensorflow.logits import TracedLogits
 from cfi_tensorflow.maps import show_map
-from cfi_tensorflow.outputs import pull_back
+from cfi_tensorflow.outputs import dense, pull_back
 from cfi_tensorflow.passes import count_passes, watch_passes
 from cfi_tensorflow.rewiring import repeat
+from cfi_tensorflow.runners import EAGER_ROWS, EagerRunner
 
 _FILE = "model.keras"
 _ALIGNMENT = 64
@@ -215,6 +227,19 @@ class TensorFlowAdapter(FrameworkAdapter):
     def outputs(self, model: Any, inputs: Sequence[Any]) -> Any:
         """Forward pass in inference mode."""
         return map_structure(self.to_numpy, _view(model).run(inputs))
+
+    def record(self, model: Any, inputs: Sequence[Any]) -> Recorded | None:
+        """Of a Keras model, as it runs over a bridge at first: eagerly, and not so many rows."""
+        if not isinstance(model, keras.Model) or int(inputs[0].shape[0]) > EAGER_ROWS:
+            return None
+        shown: list[Any] = []
+
+        def run(values: Sequence[Any], _given: Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+            shown.append(KerasView(model).run(values))
+            return tuple(flatten(dense(shown[-1]))), {}
+
+        results, pullback = EagerRunner(run, len(inputs), ()).linearize(0, inputs)
+        return Recorded(self, inputs, map_structure(self.to_numpy, shown[-1]), results, pullback)
 
     def vjp(
         self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray | None]

@@ -225,6 +225,7 @@ def _saliency(key: str, citation: str, defaults: Defaults) -> MethodSpec:
         common={"smooth_samples": "samples", "smooth_noise": "noise share"},
         samples=Samples.APART if key == "saliency" else Samples.ALONE,
         alone_with=("smooth_samples", "training"),
+        once=key == "saliency",
     )
 
 

@@ -28,6 +28,7 @@ from cfi_core.framework import (
     Layer,
     Layout,
     Passes,
+    Recorded,
     UnseenError,
     flatten,
     map_structure,
@@ -307,11 +308,21 @@ class TorchAdapter(FrameworkAdapter):
 
         It does so only where nothing watches, so `outputs` never takes it.
         """
-        if any(isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer) for module in _modules(model)):
+        if _may_take_inference_path(model):
             with torch.no_grad():
                 return map_structure(self.to_numpy, model(*inputs))
         with torch.enable_grad():
             return map_structure(self.to_numpy, model(*_behind(_leaves(inputs))))
+
+    def record(self, model: nn.Module, inputs: Sequence[torch.Tensor]) -> Recorded | None:
+        """As the runner of a bridge does; of a model without attention, which may do something else then."""
+        if _may_take_inference_path(model):
+            return None
+        shown: list[Any] = []
+        with torch.inference_mode(False), _SampleAxisWatch():
+            with model.register_forward_hook(lambda _module, _inputs, outputs: shown.append(outputs)):
+                results, pullback = TorchRunner(model, inputs).linearize(0, inputs)
+        return Recorded(self, inputs, map_structure(self.to_numpy, shown[-1]), results, pullback)
 
     def vjp(
         self, model: nn.Module, inputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray | None]
@@ -578,6 +589,10 @@ class WithoutSoftmax(nn.Module):
         # By way of the model, whose class may copy itself as it likes: the layers must be those that the copy runs.
         memo[id(self)] = made = WithoutSoftmax(copy.deepcopy(self._with_softmax, memo))
         return made
+
+
+def _may_take_inference_path(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer) for module in _modules(model))
 
 
 class _SampleAxisWatch(TorchFunctionMode):
