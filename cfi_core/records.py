@@ -385,6 +385,8 @@ class Translation:
         seconds: What the translators took, measurements apart, when it was made; None of a bridge and of one from disk.
         head: What a bridge explains, which is built at the head that the method wants; None of a conversion.
         input_names: Which of the original's inputs the model takes, in its order, where they were given by name.
+        once: It hands on the pass that the user's model has made by itself (`Call.recorded`), and nothing speaks for
+            any other.
     """
 
     model: Any
@@ -396,6 +398,7 @@ class Translation:
     seconds: float | None = None
     head: ModelAtHead | None = None
     input_names: tuple[str, ...] = ()
+    once: bool = False
 
     def __repr__(self) -> str:
         matches = self.layer_map.matches.items()

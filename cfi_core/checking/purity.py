@@ -7,8 +7,9 @@ If they do not, the same pass is made again: a model that gives something else t
 other its samples influence each other. What was found is kept for the model's content.
 
 That pass records gradients, which the first one did not (`FrameworkAdapter.other_outputs`), or the other way round,
-where the first one is to serve in the run (`FrameworkAdapter.record`): so a model is told that gives something else then. So are one that seeds what methods draw from, and one whose outputs lie in memory that its
-next pass overwrites.
+where the first one is to serve in the run (`FrameworkAdapter.record`): so a model is told that gives something else
+then. So are one that seeds what methods draw from, and one whose outputs lie in memory that its next pass
+overwrites.
 """
 
 from __future__ import annotations

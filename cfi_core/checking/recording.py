@@ -1,4 +1,4 @@
-"""The first pass of a call, recorded where the run needs the very same one: forward once, for the checks and the method."""
+"""The first pass of a call, recorded where the run needs the very same one: once for checks and method."""
 
 from __future__ import annotations
 

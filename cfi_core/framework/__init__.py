@@ -5,8 +5,8 @@
 and of layers without hooks (`stand_in`), hashes of what models hold (`Content`), models with a fixed number of samples
 (`Portions`), how many rows go through one at once (`rows_at_once`), seeds of samples
 (`seed_of_sample`), passes of a run (`Passes`), one that a model has made by itself (`Recorded`, `recorded_pass`),
-bounds that the environment raises (`Limit`), what a function calls its inputs (`Parameters`), ends of models (`Pick`, `Several`), what
-an adapter makes for rules to attach to (`Canonical`), where the values of a layer lie (`Layout`).
+bounds that the environment raises (`Limit`), what a function calls its inputs (`Parameters`), ends of models (`Pick`,
+`Several`), what an adapter makes for rules to attach to (`Canonical`), where the values of a layer lie (`Layout`).
 `cfi_core.arrays` has the adapter of functions of numpy arrays, to inherit from.
 """
 

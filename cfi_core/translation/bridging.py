@@ -63,7 +63,8 @@ def bridge(job: Job, call: Call, route: Route) -> Translation:
     span = _Span(job, call, route, arrays, layers, gradients)
     marks = [name for name, is_so in (("often", _often.get()), ("once", call.recorded is not None)) if is_so]
     names = (*route.names, place_of(call), str(gradients), *marks, *layers)
-    return recall(job.original, names, job.arrays, job.outputs, span.build, span.measure_again)
+    fingerprint = call.fingerprint if call.recorded else ""  # nothing has stood between
+    return recall(job.original, names, job.arrays, job.outputs, span.build, span.measure_again, fingerprint=fingerprint)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +114,17 @@ class _Span:
     def _measure(self, converted: Converted, head: ModelAtHead) -> Translation:
         """With the evidence that the bridge computes what the model at its head does."""
         adapter, names = self.job.original.adapter, ", ".join(self.route.names)
-        original, bridged = Side(adapter, adapter.twin(head.model)), self.job.translated_side(converted)
+        original, bridged = Side(adapter, head.model), self.job.translated_side(converted)
         with foreign(TranslationError, f"The model run by {names} fails on your inputs", _ADVICE):
+            certificate = self._certify_crossing(original, bridged, head)
+            once = certificate is not None
+            if not once:
+                original = replace(original, model=adapter.twin(head.model))
+                if self.call.recorded is not None:
+                    self.call.recorded.forget()
             outputs = self._known(head) or original.outputs(self.arrays)
-            certificate = self._certify_crossing(original, bridged, outputs, head) or certify_bridge(
-                original, bridged, self.arrays, outputs, SEED, gradients=self.gradients
-            )
+            if certificate is None:
+                certificate = certify_bridge(original, bridged, self.arrays, outputs, SEED, gradients=self.gradients)
             matches = self._match_layers(original, bridged, outputs, converted) if self.layers else {}
             tolerance = bridge_tolerance(original, outputs)
         unmeasured = [name for name, match in matches.items() if match.gradient_difference is None]
@@ -139,18 +145,16 @@ class _Span:
         certificate = replace(certificate, layers_found=len(matches), layers_total=len(self.layers))
         layer_map = LayerMap(MappingProxyType(matches), self.layers)
         axes = (converted.input_axes, converted.output_axes)
-        return Translation(converted.model, self.route, certificate, layer_map, *axes, head=head)
+        return Translation(converted.model, self.route, certificate, layer_map, *axes, head=head, once=once)
 
-    def _certify_crossing(
-        self, original: Side, bridged: Side, outputs: Arrays, head: ModelAtHead
-    ) -> Certificate | None:
+    def _certify_crossing(self, original: Side, bridged: Side, head: ModelAtHead) -> Certificate | None:
         """Where the run is to be a pass that the model has made by itself: whether all goes across as it is.
 
-        Then there is no gradient but the model's own, and nothing that the bridge could make otherwise than hand values,
-        outputs, cotangents and gradients on, which is told without running the model: each of them has to arrive to the
+        Then there is no gradient but the model's own, and nothing that the bridge could make otherwise than hand on
+        values, outputs, cotangents and gradients, which is told without running the model: each has to arrive to the
         last bit. None where that is not so, or the run is to be another pass.
         """
-        if self.call.recorded is None or head.cut:
+        if self.call.recorded is None or not (outputs := self._known(head)):
             return None
         stands = _Stand.of(original, self.arrays, outputs)
         with suppress(Exception), stands.recorded.handed():
@@ -172,11 +176,9 @@ class _Span:
 
 
 def lacks_evidence(call: Call, prepared: Prepared) -> bool:
-    """Whether a bridge that was to hand on a pass of the model's own made others in the run, which nothing speaks for."""
-    certificate, recorded = prepared.certificate, call.recorded
-    if recorded is None or certificate is None or CROSSING not in certificate.notes:
-        return False
-    return bool(recorded.missed or not recorded.taken)
+    """Whether a bridge made passes in the run, where it was to hand on one of the model's own: nothing speaks for them."""
+    recorded, translation = call.recorded, prepared.translation
+    return bool(recorded and translation and translation.once and (recorded.missed or not recorded.taken))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NoReturn
 
 from cfi_core.contract import BridgedLayer, BridgeRequest
 from cfi_core.errors import MethodError, NoGradientError
-from cfi_core.framework import FrameworkAdapter, Runner, hand_over, recorded_pass
+from cfi_core.framework import FrameworkAdapter, Pullback, Runner, hand_over, recorded_pass
+from cfi_core.turns import Lock
 
 Axes = tuple[int, ...] | None
 
@@ -20,6 +22,32 @@ _IMAGE_RANK = 4
 
 class BridgedModelError(MethodError, NotImplementedError):
     """A bridged model is to be copied with its weights, or saved."""
+
+
+class LateRunner(Runner):
+    """Without layers; made when it is first asked for a pass, which may never be, where the model has made it by itself."""
+
+    def __init__(self, make: Callable[[], Runner]) -> None:
+        self._make, self._lock = make, Lock()
+        self._made: Runner | None = None
+
+    def run(self, stage: int, values: Sequence[Any]) -> tuple[Any, ...]:
+        """The outputs."""
+        return self._runner().run(stage, values)
+
+    def linearize(self, stage: int, values: Sequence[Any]) -> tuple[tuple[Any, ...], Pullback]:
+        """The outputs, and their pullback."""
+        return self._runner().linearize(stage, values)
+
+    def settle(self) -> None:
+        """Makes it now, for many passes."""
+        self._runner().settle()
+
+    def _runner(self) -> Runner:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +165,11 @@ def span(request: BridgeRequest, host: FrameworkAdapter, *, channels_last: bool)
         LayerError: A layer cannot be opened.
     """
     original, model = request.adapter, request.model
-    runner = original.runner(model, request.inputs, tuple(dict.fromkeys(request.layers)))
+    make = partial(original.runner, model, request.inputs, tuple(dict.fromkeys(request.layers)))
+    is_known = request.outputs and not request.layers
+    runner = LateRunner(make) if is_known and not request.often else make()
     if request.often:
         runner.settle()
-    is_known = request.outputs and not request.layers
     examples = Examples(request.inputs, (), request.outputs) if is_known else run_all(runner, request.inputs)
 
     def turn(shape: Sequence[int], layer: str | None = None) -> Axes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -13,11 +14,12 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from cfi_core.framework import Content, UnseenError, identity, refuse
 
-_LIBRARIES = ("torch", "torchaudio", "torchvision")
+LIBRARIES = ("torch", "torchaudio", "torchvision")
 _LEFT_OUT = ("training", "_modules", "_with_softmax")
 _CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 _PLAIN, _SIZED = (bool, int, float, str, type(None)), (dict, list, set, tuple)
+_TABLES = (dict, OrderedDict)
 _SOME = 4
 
 Modules = Iterable[tuple[str, nn.Module]]
@@ -76,7 +78,7 @@ def _some_of(tensor: torch.Tensor) -> torch.Tensor:
 
 def content(modules: Modules) -> str | None:
     """The same in every process; None where something cannot be read."""
-    held = Content(refuse, parts=_parts, libraries=_LIBRARIES)
+    held = Content(refuse, parts=_parts, libraries=LIBRARIES)
     try:
         for name, module in modules:
             held.write(name)
@@ -88,10 +90,21 @@ def content(modules: Modules) -> str | None:
 
 
 def _add(held: Content, module: nn.Module) -> None:
+    said: list[str] = []
+    others: list[tuple[str, Any]] = []
     for key, value in sorted(vars(module).items()):
-        if key not in _LEFT_OUT:
-            held.write(key)
-            held.add(value)
+        if key in _LEFT_OUT:
+            continue
+        if type(value) in _PLAIN:
+            said.append(f"{key}={value!r}")
+        elif not value and type(value) in _TABLES:  # modules have many
+            said.append(f"no {key}")
+        else:
+            others.append((key, value))
+    held.write(";".join(said))
+    for key, value in others:
+        held.write(key)
+        held.add(value)
 
 
 def _add_script(held: Content, name: str, module: torch.jit.ScriptModule) -> None:

@@ -11,6 +11,7 @@ import xxhash
 from torch import nn
 
 from cfi_core.framework import State
+from cfi_torch.content import LIBRARIES
 from cfi_torch.function import TorchFunction, modules_behind
 
 LARGEST_COPY = 2 << 30
@@ -37,20 +38,21 @@ class ModelState(State):
     def __init__(self, model: nn.Module) -> None:
         found = dict(_tensors(model))
         is_large = sum(tensor.numel() * tensor.element_size() for _, tensor in found.values()) > LARGEST_COPY
-        self.is_whole = not is_large
+        self.is_whole, may_write = not is_large, not _is_of_libraries(model)
         self._held: dict[str, _Held] = {}
         for name, (slot, tensor) in found.items():
             if (values := _bytes(tensor)) is not None:
-                # On another device, or in another order, the bytes are a copy already.
-                copy = values.clone() if values.data_ptr() == tensor.data_ptr() else values
-                kept = _hash(values) if is_large else copy
+                is_copied = not is_large and (may_write or not isinstance(tensor, nn.Parameter))
+                kept = _copy(values, tensor) if is_copied else _hash(values)
                 self._held[name] = _Held(slot, tensor, tensor.data, kept, tensor.requires_grad)
         self._numbers = list(_numbers(model))
 
     def changes(self, model: nn.Module) -> tuple[str, ...]:
         """Names of tensors with other values. One that has another shape, or is new, is taken for a cache."""
         now = {name: tensor for name, (_, tensor) in _tensors(model) if name in self._held}
-        return tuple(name for name, tensor in now.items() if self._has_changed(name, tensor))
+        found = tuple(name for name, tensor in now.items() if self._has_changed(name, tensor))
+        self.is_whole = self.is_whole and all(isinstance(self._held[name].values, torch.Tensor) for name in found)
+        return found
 
     def numbers(self, model: nn.Module) -> Mapping[str, float]:
         """Whole and other numbers, without marks that are true or false."""
@@ -102,6 +104,34 @@ def _numbers(model: nn.Module) -> Iterator[tuple[str, Slot, float]]:
         for key, value in vars(module).items():
             if type(value) in (int, float):
                 yield f"{prefix}.{key}".lstrip("."), (vars(module), key), value
+
+
+def _copy(values: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """Of a tensor's bytes, which on another device, or in another order, are a copy already."""
+    return values.clone() if values.data_ptr() == tensor.data_ptr() else values
+
+
+def _is_of_libraries(model: nn.Module) -> bool:
+    """Whether nothing runs but the modules of torch and its libraries, which do not write to their parameters.
+
+    Of these a hash is enough, which takes a tenth of the time of a copy, and no memory.
+    """
+    return not isinstance(model, TorchFunction) and all(map(_is_plain, model.modules()))
+
+
+def _is_plain(module: nn.Module) -> bool:
+    if isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule) or not _is_known(type(module)):
+        return False
+    for name, value in vars(module).items():
+        if name == "forward" or (name.endswith("_hooks") and value):
+            return False
+        if callable(value) and not isinstance(value, nn.Module | torch.Tensor) and not _is_known(value):
+            return False
+    return True
+
+
+def _is_known(value: Any) -> bool:
+    return (getattr(value, "__module__", None) or "").partition(".")[0] in LIBRARIES
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor | None:
