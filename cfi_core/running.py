@@ -35,7 +35,11 @@ def run(registry: Registry, call: Call, prepared: Prepared, carried: Carried) ->
         if carried.parts is not None:
             return _run_parts(registry, call, prepared, carried.parts, passes)
         try:
-            with call.recorded.handed() if call.recorded and translation and translation.once else nullcontext():
+            with (
+                call.recorded.handed()
+                if call.recorded is not None and translation is not None and translation.once
+                else nullcontext()
+            ):
                 return Run(_run_all(registry, call, prepared, carried, passes), passes)
         except CFIError as error:
             if isinstance(error, OutOfMemoryError) or not ran_out(error, (call.original.adapter, prepared.adapter)):

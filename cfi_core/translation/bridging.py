@@ -83,7 +83,7 @@ class _Span:
         original, step, head = self.job.original, self.route.translators[0], self._cut()
         arrays = self.arrays if original.function is not None else two_samples(self.arrays)
         examples = self._tensors(arrays)
-        known = self._tensors(self._known(head))
+        known = self._tensors(two_samples(self._known(head)))
         request = BridgeRequest(original.adapter, head.model, examples, self.layers, known, often=_often.get())
         origin = self.job.registry.origin_of(step).label
         with phase(f"building a bridge ({step.name})"):
@@ -99,12 +99,12 @@ class _Span:
         return tuple(self.job.original.adapter.tensor(array, self.job.original.model) for array in arrays)
 
     def _known(self, head: ModelAtHead) -> Arrays:
-        """What the model at its head gives for the first two samples, if its first pass has told; otherwise nothing.
+        """What the model at its head gives for the first samples, if its first pass has told; otherwise nothing.
 
-        A row of that pass is what two samples alone would give, where the model is a function of each sample alone.
+        A row of that pass is what they alone would give, where the model is a function of each sample alone.
         """
         is_known = self.job.by_sample and not head.cut and self.job.original.function is None
-        return [output[:2] for output in self.job.outputs] if is_known and len(self.arrays[0]) == 2 else []
+        return [output[:2] for output in self.job.outputs] if is_known else []
 
     def _cut(self) -> ModelAtHead:
         """The user's model as it is now, up to where the method explains it."""
@@ -176,7 +176,7 @@ class _Span:
 
 
 def lacks_evidence(call: Call, prepared: Prepared) -> bool:
-    """Whether a bridge made passes in the run, where it was to hand on one of the model's own: nothing speaks for them."""
+    """Whether a bridge that was to hand on a pass of the model's own made others in the run, without evidence."""
     recorded, translation = call.recorded, prepared.translation
     return bool(recorded and translation and translation.once and (recorded.missed or not recorded.taken))
 

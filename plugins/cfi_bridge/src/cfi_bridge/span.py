@@ -25,7 +25,7 @@ class BridgedModelError(MethodError, NotImplementedError):
 
 
 class LateRunner(Runner):
-    """Without layers; made when it is first asked for a pass, which may never be, where the model has made it by itself."""
+    """Without layers; made when it is first asked for a pass: never, where the model has made the only one by itself."""
 
     def __init__(self, make: Callable[[], Runner]) -> None:
         self._make, self._lock = make, Lock()

@@ -319,9 +319,9 @@ class TorchAdapter(FrameworkAdapter):
         if _may_take_inference_path(model):
             return None
         shown: list[Any] = []
-        with torch.inference_mode(False), _SampleAxisWatch():
-            with model.register_forward_hook(lambda _module, _inputs, outputs: shown.append(outputs)):
-                results, pullback = TorchRunner(model, inputs).linearize(0, inputs)
+        shows = model.register_forward_hook(lambda _module, _inputs, outputs: shown.append(outputs))
+        with shows, torch.inference_mode(False), _SampleAxisWatch():
+            results, pullback = TorchRunner(model, inputs).linearize(0, inputs)
         return Recorded(self, inputs, map_structure(self.to_numpy, shown[-1]), results, pullback)
 
     def vjp(
