@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -305,3 +307,38 @@ class Converted(Checked):
     layers: Mapping[Name, BridgedLayer] = field(default_factory=dict)
 
     __repr__ = outline
+
+
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """Where a translator stands in a route: two that know each other may hand on more than the model between them.
+
+    Attributes:
+        following: Names of the translators that come after it, the next one first.
+        taken: What the one before has left beside the model that it made.
+        left: What it leaves beside its own for the next one, by whatever names.
+    """
+
+    following: tuple[str, ...] = ()
+    taken: Mapping[str, Any] = field(default_factory=dict)
+    left: dict[str, Any] = field(default_factory=dict)
+
+    __repr__ = outline
+
+
+_passage: ContextVar[Passage | None] = ContextVar("cfi_core_passage", default=None)
+
+
+def passage() -> Passage:
+    """Where the translator that is at work stands; of one that is called by itself, alone."""
+    return _passage.get() or Passage()
+
+
+@contextmanager
+def standing(place: Passage) -> Iterator[None]:
+    """Inside, a translator stands there."""
+    token = _passage.set(place)
+    try:
+        yield
+    finally:
+        _passage.reset(token)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cfi_core.boundary import foreign, run_conversion
 from cfi_core.certificate import Certificate, certify, certify_again, certify_thoroughly
-from cfi_core.contract import Converted
+from cfi_core.contract import Converted, Passage, standing
 from cfi_core.distance import Side, computes, random_like
 from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
 from cfi_core.framework.axes import Arrays, compose, permute_all
@@ -149,10 +149,15 @@ def _certify(route: Route, sides: tuple[Side, Side], arrays: Arrays, measure: Ca
 def convert_along(route: Route, model: Any, arrays: Arrays) -> Converted:
     """Runs the translators of a route, one after the other."""
     examples = two_samples(arrays)
-    made = Converted(model, (None,) * len(examples))
-    for step in route.translators:
+    made, place = Converted(model, (None,) * len(examples)), Passage()
+    for position, step in enumerate(route.translators, 1):
         permuted = tuple(permute_all(examples, made.input_axes))
-        with take_conversion_turn(registry(), step), phase(f"translating to {step.target} ({step.name})"):
+        place = Passage(route.names[position:], place.left)
+        with (
+            standing(place),
+            take_conversion_turn(registry(), step),
+            phase(f"translating to {step.target} ({step.name})"),
+        ):
             converted = run_conversion(step, made.model, permuted, registry().origin_of(step).label)
         made = Converted(
             converted.model,

@@ -25,7 +25,7 @@ class BridgedModelError(MethodError, NotImplementedError):
 
 
 class LateRunner(Runner):
-    """Without layers; made when it is first asked for a pass: never, where the model has made the only one by itself."""
+    """Without layers; made at the first pass that it is asked for, which the model may have made by itself."""
 
     def __init__(self, make: Callable[[], Runner]) -> None:
         self._make, self._lock = make, Lock()

@@ -26,6 +26,30 @@ SAMPLES = (2, 5)
 """The two numbers of samples for which values are known."""
 
 
+LARGE = 2**14
+"""Elements of a weight that stays where it is until somebody asks for it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lent:
+    """A weight that another model holds, which must be copied wherever it is to stay."""
+
+    array: np.ndarray
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Its sizes."""
+        return self.array.shape
+
+    @property
+    def data_type(self) -> int:
+        """ONNX's number of its type."""
+        return int(helper.np_dtype_to_tensor_dtype(self.array.dtype))
+
+
+Source = np.ndarray | TensorProto | Lent
+
+
 @dataclass(eq=False)
 class Value:
     """What one operation makes and others take.
@@ -42,7 +66,7 @@ class Value:
     name: str
     dtype: np.dtype | None = None
     shape: Shape | None = None
-    source: np.ndarray | TensorProto | None = None
+    source: Source | None = None
     varying: tuple[np.ndarray, np.ndarray] | None = None
     multiples: Mapping[int, int] = field(default_factory=dict)
 
@@ -50,6 +74,10 @@ class Value:
     def constant(self) -> np.ndarray | None:
         """Its value, if that is the same for any samples; a large weight is unpacked anew each time."""
         return None if self.source is None else unpack(self.source)
+
+    def borrow(self) -> np.ndarray | None:
+        """The same for whoever makes a copy at once, without one of its own where that can be done without."""
+        return self.source.array if isinstance(self.source, Lent) else self.constant
 
     @property
     def is_constant(self) -> bool:
@@ -236,8 +264,10 @@ def repeats(array: np.ndarray, one: np.ndarray) -> bool:
     return np.allclose(array, one, rtol=rounding, atol=rounding * min(largest, 1.0), equal_nan=True)
 
 
-def unpack(source: np.ndarray | TensorProto) -> np.ndarray:
+def unpack(source: Source) -> np.ndarray:
     """The array of a weight."""
+    if isinstance(source, Lent):
+        return np.array(source.array, order="C")
     return numpy_helper.to_array(source) if isinstance(source, TensorProto) else source
 
 

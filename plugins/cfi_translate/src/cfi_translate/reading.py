@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import onnx.inliner
@@ -34,11 +35,14 @@ from cfi_translate.graph import (
 from cfi_translate.limits import FOLDED_SECONDS, RESULT, check_functions
 from cfi_translate.names import claim
 from cfi_translate.program import (
+    LARGE,
     MODULE_END,
     SAMPLES,
+    Lent,
     Needs,
     Operation,
     Program,
+    Source,
     Value,
     default_attributes,
     describe,
@@ -68,7 +72,6 @@ _GROWING = frozenset(
     ("CenterCropPad", "Col2Im", "ConstantOfShape", "Expand", "MaxUnpool", "OneHot", "Pad", "Range", "Resize", "Tile")
 )
 """Operators that can make much of little, whose results are computed only where their sizes are known."""
-_LARGE = 2**14
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 SHAPED_LIKE_INPUT = ("GroupNormalization", "MeanVarianceNormalization")
 """Operators whose result is of the input's shape and type, for which ONNX has no shape inference."""
@@ -101,6 +104,7 @@ def read(
     translator: str,
     known: Callable[[str], bool] = lambda kind: True,
     needs: Needs = needs_values,
+    lent: Mapping[str, Lent] = MappingProxyType({}),
 ) -> Program:
     """Reads a model.
 
@@ -111,6 +115,7 @@ def read(
         known: Whether the reader understands an operator of the default set. Those that it does not are replaced by
             their definition in other operators, where ONNX has one.
         needs: Which inputs have to be computed; what makes only others is left out.
+        lent: Large weights that the model names and does not hold.
 
     Raises:
         TranslationError: The model has control flow, random operators or operators of another domain.
@@ -119,7 +124,10 @@ def read(
     if len(given) != len(inputs):
         raise failure(translator, f"was given {len(inputs)} inputs for a model with {len(given)}")
     check_functions(model, translator)
-    weights = {one.name: one for one in model.graph.initializer if np.prod(one.dims, dtype=np.int64) > _LARGE}
+    weights: dict[str, TensorProto | Lent] = {
+        one.name: one for one in model.graph.initializer if np.prod(one.dims, dtype=np.int64) > LARGE
+    }
+    weights |= lent
     model = _copy(model, weights)
     del model.graph.input[:]
     model.graph.input.extend(given)
@@ -302,7 +310,7 @@ class _SizeWalk:
     def __init__(
         self,
         model: ModelProto,
-        weights: Mapping[str, TensorProto],
+        weights: Mapping[str, TensorProto | Lent],
         shapes: Sequence[tuple[int, ...]],
         inputs: Sequence[np.ndarray],
         same: dict[str, np.ndarray],
@@ -316,7 +324,7 @@ class _SizeWalk:
             inputs: Examples, for their types.
             same: What does not depend on any size, for this walk and the next.
         """
-        self.sources: dict[str, np.ndarray | TensorProto] = {
+        self.sources: dict[str, Source] = {
             one.name: weights[one.name] if one.name in weights else numpy_helper.to_array(one)
             for one in model.graph.initializer
         }
@@ -491,8 +499,8 @@ def _value(name: str, walks: Sequence[_SizeWalk]) -> Value:
     return made
 
 
-def _equal(one: np.ndarray | TensorProto, other: np.ndarray | TensorProto) -> bool:
-    if one is other or isinstance(one, TensorProto) or isinstance(other, TensorProto):
+def _equal(one: Source, other: Source) -> bool:
+    if one is other or not isinstance(one, np.ndarray) or not isinstance(other, np.ndarray):
         return one is other
     if one.shape != other.shape or one.dtype != other.dtype:
         return False

@@ -15,8 +15,9 @@ import numpy as np
 from onnx import ModelProto
 
 from cfi_core.coexistence import load_safely
-from cfi_core.contract import Converted
+from cfi_core.contract import Converted, passage
 from cfi_translate.failures import failure, name_failures
+from cfi_translate.program import Lent
 from cfi_translate.reading import read
 from cfi_translate.rewriting import rewrite
 from cfi_translate.translators import ONNX_KERAS
@@ -47,7 +48,8 @@ def convert(model: ModelProto, inputs: tuple[np.ndarray, ...]) -> Converted:
     from cfi_translate.onnx_keras.operators import operator
 
     inputs = tuple(np.asarray(one) for one in inputs)
-    program = rewrite(read(model, inputs, ONNX_KERAS, operator.__contains__))
+    lent = {name: one for name, one in passage().taken.items() if isinstance(one, Lent)}
+    program = rewrite(read(model, inputs, ONNX_KERAS, operator.__contains__, lent=lent))
     builder = KerasBuilder(program, inputs, input_layouts(program))
     for operation in program.operations:
         builder.step(operation)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from cfi_translate.grammar import require
 
 _ALIGNMENT = 64  # bytes: what TensorFlow's kernels count on
-_AT_ONCE = 1024  # rows
+_AT_ONCE = 256  # rows and columns: what a processor keeps close to itself
 
 
 def call_with(
@@ -57,10 +57,22 @@ def _copy(array: np.ndarray, order: np.ndarray | None) -> np.ndarray:
     memory = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
     begin = -memory.ctypes.data % _ALIGNMENT
     copy = memory[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
-    if order is None:
+    require(order is None or len(order) == len(array), f"its weights have {len(array)} rows, and are to have others")
+    if array.ndim == 2 and array.T.flags.c_contiguous and not array.flags.c_contiguous:
+        _turn(array.T, copy, order)
+    elif order is None:
         np.copyto(copy, array)
-        return copy
-    require(len(order) == len(array), f"its weights have {len(array)} rows instead of {len(order)}")
-    for start in range(0, len(order), _AT_ONCE):  # in pieces, as these matrices are the largest there are
-        copy[start : start + _AT_ONCE] = array[order[start : start + _AT_ONCE]]
+    else:
+        for start in range(0, len(order), _AT_ONCE):  # in pieces, as these matrices are the largest there are
+            copy[start : start + _AT_ONCE] = array[order[start : start + _AT_ONCE]]
     return copy
+
+
+def _turn(source: np.ndarray, copy: np.ndarray, order: np.ndarray | None) -> None:
+    """Fills the copy with the columns of the source, square by square: a whole column lies in as many places."""
+    for row in range(0, len(source), _AT_ONCE):
+        rows = source[row : row + _AT_ONCE]
+        rows = rows if order is None else rows[:, order]
+        for column in range(0, len(copy), _AT_ONCE):
+            square = np.ascontiguousarray(rows[:, column : column + _AT_ONCE].T)
+            copy[column : column + _AT_ONCE, row : row + _AT_ONCE] = square

@@ -39,6 +39,14 @@ def constant_of(value: Value | None, what: str) -> np.ndarray:
     return constant
 
 
+def borrowed(value: Value | None, what: str) -> np.ndarray:
+    """The same for whoever makes a copy at once."""
+    constant = None if value is None else value.borrow()
+    if constant is None:
+        raise Refusal(f"only a constant {what} is supported")
+    return constant
+
+
 def number_of(value: Value | None, what: str) -> float | int | bool:
     """A constant of one element."""
     uniform = None if value is None else value.uniform

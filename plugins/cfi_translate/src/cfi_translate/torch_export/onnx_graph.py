@@ -13,6 +13,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from cfi_translate.grammar import Refusal, require
 from cfi_translate.names import claim
+from cfi_translate.program import LARGE, Lent
 
 OPSET = 21
 IR_VERSION = 10
@@ -228,14 +229,23 @@ class OnnxGraph:
         return self._filled[id(value)]
 
 
-def write_constant(proto: TensorProto, name: str, value: torch.Tensor | np.ndarray) -> None:
-    """Fills an initialiser, which holds the only copy of the value that is made."""
+def write_constant(
+    proto: TensorProto, name: str, value: torch.Tensor | np.ndarray, *, lends: bool = False
+) -> Lent | None:
+    """Fills an initialiser, which holds the only copy of the value that is made.
+
+    Where it is read at once, a large one is lent instead: then the initialiser says what it is, and holds nothing.
+    """
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     proto.name = name
     proto.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
     proto.dims.extend(value.shape)
+    if lends and value.size > LARGE:
+        proto.data_location = TensorProto.EXTERNAL
+        return Lent(value)
     proto.raw_data = value.tobytes()
+    return None
 
 
 def value_info(name: str, like: Any, graph: OnnxGraph) -> onnx.ValueInfoProto:

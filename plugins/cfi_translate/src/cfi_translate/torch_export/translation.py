@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, ValueInfoProto, helper
 
-from cfi_core.contract import Converted
+from cfi_core.contract import Converted, passage
 from cfi_translate.failures import failure
 from cfi_translate.grammar import Refusal
 from cfi_translate.graph import remove_dead_nodes
@@ -17,7 +17,7 @@ from cfi_translate.program import MODULE_END
 from cfi_translate.torch_export.capture import Captured, capture, without_work_in_place
 from cfi_translate.torch_export.onnx_graph import IR_VERSION, OPSET, SEPARATOR, OnnxGraph, value_info, write_constant
 from cfi_translate.torch_export.walk import WorkInPlace, activation_modules, walk
-from cfi_translate.translators import TORCH_EXPORT
+from cfi_translate.translators import ONNX_KERAS, TORCH_EXPORT
 
 
 def translate(model: Any, inputs: Sequence[np.ndarray]) -> Converted:
@@ -49,9 +49,12 @@ def _write(captured: Captured) -> ModelProto:
     remove_dead_nodes(exported)
     _leave_out_unread_outputs(exported)
     read = {name for node in exported.graph.node for name in node.input}
+    place = passage()
+    lends = place.following[:1] == (ONNX_KERAS,)
     for name, value in graph.constants.items():
         if name in read:
-            write_constant(exported.graph.initializer.add(), name, value)
+            lent = write_constant(exported.graph.initializer.add(), name, value, lends=lends)
+            place.left.update({} if lent is None else {name: lent})
     _name_nodes(exported, captured)
     return exported
 

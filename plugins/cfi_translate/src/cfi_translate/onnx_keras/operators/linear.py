@@ -15,7 +15,7 @@ from cfi_translate.onnx_keras.table import operator
 from cfi_translate.onnx_keras.tensors import Tensor, identity
 from cfi_translate.onnx_keras.weights import call_with
 from cfi_translate.program import Operation, Value
-from cfi_translate.semantics.values import constant_of, rank_of, shape_of, static
+from cfi_translate.semantics.values import borrowed, constant_of, rank_of, shape_of, static
 
 _FLOATS = ("float16", "float32", "float64")
 _TYPES = (*_FLOATS, "int32", "int64")
@@ -40,7 +40,7 @@ def product(op: Operation, to: KerasBuilder, left: Value, right: Value, bias: Va
     require(dtype in _TYPES, f"products of {dtype} are not supported")
     if right.is_constant and right.rank == 2 and dtype in _FLOATS and not left.is_constant and rank_of(left) >= 2:
         offset = None if bias is None else constant_of(bias, "bias")
-        return _dense(to, left, lambda: constant_of(right, "matrix"), offset, static(shape_of(right))[1])
+        return _dense(to, left, lambda: borrowed(right, "matrix"), offset, static(shape_of(right))[1])
     require(bias is None, "it has a bias and no constant weight")
     first, second = (one.constant if one.is_constant else to.plain(one) for one in (left, right))
     if left.is_constant and right.is_constant:
@@ -57,7 +57,7 @@ def gemm(op: Operation, to: KerasBuilder, left: Value, right: Value, bias: Value
     offset = None if bias is None else bias.constant
 
     def weights() -> np.ndarray:
-        weight = constant_of(right, "matrix")
+        weight = borrowed(right, "matrix")
         weight = weight.T if right_turned else weight
         return weight if alpha == 1 else weight * np.asarray(alpha, weight.dtype)
 
