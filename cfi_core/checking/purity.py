@@ -197,8 +197,9 @@ class _Passes:
         by_sample: bool = True,
         recorded: bool = False,
     ) -> None:
-        ways = (adapter.outputs, adapter.other_outputs)
-        self._run_alike, self._run_otherwise = reversed(ways) if recorded else ways
+        self._run_alike, self._run_otherwise = adapter.outputs, adapter.other_outputs
+        if recorded:
+            self._run_alike, self._run_otherwise = self._run_otherwise, self._run_alike
         self.is_random, self._overwrites, self._by_sample = False, False, by_sample
         self._adapter, self._model, self._inputs, self._probe = adapter, model, inputs, probe
         names = {*adapter.precision(model), *(output.dtype.name for output in probe)}

@@ -11,7 +11,7 @@ bounds that the environment raises (`Limit`), what a function calls its inputs (
 """
 
 from cfi_core.framework.axes import Permutation, inverse, named_axes
-from cfi_core.framework.base import Embedded, FrameworkAdapter, Layer, Pullback, Runner, hand_over
+from cfi_core.framework.base import Embedded, FrameworkAdapter, Layer, Runner, hand_over
 from cfi_core.framework.calls import LayerCalls
 from cfi_core.framework.canonical import Canonical, Factories
 from cfi_core.framework.content import Content, UnseenError, always_new, identity, refuse
@@ -21,7 +21,7 @@ from cfi_core.framework.limits import Limit
 from cfi_core.framework.parameters import Parameters
 from cfi_core.framework.passes import Pass, Passes
 from cfi_core.framework.portions import Portions, one_size, rows_at_once, seed_of_sample
-from cfi_core.framework.recorded import Recorded, recorded_pass
+from cfi_core.framework.recorded import Pullback, Recorded, recorded_pass
 from cfi_core.framework.stand_ins import stand_in
 from cfi_core.framework.state import State
 from cfi_core.framework.structure import entry_of, flatten, is_structure, items, map_structure

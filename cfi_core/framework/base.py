@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 from uuid import uuid4
 
 import numpy as np
@@ -17,14 +17,8 @@ from cfi_core.framework.canonical import Canonical, Factories
 from cfi_core.framework.layout import Layout
 from cfi_core.framework.parameters import Parameters
 from cfi_core.framework.passes import Passes
+from cfi_core.framework.recorded import Pullback, Recorded
 from cfi_core.framework.state import State
-
-if TYPE_CHECKING:
-    from cfi_core.framework.recorded import Recorded
-
-Pullback = Callable[[Sequence[Any | None], Sequence[bool]], tuple[Any | None, ...]]
-"""From a cotangent for each result (None: zero) and a mark for each value whose gradient is wanted to the gradients,
-one for each value (None: not wanted, or without influence, or no floating point value). May be called again."""
 
 
 @dataclass(frozen=True)

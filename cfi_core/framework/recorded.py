@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from cfi_core.framework.axes import Arrays
-from cfi_core.framework.base import FrameworkAdapter, Pullback
+
+Pullback = Callable[[Sequence[Any | None], Sequence[bool]], tuple[Any | None, ...]]
+"""From a cotangent for each result (None: zero) and a mark for each value whose gradient is wanted to the gradients,
+one for each value (None: not wanted, or without influence, or no floating point value). May be called again."""
 
 _handed: ContextVar[Recorded | None] = ContextVar("cfi_core_recorded", default=None)
 
@@ -28,24 +31,24 @@ class Recorded:
 
     def __init__(
         self,
-        adapter: FrameworkAdapter,
+        read: Callable[[Any], np.ndarray],
         inputs: Sequence[Any],
         outputs: Any,
         results: Sequence[Any],
         pullback: Pullback,
     ) -> None:
-        """Of tensors of the adapter's framework, in the axes of the model.
+        """Of tensors of the model's framework, in its axes.
 
         Args:
-            adapter: Of the model's framework.
+            read: Makes arrays of them.
             inputs: What went in.
             outputs: What came out.
             results: The same as a flat tuple of tensors.
             pullback: As of `Runner.linearize`.
         """
         self.outputs, self.taken, self.missed = outputs, 0, 0
-        self._adapter = adapter
-        self._arrays: Arrays = [np.array(adapter.to_numpy(value)) for value in inputs]
+        self._read = read
+        self._arrays: Arrays = [np.array(read(value)) for value in inputs]
         self._results, self._pullback = tuple(results), pullback
 
     @contextmanager
@@ -64,7 +67,7 @@ class Recorded:
 
     def of(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], Pullback] | None:
         """The results and their pullback, if these are the values that went in, to the last bit."""
-        pairs = zip(self._arrays, map(self._adapter.to_numpy, values), strict=False)
+        pairs = zip(self._arrays, map(self._read, values), strict=False)
         is_same = len(values) == len(self._arrays) and all(map(_is_same, *zip(*pairs, strict=True)))
         if not is_same or not self._results:
             self.missed += 1

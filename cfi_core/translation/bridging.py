@@ -229,4 +229,4 @@ class _Stand(Side):
             return tuple(None if one is None else adapter.tensor(one, self.model) for one in asked)
 
         results = [adapter.tensor(output, self.model) for output in self.known]
-        return Recorded(adapter, self.tensors(self.arrays), None, results, pullback)
+        return Recorded(adapter.to_numpy, self.tensors(self.arrays), None, results, pullback)

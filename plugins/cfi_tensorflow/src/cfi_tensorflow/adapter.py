@@ -239,7 +239,7 @@ class TensorFlowAdapter(FrameworkAdapter):
             return tuple(flatten(dense(shown[-1]))), {}
 
         results, pullback = EagerRunner(run, len(inputs), ()).linearize(0, inputs)
-        return Recorded(self, inputs, map_structure(self.to_numpy, shown[-1]), results, pullback)
+        return Recorded(self.to_numpy, inputs, map_structure(self.to_numpy, shown[-1]), results, pullback)
 
     def vjp(
         self, model: Any, inputs: Sequence[Any], cotangents: Sequence[np.ndarray | None]

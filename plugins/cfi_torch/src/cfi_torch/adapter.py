@@ -322,7 +322,7 @@ class TorchAdapter(FrameworkAdapter):
         shows = model.register_forward_hook(lambda _module, _inputs, outputs: shown.append(outputs))
         with shows, torch.inference_mode(False), _SampleAxisWatch():
             results, pullback = TorchRunner(model, inputs).linearize(0, inputs)
-        return Recorded(self, inputs, map_structure(self.to_numpy, shown[-1]), results, pullback)
+        return Recorded(self.to_numpy, inputs, map_structure(self.to_numpy, shown[-1]), results, pullback)
 
     def vjp(
         self, model: nn.Module, inputs: Sequence[torch.Tensor], cotangents: Sequence[np.ndarray | None]

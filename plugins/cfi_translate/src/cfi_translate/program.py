@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -47,7 +47,7 @@ class Lent:
         return int(helper.np_dtype_to_tensor_dtype(self.array.dtype))
 
 
-Source = np.ndarray | TensorProto | Lent
+Source: TypeAlias = np.ndarray | TensorProto | Lent
 
 
 @dataclass(eq=False)
