@@ -104,7 +104,7 @@ class Examination:
         with _lock:
             self._known = _kept.get(self._key)
         # No copy of the weights of a model that is known to leave them alone.
-        self._state = None if self._known and not self._known.writes else self._adapter.state(self._model)
+        self._state = None if self._known and not self._known.writes else self._adapter.state_for_passes(self._model)
         self.twin = self._adapter.twin(self._model)
 
     def __enter__(self) -> Examination:
@@ -153,7 +153,7 @@ class Examination:
         with _lock:
             self._known = _kept.get(self._key)
         if self._known is None and self._state is None:
-            self._state = self._adapter.state(self._model)
+            self._state = self._adapter.state_for_passes(self._model)
 
     def _find(self, probe: Arrays) -> Purity:
         assert self._state is not None

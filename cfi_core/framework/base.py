@@ -352,6 +352,13 @@ class FrameworkAdapter(ABC):
         """
         return State()
 
+    def state_for_passes(self, model: Any) -> State:
+        """The same, where nothing but passes of the model can change it: what these do not write to is not copied.
+
+        Should it have changed all the same, that is told (`State.changes`).
+        """
+        return self.state(model)
+
     def precision(self, model: Any) -> frozenset[str]:
         """Names of the floating point types that the model computes in, as far as they are known.
 

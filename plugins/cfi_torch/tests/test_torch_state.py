@@ -108,3 +108,46 @@ def test_torchscript():
 def test_the_types_that_a_model_computes_in():
     assert TorchAdapter().precision(model().half()) == {"float16"}
     assert TorchAdapter().precision(nn.ReLU()) == {"float32"}
+
+
+class _Own(nn.Linear):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            self.weight.add_(1)
+        return super().forward(values)
+
+
+def test_passes_of_torchs_own_modules_need_no_copy_of_parameters():
+    given = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).eval()
+    kept = TorchAdapter().state_for_passes(given)
+    assert kept.is_whole and not kept.changes(given)
+    with torch.no_grad():
+        given[1].running_mean.add_(1)
+    assert kept.changes(given) == ("1.running_mean",) and kept.is_whole
+    kept.restore()
+    assert not kept.changes(given)
+    with torch.no_grad():
+        given[0].weight.add_(1)
+    assert kept.changes(given) == ("0.weight",) and not kept.is_whole  # it is told
+
+
+@pytest.mark.parametrize("how", ["class", "hook", "forward", "function", "script"])
+def test_what_others_have_written_may_write_to_parameters(how):
+    given = nn.Sequential(nn.Linear(3, 2), nn.ReLU()).eval()
+    if how == "class":
+        given[0] = _Own(3, 2)
+    elif how == "hook":
+        given[1].register_forward_hook(lambda module, values, output: None)
+    elif how == "forward":
+        given[1].forward = lambda values: values
+    elif how == "function":
+        given[1].act = lambda values: values
+    else:
+        given[1] = torch.jit.script(nn.ReLU())
+    kept = TorchAdapter().state_for_passes(given)
+    before = given[0].weight.detach().clone()
+    with torch.no_grad():
+        given[0].weight.add_(1)
+    assert kept.changes(given) == ("0.weight",) and kept.is_whole
+    kept.restore()
+    assert torch.equal(given[0].weight, before)

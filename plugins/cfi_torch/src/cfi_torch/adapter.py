@@ -285,6 +285,10 @@ class TorchAdapter(FrameworkAdapter):
         """Of parameters, buffers and plain numbers, also of modules that can be seen behind a function."""
         return ModelState(model)
 
+    def state_for_passes(self, model: nn.Module) -> ModelState:
+        """Without copies of the parameters of torch's own modules, which do not write to them: hashes of them."""
+        return ModelState(model, passes_alone=True)
+
     def precision(self, model: nn.Module) -> frozenset[str]:
         """Types of all floating point parameters and buffers; single precision if there are none."""
         held = [tensor for module in _modules(model) for tensor in _own_tensors(module) if tensor.is_floating_point()]

@@ -97,7 +97,7 @@ def _add(held: Content, module: nn.Module) -> None:
             continue
         if type(value) in _PLAIN:
             said.append(f"{key}={value!r}")
-        elif not value and type(value) in _TABLES:  # modules have many
+        elif type(value) in _TABLES and not value:  # modules have many
             said.append(f"no {key}")
         else:
             others.append((key, value))

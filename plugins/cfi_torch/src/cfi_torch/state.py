@@ -35,10 +35,10 @@ class _Held:
 class ModelState(State):
     """Of all modules, by dotted names, which are the same in a twin. Copies lie in the machine's own memory."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, passes_alone: bool = False) -> None:
         found = dict(_tensors(model))
         is_large = sum(tensor.numel() * tensor.element_size() for _, tensor in found.values()) > LARGEST_COPY
-        self.is_whole, may_write = not is_large, not _is_of_libraries(model)
+        self.is_whole, may_write = not is_large, not (passes_alone and _is_of_libraries(model))
         self._held: dict[str, _Held] = {}
         for name, (slot, tensor) in found.items():
             if (values := _bytes(tensor)) is not None:
