@@ -13,6 +13,7 @@ def may_serve(plan: Plan, original: Original, inputs: Inputs) -> bool:
     """Whether the method runs the model once, as it is, on the inputs as they are, over a bridge.
 
     Natively nothing stands between the toolset and the model, where such a pass could be handed over.
+    On a device of its own the values would have to come to the host, to be compared.
     """
     method, arguments = plan.method, plan.arguments
     is_plain = not (plan.layers or plan.needs_layer or plan.seeks_layer or plan.embeddings or original.embedding)
@@ -26,6 +27,7 @@ def may_serve(plan: Plan, original: Original, inputs: Inputs) -> bool:
         and inputs.given
         and not inputs.held
         and inputs.other is None
+        and not original.adapter.is_accelerated(original.model)
     )
 
 
