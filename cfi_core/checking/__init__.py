@@ -180,6 +180,7 @@ def check(
             ),
         )
         recorded = recording.made if recording else None
+        examination.recorded = recorded is not None
         check_repeated(original, inputs, given, examination.twin)
         found = (
             resolve_target(registry, original, arguments.target, given, inputs.samples)
@@ -191,7 +192,7 @@ def check(
         check_like(registry, plan, inputs)
         others = _layer_names(original, list(filter(None, arguments.of_role(Role.OTHER_LAYER, plan.method))))
         at_layers = _at_layers(plan, original, inputs)
-        purity = examination.judge(ended.examined, ended.end, by_sample=ended.by_sample, recorded=recorded is not None)
+        purity = examination.judge(ended.examined, ended.end, by_sample=ended.by_sample)
         call = Call(
             plan=plan,
             original=ended.original,

@@ -85,7 +85,10 @@ class Examination:
     Attributes:
         twin: The model to run: one for all passes, so that what it keeps from one to the next is seen.
         fingerprint: The model's, before them.
+        recorded: Whether the first pass has recorded gradients.
     """
+
+    recorded: bool = False
 
     def __init__(self, original: Original, inputs: Inputs) -> None:
         self._adapter, self._model, self._inputs = original.adapter, original.model, inputs
@@ -114,28 +117,20 @@ class Examination:
         if self._state is not None:
             self._state.restore()
 
-    def judge(
-        self,
-        outputs: Any,
-        end: Callable[[Any], Any] | None = None,
-        *,
-        by_sample: bool = True,
-        recorded: bool = False,
-    ) -> Purity:
+    def judge(self, outputs: Any, end: Callable[[Any], Any] | None = None, *, by_sample: bool = True) -> Purity:
         """What the model is found to be, which gave these outputs for the inputs.
 
         Args:
             outputs: What it gives; where it has another end than the user's, what it gives there.
             end: That end; two equal ones print alike.
             by_sample: Whether other samples may be tried beside these.
-            recorded: Whether the pass that gave them has recorded gradients.
 
         Warns:
             ModelWarning: It is random, keeps a state, mixes its samples or writes to itself.
         """
         if end is not None:
             self._change_end(end)
-        self._by_sample, self._recorded = by_sample, recorded
+        self._by_sample = by_sample
         if self._known is None:
             self._known = self._find([np.asarray(output) for output in flatten(outputs)])
             self._keep(self._known)
@@ -159,7 +154,7 @@ class Examination:
         assert self._state is not None
         numbers = self._state.numbers(self.twin)
         passes = _Passes(
-            self._adapter, self.twin, self._inputs, probe, by_sample=self._by_sample, recorded=self._recorded
+            self._adapter, self.twin, self._inputs, probe, by_sample=self._by_sample, recorded=self.recorded
         )
         found, warning = passes.compare()
         after = self._state.numbers(self.twin).items()
