@@ -325,6 +325,15 @@ class Passage:
 
     __repr__ = outline
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, the translator that is at work stands there."""
+        token = _passage.set(self)
+        try:
+            yield
+        finally:
+            _passage.reset(token)
+
 
 _passage: ContextVar[Passage | None] = ContextVar("cfi_core_passage", default=None)
 
@@ -332,13 +341,3 @@ _passage: ContextVar[Passage | None] = ContextVar("cfi_core_passage", default=No
 def passage() -> Passage:
     """Where the translator that is at work stands; of one that is called by itself, alone."""
     return _passage.get() or Passage()
-
-
-@contextmanager
-def standing(place: Passage) -> Iterator[None]:
-    """Inside, a translator stands there."""
-    token = _passage.set(place)
-    try:
-        yield
-    finally:
-        _passage.reset(token)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cfi_core.boundary import foreign, run_conversion
 from cfi_core.certificate import Certificate, certify, certify_again, certify_thoroughly
-from cfi_core.contract import Converted, Passage, standing
+from cfi_core.contract import Converted, Passage
 from cfi_core.distance import Side, computes, random_like
 from cfi_core.errors import CFIError, TranslationError, UnfaithfulTranslationError
 from cfi_core.framework.axes import Arrays, compose, permute_all
@@ -154,7 +154,7 @@ def convert_along(route: Route, model: Any, arrays: Arrays) -> Converted:
         permuted = tuple(permute_all(examples, made.input_axes))
         place = Passage(route.names[position:], place.left)
         with (
-            standing(place),
+            place.held(),
             take_conversion_turn(registry(), step),
             phase(f"translating to {step.target} ({step.name})"),
         ):
