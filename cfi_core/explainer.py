@@ -18,6 +18,7 @@ from cfi_core.boundary import observe
 from cfi_core.carrying import carry
 from cfi_core.checking import check
 from cfi_core.checking.batch import check_batch, is_plain
+from cfi_core.checking.forecast import Forecast
 from cfi_core.confirming import confirm_run
 from cfi_core.detection import find_original, load_original
 from cfi_core.diagnosis import tell_what_is_missing
@@ -406,24 +407,25 @@ class _Known:
     call: Call
     prepared: Prepared
     looks: Any  # how the model looked
+    forecast: Forecast
     heads: deque[ModelAtHead] = field(default_factory=deque)  # that no run uses now
 
     @classmethod
     def of(cls, call: Call, prepared: Prepared, head: ModelAtHead | None) -> _Known:
         """With the model as it is now."""
         looks = call.original.adapter.glance(call.original.model)
-        return cls(call, prepared, looks, deque([head] if head else []))
+        return cls(call, prepared, looks, Forecast(call, prepared), deque([head] if head else []))
 
     def explain(self, arguments: Arguments) -> Attribution | None:
         """Steps 6 to 8 for another batch; None where it has to be checked in full."""
         original, plan = self.call.original, self.call.plan
         with show(arguments.progress), phase(f"preparing {plan.method.key}"):
             current = registry()
-            with keep_process(current):
+            with keep_process(current), self.forecast.begin():
                 use(current, original, plan.routes, plan.toolset_framework)
                 if original.adapter.glance(original.model) != self.looks:
                     return None
-                call = check_batch(current, self.call, arguments)  # 4
+                call = check_batch(current, self.call, arguments, self.forecast)  # 4
                 if call is None:
                     return None
                 observe(current, "cfi_before_run", plan=call.plan)

@@ -54,6 +54,19 @@ class Embedded:
     model: Any
 
 
+@dataclass(frozen=True, eq=False)
+class Staged:
+    """What a stage of a model gave.
+
+    Attributes:
+        results: One activation, or all outputs as a flat tuple.
+        pullback: Back to the values; None where no gradient was recorded.
+    """
+
+    results: Sequence[Any]
+    pullback: Pullback | None = None
+
+
 class Runner(ABC):
     """A model made ready to run many times in its own framework, opened at some of its layers.
 
@@ -80,6 +93,24 @@ class Runner(ABC):
             NoGradientError: The framework has no gradients, which is so unless this is overridden.
         """
         _refuse_gradients("This model has")
+
+    def make(self, stage: int, values: Sequence[Any], *, records: bool) -> Staged:
+        """One of the two."""
+        return Staged(*self.linearize(stage, values)) if records else Staged(self.run(stage, values))
+
+    def chain(self, inputs: Sequence[Any], records: Sequence[bool]) -> Sequence[Staged]:
+        """All stages, each with what the ones before it gave; a pass that gives several of them may take their place.
+
+        Args:
+            inputs: The model's inputs.
+            records: Of each stage, whether a gradient is recorded.
+        """
+        made: list[Staged] = []
+        values = list(inputs)
+        for stage, is_recorded in enumerate(records):
+            made.append(self.make(stage, values, records=is_recorded))
+            values.extend(made[-1].results)
+        return made
 
     def settle(self) -> None:  # noqa: B027 - nothing to do, where nothing is put off
         """Says that many passes will follow: what is compiled for them is compiled now."""
@@ -548,6 +579,10 @@ class FrameworkAdapter(ABC):
         A floating point value takes the model's floating point type; integers stay what they are.
         """
         return np.array(value)
+
+    def same_values(self, one: Any, other: Any) -> bool:
+        """Whether two tensors hold the same numbers (a NaN is none), found out where they lie."""
+        return bool(np.array_equal(self.to_numpy(one), self.to_numpy(other)))
 
     def constant(self, array: np.ndarray, like: Any) -> Any:
         """The array as a tensor without gradient, of the type and on the device of another."""

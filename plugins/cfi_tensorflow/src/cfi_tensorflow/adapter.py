@@ -379,6 +379,14 @@ class TensorFlowAdapter(FrameworkAdapter):
         """Whether TensorFlow has a device besides the CPU: it runs there what can be."""
         return bool(tf.config.list_logical_devices("GPU"))
 
+    def same_values(self, one: tf.Tensor, other: tf.Tensor) -> bool:
+        """Of tensors of one type and shape."""
+        if one.dtype != other.dtype or one.shape != other.shape:
+            return False
+        if self.is_accelerated(None):
+            return bool(tf.reduce_all(tf.equal(one, other)))
+        return bool(np.array_equal(self.to_numpy(one), self.to_numpy(other)))
+
     def permute(self, tensor: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
         """The tensor with its axes in another order."""
         return tf.transpose(tensor, axes)

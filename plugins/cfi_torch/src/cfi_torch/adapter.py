@@ -485,6 +485,10 @@ class TorchAdapter(FrameworkAdapter):
         """On the device of the other."""
         return torch.as_tensor(array, dtype=like.dtype, device=like.device)
 
+    def same_values(self, one: torch.Tensor, other: torch.Tensor) -> bool:
+        """Of tensors of one type and device."""
+        return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
+
     def permute(self, tensor: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
         """A view with its axes in another order."""
         return tensor.permute(*axes)
