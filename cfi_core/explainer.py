@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from itertools import count
 from time import perf_counter
 from typing import Any
 
@@ -406,14 +407,16 @@ class _Known:
 
     call: Call
     prepared: Prepared
-    looks: Any  # how the model looked
+    looks: Sequence[Any]  # how the model looked, part by part
     forecast: Forecast
     heads: deque[ModelAtHead] = field(default_factory=deque)  # that no run uses now
+    batches: Iterator[int] = field(default_factory=count)
 
     @classmethod
     def of(cls, call: Call, prepared: Prepared, head: ModelAtHead | None) -> _Known:
         """With the model as it is now."""
-        looks = call.original.adapter.glance(call.original.model)
+        adapter, model = call.original.adapter, call.original.model
+        looks = [adapter.glance(model, part) for part in range(adapter.glances)]
         return cls(call, prepared, looks, Forecast(call, prepared), deque([head] if head else []))
 
     def explain(self, arguments: Arguments) -> Attribution | None:
@@ -423,7 +426,7 @@ class _Known:
             current = registry()
             with keep_process(current), self.forecast.begin():
                 use(current, original, plan.routes, plan.toolset_framework)
-                if original.adapter.glance(original.model) != self.looks:
+                if self._has_changed():
                     return None
                 call = check_batch(current, self.call, arguments, self.forecast)  # 4
                 if call is None:
@@ -431,6 +434,11 @@ class _Known:
                 observe(current, "cfi_before_run", plan=call.plan)
                 with tell_what_is_missing(call):
                     return self._finish(current, call)
+
+    def _has_changed(self) -> bool:
+        """Whether the model looks another; batches take turns with the parts of it."""
+        original, part = self.call.original, next(self.batches) % len(self.looks)
+        return bool(original.adapter.glance(original.model, part) != self.looks[part])
 
     def _finish(self, current: Registry, call: Call) -> Attribution:
         head = self.heads.pop() if self.heads else None

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from cfi_core.checking.inputs import run_original
-from cfi_core.framework import ForesightRunner, flatten, map_structure, rows_at_once
+from cfi_core.framework import ForesightRunner, map_structure, rows_at_once
 from cfi_core.records import Call, Inputs, Prepared
 
-_CLEAR = 1e-4
-"""How far, relative to the largest output, the first two of a row lie apart at least where rounding cannot decide."""
+_UNITS = 16
+"""Units in the last place of a row's largest output by which its first two lie apart, where rounding cannot decide."""
 
 
 class Forecast:
@@ -79,4 +79,4 @@ def _is_clear(scores: np.ndarray) -> bool:
     if scores.ndim != 2 or scores.shape[1] < 2 or scores.dtype.kind != "f" or not np.isfinite(scores).all():
         return False
     second, first = np.partition(scores, -2, axis=1)[:, -2:].T
-    return bool((first - second > _CLEAR * np.abs(scores).max(axis=1)).all())
+    return bool((first - second > _UNITS * np.finfo(scores.dtype).eps * np.abs(scores).max(axis=1)).all())

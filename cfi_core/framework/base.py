@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
@@ -129,9 +129,11 @@ class FrameworkAdapter(ABC):
         arithmetic: Functions of tensors by numpy's names (`sum`, `where`, `argmax`, `stack`, …, with `axis`), which
             keep gradients where tensors have some.
         map_channels: Channel axis of the maps that `show_map` shows; None where it is not given.
+        glances: In how many parts a model is looked at between batches.
     """
 
     name: ClassVar[str]
+    glances: ClassVar[int] = 1
     file_sizes: ClassVar[Mapping[str, int]] = {}
     arithmetic: ClassVar[Any] = np
     map_channels: ClassVar[int | None] = None
@@ -173,12 +175,19 @@ class FrameworkAdapter(ABC):
         """
         return uuid4().hex
 
-    def glance(self, model: Any) -> Hashable:
+    def glance(self, model: Any, part: int = 0) -> Any:
         """What changes with nearly every change of the model, and is quickly told: by default the fingerprint.
 
-        Another batch of a model that looks as before is explained by what was made of it. One that takes time to read
-        (weights) may be looked at in parts, as long as a step of training, another file of weights and another layer
+        Another batch of a model that looks as before is explained by what was made of it. What takes time to read
+        (weights) may be looked at in samples, as long as a step of training, another file of weights and another layer
         in the place of one are seen.
+
+        Args:
+            model: A model.
+            part: Which of so many parts of that is read, as `glances` says; batches take turns.
+
+        Returns:
+            Something that is equal to another one of the same part.
         """
         return self.fingerprint(model)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
@@ -47,6 +47,7 @@ class TensorFlowAdapter(FrameworkAdapter):
     """
 
     name = "tensorflow"
+    glances = 4
     arithmetic = tnp
     file_sizes: ClassVar[Mapping[str, int]] = {_FILE: 2**33}
     map_channels = -1
@@ -91,10 +92,10 @@ class TensorFlowAdapter(FrameworkAdapter):
         """Hash of weights, settings and code."""
         return _view(model).fingerprint()
 
-    def glance(self, model: Any) -> Hashable:
-        """Of a Keras model its layers, their settings and some numbers of each weight; of others all."""
+    def glance(self, model: Any, part: int = 0) -> Any:
+        """Of a Keras model its layers, their settings and some numbers of every fourth weight; of others all."""
         found = _view(model)
-        return found.glance() if isinstance(found, KerasView) else found.fingerprint()
+        return found.glance(part, self.glances) if isinstance(found, KerasView) else found.fingerprint()
 
     def content(self, model: Any) -> str | None:
         """Of graphs of Keras' own layers: their configuration and weights."""

@@ -135,7 +135,7 @@ class TorchAdapter(FrameworkAdapter):
         unseen = isinstance(model, TorchFunction) or is_offloaded(model)
         return uuid4().hex if unseen else content.fingerprint(_parts(model))
 
-    def glance(self, model: nn.Module) -> Hashable:
+    def glance(self, model: nn.Module, part: int = 0) -> Hashable:
         """Of identities and versions of all tensors, and some of their numbers; where these cannot be had, all."""
         if isinstance(model, TorchFunction) or is_offloaded(model):
             return uuid4().hex
