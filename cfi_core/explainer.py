@@ -378,6 +378,8 @@ def finish(current: Registry, call: Call, prepared: Prepared) -> Explained:
     made = run(current, call, prepared, carried)  # 7
     confirmed = confirm_run(call, prepared, carried, made)  # its end
     attribution = bring_home(current, call, confirmed, carried, made)  # 8
+    if prepared.translation is not None and prepared.translation.runner is not None:
+        prepared.translation.runner.release()  # passes of a run that is over
     return Explained(
         call.plan, attribution, lambda: _Known.of(call, prepared, carried.head) if is_plain(call) else None
     )

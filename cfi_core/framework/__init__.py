@@ -6,7 +6,8 @@ and of layers without hooks (`stand_in`), hashes of what models hold (`Content`)
 (`Portions`), how many rows go through one at once (`rows_at_once`), seeds of samples
 (`seed_of_sample`), passes of a run (`Passes`), bounds that the
 environment raises (`Limit`), what a function calls its inputs (`Parameters`), ends of models (`Pick`, `Several`), what
-an adapter makes for rules to attach to (`Canonical`), passes made before they are asked for (`ForesightRunner`), where the values of a layer lie (`Layout`).
+an adapter makes for rules to attach to (`Canonical`), passes made before they are asked
+for (`ForesightRunner`), where the values of a layer lie (`Layout`).
 `cfi_core.arrays` has the adapter of functions of numpy arrays, to inherit from.
 """
 

@@ -41,6 +41,7 @@ class ForesightRunner(Runner):
         self._ahead: dict[int, tuple[_Asked, Staged]] = {}
         self._asked: list[_Asked] = []  # from the first stage on, each with what the ones before it gave
         self._habit: tuple[bool, ...] = ()  # of each stage, whether a gradient was recorded; empty: not known
+        self._missed = False  # whether what was looked at was thrown away
 
     def run(self, stage: int, values: Sequence[Any]) -> tuple[Any, ...]:
         """The results of a stage."""
@@ -61,13 +62,13 @@ class ForesightRunner(Runner):
 
         What is given is memory of the run: to be copied by whoever keeps it.
         """
-        habit = self._habit
-        return self._go_ahead(tuple(inputs), habit).results if habit else None
+        habit, self._missed = self._habit, False
+        return tuple(self._go_ahead(tuple(inputs), habit).results) if habit else None
 
     def release(self) -> bool:
         """Ends what `look` began; whether the run has asked for all that was made ahead."""
         with self._lock:
-            used, self._ahead, self._asked = not self._ahead, {}, []
+            used, self._ahead, self._asked = not (self._ahead or self._missed), {}, []
         return used
 
     def _ask(self, stage: int, values: tuple[Any, ...], *, records: bool) -> Staged:
@@ -79,7 +80,7 @@ class ForesightRunner(Runner):
                 kept = self._ahead.pop(stage)
         elif kept is None or not (kept[0].records == records and self._is_same(values, kept[0].values)):
             with self._lock:  # nothing was made for this, and what was made is for something else
-                self._habit = () if kept else habit
+                self._habit, self._missed = () if kept else habit, self._missed or bool(self._ahead or kept)
                 kept, self._ahead = None, {}
         found = kept[1] if kept is not None else self._runner.make(stage, values, records=records)
         self._note(stage, _Asked(values, tuple(found.results), records))

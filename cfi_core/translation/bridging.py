@@ -132,7 +132,9 @@ class _Span:
         certificate = replace(certificate, layers_found=len(matches), layers_total=len(self.layers))
         layer_map = LayerMap(MappingProxyType(matches), self.layers)
         axes = (converted.input_axes, converted.output_axes)
-        return Translation(converted.model, self.route, certificate, layer_map, *axes, head=head, runner=converted.runner)
+        return Translation(
+            converted.model, self.route, certificate, layer_map, *axes, head=head, runner=converted.runner
+        )
 
     def _match_layers(self, original: Side, bridged: Side, outputs: Arrays, made: Converted) -> dict[str, LayerMatch]:
         """How far activation and gradient at each opened layer are apart in the two frameworks."""

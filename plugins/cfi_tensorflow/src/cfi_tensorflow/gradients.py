@@ -26,7 +26,7 @@ _CALLING = frozenset(
 def _relu_gradient(operation: Any, gradient: Any) -> Any:
     """TensorFlow's own from a mask: a quarter of the memory of activations, which are most of what is kept.
 
-    A product is what TensorFlow computes, too, and takes half the time of a choice. A pooling keeps the activation anyway.
+    A product is what TensorFlow computes, too, in half the time of a choice. A pooling keeps the activation anyway.
     """
     (result,) = operation.outputs
     if any(user.type == "MaxPool" for user in result.consumers()):

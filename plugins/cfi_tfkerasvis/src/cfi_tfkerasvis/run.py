@@ -188,7 +188,9 @@ def _run_tool(
     workarounds = request.init_args.get(WORKAROUNDS)
     if workarounds and isinstance(tool, Scorecam):
         tap: Tap = arguments["penultimate_layer"]
-        return score_cam(tool.model, tap.output, scores, inputs, arguments, request.head is Head.LOGIT), {}
+        return score_cam(
+            tool.model, tap.output, scores, inputs, arguments, request.head is Head.LOGIT, request.model
+        ), {}
     if workarounds and isinstance(tool, GradcamPlusPlus):
         shifted = [Shifted(score, len(scores)) for score in scores]
         return tool(score=shifted, seed_input=list(inputs), **arguments), {"scale": "each map divided by exp(score)"}

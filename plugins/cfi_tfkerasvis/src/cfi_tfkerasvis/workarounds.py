@@ -187,10 +187,9 @@ def from_layer(tool: Any, layer: Any) -> Any:
     """
     late = _TensorFlow()
     call = next(kind.__call__ for kind in tool.__mro__ if "GradientTape" in kind.__call__.__code__.co_names)
-    own = FunctionType(
-        call.__code__, {**call.__globals__, "tf": late}, call.__name__, call.__defaults__, call.__closure__
-    )
-    own.__kwdefaults__ = call.__kwdefaults__
+    names = {**call.__globals__, "tf": late}
+    own = FunctionType(call.__code__, names, call.__name__, tool.__call__.__defaults__, call.__closure__)
+    own.__kwdefaults__ = tool.__call__.__kwdefaults__
 
     def begin(_: str, run: Callable[[], Any]) -> Any:
         activation = run()
@@ -233,7 +232,7 @@ class _TensorFlow:
 
     tape: _LateTape
 
-    def GradientTape(self, **settings: Any) -> _LateTape:  # noqa: N802 - TensorFlow's name
+    def GradientTape(self, **settings: Any) -> _LateTape:
         """The one that is used next."""
         self.tape = _LateTape(**settings)
         return self.tape
