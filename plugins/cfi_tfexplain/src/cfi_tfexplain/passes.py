@@ -31,8 +31,10 @@ def passes(request: MethodRequest, rows: int, at_once: int) -> Callable[[Any], A
     adapter = adapter_for(registry(), "tensorflow")
     inputs = [adapter.tensor(request.inputs[0], model)]
     kind = (inputs[0].dtype.name, tuple(inputs[0].shape[1:]))
-    kept = getattr(model, "__dict__", {}).setdefault(_KEPT, {})  # past the model's __setattr__, which tracks layers
-    if kind not in kept:
-        kept[kind] = adapter.compiled(model, inputs)
-    compiled = kept[kind]
-    return model if compiled is None else lambda images: compiled.run([images])
+    compiled = getattr(model, "__dict__", {}).get(_KEPT, {}).get(kind)
+    if compiled is None:
+        compiled = adapter.compiled(model, inputs)
+        if compiled is None:  # as of a model of the user's own class, which has no twin to keep anything with
+            return model
+        vars(model).setdefault(_KEPT, {})[kind] = compiled  # past the model's __setattr__, which tracks layers
+    return lambda images: compiled.run([images])

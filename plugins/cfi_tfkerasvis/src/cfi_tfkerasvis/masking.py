@@ -79,12 +79,15 @@ def _passes(
     samples, at_once = len(inputs[0]), own["batch_size"]
     if samples * (chosen + OF_A_PASS * -(-chosen // at_once)) <= ENOUGH:
         return run
-    kept = vars(keeper).setdefault(_KEPT, {})  # past the model's __setattr__, which tracks layers
     kind = (*map(id, model.outputs), *((value.dtype.name, *value.shape[1:]) for value in inputs))
-    if kind not in kept:
-        kept[kind] = (adapter_for(registry(), "tensorflow").compiled(model, list(inputs)), model.outputs)
-    compiled = kept[kind][0]
-    return run if compiled is None else lambda rows: list(keras.tree.flatten(compiled.run(rows)))
+    compiled, _ = vars(keeper).get(_KEPT, {}).get(kind, (None, None))
+    if compiled is None:
+        compiled = adapter_for(registry(), "tensorflow").compiled(model, list(inputs))
+        if compiled is None:
+            return run
+        # Past the model's __setattr__, which tracks layers; with the tensors, so that no others get their identity.
+        vars(keeper).setdefault(_KEPT, {})[kind] = (compiled, model.outputs)
+    return lambda rows: list(keras.tree.flatten(compiled.run(rows)))
 
 
 def _chosen(maps: np.ndarray, most: int | None) -> np.ndarray:
