@@ -14,7 +14,7 @@ from cfi_core.contract import MethodRequest, MethodResult, Target, Unpacked
 from cfi_core.coordinates import Names
 from cfi_core.display import html_facts, html_table, outline
 from cfi_core.errors import ArgumentError, kind_of
-from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, Placed, flatten
+from cfi_core.framework import Canonical, ForesightRunner, FrameworkAdapter, Layer, Passes, Placed, flatten
 from cfi_core.framework.axes import Permutation, permutation_at
 from cfi_core.specs import DEFAULTS, BatchSize, Head, Kind, MethodSpec, Need, Role, Translator, TranslatorSpec
 from cfi_core.tables import Table
@@ -384,6 +384,7 @@ class Translation:
         seconds: What the translators took, measurements apart, when it was made; None of a bridge and of one from disk.
         head: What a bridge explains, which is built at the head that the method wants; None of a conversion.
         input_names: Which of the original's inputs the model takes, in its order, where they were given by name.
+        runner: Of a bridge: what runs the original, if its passes may be asked for before a run begins.
     """
 
     model: Any
@@ -395,6 +396,7 @@ class Translation:
     seconds: float | None = None
     head: ModelAtHead | None = None
     input_names: tuple[str, ...] = ()
+    runner: ForesightRunner | None = None
 
     def __repr__(self) -> str:
         matches = self.layer_map.matches.items()

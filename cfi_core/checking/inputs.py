@@ -404,9 +404,11 @@ def _check_array(name: str, array: np.ndarray) -> None:
 
 def _check_carried(name: str, given: np.ndarray, carried: np.ndarray) -> None:
     """Refuses what would become another number in the model's own type."""
+    if given.dtype == carried.dtype:
+        return
     if np.issubdtype(given.dtype, np.floating):
         changed = np.isfinite(given) & ~np.isfinite(carried)
-    elif given.dtype.kind in "iu" and carried.dtype != given.dtype:
+    elif given.dtype.kind in "iu":
         changed = given != carried
     else:
         return

@@ -86,7 +86,8 @@ class _Span:
     def measure_again(self, made: Translation) -> Translation:
         """The same bridge, against the model as it is now: what its fingerprint does not show may have changed."""
         layers = {name: BridgedLayer(match.name, match.axes) for name, match in made.layer_map.matches.items()}
-        return self._measure(Converted(made.model, made.input_axes, made.output_axes, layers), self._cut())
+        axes = (made.input_axes, made.output_axes)
+        return self._measure(Converted(made.model, *axes, layers, made.runner), self._cut())
 
     def _tensors(self, arrays: Arrays) -> tuple[Any, ...]:
         return tuple(self.job.original.adapter.tensor(array, self.job.original.model) for array in arrays)
@@ -131,7 +132,9 @@ class _Span:
         certificate = replace(certificate, layers_found=len(matches), layers_total=len(self.layers))
         layer_map = LayerMap(MappingProxyType(matches), self.layers)
         axes = (converted.input_axes, converted.output_axes)
-        return Translation(converted.model, self.route, certificate, layer_map, *axes, head=head)
+        return Translation(
+            converted.model, self.route, certificate, layer_map, *axes, head=head, runner=converted.runner
+        )
 
     def _match_layers(self, original: Side, bridged: Side, outputs: Arrays, made: Converted) -> dict[str, LayerMatch]:
         """How far activation and gradient at each opened layer are apart in the two frameworks."""

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from cfi_core.contract import BridgedLayer, BridgeRequest
 from cfi_core.errors import MethodError, NoGradientError
-from cfi_core.framework import FrameworkAdapter, Runner, hand_over
+from cfi_core.framework import ForesightRunner, FrameworkAdapter, Runner, hand_over
 
 Axes = tuple[int, ...] | None
 
@@ -49,7 +49,7 @@ class Span:
     host: FrameworkAdapter
     original: FrameworkAdapter
     model: Any
-    runner: Runner
+    runner: ForesightRunner
     host_turns: bool
     input_axes: tuple[Axes, ...]
     layer_axes: tuple[Axes, ...]
@@ -134,7 +134,9 @@ def span(request: BridgeRequest, host: FrameworkAdapter, *, channels_last: bool)
         LayerError: A layer cannot be opened.
     """
     original, model = request.adapter, request.model
-    runner = original.runner(model, request.inputs, tuple(dict.fromkeys(request.layers)))
+    runner = ForesightRunner(
+        original.runner(model, request.inputs, tuple(dict.fromkeys(request.layers))), original.same_values
+    )
     if request.often:
         runner.settle()
     is_known = request.outputs and not request.layers
