@@ -318,6 +318,8 @@ def _is_one_hot(array: np.ndarray) -> bool:
 
 def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
     shown, sizes = index if len(index) != 1 else index[0], shape[1:]
+    if index and set(sizes[len(index) :]) == {1}:
+        index += (0,) * (len(sizes) - len(index))  # one value is left, which needs no index
     if len(index) != len(sizes):
         hint = " One class per sample is a list." if len(index) == shape[0] else ""
         raise TargetError(

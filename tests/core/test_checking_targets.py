@@ -53,6 +53,8 @@ def resolve_target(registry: Any, target: Any, outputs: Any, classes: Any = None
         ((2, -1), BOXES, (2, 3)),
         ([(2, 0), (0, 1)], BOXES, ((2, 0), (0, 1))),
         (np.array([[2, 0], [0, 1]]), BOXES, ((2, 0), (0, 1))),
+        (3, np.zeros((2, 5, 1, 1)), (3, 0, 0)),
+        ([3, (1, 0)], np.zeros((2, 5, 1, 1)), ((3, 0, 0), (1, 0, 0))),
         (None, ONE_EACH, (0,)),
         (None, np.zeros((2, 1, 1)), (0, 0)),
         (None, ALONE, None),
@@ -81,6 +83,8 @@ def test_words_for_an_index(registry, target, output, index):
         (1, BOXES, r"The target 1 has 1 indices for an output of shape \(2, 3, 4\). Pass a tuple of 2"),
         ((1, 4), BOXES, r"The target \(1, 4\) is out of range"),
         ([1, (2, 3)], BOXES, "The target 1 has 1 indices"),
+        (1, np.zeros((2, 5, 1, 2)), r"has 1 indices for an output of shape \(2, 5, 1, 2\)"),
+        (5, np.zeros((2, 5, 1)), "The target 5 is out of range"),
     ],
 )
 def test_what_names_nothing_is_refused(registry, target, output, message):
