@@ -178,6 +178,12 @@ def test_words_for_a_unit(neuron, channel_allowed, resolved):
     assert resolve_neuron(neuron, (2, 4, 5, 7), channel_allowed=channel_allowed, layer="conv") == resolved
 
 
+def test_a_unit_of_a_layer_whose_other_axes_have_length_one():
+    assert resolve_neuron(3, (2, 4, 1, 1), channel_allowed=False, layer="pool") == (3, 0, 0)
+    with pytest.raises(ArgumentError, match="neuron=4 is out of range"):
+        resolve_neuron(4, (2, 4, 1), channel_allowed=False, layer="pool")
+
+
 @pytest.mark.parametrize(
     ("neuron", "message"),
     [
