@@ -46,7 +46,10 @@ class Log:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.lines = list(_read(path)) if path and path.exists() else []
+        whole = _whole(path) if path and path.exists() else []
+        self.lines = [_read(text) for text in whole]
+        if path and whole:
+            path.write_text("".join(whole))
 
     def add(self, line: Line) -> None:
         self.lines.append(line)
@@ -59,11 +62,14 @@ class Log:
         return set(routes) <= {route for line in self.lines if line.test == test for route in line.routes}
 
 
-def _read(path: Path) -> Iterator[Line]:
-    for text in path.read_text().splitlines(keepends=True):
-        if text.endswith("\n"):  # else the run was killed while it wrote
-            line = json.loads(text)
-            yield Line(**{**line, "calls": [Row(**row) for row in line["calls"]]})
+def _whole(path: Path) -> list[str]:
+    """The lines of a log, without one that was being written when the run was killed."""
+    return [text for text in path.read_text().splitlines(keepends=True) if text.endswith("\n")]
+
+
+def _read(text: str) -> Line:
+    line = json.loads(text)
+    return Line(**{**line, "calls": [Row(**row) for row in line["calls"]]})
 
 
 class Session:
@@ -134,8 +140,8 @@ def various(items: Sequence[pytest.Item]) -> list[pytest.Item]:
 
     def known(item: pytest.Item) -> bool:
         function = item.nodeid.partition("[")[0]
-        brought = {(function, *choice) for choice in getattr(getattr(item, "callspec", None), "indices", {}).items()}
-        brought = {(function,), *brought}
+        chosen: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
+        brought = {(function,), *((function, name, id(value)) for name, value in chosen.items())}
         is_known = brought <= seen
         seen.update(brought)
         return is_known

@@ -12,8 +12,8 @@ import numpy as np
 
 SAME, CLOSE, ROUNDING, DIFFERENT = "same", "within 1e-5", "rounding", "different"
 REFUSED, UNTYPED = "refused", "untyped error"
-NEITHER, SERVED = "neither", "CFI alone"
-OUTCOMES = (SAME, CLOSE, ROUNDING, DIFFERENT, REFUSED, UNTYPED, NEITHER, SERVED)
+NEITHER, SERVED, NOT_ASKED = "neither", "CFI alone", "not asked"
+OUTCOMES = (SAME, CLOSE, ROUNDING, DIFFERENT, REFUSED, UNTYPED, NEITHER, SERVED, NOT_ASKED)
 _CLOSE = 1e-5
 _FLOORS = 4
 _NOTHING = 1e-12  # the variance of what single precision holds as constant
@@ -23,9 +23,9 @@ LEGEND = f"""
 last bits, or when it computes in double precision; natively, when it is called again with the same seeds, as
 tf-keras-vis's input modifiers draw from generators that take none.
 {REFUSED}: by an error of CFI's own. {NEITHER}: both fail, CFI by an error of its own.
-{SERVED}: the library fails, CFI gives values."""
+{SERVED}: the library fails, CFI gives values. {NOT_ASKED}: what this script cannot say in the other framework."""
 
-_LONGEST_REASON = 110
+_LONGEST_REASON, _LONGEST_SHOWN = 800, 110
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Tally:
 def report(rows: Sequence[Row]) -> str:
     """The table, the reasons of refusals by their number, and every difference and untyped error."""
     parts = [_table(rows), LEGEND]
-    for outcome in (REFUSED, NEITHER):
-        counts = Counter((row.route, row.reason) for row in rows if row.outcome == outcome)
+    for outcome in (REFUSED, NEITHER, NOT_ASKED):
+        counts = Counter((row.route, row.reason[:_LONGEST_SHOWN]) for row in rows if row.outcome == outcome)
         lines = [f"{count:6}  {route:<10}  {reason}" for (route, reason), count in counts.most_common()]
         parts.append("\n".join([f"\n{outcome}:", *lines]) if lines else "")
     for outcome in (DIFFERENT, UNTYPED):
