@@ -145,10 +145,8 @@ def _floor(asked: Asked, library: Library, expected: list[Any]) -> float:
         changed = type(given)(map(nudged, given)) if isinstance(given, tuple | list) else nudged(given)
         values = _seeded(lambda inputs=changed: library({**asked.exec_args, name: inputs}, False))
         farthest = max(farthest, counted.difference(expected, values)[1])
-    if isinstance(asked.model, torch.nn.Module):
-        precise = {word: _in_double(value) for word, value in asked.exec_args.items()}
-        farthest = max(farthest, counted.difference(expected, _seeded(lambda: library(precise, True)))[1])
-    return farthest
+    precise = {word: _in_double(value) for word, value in asked.exec_args.items()}
+    return max(farthest, counted.difference(expected, _seeded(lambda: library(precise, True)))[1])
 
 
 def _step(model: Any) -> float:
