@@ -247,7 +247,10 @@ def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str)
     """
     arrays = inputs.arrays
     if callable(value) and not is_array(registry, value):
-        raise InputError(f"{name} is a function. Call it, and pass what it gives: {name}=function(inputs).")
+        raise InputError(
+            f"{name} is a function, which may give other values at each call, and for each part of the samples. Call "
+            f"it, and pass what it gives: {name}=function(inputs)."
+        )
     parts = value if isinstance(value, tuple) else as_arrays(registry, value)
     if len(parts) != len(arrays):
         raise InputError(f"{name} has {len(parts)} parts for {len(arrays)} inputs. Pass one for each input.")
