@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfi_core.display import outline
+from cfi_core.framework.foresight import ForesightRunner
 from cfi_core.specs import Head, MethodSpec
 from cfi_core.validation import Checked, Name, Notes, Permuted
 
@@ -299,12 +300,14 @@ class Converted(Checked):
             axis `i` of the new input is axis `input_axes[i]` of the old one. None: unchanged.
         output_axes: For each output, the permutation that was applied to its axes.
         layers: Of a bridge: the layers that were asked for, by their names in the original.
+        runner: Of a bridge: what runs the original, if its passes may be asked for before a run begins.
     """
 
     model: Any
     input_axes: tuple[Permuted, ...] = ()
     output_axes: tuple[Permuted, ...] = ()
     layers: Mapping[Name, BridgedLayer] = field(default_factory=dict)
+    runner: ForesightRunner | None = None
 
     __repr__ = outline
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -28,7 +29,7 @@ def tell_what_is_missing(call: Call) -> Iterator[None]:
     except (MethodError, TargetError, TranslationError) as error:
         found = None
         with suppress(Exception):  # of the user's model: then its first error stands
-            found = _missing_gradient(call) or _one_number_of_samples(call)
+            found = _missing_gradient(call) or _one_number_of_samples(call, error)
         if found is None:
             raise
         raise found from error
@@ -50,9 +51,12 @@ def _missing_gradient(call: Call) -> CFIError | None:
     )
 
 
-def _one_number_of_samples(call: Call) -> CFIError | None:
+def _one_number_of_samples(call: Call, error: Exception) -> CFIError | None:
     count = call.inputs.samples
-    if not call.inputs.given or not (_takes(call, count) and not _takes(call, count + 1)):
+    if not call.inputs.given or _failure(call, count) is not None:
+        return None
+    refusal = _failure(call, count + 1)
+    if refusal is None or not _said(refusal) & _said(error):
         return None
     return MethodError(
         f"The model takes exactly {count} samples, as something in it was built for that number (by tracing or "
@@ -62,8 +66,8 @@ def _one_number_of_samples(call: Call) -> CFIError | None:
     )
 
 
-def _takes(call: Call, count: int) -> bool:
-    """Whether the model gives something for that many samples."""
+def _failure(call: Call, count: int) -> Exception | None:
+    """How the model fails on that many samples, if it does."""
     adapter, model = call.original.adapter, call.original.model
     tensors: list[Any] = []
     for array in (*call.inputs.arrays, *call.inputs.held_arrays):
@@ -72,6 +76,15 @@ def _takes(call: Call, count: int) -> bool:
         tensors.append(adapter.tensor(rows, model))
     try:
         adapter.outputs(adapter.twin(model), tensors)
-    except Exception:  # noqa: BLE001 - the user's model may refuse in any way
-        return False
-    return True
+    except Exception as error:  # noqa: BLE001 - the user's model may refuse in any way
+        return error
+    return None
+
+
+def _said(error: BaseException | None) -> set[tuple[type, str]]:
+    """What an error and its causes say, without numbers: a model says the same of whatever number of samples."""
+    said = set()
+    while error is not None:
+        said.add((type(error), re.sub(r"\d+", "…", str(error))))
+        error = error.__cause__
+    return said

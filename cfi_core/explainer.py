@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from itertools import count
 from time import perf_counter
 from typing import Any
 
@@ -18,6 +19,7 @@ from cfi_core.boundary import observe
 from cfi_core.carrying import carry
 from cfi_core.checking import check
 from cfi_core.checking.batch import check_batch, is_plain
+from cfi_core.checking.forecast import Forecast
 from cfi_core.confirming import confirm_run
 from cfi_core.detection import find_original, load_original
 from cfi_core.diagnosis import tell_what_is_missing
@@ -379,6 +381,8 @@ def finish(current: Registry, call: Call, prepared: Prepared) -> Explained:
         return finish(current, call, prepare(current, call))
     confirmed = confirm_run(call, prepared, carried, made)  # its end
     attribution = bring_home(current, call, confirmed, carried, made)  # 8
+    if prepared.translation is not None and prepared.translation.runner is not None:
+        prepared.translation.runner.release()  # passes of a run that is over
     return Explained(
         call.plan, attribution, lambda: _Known.of(call, prepared, carried.head) if is_plain(call) else None
     )
@@ -408,30 +412,40 @@ class _Known:
 
     call: Call
     prepared: Prepared
-    looks: Any  # how the model looked
+    looks: Sequence[Any]  # how the model looked, part by part
+    forecast: Forecast
     heads: deque[ModelAtHead] = field(default_factory=deque)  # that no run uses now
+    batches: Iterator[int] = field(default_factory=count)
 
     @classmethod
     def of(cls, call: Call, prepared: Prepared, head: ModelAtHead | None) -> _Known:
         """With the model as it is now."""
-        looks = call.original.adapter.glance(call.original.model)
-        return cls(call, prepared, looks, deque([head] if head else []))
+        adapter, model = call.original.adapter, call.original.model
+        looks = [adapter.glance(model, part) for part in range(adapter.glances)]
+        return cls(call, prepared, looks, Forecast(call, prepared), deque([head] if head else []))
 
     def explain(self, arguments: Arguments) -> Attribution | None:
         """Steps 6 to 8 for another batch; None where it has to be checked in full."""
         original, plan = self.call.original, self.call.plan
         with show(arguments.progress), phase(f"preparing {plan.method.key}"):
             current = registry()
-            with keep_process(current):
+            with keep_process(current), self.forecast.begin():
                 use(current, original, plan.routes, plan.toolset_framework)
-                if original.adapter.glance(original.model) != self.looks:
+                if self._has_changed():
                     return None
-                call = check_batch(current, self.call, arguments)  # 4
+                call = check_batch(current, self.call, arguments, self.forecast)  # 4
                 if call is None:
                     return None
                 observe(current, "cfi_before_run", plan=call.plan)
                 with tell_what_is_missing(call):
                     return self._finish(current, call)
+
+    def _has_changed(self) -> bool:
+        """Whether the model looks another; batches take turns with its parts where it runs itself, as it is now."""
+        original, route = self.call.original, self.call.plan.route
+        runs_itself = (route.native or route.bridge) and self.prepared.repair is None
+        parts = (next(self.batches) % len(self.looks),) if runs_itself else range(len(self.looks))
+        return any(original.adapter.glance(original.model, part) != self.looks[part] for part in parts)
 
     def _finish(self, current: Registry, call: Call) -> Attribution:
         head = self.heads.pop() if self.heads else None

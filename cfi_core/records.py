@@ -14,7 +14,16 @@ from cfi_core.contract import MethodRequest, MethodResult, Target, Unpacked
 from cfi_core.coordinates import Names
 from cfi_core.display import html_facts, html_table, outline
 from cfi_core.errors import ArgumentError, kind_of
-from cfi_core.framework import Canonical, FrameworkAdapter, Layer, Passes, Placed, Recorded, flatten
+from cfi_core.framework import (
+    Canonical,
+    ForesightRunner,
+    FrameworkAdapter,
+    Layer,
+    Passes,
+    Placed,
+    Recorded,
+    flatten,
+)
 from cfi_core.framework.axes import Permutation, permutation_at
 from cfi_core.specs import DEFAULTS, BatchSize, Head, Kind, MethodSpec, Need, Role, Translator, TranslatorSpec
 from cfi_core.tables import Table
@@ -387,6 +396,7 @@ class Translation:
         input_names: Which of the original's inputs the model takes, in its order, where they were given by name.
         once: It hands on the pass that the user's model has made by itself (`Call.recorded`), and nothing speaks for
             any other.
+        runner: Of a bridge: what runs the original, if its passes may be asked for before a run begins.
     """
 
     model: Any
@@ -399,6 +409,7 @@ class Translation:
     head: ModelAtHead | None = None
     input_names: tuple[str, ...] = ()
     once: bool = False
+    runner: ForesightRunner | None = None
 
     def __repr__(self) -> str:
         matches = self.layer_map.matches.items()

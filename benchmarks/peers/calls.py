@@ -111,7 +111,7 @@ class Benchmark:
         except cfi.CFIError as error:
             self.tally.note(name, route, counted.REFUSED if failed is None else counted.NEITHER, error)
         except NotAsked as error:
-            self.tally.note(name, route, counted.REFUSED, error)
+            self.tally.note(name, route, counted.NOT_ASKED, error)
         except Exception as error:  # noqa: BLE001 - that is what is counted
             self.tally.note(name, route, counted.UNTYPED, error)
         else:
@@ -130,14 +130,14 @@ def _own_draws(asked: Asked, library: Library, expected: list[Any]) -> float:
 def _floor(asked: Asked, library: Library, expected: list[Any]) -> float:
     """How far the library is from itself when its inputs change in their last bits, or all is in double precision."""
     name = "inputs" if "inputs" in asked.exec_args else "seed_input"
-    given, farthest = asked.exec_args[name], 0.0
+    given, farthest, step = asked.exec_args[name], 0.0, _step(asked.model)
     generator = np.random.default_rng(SEED)
 
     def nudged(part: Any) -> Any:
         array = np.asarray(part.detach() if isinstance(part, torch.Tensor) else part)
         if array.dtype.kind != "f":
             return part
-        last = _BITS * np.finfo(array.dtype).eps * np.abs(array).max(initial=0)
+        last = _BITS * max(step, np.finfo(array.dtype).eps) * np.abs(array).max(initial=0)
         array = (array + last * generator.uniform(-1, 1, array.shape)).astype(array.dtype)
         return torch.tensor(array).requires_grad_(part.requires_grad) if isinstance(part, torch.Tensor) else array
 
@@ -145,10 +145,18 @@ def _floor(asked: Asked, library: Library, expected: list[Any]) -> float:
         changed = type(given)(map(nudged, given)) if isinstance(given, tuple | list) else nudged(given)
         values = _seeded(lambda inputs=changed: library({**asked.exec_args, name: inputs}, False))
         farthest = max(farthest, counted.difference(expected, values)[1])
-    if isinstance(asked.model, torch.nn.Module):
-        precise = {word: _in_double(value) for word, value in asked.exec_args.items()}
-        farthest = max(farthest, counted.difference(expected, _seeded(lambda: library(precise, True)))[1])
-    return farthest
+    precise = {word: _in_double(value) for word, value in asked.exec_args.items()}
+    return max(farthest, counted.difference(expected, _seeded(lambda: library(precise, True)))[1])
+
+
+def _step(model: Any) -> float:
+    """The relative distance of neighbouring numbers where the model computes most coarsely."""
+    if isinstance(model, torch.nn.Module):
+        names = {str(parameter.dtype).rpartition(".")[2] for parameter in model.parameters()}
+    else:
+        names = {layer.compute_dtype for layer in getattr(model, "layers", ())}
+    types = [getattr(torch, name) for name in names]
+    return max((torch.finfo(kind).eps for kind in types if kind.is_floating_point), default=0.0)
 
 
 def _in_double(value: Any) -> Any:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 SAME, CLOSE, ROUNDING, DIFFERENT = "same", "within 1e-5", "rounding", "different"
 REFUSED, UNTYPED = "refused", "untyped error"
-NEITHER, SERVED = "neither", "CFI alone"
-OUTCOMES = (SAME, CLOSE, ROUNDING, DIFFERENT, REFUSED, UNTYPED, NEITHER, SERVED)
+NEITHER, SERVED, NOT_ASKED = "neither", "CFI alone", "not asked"
+OUTCOMES = (SAME, CLOSE, ROUNDING, DIFFERENT, REFUSED, UNTYPED, NEITHER, SERVED, NOT_ASKED)
 _CLOSE = 1e-5
 _FLOORS = 4
 _NOTHING = 1e-12  # the variance of what single precision holds as constant
@@ -25,9 +23,9 @@ LEGEND = f"""
 last bits, or when it computes in double precision; natively, when it is called again with the same seeds, as
 tf-keras-vis's input modifiers draw from generators that take none.
 {REFUSED}: by an error of CFI's own. {NEITHER}: both fail, CFI by an error of its own.
-{SERVED}: the library fails, CFI gives values."""
+{SERVED}: the library fails, CFI gives values. {NOT_ASKED}: what this script cannot say in the other framework."""
 
-_LONGEST_REASON = 110
+_LONGEST_REASON, _LONGEST_SHOWN = 800, 110
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,19 @@ class Row:
 
 @dataclass
 class Tally:
-    """All calls so far.
+    """The calls of the test that runs.
 
     Attributes:
         rows: One for each call and route.
-        test: Name of the test that runs.
+        test: Name of the test.
     """
 
     rows: list[Row] = field(default_factory=list)
     test: str = ""
+
+    def begin(self, test: str) -> None:
+        """Starts with the next test."""
+        self.rows, self.test = [], test
 
     def compare(
         self, method: str, route: str, library: Sequence[Any], ours: Sequence[Any], floor: Callable[[], float]
@@ -68,25 +70,22 @@ class Tally:
         """Notes a call that gave no values to compare."""
         self.rows.append(Row(method, route, outcome, self.test, "" if error is None else reason_of(error)))
 
-    def report(self) -> str:
-        """The table, the reasons of refusals by their number, and every difference and untyped error."""
-        parts = [_table(self.rows), LEGEND]
-        for outcome in (REFUSED, NEITHER):
-            counts = Counter((row.route, row.reason) for row in self.rows if row.outcome == outcome)
-            lines = [f"{count:6}  {route:<10}  {reason}" for (route, reason), count in counts.most_common()]
-            parts.append("\n".join([f"\n{outcome}:", *lines]) if lines else "")
-        for outcome in (DIFFERENT, UNTYPED):
-            lines = [
-                f"  {row.route:<10}  {row.method}  {row.reason or f'{row.apart:.1e}'}  {row.test}"
-                for row in self.rows
-                if row.outcome == outcome
-            ]
-            parts.append("\n".join([f"\n{outcome}:", *lines]) if lines else "")
-        return "\n".join(filter(None, parts))
 
-    def write(self, path: Path) -> None:
-        """Every call, as JSON."""
-        path.write_text(json.dumps([vars(row) for row in self.rows], indent=1))
+def report(rows: Sequence[Row]) -> str:
+    """The table, the reasons of refusals by their number, and every difference and untyped error."""
+    parts = [_table(rows), LEGEND]
+    for outcome in (REFUSED, NEITHER, NOT_ASKED):
+        counts = Counter((row.route, row.reason[:_LONGEST_SHOWN]) for row in rows if row.outcome == outcome)
+        lines = [f"{count:6}  {route:<10}  {reason}" for (route, reason), count in counts.most_common()]
+        parts.append("\n".join([f"\n{outcome}:", *lines]) if lines else "")
+    for outcome in (DIFFERENT, UNTYPED):
+        lines = [
+            f"  {row.route:<10}  {row.method}  {row.reason or f'{row.apart:.1e}'}  {row.test}"
+            for row in rows
+            if row.outcome == outcome
+        ]
+        parts.append("\n".join([f"\n{outcome}:", *lines]) if lines else "")
+    return "\n".join(filter(None, parts))
 
 
 def reason_of(error: BaseException) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from cfi_core.checking import check_like, draw_seed, sort_arguments
-from cfi_core.checking.inputs import read_inputs, run_original
+from cfi_core.checking.forecast import Forecast
+from cfi_core.checking.inputs import read_inputs
 from cfi_core.checking.targets import PREDICTED, resolve_target
 from cfi_core.features import name_features
 from cfi_core.framework import map_structure
@@ -40,10 +41,10 @@ def is_plain(call: Call) -> bool:
     return not special and is_function and floats and alone and found and rows and not call.inputs.held
 
 
-def check_batch(registry: Registry, known: Call, arguments: Arguments) -> Call | None:
+def check_batch(registry: Registry, known: Call, arguments: Arguments, forecast: Forecast) -> Call | None:
     """The call for another batch; None if that is of another kind, and has to be checked in full.
 
-    Outputs are not known (NaN), but where the target is made of them.
+    Outputs are not known (NaN), but where the target is made of them: then the forecast tells them.
 
     Raises:
         ArgumentError: Inputs, target, baselines or own arguments do not fit.
@@ -56,7 +57,7 @@ def check_batch(registry: Registry, known: Call, arguments: Arguments) -> Call |
         return None
     outputs = _outputs(known, inputs)
     if _names_prediction(plan.arguments.target):
-        outputs = run_original(known.original, inputs, native=plan.route.native, batch_size=plan.arguments.batch_size)
+        outputs = forecast.outputs(inputs, plan.arguments.batch_size)
     found = (
         resolve_target(registry, known.original, plan.arguments.target, outputs, inputs.samples)
         if plan.explains_target

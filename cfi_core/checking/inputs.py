@@ -254,7 +254,10 @@ def check_like_inputs(registry: Registry, inputs: Inputs, value: Any, name: str)
     """
     arrays = inputs.arrays
     if callable(value) and not is_array(registry, value):
-        raise InputError(f"{name} is a function. Call it, and pass what it gives: {name}=function(inputs).")
+        raise InputError(
+            f"{name} is a function, which may give other values at each call, and for each part of the samples. Call "
+            f"it, and pass what it gives: {name}=function(inputs)."
+        )
     parts = value if isinstance(value, tuple) else as_arrays(registry, value)
     if len(parts) != len(arrays):
         raise InputError(f"{name} has {len(parts)} parts for {len(arrays)} inputs. Pass one for each input.")
@@ -411,9 +414,11 @@ def _check_array(name: str, array: np.ndarray) -> None:
 
 def _check_carried(name: str, given: np.ndarray, carried: np.ndarray) -> None:
     """Refuses what would become another number in the model's own type."""
+    if given.dtype == carried.dtype:
+        return
     if np.issubdtype(given.dtype, np.floating):
         changed = np.isfinite(given) & ~np.isfinite(carried)
-    elif given.dtype.kind in "iu" and carried.dtype != given.dtype:
+    elif given.dtype.kind in "iu":
         changed = given != carried
     else:
         return

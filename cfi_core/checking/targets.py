@@ -318,6 +318,7 @@ def _is_one_hot(array: np.ndarray) -> bool:
 
 def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
     shown, sizes = index if len(index) != 1 else index[0], shape[1:]
+    index = _complete(index, sizes)
     if len(index) != len(sizes):
         hint = " One class per sample is a list." if len(index) == shape[0] else ""
         raise TargetError(
@@ -341,6 +342,12 @@ def _check_index(index: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, .
         _ascend(value, size) if isinstance(value, slice) else int(value) % size
         for value, size in zip(index, sizes, strict=True)
     )
+
+
+def _complete(index: Sequence[Any], sizes: Sequence[int]) -> tuple[Any, ...]:
+    """With the indices that are left out, where they leave one value: of axes of length one."""
+    left = sizes[len(index) :] if index else ()
+    return (*index, *(0 for _ in left)) if set(left) <= {1} else tuple(index)
 
 
 def _ascend(given: slice, size: int) -> slice:
@@ -379,6 +386,7 @@ def resolve_neuron(neuron: Any, shape: Sequence[int], *, channel_allowed: bool, 
     if channel_allowed and len(index) == 1 and len(sizes) > 1:
         return tuple(int(value) for value in index)
     what, given = f"neuron={neuron!r}", f"layer {layer!r} gives {sizes} values per sample."
+    index = _complete(index, sizes)
     if len(index) != len(sizes):
         raise ArgumentError(f"{what} has {len(index)} indices, but {given} Pass one index for each of these axes.")
     units = list(zip(index, sizes, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
@@ -51,6 +51,19 @@ class Embedded:
     model: Any
 
 
+@dataclass(frozen=True, eq=False)
+class Staged:
+    """What a stage of a model gave.
+
+    Attributes:
+        results: One activation, or all outputs as a flat tuple.
+        pullback: Back to the values; None where no gradient was recorded.
+    """
+
+    results: Sequence[Any]
+    pullback: Pullback | None = None
+
+
 class Runner(ABC):
     """A model made ready to run many times in its own framework, opened at some of its layers.
 
@@ -78,6 +91,24 @@ class Runner(ABC):
         """
         _refuse_gradients("This model has")
 
+    def make(self, stage: int, values: Sequence[Any], *, records: bool) -> Staged:
+        """One of the two."""
+        return Staged(*self.linearize(stage, values)) if records else Staged(self.run(stage, values))
+
+    def chain(self, inputs: Sequence[Any], records: Sequence[bool]) -> Sequence[Staged]:
+        """All stages, each with what the ones before it gave; a pass that gives several of them may take their place.
+
+        Args:
+            inputs: The model's inputs.
+            records: Of each stage, whether a gradient is recorded.
+        """
+        made: list[Staged] = []
+        values = list(inputs)
+        for stage, is_recorded in enumerate(records):
+            made.append(self.make(stage, values, records=is_recorded))
+            values.extend(made[-1].results)
+        return made
+
     def settle(self) -> None:  # noqa: B027 - nothing to do, where nothing is put off
         """Says that many passes will follow: what is compiled for them is compiled now."""
 
@@ -95,9 +126,11 @@ class FrameworkAdapter(ABC):
         arithmetic: Functions of tensors by numpy's names (`sum`, `where`, `argmax`, `stack`, …, with `axis`), which
             keep gradients where tensors have some.
         map_channels: Channel axis of the maps that `show_map` shows; None where it is not given.
+        glances: In how many parts a model is looked at between batches.
     """
 
     name: ClassVar[str]
+    glances: ClassVar[int] = 1
     file_sizes: ClassVar[Mapping[str, int]] = {}
     arithmetic: ClassVar[Any] = np
     map_channels: ClassVar[int | None] = None
@@ -139,12 +172,19 @@ class FrameworkAdapter(ABC):
         """
         return uuid4().hex
 
-    def glance(self, model: Any) -> Hashable:
+    def glance(self, model: Any, part: int = 0) -> Any:
         """What changes with nearly every change of the model, and is quickly told: by default the fingerprint.
 
-        Another batch of a model that looks as before is explained by what was made of it. One that takes time to read
-        (weights) may be looked at in parts, as long as a step of training, another file of weights and another layer
+        Another batch of a model that looks as before is explained by what was made of it. What takes time to read
+        (weights) may be looked at in samples, as long as a step of training, another file of weights and another layer
         in the place of one are seen.
+
+        Args:
+            model: A model.
+            part: Which of so many parts of that is read, as `glances` says; batches take turns.
+
+        Returns:
+            Something that is equal to another one of the same part.
         """
         return self.fingerprint(model)
 
@@ -560,6 +600,10 @@ class FrameworkAdapter(ABC):
         A floating point value takes the model's floating point type; integers stay what they are.
         """
         return np.array(value)
+
+    def same_values(self, one: Any, other: Any) -> bool:
+        """Whether two tensors hold the same numbers (a NaN is none), found out where they lie."""
+        return bool(np.array_equal(self.to_numpy(one), self.to_numpy(other)))
 
     def constant(self, array: np.ndarray, like: Any) -> Any:
         """The array as a tensor without gradient, of the type and on the device of another."""

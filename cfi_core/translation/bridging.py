@@ -93,7 +93,8 @@ class _Span:
     def measure_again(self, made: Translation) -> Translation:
         """The same bridge, against the model as it is now: what its fingerprint does not show may have changed."""
         layers = {name: BridgedLayer(match.name, match.axes) for name, match in made.layer_map.matches.items()}
-        return self._measure(Converted(made.model, made.input_axes, made.output_axes, layers), self._cut())
+        axes = (made.input_axes, made.output_axes)
+        return self._measure(Converted(made.model, *axes, layers, made.runner), self._cut())
 
     def _tensors(self, arrays: Arrays) -> tuple[Any, ...]:
         return tuple(self.job.original.adapter.tensor(array, self.job.original.model) for array in arrays)
@@ -145,7 +146,16 @@ class _Span:
         certificate = replace(certificate, layers_found=len(matches), layers_total=len(self.layers))
         layer_map = LayerMap(MappingProxyType(matches), self.layers)
         axes = (converted.input_axes, converted.output_axes)
-        return Translation(converted.model, self.route, certificate, layer_map, *axes, head=head, once=once)
+        return Translation(
+            converted.model,
+            self.route,
+            certificate,
+            layer_map,
+            *axes,
+            head=head,
+            once=once,
+            runner=converted.runner,
+        )
 
     def _certify_crossing(self, original: Side, bridged: Side, head: ModelAtHead) -> Certificate | None:
         """Where the run is to be a pass that the model has made by itself: whether all goes across as it is.

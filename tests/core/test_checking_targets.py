@@ -53,6 +53,8 @@ def resolve_target(registry: Any, target: Any, outputs: Any, classes: Any = None
         ((2, -1), BOXES, (2, 3)),
         ([(2, 0), (0, 1)], BOXES, ((2, 0), (0, 1))),
         (np.array([[2, 0], [0, 1]]), BOXES, ((2, 0), (0, 1))),
+        (3, np.zeros((2, 5, 1, 1)), (3, 0, 0)),
+        ([3, (1, 0)], np.zeros((2, 5, 1, 1)), ((3, 0, 0), (1, 0, 0))),
         (None, ONE_EACH, (0,)),
         (None, np.zeros((2, 1, 1)), (0, 0)),
         (None, ALONE, None),
@@ -81,6 +83,8 @@ def test_words_for_an_index(registry, target, output, index):
         (1, BOXES, r"The target 1 has 1 indices for an output of shape \(2, 3, 4\). Pass a tuple of 2"),
         ((1, 4), BOXES, r"The target \(1, 4\) is out of range"),
         ([1, (2, 3)], BOXES, "The target 1 has 1 indices"),
+        (1, np.zeros((2, 5, 1, 2)), r"has 1 indices for an output of shape \(2, 5, 1, 2\)"),
+        (5, np.zeros((2, 5, 1)), "The target 5 is out of range"),
     ],
 )
 def test_what_names_nothing_is_refused(registry, target, output, message):
@@ -172,6 +176,12 @@ def test_without_a_target_the_first_output_counts():
 )
 def test_words_for_a_unit(neuron, channel_allowed, resolved):
     assert resolve_neuron(neuron, (2, 4, 5, 7), channel_allowed=channel_allowed, layer="conv") == resolved
+
+
+def test_a_unit_of_a_layer_whose_other_axes_have_length_one():
+    assert resolve_neuron(3, (2, 4, 1, 1), channel_allowed=False, layer="pool") == (3, 0, 0)
+    with pytest.raises(ArgumentError, match="neuron=4 is out of range"):
+        resolve_neuron(4, (2, 4, 1), channel_allowed=False, layer="pool")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ class Cut(NetworkAdapter):
 class Taking(NetworkAdapter):
     def outputs(self, model, inputs):
         if len(inputs[0]) != 2:
-            raise ValueError("built for 2")
+            raise ValueError(f"built for 2, got {len(inputs[0])}")
         return super().outputs(model, inputs)
 
 
@@ -47,7 +47,13 @@ def test_a_gradient_that_leads_nowhere(painting, images, need, layers, where):
 def test_a_model_of_one_number_of_samples(painting, images):
     refused = pytest.raises(MethodError, match=r"The model takes exactly 2 samples.*and m runs it on others")
     with refused as caught, tell_what_is_missing(call(Taking(), painting, images, Need.FORWARD)):
-        raise MethodError("first")
+        raise MethodError("first") from ValueError("built for 2, got 40")
     assert str(caught.value.__cause__) == "first"
     with pytest.raises(ValueError, match="mine"), tell_what_is_missing(call(Taking(), painting, images, Need.FORWARD)):
         raise ValueError("mine")
+
+
+def test_a_failure_of_another_reason_on_a_model_of_one_number_of_samples(painting, images):
+    refused = pytest.raises(MethodError, match=r"^no map for a single number$")
+    with refused, tell_what_is_missing(call(Taking(), painting, images, Need.FORWARD)):
+        raise MethodError("no map for a single number") from ValueError("nothing to interpolate")

@@ -163,3 +163,111 @@ def test_two_twins_are_never_in_one_run(twins: Twins) -> None:
         found = list(pool.map(lambda batch: explainer(batch).values, batches))
     for values, others in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(values, others)
+
+
+class Counted:
+    """How often a model runs, and how often it is gone back through."""
+
+    def __init__(self, twins: Twins) -> None:
+        import torch
+
+        class Counting(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, x: Any) -> Any:
+                self.forward += len(x) > 1
+                return x.clone()
+
+            @staticmethod
+            def backward(ctx: Any, gradient: Any) -> Any:
+                self.backward += 1
+                return gradient
+
+        class Model(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = twins.torch_model
+
+            def forward(self, x: Any) -> Any:
+                return self.inner(Counting.apply(x))
+
+        self.forward = self.backward = 0
+        self.model = Model().eval()
+
+
+@pytest.mark.parametrize("key", ["grad_cam", "grad_cam_plus_plus", "layer_cam"])
+def test_one_pass_of_a_torch_model_tells_the_class_and_serves_the_map(twins: Twins, key: str) -> None:
+    counted, images = Counted(twins), twins.first
+    explainer = cfi.Explainer(
+        counted.model, key, "tf-keras-vis", layer="inner.conv2", target="predicted", seed=0, checks="first"
+    )
+    explainer(images)
+    counted.forward = counted.backward = 0
+    other = OTHER.normal(size=images.shape).astype(np.float32)
+    found = explainer(other)
+    assert (counted.forward, counted.backward) == (1, 0)  # gradients end at the layer
+    wanted = cfi.attribute(counted.model, key, "tf-keras-vis", inputs=other, layer="inner.conv2", target="predicted")
+    np.testing.assert_allclose(found.values, wanted.values, atol=2e-6 * np.abs(wanted.values).max())
+    assert found.provenance["target"] == wanted.provenance["target"]
+    predicted = [[one["class"] for one in each.provenance["predicted"]] for each in (found, wanted)]
+    assert predicted[0] == predicted[1]
+
+
+@pytest.mark.parametrize(("key", "passes"), [("saliency", 1), ("integrated_gradients", 2)])
+def test_where_a_run_begins_with_other_rows_the_model_is_asked_for_its_class(
+    twins: Twins, key: str, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cfi_core.checking import forecast
+
+    asked = []
+    plain = forecast.run_original
+    monkeypatch.setattr(forecast, "run_original", lambda *a, **b: (asked.append(1), plain(*a, **b))[1])
+    images = twins.last
+    own = {"exec_args": {"n_steps": 4}} if passes == 2 else {}
+    explainer = cfi.Explainer(twins.keras_model, key, "captum", target="predicted", seed=0, checks="first", **own)
+    explainer(images)
+    for _ in range(3):
+        other = OTHER.normal(size=images.shape).astype(np.float32)
+        found = explainer(other)
+        wanted = cfi.attribute(twins.keras_model, key, "captum", inputs=other, target="predicted", seed=0, **own)
+        assert found.provenance["target"] == wanted.provenance["target"]
+        np.testing.assert_allclose(found.values, wanted.values, atol=2e-6 * np.abs(wanted.values).max())
+    assert len(asked) == (0 if passes == 1 else 2)  # the first of them was made ahead, and for nothing
+
+
+def test_where_rounding_may_decide_the_model_itself_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    from cfi_core.checking import forecast
+
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.Dense(2, use_bias=False)
+    model = keras.Sequential([keras.Input((3,)), layer])
+    layer.set_weights([np.ones((3, 2), np.float32)])  # two classes that are always equal
+    asked = []
+    plain = forecast.run_original
+    monkeypatch.setattr(forecast, "run_original", lambda *a, **b: (asked.append(1), plain(*a, **b))[1])
+    explainer = cfi.Explainer(model, "saliency", "captum", target="predicted", seed=0, checks="first")
+    for _ in range(2):
+        found = explainer(OTHER.normal(size=(4, 3)).astype(np.float32))
+    assert asked
+    assert [one["class"] for one in found.provenance["predicted"]] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("translator", "batches"), [("bridge", 4), ("conversion", 1)])
+def test_weights_of_a_single_layer_are_noticed(translator: str, batches: int) -> None:
+    """Within four batches where the model runs itself, so that its values are the new ones in any case; else at once."""
+    twins = make_twins(softmax=False)
+    model, images = twins.keras_model, twins.last
+    own = {"translator": translator, "target": 1, "seed": 0}
+    explainer = cfi.Explainer(model, "saliency", "captum", checks="first", **own)
+    for _ in range(3):
+        explainer(images)
+    layer = model.get_layer("conv1")
+    layer.set_weights([-weight for weight in layer.get_weights()])
+    wanted = cfi.attribute(model, "saliency", "captum", inputs=images, **own).values
+    checks = []
+    for _ in range(batches):
+        found = explainer(images)
+        checks.append(found.provenance["checks"])
+        np.testing.assert_allclose(found.values, wanted, atol=2e-6 * np.abs(wanted).max())
+    assert "in full" in checks

@@ -13,6 +13,7 @@ import numpy as np
 
 from cfi_core.contract import BridgeRequest
 from cfi_core.errors import LayerError
+from cfi_core.framework import Runner
 
 Array = np.ndarray
 
@@ -40,7 +41,7 @@ class HandModel:
         return {step.name: step for step in self.steps}
 
 
-class HandRunner:
+class HandRunner(Runner):
     """Implements `cfi_core.framework.base.Runner`."""
 
     def __init__(self, model: HandModel, layers: Sequence[str]) -> None:
@@ -108,6 +109,9 @@ class HandAdapter:
 
     def adopt(self, shared: Any, model: HandModel) -> Array:
         return shared if isinstance(shared, np.ndarray) else np.from_dlpack(shared)
+
+    def same_values(self, one: Array, other: Array) -> bool:
+        return np.array_equal(one, other)
 
     def permute(self, tensor: Array, axes: Sequence[int]) -> Array:
         return np.transpose(tensor, axes)

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from captum._utils.gradient import compute_gradients
 from torch import nn
 
 import cfi_core as cfi
+from cfi_captum.passes import gradients_at_once
 from cfi_core import progress
 from cfi_core.framework import portions, rows_at_once
 
@@ -129,3 +131,21 @@ def test_the_total_is_what_is_counted(name: str, samples: torch.Tensor, phases: 
     assert one.total is not None
     # One pass in front of a path, and those of its ends, are not counted among its steps.
     assert one.total <= one.samples / one.share <= one.total + 2
+
+
+@pytest.mark.parametrize("columns", [(), (1,)])
+def test_gradients_of_all_rows_at_once_are_captums(columns: tuple[int, ...]) -> None:
+    model, rows = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), torch.randn(7, 4, requires_grad=True)
+
+    def forward(values: torch.Tensor) -> torch.Tensor:
+        return model(values) if not columns else model(values)[:, :1]
+
+    target = None if columns else [0, 1, 2, 0, 1, 2, 0]
+    found, expected = (each(forward, (rows,), target) for each in (gradients_at_once, compute_gradients))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_several_outputs_of_a_row_are_refused_as_captum_does_it() -> None:
+    rows = torch.randn(2, 4, requires_grad=True)
+    with pytest.raises(AssertionError, match="multiple outputs"):
+        gradients_at_once(nn.Linear(4, 5), (rows,))

@@ -297,3 +297,34 @@ def test_provenance_names_what_tf_explain_shows_instead() -> None:
     applied = explain(build(), "integrated_gradients", pictures(), 1).provenance["applied"]
     assert "(inputs - baselines)" in applied["tf-explain's picture shows instead"]
     assert "trapezoidal" in applied["definition"] and applied["n_steps"] == 50
+
+
+def test_occlusion_compiles_one_model_once_and_marks_none_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cfi_tensorflow.adapter import TensorFlowAdapter
+
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = keras.layers.Dense(3)
+
+        def call(self, x: Any) -> Any:
+            return self.inner(keras.ops.reshape(x, (-1, 192)))
+
+    graph = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    own, images = Own(), np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    own(images)
+    made: list[Any] = []
+    plain = TensorFlowAdapter.compiled
+    monkeypatch.setattr(TensorFlowAdapter, "compiled", lambda *a: (made.append(plain(*a)), made[-1])[1])
+    for model, compiled in ((graph, 1), (own, 0)):
+        made.clear()
+        before = set(vars(model))
+        explainer = cfi.Explainer(
+            model, "occlusion", "tf-explain", target=1, seed=0, checks="first", exec_args={"patch_size": 1}
+        )
+        found = [explainer(images).values for _ in range(3)]
+        assert sum(one is not None for one in made) == compiled
+        assert set(vars(model)) <= before
+        np.testing.assert_array_equal(found[1], found[2])
+        weight = model.weights[0].numpy()[:, 1].reshape(8, 8, 3)
+        np.testing.assert_allclose(found[0], (images * weight).sum(-1), atol=1e-4)  # of a linear model

@@ -15,13 +15,17 @@ from cfi_tfkerasvis.workarounds import (
     STEPS_LIMIT,
     ActivationMaximization,
     CategoricalScore,
+    Gradcam,
     GradcamPlusPlus,
+    Layercam,
     Norm,
     ReplaceToLinear,
     Rotate2D,
     Saliency,
     Scorecam,
     fresh_optimizer,
+    from_layer,
+    gives_its_own,
     own_names,
     seeded_modifiers,
 )
@@ -128,3 +132,48 @@ def test_an_optimizer_serves_once(cnn: Any, images: Any) -> None:
     again = fresh_optimizer(optimizer)
     tool(CategoricalScore(0), images, steps=1, optimizer=again)
     assert again.learning_rate == optimizer.learning_rate
+
+
+class GoneBack(keras.layers.Layer):
+    """Hands on, and counts how often a gradient comes back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def call(self, x: Any) -> Any:
+        @tf.custom_gradient
+        def hand_on(x: Any) -> Any:
+            def gradient(given: Any) -> Any:
+                self.count += 1
+                return given
+
+            return tf.identity(x), gradient
+
+        return hand_on(x)
+
+
+@pytest.mark.parametrize("tool", [Gradcam, GradcamPlusPlus, Layercam])
+def test_cams_go_back_behind_their_layer(tool: Any, images: Any) -> None:
+    x = keras.Input((10, 8, 3))
+    counts = GoneBack()
+    h = keras.layers.Conv2D(4, 3, padding="same")(counts(x))
+    layer = keras.layers.Conv2D(4, 3, padding="same", activation="tanh")
+    y = keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Add()([layer(h), h])))  # a path around the layer
+    model = keras.Model(x, y)
+    assert gives_its_own(model, layer)
+    plain = tool(model)(CategoricalScore(1), images, layer, **CAM)
+    assert counts.count == 1
+    ended = from_layer(tool, layer)(model)(CategoricalScore(1), images, layer, **CAM)
+    assert counts.count == 1
+    np.testing.assert_array_equal(ended, plain)
+
+
+def test_a_layer_that_hands_on_its_input_may_give_what_others_take() -> None:
+    x = keras.Input((10, 8, 3))
+    h = keras.layers.Conv2D(4, 3)(x)
+    shared, alone = keras.layers.Dropout(0.5), keras.layers.Dropout(0.5)
+    y = keras.layers.Add()([alone(shared(h)), h])
+    model = keras.Model(x, keras.layers.Dense(3)(keras.layers.Flatten()(y)))
+    assert not gives_its_own(model, shared)
+    assert gives_its_own(model, alone)

@@ -735,3 +735,39 @@ def test_a_function_without_its_softmax_still_shows_its_modules() -> None:
     logits = logits_of(ADAPTER.load(lambda x: nn.functional.softmax(net(x), -1)), x)
     torch.testing.assert_close(logits(x), net(x))
     assert ADAPTER.tensor(np.ones((1, 4), np.float32), logits).dtype is torch.float64
+
+
+class SkippingBlock(nn.Module):
+    """A layer with a path around it, behind a part that records no gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.front, self.layer, self.end = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.passes = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        with torch.no_grad():
+            h = self.front(x)
+        h = h + x
+        return self.end(torch.relu(self.layer(h)) + h).tanh()
+
+
+def test_one_pass_gives_all_stages_and_the_gradients_of_separate_ones() -> None:
+    torch.manual_seed(0)
+    model, x = SkippingBlock().eval(), torch.randn(2, 4)
+    apart, together = (TorchAdapter().runner(model, [x], ["layer"]) for _ in range(2))
+    (activation,) = apart.run(0, [x])
+    outputs, pullback = apart.linearize(1, [x, activation])
+    before = together._model.passes
+    first, second = together.chain([x], [False, True])
+    assert together._model.passes == before + 1
+    torch.testing.assert_close(first.results[0], activation, rtol=0, atol=0)
+    torch.testing.assert_close(second.results[0], outputs[0], rtol=0, atol=0)
+    given = torch.randn(2, 3)
+    expected, found = pullback([given], [False, True]), second.pullback([given], [False, True])
+    assert found[0] is None
+    torch.testing.assert_close(found[1], expected[1], rtol=0, atol=0)
+    assert found[1].abs().sum() > 0
+    for gradient, own in zip(second.pullback([given], [True, True]), pullback([given], [True, True]), strict=True):
+        torch.testing.assert_close(gradient, own, rtol=0, atol=0)  # around the layer, too, by a pass of its own

@@ -72,7 +72,7 @@ def bridge(request: BridgeRequest) -> Converted:
     model = keras.Model(_one_or_all(inputs), _one_or_all(results), name="bridged")
     model.run_eagerly = True  # nothing is gained by a graph, and errors keep their type
     names = [_tap_name(stage) for stage in range(len(layers))]
-    return Converted(model, spanned.input_axes, spanned.output_axes, spanned.layers(names))
+    return Converted(model, spanned.input_axes, spanned.output_axes, spanned.layers(names), spanned.runner)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from cfi_core.contract import BridgedLayer, BridgeRequest
 from cfi_core.errors import MethodError, NoGradientError
-from cfi_core.framework import FrameworkAdapter, Pullback, Runner, hand_over, recorded_pass
+from cfi_core.framework import ForesightRunner, FrameworkAdapter, Pullback, Runner, hand_over, recorded_pass
 from cfi_core.turns import Lock
 
 Axes = tuple[int, ...] | None
@@ -77,7 +77,7 @@ class Span:
     host: FrameworkAdapter
     original: FrameworkAdapter
     model: Any
-    runner: Runner
+    runner: ForesightRunner
     host_turns: bool
     input_axes: tuple[Axes, ...]
     layer_axes: tuple[Axes, ...]
@@ -167,7 +167,7 @@ def span(request: BridgeRequest, host: FrameworkAdapter, *, channels_last: bool)
     original, model = request.adapter, request.model
     make = partial(original.runner, model, request.inputs, tuple(dict.fromkeys(request.layers)))
     is_known = request.outputs and not request.layers
-    runner = LateRunner(make) if is_known and not request.often else make()
+    runner = ForesightRunner(LateRunner(make) if is_known and not request.often else make(), original.same_values)
     if request.often:
         runner.settle()
     examples = Examples(request.inputs, (), request.outputs) if is_known else run_all(runner, request.inputs)

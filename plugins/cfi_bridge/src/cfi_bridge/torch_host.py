@@ -28,7 +28,7 @@ def bridge(request: BridgeRequest) -> Converted:
     spanned, examples = span(request, adapter_for(registry(), "torch"), channels_last=False)
     model = BridgedModel(spanned, examples).eval()
     names = [f"layers.{position}" for position in range(len(spanned.layer_axes))]
-    return Converted(model, spanned.input_axes, spanned.output_axes, spanned.layers(names))
+    return Converted(model, spanned.input_axes, spanned.output_axes, spanned.layers(names), spanned.runner)
 
 
 class TorchTap(nn.Identity):

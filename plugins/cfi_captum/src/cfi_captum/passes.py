@@ -8,6 +8,8 @@ from math import factorial, prod
 from typing import Any
 
 import torch
+from captum._utils.common import _run_forward
+from captum._utils.gradient import compute_gradients
 from torch import Tensor
 
 from cfi_captum.draws import captum_class
@@ -44,7 +46,20 @@ def divide_gradients(method: CaptumMethod, request: MethodRequest, explainer: An
     """Has the explainer take gradients of a part of the rows at a time: what is drawn stays what it was."""
     if method.key in _ROW_BY_ROW:
         most = rows_at_once([x.shape for x in request.inputs], len(request.inputs[0]), limit=request.rows)
-        explainer.gradient_func = _in_portions(explainer.gradient_func, most)
+        of_rows = gradients_at_once if explainer.gradient_func is compute_gradients else explainer.gradient_func
+        explainer.gradient_func = _in_portions(of_rows, most)
+
+
+def gradients_at_once(
+    forward_fn: Callable[..., Any], inputs: Any, target_ind: Any = None, additional_forward_args: Any = None
+) -> tuple[Tensor, ...]:
+    """Captum's `compute_gradients`, which takes every row's output apart first: of many rows, a third of the time."""
+    with torch.enable_grad():
+        outputs = _run_forward(forward_fn, inputs, target_ind, additional_forward_args)
+        assert isinstance(outputs, Tensor)
+        if not outputs.ndim or outputs[0].numel() != 1:
+            return compute_gradients(forward_fn, inputs, target_ind, additional_forward_args)  # which tells why not
+        return torch.autograd.grad(outputs, inputs, torch.ones_like(outputs))
 
 
 def _in_portions(gradients_of: Callable[..., tuple[Tensor, ...]], most: int) -> Callable[..., tuple[Tensor, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
@@ -59,6 +59,7 @@ class TensorFlowAdapter(FrameworkAdapter):
     """
 
     name = "tensorflow"
+    glances = 4
     arithmetic = tnp
     file_sizes: ClassVar[Mapping[str, int]] = {_FILE: 2**33}
     map_channels = -1
@@ -103,10 +104,10 @@ class TensorFlowAdapter(FrameworkAdapter):
         """Hash of weights, settings and code."""
         return _view(model).fingerprint()
 
-    def glance(self, model: Any) -> Hashable:
-        """Of a Keras model its layers, their settings and some numbers of each weight; of others all."""
+    def glance(self, model: Any, part: int = 0) -> Any:
+        """Of a Keras model its layers, their settings and some numbers of every fourth weight; of others all."""
         found = _view(model)
-        return found.glance() if isinstance(found, KerasView) else found.fingerprint()
+        return found.glance(part, self.glances) if isinstance(found, KerasView) else found.fingerprint()
 
     def content(self, model: Any) -> str | None:
         """Of graphs of Keras' own layers: their configuration and weights."""
@@ -403,6 +404,14 @@ class TensorFlowAdapter(FrameworkAdapter):
     def is_accelerated(self, model: Any) -> bool:
         """Whether TensorFlow has a device besides the CPU: it runs there what can be."""
         return bool(tf.config.list_logical_devices("GPU"))
+
+    def same_values(self, one: tf.Tensor, other: tf.Tensor) -> bool:
+        """Of tensors of one type and shape."""
+        if one.dtype != other.dtype or one.shape != other.shape:
+            return False
+        if self.is_accelerated(None):
+            return bool(tf.reduce_all(tf.equal(one, other)))
+        return bool(np.array_equal(self.to_numpy(one), self.to_numpy(other)))
 
     def permute(self, tensor: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
         """The tensor with its axes in another order."""

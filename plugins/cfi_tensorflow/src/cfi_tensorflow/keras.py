@@ -11,7 +11,7 @@ import copy
 import functools
 import inspect
 import json
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -357,13 +357,12 @@ class KerasView(LayerView):
         self._add_weights(held)
         return held.hexdigest()
 
-    def glance(self) -> Hashable:
-        """Layers, their settings and some numbers of each weight."""
-        layers = [
-            (name, id(layer), id(type(layer).call), *_outline(layer)) for name, layer in _named_layers(self.model)
-        ]
-        some = [_some_of(np.asarray(_in_place(weight.value))) for weight in self.model.weights]
-        return id(type(self.model).call), *layers, *(id(weight) for weight in self.model.weights), *some
+    def glance(self, part: int, parts: int) -> Look:
+        """Layers, their settings and weights, and some numbers of every weight of a part."""
+        layers = [(id(type(layer).call), layer) for _, layer in _named_layers(self.model)]
+        weights = self.model.weights
+        some = b"".join(_some_of(np.asarray(_in_place(weight.value))) for weight in weights[part::parts])
+        return Look([(id(type(self.model).call), self.model), *layers], weights, some)
 
     def content(self) -> str | None:
         """The same in every process, for a graph of Keras' own layers and functions; None for any other."""
@@ -716,10 +715,30 @@ def _parts(value: Any) -> list[str] | None:
     return [identity(value)] if isinstance(value, _ELSEWHERE) else None
 
 
-def _outline(layer: Any) -> Iterator[Hashable]:
-    """Settings that are words or numbers, and which other things the layer holds."""
-    for key, value in vars(layer).items():
-        yield value if type(value) in _PLAIN else (key, id(value))
+class Look:
+    """Layers, their settings and some numbers of weights, to be compared with how they look later.
+
+    Settings are compared by value where they are words or numbers; of anything else it must be the same object (or an
+    equal one), which is kept, so that no other comes to lie in its place.
+    """
+
+    __hash__ = None  # type: ignore[assignment] # it is compared, never looked up
+
+    def __init__(self, layers: Sequence[tuple[int, Any]], weights: Sequence[Any], some: bytes) -> None:
+        self._some = some
+        self._weights = [id(weight) for weight in weights]
+        self._layers = [(id(layer), code) for code, layer in layers]
+        self._settings = [dict(vars(layer)) for _, layer in layers]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether nothing is another; of arrays and tensors that are, comparing may fail in any way."""
+        if not isinstance(other, Look):
+            return NotImplemented
+        try:
+            settings = bool(self._settings == other._settings)
+        except Exception:  # noqa: BLE001 - a layer may hold anything
+            return False
+        return settings and (self._layers, self._weights, self._some) == (other._layers, other._weights, other._some)
 
 
 def _some_of(array: np.ndarray) -> bytes:

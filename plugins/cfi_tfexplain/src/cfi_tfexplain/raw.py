@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,7 @@ from cfi_core.progress import tick
 from cfi_core.silence import without_warnings
 from cfi_core.specs import Need
 from cfi_tfexplain.model import call_unmarked, check_images, check_map, patch_sizes, taps
+from cfi_tfexplain.passes import passes
 from cfi_tfexplain.score import Scored
 from cfi_tfexplain.table import FITTED, METHODS, MULTIPLY
 from cfi_tfexplain.workarounds import UNSTRUCTURED, Column, Tapped, own_tool, patches
@@ -102,11 +103,13 @@ def _smooth_grad(request: MethodRequest, images: np.ndarray) -> MethodResult:
 def _occlusion(request: MethodRequest, images: np.ndarray) -> MethodResult:
     check_images(request, images, "tf-explain's occlusion")
     sizes = patch_sizes(request)
-    scored, baselines = _score(request, images), _baselines(request, images)
-    batch = request.init_args.get("batch_size") or rows_at_once([images.shape], len(images), _ROWS, limit=request.rows)
+    baselines, covers = _baselines(request, images), [patches(images.shape[1:], size) for size in sizes]
+    batch = int(request.init_args.get("batch_size") or rows_at_once([images.shape], len(images), limit=request.rows))
+    rows = len(images) * (1 + sum(map(len, covers)))
+    scored = Scored(passes(request, rows, batch), request.target, len(images))
     plain = _numpy(scored(_like(images, request)))[:, 0]
-    expect(sum(len(patches(images.shape[1:], size)) for size in sizes), "masks")
-    maps = [_drops(images, baselines, size, plain, scored, int(batch), request) for size in sizes]
+    expect(sum(map(len, covers)), "masks")
+    maps = [_drops(images, baselines, masks, plain, scored, batch, request) for masks in covers]
     extras = {"patch_sizes": list(sizes), "maps": np.stack(maps)} if len(sizes) > 1 else {}
     applied = {"patch_size": list(sizes)}
     return MethodResult((maps[0],), Axes.INPUT_MAP, extras, applied, sample_axes={"maps": 1} if extras else {})
@@ -185,14 +188,13 @@ def _mean(points: np.ndarray, average: Callable[..., Any], scored: Scored, most:
 def _drops(
     images: np.ndarray,
     baselines: np.ndarray,
-    size: int,
+    masks: Sequence[np.ndarray],
     plain: np.ndarray,
     scored: Scored,
     batch: int,
     request: MethodRequest,
 ) -> np.ndarray:
     """By how much the score falls where each patch is covered, given to the pixels of the patch."""
-    masks = patches(images.shape[1:], size)
     drops = np.zeros(images.shape[:3], plain.dtype)
     portion = max(batch // len(images), 1)
     for first in range(0, len(masks), portion):
@@ -200,7 +202,8 @@ def _drops(
         covered = np.where(some, baselines[:, None], images[:, None])  # samples, patches, height, width, channels
         rows = scored(_like(covered.reshape(-1, *images.shape[1:]), request))
         fallen = plain[:, None] - _numpy(rows).reshape(len(images), len(some))
-        drops += np.einsum("np,phw->nhw", fallen, some[..., 0].astype(plain.dtype))
+        space = some[..., 0].reshape(len(some), -1).astype(plain.dtype)
+        drops += (fallen @ space).reshape(drops.shape)
         tick(len(some))
     return drops
 

@@ -16,12 +16,16 @@ import numpy as np
 import tensorflow as tf
 from scipy.ndimage import zoom
 
+from cfi_core.adapters import adapter_for
 from cfi_core.progress import tick
+from cfi_core.registry import registry
 from cfi_tfkerasvis.scores import SampleScore
 from cfi_tfkerasvis.workarounds import normalize, zoom_factor
 
-COMPILED = 16
-"""Passes from which on a model of Keras's own layers is compiled: to trace it costs about what ten of them save."""
+ENOUGH, OF_A_PASS = 150, 8
+"""Rows from which on a model is compiled, each pass counting for so many more: as bridges do it."""
+
+_KEPT = "_cfi_tfkerasvis_passes"
 
 
 def score_cam(
@@ -31,6 +35,7 @@ def score_cam(
     inputs: Sequence[Any],
     own: Mapping[str, Any],
     softmax: bool,
+    keeper: Any,
 ) -> list[np.ndarray]:
     """One map, or with `expand_cam` one for each input, of all samples.
 
@@ -41,12 +46,13 @@ def score_cam(
         inputs: Of all samples.
         own: The arguments of tf-keras-vis's call.
         softmax: Whether a softmax is taken of the outputs, before the score.
+        keeper: The model of the request, with which compiled passes are kept for the next call.
 
     Raises:
         ValueError: `max_N` is larger than the number of maps.
     """
     front = keras.Model(list(model.inputs), activation)
-    samples, run = int(inputs[0].shape[0]), _passes(model, inputs, activation, own)
+    samples, run = int(inputs[0].shape[0]), _passes(model, inputs, activation, own, keeper)
     parts = []
     for sample in range(samples):
         alone = [np.asarray(value)[sample : sample + 1] for value in inputs]
@@ -62,20 +68,26 @@ def score_cam(
 
 
 def _passes(
-    model: Any, inputs: Sequence[Any], activation: Any, own: Mapping[str, Any]
+    model: Any, inputs: Sequence[Any], activation: Any, own: Mapping[str, Any], keeper: Any
 ) -> Callable[[list[Any]], list[Any]]:
-    """What gives the outputs for some masked inputs."""
+    """What gives the outputs for some masked inputs; whether it is compiled depends on the call alone."""
 
     def run(rows: list[Any]) -> list[Any]:
         return list(keras.tree.flatten(model(rows, training=False)))
 
-    chosen = own["max_N"] if own["max_N"] and own["max_N"] > 0 else activation.shape[-1]
-    passes = len(inputs[0]) * -(-int(chosen) // own["batch_size"])
-    if passes < COMPILED or not all(type(layer).__module__.startswith("keras.") for layer in model.layers):
+    chosen = int(own["max_N"] if own["max_N"] and own["max_N"] > 0 else activation.shape[-1])
+    samples, at_once = len(inputs[0]), own["batch_size"]
+    if samples * (chosen + OF_A_PASS * -(-chosen // at_once)) <= ENOUGH:
         return run
-    like = [tf.TensorSpec((None, *value.shape[1:]), value.dtype) for value in inputs]
-    compiled = tf.function(run, input_signature=[like])
-    return lambda rows: list(compiled(rows))
+    kind = (*map(id, model.outputs), *((value.dtype.name, *value.shape[1:]) for value in inputs))
+    compiled, _ = vars(keeper).get(_KEPT, {}).get(kind, (None, None))
+    if compiled is None:
+        compiled = adapter_for(registry(), "tensorflow").compiled(model, list(inputs))
+        if compiled is None:
+            return run
+        # Past the model's __setattr__, which tracks layers; with the tensors, so that no others get their identity.
+        vars(keeper).setdefault(_KEPT, {})[kind] = (compiled, model.outputs)
+    return lambda rows: list(keras.tree.flatten(compiled.run(rows)))
 
 
 def _chosen(maps: np.ndarray, most: int | None) -> np.ndarray:

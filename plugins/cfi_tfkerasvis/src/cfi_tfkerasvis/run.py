@@ -41,6 +41,8 @@ from cfi_tfkerasvis.workarounds import (
     Shifted,
     Tap,
     WeightsReLU,
+    from_layer,
+    gives_its_own,
     own_numbers,
     refuse_limited_steps,
     without_progress_bars,
@@ -85,6 +87,10 @@ METHODS: Mapping[str, KerasVisMethod] = MappingProxyType(
         ),
     }
 )
+
+
+_AT_LAYER = (Gradcam, GradcamPlusPlus, Layercam)
+"""Those that take gradients at their layer alone."""
 
 
 def run(request: MethodRequest) -> MethodResult:
@@ -139,6 +145,8 @@ def _attribute(request: MethodRequest, method: KerasVisMethod) -> MethodResult:
     scores = _scores(request, own, samples, len(prepared.model.outputs))
     _check_layout(request, method, arguments, prepared, inputs)
     kind = method.tool if method.reads_layer or request.seeded else own_numbers(method.tool, request.seed)
+    if method.tool in _AT_LAYER and gives_its_own(prepared.model, prepared.layer):
+        kind = from_layer(kind, prepared.layer)
     tool = kind(prepared.model, model_modifier=list(prepared.modifiers), clone=False)
 
     applied = dict(prepared.applied)
@@ -180,7 +188,9 @@ def _run_tool(
     workarounds = request.init_args.get(WORKAROUNDS)
     if workarounds and isinstance(tool, Scorecam):
         tap: Tap = arguments["penultimate_layer"]
-        return score_cam(tool.model, tap.output, scores, inputs, arguments, request.head is Head.LOGIT), {}
+        return score_cam(
+            tool.model, tap.output, scores, inputs, arguments, request.head is Head.LOGIT, request.model
+        ), {}
     if workarounds and isinstance(tool, GradcamPlusPlus):
         shifted = [Shifted(score, len(scores)) for score in scores]
         return tool(score=shifted, seed_input=list(inputs), **arguments), {"scale": "each map divided by exp(score)"}

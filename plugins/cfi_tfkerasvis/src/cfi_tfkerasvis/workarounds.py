@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from cfi_core.errors import MethodError
+from cfi_core.framework import stand_in
 from cfi_core.progress import tick
 from cfi_core.silence import without_warnings
 
@@ -62,7 +63,9 @@ __all__ = [
     "WeightsReLU",
     "find_layer",
     "fresh_optimizer",
+    "from_layer",
     "functional",
+    "gives_its_own",
     "normalize",
     "own_names",
     "own_numbers",
@@ -174,6 +177,68 @@ class _Numpy:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
+
+
+def from_layer(tool: Any, layer: Any) -> Any:
+    """The class of a class activation map, of which gradients end at the layer.
+
+    Fault: `Gradcam` and those that are made like it watch the inputs, so TensorFlow goes back through the whole model,
+    though nobody asks for more than the gradient at the layer.
+    """
+    late = _TensorFlow()
+    call = next(kind.__call__ for kind in tool.__mro__ if "GradientTape" in kind.__call__.__code__.co_names)
+    names = {**call.__globals__, "tf": late}
+    own = FunctionType(call.__code__, names, call.__name__, tool.__call__.__defaults__, call.__closure__)
+    own.__kwdefaults__ = tool.__call__.__kwdefaults__
+
+    def begin(_: str, run: Callable[[], Any]) -> Any:
+        activation = run()
+        late.tape.begin_at(activation)
+        return activation
+
+    def explain(self: Any, *args: Any, **settings: Any) -> Any:
+        with stand_in([(layer.name, layer)], ("call", "quantized_call"), begin):
+            return own(self, *args, **settings)
+
+    return type(tool.__name__, (tool,), {"__call__": explain})
+
+
+def gives_its_own(model: Any, layer: Any) -> bool:
+    """Whether what the layer gives cannot be a tensor that others take, too, as of one that hands on its input."""
+    if isinstance(layer, Conv):
+        return True
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    nodes = [node for same_depth in graph._nodes_by_depth.values() for node in same_depth]
+    taken = [id(tensor) for node in nodes for tensor in node.input_tensors]
+    taken += [id(tensor) for tensor in model.outputs]
+    calls = [node for node in nodes if node.operation is layer]
+    given = [id(tensor) for node in calls for tensor in node.input_tensors]
+    return len(calls) == 1 and bool(given) and all(taken.count(one) == 1 for one in given)
+
+
+class _LateTape(tf.GradientTape):
+    """Watches nothing but what it is told to begin at."""
+
+    def watch(self, tensor: Any) -> None:
+        """Not the inputs."""
+
+    def begin_at(self, tensor: Any) -> None:
+        """From here on."""
+        super().watch(tensor)
+
+
+class _TensorFlow:
+    """Stands for TensorFlow, whose tape begins late."""
+
+    tape: _LateTape
+
+    def GradientTape(self, **settings: Any) -> _LateTape:
+        """The one that is used next."""
+        self.tape = _LateTape(**settings)
+        return self.tape
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(tf, name)
 
 
 def refuse_limited_steps() -> None:

@@ -136,7 +136,7 @@ class TorchAdapter(FrameworkAdapter):
         unseen = isinstance(model, TorchFunction) or is_offloaded(model)
         return uuid4().hex if unseen else content.fingerprint(_parts(model))
 
-    def glance(self, model: nn.Module) -> Hashable:
+    def glance(self, model: nn.Module, part: int = 0) -> Hashable:
         """Of identities and versions of all tensors, and some of their numbers; where these cannot be had, all."""
         if isinstance(model, TorchFunction) or is_offloaded(model):
             return uuid4().hex
@@ -499,6 +499,10 @@ class TorchAdapter(FrameworkAdapter):
     def constant(self, array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
         """On the device of the other."""
         return torch.as_tensor(array, dtype=like.dtype, device=like.device)
+
+    def same_values(self, one: torch.Tensor, other: torch.Tensor) -> bool:
+        """Of tensors of one type and device."""
+        return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
 
     def permute(self, tensor: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
         """A view with its axes in another order."""

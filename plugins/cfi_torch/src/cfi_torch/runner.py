@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cfi_core.errors import InputError, LayerError, MethodError
-from cfi_core.framework import Pullback, Runner, flatten
+from cfi_core.framework import Pullback, Runner, Staged, flatten
 from cfi_core.turns import Lock
 from cfi_torch.watch import LayerWatch
 
@@ -48,7 +48,13 @@ class TorchRunner(Runner):
         The first product frees what the pass has kept, while it goes back: kept until later it would take new memory
         for each gradient, and a third more time. Further products run the pass once more, and keep what it keeps.
         """
-        passes = [self._record(stage, values)]
+        return self._linear(stage, values, self._record(stage, values))
+
+    def _linear(
+        self, stage: int, values: Sequence[torch.Tensor], recorded: _Pass
+    ) -> tuple[tuple[torch.Tensor, ...], Pullback]:
+        """Of a recorded pass, in which some of the values may not have been followed."""
+        passes = [recorded]
         results = tuple(_own(result) for result in passes[0].results)
         products = 0
 
@@ -57,13 +63,37 @@ class TorchRunner(Runner):
         ) -> tuple[torch.Tensor | None, ...]:
             nonlocal products
             with self._one_pass:
-                if products == 1:
+                if products == 1 or not _follows(passes[0], wanted):
                     passes[0] = self._record(stage, values)
                     _check_same(self._model, passes[0].results, results)
                 products += 1
                 return self._product(stage, passes[0], cotangents, wanted, keep=products > 1)
 
         return results, pullback
+
+    def chain(self, inputs: Sequence[torch.Tensor], records: Sequence[bool]) -> Sequence[Staged]:
+        """All stages of one pass, where a gradient is taken of nothing but what follows the last layer."""
+        if len(records) < 2 or any(records[:-1]):
+            return super().chain(inputs, records)
+        taken: list[torch.Tensor] = []
+        leaves: list[torch.Tensor] = []
+
+        def go_on(name: str, tensor: torch.Tensor) -> torch.Tensor:
+            taken.append(_own(tensor))
+            leaves.append(_leaf(taken[-1]) if records[-1] else taken[-1])
+            return _private(leaves[-1])
+
+        # Of what comes before the first leaf nothing is recorded, as neither inputs nor weights ask for it.
+        with self._one_pass, torch.inference_mode(False), torch.set_grad_enabled(records[-1]):
+            with LayerWatch(self._model, self.layers, go_on) as watch:
+                outputs = _tensors(self._model(*(_private(value) for value in inputs)))
+            for name in self.layers:
+                watch.check(name)
+        stages = [Staged((one,)) for one in taken]
+        if not records[-1]:
+            return [*stages, Staged([_own(output) for output in outputs])]
+        recorded = _Pass([*(value.detach() for value in inputs), *leaves], outputs)
+        return [*stages, Staged(*self._linear(len(self.layers), (*inputs, *taken), recorded))]
 
     def _record(self, stage: int, values: Sequence[torch.Tensor]) -> _Pass:
         with self._one_pass, torch.inference_mode(False), torch.enable_grad():
@@ -137,6 +167,12 @@ class _Pass(NamedTuple):
 
     leaves: list[torch.Tensor]
     results: list[torch.Tensor]
+
+
+def _follows(recorded: _Pass, wanted: Sequence[bool]) -> bool:
+    """Whether a pass was recorded from all the values whose gradients are wanted."""
+    pairs = zip(recorded.leaves, wanted, strict=True)
+    return all(leaf.requires_grad for leaf, is_wanted in pairs if is_wanted and leaf.is_floating_point())
 
 
 class _TapReached(BaseException):
