@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cfi_core.framework.base import Pullback, Runner, Staged
+from cfi_core.framework.base import Runner, Staged
+from cfi_core.framework.recorded import Pullback
 from cfi_core.turns import Lock
 
 
