@@ -55,6 +55,12 @@ def confirm_run(call: Call, prepared: Prepared, carried: Carried, run: Run) -> P
     return _with_certificate(prepared, certificate)
 
 
+def lacks_evidence(call: Call, prepared: Prepared) -> bool:
+    """Whether a bridge that was to hand on a pass of the model's own made others in the run, without evidence."""
+    recorded, translation = call.recorded, prepared.translation
+    return bool(recorded and translation and translation.once and (recorded.missed or not recorded.taken))
+
+
 def _with_certificate(prepared: Prepared, certificate: Certificate) -> Prepared:
     if prepared.repair:
         return replace(prepared, repair=replace(prepared.repair, certificate=certificate))

@@ -20,7 +20,7 @@ from cfi_core.carrying import carry
 from cfi_core.checking import check
 from cfi_core.checking.batch import check_batch, is_plain
 from cfi_core.checking.forecast import Forecast
-from cfi_core.confirming import confirm_run
+from cfi_core.confirming import confirm_run, lacks_evidence
 from cfi_core.detection import find_original, load_original
 from cfi_core.diagnosis import tell_what_is_missing
 from cfi_core.errors import FOREIGN, ArgumentError, LayerError, TargetError, summary
@@ -37,7 +37,7 @@ from cfi_core.running import run
 from cfi_core.seeking import settle_layer
 from cfi_core.specs import BatchSize, Kind, Translator
 from cfi_core.translation import prepare
-from cfi_core.translation.bridging import lacks_evidence, often
+from cfi_core.translation.bridging import often
 from cfi_core.turns import Lock
 
 ATTRIBUTION_KINDS = frozenset({Kind.ATTRIBUTION, Kind.LAYER, Kind.NEURON})

@@ -27,7 +27,7 @@ from cfi_core.framework.axes import Arrays
 from cfi_core.heads import at_head, place_of
 from cfi_core.layer_map import LayerMap, LayerMatch, read_layers
 from cfi_core.progress import phase
-from cfi_core.records import Call, ModelAtHead, Prepared, Route, Translation
+from cfi_core.records import Call, ModelAtHead, Route, Translation
 from cfi_core.specs import Need
 from cfi_core.translation.conversion import SEED, Job, two_samples
 from cfi_core.translation.store import recall
@@ -183,12 +183,6 @@ class _Span:
         reading = read_layers(original, self.arrays, cotangents, self.layers)
         other = read_layers(bridged, self.arrays, cotangents, [opened[name].name for name in self.layers])
         return {name: reading.match(name, other, opened[name].name, opened[name].axes) for name in self.layers}
-
-
-def lacks_evidence(call: Call, prepared: Prepared) -> bool:
-    """Whether a bridge that was to hand on a pass of the model's own made others in the run, without evidence."""
-    recorded, translation = call.recorded, prepared.translation
-    return bool(recorded and translation and translation.once and (recorded.missed or not recorded.taken))
 
 
 @dataclass(frozen=True, eq=False)

@@ -255,7 +255,7 @@ def test_where_rounding_may_decide_the_model_itself_does(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(("translator", "batches"), [("bridge", 4), ("conversion", 1)])
 def test_weights_of_a_single_layer_are_noticed(translator: str, batches: int) -> None:
-    """Within four batches where the model runs itself, so that its values are the new ones in any case; else at once."""
+    """Within four batches where the model runs itself, whose values are the new ones in any case; else at once."""
     twins = make_twins(softmax=False)
     model, images = twins.keras_model, twins.last
     own = {"translator": translator, "target": 1, "seed": 0}
