@@ -68,7 +68,17 @@ class Asked:
         )
         if isinstance(result, cfi.PendingLayer):
             raise NotAsked("no layer is named")
-        return self.read(result)
+        return Values(self.read(result), result.provenance)
+
+
+class Values(list[Any]):
+    """What CFI gives; `repaired` where it rewrote the model for the method's rules, and what that gives adds up."""
+
+    def __init__(self, values: Sequence[Any], provenance: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        sums = provenance.get("completeness") or {}
+        adds_up = sums.get("gap") is not None and sums["gap"] <= sums["bound"]
+        self.repaired = bool(provenance.get("repaired")) and adds_up
 
 
 class Benchmark:
@@ -117,7 +127,10 @@ class Benchmark:
         else:
             if failed is None:
                 floor = _own_draws if route == NATIVE else _floor
-                self.tally.compare(name, route, expected, values, lambda: floor(asked, library, expected))
+                repaired = isinstance(values, Values) and values.repaired
+                self.tally.compare(
+                    name, route, expected, values, lambda: floor(asked, library, expected), repaired=repaired
+                )
             else:
                 self.tally.note(name, route, counted.SERVED, failed)
 

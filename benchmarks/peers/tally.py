@@ -12,8 +12,8 @@ import numpy as np
 
 SAME, CLOSE, ROUNDING, DIFFERENT = "same", "within 1e-5", "rounding", "different"
 REFUSED, UNTYPED = "refused", "untyped error"
-NEITHER, SERVED, NOT_ASKED = "neither", "CFI alone", "not asked"
-OUTCOMES = (SAME, CLOSE, ROUNDING, DIFFERENT, REFUSED, UNTYPED, NEITHER, SERVED, NOT_ASKED)
+NEITHER, SERVED, NOT_ASKED, REPAIRED = "neither", "CFI alone", "not asked", "repaired"
+OUTCOMES = (SAME, CLOSE, ROUNDING, REPAIRED, DIFFERENT, REFUSED, UNTYPED, NEITHER, SERVED, NOT_ASKED)
 _CLOSE = 1e-5
 _FLOORS = 4
 _NOTHING = 1e-12  # the variance of what single precision holds as constant
@@ -22,6 +22,8 @@ LEGEND = f"""
 {ROUNDING}: elsewhere, no farther than {_FLOORS} times what the library is from itself when the inputs change in their
 last bits, or when it computes in double precision; natively, when it is called again with the same seeds, as
 tf-keras-vis's input modifiers draw from generators that take none.
+{REPAIRED}: elsewhere, where CFI has rewritten the model for the method's rules, says so (provenance["repaired"]), and
+the values add up to what the method promises.
 {REFUSED}: by an error of CFI's own. {NEITHER}: both fail, CFI by an error of its own.
 {SERVED}: the library fails, CFI gives values. {NOT_ASKED}: what this script cannot say in the other framework."""
 
@@ -57,13 +59,21 @@ class Tally:
         self.rows, self.test = [], test
 
     def compare(
-        self, method: str, route: str, library: Sequence[Any], ours: Sequence[Any], floor: Callable[[], float]
+        self,
+        method: str,
+        route: str,
+        library: Sequence[Any],
+        ours: Sequence[Any],
+        floor: Callable[[], float],
+        *,
+        repaired: bool = False,
     ) -> None:
         """Notes how far the values of a call are apart from the library's; `floor` is asked where that is far."""
         problem, apart = difference(library, ours)
         outcome = SAME if apart == 0 else CLOSE
         if problem or apart > _CLOSE:
-            outcome = ROUNDING if not problem and apart <= _FLOORS * floor() else DIFFERENT
+            is_rounding = not problem and apart <= _FLOORS * floor()
+            outcome = ROUNDING if is_rounding else REPAIRED if repaired and not problem else DIFFERENT
         self.rows.append(Row(method, route, outcome, self.test, problem, apart))
 
     def note(self, method: str, route: str, outcome: str, error: BaseException | None = None) -> None:

@@ -312,14 +312,17 @@ def check_straight(registry: Registry, inputs: Inputs, baselines: Any, who: str)
 
 
 def check_window(inputs: Inputs, value: Any, name: str) -> None:
-    """A window has one entry for each axis of a sample, none larger than the axis; strides may also be one number.
+    """A window has one entry for each axis of a sample, none larger than the axis; strides may also be one number each.
 
     So may `window` and `stride`, as Zennit's occlusion calls them, which cuts them to the size of each axis.
     """
     arrays = inputs.arrays
     if name in ("window", "stride") and type(value) is int and value > 0:
         return
-    windows = value if isinstance(value, tuple) and value and isinstance(value[0], tuple | list) else (value,)
+    several = isinstance(value, tuple) and value and isinstance(value[0], tuple | list)
+    # Of several inputs, captum takes a stride for each: a number, or one for each of its axes.
+    each = name == "strides" and isinstance(value, tuple) and len(value) == len(arrays) > 1
+    windows = value if several or each else (value,)
     for window, array in zip(windows, arrays, strict=False):
         sizes = array.shape[1:]
         entries = tuple(window) if isinstance(window, tuple | list) else (window,) * len(sizes)

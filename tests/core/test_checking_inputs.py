@@ -323,6 +323,13 @@ def test_one_window_for_each_input():
         check_window(inputs(IMAGES, TABLE), ((2, 2, 3), (5,)), "sliding_window_shapes")
 
 
+@pytest.mark.parametrize("value", [(2, 4), ((2, 2, 1), 4), (2, (4,))])
+def test_a_stride_for_each_input_may_be_one_number(value):
+    check_window(inputs(IMAGES, TABLE), value, "strides")
+    with pytest.raises(ArgumentError, match=r"does not fit samples of shape \(4,\)"):
+        check_window(inputs(IMAGES, TABLE), (value[0], 5), "strides")
+
+
 @pytest.mark.parametrize(
     ("value", "name"),
     [
