@@ -195,6 +195,7 @@ def test_a_fault_that_comes_after_the_model_was_compiled(keras_model, monkeypatc
         ("layer_integrated_gradients", {"target": 1, "layer": "last"}),
         ("layer_feature_ablation", {"target": 1, "layer": "last"}),
         ("layer_gradient_shap", {"target": 1, "layer": "last", "baselines": IMAGES}),
+        ("layer_gradient_x_activation", {"target": 1, "layer": ["first", "last"]}),
         ("neuron_gradient", {"layer": "last", "neuron": lambda output: output.flatten(1).sum(1)}),
         ("deep_lift", {"target": 1}),
         ("guided_backprop", {"target": 1}),

@@ -60,11 +60,12 @@ class _Watch:
         self._known: list[Pass] = []  # the pass that the taps belong to, once it is known
         self._computed: Any = None  # by the layer that is called
         self._given: dict[int, torch.Tensor] = {}  # in the place of what layers computed
+        self._copies: set[int] = set()  # of these, what is but a copy of it, through which gradients go on
         self._changed = False
 
     def enter(self, model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Before a pass."""
-        self._known, self._given, self._changed = [], {}, False
+        self._known, self._given, self._copies, self._changed = [], {}, set(), False
         self._taps = tuple(self._tap("gradients", position, one) for position, one in enumerate(args))
         return self._taps
 
@@ -105,6 +106,10 @@ class _Watch:
         if not isinstance(outputs, torch.Tensor) or not outputs.ndim or position in self._given:
             self._changed = True
             return outputs
+        if outputs.grad_fn is not None and _is_equal(outputs, self._computed):
+            # What comes back at a copy before this one comes through this one too: no model opened at both tells that.
+            self._given = {place: one for place, one in self._given.items() if place not in self._copies}
+            self._copies.add(position)
         self._given[position] = outputs.detach().clone()  # what follows may change it in place
         return self._tap("at_layers", position, outputs)
 
@@ -117,10 +122,15 @@ class _Watch:
 
     def _keep(self, kept: list[Pass], what: str, position: int, gradient: torch.Tensor) -> None:
         for one in kept:
-            getattr(one, what).setdefault(position, self._rows(one, gradient))
+            if what != "at_layers" or position in one.activations:
+                getattr(one, what).setdefault(position, self._rows(one, gradient))
 
     def _rows(self, kept: Pass, tensor: torch.Tensor) -> np.ndarray:
         return np.array(self._read(tensor.detach()[torch.as_tensor(kept.rows, device=tensor.device)]))
+
+
+def _is_equal(one: torch.Tensor, other: Any) -> bool:
+    return isinstance(other, torch.Tensor) and one.shape == other.shape and torch.equal(one, other)
 
 
 def _extremes(values: torch.Tensor) -> list[int]:
