@@ -8,7 +8,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tally as counted
@@ -24,6 +24,7 @@ SEED = 0
 _DRAWS, _BITS = 8, 8
 
 Library = Callable[[Mapping[str, Any], bool], list[Any]]
+_Given = TypeVar("_Given", bound=list[Any])
 """Makes the library's call again with these arguments, in double precision if asked for."""
 
 
@@ -53,7 +54,7 @@ class Asked:
     read: Callable[[cfi.Attribution], list[Any]]
     elsewhere: Mapping[str, Any] = field(default_factory=dict)
 
-    def attribute(self, translator: str | None = None) -> list[Any]:
+    def attribute(self, translator: str | None = None) -> Values:
         """What CFI gives to users who want exactly what the library's own users get."""
         call = cfi.visualize_features if self.key == "activation_maximization" else cfi.attribute
         result = call(
@@ -68,17 +69,21 @@ class Asked:
         )
         if isinstance(result, cfi.PendingLayer):
             raise NotAsked("no layer is named")
-        return Values(self.read(result), result.provenance)
+        return Values(self.read(result), repaired=_is_repaired(result.provenance))
 
 
 class Values(list[Any]):
     """What CFI gives; `repaired` where it rewrote the model for the method's rules, and what that gives adds up."""
 
-    def __init__(self, values: Sequence[Any], provenance: Mapping[str, Any]) -> None:
+    def __init__(self, values: Sequence[Any], *, repaired: bool) -> None:
         super().__init__(values)
-        sums = provenance.get("completeness") or {}
-        adds_up = sums.get("gap") is not None and sums["gap"] <= sums["bound"]
-        self.repaired = bool(provenance.get("repaired")) and adds_up
+        self.repaired = repaired
+
+
+def _is_repaired(provenance: Mapping[str, Any]) -> bool:
+    sums = provenance.get("completeness") or {}
+    adds_up = sums.get("gap") is not None and sums["gap"] <= sums["bound"]
+    return bool(provenance.get("repaired")) and adds_up
 
 
 class Benchmark:
@@ -127,9 +132,8 @@ class Benchmark:
         else:
             if failed is None:
                 floor = _own_draws if route == NATIVE else _floor
-                repaired = isinstance(values, Values) and values.repaired
                 self.tally.compare(
-                    name, route, expected, values, lambda: floor(asked, library, expected), repaired=repaired
+                    name, route, expected, values, lambda: floor(asked, library, expected), repaired=values.repaired
                 )
             else:
                 self.tally.note(name, route, counted.SERVED, failed)
@@ -180,7 +184,7 @@ def _in_double(value: Any) -> Any:
     return value.detach().double().requires_grad_(value.requires_grad)
 
 
-def abroad(asked: Asked, other: str, route: str) -> list[Any]:
+def abroad(asked: Asked, other: str, route: str) -> Values:
     """The call on the model translated into the other framework, brought back by a bridge or a conversion."""
     asked = replace(asked, exec_args={**asked.exec_args, **asked.elsewhere})
     spec = next(spec for spec in cfi.methods(asked.key) if spec.toolset == asked.toolset)
@@ -205,7 +209,7 @@ def abroad(asked: Asked, other: str, route: str) -> list[Any]:
         if spec.roles.get(name) is Role.ONE_OR_SEVERAL:
             exec_args[name] = tuple(_turn(part, moved.input_axes[i]) for i, part in enumerate(inputs))
     values = replace(asked, model=moved.model, init_args=init_args, exec_args=exec_args).attribute(route)
-    return travel.home(values, of_layer=spec.kind is Kind.LAYER)
+    return Values(travel.home(values, of_layer=spec.kind is Kind.LAYER), repaired=values.repaired)
 
 
 @dataclass(frozen=True)
@@ -294,7 +298,7 @@ def _turn_index(index: tuple[int, ...], axes: Sequence[int] | None) -> tuple[int
     return index if axes is None or len(index) != len(axes) - 1 else tuple(index[axis - 1] for axis in axes[1:])
 
 
-def _seeded(call: Callable[[], list[Any]]) -> list[Any]:
+def _seeded(call: Callable[[], _Given]) -> _Given:
     random.seed(SEED)
     np.random.seed(SEED)
     torch.manual_seed(SEED)
