@@ -63,8 +63,8 @@ DRAWS = (
     4 * DISTANCES
 )  # at the most, of inputs next to the given ones, where rounding there does not explain a difference
 IN_ROUNDS = (DISTANCES, DISTANCES, 2 * DISTANCES)  # draws that go through the original together, where they may
-AT_EDGES = (*IN_ROUNDS, *3 * (2 * DISTANCES,))  # the same of the original alone, where units at their edges promise to
-PROMISING = 0.5  # explain all: where so much of the difference is left at the most, there are more draws
+AT_EDGES = (*IN_ROUNDS, *3 * (2 * DISTANCES,))  # those of the original alone, to find what units at their edges do
+PROMISING = 0.5  # share of a difference: as long as no more of it is left unexplained, such draws go on
 FEATURES_EACH = 5  # of a sample, for each move of its gradient, so that moves explain nothing by chance
 ENOUGH_FEATURES = FEATURES_EACH * DRAWS
 ROUNDING = 5e-6  # by so much inputs next to each other move the outputs: what rounding does in deep float32 networks

@@ -358,7 +358,7 @@ def test_on_a_device_it_begins_with_more(told: dict[str, int], monkeypatch: pyte
 
 def test_the_peak_is_seen_and_nothing_of_the_process_changes() -> None:
     if batches.system.taken() is None:
-        pytest.skip("this system does not tell")
+        pytest.skip("this system does not tell how much memory a process has taken (no /proc/self/statm)")
 
     @contextmanager
     def watch() -> Iterator[Any]:
